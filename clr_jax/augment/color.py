@@ -1,0 +1,130 @@
+"""Pixel-value operations, one parameter per image, as in PIL's ImageEnhance and ImageOps.
+
+Everywhere: images [B, H, W, C] float in [0, 1], C = 1 or 3; a parameter is a number or [B]. Only
+`posterize` and `equalize` look at 8-bit levels, the others keep the float resolution.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.types import Array
+
+# ITU-R 601, what PIL's convert('L') uses. torchvision's tensors round the first weight to 0.2989.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def per_image(value: Array | float, images: Array) -> Array:
+  """A number or [B] as [B, 1, 1, 1], to be combined with [B, H, W, C] images."""
+  value = jnp.asarray(value)
+  if jnp.issubdtype(value.dtype, jnp.inexact):
+    value = value.astype(images.dtype)
+  return jnp.broadcast_to(value, images.shape[:1])[:, None, None, None]
+
+
+def luma(images: Array) -> Array:
+  """Brightness [B, H, W, 1] of each pixel (ITU-R 601 weights); a one-channel image is its own."""
+  if images.shape[-1] == 1:
+    return images
+  r, g, b = (images[..., i : i + 1] for i in range(3))
+  return _LUMA[0] * r + _LUMA[1] * g + _LUMA[2] * b
+
+
+def mean_luma(images: Array) -> Array:
+  """Mean brightness [B, 1, 1, 1] of each image."""
+  return luma(images).mean((1, 2), keepdims=True)
+
+
+def blend(images: Array, other: Array | float, factor: Array | float) -> Array:
+  """other + factor (images - other), clipped to [0, 1]; factor 1 gives exactly `images`."""
+  factor = per_image(factor, images)
+  other = jnp.broadcast_to(jnp.asarray(other, images.dtype), images.shape)
+  return jnp.clip(factor * images + (1 - factor) * other, 0, 1)
+
+
+def adjust_brightness(images: Array, factor: Array | float) -> Array:
+  """Blends with black: 0 is black, 1 the image, above 1 brighter (PIL ImageEnhance.Brightness)."""
+  return blend(images, 0.0, factor)
+
+
+def adjust_contrast(images: Array, factor: Array | float) -> Array:
+  """Blends with the image's mean brightness (PIL ImageEnhance.Contrast, its mean not rounded)."""
+  return blend(images, mean_luma(images), factor)
+
+
+def adjust_saturation(images: Array, factor: Array | float) -> Array:
+  """Blends with the gray image (PIL ImageEnhance.Color); identity for one channel."""
+  return images if images.shape[-1] == 1 else blend(images, luma(images), factor)
+
+
+def adjust_hue(images: Array, shift: Array | float) -> Array:
+  """Turns the HSV hue by `shift` of a full circle, in [-0.5, 0.5]; identity for one channel.
+
+  HSV as in PIL and torchvision; the way back is the closed form
+  v - (max - min) clip(min(k, 4 - k), 0, 1), k = (n + 6 hue) mod 6 with n = 5, 3, 1 for R, G, B.
+  """
+  if images.shape[-1] == 1:
+    return images
+  r, g, b = images[..., 0], images[..., 1], images[..., 2]
+  top = jnp.maximum(jnp.maximum(r, g), b)
+  chroma = top - jnp.minimum(jnp.minimum(r, g), b)
+  scale = 1 / jnp.where(chroma > 0, chroma, 1)
+  sector = jnp.where(
+    top == r,
+    (g - b) * scale,
+    jnp.where(top == g, 2 + (b - r) * scale, 4 + (r - g) * scale),
+  )
+  sector = sector + 6 * per_image(shift, images)[..., 0]
+
+  def channel(n: float) -> Array:
+    k = jnp.mod(n + sector, 6.0)
+    return top - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
+
+  return jnp.clip(jnp.stack([channel(5.0), channel(3.0), channel(1.0)], -1), 0, 1)
+
+
+def grayscale(images: Array) -> Array:
+  """Every channel replaced by the brightness; the number of channels stays."""
+  return jnp.broadcast_to(jnp.clip(luma(images), 0, 1), images.shape)
+
+
+def invert(images: Array) -> Array:
+  """1 - images."""
+  return 1 - images
+
+
+def solarize(images: Array, threshold: Array | float) -> Array:
+  """Inverts the pixels at or above `threshold` in [0, 1] (0.5 is PIL's 128)."""
+  return jnp.where(images >= per_image(threshold, images), 1 - images, images)
+
+
+def posterize(images: Array, bits: Array | int) -> Array:
+  """Keeps the `bits` (0 to 8) highest bits of the 8-bit levels (PIL ImageOps.posterize)."""
+  step = per_image(jnp.exp2(8.0 - jnp.asarray(bits)), images)
+  return jnp.floor(jnp.round(images * 255) / step) * step / 255
+
+
+def autocontrast(images: Array) -> Array:
+  """Stretches each channel of each image to [0, 1]; a constant channel stays as it is."""
+  low = images.min((1, 2), keepdims=True)
+  high = images.max((1, 2), keepdims=True)
+  span = high - low
+  stretched = (images - low) / jnp.where(span > 0, span, 1)
+  return jnp.where(span > 0, stretched, images)
+
+
+def equalize(images: Array) -> Array:
+  """Flattens the histogram of the 8-bit levels of each channel (PIL ImageOps.equalize)."""
+  b, h, w, c = images.shape
+  levels = jnp.round(jnp.moveaxis(images, 3, 1).reshape(b * c, h * w) * 255).astype(jnp.int32)
+  # vmap makes this a batched scatter, which stays on the device of its image; explicit row indices
+  # would all-reduce the histograms of the global batch.
+  counts = jax.vmap(lambda row: jnp.zeros(256, jnp.int32).at[row].add(1))(levels)
+  last = jnp.take_along_axis(counts, levels.max(1, keepdims=True), axis=1)
+  step = (h * w - last) // 255  # 0 where the channel is (nearly) constant: it stays as it is
+  below = jnp.cumsum(counts, 1) - counts
+  table = jnp.minimum((below + step // 2) // jnp.maximum(step, 1), 255)
+  equalized = jnp.take_along_axis(table, levels, axis=1)
+  chosen = jnp.where(step > 0, equalized, levels).astype(images.dtype) / 255
+  return jnp.moveaxis(chosen.reshape(b, c, h, w), 1, 3)

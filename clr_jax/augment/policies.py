@@ -1,0 +1,248 @@
+"""Augmentation policies: factories that return (key, images [B, H, W, C]) -> [B, size, size, C].
+
+Images are float in [0, 1] with C = 1 or 3. All contrastive policies are `simclr_family` with other
+numbers; the presets with one policy per view are tables over it in `presets.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from clr_jax.augment import autoaugment as aa
+from clr_jax.augment import filters, geometry
+from clr_jax.augment import random_ops as ops
+from clr_jax.types import Array, UserError
+
+Policy = Callable[[Array, Array], Array]
+
+_RATIO = (3 / 4, 4 / 3)
+
+
+def chain(*steps: Policy) -> Policy:
+  """The steps one after the other; step i gets fold_in(key, i)."""
+
+  def policy(key: Array, images: Array) -> Array:
+    for i, step in enumerate(steps):
+      images = step(jax.random.fold_in(key, i), images)
+    return images
+
+  return policy
+
+
+def _resize(size: int) -> Policy:
+  return lambda key, images: geometry.resize(images, size)
+
+
+def simclr_family(
+  *,
+  size: int,
+  crop_scale: tuple[float, float] = (0.08, 1.0),
+  crop_ratio: tuple[float, float] = _RATIO,
+  method: str = 'bilinear',
+  flip_p: float = 0.5,
+  jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
+  jitter_strength: float = 1.0,
+  jitter_p: float = 0.8,
+  gray_p: float = 0.2,
+  blur_p: float = 0.0,
+  blur_sigma: tuple[float, float] = (0.1, 2.0),
+  blur_kernel: int | None = None,
+  solarize_p: float = 0.0,
+  solarize_threshold: float = 0.5,
+  rand_ops: int = 0,
+  rand_magnitude: int = 9,
+  noise_sigma: float | None = None,
+  noise_variance: float | None = None,
+  noise_p: float = 0.5,
+  salt_pepper: float = 0.0,
+  salt_pepper_p: float = 0.5,
+) -> Policy:
+  """Random resized crop, flip, jitter, gray, blur, solarize, RandAugment, noise: what p > 0 leaves.
+
+  Args:
+    size: side of the result in pixels.
+    crop_scale, crop_ratio, method: see `random_resized_crop`.
+    flip_p: probability of the left-right flip.
+    jitter, jitter_strength, jitter_p: brightness, contrast, saturation and hue, all times the
+      strength; see `color_jitter`. The defaults are MoCo v2's.
+    gray_p: probability of removing the colour.
+    blur_p, blur_sigma, blur_kernel: see `random_blur`.
+    solarize_p, solarize_threshold: see `random_solarize`.
+    rand_ops, rand_magnitude: see `rand_augment`; 0 operations is off.
+    noise_sigma, noise_variance, noise_p: see `gaussian_noise`; off unless sigma or variance is set.
+    salt_pepper, salt_pepper_p: share of pixels, see `salt_and_pepper`; 0 is off.
+
+  Source: SimCLR (arXiv:2002.05709, appendix A), solo-learn's order of the steps. The flip commutes
+  with the rest, so its place is free.
+
+  Raises:
+    UserError: if `jitter` does not have 4 numbers.
+  """
+  if len(jitter) != 4:
+    raise UserError(
+      f'jitter takes 4 numbers (brightness, contrast, saturation, hue), not {len(jitter)}.'
+    )
+  part = functools.partial
+  brightness, contrast, saturation, hue = (jitter_strength * v for v in jitter)
+  steps: list[tuple[bool, Policy]] = [
+    (
+      True,
+      part(ops.random_resized_crop, size=size, scale=crop_scale, ratio=crop_ratio, method=method),
+    ),
+    (flip_p > 0, part(ops.random_flip, p=flip_p)),
+    (
+      jitter_p > 0 and jitter_strength > 0 and any(jitter),
+      part(
+        ops.color_jitter,
+        brightness=brightness,
+        contrast=contrast,
+        saturation=saturation,
+        hue=hue,
+        p=jitter_p,
+      ),
+    ),
+    (gray_p > 0, part(ops.random_grayscale, p=gray_p)),
+    (blur_p > 0, part(ops.random_blur, sigma=blur_sigma, kernel_size=blur_kernel, p=blur_p)),
+    (
+      solarize_p > 0,
+      part(ops.random_solarize, threshold=solarize_threshold, p=solarize_p),
+    ),
+    (rand_ops > 0, part(aa.rand_augment, num_ops=rand_ops, magnitude=rand_magnitude)),
+    (
+      noise_sigma is not None or noise_variance is not None,
+      part(filters.gaussian_noise, sigma=noise_sigma, variance=noise_variance, p=noise_p),
+    ),
+    (salt_pepper > 0, part(filters.salt_and_pepper, amount=salt_pepper, p=salt_pepper_p)),
+  ]
+  return chain(*(step for used, step in steps if used))
+
+
+# Presets: `simclr_family` with other defaults; every argument of it can still be given.
+
+# google-research/simclr: jitter strength 0.5, no blur on CIFAR; 1 and blur_p 0.5 on ImageNet. The
+# operations are torchvision's (google: contrast channel by channel, ratio uniform, not its log).
+simclr = functools.partial(
+  simclr_family, method='bicubic', jitter=(0.8, 0.8, 0.8, 0.2), jitter_strength=0.5
+)
+# Optimization-AI/SogCLR; no blur on CIFAR, blur_p 1 on ImageNet. The TAMU report adds blur (kernel
+# 9, p 0.5 or 1), noise_variance 9e-4 or salt_pepper 0.05.
+sogclr = functools.partial(simclr_family, jitter=(0.4, 0.4, 0.2, 0.1), blur_kernel=9)
+# HobbitLong/SupContrast; SimAugment in the TCL paper.
+supcon = functools.partial(simclr_family, crop_scale=(0.2, 1.0))
+# Training images of the linear probe (facebookresearch/moco main_lincls, SogCLR's too).
+rrc_flip = functools.partial(simclr_family, jitter_p=0.0, gray_p=0.0)
+# ReSSL (arXiv:2107.09282): the teacher's view, and the student's, which is MoCo v2's augmentation.
+weak = functools.partial(rrc_flip, crop_scale=(0.2, 1.0))
+strong = functools.partial(supcon, blur_p=0.5)
+# InfoMin's augmentation D (PyContrast). Magnitude 30, the last of 31 bins, is its 10 of 10; its
+# random spread of the magnitude is left out.
+infomin = functools.partial(strong, jitter=(0.8, 0.8, 0.8, 0.2), rand_ops=2, rand_magnitude=30)
+
+
+def crop_flip(*, size: int, padding: int = 4, mode: str = 'constant') -> Policy:
+  """Resize if needed, pad-and-crop, flip: supervised training on CIFAR (He et al. 2016)."""
+  crop = functools.partial(ops.random_crop, size=size, padding=padding, mode=mode)
+  return chain(_resize(size), crop, ops.random_flip)
+
+
+def autoaugment(
+  *, size: int, padding: int = 4, policy: str = 'cifar10', fill: float = 0.0
+) -> Policy:
+  """`crop_flip`, then AutoAugment: TCL's supervised runs (its SupCon baseline too)."""
+  augment = functools.partial(aa.auto_augment, policy=policy, fill=fill)
+  return chain(crop_flip(size=size, padding=padding), augment)
+
+
+def randaugment(
+  *, size: int, padding: int = 4, num_ops: int = 2, magnitude: int = 9, fill: float = 0.0
+) -> Policy:
+  """`crop_flip`, then RandAugment with torchvision's defaults."""
+  augment = functools.partial(aa.rand_augment, num_ops=num_ops, magnitude=magnitude, fill=fill)
+  return chain(crop_flip(size=size, padding=padding), augment)
+
+
+def affine(
+  *,
+  size: int,
+  degrees: float = 15.0,
+  translate: float = 0.1,
+  scale: tuple[float, float] = (0.8, 1.2),
+  shear: float = 10.0,
+  brightness: float = 0.4,
+  contrast: float = 0.4,
+  noise_sigma: float = 0.05,
+  noise_p: float = 1.0,
+) -> Policy:
+  """Small affine maps, intensity and noise: for digits and other images that must not be mirrored.
+
+  The defaults are this library's, for the embedded digits at 16x16; see `random_affine` for units.
+  """
+  move = functools.partial(
+    ops.random_affine,
+    degrees=degrees,
+    translate=(translate, translate),
+    scale=scale,
+    shear=shear,
+  )
+  intensity = functools.partial(
+    ops.color_jitter, brightness=brightness, contrast=contrast, saturation=0.0, hue=0.0, p=1.0
+  )
+  noise = functools.partial(filters.gaussian_noise, sigma=noise_sigma, p=noise_p)
+  return chain(_resize(size), move, intensity, noise)
+
+
+def none(*, size: int) -> Policy:
+  """No augmentation: the image itself, resized if needed."""
+  return _resize(size)
+
+
+POLICIES: Mapping[str, Callable[..., Policy]] = {
+  'simclr': simclr,
+  'sogclr': sogclr,
+  'supcon': supcon,
+  'simclr_family': simclr_family,
+  'rrc_flip': rrc_flip,
+  'weak': weak,
+  'strong': strong,
+  'infomin': infomin,
+  'crop_flip': crop_flip,
+  'autoaugment': autoaugment,
+  'randaugment': randaugment,
+  'affine': affine,
+  'none': none,
+}
+
+
+def check_hyper(name: str, factory: Callable[..., Any], hyper: Mapping[str, Any]) -> None:
+  """Raises UserError, listing the valid names, if `factory` lacks one of the hyper-parameters."""
+  parameters = inspect.signature(factory).parameters
+  valid = [p for p, v in parameters.items() if v.kind is v.KEYWORD_ONLY and p != 'size']
+  if len(valid) + 1 < len(parameters):  # **family: the rest goes to simclr_family
+    valid += [p for p in inspect.signature(simclr_family).parameters if p not in parameters]
+  if unknown := [k for k in hyper if k not in valid]:
+    raise UserError(
+      f'Augmentation {name!r} has no parameter {", ".join(map(repr, unknown))}; '
+      f'it takes: {", ".join(valid) or "none"}.'
+    )
+
+
+def get(name: str, *, size: int, **hyper: Any) -> Policy:
+  """The policy of that name.
+
+  Args:
+    name: a key of POLICIES.
+    size: side of the result in pixels.
+    **hyper: keyword arguments of the factory.
+
+  Raises:
+    UserError: for an unknown name or argument; the message lists the valid ones.
+  """
+  if name not in POLICIES:
+    raise UserError(f'Policy {name!r} is unknown: use one of {", ".join(POLICIES)}.')
+  check_hyper(name, POLICIES[name], hyper)
+  return POLICIES[name](size=size, **hyper)

@@ -1,0 +1,130 @@
+"""Presets whose views differ: which policy each view gets. Thin tables over `simclr_family`.
+
+A factory returns (global policies, local policies), one policy per view.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from clr_jax.augment.policies import Policy, simclr_family
+from clr_jax.types import UserError
+
+ViewPolicies = tuple[tuple[Policy, ...], tuple[Policy, ...]]
+
+_SIMCLR = (0.8, 0.8, 0.8, 0.2)
+_MOCO = (0.4, 0.4, 0.4, 0.1)
+_BYOL = (0.4, 0.4, 0.2, 0.1)
+
+# solo-learn's two views; 'cifar' and 'imagenet' are their blur_p in its YAML configs.
+_SOLO: dict[str, dict[str, Any]] = {
+  'symmetric': {'views': [{'jitter': _SIMCLR}] * 2, 'cifar': (0.5, 0.5), 'imagenet': (0.5, 0.5)},
+  'symmetric_weak': {'views': [{'jitter': _MOCO}] * 2, 'cifar': (0.5, 0.5), 'imagenet': (0.5, 0.5)},
+  'asymmetric': {
+    'views': [{'jitter': _BYOL}, {'jitter': _BYOL, 'solarize_p': 0.2}],
+    'cifar': (0.0, 0.0),
+    'imagenet': (1.0, 0.1),
+  },
+  # Strong view to the student, weak view to the teacher.
+  'ressl': {
+    'views': [{'jitter': _BYOL}, {'jitter_p': 0.0, 'gray_p': 0.0}],
+    'cifar': (0.5, 0.0),
+    'imagenet': (0.5, 0.0),
+  },
+  'vicreg': {
+    'views': [{'jitter': _BYOL, 'crop_scale': (0.2, 1.0), 'solarize_p': 0.1}] * 2,
+    'cifar': (0.0, 0.0),
+    'imagenet': (0.5, 0.5),
+  },
+  'wmse': {
+    'views': [{'jitter': _SIMCLR, 'crop_scale': (0.2, 1.0)}] * 2,
+    'cifar': (0.0, 0.0),
+    'imagenet': (0.2, 0.2),
+  },
+}
+# What the shell scripts behind the published CIFAR numbers did otherwise, besides never blurring.
+_SOLO_2022 = {'wmse': [{'jitter': _BYOL}] * 2, 'ressl': [{}, {'gray_p': 0.2}]}
+_RECIPES = ('solo2022', 'solo', 'solo_imagenet100')
+
+
+def solo(preset: str, *, size: int, recipe: str = 'solo2022', **family: Any) -> ViewPolicies:
+  """Two views as in solo-learn.
+
+  Args:
+    preset: symmetric (SimCLR, SwAV), symmetric_weak (MoCo v2+, SimSiam on CIFAR), asymmetric (BYOL,
+      DINO, MoCo v3, NNCLR, Barlow Twins), ressl, vicreg or wmse.
+    size: side of the views.
+    recipe: 'solo2022' (scripts of the published CIFAR numbers, no blur), 'solo' (its current
+      configs for CIFAR) or 'solo_imagenet100'.
+    **family: arguments of `simclr_family` that replace the preset's in both views.
+
+  Raises:
+    UserError: for an unknown recipe.
+  """
+  if recipe not in _RECIPES:
+    raise UserError(f'Recipe {recipe!r} is unknown: use one of {", ".join(_RECIPES)}.')
+  row = _SOLO[preset]
+  blurs = {'solo2022': (0.0, 0.0), 'solo': row['cifar'], 'solo_imagenet100': row['imagenet']}[
+    recipe
+  ]
+  changes = _SOLO_2022.get(preset, [{}, {}]) if recipe == 'solo2022' else [{}, {}]
+  policies = []
+  for view, blur_p, change in zip(row['views'], blurs, changes, strict=True):
+    # PIL's blur is not cut off; 13 taps are three sigmas of the largest sigma.
+    base = {'method': 'bicubic', 'blur_p': blur_p, 'blur_kernel': 13}
+    policies.append(simclr_family(size=size, **{**base, **view, **change, **family}))
+  return tuple(policies), ()
+
+
+def _local_size(size: int, local_size: int | None) -> int:
+  return local_size or round(size * 96 / 224)
+
+
+def multicrop_swav(
+  *,
+  size: int,
+  num_local: int = 6,
+  local_size: int | None = None,
+  global_scale: tuple[float, float] = (0.14, 1.0),
+  local_scale: tuple[float, float] = (0.05, 0.14),
+  **family: Any,
+) -> ViewPolicies:
+  """SwAV: two large crops and `num_local` small ones (96 to 224), all augmented alike.
+
+  Source: facebookresearch/swav, ImageNet; `family` replaces arguments of `simclr_family`.
+  """
+  family = {'jitter': _SIMCLR, 'blur_p': 0.5, **family}
+  large = simclr_family(size=size, crop_scale=global_scale, **family)
+  small = simclr_family(size=_local_size(size, local_size), crop_scale=local_scale, **family)
+  return (large,) * 2, (small,) * num_local
+
+
+def multicrop_dino(
+  *,
+  size: int,
+  num_local: int = 8,
+  local_size: int | None = None,
+  global_scale: tuple[float, float] = (0.4, 1.0),
+  local_scale: tuple[float, float] = (0.05, 0.4),
+  **family: Any,
+) -> ViewPolicies:
+  """DINO: two large crops (blur 1; blur .1 and solarize .2) and `num_local` small ones (blur .5).
+
+  Source: facebookresearch/dino, ImageNet; `family` replaces arguments of `simclr_family`.
+  """
+  make = functools.partial(simclr_family, **{'method': 'bicubic', 'jitter': _BYOL})
+  first = make(size=size, crop_scale=global_scale, **{'blur_p': 1.0, **family})
+  second = make(size=size, crop_scale=global_scale, **{'blur_p': 0.1, 'solarize_p': 0.2, **family})
+  local = make(
+    size=_local_size(size, local_size), crop_scale=local_scale, **{'blur_p': 0.5, **family}
+  )
+  return (first, second), (local,) * num_local
+
+
+PRESETS: Mapping[str, Callable[..., ViewPolicies]] = {
+  **{name: functools.partial(solo, name) for name in _SOLO},
+  'multicrop_swav': multicrop_swav,
+  'multicrop_dino': multicrop_dino,
+}

@@ -1,0 +1,137 @@
+"""Views: (key, uint8 images [B, H, W, C]) -> {'global': float32 [B, V, size, size, C], ...}."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.augment.policies import POLICIES, Policy, check_hyper
+from clr_jax.augment.presets import PRESETS
+from clr_jax.types import Array, UserError
+
+
+def to_float(images: Array) -> Array:
+  """Integer pixels 0..255 as float32 in [0, 1]; float images are taken to be in [0, 1] already."""
+  if jnp.issubdtype(images.dtype, jnp.integer):
+    return images.astype(jnp.float32) / 255
+  return images.astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+  """A `ViewFn`: view v of the batch is `policies[v](fold_in(key, v), images)`.
+
+  The views are stacked on axis 1, never concatenated along the (sharded) batch.
+
+  Attributes:
+    policies: one per view of 'global' [B, V, size, size, C].
+    local_policies: one per view of 'local' [B, L, s, s, C]; without any there is no such entry.
+  """
+
+  policies: tuple[Policy, ...]
+  local_policies: tuple[Policy, ...] = ()
+
+  @property
+  def num_views(self) -> int:
+    """V, the number of global views."""
+    return len(self.policies)
+
+  @property
+  def num_local(self) -> int:
+    """L, the number of local views."""
+    return len(self.local_policies)
+
+  def __call__(self, key: Array, images: Array) -> dict[str, Array]:
+    """Makes the views; `jax.eval_shape` gives their shapes without running it.
+
+    Raises:
+      UserError: unless images are [B, H, W, C] with C = 1 or 3.
+    """
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+      raise UserError(
+        f'Images must be [batch, height, width, 1 or 3 channels], not {images.shape}.'
+      )
+    images = to_float(images)
+    made = [
+      policy(jax.random.fold_in(key, v), images)
+      for v, policy in enumerate(self.policies + self.local_policies)
+    ]
+    views = {'global': jnp.stack(made[: self.num_views], 1)}
+    if self.local_policies:
+      views['local'] = jnp.stack(made[self.num_views :], 1)
+    return views
+
+
+def multi(policy: Policy, num_views: int) -> Views:
+  """`num_views` independent views of one policy.
+
+  Raises:
+    UserError: if num_views is less than 1.
+  """
+  if num_views < 1:
+    raise UserError(f'num_views must be at least 1, not {num_views}.')
+  return Views((policy,) * num_views)
+
+
+def single(policy: Policy) -> Views:
+  """One view (supervised training, the linear probe)."""
+  return multi(policy, 1)
+
+
+def pair(policy: Policy) -> Views:
+  """Two views of one policy (SimCLR)."""
+  return multi(policy, 2)
+
+
+def triplet(policy: Policy) -> Views:
+  """Three views of one policy (self-supervised TCL)."""
+  return multi(policy, 3)
+
+
+def asymmetric(first: Policy, second: Policy) -> Views:
+  """Two views, each with its policy, always in this order (BYOL)."""
+  return Views((first, second))
+
+
+def multicrop(first: Policy, second: Policy, local: Policy, num_local: int) -> Views:
+  """Two large views and `num_local` of a policy of smaller size (SwAV, DINO)."""
+  return Views((first, second), (local,) * num_local)
+
+
+def factory(name: str) -> Callable[..., Any]:
+  """The policy or preset `name`; its keyword-only parameters are what a config records.
+
+  Raises:
+    UserError: for an unknown name; the message lists the valid ones.
+  """
+  makers = {**POLICIES, **PRESETS}
+  if name not in makers:
+    raise UserError(f'Augmentation {name!r} is unknown: use one of {", ".join(makers)}.')
+  return makers[name]
+
+
+def get(name: str, *, size: int, num_views: int = 2, **hyper: Any) -> Views:
+  """The views that a config names: config.augment = {'name': ..., 'num_views': ..., **hyper}.
+
+  Args:
+    name: a key of POLICIES (independent views of one policy) or of PRESETS (two views of different
+      policies, or multi-crop).
+    size: side of the (global) views in pixels.
+    num_views: number of global views; presets have 2.
+    **hyper: keyword arguments of the policy or preset.
+
+  Raises:
+    UserError: for an unknown name or argument (the message lists the valid ones) or a number of
+      views that the preset does not have.
+  """
+  make = factory(name)
+  check_hyper(name, make, hyper)
+  if name in POLICIES:
+    return multi(make(size=size, **hyper), num_views)
+  if num_views != 2:
+    raise UserError(f'Augmentation {name!r} makes 2 views: set num_views to 2, not {num_views}.')
+  return Views(*make(size=size, **hyper))

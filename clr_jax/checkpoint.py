@@ -1,0 +1,367 @@
+"""Checkpoints of a run: written in the background, complete or invisible, finite, and portable.
+
+Orbax's CheckpointManager does the work. Beside the state lies a list of its leaves and the metrics
+of the step (`meta`), so that a checkpoint of another model is told from a damaged one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+from flax import traverse_util
+
+from clr_jax.types import Params, PyTree, State, TrainState, UserError
+from clr_jax.workdir import Workdir
+
+T = TypeVar('T')
+
+
+class Checkpoints:
+  """The checkpoints of a run; every process makes the same calls. A context manager that closes.
+
+  Args:
+    workdir: of the run, or the folder of a run.
+    keep_last: so many newest checkpoints stay.
+    keep_best: name of a metric, higher is better: the checkpoint with its highest value stays too.
+    read_only: nothing is written or cleaned up (another process may be training there).
+
+  Raises:
+    UserError: keep_last < 1.
+  """
+
+  def __init__(
+    self,
+    workdir: Workdir | epath.PathLike,
+    *,
+    keep_last: int = 2,
+    keep_best: str | None = None,
+    read_only: bool = False,
+  ):
+    if keep_last < 1:
+      raise UserError(f'keep_last={keep_last} would delete every checkpoint: keep at least 1')
+    workdir = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
+    self._folder = workdir.checkpoints
+    self._scores: dict[int, float] = {}
+    self._keep_best = keep_best
+    self._damaged: set[int] = set()
+    if read_only and not self._folder.exists():
+      raise UserError(f'{workdir.path} has no checkpoints: give the workdir of a run')
+    # Orbax's own metrics are not used: one damaged metrics file keeps its manager from starting.
+    options: dict[str, Any] = (
+      {'read_only': True}
+      if read_only
+      else {
+        'preservation_policy': _LastAndBest(keep_last, self._scores),
+        'cleanup_tmp_directories': True,
+      }
+    )
+    self._manager = ocp.CheckpointManager(
+      self._folder, options=ocp.CheckpointManagerOptions(lightweight_initialize=True, **options)
+    )
+    for step in self._manager.all_steps() if keep_best else ():
+      self._note_score(step, self._stored_metrics(step))
+
+  def latest_step(self) -> int | None:
+    """The newest checkpoint, also one that is still being written; None without any."""
+    return max(self._manager.all_steps(), default=None)
+
+  def best_step(self) -> int | None:
+    """The checkpoint with the highest `keep_best` metric; None if none has it."""
+    steps = [s for s in self._manager.all_steps() if s in self._scores]
+    return max(steps, key=lambda s: (self._scores[s], s), default=None)
+
+  def save(
+    self,
+    step: int,
+    state: TrainState,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    force: bool = False,
+  ) -> bool:
+    """Starts writing `state`, which may be donated as soon as this returns.
+
+    Nothing is written, with a warning in the log, if `metrics['loss']` or any parameter is not
+    finite, so that the last checkpoint is a good one.
+
+    Args:
+      step: number of the checkpoint.
+      state: all of it is saved.
+      metrics: numbers of this step, stored beside it; `keep_best` names one of them.
+      force: replaces a checkpoint of the same step, which is left alone otherwise.
+
+    Returns:
+      Whether the state is being written.
+    """
+    metrics = {name: float(value) for name, value in (metrics or {}).items()}
+    if not math.isfinite(metrics.get('loss', 0.0)):
+      logging.warning('step %d is not saved: the loss is %s', step, metrics['loss'])
+      return False
+    if not bool(_all_finite(state.params)):
+      logging.warning('step %d is not saved: a parameter is not finite', step)
+      return False
+    exists = step in self._manager.all_steps() and step not in self._damaged
+    if exists and not force:
+      return False
+    self.wait()
+    for damaged in sorted(self._damaged | ({step} if exists else set())):
+      self._manager.delete(damaged)
+    self._damaged.clear()
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    self._note_score(step, finite)
+    meta = {'leaves': _describe(state), 'metrics': finite}
+    args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+    # force: the decision is made here; Orbax would refuse a step before the latest.
+    return self._manager.save(step, args=args, force=True)
+
+  def restore(self, abstract: TrainState, step: int | None = None) -> TrainState:
+    """The saved state, bit for bit, with the shardings of `abstract` (on any number of devices).
+
+    A damaged newest checkpoint is skipped, with one printed sentence, and deleted by the next
+    `save`: the run goes through its step again.
+
+    Args:
+      abstract: shapes, dtypes and shardings, as ShapeDtypeStruct or as arrays.
+      step: a certain checkpoint instead of the newest good one.
+
+    Raises:
+      UserError: no (good) checkpoint, or one of another method or model.
+    """
+
+    def read(step: int) -> TrainState:
+      saved = self._meta(step)['leaves']
+      _check_same(saved, _describe(abstract), f'checkpoint {step} in {self._folder}')
+      args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+      return self._manager.restore(step, args=args)['state']
+
+    return self._newest_good(read, step)[1]
+
+  def restore_leaves(self, choose: Callable[[Mapping[str, Any]], PyTree]) -> tuple[int, PyTree]:
+    """(step, some leaves of the newest good checkpoint).
+
+    Args:
+      choose: from {'params/...': [shape, dtype]} of the checkpoint to a nested dict of
+        ShapeDtypeStruct with shardings, {'params': {...}, 'state': {...}}.
+    """
+
+    def read(step: int) -> PyTree:
+      chosen = choose(self._meta(step)['leaves'])
+      args = ocp.args.PyTreeRestore(
+        chosen,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(chosen),
+        partial_restore=True,
+      )
+      return self._manager.restore(step, args=ocp.args.Composite(state=args))['state']
+
+    return self._newest_good(read, None)
+
+  def wait(self) -> None:
+    """Returns when all that was saved is on disk; raises what went wrong in the background."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits and releases the background threads."""
+    self._manager.close()
+
+  def __enter__(self) -> Checkpoints:
+    return self
+
+  def __exit__(self, *exc) -> None:
+    self.close()
+
+  def _newest_good(self, read: Callable[[int], T], step: int | None) -> tuple[int, T]:
+    self.wait()
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    if step is not None and step not in steps:
+      raise UserError(f'{self._folder} has no checkpoint {step}: there are {sorted(steps)}')
+    candidates = steps if step is None else [step]
+    if not candidates:
+      raise UserError(f'{self._folder} holds no checkpoint: train the run first')
+    reasons = []
+    for candidate in candidates:
+      try:
+        value = read(candidate)
+      # Out of memory says nothing about the file.
+      except (UserError, MemoryError, jax.errors.JaxRuntimeError):
+        raise
+      except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
+        reasons.append(f'{candidate} ({_first_line(error)})')
+        continue
+      self._skip(candidates[: len(reasons)], reasons, candidate)
+      return candidate, value
+    raise UserError(
+      f'no checkpoint in {self._folder} can be read, tried {", ".join(reasons)}: start a new '
+      f'workdir'
+    )
+
+  def _skip(self, steps: Sequence[int], reasons: list[str], used: int) -> None:
+    if not steps:
+      return
+    self._damaged.update(steps)
+    if jax.process_index() == 0:
+      print(f'skipped damaged checkpoint {", ".join(reasons)} and took step {used}', flush=True)
+
+  def _meta(self, step: int) -> dict[str, Any]:
+    return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
+
+  def _stored_metrics(self, step: int) -> Mapping[str, float]:
+    try:
+      return self._meta(step)['metrics']
+    except Exception as error:  # whether it can be restored is seen when it is
+      logging.warning('checkpoint %d has no readable metrics: %s', step, _first_line(error))
+      return {}
+
+  def _note_score(self, step: int, metrics: Mapping[str, float]) -> None:
+    self._scores.pop(step, None)
+    if self._keep_best is not None and self._keep_best in metrics:
+      self._scores[step] = metrics[self._keep_best]
+
+
+@dataclasses.dataclass
+class _LastAndBest:
+  """Orbax preservation policy; `scores` is filled by its owner."""
+
+  last: int
+  scores: dict[int, float]
+
+  def should_preserve(self, checkpoints, *, context) -> Sequence[bool]:
+    del context
+    steps = [c.step for c in checkpoints]
+    scored = [s for s in steps if s in self.scores]
+    kept = {*sorted(steps)[-self.last :]}
+    if scored:
+      kept.add(max(scored, key=lambda s: (self.scores[s], s)))
+    return [s in kept for s in steps]
+
+
+# ---------------------------------------------------------------- weights of another run
+class WeightsReport(NamedTuple):
+  """What `restore_weights` did, by path ('params/backbone/...').
+
+  Attributes:
+    source: the checkpoint.
+    taken: leaves that were copied.
+    kept: leaves that keep their own values -> why.
+    unused: leaves of the checkpoint below the same first keys that fit nowhere.
+  """
+
+  source: str
+  taken: tuple[str, ...]
+  kept: Mapping[str, str]
+  unused: tuple[str, ...]
+
+  def __str__(self) -> str:
+    kept = '; '.join(f'{path}: {why}' for path, why in self.kept.items())
+    return '\n'.join(
+      [
+        f'weights from {self.source}: {len(self.taken)} arrays taken',
+        f'  kept as initialised: {kept or "none"}',
+        f'  not used from the checkpoint: {", ".join(self.unused) or "none"}',
+      ]
+    )
+
+
+def restore_weights(
+  path: Workdir | epath.PathLike,
+  into_params: Params,
+  into_state: State,
+  *,
+  state_keys: Sequence[str] = ('batch_stats',),
+) -> tuple[Params, State, WeightsReport]:
+  """Starts from another run: copies its newest weights, where path and shape agree.
+
+  Parameters and batch statistics are copied, in the dtypes and shardings given; step, optimizer,
+  tables and queues are not.
+
+  Args:
+    path: workdir of the other run.
+    into_params, into_state: initialised arrays, as in TrainState.
+    state_keys: first keys of the state that are copied too.
+
+  Raises:
+    UserError: no checkpoint there, or nothing in common with it.
+  """
+  target = {
+    'params': into_params,
+    'state': {k: into_state[k] for k in state_keys if k in into_state},
+  }
+  own: dict[str, Any] = traverse_util.flatten_dict(target, keep_empty_nodes=True, sep='/')
+  arrays = {k: v for k, v in own.items() if hasattr(v, 'shape')}
+  prefixes = ('params/', *(f'state/{k}/' for k in state_keys))
+  kept: dict[str, str] = {}
+  unused: list[str] = []
+
+  def choose(saved: Mapping[str, Any]) -> PyTree:
+    kept.clear()
+    for name, array in arrays.items():
+      if name not in saved:
+        kept[name] = 'not in the checkpoint'
+      elif tuple(saved[name][0]) != array.shape:
+        kept[name] = f'shape {tuple(saved[name][0])} in the checkpoint, {array.shape} here'
+    fitting = {k: v for k, v in arrays.items() if k not in kept}
+    if not fitting:
+      raise UserError(
+        f'the checkpoint of {path} has no weights in common with this model: give a run of the '
+        f'same backbone'
+      )
+    unused[:] = [k for k in saved if k.startswith(prefixes) and k not in fitting]
+    return traverse_util.unflatten_dict({k: _abstract(v) for k, v in fitting.items()}, sep='/')
+
+  with Checkpoints(path, read_only=True) as checkpoints:
+    step, restored = checkpoints.restore_leaves(choose)
+  taken = traverse_util.flatten_dict(restored, sep='/')
+  merged = traverse_util.unflatten_dict({**own, **taken}, sep='/')
+  source = path.path if isinstance(path, Workdir) else path
+  report = WeightsReport(f'{source}, step {step}', tuple(taken), dict(kept), tuple(unused))
+  return merged['params'], {**into_state, **merged.get('state', {})}, report
+
+
+# ---------------------------------------------------------------- leaves
+def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+
+
+def _describe(tree: PyTree) -> dict[str, Any]:
+  """{'params/backbone/...': [shape, dtype]} of every leaf."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): [list(leaf.shape), str(leaf.dtype)]
+    for path, leaf in leaves
+  }
+
+
+def _check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None:
+  names = [k for k in sorted(saved.keys() | wanted.keys()) if saved.get(k) != wanted.get(k)]
+  if not names:
+    return
+  shown = '; '.join(
+    f'{k} is {_leaf_text(saved.get(k))} there and {_leaf_text(wanted.get(k))} here'
+    for k in names[:3]
+  )
+  more = f'; and {len(names) - 3} more' if len(names) > 3 else ''
+  raise UserError(
+    f'{what} belongs to another method or model ({shown}{more}): restore it with the config it was '
+    f'trained with'
+  )
+
+
+def _leaf_text(leaf) -> str:
+  return 'absent' if leaf is None else f'{leaf[1]}{json.dumps(leaf[0])}'
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).splitlines() or [''])[0][:120] or type(error).__name__
+
+
+@jax.jit
+def _all_finite(params: Params) -> jax.Array:
+  floats = [x for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.inexact)]
+  return jnp.asarray([jnp.isfinite(x).all() for x in floats]).all()

@@ -1,0 +1,272 @@
+"""The command line: clr-jax train | evaluate | results | methods | datasets | bench."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from clr_jax import config as configs
+from clr_jax.types import UserError
+
+USAGE = """\
+clr-jax: contrastive and self-supervised visual representation learning in JAX
+
+  clr-jax train --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
+      pretrain, evaluate; the same command resumes a run that was stopped
+  clr-jax evaluate linear|knn --workdir=DIR [--features=trained,untrained,pixels] [--params.KEY=VALUE ...]
+      evaluate the frozen features of a run's checkpoint
+  clr-jax results --workdir=DIR [--json]
+      everything that was measured in a run, oldest first
+  clr-jax bench --config=FILE[:ARG] [--config.KEY=VALUE ...]
+      compile time, samples/s, parts of a step, memory, MFU
+  clr-jax methods            the methods, one line each
+  clr-jax datasets           the data sets at hand, one line each
+
+FILE is a path or the name of a packaged config: {configs}.
+Several processes: add --distributed (TPU pods, SLURM), or --coordinator=HOST:PORT
+--num_processes=N --process_id=I."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Runs one command; ends the process with code 0, 2 for bad input, or the run's own code."""
+  argv = list(sys.argv if argv is None else argv)
+  if len(argv) < 2 or argv[1] in ('-h', '--help', '--helpfull', 'help'):
+    print(USAGE.format(configs=', '.join(configs.packaged())))
+    raise SystemExit(0 if len(argv) > 1 else 2)
+  try:
+    _command(argv[1])(argv[2:])
+  except UserError as error:
+    raise SystemExit(_fail(str(error), 2)) from None
+  except KeyboardInterrupt:
+    raise SystemExit(_fail('interrupted before the first step', 130)) from None
+  except BrokenPipeError:  # `clr-jax results | head`
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(0) from None
+
+
+def _command(name: str) -> Callable[[list[str]], None]:
+  if name not in _COMMANDS:
+    raise UserError(f'unknown command {name!r}: there are {", ".join(_COMMANDS)}')
+  return _COMMANDS[name]
+
+
+def _fail(message: str, code: int) -> int:
+  print(f'clr-jax: {message}', file=sys.stderr, flush=True)
+  return code
+
+
+# ---------------------------------------------------------------- commands
+def _train(argv: list[str]) -> None:
+  values = flags.FlagValues()
+  config = _define_config(values, argv)
+  flags.DEFINE_string('workdir', None, 'folder of the run', flag_values=values)
+  _define_distributed(values)
+  _parse(values, argv, required=('workdir',))
+  _start_jax(values, config)
+  _run_guarded(lambda train: train.train(config, values.workdir))
+
+
+def _run_guarded(run: Callable) -> None:
+  """Turns what can happen to a long run into one sentence and an exit code."""
+  import jax
+
+  from clr_jax import train
+
+  try:
+    run(train)
+  except train.RunStopped as stopped:
+    raise SystemExit(_fail(str(stopped), stopped.code)) from None
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error) and 'out of memory' not in str(error).lower():
+      raise
+    message = (
+      'out of device memory: lower batch_size, model.width or the image size, or set '
+      'precision=bfloat16'
+    )
+    raise SystemExit(_fail(message, 1)) from None
+
+
+def _evaluate(argv: list[str]) -> None:
+  from clr_jax.evaluate import run as evaluation
+
+  if not argv or argv[0] not in evaluation.PROTOCOLS:
+    given = f'not {argv[0]!r}' if argv else 'and a protocol must be given'
+    raise UserError(f'clr-jax evaluate knows {", ".join(evaluation.PROTOCOLS)}, {given}')
+  protocol, argv = argv[0], argv[1:]
+  values = flags.FlagValues()
+  flags.DEFINE_string('workdir', None, 'folder of the run', flag_values=values)
+  flags.DEFINE_integer('step', None, 'checkpoint; default: the newest', flag_values=values)
+  flags.DEFINE_list('features', ['trained'], 'trained,untrained,pixels', flag_values=values)
+  _define_distributed(values)
+  params = evaluation.parameters(protocol)
+  _define_dict(values, 'params', params, argv)
+  workdir_flag = _value_of(argv, 'workdir')
+  if workdir_flag is None:
+    raise UserError('--workdir is missing: give the folder of a run')
+  config = _stored_config(workdir_flag)
+  _define_dict(values, 'config', config, argv)
+  _parse(values, argv)
+  _start_jax(values, config)
+  given = {a.removeprefix('--params.').partition('=')[0] for a in argv if a.startswith('--params.')}
+  options = {k: v for k, v in configs.to_dict(params).items() if k in given}
+  _run_guarded(
+    lambda _: evaluation.evaluate_workdir(
+      config, values.workdir, protocol, options, values.features, step=values.step
+    )
+  )
+
+
+def _results(argv: list[str]) -> None:
+  from clr_jax import workdir
+
+  values = flags.FlagValues()
+  flags.DEFINE_string('workdir', None, 'folder of the run', flag_values=values)
+  flags.DEFINE_bool('json', False, 'one JSON object a line', flag_values=values)
+  _parse(values, argv, required=('workdir',))
+  run = workdir.Workdir(values.workdir)
+  workdir.read_config(run)  # says so if this is not a run
+  records = workdir.read_results(run)
+  if values.json:
+    for record in records:
+      print(json.dumps(record))
+  else:
+    print(workdir.format_table(records) if records else 'no results yet')
+
+
+def _methods(argv: list[str]) -> None:
+  from clr_jax import methods
+
+  _parse(flags.FlagValues(), argv)
+  width = max(map(len, methods.names()))
+  for name in methods.names():
+    print(f'{name:{width}}  {methods.summary(name)}')
+
+
+def _datasets(argv: list[str]) -> None:
+  from clr_jax import data
+
+  values = flags.FlagValues()
+  flags.DEFINE_string('data_dir', None, 'where TFDS data sets are', flag_values=values)
+  _parse(values, argv)
+  rows = data.available(values.data_dir)
+  width = max(len(name) for name, _ in rows)
+  for name, line in rows:
+    print(f'{name:{width}}  {line}')
+
+
+def _bench(argv: list[str]) -> None:
+  values = flags.FlagValues()
+  config = _define_config(values, argv)
+  flags.DEFINE_integer('repeats', 5, 'timed repeats', lower_bound=1, flag_values=values)
+  flags.DEFINE_integer('steps', 20, 'steps in each repeat', lower_bound=1, flag_values=values)
+  flags.DEFINE_bool('json', False, 'print one JSON object', flag_values=values)
+  _define_distributed(values)
+  _parse(values, argv)
+  _start_jax(values, config)
+
+  def run(_):
+    from clr_jax import bench
+
+    report = bench.measure(config, repeats=values.repeats, steps=values.steps)
+    print(json.dumps(report) if values.json else bench.format_report(report))
+
+  _run_guarded(run)
+
+
+_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+  'train': _train,
+  'evaluate': _evaluate,
+  'results': _results,
+  'bench': _bench,
+  'methods': _methods,
+  'datasets': _datasets,
+}
+
+
+# ---------------------------------------------------------------- flags
+def _define_config(values: flags.FlagValues, argv: list[str]) -> ConfigDict:
+  """Loads `--config=FILE[:ARG]` and defines a flag for each of its keys."""
+  spec = _value_of(argv, 'config')
+  if spec is None:
+    raise UserError(f'--config is missing: give a file or one of {", ".join(configs.packaged())}')
+  config = configs.load(spec)
+  argv[:] = _without(argv, 'config')
+  _define_dict(values, 'config', config, argv)
+  return config
+
+
+def _define_dict(values, name: str, config: ConfigDict, argv: list[str]) -> None:
+  """Defines `--name.KEY=VALUE` for the leaves of `config`, which the flags then change in place."""
+  configs.check_keys(config, _assigned(argv, name), name)
+  sys.argv = [sys.argv[0], *argv]  # where ml_collections looks for overrides
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    config_flags.DEFINE_config_dict(name, config, flag_values=values)
+
+
+def _define_distributed(values: flags.FlagValues) -> None:
+  flags.DEFINE_bool('distributed', False, 'find the other processes', flag_values=values)
+  flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0', flag_values=values)
+  flags.DEFINE_integer('num_processes', None, 'how many', flag_values=values)
+  flags.DEFINE_integer('process_id', None, 'which one this is', flag_values=values)
+
+
+def _parse(values: flags.FlagValues, argv: list[str], required: Sequence[str] = ()) -> None:
+  try:
+    rest = values(['clr-jax', *argv])
+  except (flags.Error, TypeError, ValueError) as error:
+    raise UserError(str(error).partition('\n')[0]) from None
+  if len(rest) > 1:
+    raise UserError(f'what is {rest[1]!r}? options look like --workdir=DIR')
+  for name in required:
+    if getattr(values, name) is None:
+      raise UserError(f'--{name} is missing')
+
+
+def _value_of(argv: Sequence[str], name: str) -> str | None:
+  """VALUE of `--name=VALUE` or `--name VALUE`."""
+  for i, argument in enumerate(argv):
+    if argument.startswith(f'--{name}='):
+      return argument.partition('=')[2]
+    if argument == f'--{name}' and i + 1 < len(argv):
+      return argv[i + 1]
+  return None
+
+
+def _without(argv: Sequence[str], name: str) -> list[str]:
+  kept, skip = [], False
+  for argument in argv:
+    if not skip and not argument.startswith(f'--{name}=') and argument != f'--{name}':
+      kept.append(argument)
+    skip = argument == f'--{name}'
+  return kept
+
+
+def _assigned(argv: Sequence[str], name: str) -> list[str]:
+  """Dotted keys of `--name.KEY=VALUE` and `--name.KEY VALUE`."""
+  prefix = f'--{name}.'
+  return [a.removeprefix(prefix).partition('=')[0] for a in argv if a.startswith(prefix)]
+
+
+# ---------------------------------------------------------------- process
+def _start_jax(values: flags.FlagValues, config: ConfigDict) -> None:
+  """What must be set before JAX's first call."""
+  if config.deterministic:
+    flag = '--xla_gpu_deterministic_ops=true'
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flag}'.strip()
+  import jax
+
+  if values.distributed or values.coordinator:
+    jax.distributed.initialize(values.coordinator, values.num_processes, values.process_id)
+
+
+def _stored_config(directory: str) -> ConfigDict:
+  from clr_jax import workdir
+
+  return workdir.read_config(workdir.Workdir(directory))

@@ -1,0 +1,203 @@
+"""What every source of images is: random access by a stable index, uint8, labels or none."""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from clr_jax.types import UserError
+
+_HASH_ALL_BYTES = 256 * 2**20  # larger sources are hashed by a sample
+_HASH_SAMPLE = 4096
+_READ_ROWS = 256  # rows that one thread decodes at a time
+NUM_THREADS = min(16, 2 * (os.cpu_count() or 1))
+
+
+class Source(abc.ABC):
+  """One split of a data set; example i of 0..num_examples-1 is the same at every call and run.
+
+  Attributes:
+    name: what `load_source` was asked for.
+    split: the split, with its slice.
+    num_examples: N.
+    image_shape: (H, W, C) of every image, C is 1 or 3.
+    num_classes: number of classes of the whole data set, None for unlabeled data.
+    class_names: their names, or None.
+  """
+
+  def __init__(
+    self,
+    *,
+    name: str,
+    split: str,
+    rows: np.ndarray,
+    image_shape: tuple[int, int, int],
+    num_classes: int | None,
+    class_names: tuple[str, ...] | None,
+  ):
+    self.name = name
+    self.split = split
+    self.image_shape = image_shape
+    self.num_classes = num_classes
+    self.class_names = class_names
+    self._rows = rows  # where example i is stored
+    self._arrays: tuple[np.ndarray, np.ndarray | None] | None = None
+
+  @abc.abstractmethod
+  def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images [n, H, W, C] uint8 and labels [n] int32 (or None) of stored rows; thread-safe."""
+
+  def _manifest(self) -> str:
+    """Text that identifies the examples beyond their pixels, part of the checksum."""
+    return ''
+
+  def __getstate__(self):
+    """Reader processes get the way to the data, not the decoded copy."""
+    return {**self.__dict__, '_arrays': None}
+
+  @property
+  def num_examples(self) -> int:
+    return len(self._rows)
+
+  @property
+  def nbytes(self) -> int:
+    """Bytes of all images as uint8."""
+    return self.num_examples * math.prod(self.image_shape)
+
+  def load(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images [n, H, W, C] uint8 and labels [n] int32 (None if unlabeled) of `indices` [n].
+
+    Raises:
+      UserError: a file is damaged (the message names it).
+    """
+    if self._arrays is None:
+      return self._read(self._rows[indices])
+    images, labels = self._arrays
+    return images[indices], None if labels is None else labels[indices]
+
+  def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
+    """All images [N, H, W, C] and labels [N] (or None), read-only; decoded once, by threads.
+
+    Raises:
+      UserError: a file is damaged (the message names it).
+    """
+    if self._arrays is None:
+      images = np.empty((self.num_examples, *self.image_shape), np.uint8)
+      labels = None if self.num_classes is None else np.empty(self.num_examples, np.int32)
+
+      def read(start: int) -> None:
+        rows = slice(start, start + _READ_ROWS)
+        images[rows], part = self._read(self._rows[rows])
+        if labels is not None:
+          labels[rows] = part
+
+      with ThreadPoolExecutor(NUM_THREADS) as pool:
+        list(pool.map(read, range(0, self.num_examples, _READ_ROWS)))
+      self._arrays = _frozen(images, labels)
+    return self._arrays
+
+  def checksum(self) -> str:
+    """SHA-256 (hexadecimal) of shape, class names, labels and pixels, the same on every machine.
+
+    Above 256 MiB of pixels only 4096 evenly spaced examples are read (with a folder, all file
+    names still count).
+    """
+    digest = hashlib.sha256()
+    digest.update(repr((self.num_examples, self.image_shape, self.class_names)).encode())
+    digest.update(self._manifest().encode())
+    n = self.num_examples
+    sampled = self.nbytes > _HASH_ALL_BYTES and n > _HASH_SAMPLE
+    indices = np.arange(_HASH_SAMPLE) * n // _HASH_SAMPLE if sampled else np.arange(n)
+    for start in range(0, len(indices), _READ_ROWS):
+      images, labels = self.load(indices[start : start + _READ_ROWS])
+      digest.update(np.ascontiguousarray(images))
+      if labels is not None:
+        digest.update(labels.astype('<i4'))
+    return digest.hexdigest()
+
+
+def _frozen(images: np.ndarray, labels: np.ndarray | None):
+  images.setflags(write=False)
+  if labels is not None:
+    labels.setflags(write=False)
+  return images, labels
+
+
+class ArraySource(Source):
+  """Images that are in memory already."""
+
+  def __init__(
+    self,
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    name: str = 'arrays',
+    split: str = 'train',
+    num_classes: int | None = None,
+    class_names: tuple[str, ...] | None = None,
+  ):
+    """images [N, H, W, C] or [N, H, W] uint8, C is 1 or 3; labels [N] integers >= 0, or None.
+
+    Raises:
+      UserError: wrong dtype, rank, number of channels or number of labels.
+    """
+    images = checked_images(images, name)
+    if labels is not None:
+      labels = checked_labels(labels, len(images), name)
+      if num_classes is None:
+        num_classes = len(class_names) if class_names else int(labels.max()) + 1
+    super().__init__(
+      name=name,
+      split=split,
+      rows=np.arange(len(images)),
+      image_shape=images.shape[1:],
+      num_classes=num_classes if labels is not None else None,
+      class_names=class_names if labels is not None else None,
+    )
+    # Views, so that the caller's own arrays stay writable.
+    self._arrays = _frozen(images.view(), None if labels is None else labels.view())
+
+  def __getstate__(self):
+    return self.__dict__
+
+  def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    raise AssertionError('the arrays are always there')
+
+
+def checked_images(images: np.ndarray, name: str) -> np.ndarray:
+  """images as uint8 [N, H, W, C].
+
+  Raises:
+    UserError: wrong dtype, rank or number of channels, or no image.
+  """
+  if images.dtype != np.uint8:
+    raise UserError(
+      f'{name}: images must be uint8 in 0..255, got {images.dtype}: convert them first.'
+    )
+  if images.ndim == 3:
+    images = images[..., None]
+  if images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
+    raise UserError(
+      f'{name}: images must have the shape [N, H, W, C] with 1 or 3 channels, or [N, H, W], got '
+      f'{list(images.shape)}.'
+    )
+  return images
+
+
+def checked_labels(labels: np.ndarray, n: int, name: str) -> np.ndarray:
+  """labels as int32 [N].
+
+  Raises:
+    UserError: not integers, not one per image, or negative.
+  """
+  if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (n,) or labels.min() < 0:
+    raise UserError(
+      f'{name}: labels must be {n} integers of at least 0, one per image, got {labels.dtype} of '
+      f'shape {list(labels.shape)}.'
+    )
+  return labels.astype(np.int32)

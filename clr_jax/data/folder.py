@@ -1,0 +1,153 @@
+"""A folder of images: class sub-folders, or a flat folder without labels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from clr_jax.data import images as images_lib
+from clr_jax.data.base import NUM_THREADS, Source
+from clr_jax.data.order import shuffled
+from clr_jax.data.slices import base_split, resolve_split
+from clr_jax.types import UserError
+
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')  # in upper case too
+_SPLITS = ('train', 'test', 'val')
+
+
+class FolderSource(Source):
+  """Images below a folder, decoded when asked for.
+
+  `PATH/<class>/**/<file>` gives labels: the classes are the sorted names of the sub-folders, those
+  of the training split for every split. `PATH/<file>` gives unlabeled data. `PATH/train` and
+  `PATH/test` or `PATH/val` are splits if they are there; 'test' falls back on `val`.
+
+  Every image becomes RGB. With `image_size` the shorter side is resized to it (bilinear) and the
+  central square kept. Example i is the i-th file sorted by relative path. As that order is by
+  class, a slice ('train[:10%]') and `limit` take a fixed random subset, in the same sorted order;
+  slices that do not overlap share no file.
+  """
+
+  def __init__(
+    self, path: str, *, name: str, split: str, image_size: int | None, limit: int | None
+  ):
+    """Reads the folder's listing; also every image's header if `image_size` is None.
+
+    Raises:
+      UserError: no such folder or split, no image in it, labels unclear, sizes differ, or a
+        damaged header.
+    """
+    base, class_names, folder = _find_split(Path(path).expanduser(), split)
+    files = _list_images(folder)
+    classes = _classes(files, folder)
+    if class_names is None:
+      class_names = classes
+    elif not set(classes) <= set(class_names):
+      odd = min(set(classes) - set(class_names))
+      raise UserError(f'the class folder {odd!r} of {folder} does not exist in the training split.')
+    _, lo, hi = resolve_split(split, {base: len(files)}, source=name)
+    hi = hi if limit is None else min(hi, lo + limit)
+    rows = np.arange(len(files))
+    if (lo, hi) != (0, len(files)):
+      rows = np.sort(shuffled(0, 0, len(files))[lo:hi])
+    self._folder = folder
+    self._files = files
+    self._image_size = image_size
+    number = {c: i for i, c in enumerate(class_names)}
+    self._labels = None
+    if class_names:
+      self._labels = np.array([number[f.split('/', 1)[0]] for f in files], np.int32)
+    height, width = (image_size, image_size) if image_size else self._common_size(rows)
+    super().__init__(
+      name=name,
+      split=split,
+      rows=rows,
+      image_shape=(height, width, 3),
+      num_classes=len(class_names) or None,
+      class_names=class_names or None,
+    )
+
+  def _path(self, row: int) -> str:
+    return os.path.join(self._folder, self._files[row])
+
+  def _common_size(self, rows: np.ndarray) -> tuple[int, int]:
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+      paths = [self._path(row) for row in rows]
+      sizes = list(pool.map(images_lib.image_size_of, paths, paths))
+    for path, size in zip(paths, sizes, strict=True):
+      if size != sizes[0]:
+        raise UserError(
+          f'the images differ in size ({paths[0]} is {sizes[0][0]}x{sizes[0][1]}, {path} is '
+          f'{size[0]}x{size[1]}): set image_size.'
+        )
+    return sizes[0]
+
+  def _manifest(self) -> str:
+    listing = '\n'.join(self._files[row] for row in self._rows)
+    return hashlib.sha256(listing.encode('utf-8', 'surrogateescape')).hexdigest()
+
+  def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    images = np.empty((len(rows), *self.image_shape), np.uint8)
+    for i, row in enumerate(rows):
+      path = self._path(row)
+      image = images_lib.decode(path, 3, self._image_size, path)
+      if image.shape != self.image_shape:
+        raise UserError(f'the image {path} has changed its size since the start: run again.')
+      images[i] = image
+    return images, None if self._labels is None else self._labels[rows]
+
+
+def _find_split(root: Path, split: str) -> tuple[str, tuple[str, ...] | None, str]:
+  """(base split, class names of the training split if known, folder of the split)."""
+  if not root.is_dir():
+    raise UserError(f'there is no image folder {root}.')
+  below = {p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith('.')}
+  # A class may be called 'train', too: then it has siblings that are no splits, and no sub-folders.
+  has_splits = 'train' in below and (
+    below <= set(_SPLITS) or any(p.is_dir() for p in (root / 'train').iterdir())
+  )
+  base = base_split(split)
+  if not has_splits:
+    if base != 'train':
+      raise UserError(
+        f'the folder {root} has no split {base!r}: it has no train sub-folder, so all of it is '
+        "'train' (make the sub-folders train and test, or take a slice such as 'train[90%:]')."
+      )
+    return base, None, str(root)
+  found = {s: root / s for s in _SPLITS if s in below}
+  if 'val' in found:
+    found.setdefault('test', found['val'])
+  if base not in found:
+    raise UserError(f'the folder {root} has no split {base!r}: choose one of {", ".join(found)}.')
+  if base == 'train':
+    return base, None, str(found[base])
+  train = str(found['train'])
+  return base, _classes(_list_images(train), train), str(found[base])
+
+
+def _list_images(folder: str) -> list[str]:
+  """Relative paths with '/' of all images, sorted."""
+  found = []
+  for parent, folders, files in os.walk(folder, followlinks=True):
+    folders[:] = [f for f in folders if not f.startswith('.')]
+    prefix = os.path.relpath(parent, folder).replace(os.sep, '/')
+    prefix = '' if prefix == '.' else f'{prefix}/'
+    found += [prefix + f for f in files if f.lower().endswith(EXTENSIONS) and not f.startswith('.')]
+  if not found:
+    raise UserError(f'the folder {folder} holds no image ({", ".join(EXTENSIONS)}).')
+  return sorted(found)
+
+
+def _classes(files: list[str], folder: str) -> tuple[str, ...]:
+  """Sorted class names, () for a flat folder."""
+  flat = [f for f in files if '/' not in f]
+  if flat and len(flat) < len(files):
+    raise UserError(
+      f'the folder {folder} holds both class sub-folders and loose images such as {flat[0]}: move '
+      'the loose ones away or all images into one flat folder.'
+    )
+  return () if flat else tuple(sorted({f.split('/', 1)[0] for f in files}))

@@ -1,0 +1,234 @@
+"""From a source to blocks of steps on the devices: resident or streamed, in the same order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from clr_jax.data import order, stream
+from clr_jax.data.base import Source
+from clr_jax.types import Array, Batch, UserError
+
+Block = dict[str, Array]
+RESIDENT_LIMIT = 2 * 2**30  # bytes of uint8 images that may lie on every device
+
+
+def process_rows(
+  sharding: NamedSharding,
+  batch_size: int,
+  process: int,
+  process_of: Callable[[jax.Device], int] = lambda device: device.process_index,
+) -> np.ndarray:
+  """Rows of a batch sharded by `sharding` that one process must load, sorted, [R] int64."""
+  rows = {
+    row
+    for device, (where,) in sharding.devices_indices_map((batch_size,)).items()
+    if process_of(device) == process
+    for row in range(batch_size)[where]
+  }
+  return np.array(sorted(rows), np.int64)
+
+
+class Pipeline:
+  """Global batches on the devices, in an order that depends on (seed, step) alone.
+
+  Attributes:
+    mode: 'resident' (all images on every device, blocks carry indices) or 'streamed'.
+    resident: {'image': [N, H, W, C] uint8, 'label': [N] int32 or None}, replicated over the mesh;
+      None when streamed. Pass it to the jitted step as an argument.
+    num_examples: N.
+    batch_size: B, of the global batch.
+    steps_per_epoch: N // B.
+    wait_seconds: how long the consumer of `blocks` has waited so far.
+  """
+
+  def __init__(
+    self,
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    mesh: Mesh,
+    mode: str,
+    workers: int,
+    prefetch: int,
+    drop_labels: bool,
+  ):
+    """`make_pipeline` has checked the arguments; mode is 'resident' or 'streamed'."""
+    self.mode = mode
+    self.num_examples = source.num_examples
+    self.batch_size = batch_size
+    self.steps_per_epoch = order.steps_per_epoch(
+      num_examples=self.num_examples, batch_size=batch_size
+    )
+    self.wait_seconds = 0.0
+    self._source = source
+    self._seed = seed
+    self._workers = workers
+    self._prefetch = prefetch
+    self._drop_labels = drop_labels
+    self._sharding = NamedSharding(mesh, P(None, 'data'))
+    self._rows = process_rows(NamedSharding(mesh, P('data')), batch_size, jax.process_index())
+    self.resident = _replicated(source, mesh, drop_labels) if mode == 'resident' else None
+
+  def blocks(self, chunks: Iterable[tuple[int, int]]) -> Iterator[Block]:
+    """Blocks of steps on the devices, read and transferred ahead in the background.
+
+    Args:
+      chunks: a finite iterable of (first step, number of steps), one for each block.
+
+    Yields:
+      resident: {'index': [count, B] int32}; streamed: {'image': [count, B, H, W, C] uint8,
+      'index', 'label': [count, B] int32, absent if there are none}; sharded P(None, 'data').
+
+    Raises:
+      UserError: a file is damaged, or Grain is missing (streamed).
+    """
+    ahead = stream.keep_ahead(self._placed(list(chunks)), self._prefetch)
+    try:
+      while True:
+        start = time.perf_counter()
+        block = next(ahead, None)
+        self.wait_seconds += time.perf_counter() - start
+        if block is None:
+          return
+        yield block
+    finally:
+      ahead.close()
+
+  @staticmethod
+  def batch(resident: Mapping[str, Any] | None, row: Mapping[str, Array]) -> Batch:
+    """One step's batch, pure and jittable: `resident` as above, `row` one step of a block.
+
+    The gather of resident images is local: every device holds all of them and its own rows' index.
+    """
+    index = row['index']
+    if resident is None:
+      return Batch(image=row['image'], label=row.get('label'), index=index)
+    label = resident['label']
+    return Batch(
+      image=resident['image'][index], label=None if label is None else label[index], index=index
+    )
+
+  def _placed(self, chunks: list[tuple[int, int]]) -> Generator[Block, None, None]:
+    chunks = [(first, count) for first, count in chunks if count > 0]
+    if not chunks:
+      return
+    host = self._index_blocks(chunks) if self.mode == 'resident' else self._image_blocks(chunks)
+    try:
+      for block in host:
+        yield {key: self._place(value) for key, value in block.items()}
+    finally:
+      host.close()
+
+  def _index_blocks(self, chunks: stream.Chunks) -> Generator[dict[str, np.ndarray], None, None]:
+    for first, count in chunks:
+      index = [
+        order.batch_indices(
+          self._seed, step, num_examples=self.num_examples, batch_size=self.batch_size
+        )[self._rows]
+        for step in range(first, first + count)
+      ]
+      yield {'index': np.stack(index)}
+
+  def _image_blocks(self, chunks: stream.Chunks) -> Generator[dict[str, np.ndarray], None, None]:
+    return stream.read_blocks(
+      self._source,
+      chunks,
+      seed=self._seed,
+      batch_size=self.batch_size,
+      rows=self._rows,
+      labels=not self._drop_labels,
+      workers=self._workers,
+    )
+
+  def _place(self, local: np.ndarray) -> Array:
+    """This process's rows [count, R, ...] -> their shards of the global [count, B, ...]."""
+    shape = (local.shape[0], self.batch_size, *local.shape[2:])
+
+    def shard(where: tuple[slice, ...]) -> np.ndarray:
+      lo, hi, _ = where[1].indices(self.batch_size)
+      start = int(np.searchsorted(self._rows, lo))
+      return local[:, start : start + hi - lo]
+
+    return jax.make_array_from_callback(shape, self._sharding, shard)
+
+
+def _replicated(source: Source, mesh: Mesh, drop_labels: bool) -> dict[str, Any]:
+  everywhere = NamedSharding(mesh, P())
+  images, labels = source.arrays()
+
+  def place(value: np.ndarray) -> Array:
+    return jax.make_array_from_callback(value.shape, everywhere, lambda where: value[where])
+
+  return {
+    'image': place(images),
+    'label': None if labels is None or drop_labels else place(labels),
+  }
+
+
+def make_pipeline(
+  source: Source,
+  *,
+  batch_size: int,
+  seed: int,
+  mesh: Mesh,
+  mode: str = 'auto',
+  workers: int | None = None,
+  prefetch: int = 2,
+  resident_limit: int = RESIDENT_LIMIT,
+  drop_labels: bool = False,
+) -> Pipeline:
+  """A pipeline over `source` for the devices of `mesh`, whose axis 'data' splits the batch.
+
+  Args:
+    source: from `load_source`, or an `ArraySource`.
+    batch_size: B of the global batch.
+    seed: of the order, at least 0.
+    mesh: has an axis 'data'; may span several processes.
+    mode: 'resident', 'streamed', or 'auto': resident up to `resident_limit`.
+    workers: processes that read (streamed); None or 0 reads with threads of this process, which
+      is enough where decoding releases Python's lock, as JPEG and PNG decoding does.
+    prefetch: blocks kept ready on the devices.
+    resident_limit: bytes of uint8 images.
+    drop_labels: hide the labels, as in training without supervision.
+
+  Raises:
+    UserError: unknown mode, a batch that the devices cannot share equally or that is larger than
+      the data set, a negative number, or a damaged file (resident).
+  """
+  if mode not in ('auto', 'resident', 'streamed'):
+    raise UserError(f"the data mode must be 'auto', 'resident' or 'streamed', got {mode!r}.")
+  if 'data' not in mesh.shape:
+    raise UserError(f"the mesh needs an axis 'data', got the axes {mesh.axis_names}.")
+  devices = mesh.shape['data']
+  if batch_size % devices:
+    raise UserError(
+      f'the batch size {batch_size} does not divide over {devices} devices: '
+      f'choose a multiple of {devices}.'
+    )
+  for what, value, least in (
+    ('seed', seed, 0),
+    ('workers', workers or 0, 0),
+    ('prefetch', prefetch, 1),
+  ):
+    if value < least:
+      raise UserError(f'{what} of the data pipeline must be at least {least}, got {value}.')
+  if mode == 'auto':
+    mode = 'resident' if source.nbytes <= resident_limit else 'streamed'
+  return Pipeline(
+    source,
+    batch_size=batch_size,
+    seed=seed,
+    mesh=mesh,
+    mode=mode,
+    workers=workers or 0,
+    prefetch=prefetch,
+    drop_labels=drop_labels,
+  )

@@ -1,0 +1,54 @@
+"""Slices of a split, `train[:10000]` or `train[10%:90%]`, with TFDS's syntax and rounding."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from clr_jax.types import UserError
+
+_SPLIT = re.compile(r'(?P<base>[^\[\]]+?)(\[(?P<lo>-?\d+%?)?:(?P<hi>-?\d+%?)?\])?')
+
+
+def base_split(split: str) -> str:
+  """The name in front of the slice: 'train[:10%]' -> 'train'.
+
+  Raises:
+    UserError: the text is neither `name` nor `name[a:b]`.
+  """
+  match = _SPLIT.fullmatch(split.strip())
+  if match is None:
+    raise UserError(
+      f"cannot read the split {split!r}: write 'train', 'train[:1000]' or 'train[10%:90%]'."
+    )
+  return match['base']
+
+
+def _bound(text: str | None, default: int, n: int, split: str) -> int:
+  if text is None:
+    return default
+  # TFDS's rounding='closest', so that the same text selects the same examples there.
+  value = round(int(text[:-1]) * n / 100) if text.endswith('%') else int(text)
+  if abs(value) > n:
+    raise UserError(f'the split {split!r} reaches beyond the {n} examples that there are.')
+  return value + n if value < 0 else value
+
+
+def resolve_split(split: str, sizes: Mapping[str, int], *, source: str) -> tuple[str, int, int]:
+  """`split` as (base name, first row, row after the last), given the size of each known split.
+
+  Raises:
+    UserError: bad syntax, unknown split (lists the known ones), or a slice that is empty or too
+      long.
+  """
+  base = base_split(split)
+  if base not in sizes:
+    known = ', '.join(sizes)
+    raise UserError(f'{source} has no split {base!r}: choose one of {known}.')
+  match = _SPLIT.fullmatch(split.strip())
+  assert match is not None  # base_split has checked it
+  n = sizes[base]
+  lo, hi = _bound(match['lo'], 0, n, split), _bound(match['hi'], n, n, split)
+  if lo >= hi:
+    raise UserError(f'the split {split!r} of {source} selects none of the {n} examples.')
+  return base, lo, hi

@@ -1,0 +1,201 @@
+"""TFDS data sets, prepared once as array_record and read without TensorFlow."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+from absl import logging
+from etils import epath
+
+from clr_jax.data import images as images_lib
+from clr_jax.data.base import Source
+from clr_jax.data.slices import resolve_split
+from clr_jax.types import UserError
+
+_NAME = re.compile(r'(?P<name>\w+)(/(?P<config>[\w.\-+]+))?(:(?P<version>\d+\.\d+\.\d+))?')
+_VERSION = re.compile(r'\d+\.\d+\.\d+')
+
+
+class TfdsSource(Source):
+  """One split of a prepared TFDS data set: its image and, if it has one, its class label."""
+
+  def __init__(
+    self,
+    *,
+    name: str,
+    split: str,
+    data_dir: str | None,
+    image_size: int | None,
+    limit: int | None,
+  ):
+    """Opens the data set `name`, 'cifar10', 'name/config' or 'name:1.2.3'; prepares it if needed.
+
+    Raises:
+      UserError: unknown name, configuration or split, preparation impossible, no uint8 image
+        feature, or images of several sizes without `image_size`.
+    """
+    builder = _builder(name, _data_dir(data_dir))
+    sizes = {s: info.num_examples for s, info in builder.info.splits.items()}
+    base, lo, hi = resolve_split(split, sizes, source=name)
+    hi = hi if limit is None else min(hi, lo + limit)
+    self._image_key, self._label_key = _feature_keys(builder.info, name)
+    self._reader = _open(builder, base, self._image_key, name)
+    self._image_size = image_size
+    features: Any = builder.info.features
+    height, width, channels = features[self._image_key].shape
+    if image_size is not None:
+      height = width = image_size
+    if height is None or width is None:
+      raise UserError(f'the images of {name} differ in size: set image_size.')
+    if self._label_key and self._reader[lo][self._label_key] < 0:
+      self._label_key = None  # an unlabeled split (stl10's 'unlabelled'): every label is -1
+    label = features[self._label_key] if self._label_key else None
+    super().__init__(
+      name=name,
+      split=split,
+      rows=np.arange(lo, hi),
+      image_shape=(height, width, 1 if channels == 1 else 3),
+      num_classes=label.num_classes if label else None,
+      class_names=tuple(label.names) if label and label.names else None,
+    )
+
+  def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    images = np.empty((len(rows), *self.image_shape), np.uint8)
+    labels = np.empty(len(rows), np.int32) if self._label_key else None
+    for i, example in enumerate(self._reader.__getitems__(rows.tolist())):
+      where = f'{rows[i]} of the split {self.split!r} of {self.name}'
+      images[i] = images_lib.decode(
+        example[self._image_key], self.image_shape[2], self._image_size, where
+      )
+      if labels is not None:
+        labels[i] = example[self._label_key]
+    return images, labels
+
+
+def _data_dir(data_dir: str | None) -> epath.Path:
+  """TFDS's own default: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+  chosen = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+  return epath.Path(chosen).expanduser()
+
+
+def _version_key(version: str) -> tuple[int, ...]:
+  return tuple(map(int, version.split('.')))
+
+
+def prepared(data_dir: str | None = None) -> list[tuple[str, str]]:
+  """(name or name/config, newest version) of each data set found in `data_dir`, sorted."""
+  return sorted((k, max(v, key=_version_key)) for k, v in _versions(_data_dir(data_dir)).items())
+
+
+def _versions(root: epath.Path, name: str | None = None) -> dict[str, list[str]]:
+  """'name' or 'name/config' -> its versions on disk, of one data set or of all."""
+  found: dict[str, list[str]] = {}
+
+  def visit(folder: epath.Path, label: str, depth: int) -> None:
+    for child in folder.iterdir() if folder.is_dir() else ():
+      if _VERSION.fullmatch(child.name):
+        if (child / 'features.json').exists():
+          found.setdefault(label, []).append(child.name)
+      elif depth < 2 and child.is_dir() and child.name != 'downloads':
+        visit(child, f'{label}/{child.name}' if label else child.name, depth + 1)
+
+  visit(root / name if name else root, name or '', 1 if name else 0)
+  found.pop('', None)
+  return found
+
+
+def _find(name: str, config: str | None, version: str | None, root: epath.Path):
+  """The folder of a prepared data set, or None."""
+  found = _versions(root, name)
+  if version:
+    found = {k: [version] for k, v in found.items() if version in v}
+  wanted = f'{name}/{config}' if config else name
+  if wanted not in found and not config and found:
+    if len(found) > 1:
+      raise UserError(
+        f'{name} is prepared in several configurations: choose one of {", ".join(sorted(found))}.'
+      )
+    wanted = next(iter(found))
+  if wanted not in found:
+    return None
+  return root / wanted / max(found[wanted], key=_version_key)
+
+
+def _builder(name: str, root: epath.Path):
+  import tensorflow_datasets as tfds
+
+  match = _NAME.fullmatch(name)
+  if match is None:
+    raise UserError(
+      f"cannot read the data set name {name!r}: write 'digits', 'npz:FILE', 'folder:PATH' or a "
+      "TFDS name such as 'cifar10', 'name/config' or 'name:1.2.3'."
+    )
+  path = _find(match['name'], match['config'], match['version'], root)
+  if path is None:
+    _prepare(tfds, name, match['name'], root)
+    path = _find(match['name'], match['config'], match['version'], root)
+    if path is None:
+      raise UserError(f'TFDS prepared {name} but left nothing readable in {root}.')
+  return tfds.builder_from_directory(path)
+
+
+def _prepare(tfds, name: str, bare_name: str, root: epath.Path) -> None:
+  """Prepares a data set in a child process, so that TensorFlow never enters this one."""
+  # Community data sets need the network and TensorFlow just to be listed.
+  known = tfds.core.load.list_builders(with_community_datasets=False)
+  if bare_name not in known:
+    close = difflib.get_close_matches(bare_name, [*known, 'digits'], n=3)
+    hint = f': did you mean {" or ".join(close)}?' if close else '.'
+    raise UserError(f'there is no data set {name!r}, neither in TFDS nor prepared in {root}{hint}')
+  if importlib.util.find_spec('tensorflow') is None:
+    raise UserError(
+      f'{name} is not prepared in {root} yet, and preparing it needs TensorFlow, once: '
+      "pip install 'clr-jax[tfds]'."
+    )
+  logging.info('Preparing the TFDS data set %s in %s (once, in a child process).', name, root)
+  print(f'Preparing {name} in {root}, once (a child process with TensorFlow) ...', file=sys.stderr)
+  command = [sys.executable, '-m', 'clr_jax.data.prepare_tfds', name, f'--data_dir={root}']
+  child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+  if child.returncode:
+    reason = (child.stdout.strip().splitlines() or ['it was killed'])[-1]
+    raise UserError(f'preparing {name} failed: {reason}')
+
+
+def _feature_keys(info, name: str) -> tuple[str, str | None]:
+  """Names of the image feature and of the class label (or None)."""
+  import tensorflow_datasets as tfds
+
+  image = _choose(info, tfds.features.Image, 'image', 0)
+  if image is None or info.features[image].np_dtype != np.uint8:
+    raise UserError(f'{name} has no single image of type uint8: choose another TFDS data set.')
+  return image, _choose(info, tfds.features.ClassLabel, 'label', 1)
+
+
+def _choose(info, kind: type, usual: str, position: int) -> str | None:
+  """The feature of a kind: TFDS's supervised one, else the usual name, else the only one."""
+  candidates = [key for key, feature in info.features.items() if isinstance(feature, kind)]
+  supervised = info.supervised_keys or ()
+  for key in (*supervised[position : position + 1], usual):
+    if key in candidates:
+      return key
+  return candidates[0] if len(candidates) == 1 else None
+
+
+def _open(builder, base: str, image_key: str, name: str):
+  import tensorflow_datasets as tfds
+
+  try:
+    # Decoded by us: resizing a JPEG while it is decoded is cheaper, and all sources look alike.
+    return builder.as_data_source(base, decoders={image_key: tfds.decode.SkipDecoding()})
+  except NotImplementedError as error:
+    raise UserError(
+      f'{name} is prepared in {builder.data_dir} in a format without random access: remove it '
+      'there or set another data_dir, and it is prepared anew as array_record.'
+    ) from error

@@ -1,0 +1,1 @@
+"""Evaluation of frozen features. Each protocol is stamped on the numbers it gives."""

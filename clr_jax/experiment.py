@@ -1,0 +1,204 @@
+"""From a config to the parts of a run: data, views, method, optimizer, mesh; checked before work."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from clr_jax import augment, data, methods, models, optim, schedules, sharding
+from clr_jax.config import build, to_dict
+from clr_jax.methods import _wrappers as wrappers
+from clr_jax.train_step import StepFn, init_state, make_train_step
+from clr_jax.types import Array, Batch, Method, RunInfo, Schedule, TrainState, UserError
+
+_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
+
+class Experiment(NamedTuple):
+  """Everything that a config names, built; no array is on a device yet.
+
+  Attributes:
+    config: as given.
+    info: sizes of the run.
+    source: the training set.
+    test: the test set, or None.
+    views, method, tx, learning_rate: see `clr_jax.types`.
+    mesh: over all devices.
+  """
+
+  config: ConfigDict
+  info: RunInfo
+  source: data.Source
+  test: data.Source | None
+  views: augment.Views
+  method: Method
+  tx: optax.GradientTransformationExtraArgs
+  learning_rate: Schedule
+  mesh: Mesh
+
+  @property
+  def step_fn(self) -> StepFn:
+    return make_train_step(self.method, self.views, self.tx, mesh=self.mesh)
+
+  def abstract_state(self) -> TrainState:
+    """Shapes, dtypes and shardings of the train state; nothing is computed."""
+    shapes = jax.eval_shape(self._init, jax.random.key(0))
+    return jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      shapes,
+      sharding.train_state_shardings(self.mesh, shapes),
+    )
+
+  def init(self) -> TrainState:
+    """The state of step 0, each array where it belongs on the mesh."""
+    shardings = jax.tree.map(lambda x: x.sharding, self.abstract_state())
+    return jax.jit(self._init, out_shardings=shardings)(jax.random.key(self.config.seed))
+
+  def _init(self, key: Array) -> TrainState:
+    batch = example_batch(self.source)
+    return init_state(key, batch, self.method, self.views, self.tx)
+
+  def make_pipeline(self) -> data.Pipeline:
+    """Starts feeding: uploads a resident data set, or starts the workers of a streamed one."""
+    options = self.config.data
+    return data.make_pipeline(
+      self.source,
+      batch_size=self.info.batch_size,
+      seed=self.config.seed,
+      mesh=self.mesh,
+      mode=options.mode,
+      workers=options.workers,
+    )
+
+
+def example_batch(source: data.Source, size: int = 2) -> Batch:
+  """Zeros in the shape of the source's batches."""
+  label = None if source.num_classes is None else jnp.zeros([size], jnp.int32)
+  image = jnp.zeros([size, *source.image_shape], jnp.uint8)
+  return Batch(image=image, label=label, index=jnp.arange(size, dtype=jnp.int32))
+
+
+def make(config: ConfigDict, *, devices: Any = None) -> Experiment:
+  """Builds and checks all parts of a run.
+
+  Raises:
+    UserError: in one sentence, for everything that could not work. Nothing is compiled before.
+  """
+  mesh = sharding.make_mesh(devices)
+  source, test = _load_data(config.data)
+  views = _make_views(config.augment)
+  info = _run_info(config, source, views)
+  _check_batch(info, mesh, source)
+  _check_views(views, source)
+  backbone = _make_backbone(config, source)
+  method = build(methods.get(config.method.name), config.method, backbone, info)
+  if config.probe.enabled and info.num_classes is not None:
+    method = wrappers.online_probe(
+      method, num_classes=info.num_classes, learning_rate=config.probe.learning_rate
+    )
+  learning_rate = _make_schedule(config, info)
+  tx = _make_optimizer(config, source, views, method, learning_rate)
+  return Experiment(config, info, source, test, views, method, tx, learning_rate, mesh)
+
+
+def _load_data(options: ConfigDict) -> tuple[data.Source, data.Source | None]:
+  load = functools.partial(
+    data.load_source,
+    options.name,
+    data_dir=options.data_dir,
+    image_size=options.image_size,
+  )
+  source = load(split=options.train_split)
+  test = load(split=options.test_split) if options.test_split else None
+  if test is not None and test.image_shape != source.image_shape:
+    raise UserError(
+      f'test images are {test.image_shape} and training images {source.image_shape}: '
+      f'set data.image_size'
+    )
+  return source, test
+
+
+def _make_views(options: ConfigDict) -> augment.Views:
+  return augment.get(**to_dict(options))
+
+
+def _run_info(config: ConfigDict, source: data.Source, views: augment.Views) -> RunInfo:
+  if config.batch_size > source.num_examples:
+    raise UserError(
+      f'batch_size={config.batch_size} is larger than the data set '
+      f'({source.num_examples} examples): lower batch_size'
+    )
+  steps_per_epoch = data.steps_per_epoch(
+    num_examples=source.num_examples, batch_size=config.batch_size
+  )
+  total_steps = round(config.num_epochs * steps_per_epoch)
+  if total_steps < 1:
+    raise UserError(f'num_epochs={config.num_epochs} is less than one step: raise num_epochs')
+  return RunInfo(
+    num_examples=source.num_examples,
+    num_classes=source.num_classes,
+    batch_size=config.batch_size,
+    num_views=views.num_views,
+    steps_per_epoch=steps_per_epoch,
+    total_steps=total_steps,
+  )
+
+
+def _check_batch(info: RunInfo, mesh: Mesh, source: data.Source) -> None:
+  if info.batch_size % mesh.size:
+    raise UserError(
+      f'batch_size={info.batch_size} does not divide over {mesh.size} devices: '
+      f'use a multiple of {mesh.size}'
+    )
+
+
+def _check_views(views: augment.Views, source: data.Source) -> None:
+  if source.image_shape[-1] not in (1, 3):
+    raise UserError(
+      f'{source.name} has images of shape {source.image_shape}: the last axis must be 1 (grey) or '
+      f'3 (RGB) channels'
+    )
+
+
+def _make_backbone(config: ConfigDict, source: data.Source):
+  if config.precision not in _DTYPES:
+    raise UserError(f'precision must be {" or ".join(_DTYPES)}, not {config.precision!r}')
+  backbone = models.get(**to_dict(config.model), dtype=_DTYPES[config.precision])
+  channels = source.image_shape[-1]
+  for key in ('mean', 'std'):
+    if len(getattr(backbone, key)) not in (1, channels):
+      raise UserError(
+        f'model.{key} has {len(getattr(backbone, key))} values and {source.name} has {channels} '
+        f'channel(s): give one value, or one a channel'
+      )
+  return backbone
+
+
+def _make_schedule(config: ConfigDict, info: RunInfo) -> Schedule:
+  options = config.optimizer
+  peak = schedules.scaled_lr(options.learning_rate, info.batch_size, options.scaling)
+  return schedules.get_schedule(
+    **to_dict(config.schedule),
+    peak=peak,
+    steps_per_epoch=info.steps_per_epoch,
+    total_steps=info.total_steps,
+  )
+
+
+def _make_optimizer(config, source, views, method: Method, learning_rate: Schedule):
+  def init(key):
+    batch = example_batch(source)
+    return method.init(key, batch._replace(views=views(key, batch.image)))
+
+  params, _ = jax.eval_shape(init, jax.random.key(0))
+  options = to_dict(config.optimizer)
+  del options['learning_rate'], options['scaling']  # in the schedule
+  return optim.build(
+    params, method.groups, learning_rate=learning_rate, sam=to_dict(config.sam), **options
+  )

@@ -1,0 +1,107 @@
+"""SogCLR: contrastive loss against the whole data set through per-example moving averages."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, widen
+from clr_jax.types import Array
+
+
+class SogCLR(NamedTuple):
+  """Attributes:
+  per_example: [B], the surrogate whose gradient is the estimator's; may be negative.
+  log_u: [B, 2], the new log u of each view.
+  objective: [B, 2], T log u - s_pos, the quantity that training lowers (for logging).
+  """
+
+  per_example: Array
+  log_u: Array
+  objective: Array
+
+
+def first_visit_gamma(log_u: Array, gamma: float | Array, rule: str) -> Array:
+  """Weight [B] of the new value: 1 for examples that were never visited.
+
+  Args:
+    log_u: [B] old log u, -inf = unvisited.
+    gamma: configured weight, in (0, 1].
+    rule: 'per_index' (1 for each unvisited row), 'per_batch' (1 for all rows if none was visited;
+      SogCLR for ImageNet, LibAUC) or 'none' (SogCLR for CIFAR).
+  """
+  unvisited = jnp.isneginf(log_u)
+  if rule == 'per_index':
+    return jnp.where(unvisited, 1.0, gamma)
+  if rule == 'per_batch':
+    return jnp.where(jnp.broadcast_to(jnp.all(unvisited), log_u.shape), 1.0, gamma)
+  if rule == 'none':
+    return jnp.broadcast_to(jnp.asarray(gamma, log_u.dtype), log_u.shape)
+  raise ValueError(f"first visit rule must be 'per_index', 'per_batch' or 'none', not {rule!r}")
+
+
+def update_log_u(log_u: Array, log_g: Array, gamma: Array) -> Array:
+  """log of (1 - gamma) u + gamma g, all the same shape; exact for u = 0 and gamma = 1."""
+  return jnp.logaddexp(jnp.log1p(-gamma) + log_u, jnp.log(gamma) + log_g)
+
+
+def combine_log_u(log_u: Array, rule: str) -> Array:
+  """[B, V] -> [B]: the mean of u over views, or its sum (a defect of older code: 2.25 g at .9)."""
+  if rule not in ('mean', 'sum'):
+    raise ValueError(f"combine must be 'mean' or 'sum', not {rule!r}")
+  total = jax.nn.logsumexp(log_u, -1)
+  return total - jnp.log(log_u.shape[-1]) if rule == 'mean' else total
+
+
+def sogclr(
+  z: Array,
+  log_u: Array,
+  *,
+  temperature: float | Array = 0.1,
+  gamma: float | Array = 0.9,
+  eps: float = 1e-8,
+  normalize: bool = True,
+) -> SogCLR:
+  """Global contrastive loss, unimodal (Yuan et al., https://arxiv.org/abs/2202.12387, alg. 1).
+
+  Anchor (i, v) has both views of all other samples as negatives, m = 2 (B - 1) of them:
+  g = mean exp(s/T); u <- (1 - gamma) u + gamma g; w = sg(exp(s/T) / max(u, eps));
+  loss = -s_pos + mean w s. Similarities are not divided by T: the gradient is T times NT-Xent's in
+  scale. Gradients flow through both factors of every product, not through w, u, g. All of u is
+  kept as a logarithm: exp(s/T) itself overflows float32 below T = 0.0113.
+
+  Args:
+    z: [B, 2, D], B >= 2.
+    log_u: [B], log of the stored u of these examples, -inf = unvisited.
+    temperature: scalar, or [B] for one temperature each (iSogCLR).
+    gamma: scalar or [B], weight of the new value (see `first_visit_gamma`).
+    eps: floor of u inside the weights, 1e-8 in LibAUC, 0 elsewhere.
+    normalize: False if the rows are unit vectors already.
+  """
+  batch_size, num_views, _ = z.shape
+  z = unit(z) if normalize else widen(z)
+  rows = flatten_views(z)
+  scores = similarity(rows, rows)
+  sample = jnp.repeat(jnp.arange(batch_size), num_views)
+  negative = sample[:, None] != sample[None, :]
+  count = num_views * (batch_size - 1)
+  positive = jnp.sum(z[:, 0] * z[:, 1], -1)
+
+  def per_row(x):  # scalar or [B] -> [B * V]
+    return jnp.repeat(jnp.broadcast_to(jnp.asarray(x, z.dtype), [batch_size]), num_views)
+
+  fixed = jax.lax.stop_gradient(scores) / per_row(temperature)[:, None]
+  log_g = logsumexp(fixed, negative) - jnp.log(count)
+  new_log_u = update_log_u(per_row(log_u), log_g, per_row(gamma))
+  floor = jnp.maximum(new_log_u, jnp.log(eps))
+  weight = jnp.where(negative, jnp.exp(jnp.where(negative, fixed - floor[:, None], 0.0)), 0.0)
+  negatives = jnp.sum(weight * scores, -1) / count
+  new_log_u = new_log_u.reshape(batch_size, num_views)
+  tau = jnp.broadcast_to(jnp.asarray(temperature, z.dtype), [batch_size])
+  return SogCLR(
+    per_example=jnp.sum(negatives.reshape(batch_size, num_views), -1) - num_views * positive,
+    log_u=new_log_u,
+    objective=tau[:, None] * new_log_u - jax.lax.stop_gradient(positive)[:, None],
+  )

@@ -1,0 +1,62 @@
+"""The skeleton of methods that embed all views with one network and compare the embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+import jax
+
+from clr_jax.models.siamese import Chain
+from clr_jax.types import Array, Batch, Carry, Group, Method, Out, Params, State
+
+
+def keep_statistics(params: Params, state: State, carry: Carry, step: Array):
+  """The least a `post_update` does: the new BatchNorm statistics become the state's."""
+  del step
+  return params, {**state, 'batch_stats': carry['batch_stats']}
+
+
+def joint_embedding(
+  chain: Mapping[str, nn.Module],
+  loss: Callable,
+  *,
+  per_view: bool = True,
+  init_state: Callable[[], State] = dict,
+  post_update: Callable = keep_statistics,
+  groups: Mapping[str, Group] | None = None,
+) -> Method:
+  """A method without a second network: `Out.online` = output of the last module of `chain`.
+
+  Args:
+    chain: {'backbone': ..., 'projector': ...} in order; the first output is the feature h.
+    loss: a `LossFn`.
+    per_view: BatchNorm statistics of each view apart (see `Chain.apply_views`).
+    init_state: state beside the statistics, such as per-example tables.
+    post_update: a `PostUpdateFn` that also keeps the statistics.
+    groups: optimizer groups by first key of params.
+  """
+  network = Chain(chain)
+  first, last = next(iter(chain)), list(chain)[-1]
+
+  def init(rng: Array, batch: Batch):
+    params, batch_stats = network.init(rng, batch.views['global'][:, 0])
+    return params, {'batch_stats': batch_stats, **init_state()}
+
+  def embed(params: Params, state: State, batch: Batch, rng: Array, step: Array):
+    del rng, step
+    outputs, batch_stats = network.apply_views(
+      params, state['batch_stats'], batch.views['global'], per_view=per_view
+    )
+    return Out(online=outputs[last], h=outputs[first]), {'batch_stats': batch_stats}
+
+  def represent(params: Params, state: State, images: Array):
+    outputs, _ = network.apply(params, state['batch_stats'], images, train=False)
+    return {'h': outputs[first], 'z': outputs[last]}
+
+  return Method(init, embed, loss, post_update, represent, groups or {})
+
+
+def mean_with(metrics: Mapping[str, Array], per_anchor: Array):
+  """What most losses return: the mean, an empty carry, and metrics without gradient."""
+  return per_anchor.mean(), {}, jax.tree.map(jax.lax.stop_gradient, dict(metrics))

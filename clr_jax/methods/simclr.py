@@ -1,0 +1,42 @@
+"""SimCLR: Chen et al., https://arxiv.org/abs/2002.05709."""
+
+import flax.linen as nn
+
+from clr_jax.losses.contrastive import ntxent
+from clr_jax.methods._joint_embedding import joint_embedding, mean_with
+from clr_jax.models import heads
+from clr_jax.types import Method, RunInfo, UserError
+
+
+def simclr(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  temperature: float = 0.5,
+  projector: str = 'simclr',
+  hidden_dim: int = 2048,
+  out_dim: int = 128,
+  per_view_bn: bool = False,
+  loss_scale: float = 1.0,
+) -> Method:
+  """NT-Xent between two (or more) views of each image.
+
+  Args:
+    temperature: 0.5 on CIFAR-10, 0.1 on ImageNet (official README).
+    projector: recipe of `clr_jax.models.heads`; 'simclr' has BatchNorm, 'solo_simclr' has none.
+    hidden_dim: width of the projector's hidden layers.
+    out_dim: 128 in the paper.
+    per_view_bn: official code concatenates the views: joint statistics (False).
+    loss_scale: 1 = mean over anchors (paper); 2 = the official code's sum over the two views.
+  """
+  if info.num_views < 2:
+    raise UserError(
+      f'simclr compares views of an image: set augment.num_views >= 2, not {info.num_views}'
+    )
+  head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
+
+  def loss(out, state, batch, rng, step):
+    del state, batch, rng, step
+    return mean_with({}, loss_scale * ntxent(out.online, temperature=temperature))
+
+  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)

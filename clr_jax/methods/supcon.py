@@ -1,0 +1,62 @@
+"""SupCon: Khosla et al., https://arxiv.org/abs/2004.11362."""
+
+import flax.linen as nn
+
+from clr_jax.losses import contrastive
+from clr_jax.methods._joint_embedding import joint_embedding, mean_with
+from clr_jax.models import heads
+from clr_jax.types import Method, RunInfo, UserError
+
+
+def check_positives(name: str, info: RunInfo, supervised: bool) -> None:
+  """Labels must exist where they define the positives, and views where the views do."""
+  if supervised and info.num_classes is None:
+    raise UserError(
+      f'{name} takes its positives from labels and this data set has none: '
+      f'set method.supervised=False or use labeled data'
+    )
+  if not supervised and info.num_views < 2:
+    raise UserError(
+      f'{name} without labels compares views of an image: set augment.num_views >= 2, '
+      f'not {info.num_views}'
+    )
+
+
+def supcon(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  temperature: float = 0.1,
+  base_temperature: float | None = None,
+  supervised: bool = True,
+  anchors: str = 'all',
+  projector: str = 'supcon',
+  out_dim: int = 128,
+  per_view_bn: bool = False,
+) -> Method:
+  """Supervised contrastive learning, or SimCLR's form of it with `supervised=False`.
+
+  Args:
+    temperature: 0.1 (official CIFAR recipe).
+    base_temperature: None = no rescaling of the loss; the official default is 0.07.
+    supervised: positives from labels; otherwise from views.
+    anchors: 'all' or 'one' (view 0 only).
+    projector: 'supcon' = Linear(d, d)-ReLU-Linear(d, 128) with biases, no BatchNorm.
+    out_dim: 128 (official).
+    per_view_bn: official code concatenates the views: joint statistics (False).
+  """
+  check_positives('supcon', info, supervised)
+  head = heads.get(projector, hidden_dim=backbone.num_features, out_dim=out_dim)
+
+  def loss(out, state, batch, rng, step):
+    del state, rng, step
+    per_anchor = contrastive.supcon(
+      out.online,
+      batch.label if supervised else None,
+      temperature=temperature,
+      base_temperature=base_temperature,
+      anchors=anchors,
+    )
+    return mean_with({}, per_anchor)
+
+  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)

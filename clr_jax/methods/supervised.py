@@ -1,0 +1,46 @@
+"""Supervised training with cross-entropy: the baseline of every table."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import optax
+
+from clr_jax.methods._joint_embedding import joint_embedding, mean_with
+from clr_jax.models import heads
+from clr_jax.ops.similarity import widen
+from clr_jax.types import Method, RunInfo, UserError
+
+
+def supervised(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  label_smoothing: float = 0.0,
+  per_view_bn: bool = False,
+) -> Method:
+  """Softmax cross-entropy of a linear layer on the backbone's feature, averaged over views.
+
+  Args:
+    label_smoothing: share of the target spread over all classes, 0 in the documents.
+    per_view_bn: BatchNorm statistics of each view apart.
+  """
+  if info.num_classes is None:
+    raise UserError('supervised training needs labels and this data set has none')
+  head = heads.get('linear', out_dim=info.num_classes)
+
+  def loss(out, state, batch, rng, step):
+    del state, rng, step
+    logits = widen(out.online)
+    target = optax.smooth_labels(
+      jnp.eye(info.num_classes, dtype=logits.dtype)[batch.label], label_smoothing
+    )
+    target = jnp.broadcast_to(target[:, None], logits.shape)
+    top1 = (logits.argmax(-1) == batch.label[:, None]).mean()
+    return mean_with({'train_top1': top1}, optax.softmax_cross_entropy(logits, target))
+
+  method = joint_embedding({'backbone': backbone, 'classifier': head}, loss, per_view=per_view_bn)
+
+  def represent(params, state, images):
+    outputs = method.represent(params, state, images)
+    return {'h': outputs['h'], 'z': outputs['h'], 'logits': outputs['z']}
+
+  return method._replace(represent=represent)

@@ -1,0 +1,59 @@
+"""TCL, tuned contrastive learning: Animesh & Chandraker (the thesis), eq. 4.1 to 4.3."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from clr_jax.losses import contrastive
+from clr_jax.methods._joint_embedding import joint_embedding, mean_with
+from clr_jax.methods.supcon import check_positives
+from clr_jax.models import heads
+from clr_jax.types import Method, RunInfo, UserError
+
+
+def tcl(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  temperature: float = 0.1,
+  k1: float = 5000.0,
+  k2: float = 1.0,
+  supervised: bool = True,
+  reduction: str = 'mean',
+  projector: str = 'supcon',
+  hidden_dim: int | None = None,
+  out_dim: int = 128,
+  per_view_bn: bool = False,
+) -> Method:
+  """Tuned contrastive learning with labels, or with pairs and triplets of views without.
+
+  Args:
+    temperature: 0.1 (thesis A.1).
+    k1: weight of hard positives: 5000 on CIFAR-10 with labels (thesis A.1), 1 without (A.2).
+    k2: weight of hard negatives: 1 with labels, 1.5 without.
+    supervised: positives from labels; otherwise the views of an image, three in the thesis.
+    reduction: 'mean' over all anchors, or 'mean_valid' over those that have a positive.
+    projector: recipe of `clr_jax.models.heads`.
+    hidden_dim: None = the backbone's width (thesis, supervised); 2048 without labels (solo-learn).
+    out_dim: 128 with labels, 256 without.
+    per_view_bn: official code concatenates the views: joint statistics (False).
+  """
+  check_positives('tcl', info, supervised)
+  if reduction not in ('mean', 'mean_valid'):
+    raise UserError(f"method.reduction must be 'mean' or 'mean_valid', not {reduction!r}")
+  if k1 < 0 or k2 <= 0:
+    raise UserError(f'tcl needs method.k1 >= 0 and method.k2 > 0, not k1={k1}, k2={k2}')
+  head = heads.get(projector, hidden_dim=hidden_dim or backbone.num_features, out_dim=out_dim)
+
+  def loss(out, state, batch, rng, step):
+    del state, rng, step
+    labels = batch.label if supervised else None
+    result = contrastive.tcl(out.online, labels, temperature=temperature, k1=k1, k2=k2)
+    count = result.has_positive.sum()
+    mean, carry, metrics = mean_with(
+      {'anchors_with_positive': count / result.has_positive.size}, result.per_anchor
+    )
+    if reduction == 'mean_valid':
+      mean = result.per_anchor.sum() / jnp.maximum(count, 1)
+    return mean, carry, metrics
+
+  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)

@@ -1,0 +1,185 @@
+"""Projectors, predictors and prototype layers.
+
+Every MLP head of the methods is one `MLPHead` with other attributes; `RECIPES` names them.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from clr_jax.models.norm import BatchNorm
+from clr_jax.models.resnet import compute_dtype, torch_default
+from clr_jax.ops.similarity import similarity, unit
+from clr_jax.types import Array, UserError
+
+ACTIVATIONS = {'relu': nn.relu, 'gelu': functools.partial(nn.gelu, approximate=False)}
+NORMS: dict[str, dict[str, bool] | None] = {
+  'none': None,
+  'batch': {},
+  'batch_no_bias': {'use_bias': False},
+  'batch_no_affine': {'use_bias': False, 'use_scale': False},
+}
+LINEAR_INITS = ('torch_default', 'truncated_normal_02')
+
+
+class MLPHead(nn.Module, kw_only=True):
+  """(Linear - norm - activation) for each hidden width, then Linear - last norm.
+
+  Parameters are float32, named linear0, norm0, linear1, ... Defaults are torch's.
+
+  Attributes:
+    hidden_dims: widths of the hidden layers; empty for a single Linear.
+    out_dim: width of the output.
+    use_bias: biases in the hidden Linear layers.
+    last_bias: a bias in the last Linear layer.
+    norm: after the hidden Linear layers, key of `NORMS`.
+    last_norm: after the last Linear layer, key of `NORMS`.
+    activation: 'relu', or 'gelu' in its exact (erf) form.
+    linear_init: 'torch_default' (kernels and biases uniform within 1/sqrt(fan_in)) or
+      'truncated_normal_02' (standard deviation .02, biases 0; DINO).
+    dtype: dtype of the matrix products; None takes that of input and parameters.
+  """
+
+  hidden_dims: tuple[int, ...] = ()
+  out_dim: int
+  use_bias: bool = True
+  last_bias: bool = True
+  norm: str = 'none'
+  last_norm: str = 'none'
+  activation: str = 'relu'
+  linear_init: str = 'torch_default'
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool, groups: int = 1) -> Array:
+    """[R, F] -> [R, out_dim]; `train` and `groups` as in `BatchNorm`.
+
+    Raises UserError for an attribute that is none of its choices.
+    """
+    for attribute, choices in (
+      ('norm', NORMS),
+      ('last_norm', NORMS),
+      ('activation', ACTIVATIONS),
+      ('linear_init', LINEAR_INITS),
+    ):
+      value = getattr(self, attribute)
+      if value not in choices:
+        raise UserError(f'unknown {attribute} {value!r}: choose one of {", ".join(choices)}')
+    for i, width in enumerate(self.hidden_dims):
+      x = self._layer(i, x, width, self.use_bias, NORMS[self.norm], train, groups)
+      x = ACTIVATIONS[self.activation](x)
+    last = len(self.hidden_dims)
+    return self._layer(last, x, self.out_dim, self.last_bias, NORMS[self.last_norm], train, groups)
+
+  def _layer(self, i, x, width, use_bias, norm, train, groups) -> Array:
+    if self.linear_init == 'torch_default':
+      kernel_init, bias_init = torch_default, _uniform(x.shape[-1] ** -0.5)
+    else:
+      # The official bounds are +-2, a hundred standard deviations: a plain normal.
+      kernel_init, bias_init = nn.initializers.normal(0.02), nn.initializers.zeros
+    x = nn.Dense(
+      width,
+      use_bias=use_bias,
+      dtype=self.dtype,
+      kernel_init=kernel_init,
+      bias_init=bias_init,
+      name=f'linear{i}',
+    )(x)
+    if norm is not None:
+      x = BatchNorm(**norm, name=f'norm{i}')(x, train=train, groups=groups)
+    return x
+
+
+class Prototypes(nn.Module, kw_only=True):
+  """Scores of normalised embeddings against K prototypes, without bias.
+
+  The last layer of DINO (`weight_norm`, so scores are cosines: official `norm_last_layer`, spec of
+  https://arxiv.org/abs/2104.14294) and of SwAV (https://arxiv.org/abs/2006.09882), where the
+  method normalises the rows of 'weight' itself at every step.
+
+  Attributes:
+    num: K.
+    weight_norm: divide each prototype by its length inside the layer; the gradient sees that.
+  """
+
+  num: int
+  weight_norm: bool = False
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool = False, groups: int = 1) -> Array:
+    """[R, D] -> unit(x) weight^T [R, K], float32 or wider; `train` and `groups` change nothing."""
+    del train, groups
+    weight = self.param('weight', _uniform(x.shape[-1] ** -0.5), (self.num, x.shape[-1]))
+    return similarity(unit(x), unit(weight) if self.weight_norm else weight)
+
+
+def _uniform(bound: float) -> nn.initializers.Initializer:
+  """U(-bound, bound): torch's default of Linear biases, whose fan-in their shape does not tell."""
+
+  def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+  return init
+
+
+_NO_BIAS = {'use_bias': False, 'last_bias': False}
+
+# name -> number of hidden layers, attributes of MLPHead.
+RECIPES: dict[str, tuple[int, dict[str, Any]]] = {
+  'linear': (0, {}),  # MoCo v1, classifiers
+  # SupContrast, TCL; hidden width = feature width. Same: MoCo v2, ReSSL, InfoMin, FlatNCE.
+  'supcon': (1, {}),
+  'solo_simclr': (1, {}),  # solo-learn 2048/256
+  'mocov2': (1, {}),
+  # google-research/simclr: BatchNorm everywhere, the last without offset; also RPC 512-512-128.
+  'simclr': (2, {'norm': 'batch', 'last_norm': 'batch_no_bias', **_NO_BIAS}),
+  # Report and repository of SogCLR on CIFAR: 2048/128.
+  'sogclr': (1, {'norm': 'batch', 'last_norm': 'batch_no_affine', **_NO_BIAS}),
+  'debiased': (1, {'norm': 'batch', 'use_bias': False}),  # 512/128; also HCL and DCL
+  # solo-learn 4096/256, projector and predictor; also W-MSE 1024/64, SwAV 2048/128 and the
+  # predictor of NNCLR 4096/256.
+  'byol': (1, {'norm': 'batch'}),
+  'byol_deepmind': (1, {'norm': 'batch', 'last_bias': False}),
+  # facebookresearch/simsiam 2048/2048, predictor 512/2048. The projector's last bias (frozen there)
+  # has no effect before BatchNorm and is left out.
+  'simsiam_projector': (2, {'norm': 'batch', 'last_norm': 'batch_no_affine', **_NO_BIAS}),
+  'simsiam_predictor': (1, {'norm': 'batch', 'use_bias': False}),
+  # facebookresearch/moco-v3 with a ResNet, 4096/256 both.
+  'mocov3_projector': (1, {'norm': 'batch', 'last_norm': 'batch_no_affine', **_NO_BIAS}),
+  'mocov3_predictor': (1, {'norm': 'batch', **_NO_BIAS}),
+  # facebookresearch/dino 2048/256, before `Prototypes(weight_norm=True)`.
+  'dino': (2, {'activation': 'gelu', 'linear_init': 'truncated_normal_02'}),
+  'dino_bn': (2, {'activation': 'gelu', 'linear_init': 'truncated_normal_02', 'norm': 'batch'}),
+  'vicreg': (2, {'norm': 'batch', 'last_bias': False}),  # facebookresearch/vicreg 8192/8192
+  'solo_vicreg': (2, {'norm': 'batch'}),  # solo-learn 2048/2048; also its Barlow Twins
+  # facebookresearch/barlowtwins 8192/8192; also ARB 2048/D.
+  'barlow': (2, {'norm': 'batch', **_NO_BIAS}),
+  'nnclr_projector': (2, {'norm': 'batch', 'last_norm': 'batch'}),  # solo-learn 2048/256
+}
+
+
+def get(
+  name: str, *, out_dim: int, hidden_dim: int | None = None, dtype: str | None = None
+) -> MLPHead:
+  """The head `name` of `RECIPES`, all of whose hidden layers have width `hidden_dim`.
+
+  A recipe without hidden layers ('linear') ignores `hidden_dim`, so that any method can use it.
+  Raises UserError for an unknown name (the message lists all) or a missing `hidden_dim`.
+  """
+  if name not in RECIPES:
+    raise UserError(f'unknown head {name!r}: there are {", ".join(RECIPES)}')
+  layers, attributes = RECIPES[name]
+  hidden_dims = () if hidden_dim is None else (hidden_dim,) * layers
+  if len(hidden_dims) < layers:
+    raise UserError(f'the head {name!r} has hidden layers: give hidden_dim')
+  return MLPHead(
+    hidden_dims=hidden_dims,
+    out_dim=out_dim,
+    dtype=compute_dtype(dtype),
+    **attributes,
+  )

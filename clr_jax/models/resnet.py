@@ -1,0 +1,246 @@
+"""ResNets: He et al., https://arxiv.org/abs/1512.03385, in the layout of torchvision (v1.5).
+
+Names of parameters follow torchvision (`layer1_0` for `layer1.0`, `downsample_conv` for
+`downsample.0`), so that weights translate by renaming.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from clr_jax.models.norm import BatchNorm
+from clr_jax.types import Array, UserError
+
+# torchvision: normal with variance 2 / (kernel area * output channels).
+kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+# torch's default of convolutions and Linear layers: U(-a, a) with a = 1 / sqrt(fan_in).
+torch_default = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+STEM_INITS = {'kaiming_normal': kaiming_normal, 'torch_default': torch_default}
+
+
+class Stem(NamedTuple):
+  """The first convolution, and whether a 3x3 max-pool with stride 2 follows."""
+
+  kernel: int
+  stride: int
+  padding: int
+  max_pool: bool
+
+
+STEMS = {
+  'imagenet': Stem(7, 2, 3, True),
+  'cifar': Stem(3, 1, 1, False),
+  'cifar_pad2': Stem(3, 1, 2, False),  # solo-learn: 32x32 images become 34x34
+}
+DOWNSAMPLES = ('conv', 'avgpool')
+
+
+def compute_dtype(name: str | None) -> jnp.dtype | None:
+  """The floating dtype `name`; None stays None. Raises UserError for any other name."""
+  if name is None:
+    return None
+  try:
+    dtype = jnp.dtype(name)
+  except TypeError:
+    dtype = None
+  if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+    raise UserError(f'unknown dtype {name!r}: choose float32, bfloat16 or another floating type')
+  return dtype
+
+
+def _conv(features: int, kernel: int, stride: int = 1, padding: int | None = None, **kwargs: Any):
+  pad = kernel // 2 if padding is None else padding
+  kwargs = {'kernel_init': kaiming_normal, **kwargs}
+  return nn.Conv(
+    features, (kernel, kernel), (stride, stride), ((pad, pad),) * 2, use_bias=False, **kwargs
+  )
+
+
+class Block(nn.Module, kw_only=True):
+  """Residual block: 3x3-3x3, or 1x1-3x3-1x1 with four times `features` outputs (bottleneck).
+
+  The stride is on the (first) 3x3 convolution. Other attributes as in `ResNet`.
+  """
+
+  features: int
+  stride: int
+  bottleneck: bool
+  zero_init_residual: bool
+  downsample: str
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool, groups: int) -> Array:
+    f, s = self.features, self.stride
+    layers = [(f, 1, 1), (f, 3, s), (4 * f, 1, 1)] if self.bottleneck else [(f, 3, s), (f, 3, 1)]
+    out_features = layers[-1][0]
+    shortcut = x
+    if s != 1 or x.shape[-1] != out_features:
+      if self.downsample == 'avgpool':
+        # SAME without counting the padding keeps odd sizes as large as the strided 3x3 does.
+        shortcut = nn.avg_pool(x, (s, s), (s, s), 'SAME', count_include_pad=False)
+        s = 1
+      conv = _conv(out_features, 1, s, dtype=self.dtype, name='downsample_conv')
+      shortcut = BatchNorm(name='downsample_bn')(conv(shortcut), train=train, groups=groups)
+    for i, (features, kernel, stride) in enumerate(layers, 1):
+      x = _conv(features, kernel, stride, dtype=self.dtype, name=f'conv{i}')(x)
+      last = i == len(layers)
+      zero = last and self.zero_init_residual
+      scale_init = nn.initializers.zeros if zero else nn.initializers.ones
+      x = BatchNorm(scale_init=scale_init, name=f'bn{i}')(x, train=train, groups=groups)
+      x = nn.relu(x + shortcut) if last else nn.relu(x)
+    return x
+
+
+class ResNet(nn.Module, kw_only=True):
+  """A ResNet without classifier. Parameters are float32.
+
+  Attributes:
+    blocks: number of blocks in each stage.
+    bottleneck: bottleneck instead of basic blocks.
+    width: channels of the stem and of the first stage's 3x3 convolutions; 64 times a multiplier.
+    stem: key of `STEMS`.
+    stem_init: key of `STEM_INITS`, initializer of the first convolution.
+    zero_init_residual: start every block as the identity (last BatchNorm scale 0).
+    downsample: shortcut of strided blocks, 'conv' (1x1 with the stride) or 'avgpool' (average
+      pool, then 1x1 without stride).
+    mean: per-channel pixel mean, one value for all channels or one each.
+    std: per-channel pixel standard deviation, likewise.
+    dtype: dtype of the convolutions, such as bfloat16; None takes that of images and parameters.
+  """
+
+  blocks: tuple[int, ...]
+  bottleneck: bool
+  width: int
+  stem: str
+  stem_init: str
+  zero_init_residual: bool
+  downsample: str
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  dtype: Any
+
+  @property
+  def num_features(self) -> int:
+    """F, the length of the feature vector."""
+    return self.width * 2 ** (len(self.blocks) - 1) * (4 if self.bottleneck else 1)
+
+  @nn.compact
+  def __call__(
+    self, images: Array, *, train: bool, groups: int = 1, stages: bool = False
+  ) -> Array | tuple[Array, dict[str, Array]]:
+    """Features of images.
+
+    Args:
+      images: [B, H, W, C] float in [0, 1].
+      train: see `BatchNorm`.
+      groups: see `BatchNorm`.
+      stages: also return the feature maps.
+
+    Returns:
+      h [B, F], the global average pool in float32 or wider; with `stages` the pair of h and
+      {'stem': [B, H', W', width], 'stage1': ..., ...}, each map being the next one's input.
+
+    Raises:
+      UserError: for integer images, or if `mean` or `std` does not fit the number of channels.
+    """
+    x = self._normalise_pixels(images)
+    kernel, stride, padding, max_pool = STEMS[self.stem]
+    x = _conv(
+      self.width,
+      kernel,
+      stride,
+      padding,
+      dtype=self.dtype,
+      kernel_init=STEM_INITS[self.stem_init],
+      name='conv1',
+    )(x)
+    x = nn.relu(BatchNorm(name='bn1')(x, train=train, groups=groups))
+    if max_pool:
+      pads: Any = ((1, 1), (1, 1))  # Flax annotates str only
+      x = nn.max_pool(x, (3, 3), (2, 2), pads)
+    maps = {'stem': x}
+    for i, count in enumerate(self.blocks):
+      for j in range(count):
+        x = Block(
+          features=self.width * 2**i,
+          stride=2 if i > 0 and j == 0 else 1,
+          bottleneck=self.bottleneck,
+          zero_init_residual=self.zero_init_residual,
+          downsample=self.downsample,
+          dtype=self.dtype,
+          name=f'layer{i + 1}_{j}',
+        )(x, train=train, groups=groups)
+      maps[f'stage{i + 1}'] = x
+    h = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean((1, 2))
+    return (h, maps) if stages else h
+
+  def _normalise_pixels(self, images: Array) -> Array:
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+      raise UserError(f'a ResNet takes float images in [0, 1], not {images.dtype}: divide by 255')
+    for name, values in (('mean', self.mean), ('std', self.std)):
+      if len(values) not in (1, images.shape[-1]):
+        raise UserError(
+          f'the pixel {name} has {len(values)} values and the images have {images.shape[-1]} '
+          'channels: give one value, or one a channel'
+        )
+    x = images.astype(jnp.promote_types(images.dtype, jnp.float32))
+    mean, std = (jnp.asarray(v, x.dtype).reshape(1, 1, 1, -1) for v in (self.mean, self.std))
+    return (x - mean) / std
+
+
+def architecture(
+  blocks: tuple[int, ...], *, bottleneck: bool = False, width: int = 64, stem: str = 'imagenet'
+) -> Callable[..., ResNet]:
+  """A factory of one architecture; `width` and `stem` are its defaults."""
+
+  def build(
+    *,
+    width: int = width,
+    stem: str = stem,
+    stem_init: str = 'kaiming_normal',
+    zero_init_residual: bool = False,
+    downsample: str = 'conv',
+    mean: tuple[float, ...] = (0.0,),
+    std: tuple[float, ...] = (1.0,),
+    dtype: str | None = None,
+  ) -> ResNet:
+    """A `ResNet`, whose attributes the keywords are.
+
+    Defaults are torchvision's. Pixels are not normalised unless asked for, as in the official
+    SimCLR. Raises UserError for a choice that does not exist.
+    """
+    for option, value, choices in (
+      ('stem', stem, STEMS),
+      ('stem_init', stem_init, STEM_INITS),
+      ('downsample', downsample, DOWNSAMPLES),
+    ):
+      if value not in choices:
+        raise UserError(f'unknown {option} {value!r}: choose one of {", ".join(choices)}')
+    return ResNet(
+      blocks=blocks,
+      bottleneck=bottleneck,
+      width=width,
+      stem=stem,
+      stem_init=stem_init,
+      zero_init_residual=zero_init_residual,
+      downsample=downsample,
+      mean=tuple(mean),
+      std=tuple(std),
+      dtype=compute_dtype(dtype),
+    )
+
+  return build
+
+
+# One basic block a stage: for images of 8x8 to 32x32 on a laptop's CPU.
+resnet_tiny = architecture((1, 1, 1), width=32, stem='cifar')
+resnet18 = architecture((2, 2, 2, 2))
+resnet34 = architecture((3, 4, 6, 3))
+resnet50 = architecture((3, 4, 6, 3), bottleneck=True)
+resnet101 = architecture((3, 4, 23, 3), bottleneck=True)

@@ -1,0 +1,64 @@
+"""The chain backbone -> projector -> predictor, applied to all views of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+
+from clr_jax.types import Array, Params, State
+
+
+class Chain(NamedTuple):
+  """Modules applied one after the other, each with its own first key in `params`.
+
+  Every module is called as module(x, train=..., groups=...).
+  """
+
+  modules: Mapping[str, nn.Module]
+
+  def init(self, rng: Array, images: Array) -> tuple[Params, State]:
+    """Parameters and BatchNorm statistics, both keyed by module name; `images` [B, H, W, C]."""
+    params, batch_stats, x = {}, {}, images
+    for i, (name, module) in enumerate(self.modules.items()):
+      x, variables = module.init_with_output(jax.random.fold_in(rng, i), x, train=False)
+      params[name] = variables['params']
+      if 'batch_stats' in variables:
+        batch_stats[name] = variables['batch_stats']
+    return params, batch_stats
+
+  def apply(
+    self, params: Params, batch_stats: State, images: Array, *, train: bool, groups: int = 1
+  ) -> tuple[dict[str, Array], State]:
+    """Every module's output by name, and the new statistics (the old ones if not `train`)."""
+    outputs, new_stats, x = {}, dict(batch_stats), images
+    for name, module in self.modules.items():
+      variables = {'params': params[name]}
+      if name in batch_stats:
+        variables['batch_stats'] = batch_stats[name]
+      if train:
+        x, updated = module.apply(variables, x, train=True, groups=groups, mutable=['batch_stats'])
+        if 'batch_stats' in updated:
+          new_stats[name] = updated['batch_stats']
+      else:
+        x = module.apply(variables, x, train=False)
+      outputs[name] = x
+    return outputs, new_stats
+
+  def apply_views(
+    self, params: Params, batch_stats: State, views: Array, *, per_view: bool = True
+  ) -> tuple[dict[str, Array], State]:
+    """Training pass over views [B, V, H, W, C]: outputs [B, V, ...] and new statistics.
+
+    `per_view` normalises each view by its own batch statistics, as code that calls the network once
+    a view does; otherwise all views are one batch, as code that concatenates them does. The views
+    are folded into the batch by a reshape: concatenating sharded images would move them all.
+    """
+    batch_size, num_views = views.shape[:2]
+    images = views.reshape(batch_size * num_views, *views.shape[2:])
+    groups = num_views if per_view else 1
+    outputs, new_stats = self.apply(params, batch_stats, images, train=True, groups=groups)
+    unfold = {k: v.reshape(batch_size, num_views, *v.shape[1:]) for k, v in outputs.items()}
+    return unfold, new_stats

@@ -1,0 +1,1 @@
+"""Stateless and stateful building blocks of losses and methods."""

@@ -1,0 +1,51 @@
+"""Normalisation, similarities, masked log-sum-exp: what is under every contrastive loss."""
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.types import Array
+
+NEG_INF = -jnp.inf
+
+
+def widen(x) -> Array:
+  """`x` in float32 or wider: losses never compute in half precision."""
+  return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+
+
+def unit(x: Array) -> Array:
+  """`x / max(||x||, 1e-12)` along the last axis, float32 or wider.
+
+  Written with rsqrt of a clamped square so that the gradient at x = 0 is finite (0) and not NaN.
+  Casting comes first: rounding unit vectors to bfloat16 shifts logits by 0.1 at temperature 0.07.
+  """
+  x = widen(x)
+  return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
+
+
+def similarity(a: Array, b: Array) -> Array:
+  """Inner products of rows: [..., M, D] x [..., K, D] -> [..., M, K].
+
+  Highest precision: TF32 or bfloat16 products are visibly wrong after division by a temperature.
+  """
+  return jnp.einsum('...md,...kd->...mk', a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def logsumexp(x: Array, where: Array) -> Array:
+  """log sum exp over the last axis where `where` [..., K] holds; -inf for an empty row.
+
+  The maximum is taken over the selected entries only (a self-similarity inside it would push all
+  others below the smallest float32 at small temperatures), and the gradient of an empty row is 0.
+  """
+  masked = jnp.where(where, x, NEG_INF)
+  peak = jnp.max(masked, -1, keepdims=True)
+  peak = jax.lax.stop_gradient(jnp.where(jnp.isfinite(peak), peak, 0.0))
+  # where before exp: the gradient of a masked entry must not see exp(large).
+  total = jnp.sum(jnp.where(where, jnp.exp(jnp.where(where, x - peak, 0.0)), 0.0), -1)
+  empty = total == 0
+  return jnp.where(empty, NEG_INF, jnp.log(jnp.where(empty, 1.0, total)) + peak[..., 0])
+
+
+def flatten_views(z: Array) -> Array:
+  """[B, V, D] -> [B * V, D], row b * V + v. Sample-major: the sharded axis stays in front."""
+  return z.reshape(-1, z.shape[-1])

@@ -1,0 +1,129 @@
+"""The optimizer of a run: one chain for each parameter group, freezing, SAM outermost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from clr_jax.optim import _optimizers, _sam
+from clr_jax.schedules import check_options, look_up
+from clr_jax.types import Group, Params, PyTree, Schedule, UserError
+
+_OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
+  'sgd': _optimizers.sgd,
+  'lars': _optimizers.lars,
+  'adam': _optimizers.adam,
+  'adamw': _optimizers.adamw,
+}
+_SAMS = {'sam': _sam.sam, 'noise_sam': _sam.noise_sam}
+_MASKS = {'bias_and_norm': _optimizers.matrices, 'none': _optimizers.everything}
+
+
+def factory(name: str) -> Callable[..., optax.GradientTransformationExtraArgs]:
+  """The optimizer or SAM wrapper `name`; its keyword-only parameters are what a config records."""
+  return look_up({**_OPTIMIZERS, **_SAMS}, name, 'optimizer')
+
+
+def build(
+  params: Params,
+  groups: Mapping[str, Group],
+  *,
+  name: str,
+  learning_rate: float | Schedule,
+  weight_decay: float = 0.0,
+  exclude_from_decay: str = 'auto',
+  sam: Mapping[str, Any] | None = None,
+  **hyper: Any,
+) -> optax.GradientTransformationExtraArgs:
+  """One optax transformation for all parameters, called alike whatever it consists of:
+
+  `tx.update(grads, state, params, grad_fn=lambda params, i: ...)`, `grad_fn` being the gradient of
+  the same batch at other parameters; optimizers without SAM ignore it.
+
+  Args:
+    params: the parameter tree or its shapes; only its first keys matter.
+    groups: exceptions for the parameters below some first keys; the rest forms 'default'. `lr`
+      replaces `learning_rate`, `lr_scale` multiplies either. In the first `freeze_steps` updates
+      nothing of the group changes, its momentum included; its learning rate follows the run's step.
+    name: 'sgd', 'lars', 'adam' or 'adamw'.
+    exclude_from_decay: 'bias_and_norm' leaves these without weight decay (and trust ratio), 'none'
+      nothing; 'auto' is the habit of the published code: the former for LARS and AdamW, the latter
+      for SGD and Adam.
+    sam: options of `sam`, or of `noise_sam` with {'name': 'noise_sam', ...}; None, {} or
+      {'name': 'none', ...} to do without.
+    hyper: keyword arguments of the optimizer: momentum, nesterov, form, b1, ...
+
+  Raises:
+    UserError: unknown names, options or groups; values out of range.
+  """
+  make = look_up(_OPTIMIZERS, name, 'optimizer')
+  fixed = ('learning_rate', 'weight_decay', 'mask')  # no options: `build` gives them
+  check_options(f'optimizer {name!r}', make, hyper, given=fixed)
+  if exclude_from_decay != 'auto':
+    hyper['mask'] = look_up(_MASKS, exclude_from_decay, 'exclude_from_decay')
+  for key in groups:
+    if key not in params:
+      raise UserError(f'optimizer group {key!r} has no parameters: there are {", ".join(params)}')
+
+  def transform(group: Group) -> optax.GradientTransformationExtraArgs:
+    rate = _delayed(learning_rate if group.lr is None else group.lr, group.freeze_steps)
+    decay = weight_decay if group.weight_decay is None else group.weight_decay
+    if decay < 0:
+      raise UserError(f'weight_decay must not be negative: {decay}')
+    tx = make(_scaled(rate, group.lr_scale), decay, **hyper)
+    return _frozen(tx, group.freeze_steps) if group.freeze_steps else tx
+
+  labels = {key: key if key in groups else 'default' for key in params}
+  transforms: dict[Hashable, optax.GradientTransformation] = {
+    label: transform(groups.get(label, Group())) for label in labels.values()
+  }
+  return _with_sam(optax.partition(transforms, labels), groups, sam)
+
+
+def _with_sam(tx, groups: Mapping[str, Group], options: Mapping[str, Any] | None):
+  if not options or options.get('name') == 'none':
+    return tx
+  options = {'name': 'sam', **options}
+  wrapper = look_up(_SAMS, options.pop('name'), 'sam.name')
+  check_options(wrapper.__name__, wrapper, options, given=('base', 'groups'))
+  return wrapper(tx, groups, **options)
+
+
+def _delayed(value: float | Schedule, steps: int) -> float | Schedule:
+  """A frozen group's own count starts when it thaws; the schedule goes by the run's step."""
+  return (lambda count: value(count + steps)) if callable(value) and steps else value
+
+
+def _scaled(value: float | Schedule, factor: float) -> float | Schedule:
+  if factor == 1:
+    return value
+  return (lambda count: factor * value(count)) if callable(value) else factor * value
+
+
+class _FrozenState(NamedTuple):
+  count: ArrayLike
+  inner: PyTree
+
+
+def _frozen(
+  tx: optax.GradientTransformationExtraArgs, steps: int
+) -> optax.GradientTransformationExtraArgs:
+  """Drops the first `steps` updates of `tx`: parameters and state keep their bits."""
+
+  def init(params):
+    return _FrozenState(jnp.zeros([], jnp.int32), tx.init(params))
+
+  def update(updates, state, params=None, **extra_args):
+    frozen = state.count < steps
+    updates, inner = tx.update(updates, state.inner, params, **extra_args)
+    # Adding -0.0 is the identity for every float; +0.0 would turn -0.0 around.
+    updates = jax.tree.map(lambda u: jnp.where(frozen, -0.0, u), updates)
+    inner = jax.tree.map(lambda old, new: jnp.where(frozen, old, new), state.inner, inner)
+    return updates, _FrozenState(optax.safe_increment(state.count), inner)
+
+  return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,178 @@
+"""SGD, LARS, Adam, AdamW for the parameters of one group.
+
+Each takes (learning_rate, weight_decay, mask): a number or schedule, a number, and a function of
+the parameters that is True for the leaves with weight decay and (LARS) trust ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from clr_jax.types import PyTree, Schedule, UserError
+
+Mask = Callable[[PyTree], PyTree]
+Value = float | Schedule
+
+
+def matrices(params: PyTree) -> PyTree:
+  """False for biases and normalisation scales: leaves named 'bias' or 'scale', or with ndim <= 1.
+
+  The names count because layers stacked by `nn.scan` or `vmap` have biases with two axes.
+  """
+
+  def is_matrix(path, leaf) -> bool:
+    name = getattr(path[-1], 'key', None) if path else None
+    return jnp.ndim(leaf) > 1 and name not in ('bias', 'scale')
+
+  return jax.tree_util.tree_map_with_path(is_matrix, params)
+
+
+def everything(params: PyTree) -> PyTree:
+  """True for all leaves."""
+  return jax.tree.map(lambda _: True, params)
+
+
+def sgd(
+  learning_rate: Value,
+  weight_decay: float = 0.0,
+  mask: Mask = everything,
+  *,
+  momentum: float = 0.9,
+  nesterov: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+  """PyTorch's SGD: d = g + wd p, m = momentum m + d, p -= lr m (Nesterov: lr (d + momentum m)).
+
+  Args:
+    momentum: 0.9 (every recipe of the methods here).
+  """
+  return optax.chain(
+    optax.add_decayed_weights(weight_decay, mask),
+    optax.trace(_decay_rate(momentum), nesterov),
+    optax.scale_by_learning_rate(learning_rate),
+  )
+
+
+def adam(
+  learning_rate: Value,
+  weight_decay: float = 0.0,
+  mask: Mask = everything,
+  *,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+) -> optax.GradientTransformationExtraArgs:
+  """Adam with L2 in the gradient, as `torch.optim.Adam` (defaults of https://arxiv.org/abs/1412.6980)."""
+  return optax.chain(
+    optax.add_decayed_weights(weight_decay, mask),
+    optax.scale_by_adam(b1, b2, eps),
+    optax.scale_by_learning_rate(learning_rate),
+  )
+
+
+def adamw(
+  learning_rate: Value,
+  weight_decay: float = 0.0,
+  mask: Mask = matrices,
+  *,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+) -> optax.GradientTransformationExtraArgs:
+  """Adam with decoupled decay p -= lr wd p (https://arxiv.org/abs/1711.05101)."""
+  return optax.chain(
+    optax.scale_by_adam(b1, b2, eps),
+    optax.add_decayed_weights(weight_decay, mask),
+    optax.scale_by_learning_rate(learning_rate),
+  )
+
+
+def lars(
+  learning_rate: Value,
+  weight_decay: float = 0.0,
+  mask: Mask = matrices,
+  *,
+  momentum: float = 0.9,
+  form: str = 'mocov3',
+  trust_coefficient: float | None = None,
+  eps: float = 1e-8,
+) -> optax.GradientTransformationExtraArgs:
+  """Layer-wise adaptive rates (You et al., https://arxiv.org/abs/1708.03888), in three code bases.
+
+  With d = g + wd p and q = tc |p| / |d| (1 if a norm is 0):
+  'mocov3'  m = momentum m + q d, p -= lr m: MoCo v3, SogCLR, Barlow Twins, VICReg.
+  'simclr'  m = momentum m + lr q d, p -= m: google-research/simclr, `optax.lars`.
+  'clipped' as 'mocov3' with q = min(tc |p| / (|g| + wd |p| + eps) / lr, 1) and the current lr;
+            if a norm is 0, d = g without decay: solo-learn. 'unclipped': without the "/ lr, 1".
+  Leaves outside `mask` get d = g, q = 1.
+
+  Args:
+    trust_coefficient: None = 0.001 (official code); 0.02 for (un)clipped (solo-learn).
+    eps: of the (un)clipped forms only (solo-learn).
+
+  Raises:
+    UserError: unknown form.
+  """
+  rate = optax.scale_by_learning_rate(learning_rate, flip_sign=False)
+  trace = optax.trace(_decay_rate(momentum))
+  official = form in ('mocov3', 'simclr')
+  if trust_coefficient is None:
+    trust_coefficient = 0.001 if official else 0.02
+  if official:
+    return optax.chain(
+      optax.add_decayed_weights(weight_decay, mask),
+      optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient), mask),
+      *((trace, rate) if form == 'mocov3' else (rate, trace)),
+      optax.scale(-1.0),
+    )
+  if form not in ('clipped', 'unclipped'):
+    raise UserError(
+      f'unknown form {form!r} of lars: choose one of mocov3, simclr, clipped, unclipped'
+    )
+  scale = _scale_by_solo_trust_ratio(
+    learning_rate if form == 'clipped' else None,
+    weight_decay,
+    trust_coefficient=trust_coefficient,
+    eps=eps,
+  )
+  return optax.chain(optax.masked(scale, mask), trace, rate, optax.scale(-1.0))
+
+
+class _CountState(NamedTuple):
+  count: ArrayLike
+
+
+def _scale_by_solo_trust_ratio(
+  clip_at: Value | None, decay: float, *, trust_coefficient: float, eps: float
+) -> optax.GradientTransformation:
+  """r (g + decay p) of solo-learn's LARS; r becomes min(r / clip_at, 1) unless clip_at is None."""
+
+  def init(params):
+    del params
+    return _CountState(jnp.zeros([], jnp.int32))
+
+  def update(updates, state, params=None):
+    limit = clip_at(state.count) if callable(clip_at) else clip_at
+
+    def scale(g, p):
+      p_norm, g_norm = optax.tree.norm(p), optax.tree.norm(g)
+      ratio = trust_coefficient * p_norm / (g_norm + decay * p_norm + eps)
+      if limit is not None:
+        ratio = jnp.where(ratio < limit, ratio / limit, 1.0)  # also right while lr is still 0
+      scaled = ratio * (g + decay * p)
+      return jnp.where((p_norm > 0) & (g_norm > 0), scaled, g).astype(g.dtype)
+
+    return jax.tree.map(scale, updates, params), _CountState(optax.safe_increment(state.count))
+
+  return optax.GradientTransformation(init, update)
+
+
+def _decay_rate(momentum: float) -> float:
+  if not 0 <= momentum < 1:
+    raise UserError(f'momentum must be in [0, 1), not {momentum}')
+  return momentum

@@ -1,0 +1,145 @@
+"""Sharpness-aware minimisation: the gradient at a perturbed point, the base update at w.
+
+Both wrap the optimizer of all groups (inside a partition no global norm exists) and are called as
+`tx.update(grads, state, params, grad_fn=lambda params, i: ...)`. `optax.contrib.sam` in opaque mode
+does that without control flow; ours are only the adversaries, minimisers whose update is -delta.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+from jax.typing import ArrayLike
+
+from clr_jax.optim._optimizers import matrices
+from clr_jax.types import Array, Group, Params, PyTree, UserError
+
+_SUBSETS = ('matrices', 'projector', 'all')
+
+
+def sam(
+  base: optax.GradientTransformation,
+  groups: Mapping[str, Group],
+  *,
+  rho: float = 0.05,
+  adaptive: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+  """SAM: delta = rho g / (|g| + 1e-12), the norm over all parameters jointly.
+
+  Foret et al., https://arxiv.org/abs/2010.01412; adaptive: delta = rho w^2 g / (| |w| g | + 1e-12),
+  Kwon et al., https://arxiv.org/abs/2102.11600. Weight decay stays in the base (davda54/sam).
+  Groups with `no_sam` have delta = 0, do not count in the norm, and are updated with the gradient
+  of the second pass. rho = 0 gives the base's update.
+
+  Args:
+    rho: 0.05 (the paper); about 10 times that if adaptive (0.5 to 2).
+  """
+  if rho < 0:
+    raise UserError(f'rho of SAM is a radius, so it must not be negative: {rho}')
+
+  def adversary(grads, params):
+    part = _perturbed_part(grads, groups)
+    weights = _perturbed_part(params, groups)
+    if adaptive:
+      norm = optax.tree.norm(jax.tree.map(lambda g, w: jnp.abs(w) * g, part, weights))
+      part = jax.tree.map(lambda g, w: w**2 * g, part, weights)
+    else:
+      norm = optax.tree.norm(part)
+    part = jax.tree.map(lambda g: (-rho * g / (norm + 1e-12)).astype(g.dtype), part)
+    return {**jax.tree.map(jnp.zeros_like, grads), **part}
+
+  return optax.contrib.sam(base, optax.stateless(adversary), opaque_mode=True)
+
+
+def noise_sam(
+  base: optax.GradientTransformation,
+  groups: Mapping[str, Group],
+  *,
+  eps: float = 1e-5,
+  subset: str = 'matrices',
+  relative: bool = False,
+  seed: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+  """The gradient at w + delta, delta ~ U(-eps, eps), in place of SAM's adversary.
+
+  The TAMU report on SogCLR describes it; its code discards the noise. The gradient passed in is not
+  used, so a step costs one backward pass (if nothing else needs the first). The noise is a function
+  of (seed, update number, name of the parameter); groups with `no_sam` get none.
+
+  Args:
+    eps: 1e-5 (the report).
+    subset: 'matrices' (leaves with weights, neither biases nor scales), 'projector' (all below that
+      first key) or 'all'.
+    relative: eps is a fraction of each tensor's root mean square.
+
+  Raises:
+    UserError: unknown subset; at the first update, 'projector' without such parameters.
+  """
+  if subset not in _SUBSETS:
+    raise UserError(f'unknown subset {subset!r} of noise_sam: choose one of {", ".join(_SUBSETS)}')
+
+  def draw(count: ArrayLike, params: Params) -> Params:
+    part = _perturbed_part(params, groups)
+    if subset == 'projector':
+      if 'projector' not in part:
+        raise UserError("noise_sam finds no projector to perturb: set subset to 'all'")
+      part = {'projector': part['projector']}
+    if subset == 'matrices':
+      chosen = matrices(part)
+    else:
+      chosen = jax.tree.map(lambda _: True, part)
+    key = jax.random.fold_in(jax.random.key(seed), count)
+    noise = uniform_noise(key, part, chosen, eps=eps, relative=relative)
+    return {**jax.tree.map(jnp.zeros_like, params), **noise}
+
+  return with_noise(base, draw)
+
+
+def uniform_noise(
+  key: Array, params: PyTree, chosen: PyTree, *, eps: float, relative: bool = False
+) -> PyTree:
+  """U(-eps, eps) for the leaves with `chosen` (relative: times their rms), 0 for the others.
+
+  Each leaf's key depends on its own path, so that adding parameters leaves the others' noise alone.
+  """
+
+  def leaf_noise(path, p, use):
+    if not use:
+      return jnp.zeros_like(p)
+    leaf_key = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
+    scale = eps * jnp.sqrt(jnp.mean(p**2)) if relative else eps
+    return jax.random.uniform(leaf_key, p.shape, p.dtype, -1.0, 1.0) * scale
+
+  return jax.tree_util.tree_map_with_path(leaf_noise, params, chosen)
+
+
+class _NoiseState(NamedTuple):
+  count: ArrayLike
+
+
+def with_noise(
+  base: optax.GradientTransformation, draw: Callable[[ArrayLike, Any], Params]
+) -> optax.GradientTransformationExtraArgs:
+  """`base` fed with the gradient at w + draw(number of updates so far, w)."""
+
+  def init(params):
+    del params
+    return _NoiseState(jnp.zeros([], jnp.int32))
+
+  def update(updates, state, params=None):
+    del updates
+    delta = jax.tree.map(jnp.negative, draw(state.count, params))
+    return delta, _NoiseState(optax.safe_increment(state.count))
+
+  adversary = optax.GradientTransformation(init, update)
+  return optax.contrib.sam(base, adversary, opaque_mode=True, reset_state=False)
+
+
+def _perturbed_part(tree: Params, groups: Mapping[str, Group]) -> Params:
+  return {k: v for k, v in tree.items() if not groups.get(k, Group()).no_sam}

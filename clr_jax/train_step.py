@@ -1,0 +1,79 @@
+"""The one train step: views, embeddings, loss, optimizer, state. No method has its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from clr_jax import sharding
+from clr_jax.ops.similarity import unit
+from clr_jax.types import Array, Batch, Method, Metrics, TrainState, ViewFn
+
+StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def init_state(
+  key: Array, batch: Batch, method: Method, views: ViewFn, tx: optax.GradientTransformation
+) -> TrainState:
+  """Step 0. Only the shapes of `batch` matter; trace it with `jax.eval_shape` or `jax.jit`."""
+  init_key, view_key, key = jax.random.split(key, 3)
+  params, state = method.init(init_key, batch._replace(views=views(view_key, batch.image)))
+  return TrainState(jnp.zeros([], jnp.int32), params, state, tx.init(params), key)
+
+
+def make_train_step(
+  method: Method,
+  views: ViewFn,
+  tx: optax.GradientTransformationExtraArgs,
+  *,
+  mesh: Mesh | None = None,
+) -> StepFn:
+  """(state, batch) -> (state, metrics), to be jitted by the caller with the state donated.
+
+  Everything random is a function of (state.key, state.step). The carry is committed once, from the
+  unperturbed pass: an optimizer that asks for another gradient (SAM) reads the same old state.
+
+  Args:
+    mesh: when given, what a step hands to `post_update` is replicated over it, so that queues and
+      tables are written by local operations on every device.
+  """
+
+  def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    view_key, embed_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+    batch = batch._replace(image=None, views=views(view_key, batch.image))
+
+    def objective(params):
+      out, carry = method.embed(params, state.state, batch, embed_key, state.step)
+      loss, loss_carry, metrics = method.loss(out, state.state, batch, loss_key, state.step)
+      metrics = {'loss': loss, **metrics, 'feature_std': feature_std(out.h)}
+      return loss, ({**carry, **loss_carry}, metrics)
+
+    grads, (carry, metrics) = jax.grad(objective, has_aux=True)(state.params)
+    updates, opt_state = tx.update(
+      grads,
+      state.opt_state,
+      state.params,
+      grad_fn=lambda params, _: jax.grad(objective, has_aux=True)(params)[0],
+    )
+    params = optax.apply_updates(state.params, updates)
+    if mesh is not None:
+      carry = jax.lax.with_sharding_constraint(carry, sharding.replicated(mesh))
+    params, new_state = method.post_update(params, state.state, carry, state.step)
+    metrics['update_norm'] = optax.tree.norm(updates)
+    return TrainState(state.step + 1, params, new_state, opt_state, state.key), metrics
+
+  return step
+
+
+def feature_std(h: Array) -> Array:
+  """Collapse monitor: sqrt(F) * mean over features of the standard deviation of unit(h) over rows.
+
+  About 1 for features that fill the sphere, 0 when all images map to one point
+  (SimSiam, https://arxiv.org/abs/2011.10566, figure 2).
+  """
+  rows = unit(jax.lax.stop_gradient(h)).reshape(-1, h.shape[-1])
+  return jnp.std(rows, 0).mean() * jnp.sqrt(rows.shape[-1])

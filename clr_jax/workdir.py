@@ -1,0 +1,323 @@
+"""The directory of a run: whose it is, and what was measured in it.
+
+  config.json, config-<n>.json   the config, and what was changed later
+  checkpoints/                   see clr_jax.checkpoint
+  metrics/  tensorboard/         see clr_jax.metrics
+  results/                       one file per measurement
+
+Object stores neither append nor rename, so a file is written whole and once; readers merge. Only
+process 0 writes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import itertools
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+from ml_collections import ConfigDict, config_dict
+
+from clr_jax.config import to_dict
+from clr_jax.provenance import code_version, device, libraries
+from clr_jax.table import format_table as format_table
+from clr_jax.types import UserError
+
+# Keys, with all below them, that do not change what is trained: how far, how often, how fast.
+NON_TRAJECTORY_KEYS = frozenset(
+  {
+    'checkpoint_every',
+    'data.data_dir',
+    'data.mode',
+    'data.prefetch',
+    'data.workers',
+    'eval',
+    'eval_every',
+    'keep_last',
+    'log_every',
+    'profile',
+    'progress',
+    'steps_per_call',
+    'stop_at_epoch',
+    'stop_at_step',
+    'watchdog_seconds',
+  }
+)
+_count = itertools.count()
+
+
+class Workdir:
+  """Paths of a run's directory, local or in an object store; nothing is created."""
+
+  def __init__(self, path: epath.PathLike):
+    path = epath.Path(path).expanduser()
+    self.path = epath.Path(os.path.abspath(path)) if is_local(path) else path
+    self.checkpoints = self.path / 'checkpoints'
+    self.metrics = self.path / 'metrics'
+    self.results = self.path / 'results'
+    self.tensorboard = self.path / 'tensorboard'
+
+  def __repr__(self) -> str:
+    return f'Workdir({os.fspath(self.path)!r})'
+
+
+class RunIdentity(NamedTuple):
+  """What `open_run` found or made.
+
+  Attributes:
+    config_hash: 12 hex digits of the keys that change the trajectory.
+    changed: 'key: old -> new' for each other key that differs from the run's last start.
+  """
+
+  config_hash: str
+  changed: tuple[str, ...]
+
+
+# ---------------------------------------------------------------- files
+def is_local(path: epath.PathLike) -> bool:
+  """False in an object store ('gs://...')."""
+  return '://' not in os.fspath(path)
+
+
+def write_whole(path: epath.Path, text: str) -> None:
+  """Writes a file that readers see complete or not at all, and makes its folder."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  if not is_local(path):  # an object appears when it is complete
+    path.write_text(text)
+    return
+  temporary = path.parent / f'.{path.name}.{os.getpid()}'
+  temporary.write_text(text)
+  os.replace(temporary, path)
+
+
+def jsonable(value: Any) -> Any:
+  """Plain JSON values; arrays become (lists of) numbers, non-finite numbers 'nan', 'inf', '-inf'.
+
+  JSON has no such numbers, and null would not tell a diverged loss from one that was not measured.
+  """
+  if isinstance(value, Mapping):
+    return {str(k): jsonable(v) for k, v in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [jsonable(v) for v in value]
+  if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+    return jsonable(np.asarray(value).tolist())
+  if isinstance(value, float) and not math.isfinite(value):
+    return str(value)
+  return value
+
+
+def number(value: Any) -> Any:
+  """The inverse of `jsonable` for one number; anything else as it is."""
+  return float(value) if value in ('nan', 'inf', '-inf') else value
+
+
+def now() -> str:
+  """UTC, ISO 8601, to the second."""
+  return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+
+
+# ---------------------------------------------------------------- identity
+def open_run(workdir: Workdir, config: ConfigDict) -> RunIdentity:
+  """Starts a run in a new (or empty) directory, or recognises the run that is there.
+
+  Keys that do not change the trajectory (NON_TRAJECTORY_KEYS) may differ from the last start: the
+  new config is then recorded as the next `config-<n>.json`.
+
+  Raises:
+    UserError: another run (every differing key is named), or a directory that is no run of ours.
+  """
+  config_json = _config_json(config)
+  config_hash = hash_config(config_json)
+  records = _config_records(workdir)
+  if not records:
+    _refuse_foreign(workdir)
+    _record_config(workdir, 'config.json', config_hash, config_json)
+    return RunIdentity(config_hash, ())
+  differing = {key: text for key, text in _differences(records[-1]['config'], config_json)}
+  fatal = [text for key, text in differing.items() if _changes_trajectory(key)]
+  if fatal:
+    raise UserError(
+      f'{workdir.path} holds a run with another config ({"; ".join(fatal)}): give a new workdir or '
+      f'the old values'
+    )
+  changed = tuple(differing.values())
+  if changed:
+    name = f'config-{len(records)}.json'
+    _record_config(workdir, name, config_hash, config_json, changed=changed)
+  return RunIdentity(config_hash, changed)
+
+
+def read_config(workdir: Workdir) -> ConfigDict:
+  """The config of the run's last start, locked: lists come back as tuples, None as a placeholder.
+
+  Raises:
+    UserError: the directory is not a run.
+  """
+  records = _config_records(workdir)
+  if not records:
+    raise UserError(f'{workdir.path} is not a run (it has no config.json): give a workdir of train')
+  return ConfigDict(_as_config(records[-1]['config'])).lock()
+
+
+def hash_config(config: Mapping[str, Any]) -> str:
+  """12 hex digits of sha256 over the canonical JSON of the keys that change the trajectory."""
+  kept = {k: v for k, v in _flat(config).items() if _changes_trajectory(k)}
+  text = json.dumps(kept, sort_keys=True, separators=(',', ':'))
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _config_json(config: ConfigDict) -> dict[str, Any]:
+  def refuse(value):
+    raise UserError(
+      f'the config holds a {type(value).__name__}, {value!r}: use numbers, strings, booleans, None '
+      f'and sequences of them'
+    )
+
+  # Through text, so that a tuple equals the list that is read back. Infinity stays a number here.
+  return json.loads(json.dumps(to_dict(config), default=refuse))
+
+
+def _as_config(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {k: _as_config(v) for k, v in value.items()}
+  if isinstance(value, list):
+    return tuple(_as_config(v) for v in value)
+  return config_dict.placeholder(str) if value is None else value  # a flag can override it
+
+
+def _config_records(workdir: Workdir) -> list[dict[str, Any]]:
+  """config.json, config-1.json, ...; [] if there is no run."""
+  if not (workdir.path / 'config.json').exists():
+    return []
+  paths = [workdir.path / 'config.json']
+  while (following := workdir.path / f'config-{len(paths)}.json').exists():
+    paths.append(following)
+  records = []
+  for path in paths:
+    try:
+      record = json.loads(path.read_text())
+      records.append({'config': record['config'], 'config_hash': record['config_hash']})
+    except (ValueError, KeyError, TypeError):
+      raise UserError(
+        f'{path} is damaged or was not written by clr-jax: give another workdir'
+      ) from None
+  return records
+
+
+def _refuse_foreign(workdir: Workdir) -> None:
+  if not workdir.path.exists():
+    return
+  if not workdir.path.is_dir():
+    raise UserError(f'{workdir.path} is a file: give a directory as workdir')
+  names = sorted(p.name for p in workdir.path.iterdir() if not p.name.startswith('.'))
+  # Process 0 of this very run may have written config.json since we looked.
+  if names and 'config.json' not in names:
+    raise UserError(
+      f'{workdir.path} holds {names[0]!r} and is not a run of clr-jax: give a new or empty '
+      f'directory'
+    )
+
+
+def _record_config(workdir: Workdir, name: str, config_hash: str, config, **more: Any) -> None:
+  if jax.process_index():
+    return
+  record = {'config_hash': config_hash, 'code_version': code_version(), 'time': now(), **more}
+  text = json.dumps({**record, 'config': config}, indent=2, sort_keys=True)
+  write_whole(workdir.path / name, text + '\n')
+
+
+def _changes_trajectory(key: str) -> bool:
+  return not any(key == name or key.startswith(f'{name}.') for name in NON_TRAJECTORY_KEYS)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat = {}
+  for key, value in tree.items():
+    if isinstance(value, Mapping) and value:
+      flat |= _flat(value, f'{prefix}{key}.')
+    else:
+      flat[f'{prefix}{key}'] = value
+  return flat
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """(key, 'key: old -> new') where the JSON texts differ (so NaN equals NaN)."""
+  sides = [{k: json.dumps(v) for k, v in _flat(c).items()} for c in (old, new)]
+  keys = sorted(sides[0].keys() | sides[1].keys())
+  before, after = ([side.get(k, 'unset') for k in keys] for side in sides)
+  return [(k, f'{k}: {a} -> {b}') for k, a, b in zip(keys, before, after, strict=True) if a != b]
+
+
+# ---------------------------------------------------------------- results
+class Measurement(NamedTuple):
+  """One number of one evaluation.
+
+  Attributes:
+    metric: 'top1', ...
+    value: as the protocol defines it (accuracies in [0, 1]).
+    protocol: 'linear', 'knn', ...
+    params: everything of the protocol that the number depends on; 'draw' numbers repetitions.
+    features: of the trained network, of the network of step 0, or the pixels themselves.
+    seconds: wall time.
+  """
+
+  metric: str
+  value: float
+  protocol: str
+  params: dict[str, Any]
+  features: Literal['trained', 'untrained', 'pixels']
+  seconds: float
+
+
+def write_result(
+  workdir: Workdir,
+  measurement: Measurement,
+  *,
+  step: int,
+  checkpoint: str | None,
+  config_hash: str,
+  data_checksum: str,
+  seed: int,
+) -> None:
+  """Records a measurement, with all that it depends on, as one JSON file."""
+  if jax.process_index():
+    return
+  record = {
+    **measurement._asdict(),
+    'step': step,
+    'checkpoint': checkpoint,
+    'config_hash': config_hash,
+    'code_version': code_version(),
+    'libraries': libraries(),
+    'data_checksum': data_checksum,
+    'seed': seed,
+    'device': device(),
+    'time': now(),
+  }
+  text = json.dumps(jsonable(record), indent=2, allow_nan=False)
+  # Names sort by time; the count keeps them apart where the clock is coarse.
+  name = f'{time.time_ns():020d}-{next(_count):06d}-{measurement.protocol}-{measurement.metric}'
+  write_whole(workdir.results / f'{name.replace("/", "_")}.json', text + '\n')
+
+
+def read_results(workdir: Workdir) -> list[dict[str, Any]]:
+  """All records, oldest first; a damaged file is skipped with a warning."""
+  records = []
+  if not workdir.results.exists():
+    return records
+  for path in sorted(workdir.results.glob('*.json'), key=lambda p: p.name):
+    try:
+      record = json.loads(path.read_text())
+      records.append({**record, 'value': number(record['value'])})
+    except (ValueError, KeyError, TypeError) as error:
+      logging.warning('skipped the damaged result %s (%s)', path, error)
+  return records

@@ -1,0 +1,117 @@
+"""The keys that every config has, and how to fill its parts. Defaults of hyper-parameters live in
+the signatures of the library's functions; `component` copies them here, so that a run records all
+of them and a flag can change any of them.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from clr_jax import augment, methods, models, optim, schedules
+from clr_jax.config import component
+
+# Channel statistics of the training images, as the sources use them (spec: pixels in [0, 1]).
+CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR_STD = (0.2470, 0.2435, 0.2616)  # SogCLR and the report, for CIFAR-100 too
+SUPCON_STATISTICS = {  # SupContrast, TCL
+  'cifar10': {'mean': CIFAR_MEAN, 'std': (0.2023, 0.1994, 0.2010)},
+  'cifar100': {'mean': (0.5071, 0.4867, 0.4408), 'std': (0.2675, 0.2565, 0.2761)},
+}
+
+
+def method(name: str, **hyper) -> ConfigDict:
+  """`config.method`: a method of `clr_jax.methods` with all its hyper-parameters."""
+  return component(methods.get(name), name, **hyper)
+
+
+def model(name: str, **hyper) -> ConfigDict:
+  """`config.model`: a backbone of `clr_jax.models`; its dtype comes from `config.precision`."""
+  config = component(models.factory(name), name, **hyper)
+  del config['dtype']
+  return config
+
+
+def views(name: str, *, size: int, num_views: int = 2, **hyper) -> ConfigDict:
+  """`config.augment`: views of side `size`."""
+  config = component(augment.factory(name), name, size=size, **hyper)
+  config.num_views = num_views
+  return config
+
+
+def optimizer(
+  name: str,
+  *,
+  learning_rate: float,
+  scaling: str = 'linear',
+  weight_decay: float = 0.0,
+  exclude_from_decay: str = 'auto',
+  **hyper,
+) -> ConfigDict:
+  """`config.optimizer`; `learning_rate` is the base value, scaled with the batch by `scaling`."""
+  config = component(optim.factory(name), name, **hyper)
+  config.learning_rate = learning_rate
+  config.scaling = scaling
+  config.weight_decay = weight_decay
+  config.exclude_from_decay = exclude_from_decay
+  return config
+
+
+def schedule(name: str = 'warmup_cosine', *, warmup_epochs: float = 10.0, **hyper) -> ConfigDict:
+  """`config.schedule` of the learning rate; ten epochs of warm-up as in SogCLR, SimCLR, solo-learn."""
+  config = component(schedules.factory(name), name, **hyper)
+  for fact in schedules.RUN_FACTS:
+    if fact in config:
+      del config[fact]
+  config.warmup_epochs = warmup_epochs
+  return config
+
+
+def sam(name: str = 'none', **hyper) -> ConfigDict:
+  """`config.sam`: 'none', 'sam' (rho, adaptive) or 'noise_sam' (eps, subset, relative, seed)."""
+  if name == 'none':
+    return ConfigDict({'name': 'none'})
+  return component(optim.factory(name), name, **hyper)
+
+
+def get_config() -> ConfigDict:
+  """Every key with its default; an experiment sets data, augment, model, method, optimizer."""
+  config = ConfigDict()
+  config.seed = 0
+  config.batch_size = 256  # images (not views) in the global batch
+  config.num_epochs = 100.0
+  config.precision = 'float32'  # of the backbone's compute; 'bfloat16' on GPU and TPU
+  config.deterministic = True  # bit-exact resume on GPU, at some cost in speed
+
+  config.data = ConfigDict(
+    {
+      'name': 'digits',  # a TFDS name, 'folder:PATH', 'npz:PATH', or 'digits'
+      'train_split': 'train',
+      'test_split': 'test',  # '' = none
+      'data_dir': config_dict.placeholder(str),  # of TFDS; None = ~/tensorflow_datasets
+      'image_size': config_dict.placeholder(int),  # resizes images; None = as they are
+      'mode': 'auto',  # 'resident' on the device or 'streamed'; auto = resident up to 2 GiB
+      'workers': 0,  # processes that decode streamed images; 0 = threads
+    }
+  )
+  config.schedule = schedule()
+  config.sam = sam()
+  # A linear classifier on the detached feature, trained beside the method when there are labels.
+  config.probe = ConfigDict({'enabled': True, 'learning_rate': 0.1})
+
+  config.init_from = ''  # another run's workdir: start from its weights
+  config.stop_at_epoch = config_dict.placeholder(float)  # pause there; the schedule is unchanged
+
+  # None of the keys below changes what is trained.
+  config.log_every = 50  # steps
+  config.eval_every = 1.0  # epochs; 0 = only at the end
+  config.checkpoint_every = 1.0  # epochs; 0 = only at the end
+  config.keep_last = 2  # checkpoints
+  config.steps_per_call = config_dict.placeholder(int)  # None = 1 on CPUs, 25 elsewhere
+  config.progress = True
+  config.watchdog_seconds = 1800.0  # 0 = no watchdog
+  config.profile = (0, 0)  # (first, last) step of a profiler trace
+  config.eval = ConfigDict(
+    {
+      'features': ('trained',),  # also 'untrained', 'pixels'
+      'protocols': ConfigDict({'knn': ConfigDict(), 'linear': ConfigDict()}),
+    }
+  )
+  return config

@@ -1,0 +1,41 @@
+"""The quickstart: SogCLR on the embedded digits, a tiny ResNet, about 2 minutes on 2 CPU cores.
+
+  clr-jax train --config=configs/quickstart.py --workdir=/tmp/quickstart
+
+ends with a table of linear accuracy at 1 %, 10 % and 100 % of the labels (5 draws) and kNN for the
+trained encoder, the same encoder untrained (BatchNorm statistics estimated on the training images)
+and raw pixels. Any method: `--config=configs/quickstart.py:simclr`.
+"""
+
+import common
+
+# What differs from each method's own defaults on so small a problem.
+SMALL_HEAD = {'hidden_dim': 128, 'out_dim': 64}
+METHODS = {
+  'sogclr': {'temperature': 0.2, **SMALL_HEAD},
+  'simclr': {'temperature': 0.2, **SMALL_HEAD},
+  'supcon': {'out_dim': 64},
+  'tcl': {'out_dim': 64},
+  'supervised': {},
+}
+
+
+def get_config(method: str = 'sogclr'):
+  config = common.get_config()
+  config.data.name = 'digits'
+  config.data.image_size = 16
+  config.batch_size = 256
+  config.num_epochs = 60.0
+  config.model = common.model('resnet_tiny', width=32, mean=(0.5,), std=(0.5,))
+  config.augment = common.views('affine', size=16)
+  config.method = common.method(method, **METHODS.get(method, {}))
+  config.optimizer = common.optimizer('sgd', learning_rate=0.1, scaling='linear', weight_decay=1e-4)
+  config.schedule = common.schedule('warmup_cosine', warmup_epochs=5.0)
+
+  config.log_every = 10
+  config.eval_every = 10.0
+  config.checkpoint_every = 10.0
+  config.eval.features = ('trained', 'untrained', 'pixels')
+  config.eval.protocols.knn.k = 10
+  config.eval.protocols.linear.update({'label_fraction': (0.01, 0.1, 1.0), 'draws': 5})
+  return config

@@ -1,0 +1,150 @@
+"""Views: shapes, keys, independence, presets, and the messages for bad configs."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import clr_jax.augment as augment
+from clr_jax.augment import views
+from clr_jax.types import UserError
+from tests.augment._images import levels, run, unit
+
+KEY = jax.random.key(9)
+IMAGES = jnp.asarray(levels(4, 16, 16))
+
+
+def test_views_are_the_policy_with_a_key_each():
+  policy = augment.POLICIES['rrc_flip'](size=12)
+  made = run(views.triplet(policy), KEY, IMAGES)
+  assert set(made) == {'global'}
+  assert made['global'].shape == (4, 3, 12, 12, 3)
+  assert made['global'].dtype == jnp.float32
+  for v in range(3):
+    want = run(policy, jax.random.fold_in(KEY, v), unit(np.asarray(IMAGES)))
+    np.testing.assert_allclose(made['global'][:, v], want, atol=1e-6)
+  assert np.abs(made['global'][:, 0] - made['global'][:, 1]).max((1, 2, 3)).min() > 0.01
+
+
+def test_makers_know_their_number_of_views():
+  policy, other = augment.POLICIES['none'](size=16), augment.POLICIES['crop_flip'](size=16)
+  cases = [
+    (views.single(policy), 1),
+    (views.pair(policy), 2),
+    (views.triplet(policy), 3),
+    (views.multi(policy, 5), 5),
+    (views.asymmetric(policy, other), 2),
+  ]
+  for maker, count in cases:
+    assert maker.num_views == count and maker.num_local == 0
+    shape = jax.eval_shape(maker, KEY, IMAGES)['global'].shape
+    assert shape == (4, count, 16, 16, 3)
+  made = run(views.asymmetric(policy, other), KEY, IMAGES)['global']
+  np.testing.assert_array_equal(made[:, 0], views.to_float(IMAGES))
+  assert np.abs(made[:, 1] - made[:, 0]).max() > 0.01
+  with pytest.raises(UserError, match='at least 1'):
+    views.multi(policy, 0)
+
+
+def test_multicrop_has_local_views():
+  tiny = augment.POLICIES['rrc_flip']
+  maker = views.multicrop(tiny(size=12), tiny(size=12), tiny(size=6), 3)
+  made = jax.jit(maker)(KEY, IMAGES)
+  assert made['global'].shape == (4, 2, 12, 12, 3)
+  assert made['local'].shape == (4, 3, 6, 6, 3)
+  flat = np.asarray(made['local']).reshape(4, 3, -1)
+  assert np.abs(flat[:, 0] - flat[:, 1]).max() > 0.01
+  assert np.abs(flat[:, 1] - flat[:, 2]).max() > 0.01
+
+
+def test_sizes_of_multicrop_presets():
+  for name, count in (('multicrop_swav', 6), ('multicrop_dino', 8)):
+    made = jax.eval_shape(augment.get(name, size=224), KEY, IMAGES)
+    assert made['global'].shape == (4, 2, 224, 224, 3)
+    assert made['local'].shape == (4, count, 96, 96, 3)
+  maker = augment.get('multicrop_dino', size=16, local_size=8, num_local=2, blur_kernel=3)
+  assert (maker.num_views, maker.num_local) == (2, 2)
+  assert jax.eval_shape(maker, KEY, IMAGES)['local'].shape == (4, 2, 8, 8, 3)
+  assert 'local' not in jax.eval_shape(
+    augment.get('multicrop_swav', size=16, num_local=0), KEY, IMAGES
+  )
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('name', [*augment.POLICIES, *augment.PRESETS])
+def test_every_name_gives_two_views_of_the_right_shape(name, channels):
+  maker = augment.get(name, size=32)
+  made = jax.eval_shape(maker, KEY, jnp.zeros((4, 28, 28, channels), jnp.uint8))
+  assert made['global'].shape == (4, 2, 32, 32, channels)
+  assert made['global'].dtype == jnp.float32
+
+
+@pytest.mark.parametrize('name', ['asymmetric', 'ressl'])
+def test_preset_runs_and_its_views_differ(name):
+  made = np.asarray(jax.jit(augment.get(name, size=16))(KEY, IMAGES[..., :1])['global'])
+  assert made.shape == (4, 2, 16, 16, 1)
+  assert made.min() >= 0 and made.max() <= 1
+  assert np.abs(made[:, 0] - made[:, 1]).max((1, 2, 3)).min() > 0.01
+
+
+@pytest.mark.parametrize('name', ['autoaugment', 'sogclr'])
+def test_sharded_views_are_equal_and_communicate_nothing(name):
+  images = jnp.asarray(levels(16, 10, 10))
+  mesh = jax.sharding.Mesh(np.array(jax.devices()), ('data',))
+  rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
+  maker = augment.get(name, size=8, num_views=1)
+  compiled = (
+    jax.jit(lambda key, images: maker(key, images)['global'], in_shardings=(None, rows))
+    .lower(KEY, images)
+    .compile()
+  )
+  for collective in ('all-reduce', 'all-gather', 'all-to-all', 'collective-permute'):
+    assert collective not in compiled.as_text()
+  got = compiled(KEY, jax.device_put(images, rows))
+  np.testing.assert_allclose(got, run(maker, KEY, images)['global'], atol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['sogclr', 'autoaugment', 'randaugment', 'affine'])
+def test_views_stay_float32_in_float64_runs(name, x64):
+  made = jax.eval_shape(augment.get(name, size=16, num_views=1), KEY, IMAGES)
+  assert made['global'].dtype == jnp.float32
+
+
+def test_config_errors_are_one_sentence_with_the_choices():
+  with pytest.raises(UserError, match=r"'sogcl' is unknown: use one of simclr, sogclr.*asymmetric"):
+    augment.get('sogcl', size=32)
+  with pytest.raises(UserError, match=r"no parameter 'blurp'; it takes: .*blur_p"):
+    augment.get('sogclr', size=32, blurp=1)
+  with pytest.raises(UserError, match=r"no parameter 'sigma'; it takes: recipe, crop_scale"):
+    augment.get('asymmetric', size=32, sigma=1)
+  with pytest.raises(UserError, match=r"no parameter 'crops'; it takes: num_local, local_size"):
+    augment.get('multicrop_swav', size=32, crops=1)
+  with pytest.raises(UserError, match='makes 2 views'):
+    augment.get('asymmetric', size=32, num_views=3)
+  with pytest.raises(UserError, match='1 or 3 channels'):
+    augment.get('none', size=32)(KEY, jnp.zeros((2, 8, 8, 4), jnp.uint8))
+  assert augment.get('none', size=32, num_views=1).num_views == 1
+
+
+def test_integers_become_unit_floats():
+  np.testing.assert_allclose(views.to_float(jnp.array([0, 51, 255], jnp.uint8)), [0, 0.2, 1])
+  np.testing.assert_array_equal(views.to_float(jnp.array([0.25])), [0.25])
+
+
+def test_public_api_has_the_key_first_and_keyword_only_defaults():
+  """Style of the public operations: key, images first; every default is keyword-only."""
+  public = {n: f for n, f in vars(augment).items() if inspect.isfunction(f)}
+  random = {n for n, f in public.items() if 'key' in inspect.signature(f).parameters}
+  assert {'color_jitter', 'random_resized_crop', 'gaussian_noise', 'auto_augment'} <= random
+  for name, function in public.items():
+    parameters = list(inspect.signature(function).parameters.values())
+    if name in random:
+      assert [p.name for p in parameters[:2]] == ['key', 'images'], name
+    for p in parameters:
+      if p.default is not p.empty:
+        assert p.kind is p.KEYWORD_ONLY, (name, p.name)
+  for name, factory in {**augment.POLICIES, **augment.PRESETS}.items():
+    for p in inspect.signature(factory).parameters.values():
+      assert p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD), (name, p.name)

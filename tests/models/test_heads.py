@@ -1,0 +1,129 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clr_jax.models import heads
+from clr_jax.types import UserError
+
+# L = Linear, Lb = Linear with bias, B = BatchNorm, Bs = without offset, Bn = without both.
+LAYERS = {
+  'linear': 'Lb',
+  'supcon': 'Lb Lb',
+  'solo_simclr': 'Lb Lb',
+  'mocov2': 'Lb Lb',
+  'simclr': 'L B L B L Bs',
+  'sogclr': 'L B L Bn',
+  'debiased': 'L B Lb',
+  'byol': 'Lb B Lb',
+  'byol_deepmind': 'Lb B L',
+  'simsiam_projector': 'L B L B L Bn',
+  'simsiam_predictor': 'L B Lb',
+  'mocov3_projector': 'L B L Bn',
+  'mocov3_predictor': 'L B L',
+  'dino': 'Lb Lb Lb',
+  'dino_bn': 'Lb B Lb B Lb',
+  'vicreg': 'Lb B Lb B L',
+  'solo_vicreg': 'Lb B Lb B Lb',
+  'barlow': 'L B L B L',
+  'nnclr_projector': 'Lb B Lb B Lb B',
+}
+
+
+def layers(variables, depth):
+  params, found = variables['params'], []
+  for i in range(depth):
+    found.append('Lb' if 'bias' in params[f'linear{i}'] else 'L')
+    if f'norm{i}' in variables.get('batch_stats', {}):
+      affine = params.get(f'norm{i}', {})
+      found.append('B' if 'bias' in affine else 'Bs' if 'scale' in affine else 'Bn')
+  return ' '.join(found)
+
+
+@pytest.mark.parametrize('name', heads.RECIPES)
+def test_recipe_is_what_the_paper_has(name):
+  head = heads.get(name, hidden_dim=6, out_dim=4)
+  shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), jnp.ones((3, 5)), train=False))
+  depth = LAYERS[name].count('L')
+  assert layers(shapes, depth) == LAYERS[name]
+  assert sum(k.startswith('linear') for k in shapes['params']) == depth
+  widths = [shapes['params'][f'linear{i}']['kernel'].shape for i in range(depth)]
+  assert widths == list(zip([5, *[6] * (depth - 1)], [*[6] * (depth - 1), 4], strict=True))
+
+
+@pytest.mark.parametrize('wide', [False, True])
+@pytest.mark.parametrize('dtype', [None, 'bfloat16'])
+def test_dtypes(dtype, wide):
+  with jax.enable_x64(wide):
+    head = heads.get('dino_bn', hidden_dim=4, out_dim=3, dtype=dtype)
+    prototypes = heads.Prototypes(num=5, weight_norm=True)
+    x = jax.random.normal(jax.random.key(1), (6, 4), 'float32')
+    variables = head.init(jax.random.key(0), x, train=False)
+    weight = prototypes.init(jax.random.key(0), jnp.ones((6, 3), 'float32'))
+    assert {v.dtype.name for v in jax.tree.leaves((variables, weight))} == {'float32'}
+
+    def run(variables, x):
+      return head.apply(variables, x, train=True, groups=2, mutable=['batch_stats'])
+
+    y, new = jax.jit(run)(variables, x)
+    assert y.dtype == (dtype or 'float32')
+    scores = prototypes.apply(weight, y, train=True, groups=2)
+    assert scores.dtype == 'float32'
+    assert all(np.isfinite(np.asarray(v, 'float32')).all() for v in jax.tree.leaves((scores, new)))
+    if wide:
+      double = jax.tree.map(lambda v: v.astype('float64'), variables)
+      y, new = run(double, x) if dtype else jax.jit(run)(double, x.astype('float64'))
+      assert y.dtype == (dtype or 'float64')
+      assert {v.dtype.name for v in jax.tree.leaves(new)} == {'float64'}
+
+
+def test_groups_equal_separate_passes(x64):
+  head = heads.get('simclr', hidden_dim=4, out_dim=3)
+  views = jax.random.normal(jax.random.key(1), (5, 2, 4), 'float64')
+  variables = head.init(jax.random.key(0), views[:, 0], train=False)
+  y, new = head.apply(
+    variables, views.reshape(10, 4), train=True, groups=2, mutable=['batch_stats']
+  )
+  for v in range(2):
+    one, stats = head.apply(variables, views[:, v], train=True, mutable=['batch_stats'])
+    variables = {**variables, **stats}
+    np.testing.assert_allclose(y.reshape(5, 2, 3)[:, v], one, atol=1e-12)
+  for a, b in zip(jax.tree.leaves(new['batch_stats']), jax.tree.leaves(stats), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-6)  # running statistics are float32
+
+
+def test_initial_values():
+  x = jnp.ones((2, 400))
+  torch_like = heads.get('linear', out_dim=300).init(jax.random.key(0), x, train=False)['params']
+  for leaf in torch_like['linear0'].values():  # uniform on +-1/sqrt(400)
+    assert 0.049 < np.abs(leaf).max() <= 0.05
+    np.testing.assert_allclose(np.std(leaf), 0.05 / np.sqrt(3), rtol=0.1)
+  dino = heads.get('dino', hidden_dim=300, out_dim=3).init(jax.random.key(0), x, train=False)
+  np.testing.assert_allclose(np.std(dino['params']['linear0']['kernel']), 0.02, rtol=0.02)
+  assert not np.any(dino['params']['linear0']['bias'])
+  weight = heads.Prototypes(num=300).init(jax.random.key(0), x)['params']['weight']
+  assert weight.shape == (300, 400)
+  assert 0.049 < np.abs(weight).max() <= 0.05
+
+
+def test_prototype_scores():
+  x = jax.random.normal(jax.random.key(0), (6, 4))
+  cosine, plain = heads.Prototypes(num=5, weight_norm=True), heads.Prototypes(num=5)
+  variables = cosine.init(jax.random.key(1), x)
+  weight = np.asarray(variables['params']['weight'])
+  z = np.asarray(x) / np.linalg.norm(x, axis=1)[:, None]
+  np.testing.assert_allclose(plain.apply(variables, 3 * x), z @ weight.T, atol=1e-6)
+  rows = weight / np.linalg.norm(weight, axis=1)[:, None]
+  np.testing.assert_allclose(cosine.apply(variables, 3 * x), z @ rows.T, atol=1e-6)
+
+
+def test_bad_names():
+  with pytest.raises(UserError, match='solo_simclr'):
+    heads.get('sim', out_dim=3)
+  with pytest.raises(UserError, match='give hidden_dim'):
+    heads.get('simclr', out_dim=3)
+  for attribute in ('norm', 'last_norm', 'activation', 'linear_init'):
+    with pytest.raises(UserError, match=f"unknown {attribute} 'tanh': choose one of"):
+      heads.MLPHead(out_dim=3, **{attribute: 'tanh'}).init(
+        jax.random.key(0), jnp.ones((2, 3)), train=False
+      )
