@@ -17,7 +17,7 @@ from clr_jax.methods import _wrappers as wrappers
 from clr_jax.train_step import StepFn, init_state, make_train_step
 from clr_jax.types import Array, Batch, Method, RunInfo, Schedule, TrainState, UserError
 
-_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+_DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}  # None: that of images and parameters
 
 
 class Experiment(NamedTuple):

@@ -24,17 +24,17 @@ def get_config(method: str = 'sogclr'):
   config = common.get_config()
   config.data.name = 'digits'
   config.data.image_size = 16
-  config.batch_size = 256
-  config.num_epochs = 60.0
+  config.batch_size = 128
+  config.num_epochs = 25.0
   config.model = common.model('resnet_tiny', width=32, mean=(0.5,), std=(0.5,))
   config.augment = common.views('affine', size=16)
   config.method = common.method(method, **METHODS.get(method, {}))
   config.optimizer = common.optimizer('sgd', learning_rate=0.1, scaling='linear', weight_decay=1e-4)
-  config.schedule = common.schedule('warmup_cosine', warmup_epochs=5.0)
+  config.schedule = common.schedule('warmup_cosine', warmup_epochs=2.0)
 
   config.log_every = 10
-  config.eval_every = 10.0
-  config.checkpoint_every = 10.0
+  config.eval_every = 5.0
+  config.checkpoint_every = 5.0
   config.eval.features = ('trained', 'untrained', 'pixels')
   config.eval.protocols.knn.k = 10
   config.eval.protocols.linear.update({'label_fraction': (0.01, 0.1, 1.0), 'draws': 5})

@@ -93,7 +93,7 @@ class Source(abc.ABC):
       def read(start: int) -> None:
         rows = slice(start, start + _READ_ROWS)
         images[rows], part = self._read(self._rows[rows])
-        if labels is not None:
+        if labels is not None and part is not None:
           labels[rows] = part
 
       with ThreadPoolExecutor(NUM_THREADS) as pool:
@@ -102,10 +102,10 @@ class Source(abc.ABC):
     return self._arrays
 
   def checksum(self) -> str:
-    """SHA-256 (hexadecimal) of shape, class names, labels and pixels, the same on every machine.
+    """SHA-256 (hexadecimal) of shape, class names, labels and pixels.
 
     Above 256 MiB of pixels only 4096 evenly spaced examples are read (with a folder, all file
-    names still count).
+    names still count). JPEGs may differ in single levels between versions of PIL.
     """
     digest = hashlib.sha256()
     digest.update(repr((self.num_examples, self.image_shape, self.class_names)).encode())
@@ -115,9 +115,9 @@ class Source(abc.ABC):
     indices = np.arange(_HASH_SAMPLE) * n // _HASH_SAMPLE if sampled else np.arange(n)
     for start in range(0, len(indices), _READ_ROWS):
       images, labels = self.load(indices[start : start + _READ_ROWS])
-      digest.update(np.ascontiguousarray(images))
+      digest.update(images.tobytes())
       if labels is not None:
-        digest.update(labels.astype('<i4'))
+        digest.update(labels.astype('<i4').tobytes())
     return digest.hexdigest()
 
 

@@ -23,7 +23,7 @@ def process_rows(
   sharding: NamedSharding,
   batch_size: int,
   process: int,
-  process_of: Callable[[jax.Device], int] = lambda device: device.process_index,
+  process_of: Callable[[Any], int] = lambda device: device.process_index,
 ) -> np.ndarray:
   """Rows of a batch sharded by `sharding` that one process must load, sorted, [R] int64."""
   rows = {
@@ -152,7 +152,7 @@ class Pipeline:
     """This process's rows [count, R, ...] -> their shards of the global [count, B, ...]."""
     shape = (local.shape[0], self.batch_size, *local.shape[2:])
 
-    def shard(where: tuple[slice, ...]) -> np.ndarray:
+    def shard(where: Any) -> np.ndarray:
       lo, hi, _ = where[1].indices(self.batch_size)
       start = int(np.searchsorted(self._rows, lo))
       return local[:, start : start + hi - lo]

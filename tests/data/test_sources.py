@@ -1,0 +1,187 @@
+import numpy as np
+import pytest
+
+from clr_jax.data import ArraySource, available, load_source
+from clr_jax.data.slices import resolve_split
+from clr_jax.types import UserError
+
+
+@pytest.fixture
+def npz(tmp_path):
+  """train: 10 images 6x4 RGB with labels 0..4; test: 5 grey images without labels."""
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 256, (10, 6, 4, 3)).astype(np.uint8)
+  np.savez(tmp_path / 'toy_train.npz', image=image, label=np.arange(10) % 5)
+  np.savez(tmp_path / 'toy_test.npz', x=image[:5, :, :, 0])
+  return tmp_path
+
+
+class TestDigits:
+  def test_the_splits_are_fixed_and_stratified(self):
+    train, test = load_source('digits'), load_source('digits', split='test')
+    assert (train.num_examples, test.num_examples) == (1437, 360)
+    assert train.image_shape == (8, 8, 1)
+    assert train.num_classes == 10
+    assert train.class_names == tuple('0123456789')
+    assert train.checksum() == ('3e37427e495de1f62e0d55a908a6cd34aaa29d9fb87e27e72b881d5019065913')
+    assert test.checksum() == 'a3bab6c79085b9bea3d604c82535f41058c638bc71c7de72c88c0f84207d0de1'
+    whole = np.bincount(np.concatenate([train.arrays()[1], test.arrays()[1]]))
+    assert np.abs(np.bincount(test.arrays()[1]) - whole / 1797 * 360).max() <= 1
+
+  def test_levels_are_the_original_sixteenths(self):
+    from sklearn.datasets import load_digits
+
+    images = np.concatenate([load_source('digits', split=s).arrays()[0] for s in ('train', 'test')])
+    original = load_digits().images
+    expected = np.sort(np.round(original * 255 / 16).reshape(1797, 64), axis=None)
+    np.testing.assert_array_equal(np.sort(images, axis=None), expected)
+    assert images.max() == 255
+
+  def test_image_size(self):
+    small, large = load_source('digits', limit=3), load_source('digits', image_size=16, limit=3)
+    assert large.image_shape == (16, 16, 1)
+    means = [s.arrays()[0].mean(axis=(1, 2, 3)) for s in (small, large)]
+    np.testing.assert_allclose(*means, rtol=0.1)
+
+  def test_unknown_split(self):
+    with pytest.raises(UserError, match="no split 'validation': choose one of train, test"):
+      load_source('digits', split='validation')
+
+
+class TestNpz:
+  def test_labels_and_split_placeholder(self, npz):
+    train = load_source(f'npz:{npz}/toy_{{split}}.npz')
+    assert (train.num_examples, train.image_shape, train.num_classes) == (10, (6, 4, 3), 5)
+    images, labels = train.load(np.array([7, 2]))
+    assert images.dtype == np.uint8
+    assert labels.dtype == np.int32
+    assert labels.tolist() == [2, 2]
+    np.testing.assert_array_equal(images, train.arrays()[0][[7, 2]])
+    test = load_source(f'{npz}/toy_{{split}}.npz', split='test')
+    assert (test.num_examples, test.image_shape, test.num_classes) == (5, (6, 4, 1), None)
+    assert test.arrays()[1] is None
+
+  def test_slice_and_limit_keep_the_classes_of_the_whole(self, npz):
+    part = load_source(f'npz:{npz}/toy_train.npz', split='train[20%:-1]', limit=3)
+    assert part.arrays()[1].tolist() == [2, 3, 4]
+    assert part.num_classes == 5
+    assert load_source(f'npz:{npz}/toy_train.npz', split='train[:2]').num_classes == 5
+
+  def test_image_size_keeps_the_centre(self, npz):
+    source = load_source(f'npz:{npz}/toy_train.npz', image_size=4)
+    assert source.image_shape == (4, 4, 3)
+    whole = load_source(f'npz:{npz}/toy_train.npz').arrays()[0]
+    np.testing.assert_array_equal(source.arrays()[0], whole[:, 1:5])  # width 4 fits already
+
+  @pytest.mark.parametrize(
+    ('arrays', 'words'),
+    [
+      ({'pixels': np.zeros((2, 4, 4), np.uint8)}, "no array 'image'.*only: pixels"),
+      ({'image': np.zeros((2, 4, 4, 3), np.float32)}, 'must be uint8.*float32'),
+      ({'image': np.zeros((2, 4, 4, 2), np.uint8)}, 'with 1 or 3 channels'),
+      ({'image': np.zeros((4, 4), np.uint8)}, r'got \[4, 4\]'),
+      ({'image': np.zeros((2, 4, 4), np.uint8), 'label': np.zeros(3, int)}, '2 integers'),
+      ({'image': np.zeros((2, 4, 4), np.uint8), 'label': np.zeros(2)}, 'float64'),
+      ({'image': np.zeros((2, 4, 4), np.uint8), 'label': np.array([0, -1])}, 'at least 0'),
+    ],
+  )
+  def test_unsuitable_arrays(self, tmp_path, arrays, words):
+    np.savez(tmp_path / 'bad.npz', **arrays)
+    with pytest.raises(UserError, match=words):
+      load_source(f'npz:{tmp_path}/bad.npz')
+
+  def test_unreadable_files(self, npz):
+    (npz / 'text.npz').write_text('no archive')
+    (npz / 'cut.npz').write_bytes((npz / 'toy_train.npz').read_bytes()[:300])
+    for name in ('text', 'cut'):
+      with pytest.raises(UserError, match=f'{name}.npz'):
+        load_source(f'npz:{npz}/{name}.npz')
+    with pytest.raises(UserError, match='no file'):
+      load_source(f'npz:{npz}/absent.npz')
+    with pytest.raises(UserError, match="no split 'test'.*{split}"):
+      load_source(f'npz:{npz}/toy_train.npz', split='test')
+
+
+class TestSlices:
+  @pytest.mark.parametrize(
+    ('split', 'expected'),
+    [
+      ('train', (0, 1797)),
+      ('train[:100]', (0, 100)),
+      ('train[100:]', (100, 1797)),
+      ('train[-97:]', (1700, 1797)),
+      ('train[:]', (0, 1797)),
+      ('train[25%:75%]', (449, 1348)),
+      ('train[:-10%]', (0, 1617)),
+      (' train[10:50%] ', (10, 898)),
+    ],
+  )
+  def test_rows(self, split, expected):
+    assert resolve_split(split, {'train': 1797}, source='x') == ('train', *expected)
+
+  @pytest.mark.parametrize('split', ['train[:33%]', 'train[-7%:]', 'train[5:50%]', 'train[1%:9%]'])
+  @pytest.mark.parametrize('n', [7, 50, 1797, 60000])
+  def test_the_rows_are_those_of_tfds(self, split, n):
+    tfds = pytest.importorskip('tensorflow_datasets')
+    info = tfds.core.SplitInfo(
+      name='train',
+      shard_lengths=[n],
+      num_bytes=0,
+      filename_template=tfds.core.ShardedFileTemplate(
+        data_dir='/nowhere', dataset_name='d', split='train', filetype_suffix='x'
+      ),
+    )
+    sliced = tfds.core.splits.SplitDict([info])[split]
+    theirs = sum(f.examples_in_shard for f in sliced.file_instructions)  # 0 if out of range
+    _, lo, hi = resolve_split(split, {'train': n}, source='x') if theirs else ('', 0, 0)
+    assert hi - lo == theirs
+
+  @pytest.mark.parametrize(
+    ('split', 'words'),
+    [
+      ('train[5', 'cannot read the split'),
+      ('train[a:b]', 'cannot read the split'),
+      ('train+test', "no split 'train\\+test': choose one of train"),
+      ('train[:2000]', 'beyond the 1797'),
+      ('train[9:9]', 'none of the 1797'),
+      ('', 'cannot read the split'),
+    ],
+  )
+  def test_bad_slices(self, split, words):
+    with pytest.raises(UserError, match=words):
+      resolve_split(split, {'train': 1797}, source='x')
+
+
+def test_array_source_leaves_the_callers_arrays_writable():
+  images, labels = np.zeros((4, 5, 5), np.uint8), np.array([0, 1, 2, 0])
+  source = ArraySource(images, labels)
+  assert (source.image_shape, source.num_classes, source.nbytes) == ((5, 5, 1), 3, 100)
+  images[0] = 1
+  with pytest.raises(ValueError, match='read-only'):
+    source.arrays()[0][0] = 1
+
+
+def test_the_checksum_sees_pixels_labels_and_names():
+  images, labels = np.zeros((300, 2, 2), np.uint8), np.zeros(300, int)
+  other_images, other_labels = images.copy(), labels.copy()
+  other_images[299], other_labels[299] = 1, 1
+  sums = {
+    ArraySource(images, labels, num_classes=2).checksum(),
+    ArraySource(other_images, labels, num_classes=2).checksum(),
+    ArraySource(images, other_labels, num_classes=2).checksum(),
+    ArraySource(images, labels, class_names=('a', 'b')).checksum(),
+    ArraySource(images).checksum(),
+  }
+  assert len(sums) == 5
+  assert ArraySource(images, labels, num_classes=2, name='n').checksum() in sums
+
+
+def test_sizes_below_one_are_refused():
+  with pytest.raises(UserError, match='limit'):
+    load_source('digits', limit=0)
+  with pytest.raises(UserError, match='image_size'):
+    load_source('digits', image_size=0)
+
+
+def test_available_names_what_needs_no_download(tmp_path):
+  assert [name for name, _ in available(tmp_path)] == ['digits', 'npz:PATH', 'folder:PATH']
