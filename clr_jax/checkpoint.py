@@ -57,7 +57,7 @@ class Checkpoints:
       raise UserError(f'{workdir.path} has no checkpoints: give the workdir of a run')
     # Orbax's own metrics are not used: one damaged metrics file keeps its manager from starting.
     options: dict[str, Any] = (
-      {'read_only': True}
+      {'read_only': True, 'save_interval_steps': 0, 'create': False}
       if read_only
       else {
         'preservation_policy': _LastAndBest(keep_last, self._scores),
@@ -68,7 +68,7 @@ class Checkpoints:
       self._folder, options=ocp.CheckpointManagerOptions(lightweight_initialize=True, **options)
     )
     for step in self._manager.all_steps() if keep_best else ():
-      self._note_score(step, self._stored_metrics(step))
+      self._note_score(step, self.metrics(step))
 
   def latest_step(self) -> int | None:
     """The newest checkpoint, also one that is still being written; None without any."""
@@ -163,6 +163,14 @@ class Checkpoints:
 
     return self._newest_good(read, None)
 
+  def metrics(self, step: int) -> Mapping[str, float]:
+    """The numbers that were saved beside a checkpoint; {}, with a warning, if it is damaged."""
+    try:
+      return self._meta(step)['metrics']
+    except Exception as error:  # whether it can be restored is seen when it is
+      logging.warning('checkpoint %d has no readable metrics: %s', step, _first_line(error))
+      return {}
+
   def wait(self) -> None:
     """Returns when all that was saved is on disk; raises what went wrong in the background."""
     self._manager.wait_until_finished()
@@ -211,13 +219,6 @@ class Checkpoints:
 
   def _meta(self, step: int) -> dict[str, Any]:
     return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
-
-  def _stored_metrics(self, step: int) -> Mapping[str, float]:
-    try:
-      return self._meta(step)['metrics']
-    except Exception as error:  # whether it can be restored is seen when it is
-      logging.warning('checkpoint %d has no readable metrics: %s', step, _first_line(error))
-      return {}
 
   def _note_score(self, step: int, metrics: Mapping[str, float]) -> None:
     self._scores.pop(step, None)

@@ -1,28 +1,34 @@
-"""The command line: clr-jax train | evaluate | results | methods | datasets | bench."""
+"""The command line: clr-jax train | evaluate | results | inspect | bench | methods | datasets."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from clr_jax import config as configs
-from clr_jax.types import UserError
+from clr_jax.types import Config, UserError
 
 USAGE = """\
 clr-jax: contrastive and self-supervised visual representation learning in JAX
 
   clr-jax train --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
       pretrain, evaluate; the same command resumes a run that was stopped
-  clr-jax evaluate linear|knn --workdir=DIR [--features=trained,untrained,pixels] [--params.KEY=VALUE ...]
+  clr-jax evaluate linear|knn --workdir=DIR [--features=trained,untrained,pixels]
+      [--params.KEY=VALUE ...]
       evaluate the frozen features of a run's checkpoint
   clr-jax results --workdir=DIR [--json]
       everything that was measured in a run, oldest first
+  clr-jax inspect curves --workdir=DIR[,DIR ...] --out=FILE.png
+      loss, online accuracy and effective rank over training, and a CSV of the numbers
   clr-jax bench --config=FILE[:ARG] [--config.KEY=VALUE ...]
       compile time, samples/s, parts of a step, memory, MFU
   clr-jax methods            the methods, one line each
@@ -44,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   except UserError as error:
     raise SystemExit(_fail(str(error), 2)) from None
   except KeyboardInterrupt:
-    raise SystemExit(_fail('interrupted before the first step', 130)) from None
+    raise SystemExit(_fail('interrupted: the same command goes on', 130)) from None
   except BrokenPipeError:  # `clr-jax results | head`
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(0) from None
@@ -79,7 +85,8 @@ def _run_guarded(run: Callable) -> None:
   from clr_jax import train
 
   try:
-    run(train)
+    with _sigterm_ends():
+      run(train)
   except train.RunStopped as stopped:
     raise SystemExit(_fail(str(stopped), stopped.code)) from None
   except jax.errors.JaxRuntimeError as error:
@@ -90,6 +97,25 @@ def _run_guarded(run: Callable) -> None:
       'precision=bfloat16'
     )
     raise SystemExit(_fail(message, 1)) from None
+
+
+@contextlib.contextmanager
+def _sigterm_ends() -> Iterator[None]:
+  """Ends with the code of a preempted run where no training loop handles SIGTERM better."""
+  from clr_jax import runtime
+
+  def end(number, frame):
+    del number, frame
+    raise SystemExit(_fail('stopped by SIGTERM: the same command goes on', runtime.EXIT_PREEMPTED))
+
+  if threading.current_thread() is not threading.main_thread() or not runtime.owns_sigterm():
+    yield
+    return
+  previous = signal.signal(signal.SIGTERM, end)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, previous)
 
 
 def _evaluate(argv: list[str]) -> None:
@@ -139,6 +165,20 @@ def _results(argv: list[str]) -> None:
     print(workdir.format_table(records) if records else 'no results yet')
 
 
+def _inspect(argv: list[str]) -> None:
+  if not argv or argv[0] != 'curves':
+    given = f'not {argv[0]!r}' if argv else 'and a picture must be named'
+    raise UserError(f'clr-jax inspect draws curves, {given}')
+  from clr_jax.inspect import curves
+
+  values = flags.FlagValues()
+  flags.DEFINE_list('workdir', None, 'folders of runs', flag_values=values)
+  flags.DEFINE_string('out', 'curves.png', 'the picture', flag_values=values)
+  _parse(values, argv[1:], required=('workdir',))
+  data = curves.curves(values.workdir, values.out)
+  print(f'{values.out} and {data}')
+
+
 def _methods(argv: list[str]) -> None:
   from clr_jax import methods
 
@@ -171,10 +211,13 @@ def _bench(argv: list[str]) -> None:
   _start_jax(values, config)
 
   def run(_):
+    import jax
+
     from clr_jax import bench
 
     report = bench.measure(config, repeats=values.repeats, steps=values.steps)
-    print(json.dumps(report) if values.json else bench.format_report(report))
+    if jax.process_index() == 0:
+      print(json.dumps(report) if values.json else bench.format_report(report))
 
   _run_guarded(run)
 
@@ -183,6 +226,7 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
   'train': _train,
   'evaluate': _evaluate,
   'results': _results,
+  'inspect': _inspect,
   'bench': _bench,
   'methods': _methods,
   'datasets': _datasets,
@@ -190,7 +234,7 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 
 # ---------------------------------------------------------------- flags
-def _define_config(values: flags.FlagValues, argv: list[str]) -> ConfigDict:
+def _define_config(values: flags.FlagValues, argv: list[str]) -> Config:
   """Loads `--config=FILE[:ARG]` and defines a flag for each of its keys."""
   spec = _value_of(argv, 'config')
   if spec is None:
@@ -201,13 +245,12 @@ def _define_config(values: flags.FlagValues, argv: list[str]) -> ConfigDict:
   return config
 
 
-def _define_dict(values, name: str, config: ConfigDict, argv: list[str]) -> None:
+def _define_dict(values, name: str, config: Config, argv: list[str]) -> None:
   """Defines `--name.KEY=VALUE` for the leaves of `config`, which the flags then change in place."""
   configs.check_keys(config, _assigned(argv, name), name)
-  sys.argv = [sys.argv[0], *argv]  # where ml_collections looks for overrides
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')
-    config_flags.DEFINE_config_dict(name, config, flag_values=values)
+    config_flags.DEFINE_config_dict(name, config, flag_values=values, sys_argv=[sys.argv[0], *argv])
 
 
 def _define_distributed(values: flags.FlagValues) -> None:
@@ -255,18 +298,18 @@ def _assigned(argv: Sequence[str], name: str) -> list[str]:
 
 
 # ---------------------------------------------------------------- process
-def _start_jax(values: flags.FlagValues, config: ConfigDict) -> None:
+def _start_jax(values: flags.FlagValues, config: Config) -> None:
   """What must be set before JAX's first call."""
-  if config.deterministic:
-    flag = '--xla_gpu_deterministic_ops=true'
-    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flag}'.strip()
+  xla_flags = os.environ.get('XLA_FLAGS', '')
+  if config.deterministic and 'xla_gpu_deterministic_ops' not in xla_flags:
+    os.environ['XLA_FLAGS'] = f'{xla_flags} --xla_gpu_deterministic_ops=true'.strip()
   import jax
 
   if values.distributed or values.coordinator:
     jax.distributed.initialize(values.coordinator, values.num_processes, values.process_id)
 
 
-def _stored_config(directory: str) -> ConfigDict:
+def _stored_config(directory: str) -> Config:
   from clr_jax import workdir
 
   return workdir.read_config(workdir.Workdir(directory))

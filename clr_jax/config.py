@@ -8,6 +8,7 @@ error in both directions.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.util
 import inspect
@@ -15,39 +16,42 @@ import pathlib
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from clr_jax.types import UserError
+from clr_jax.lookup import check_options, keyword_only, look_up
+from clr_jax.types import Config, UserError
 
 _PACKAGED = pathlib.Path(__file__).parent / 'configs'  # in the wheel
 _CHECKOUT = pathlib.Path(__file__).parent.parent / 'configs'
 
 
-def component(factory: Callable, name: str | None = None, **given: Any) -> ConfigDict:
+def component(factory: Callable, name: str | None = None, **given: Any) -> Config:
   """The keyword-only parameters of `factory` with their defaults, `given` replacing some.
 
-  A default of None becomes a typed placeholder, so that flags can override it. Parameters without a
-  default appear only if given. Raises UserError for a key that `factory` does not take.
+  The values have the type of the annotation, so that flags can override them: None is a typed
+  placeholder, a whole number for a float becomes one, and a single value where several are allowed
+  a tuple. Parameters without a default appear only if given. Raises UserError for a key that
+  `factory` does not take.
   """
   hints = typing.get_type_hints(getattr(factory, 'func', factory))
-  parameters = _keyword_parameters(factory)
-  _refuse_unknown(given, factory, name or factory.__name__)
+  parameters = keyword_only(factory)
+  check_options(name or _name_of(factory), factory, given, complete=False)
   config = ConfigDict({} if name is None else {'name': name})
   for key in [*parameters, *(k for k in given if k not in parameters)]:
     value = given[key] if key in given else parameters[key].default
     if value is inspect.Parameter.empty:
       continue
-    config[key] = config_dict.placeholder(_value_type(hints.get(key))) if value is None else value
+    config[key] = _of_type(_value_type(hints.get(key)), value)
   return config
 
 
 def build(factory: Callable, config: ConfigDict, *args: Any, **fixed: Any) -> Any:
   """`factory(*args, **config, **fixed)` without config's 'name'."""
   given = {k: v for k, v in to_dict(config).items() if k != 'name'}
-  _refuse_unknown(given, factory, config.get('name', factory.__name__))
+  check_options(str(config.get('name') or _name_of(factory)), factory, given, given=fixed)
   return factory(*args, **given, **fixed)
 
 
@@ -56,34 +60,30 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
   return config.copy_and_resolve_references().to_dict()
 
 
-def _keyword_parameters(factory: Callable) -> dict[str, inspect.Parameter]:
-  return {
-    k: p
-    for k, p in inspect.signature(factory).parameters.items()
-    if p.kind is inspect.Parameter.KEYWORD_ONLY
-  }
+def _name_of(factory: Callable) -> str:
+  return getattr(factory, 'func', factory).__name__  # a partial has no name of its own
 
 
-def _refuse_unknown(given, factory: Callable, name: str) -> None:
-  kinds = {p.kind for p in inspect.signature(factory).parameters.values()}
-  if inspect.Parameter.VAR_KEYWORD in kinds:
-    return  # it passes them on to a function that checks
-  parameters = _keyword_parameters(factory)
-  for key in given:
-    if key not in parameters:
-      close = difflib.get_close_matches(key, parameters, 1)
-      hint = f'did you mean {close[0]!r}? ' if close else ''
-      raise UserError(f'{name} has no option {key!r}: {hint}it takes {", ".join(parameters)}')
+def _of_type(kind: type, value: Any) -> Any:
+  if value is None:
+    return config_dict.placeholder(kind)
+  if kind is float and type(value) is int:
+    return float(value)
+  if kind is tuple and not isinstance(value, Sequence):
+    return (value,)
+  return value
 
 
 def _value_type(hint: Any) -> type:
-  """int for `int | None`, tuple for `tuple[float, float] | None`; str if nothing better is known."""
-  options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-  for option in options:
-    plain = typing.get_origin(option) or option
-    if plain is not type(None) and isinstance(plain, type):
-      return plain
-  return str
+  """The type of a flag for values of `hint`, the widest if it is a union: `float | None` -> float.
+
+  Sequences are tuples, the only ones that flags can set; str if nothing better is known.
+  """
+  union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+  options = {typing.get_origin(o) or o for o in (typing.get_args(hint) if union else (hint,))}
+  if options & {tuple, list, Sequence}:
+    return tuple
+  return next((kind for kind in (str, float, int, bool) if kind in options), str)
 
 
 # ---------------------------------------------------------------- config files
@@ -104,7 +104,7 @@ def packaged() -> list[str]:
   return sorted(p.stem for p in folder.glob('*.py') if p.stem != 'common')
 
 
-def load(spec: str) -> ConfigDict:
+def load(spec: str) -> Config:
   """Runs `get_config([ARG])` of a config file, with its folder importable (for `common`)."""
   path, argument = resolve(spec)
   with _importable(path.parent):
@@ -112,6 +112,8 @@ def load(spec: str) -> ConfigDict:
     assert module_spec is not None and module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
+    if not hasattr(module, 'get_config'):
+      raise UserError(f'{path} is no config: it must define get_config()')
     takes_argument = bool(inspect.signature(module.get_config).parameters)
     if argument is not None and not takes_argument:
       raise UserError(f'{path.name} takes no argument, so drop {":" + argument!r}')
@@ -122,21 +124,22 @@ def load(spec: str) -> ConfigDict:
 
 def choose(argument: str | None, choices: dict[str, Any], default: str) -> Any:
   """The entry of `choices` that a config's argument names; UserError lists the names."""
-  name = argument or default
-  if name not in choices:
-    raise UserError(f'unknown config argument {name!r}: choose one of {", ".join(choices)}')
-  return choices[name]
+  return look_up(choices, argument or default, 'config argument')
 
 
-class _importable:
-  def __init__(self, folder: pathlib.Path):
-    self.folder = str(folder)
-
-  def __enter__(self):
-    sys.path.insert(0, self.folder)
-
-  def __exit__(self, *exc):
-    sys.path.remove(self.folder)
+@contextlib.contextmanager
+def _importable(folder: pathlib.Path) -> Iterator[None]:
+  """Modules of `folder` come first and leave no trace: another folder may have its own `common`."""
+  siblings = {p.stem for p in folder.glob('*.py')} - sys.stdlib_module_names
+  hidden = {name: sys.modules.pop(name) for name in siblings & sys.modules.keys()}
+  sys.path.insert(0, str(folder))
+  try:
+    yield
+  finally:
+    sys.path.remove(str(folder))
+    for name in siblings:
+      sys.modules.pop(name, None)
+    sys.modules.update(hidden)
 
 
 def check_keys(config: ConfigDict, keys: Iterable[str], prefix: str) -> None:

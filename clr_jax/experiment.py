@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: data, views, method, optimizer, mesh; checked before work."""
+"""From a config to the parts of a run: data, views, method, optimizer, mesh; checked at once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from clr_jax import augment, data, methods, models, optim, schedules, sharding
 from clr_jax.config import build, to_dict
+from clr_jax.lookup import look_up
 from clr_jax.methods import _wrappers as wrappers
 from clr_jax.train_step import StepFn, init_state, make_train_step
-from clr_jax.types import Array, Batch, Method, RunInfo, Schedule, TrainState, UserError
+from clr_jax.types import (
+  Array,
+  Batch,
+  Config,
+  Method,
+  RunInfo,
+  Schedule,
+  TrainState,
+  UserError,
+)
 
 _DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}  # None: that of images and parameters
 
@@ -32,7 +41,7 @@ class Experiment(NamedTuple):
     mesh: over all devices.
   """
 
-  config: ConfigDict
+  config: Config
   info: RunInfo
   source: data.Source
   test: data.Source | None
@@ -84,7 +93,7 @@ def example_batch(source: data.Source, size: int = 2) -> Batch:
   return Batch(image=image, label=label, index=jnp.arange(size, dtype=jnp.int32))
 
 
-def make(config: ConfigDict, *, devices: Any = None) -> Experiment:
+def make(config: Config, *, devices: Any = None) -> Experiment:
   """Builds and checks all parts of a run.
 
   Raises:
@@ -107,7 +116,7 @@ def make(config: ConfigDict, *, devices: Any = None) -> Experiment:
   return Experiment(config, info, source, test, views, method, tx, learning_rate, mesh)
 
 
-def _load_data(options: ConfigDict) -> tuple[data.Source, data.Source | None]:
+def _load_data(options: Config) -> tuple[data.Source, data.Source | None]:
   load = functools.partial(
     data.load_source,
     options.name,
@@ -124,11 +133,11 @@ def _load_data(options: ConfigDict) -> tuple[data.Source, data.Source | None]:
   return source, test
 
 
-def _make_views(options: ConfigDict) -> augment.Views:
+def _make_views(options: Config) -> augment.Views:
   return augment.get(**to_dict(options))
 
 
-def _run_info(config: ConfigDict, source: data.Source, views: augment.Views) -> RunInfo:
+def _run_info(config: Config, source: data.Source, views: augment.Views) -> RunInfo:
   if config.batch_size > source.num_examples:
     raise UserError(
       f'batch_size={config.batch_size} is larger than the data set '
@@ -166,10 +175,9 @@ def _check_views(views: augment.Views, source: data.Source) -> None:
     )
 
 
-def _make_backbone(config: ConfigDict, source: data.Source):
-  if config.precision not in _DTYPES:
-    raise UserError(f'precision must be {" or ".join(_DTYPES)}, not {config.precision!r}')
-  backbone = models.get(**to_dict(config.model), dtype=_DTYPES[config.precision])
+def _make_backbone(config: Config, source: data.Source):
+  dtype = look_up(_DTYPES, config.precision, 'precision')
+  backbone = models.get(**to_dict(config.model), dtype=dtype)
   channels = source.image_shape[-1]
   for key in ('mean', 'std'):
     if len(getattr(backbone, key)) not in (1, channels):
@@ -180,7 +188,7 @@ def _make_backbone(config: ConfigDict, source: data.Source):
   return backbone
 
 
-def _make_schedule(config: ConfigDict, info: RunInfo) -> Schedule:
+def _make_schedule(config: Config, info: RunInfo) -> Schedule:
   options = config.optimizer
   peak = schedules.scaled_lr(options.learning_rate, info.batch_size, options.scaling)
   return schedules.get_schedule(
@@ -191,7 +199,7 @@ def _make_schedule(config: ConfigDict, info: RunInfo) -> Schedule:
   )
 
 
-def _make_optimizer(config, source, views, method: Method, learning_rate: Schedule):
+def _make_optimizer(config: Config, source, views, method: Method, learning_rate: Schedule):
   def init(key):
     batch = example_batch(source)
     return method.init(key, batch._replace(views=views(key, batch.image)))

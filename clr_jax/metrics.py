@@ -54,6 +54,7 @@ class MetricWriter:
     self._workdir = workdir
     self._events = _EventFile(workdir.tensorboard, first_step) if tensorboard else None
     self._begin_file(first_step)
+    self._dirty = True
     self.flush()  # an empty segment supersedes rows too
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
@@ -86,9 +87,10 @@ class MetricWriter:
 
   def flush(self) -> None:
     """Everything written so far is on disk when this returns."""
-    if not self._active:
+    if not self._active or not self._dirty:
       return
     write_whole(self._path, ''.join(self._lines))
+    self._dirty = False
     if self._events:
       self._events.flush()
     if len(self._lines) >= _ROWS_PER_FILE:
@@ -117,6 +119,7 @@ class MetricWriter:
     row = {'step': int(step), 'time': round(time.time(), 3), **values}
     self._lines.append(json.dumps(jsonable(row), allow_nan=False) + '\n')
     self._last_step = max(self._last_step, int(step))
+    self._dirty = True
 
 
 def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:

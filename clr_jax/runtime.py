@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 import time
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
@@ -25,6 +26,11 @@ class Signal(NamedTuple):
   code: int
 
 
+def owns_sigterm() -> bool:
+  """Whether SIGTERM is ours to handle: with several processes JAX's preemption service has it."""
+  return jax.process_count() == 1
+
+
 class Interrupt:
   """Turns SIGTERM and Ctrl-C into a request that the loop reads between two steps.
 
@@ -32,20 +38,21 @@ class Interrupt:
   through JAX's preemption service, because all of them must write the same checkpoint.
   """
 
-  _SIGNALS = {
+  _SIGNALS: ClassVar[Mapping[signal.Signals, Signal]] = {
     signal.SIGTERM: Signal('SIGTERM', EXIT_PREEMPTED),
     signal.SIGINT: Signal('Ctrl-C', EXIT_INTERRUPTED),
   }
 
   def __init__(self):
     self._received: Signal | None = None
+    self._calls = 0
     self._previous = {}
 
   def __enter__(self):
     if threading.current_thread() is threading.main_thread():
       for number in self._SIGNALS:
-        if jax.process_count() > 1 and number == signal.SIGTERM:
-          continue  # JAX's service has its own handler
+        if number == signal.SIGTERM and not owns_sigterm():
+          continue
         self._previous[number] = signal.signal(number, self._handle)
     return self
 
@@ -59,9 +66,12 @@ class Interrupt:
       raise KeyboardInterrupt
     self._received = self._SIGNALS[signal.Signals(number)]
 
-  def requested(self, step: int) -> Signal | None:
-    """What asked for a stop, or None; `step` is the number of steps done."""
-    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+  def requested(self) -> Signal | None:
+    """What asked for a stop, or None; to be called once after every dispatch, by all processes."""
+    # The service waits for a number that is one above all that it was asked about: steps skip it.
+    self._calls += 1
+    several = jax.process_count() > 1
+    if several and multihost_utils.reached_preemption_sync_point(self._calls):
       return self._SIGNALS[signal.SIGTERM]
     return self._received
 
@@ -148,12 +158,47 @@ class Progress:
     return {'samples_per_second': speed, 'data_wait_share': wait_share}
 
 
-@contextlib.contextmanager
-def profiler(steps: tuple[int, int], directory, step: int, count: int):
-  """Traces the dispatches that overlap steps `first <= step < last` (none if last is 0)."""
-  first, last = steps
-  if last and step <= first < step + count:
-    jax.profiler.start_trace(str(directory))
-  yield
-  if last and step < last <= step + count:
+class Profiler:
+  """A trace of the dispatches that overlap steps `first <= step < last` (none if last is 0).
+
+  A run that resumes inside the range traces the rest of it; one that ends or fails inside it keeps
+  what was traced. A context manager around the loop.
+
+  Args:
+    steps: (first, last).
+    directory: where the trace goes; every process adds its own file.
+  """
+
+  def __init__(self, steps: tuple[int, int], directory: Any):
+    self._first, self._last = steps
+    self._directory = str(directory)
+    self._running = False
+    self._result: Any = None
+
+  def __enter__(self) -> Profiler:
+    return self
+
+  def __exit__(self, *exc) -> None:
+    if self._running:
+      with contextlib.suppress(Exception):  # an error of the device is raised by the loop itself
+        jax.block_until_ready(self._result)
+      self._stop()
+
+  def before(self, step: int, count: int) -> None:
+    """Before the dispatch of `count` steps from `step`: starts tracing if it is the first one."""
+    if not self._running and step < self._last and step + count > self._first:
+      jax.profiler.start_trace(self._directory)
+      self._running = True
+
+  def after(self, step: int, count: int, result: Any) -> None:
+    """After it; `result` is what it returned, maybe still being computed."""
+    if not self._running:
+      return
+    self._result = result
+    if step + count >= self._last:
+      jax.block_until_ready(result)  # otherwise the trace ends before the device has begun
+      self._stop()
+
+  def _stop(self) -> None:
+    self._running, self._result = False, None
     jax.profiler.stop_trace()

@@ -6,13 +6,13 @@ the code base it names; `get_schedule` builds them by name from the sizes of a r
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax.numpy as jnp
 
+from clr_jax.lookup import check_options, keyword_only, look_up
 from clr_jax.types import Schedule, UserError
 
 
@@ -192,7 +192,7 @@ def get_schedule(
     UserError: unknown name or option, or a warm-up longer than the run.
   """
   make = factory(name)
-  check_options(f'schedule {name!r}', make, hyper, given=('peak', *RUN_FACTS))
+  check_options(f'schedule {name!r}', make, hyper, given=RUN_FACTS)
   facts = (
     total_steps,
     steps_per_epoch,
@@ -200,29 +200,9 @@ def get_schedule(
     warmup_epochs,
     round(warmup_epochs * steps_per_epoch),
   )
-  accepted = inspect.signature(make).parameters
+  accepted = keyword_only(make)
   facts = {k: v for k, v in zip(RUN_FACTS, facts, strict=True) if k in accepted}
   return make(peak, **facts, **hyper)
-
-
-def look_up(table: Mapping[str, Any], name: str, what: str) -> Any:
-  """table[name], or a UserError that lists the names."""
-  if name not in table:
-    raise UserError(f'unknown {what} {name!r}: choose one of {", ".join(table)}')
-  return table[name]
-
-
-def check_options(
-  what: str, factory: Callable, hyper: Mapping[str, Any], *, given: Collection[str]
-) -> None:
-  """UserError unless `hyper` fits the parameters of `factory` other than those `given` already."""
-  parameters = {k: p for k, p in inspect.signature(factory).parameters.items() if k not in given}
-  for key in hyper:
-    if key not in parameters:
-      raise UserError(f'{what} has no option {key!r}: it takes {", ".join(parameters) or "none"}')
-  for key, parameter in parameters.items():
-    if parameter.default is parameter.empty and key not in hyper:
-      raise UserError(f'{what} needs a value for {key}')
 
 
 def _real(step):

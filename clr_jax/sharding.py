@@ -1,4 +1,4 @@
-"""One mesh with one axis, 'data', over all devices of all processes; where every array lies on it."""
+"""One mesh with one axis, 'data', over all devices; where every array lies on it."""
 
 from __future__ import annotations
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from clu import parameter_overview
-from ml_collections import ConfigDict
 
 from clr_jax import checkpoint, experiment, metrics, workdir
 from clr_jax.evaluate import run as evaluation
-from clr_jax.runtime import Interrupt, Progress, Watchdog, profiler
-from clr_jax.types import Metrics, TrainState
+from clr_jax.runtime import Interrupt, Profiler, Progress, Watchdog
+from clr_jax.types import Config, Metrics, TrainState, UserError
 
 
 class RunStopped(Exception):
@@ -25,7 +24,7 @@ class RunStopped(Exception):
     self.code = code
 
 
-def train(config: ConfigDict, directory: str) -> None:
+def train(config: Config, directory: str) -> None:
   """Trains the run `directory` of `config` to its end, or goes on with it.
 
   Raises:
@@ -34,36 +33,72 @@ def train(config: ConfigDict, directory: str) -> None:
   """
   parts = experiment.make(config)
   run = workdir.Workdir(directory)
+  _check(config, run)
+  evaluation.check(parts)
   identity = workdir.open_run(run, config)
-  with checkpoint.Checkpoints(run, keep_last=config.keep_last) as checkpoints:
-    state, first_step = _start(parts, run, checkpoints)
+  with checkpoint.Checkpoints(
+    run, keep_last=config.keep_last, keep_best=config.keep_best or None
+  ) as checkpoints:
+    state, first_step, window = _start(parts, run, checkpoints)
     last_step = _last_step(config, parts.info)
     if first_step < last_step:
-      if jax.process_index() == 0:
-        parameter_overview.log_parameter_overview(state.params, include_stats='sharding')
-      state = _loop(parts, run, checkpoints, state, first_step, last_step)
+      _write_overview(run, state)
+      state = _loop(parts, run, checkpoints, state, window, first_step, last_step)
     evaluation.offline(parts, state, run, identity.config_hash)
 
 
-def _start(parts, run, checkpoints) -> tuple[TrainState, int]:
+def _write_overview(run: workdir.Workdir, state: TrainState) -> None:
+  """The table of all parameters goes to `parameters.txt`; one line of sums to the terminal."""
+  if jax.process_index():
+    return
+  overview = parameter_overview.get_parameter_overview(state.params, include_stats='sharding')
+  workdir.write_whole(run.path / 'parameters.txt', overview + '\n')
+  sizes = {k: parameter_overview.count_parameters(v) for k, v in state.params.items()}
+  parts = ', '.join(f'{k} {v:,}' for k, v in sizes.items())
+  print(f'{sum(sizes.values()):,} parameters: {parts}', flush=True)
+
+
+def _check(config: Config, run: workdir.Workdir) -> None:
+  """Refuses, before the workdir is touched, what the loop would stumble over."""
+  for key in ('log_every', 'eval_every', 'checkpoint_every', 'watchdog_seconds'):
+    if config[key] < 0:
+      raise UserError(f'{key}={config[key]} is negative: give 0 to switch it off')
+  for key in ('keep_last', 'steps_per_call', 'stop_at_epoch'):
+    if config[key] is not None and config[key] <= 0:
+      raise UserError(f'{key}={config[key]} must be positive: raise it or leave it out')
+  if config.data.mode not in ('auto', 'resident', 'streamed'):
+    raise UserError(f'data.mode={config.data.mode!r} is none of auto, resident, streamed')
+  if config.seed < 0 or config.data.workers < 0:
+    raise UserError(
+      f'seed={config.seed} and data.workers={config.data.workers} must not be negative: raise them'
+    )
+  if config.init_from and not run.checkpoints.exists():
+    with checkpoint.Checkpoints(config.init_from, read_only=True) as other:
+      if other.latest_step() is None:
+        raise UserError(f'init_from={config.init_from} has no checkpoint: train that run first')
+
+
+def _start(parts, run, checkpoints) -> tuple[TrainState, int, Window]:
   """The newest checkpoint's state, else a new one (from `init_from` if given)."""
   config = parts.config
   if checkpoints.latest_step() is not None:
     state = checkpoints.restore(parts.abstract_state())
     step = int(state.step)
-    print(f'resumed {run.path} at step {step}', flush=True)
-    return state, step
+    if jax.process_index() == 0:
+      print(f'resumed {run.path} at step {step}', flush=True)
+    return state, step, Window.restored(checkpoints.metrics(step))
   state = parts.init()
   if config.init_from:
     params, method_state, report = checkpoint.restore_weights(
       config.init_from, state.params, state.state
     )
-    print(report, flush=True)
+    if jax.process_index() == 0:
+      print(report, flush=True)
     state = state.replace(params=params, state=method_state)
-  return state, 0
+  return state, 0, Window()
 
 
-def _last_step(config: ConfigDict, info) -> int:
+def _last_step(config: Config, info) -> int:
   if config.stop_at_epoch is None:
     return info.total_steps
   return min(round(config.stop_at_epoch * info.steps_per_epoch), info.total_steps)
@@ -77,7 +112,7 @@ class Cadence(NamedTuple):
   save: int
 
 
-def _cadence(config: ConfigDict, info) -> Cadence:
+def _cadence(config: Config, info) -> Cadence:
   def in_steps(epochs: float) -> int:
     return max(round(epochs * info.steps_per_epoch), 1) if epochs else 0
 
@@ -88,7 +123,7 @@ def plan(first: int, last: int, cadence: Cadence, size: int) -> Iterator[tuple[i
   """(step, count) of every dispatch: `count` is `size` or 1, and no cadence falls inside one.
 
   Dispatches lie on a grid that does not depend on where a run was resumed, so that the same
-  compiled programs run over the same steps.
+  compiled programs run over the same steps; only a dispatch that `first` cuts is done in ones.
   """
   periods = [p for p in cadence if p]
   step = 0
@@ -98,7 +133,56 @@ def plan(first: int, last: int, cadence: Cadence, size: int) -> Iterator[tuple[i
       count = size if boundary - step >= size else 1
       if step >= first:
         yield step, count
+      else:  # nothing, or the rest of what another `last` or `size` left half done
+        yield from ((cut, 1) for cut in range(first, step + count))
       step += count
+
+
+class Window:
+  """Means of the steps' metrics since the last row on the grid of `log_every`.
+
+  The sums are of float64, in the order of the steps, and a checkpoint carries them: a row does not
+  depend on where its steps were interrupted.
+  """
+
+  def __init__(self, sums: Mapping[str, float] | None = None, count: int = 0):
+    self._sums, self._count = dict(sums or {}), count
+    self._pending: list[Metrics] = []
+
+  @classmethod
+  def restored(cls, stored: Mapping[str, float]) -> Window:
+    """The window that a checkpoint's metrics hold."""
+    sums = {k.removeprefix('window/'): v for k, v in stored.items() if k.startswith('window/')}
+    return cls(sums, int(sums.pop('steps', 0)))
+
+  def add(self, metrics: Metrics) -> None:
+    """Metrics [count] of the next steps; they stay on the device."""
+    self._pending.append(metrics)
+
+  def stored(self) -> dict[str, float]:
+    """What `restored` takes."""
+    self._fetch()
+    sums = {'steps': float(self._count), **self._sums} if self._count else {}
+    return {f'window/{k}': v for k, v in sums.items()}
+
+  def means(self) -> dict[str, float]:
+    """{} without steps."""
+    self._fetch()
+    return {k: v / self._count for k, v in self._sums.items()}
+
+  def clear(self) -> None:
+    """Begins the next window."""
+    self._sums, self._count = {}, 0
+    self._pending.clear()
+
+  def _fetch(self) -> None:
+    """One transfer from the device."""
+    for block in jax.device_get(self._pending):
+      for name, values in block.items():
+        for value in values.tolist():
+          self._sums[name] = self._sums.get(name, 0.0) + value
+      self._count += len(next(iter(block.values())))
+    self._pending.clear()
 
 
 def make_dispatch(parts: experiment.Experiment, pipeline, size: int):
@@ -122,21 +206,23 @@ def make_dispatch(parts: experiment.Experiment, pipeline, size: int):
   return jax.jit(many, donate_argnums=0, out_shardings=(shardings, None))
 
 
-def steps_per_call(config: ConfigDict) -> int:
+def steps_per_call(config: Config) -> int:
   """Steps in one dispatch: as configured, else 1 on CPUs and 25 elsewhere."""
   if config.steps_per_call is not None:
     return config.steps_per_call
   return 1 if jax.default_backend() == 'cpu' else 25
 
 
-def _loop(parts, run, checkpoints, state: TrainState, first: int, last: int) -> TrainState:
+def _loop(
+  parts, run, checkpoints, state: TrainState, window: Window, first: int, last: int
+) -> TrainState:
   config, info = parts.config, parts.info
   cadence = _cadence(config, info)
   size = steps_per_call(config)
   pipeline = parts.make_pipeline()
   dispatch = make_dispatch(parts, pipeline, size)
   online = evaluation.Online(parts)
-  pending: list[Metrics] = []
+  scores: dict[str, float] = {}  # of the online evaluation since the last checkpoint
   # Two passes over the same plan: the pipeline reads ahead of the loop.
   calls = list(plan(first, last, cadence, size))
   with (
@@ -144,31 +230,39 @@ def _loop(parts, run, checkpoints, state: TrainState, first: int, last: int) -> 
     Interrupt() as interrupt,
     Watchdog(config.watchdog_seconds) as watchdog,
     Progress(first, last, info.batch_size, enabled=config.progress) as progress,
+    contextlib.closing(pipeline.blocks(calls)) as blocks,
+    Profiler(config.profile, run.path / 'profile') as profiler,
   ):
-    for (step, count), block in zip(calls, pipeline.blocks(calls), strict=True):
-      with profiler(config.profile, run.path / 'profile', step, count):
-        state, step_metrics = dispatch(state, pipeline.resident, block)
-      pending.append(step_metrics)
+    for (step, count), block in zip(calls, blocks, strict=True):
+      profiler.before(step, count)
+      state, step_metrics = dispatch(state, pipeline.resident, block)
+      profiler.after(step, count, step_metrics)
+      watchdog.alive()
+      window.add(step_metrics)
       step += count
       done = step == last
       if _due(step, cadence.log, done):
-        row = _summary(pending)
-        pending.clear()
+        row = window.means()
         watchdog.alive()
         row['learning_rate'] = float(parts.learning_rate(step - 1))
         row |= progress.update(step, row['loss'], pipeline.wait_seconds)
         writer.write_scalars(step, row)
         _stop_if_not_finite(row, step, checkpoints, writer)
+        if _due(step, cadence.log, False):  # the last row may lie off the grid
+          window.clear()
       if _due(step, cadence.evaluate, done):
         watchdog.pause()
-        writer.write_scalars(step, online(state))
+        scores = online(state)
+        writer.write_scalars(step, scores)
         watchdog.alive()
-      stop = interrupt.requested(step)
+      stop = interrupt.requested()
       if _due(step, cadence.save, done) or stop:
+        _stop_if_not_finite(window.means(), step, checkpoints, writer)
         # Rows first: whatever a checkpoint promises to skip on resume must be on disk.
         writer.flush()
-        checkpoints.save(step, state)
-      if stop and not done:
+        checkpoints.save(step, state, metrics={**scores, **window.stored()})
+        scores = {}
+      if stop:
         checkpoints.wait()
         raise RunStopped(
           f'stopped by {stop.name} at step {step} of {last}, saved: the same command goes on',
@@ -182,21 +276,18 @@ def _due(step: int, period: int, done: bool) -> bool:
   return done or bool(period and step % period == 0)
 
 
-def _summary(pending: list[Metrics]) -> dict[str, float]:
-  """Means over the steps since the last row; one transfer from the device."""
-  host = jax.device_get(pending)
-  return {k: float(np.mean(np.concatenate([m[k] for m in host]))) for k in host[0]}
-
-
-def _stop_if_not_finite(row, step: int, checkpoints, writer) -> None:
-  if math.isfinite(row['loss']) and math.isfinite(row['update_norm']):
+def _stop_if_not_finite(row: Mapping[str, float], step: int, checkpoints, writer) -> None:
+  seen = {k: row[k] for k in ('loss', 'update_norm') if k in row}
+  if all(map(math.isfinite, seen.values())):
     return
   writer.flush()
   checkpoints.wait()
   good = checkpoints.latest_step()
-  kept = 'no checkpoint was written yet' if good is None else f'the last good one is step {good}'
+  kept = (
+    'no checkpoint was written yet' if good is None else f'the last good checkpoint is step {good}'
+  )
   raise RunStopped(
-    f'the loss is {row["loss"]} and the norm of the update {row["update_norm"]} by step {step}; '
+    f'the loss is {seen["loss"]} and the norm of the update {seen["update_norm"]} by step {step}; '
     f'{kept}: lower optimizer.learning_rate, or raise method.temperature, and start a new workdir',
     1,
   )

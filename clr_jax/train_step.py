@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from jax.sharding import Mesh
 
 from clr_jax import sharding
 from clr_jax.ops.similarity import unit
-from clr_jax.types import Array, Batch, Method, Metrics, TrainState, ViewFn
+from clr_jax.types import Array, Batch, Method, Metrics, Params, TrainState, ViewFn
 
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -23,6 +25,71 @@ def init_state(
   init_key, view_key, key = jax.random.split(key, 3)
   params, state = method.init(init_key, batch._replace(views=views(view_key, batch.image)))
   return TrainState(jnp.zeros([], jnp.int32), params, state, tx.init(params), key)
+
+
+class StepParts(NamedTuple):
+  """The train step in the order of its parts, which `clr-jax bench` also times one by one.
+
+  Attributes:
+    make_views: (state, batch with images) -> batch with views.
+    gradients: (state, batch with views) -> (gradients, (carry, metrics)).
+    update: (state, batch with views, gradients, carry, metrics) -> (state, metrics).
+  """
+
+  make_views: Callable[..., Batch]
+  gradients: Callable[..., Any]
+  update: Callable[..., tuple[TrainState, Metrics]]
+
+
+def make_step_parts(
+  method: Method,
+  views: ViewFn,
+  tx: optax.GradientTransformationExtraArgs,
+  *,
+  mesh: Mesh | None = None,
+) -> StepParts:
+  """The parts of `make_train_step`, with the same arguments."""
+
+  def on_rows(batch: Batch) -> Batch:
+    # Left to itself XLA may gather the batch and let every device compute all of it.
+    return batch if mesh is None else jax.lax.with_sharding_constraint(batch, sharding.by_rows(mesh))
+
+  def keys(state: TrainState) -> Array:
+    return jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+
+  def make_views(state: TrainState, batch: Batch) -> Batch:
+    batch = on_rows(batch)
+    return on_rows(batch._replace(image=None, views=views(keys(state)[0], batch.image)))
+
+  def grad_of(state: TrainState, batch: Batch):
+    _, embed_key, loss_key = keys(state)
+
+    def objective(params):
+      out, carry = method.embed(params, state.state, batch, embed_key, state.step)
+      loss, loss_carry, metrics = method.loss(out, state.state, batch, loss_key, state.step)
+      metrics = {'loss': loss, **metrics, 'feature_std': feature_std(out.h)}
+      return loss, ({**carry, **loss_carry}, metrics)
+
+    return jax.grad(objective, has_aux=True)
+
+  def gradients(state: TrainState, batch: Batch):
+    return grad_of(state, batch)(state.params)
+
+  def update(state: TrainState, batch: Batch, grads, carry, metrics) -> tuple[TrainState, Metrics]:
+    updates, opt_state = tx.update(
+      grads,
+      state.opt_state,
+      state.params,
+      grad_fn=lambda params, _: grad_of(state, batch)(params)[0],
+    )
+    params = optax.apply_updates(state.params, updates)
+    if mesh is not None:
+      carry = jax.lax.with_sharding_constraint(carry, sharding.replicated(mesh))
+    params, new_state = method.post_update(params, state.state, carry, state.step)
+    metrics = {**metrics, 'update_norm': optax.tree.norm(updates)}
+    return TrainState(state.step + 1, params, new_state, opt_state, state.key), metrics
+
+  return StepParts(make_views, gradients, update)
 
 
 def make_train_step(
@@ -38,33 +105,16 @@ def make_train_step(
   unperturbed pass: an optimizer that asks for another gradient (SAM) reads the same old state.
 
   Args:
-    mesh: when given, what a step hands to `post_update` is replicated over it, so that queues and
-      tables are written by local operations on every device.
+    mesh: when given, the batch and its views are split over it, and what a step hands to
+      `post_update` is replicated over it, so that queues and tables are written by local operations
+      on every device.
   """
+  parts = make_step_parts(method, views, tx, mesh=mesh)
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    view_key, embed_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-    batch = batch._replace(image=None, views=views(view_key, batch.image))
-
-    def objective(params):
-      out, carry = method.embed(params, state.state, batch, embed_key, state.step)
-      loss, loss_carry, metrics = method.loss(out, state.state, batch, loss_key, state.step)
-      metrics = {'loss': loss, **metrics, 'feature_std': feature_std(out.h)}
-      return loss, ({**carry, **loss_carry}, metrics)
-
-    grads, (carry, metrics) = jax.grad(objective, has_aux=True)(state.params)
-    updates, opt_state = tx.update(
-      grads,
-      state.opt_state,
-      state.params,
-      grad_fn=lambda params, _: jax.grad(objective, has_aux=True)(params)[0],
-    )
-    params = optax.apply_updates(state.params, updates)
-    if mesh is not None:
-      carry = jax.lax.with_sharding_constraint(carry, sharding.replicated(mesh))
-    params, new_state = method.post_update(params, state.state, carry, state.step)
-    metrics['update_norm'] = optax.tree.norm(updates)
-    return TrainState(state.step + 1, params, new_state, opt_state, state.key), metrics
+    batch = parts.make_views(state, batch)
+    grads, (carry, metrics) = parts.gradients(state, batch)
+    return parts.update(state, batch, grads, carry, metrics)
 
   return step
 

@@ -19,6 +19,7 @@ State = dict[str, Any]  # everything else that must survive a restart
 Carry = dict[str, Any]  # what one step hands to `post_update`; replicated over the devices
 Metrics = dict[str, Array]  # scalars
 Schedule = Callable[[Any], Any]  # step -> value
+Config = Any  # an ml_collections.ConfigDict: its attributes have no static types
 
 
 class UserError(Exception):
@@ -38,17 +39,17 @@ class Batch(NamedTuple):
     views: {'global': [B, V, H, W, C], ...} float in [0, 1]; made by the train step.
   """
 
-  image: Array | None = None
-  label: Array | None = None
-  index: Array | None = None
-  views: Mapping[str, Array] | None = None
+  image: Any = None
+  label: Any = None
+  index: Any = None
+  views: Any = None
 
 
 class Out(NamedTuple):
   """What one pass of the networks over a batch of views gives to the loss.
 
   Attributes:
-    online: [B, V, D] embeddings that carry gradient (projector or predictor output, not normalised).
+    online: [B, V, D] embeddings that carry gradient: projector or predictor output, not normalised.
     target: [B, V, D] embeddings without gradient (EMA target), or None.
     h: [B, V, F] backbone features of the same pass.
     extra: prototypes, stages, logits, things that wrappers add.
@@ -66,6 +67,8 @@ class Group(NamedTuple):
   Attributes:
     lr_scale: multiplies the learning rate.
     lr: a constant learning rate or schedule that replaces the run's; None keeps it.
+    peak_of: with so many steps in the run, the learning rate is constant at the highest value of
+      its schedule, whatever that is (SimSiam's predictor); 0 follows the schedule.
     weight_decay: replaces the run's weight decay; None keeps it.
     freeze_steps: for so many first steps the group's updates are dropped (no momentum, no decay).
     no_sam: the group is left out of SAM's perturbation and of its gradient norm.
@@ -73,6 +76,7 @@ class Group(NamedTuple):
 
   lr_scale: float = 1.0
   lr: float | Schedule | None = None
+  peak_of: int = 0
   weight_decay: float | None = None
   freeze_steps: int = 0
   no_sam: bool = False

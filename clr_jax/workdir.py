@@ -30,7 +30,7 @@ from ml_collections import ConfigDict, config_dict
 from clr_jax.config import to_dict
 from clr_jax.provenance import code_version, device, libraries
 from clr_jax.table import format_table as format_table
-from clr_jax.types import UserError
+from clr_jax.types import Config, UserError
 
 # Keys, with all below them, that do not change what is trained: how far, how often, how fast.
 NON_TRAJECTORY_KEYS = frozenset(
@@ -42,6 +42,7 @@ NON_TRAJECTORY_KEYS = frozenset(
     'data.workers',
     'eval',
     'eval_every',
+    'keep_best',
     'keep_last',
     'log_every',
     'profile',
@@ -126,7 +127,7 @@ def now() -> str:
 
 
 # ---------------------------------------------------------------- identity
-def open_run(workdir: Workdir, config: ConfigDict) -> RunIdentity:
+def open_run(workdir: Workdir, config: Config) -> RunIdentity:
   """Starts a run in a new (or empty) directory, or recognises the run that is there.
 
   Keys that do not change the trajectory (NON_TRAJECTORY_KEYS) may differ from the last start: the
@@ -156,7 +157,7 @@ def open_run(workdir: Workdir, config: ConfigDict) -> RunIdentity:
   return RunIdentity(config_hash, changed)
 
 
-def read_config(workdir: Workdir) -> ConfigDict:
+def read_config(workdir: Workdir) -> Config:
   """The config of the run's last start, locked: lists come back as tuples, None as a placeholder.
 
   Raises:
@@ -175,7 +176,7 @@ def hash_config(config: Mapping[str, Any]) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _config_json(config: ConfigDict) -> dict[str, Any]:
+def _config_json(config: Config) -> dict[str, Any]:
   def refuse(value):
     raise UserError(
       f'the config holds a {type(value).__name__}, {value!r}: use numbers, strings, booleans, None '

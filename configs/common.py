@@ -3,33 +3,42 @@ the signatures of the library's functions; `component` copies them here, so that
 of them and a flag can change any of them.
 """
 
+from typing import Any, cast
+
 from ml_collections import ConfigDict, config_dict
 
 from clr_jax import augment, methods, models, optim, schedules
 from clr_jax.config import component
+from clr_jax.evaluate.logistic import fit_sgd
+from clr_jax.types import Config
 
 # Channel statistics of the training images, as the sources use them (spec: pixels in [0, 1]).
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2470, 0.2435, 0.2616)  # SogCLR and the report, for CIFAR-100 too
-SUPCON_STATISTICS = {  # SupContrast, TCL
+SUPCON_STATISTICS = {  # SupContrast, TCL; its Fashion-MNIST is not published: the usual values
   'cifar10': {'mean': CIFAR_MEAN, 'std': (0.2023, 0.1994, 0.2010)},
   'cifar100': {'mean': (0.5071, 0.4867, 0.4408), 'std': (0.2675, 0.2565, 0.2761)},
+  'fashion_mnist': {'mean': (0.2860,), 'std': (0.3530,)},
+}
+SOLO_STATISTICS = {  # solo-learn
+  'cifar10': {'mean': CIFAR_MEAN, 'std': CIFAR_STD},
+  'cifar100': {'mean': (0.5071, 0.4865, 0.4409), 'std': (0.2673, 0.2564, 0.2762)},
 }
 
 
-def method(name: str, **hyper) -> ConfigDict:
+def method(name: str, **hyper) -> Config:
   """`config.method`: a method of `clr_jax.methods` with all its hyper-parameters."""
   return component(methods.get(name), name, **hyper)
 
 
-def model(name: str, **hyper) -> ConfigDict:
+def model(name: str, **hyper) -> Config:
   """`config.model`: a backbone of `clr_jax.models`; its dtype comes from `config.precision`."""
   config = component(models.factory(name), name, **hyper)
   del config['dtype']
   return config
 
 
-def views(name: str, *, size: int, num_views: int = 2, **hyper) -> ConfigDict:
+def views(name: str, *, size: int, num_views: int = 2, **hyper) -> Config:
   """`config.augment`: views of side `size`."""
   config = component(augment.factory(name), name, size=size, **hyper)
   config.num_views = num_views
@@ -44,7 +53,7 @@ def optimizer(
   weight_decay: float = 0.0,
   exclude_from_decay: str = 'auto',
   **hyper,
-) -> ConfigDict:
+) -> Config:
   """`config.optimizer`; `learning_rate` is the base value, scaled with the batch by `scaling`."""
   config = component(optim.factory(name), name, **hyper)
   config.learning_rate = learning_rate
@@ -54,8 +63,8 @@ def optimizer(
   return config
 
 
-def schedule(name: str = 'warmup_cosine', *, warmup_epochs: float = 10.0, **hyper) -> ConfigDict:
-  """`config.schedule` of the learning rate; ten epochs of warm-up as in SogCLR, SimCLR, solo-learn."""
+def schedule(name: str = 'warmup_cosine', *, warmup_epochs: float = 10.0, **hyper) -> Config:
+  """`config.schedule` of the learning rate; SogCLR, SimCLR and solo-learn warm up for 10 epochs."""
   config = component(schedules.factory(name), name, **hyper)
   for fact in schedules.RUN_FACTS:
     if fact in config:
@@ -64,16 +73,24 @@ def schedule(name: str = 'warmup_cosine', *, warmup_epochs: float = 10.0, **hype
   return config
 
 
-def sam(name: str = 'none', **hyper) -> ConfigDict:
+def sam(name: str = 'none', **hyper) -> Config:
   """`config.sam`: 'none', 'sam' (rho, adaptive) or 'noise_sam' (eps, subset, relative, seed)."""
   if name == 'none':
     return ConfigDict({'name': 'none'})
   return component(optim.factory(name), name, **hyper)
 
 
-def get_config() -> ConfigDict:
+def linear_sgd(**hyper) -> Config:
+  """`config.eval.protocols.linear` by SGD on cached features; the defaults are the report's."""
+  config = component(fit_sgd, **hyper)
+  del config['seed'], config['watch']  # not options of the protocol
+  config.solver = 'sgd'
+  return config
+
+
+def get_config() -> Config:
   """Every key with its default; an experiment sets data, augment, model, method, optimizer."""
-  config = ConfigDict()
+  config: Config = cast(Any, ConfigDict())
   config.seed = 0
   config.batch_size = 256  # images (not views) in the global batch
   config.num_epochs = 100.0
@@ -104,6 +121,7 @@ def get_config() -> ConfigDict:
   config.eval_every = 1.0  # epochs; 0 = only at the end
   config.checkpoint_every = 1.0  # epochs; 0 = only at the end
   config.keep_last = 2  # checkpoints
+  config.keep_best = ''  # also the one with the highest, such as 'online_knn_top1'
   config.steps_per_call = config_dict.placeholder(int)  # None = 1 on CPUs, 25 elsewhere
   config.progress = True
   config.watchdog_seconds = 1800.0  # 0 = no watchdog

@@ -17,6 +17,20 @@ METHODS = {
   'supcon': {'out_dim': 64},
   'tcl': {'out_dim': 64},
   'supervised': {},
+  # Momenta for 275 steps, queues shorter than the 1437 training images.
+  'byol': {'momentum': 0.95, 'predictor_dim': 128, **SMALL_HEAD},
+  'dino': {
+    'num_prototypes': 256,
+    'warmup_teacher_epochs': 5,
+    'momentum': 0.95,
+    **SMALL_HEAD,
+  },
+  'dynamic_moco': {'queue_length': 1024, 'momentum': 0.95, **SMALL_HEAD},
+  'moco': {'queue_length': 1024, 'momentum': 0.95, 'temperature': 0.2, 'projector': 'mocov2'},
+  'moco_v2plus': {'queue_length': 1024, 'momentum': 0.95, **SMALL_HEAD},
+  'moco_v3': {'temperature': 0.2, 'momentum': 0.95, 'predictor_dim': 128, **SMALL_HEAD},
+  'nnclr': {'queue_length': 1024, 'predictor_dim': 128, **SMALL_HEAD},
+  'ressl': {'queue_length': 1024, 'momentum': 0.95, **SMALL_HEAD},
 }
 
 

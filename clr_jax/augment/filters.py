@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from clr_jax.augment.color import blend, per_image
 from clr_jax.augment.geometry import apply_matrices
+from clr_jax.lookup import check_name
 from clr_jax.types import Array, UserError
 
 
@@ -47,7 +48,7 @@ def gaussian_blur(images: Array, sigma: Array | float, *, kernel_size: int) -> A
   if kernel_size % 2 == 0 or radius >= min(height, width):
     raise UserError(
       f'Blur kernel_size {kernel_size} must be odd and at most {2 * min(height, width) - 1} '
-      f'for {height}x{width} images.'
+      f'for {height}x{width} images'
     )
   sigma = per_image(sigma, images)[:, 0, 0, 0]
   vertical = _blur_matrices(sigma, height, radius)
@@ -111,7 +112,7 @@ def gaussian_noise(
   elif variance is not None and sigma is None:
     std = variance**0.5
   else:
-    raise UserError('Give exactly one of sigma and variance to gaussian_noise.')
+    raise UserError('give exactly one of sigma and variance to gaussian_noise')
   noise_key, p_key = jax.random.split(key)
   noise = std * jax.random.normal(noise_key, images.shape, jnp.float32)
   if clip_normalized is None:
@@ -144,8 +145,7 @@ def salt_and_pepper(
   Raises:
     UserError: for another `per`.
   """
-  if per not in ('pixel', 'element'):
-    raise UserError(f"salt_and_pepper(per={per!r}) is unknown: use 'pixel' or 'element'.")
+  check_name(('pixel', 'element'), per, 'unit of salt_and_pepper')
   noise_key, p_key = jax.random.split(key)
   shape = images.shape if per == 'element' else (*images.shape[:3], 1)
   draw = jnp.broadcast_to(jax.random.uniform(noise_key, shape, jnp.float32), images.shape)

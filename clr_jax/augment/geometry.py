@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from clr_jax.augment.color import per_image
+from clr_jax.lookup import check_name
 from clr_jax.types import Array, UserError
 
 
@@ -27,11 +28,6 @@ def _keys_cubic(x: Array) -> Array:
 
 
 _FILTERS = {'bilinear': _triangle, 'bicubic': _keys_cubic}
-
-
-def _check_method(method: str, valid: tuple[str, ...]) -> None:
-  if method not in valid:
-    raise UserError(f'Interpolation method {method!r} is unknown: use one of {", ".join(valid)}.')
 
 
 def _resampling(low: Array, high: Array, size: int, out: int, method: str) -> Array:
@@ -75,7 +71,7 @@ def crop_resize(images: Array, box: Array, *, size: int, method: str = 'bilinear
 
   Source: PIL's Resample.c, as torchvision's resized_crop uses it; two batched matrices.
   """
-  _check_method(method, tuple(_FILTERS))
+  check_name(_FILTERS, method, 'interpolation method')
   left, top, right, bottom = jnp.asarray(box, images.dtype).T
   _, height, width, _ = images.shape
   vertical = _resampling(top, bottom, height, size, method)
@@ -112,12 +108,12 @@ def pad_crop(
   Raises:
     UserError: for an unknown mode or a window larger than the padded image.
   """
-  _check_method(mode, ('constant', 'reflect'))
+  check_name(('constant', 'reflect'), mode, 'padding mode')
   _, height, width, _ = images.shape
   if min(height, width) + 2 * padding < size:
     raise UserError(
-      f'A crop of {size} does not fit a {height}x{width} image padded by {padding}: '
-      'resize the images or pad more.'
+      f'a crop of {size} does not fit a {height}x{width} image padded by {padding}: '
+      'resize the images or pad more'
     )
   pad = ((0, 0), (padding, padding), (padding, padding), (0, 0))
   padded = jnp.pad(images, pad, mode=mode)
@@ -144,7 +140,7 @@ def warp(images: Array, matrix: Affine, *, method: str = 'nearest', fill: float 
   Raises:
     UserError: for a method other than 'nearest' and 'bilinear'.
   """
-  _check_method(method, ('nearest', 'bilinear'))
+  check_name(('nearest', 'bilinear'), method, 'interpolation method')
   batch, height, width, channels = images.shape
   m = Affine(*(per_image(v, images)[..., 0] for v in matrix))
   x = (jnp.arange(width, dtype=images.dtype) + 0.5)[None, None, :]

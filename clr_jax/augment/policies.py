@@ -7,7 +7,6 @@ numbers; the presets with one policy per view are tables over it in `presets.py`
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ import jax
 from clr_jax.augment import autoaugment as aa
 from clr_jax.augment import filters, geometry
 from clr_jax.augment import random_ops as ops
+from clr_jax.lookup import check_options, look_up
 from clr_jax.types import Array, UserError
 
 Policy = Callable[[Array, Array], Array]
@@ -85,7 +85,7 @@ def simclr_family(
   """
   if len(jitter) != 4:
     raise UserError(
-      f'jitter takes 4 numbers (brightness, contrast, saturation, hue), not {len(jitter)}.'
+      f'jitter takes 4 numbers (brightness, contrast, saturation, hue), not {len(jitter)}'
     )
   part = functools.partial
   brightness, contrast, saturation, hue = (jitter_strength * v for v in jitter)
@@ -218,19 +218,6 @@ POLICIES: Mapping[str, Callable[..., Policy]] = {
 }
 
 
-def check_hyper(name: str, factory: Callable[..., Any], hyper: Mapping[str, Any]) -> None:
-  """Raises UserError, listing the valid names, if `factory` lacks one of the hyper-parameters."""
-  parameters = inspect.signature(factory).parameters
-  valid = [p for p, v in parameters.items() if v.kind is v.KEYWORD_ONLY and p != 'size']
-  if len(valid) + 1 < len(parameters):  # **family: the rest goes to simclr_family
-    valid += [p for p in inspect.signature(simclr_family).parameters if p not in parameters]
-  if unknown := [k for k in hyper if k not in valid]:
-    raise UserError(
-      f'Augmentation {name!r} has no parameter {", ".join(map(repr, unknown))}; '
-      f'it takes: {", ".join(valid) or "none"}.'
-    )
-
-
 def get(name: str, *, size: int, **hyper: Any) -> Policy:
   """The policy of that name.
 
@@ -242,7 +229,6 @@ def get(name: str, *, size: int, **hyper: Any) -> Policy:
   Raises:
     UserError: for an unknown name or argument; the message lists the valid ones.
   """
-  if name not in POLICIES:
-    raise UserError(f'Policy {name!r} is unknown: use one of {", ".join(POLICIES)}.')
-  check_hyper(name, POLICIES[name], hyper)
-  return POLICIES[name](size=size, **hyper)
+  make = look_up(POLICIES, name, 'policy')
+  check_options(f'policy {name!r}', make, hyper, given=('size',))
+  return make(size=size, **hyper)

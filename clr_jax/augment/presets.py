@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clr_jax.augment.policies import Policy, simclr_family
-from clr_jax.types import UserError
+from clr_jax.lookup import check_name
 
 ViewPolicies = tuple[tuple[Policy, ...], tuple[Policy, ...]]
 
@@ -63,8 +63,7 @@ def solo(preset: str, *, size: int, recipe: str = 'solo2022', **family: Any) -> 
   Raises:
     UserError: for an unknown recipe.
   """
-  if recipe not in _RECIPES:
-    raise UserError(f'Recipe {recipe!r} is unknown: use one of {", ".join(_RECIPES)}.')
+  check_name(_RECIPES, recipe, 'recipe')
   row = _SOLO[preset]
   blurs = {'solo2022': (0.0, 0.0), 'solo': row['cifar'], 'solo_imagenet100': row['imagenet']}[
     recipe

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from clr_jax.augment.policies import POLICIES, Policy, check_hyper
+from clr_jax.augment.policies import POLICIES, Policy, simclr_family
 from clr_jax.augment.presets import PRESETS
+from clr_jax.lookup import check_options, look_up
 from clr_jax.types import Array, UserError
 
 
@@ -52,9 +53,7 @@ class Views:
       UserError: unless images are [B, H, W, C] with C = 1 or 3.
     """
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
-      raise UserError(
-        f'Images must be [batch, height, width, 1 or 3 channels], not {images.shape}.'
-      )
+      raise UserError(f'images must be [batch, height, width, 1 or 3 channels], not {images.shape}')
     images = to_float(images)
     made = [
       policy(jax.random.fold_in(key, v), images)
@@ -73,7 +72,7 @@ def multi(policy: Policy, num_views: int) -> Views:
     UserError: if num_views is less than 1.
   """
   if num_views < 1:
-    raise UserError(f'num_views must be at least 1, not {num_views}.')
+    raise UserError(f'num_views must be at least 1, not {num_views}')
   return Views((policy,) * num_views)
 
 
@@ -108,10 +107,7 @@ def factory(name: str) -> Callable[..., Any]:
   Raises:
     UserError: for an unknown name; the message lists the valid ones.
   """
-  makers = {**POLICIES, **PRESETS}
-  if name not in makers:
-    raise UserError(f'Augmentation {name!r} is unknown: use one of {", ".join(makers)}.')
-  return makers[name]
+  return look_up({**POLICIES, **PRESETS}, name, 'augmentation')
 
 
 def get(name: str, *, size: int, num_views: int = 2, **hyper: Any) -> Views:
@@ -129,9 +125,9 @@ def get(name: str, *, size: int, num_views: int = 2, **hyper: Any) -> Views:
       views that the preset does not have.
   """
   make = factory(name)
-  check_hyper(name, make, hyper)
+  check_options(f'augmentation {name!r}', make, hyper, given=('size',), rest=simclr_family)
   if name in POLICIES:
     return multi(make(size=size, **hyper), num_views)
   if num_views != 2:
-    raise UserError(f'Augmentation {name!r} makes 2 views: set num_views to 2, not {num_views}.')
+    raise UserError(f'augmentation {name!r} makes 2 views: set num_views to 2, not {num_views}')
   return Views(*make(size=size, **hyper))

@@ -177,14 +177,14 @@ def checked_images(images: np.ndarray, name: str) -> np.ndarray:
   """
   if images.dtype != np.uint8:
     raise UserError(
-      f'{name}: images must be uint8 in 0..255, got {images.dtype}: convert them first.'
+      f'{name}: images must be uint8 in 0..255, got {images.dtype}: convert them first'
     )
   if images.ndim == 3:
     images = images[..., None]
   if images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
     raise UserError(
       f'{name}: images must have the shape [N, H, W, C] with 1 or 3 channels, or [N, H, W], got '
-      f'{list(images.shape)}.'
+      f'{list(images.shape)}'
     )
   return images
 
@@ -198,6 +198,6 @@ def checked_labels(labels: np.ndarray, n: int, name: str) -> np.ndarray:
   if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (n,) or labels.min() < 0:
     raise UserError(
       f'{name}: labels must be {n} integers of at least 0, one per image, got {labels.dtype} of '
-      f'shape {list(labels.shape)}.'
+      f'shape {list(labels.shape)}'
     )
   return labels.astype(np.int32)

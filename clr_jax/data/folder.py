@@ -48,7 +48,7 @@ class FolderSource(Source):
       class_names = classes
     elif not set(classes) <= set(class_names):
       odd = min(set(classes) - set(class_names))
-      raise UserError(f'the class folder {odd!r} of {folder} does not exist in the training split.')
+      raise UserError(f'the class folder {odd!r} of {folder} does not exist in the training split')
     _, lo, hi = resolve_split(split, {base: len(files)}, source=name)
     hi = hi if limit is None else min(hi, lo + limit)
     rows = np.arange(len(files))
@@ -82,7 +82,7 @@ class FolderSource(Source):
       if size != sizes[0]:
         raise UserError(
           f'the images differ in size ({paths[0]} is {sizes[0][0]}x{sizes[0][1]}, {path} is '
-          f'{size[0]}x{size[1]}): set image_size.'
+          f'{size[0]}x{size[1]}): set image_size'
         )
     return sizes[0]
 
@@ -96,7 +96,7 @@ class FolderSource(Source):
       path = self._path(row)
       image = images_lib.decode(path, 3, self._image_size, path)
       if image.shape != self.image_shape:
-        raise UserError(f'the image {path} has changed its size since the start: run again.')
+        raise UserError(f'the image {path} has changed its size since the start: run again')
       images[i] = image
     return images, None if self._labels is None else self._labels[rows]
 
@@ -104,7 +104,7 @@ class FolderSource(Source):
 def _find_split(root: Path, split: str) -> tuple[str, tuple[str, ...] | None, str]:
   """(base split, class names of the training split if known, folder of the split)."""
   if not root.is_dir():
-    raise UserError(f'there is no image folder {root}.')
+    raise UserError(f'there is no image folder {root}')
   below = {p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith('.')}
   # A class may be called 'train', too: then it has siblings that are no splits, and no sub-folders.
   has_splits = 'train' in below and (
@@ -115,14 +115,14 @@ def _find_split(root: Path, split: str) -> tuple[str, tuple[str, ...] | None, st
     if base != 'train':
       raise UserError(
         f'the folder {root} has no split {base!r}: it has no train sub-folder, so all of it is '
-        "'train' (make the sub-folders train and test, or take a slice such as 'train[90%:]')."
+        "'train' (make the sub-folders train and test, or take a slice such as 'train[90%:]')"
       )
     return base, None, str(root)
   found = {s: root / s for s in _SPLITS if s in below}
   if 'val' in found:
     found.setdefault('test', found['val'])
   if base not in found:
-    raise UserError(f'the folder {root} has no split {base!r}: choose one of {", ".join(found)}.')
+    raise UserError(f'the folder {root} has no split {base!r}: choose one of {", ".join(found)}')
   if base == 'train':
     return base, None, str(found[base])
   train = str(found['train'])
@@ -138,7 +138,7 @@ def _list_images(folder: str) -> list[str]:
     prefix = '' if prefix == '.' else f'{prefix}/'
     found += [prefix + f for f in files if f.lower().endswith(EXTENSIONS) and not f.startswith('.')]
   if not found:
-    raise UserError(f'the folder {folder} holds no image ({", ".join(EXTENSIONS)}).')
+    raise UserError(f'the folder {folder} holds no image ({", ".join(EXTENSIONS)})')
   return sorted(found)
 
 
@@ -148,6 +148,6 @@ def _classes(files: list[str], folder: str) -> tuple[str, ...]:
   if flat and len(flat) < len(files):
     raise UserError(
       f'the folder {folder} holds both class sub-folders and loose images such as {flat[0]}: move '
-      'the loose ones away or all images into one flat folder.'
+      'the loose ones away or all images into one flat folder'
     )
   return () if flat else tuple(sorted({f.split('/', 1)[0] for f in files}))

@@ -43,7 +43,7 @@ def decode(encoded: str | os.PathLike | bytes, channels: int, size: int | None, 
       array = np.asarray(fit(image if image.mode == mode else image.convert(mode), size))
   except _DAMAGED as error:
     raise UserError(
-      f'cannot read the image {where} ({error}): repair or remove it, then run again.'
+      f'cannot read the image {where} ({error}): repair or remove it, then run again'
     ) from error
   return array.reshape(*array.shape[:2], channels)
 
@@ -59,7 +59,7 @@ def image_size_of(path: str, where: str) -> tuple[int, int]:
       return image.height, image.width
   except _DAMAGED as error:
     raise UserError(
-      f'cannot read the image {where} ({error}): repair or remove it, then run again.'
+      f'cannot read the image {where} ({error}): repair or remove it, then run again'
     ) from error
 
 

@@ -23,7 +23,7 @@ def shuffled(seed: int, stream: int, n: int) -> np.ndarray:
   bit generator for all versions, but not the algorithm of a distribution (NEP 19).
   """
   if seed < 0:
-    raise UserError(f'the data seed must not be negative, got {seed}.')
+    raise UserError(f'the data seed must not be negative, got {seed}')
   words = np.random.Philox(np.random.SeedSequence([seed, stream])).random_raw(n)
   return np.argsort(words, kind='stable').astype(np.int32)
 
@@ -42,11 +42,11 @@ def steps_per_epoch(*, num_examples: int, batch_size: int) -> int:
     UserError: the batch is empty or larger than the data set.
   """
   if batch_size < 1:
-    raise UserError(f'the batch size must be at least 1, got {batch_size}.')
+    raise UserError(f'the batch size must be at least 1, got {batch_size}')
   if batch_size > num_examples:
     raise UserError(
       f'the batch size {batch_size} is larger than the data set of {num_examples} examples: '
-      'choose a smaller batch or more data.'
+      'choose a smaller batch or more data'
     )
   return num_examples // batch_size
 

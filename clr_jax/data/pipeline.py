@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from clr_jax.data import order, stream
 from clr_jax.data.base import Source
+from clr_jax.lookup import check_name
 from clr_jax.types import Array, Batch, UserError
 
 Block = dict[str, Array]
@@ -203,15 +204,14 @@ def make_pipeline(
     UserError: unknown mode, a batch that the devices cannot share equally or that is larger than
       the data set, a negative number, or a damaged file (resident).
   """
-  if mode not in ('auto', 'resident', 'streamed'):
-    raise UserError(f"the data mode must be 'auto', 'resident' or 'streamed', got {mode!r}.")
+  check_name(('auto', 'resident', 'streamed'), mode, 'data mode')
   if 'data' not in mesh.shape:
-    raise UserError(f"the mesh needs an axis 'data', got the axes {mesh.axis_names}.")
+    raise UserError(f"the mesh needs an axis 'data', got the axes {mesh.axis_names}")
   devices = mesh.shape['data']
   if batch_size % devices:
     raise UserError(
       f'the batch size {batch_size} does not divide over {devices} devices: '
-      f'choose a multiple of {devices}.'
+      f'choose a multiple of {devices}'
     )
   for what, value, least in (
     ('seed', seed, 0),
@@ -219,7 +219,7 @@ def make_pipeline(
     ('prefetch', prefetch, 1),
   ):
     if value < least:
-      raise UserError(f'{what} of the data pipeline must be at least {least}, got {value}.')
+      raise UserError(f'{what} of the data pipeline must be at least {least}, got {value}')
   if mode == 'auto':
     mode = 'resident' if source.nbytes <= resident_limit else 'streamed'
   return Pipeline(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from clr_jax.types import UserError
 
-_SPLIT = re.compile(r'(?P<base>[^\[\]]+?)(\[(?P<lo>-?\d+%?)?:(?P<hi>-?\d+%?)?\])?')
+_SPLIT = re.compile(r'(?P<base>[^\[\]]+?)(\[(?P<lo>-?\d[\d_]*%?)?:(?P<hi>-?\d[\d_]*%?)?\])?')
 
 
 def base_split(split: str) -> str:
@@ -19,7 +19,7 @@ def base_split(split: str) -> str:
   match = _SPLIT.fullmatch(split.strip())
   if match is None:
     raise UserError(
-      f"cannot read the split {split!r}: write 'train', 'train[:1000]' or 'train[10%:90%]'."
+      f"cannot read the split {split!r}: write 'train', 'train[:1000]' or 'train[10%:90%]'"
     )
   return match['base']
 
@@ -30,7 +30,7 @@ def _bound(text: str | None, default: int, n: int, split: str) -> int:
   # TFDS's rounding='closest', so that the same text selects the same examples there.
   value = round(int(text[:-1]) * n / 100) if text.endswith('%') else int(text)
   if abs(value) > n:
-    raise UserError(f'the split {split!r} reaches beyond the {n} examples that there are.')
+    raise UserError(f'the split {split!r} reaches beyond the {n} examples that there are')
   return value + n if value < 0 else value
 
 
@@ -44,11 +44,14 @@ def resolve_split(split: str, sizes: Mapping[str, int], *, source: str) -> tuple
   base = base_split(split)
   if base not in sizes:
     known = ', '.join(sizes)
-    raise UserError(f'{source} has no split {base!r}: choose one of {known}.')
+    raise UserError(f'{source} has no split {base!r}: choose one of {known}')
   match = _SPLIT.fullmatch(split.strip())
   assert match is not None  # base_split has checked it
+  if match['lo'] and match['hi'] and match['lo'].endswith('%') != match['hi'].endswith('%'):
+    # TFDS silently reads both as percentages.
+    raise UserError(f'the split {split!r} mixes a number with a percentage: use one of them')
   n = sizes[base]
   lo, hi = _bound(match['lo'], 0, n, split), _bound(match['hi'], n, n, split)
   if lo >= hi:
-    raise UserError(f'the split {split!r} of {source} selects none of the {n} examples.')
+    raise UserError(f'the split {split!r} of {source} selects none of the {n} examples')
   return base, lo, hi

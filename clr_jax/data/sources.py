@@ -44,9 +44,9 @@ def load_source(
     UserError: unknown name or split, unreadable or unsuitable data.
   """
   if image_size is not None and image_size < 1:
-    raise UserError(f'image_size must be at least 1, got {image_size}.')
+    raise UserError(f'image_size must be at least 1, got {image_size}')
   if limit is not None and limit < 1:
-    raise UserError(f'limit must be at least 1, got {limit}.')
+    raise UserError(f'limit must be at least 1, got {limit}')
   if name == 'digits':
     images, labels = _digits(base_split(split))
     sizes = {'train': 1797 - _DIGITS_TEST, 'test': _DIGITS_TEST}
@@ -120,20 +120,21 @@ def _npz(name: str, split: str, image_size: int | None, limit: int | None) -> Ar
   if '{split}' not in pattern and base != 'train':
     raise UserError(
       f"{name} has no split {base!r}: all of it is 'train' (write '{{split}}' in the path to name "
-      'one file per split).'
+      'one file per split)'
     )
   if not path.is_file():
-    raise UserError(f'there is no file {path}.')
+    raise UserError(f'there is no file {path}')
   try:
-    with np.load(path, allow_pickle=False) as file:
+    # np.load leaves a damaged file open if it opens the path itself.
+    with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
       image_key = next((k for k in _IMAGE_KEYS if k in file.files), None)
       label_key = next((k for k in _LABEL_KEYS if k in file.files), None)
       if image_key is None:
         raise UserError(
-          f"{path} has no array 'image' (nor 'images' nor 'x'), only: {', '.join(file.files)}."
+          f"{path} has no array 'image' (nor 'images' nor 'x'), only: {', '.join(file.files)}"
         )
       images = file[image_key]
       labels = None if label_key is None else file[label_key]
   except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-    raise UserError(f'cannot read {path} as an .npz file ({error}).') from error
+    raise UserError(f'cannot read {path} as an .npz file ({error})') from error
   return _array_source(images, labels, name, split, {base: len(images)}, image_size, limit)

@@ -53,7 +53,7 @@ class TfdsSource(Source):
     if image_size is not None:
       height = width = image_size
     if height is None or width is None:
-      raise UserError(f'the images of {name} differ in size: set image_size.')
+      raise UserError(f'the images of {name} differ in size: set image_size')
     if self._label_key and self._reader[lo][self._label_key] < 0:
       self._label_key = None  # an unlabeled split (stl10's 'unlabelled'): every label is -1
     label = features[self._label_key] if self._label_key else None
@@ -120,7 +120,7 @@ def _find(name: str, config: str | None, version: str | None, root: epath.Path):
   if wanted not in found and not config and found:
     if len(found) > 1:
       raise UserError(
-        f'{name} is prepared in several configurations: choose one of {", ".join(sorted(found))}.'
+        f'{name} is prepared in several configurations: choose one of {", ".join(sorted(found))}'
       )
     wanted = next(iter(found))
   if wanted not in found:
@@ -135,14 +135,14 @@ def _builder(name: str, root: epath.Path):
   if match is None:
     raise UserError(
       f"cannot read the data set name {name!r}: write 'digits', 'npz:FILE', 'folder:PATH' or a "
-      "TFDS name such as 'cifar10', 'name/config' or 'name:1.2.3'."
+      "TFDS name such as 'cifar10', 'name/config' or 'name:1.2.3'"
     )
   path = _find(match['name'], match['config'], match['version'], root)
   if path is None:
     _prepare(tfds, name, match['name'], root)
     path = _find(match['name'], match['config'], match['version'], root)
     if path is None:
-      raise UserError(f'TFDS prepared {name} but left nothing readable in {root}.')
+      raise UserError(f'TFDS prepared {name} but left nothing readable in {root}')
   return tfds.builder_from_directory(path)
 
 
@@ -152,12 +152,12 @@ def _prepare(tfds, name: str, bare_name: str, root: epath.Path) -> None:
   known = tfds.core.load.list_builders(with_community_datasets=False)
   if bare_name not in known:
     close = difflib.get_close_matches(bare_name, [*known, 'digits'], n=3)
-    hint = f': did you mean {" or ".join(close)}?' if close else '.'
+    hint = f': did you mean {" or ".join(close)}?' if close else ''
     raise UserError(f'there is no data set {name!r}, neither in TFDS nor prepared in {root}{hint}')
   if importlib.util.find_spec('tensorflow') is None:
     raise UserError(
       f'{name} is not prepared in {root} yet, and preparing it needs TensorFlow, once: '
-      "pip install 'clr-jax[tfds]'."
+      "pip install 'clr-jax[tfds]'"
     )
   logging.info('Preparing the TFDS data set %s in %s (once, in a child process).', name, root)
   print(f'Preparing {name} in {root}, once (a child process with TensorFlow) ...', file=sys.stderr)
@@ -174,7 +174,7 @@ def _feature_keys(info, name: str) -> tuple[str, str | None]:
 
   image = _choose(info, tfds.features.Image, 'image', 0)
   if image is None or info.features[image].np_dtype != np.uint8:
-    raise UserError(f'{name} has no single image of type uint8: choose another TFDS data set.')
+    raise UserError(f'{name} has no single image of type uint8: choose another TFDS data set')
   return image, _choose(info, tfds.features.ClassLabel, 'label', 1)
 
 
@@ -197,5 +197,5 @@ def _open(builder, base: str, image_key: str, name: str):
   except NotImplementedError as error:
     raise UserError(
       f'{name} is prepared in {builder.data_dir} in a format without random access: remove it '
-      'there or set another data_dir, and it is prepared anew as array_record.'
+      'there or set another data_dir, and it is prepared anew as array_record'
     ) from error

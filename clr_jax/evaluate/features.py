@@ -13,7 +13,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from clr_jax import sharding
-from clr_jax.types import Array, Batch, Method, Params, RepresentFn, State, UserError
+from clr_jax.lookup import look_up
+from clr_jax.types import Array, Batch, Method, Params, RepresentFn, State
 
 
 class Features(NamedTuple):
@@ -136,9 +137,7 @@ def _represent(
   represent: Callable[..., dict[str, Array]], key: str, params: Params, state: State, image: Array
 ) -> Array:
   out = represent(params, state, _to_float(image))
-  if key not in out:
-    raise UserError(f'the method has no representation {key!r}; choose one of {sorted(out)}')
-  return out[key]
+  return look_up(out, key, 'representation')
 
 
 def _forward(

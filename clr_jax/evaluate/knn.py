@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clr_jax.evaluate.features import Features
+from clr_jax.lookup import check_name
 from clr_jax.ops.similarity import unit
 from clr_jax.types import Array, UserError
 from clr_jax.workdir import Measurement
@@ -49,11 +50,8 @@ def knn(
   """
   if train.label is None or test.label is None:
     raise UserError('kNN evaluation needs labels; give labeled data for training and test')
-  if distance not in ('cosine', 'euclidean') or weights not in ('vote', 'uniform'):
-    raise UserError(
-      f'unknown distance {distance!r} or weights {weights!r}; choose cosine or euclidean, and vote '
-      'or uniform'
-    )
+  check_name(('cosine', 'euclidean'), distance, 'distance')
+  check_name(('vote', 'uniform'), weights, 'weights')
   if k < 1 or temperature <= 0:
     raise UserError(f'k={k} and temperature={temperature} must be positive; change them')
   start = time.perf_counter()

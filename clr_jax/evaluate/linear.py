@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -12,11 +11,13 @@ import numpy as np
 from clr_jax.evaluate.features import Features
 from clr_jax.evaluate.logistic import Head, fit_lbfgs, fit_sgd, score
 from clr_jax.evaluate.subsets import stratified_subset
+from clr_jax.lookup import check_name, check_options, keyword_only
 from clr_jax.types import UserError
 from clr_jax.workdir import Measurement
 
 _FIT = {'lbfgs': fit_lbfgs, 'sgd': fit_sgd}
 _SWEPT = {'lbfgs': 'l2', 'sgd': 'base_lr'}
+_GIVEN = ('num_classes', 'seed', 'watch')  # no hyper-parameters: `linear` fills them in
 _HELD_OUT = 0.2  # of the labels, to choose among the values of a sweep
 
 
@@ -60,8 +61,7 @@ def linear(
     UserError: features without labels, a class of the test set that has no training example, a
       fraction with fewer labels than classes, an unknown solver or option.
   """
-  if solver not in _FIT:
-    raise UserError(f'unknown linear solver {solver!r}; choose one of {sorted(_FIT)}')
+  check_name(_FIT, solver, 'linear solver')
   options = _with_defaults(solver, options)
   classes, train_label, test_label = _class_indices(train, test)
   options['num_classes'] = len(classes)
@@ -100,18 +100,14 @@ def solver_options(solver: str | None = None) -> dict[str, Any]:
   return {
     name: parameter.default
     for each in solvers
-    for name, parameter in inspect.signature(_FIT[each]).parameters.items()
-    if parameter.default is not parameter.empty and name not in ('seed', 'watch')
+    for name, parameter in keyword_only(_FIT[each]).items()
+    if name not in _GIVEN
   }
 
 
 def _with_defaults(solver: str, options: dict[str, Any]) -> dict[str, Any]:
-  defaults = solver_options(solver)
-  if unknown := sorted(set(options) - set(defaults)):
-    raise UserError(
-      f'the linear solver {solver!r} has no option {unknown[0]!r}; it has {sorted(defaults)}'
-    )
-  return {**defaults, **options}
+  check_options(f'the linear solver {solver!r}', _FIT[solver], options, given=_GIVEN)
+  return {**solver_options(solver), **options}
 
 
 def _class_indices(train: Features, test: Features) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

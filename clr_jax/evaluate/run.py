@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from clr_jax import checkpoint, experiment, workdir
-from clr_jax.config import component, to_dict
+from clr_jax.config import check_keys, component, to_dict
 from clr_jax.evaluate.features import Features, estimate_batch_stats, extract, pixels
 from clr_jax.evaluate.knn import knn
 from clr_jax.evaluate.linear import linear, solver_options
 from clr_jax.evaluate.rank import rankme
+from clr_jax.lookup import check_name
 from clr_jax.table import format_table
-from clr_jax.types import TrainState, UserError
+from clr_jax.types import Config, TrainState, UserError
 
 PROTOCOLS: Mapping[str, Callable] = {'knn': knn, 'linear': linear}
 FEATURES = ('trained', 'untrained', 'pixels')
@@ -34,6 +36,7 @@ class Online:
 
   def __init__(self, parts: experiment.Experiment):
     self._parts = parts
+    self._knn = to_dict(parts.config.eval.protocols).get('knn') or {}
 
   def __call__(self, state: TrainState) -> dict[str, float]:
     parts, start = self._parts, time.perf_counter()
@@ -42,10 +45,10 @@ class Online:
     )
     bank = take(parts.source, indices=_spread(parts.source.num_examples, BANK))
     row = {'rankme': rankme(bank.h)}
-    if parts.test is not None and bank.label is not None:
+    if parts.test is not None and _has_labels(parts):
       some = _spread(parts.test.num_examples, QUERIES)
       queries = take(parts.test, indices=some)
-      row['online_knn_top1'] = knn(bank, queries)[0].value
+      row['online_knn_top1'] = knn(bank, queries, **self._knn)[0].value
       if 'probe' in state.params:
         logits = take(parts.test, indices=some, key='probe_logits')
         row['online_probe_top1'] = float((logits.h.argmax(-1) == logits.label).mean())
@@ -58,17 +61,57 @@ def _spread(num_examples: int, most: int) -> np.ndarray:
   return np.arange(size) * num_examples // size
 
 
+def check(parts: experiment.Experiment) -> None:
+  """Refuses at the start what `offline` could not do after hours of training.
+
+  Raises:
+    UserError: an unknown protocol, option or kind of features, or too few labels.
+  """
+  for kind in parts.config.eval.features:
+    check_name(FEATURES, kind, 'eval.features')
+  for name, options in _asked(parts).items():
+    check_name(PROTOCOLS, name, 'protocol')
+    check_keys(parameters(name), options, f'config.eval.protocols.{name}')
+    if options.get('k', 1) < 1:
+      raise UserError(f'eval.protocols.{name}.k={options["k"]} must be at least 1')
+    for fraction in np.atleast_1d(options.get('label_fraction', 1.0)).tolist():
+      labels = round(fraction * parts.source.num_examples)
+      if fraction > 1 or (_has_labels(parts) and labels < (parts.info.num_classes or 0)):
+        raise UserError(
+          f'eval.protocols.{name}.label_fraction={fraction} is {labels} labels: it must be at most '
+          f'1 and give one to each of {parts.info.num_classes} classes'
+        )
+
+
+def _asked(parts: experiment.Experiment) -> dict[str, dict[str, Any]]:
+  """Protocol -> options, as `config.eval` asks for them."""
+  protocols = to_dict(parts.config.eval.protocols)
+  return {name: options for name, options in protocols.items() if options is not None}
+
+
+def _has_labels(parts: experiment.Experiment) -> bool:
+  """Whether both sets are labeled; false without a test set."""
+  sets = (parts.source, parts.test)
+  return all(s is not None and s.num_classes is not None for s in sets)
+
+
 def offline(
   parts: experiment.Experiment, state: TrainState, run: workdir.Workdir, config_hash: str
 ) -> None:
   """The evaluation that `config.eval` asks for, at the end of training; prints the run's table.
 
-  What was recorded at this step already (by a run that was killed while it evaluated) stays.
+  Without a test set or without labels it is skipped with one sentence. What was measured at this
+  step already (by a run that was killed while it evaluated) is not measured again.
   """
-  protocols = {k: v for k, v in to_dict(parts.config.eval.protocols).items() if v is not None}
-  evaluate(parts, state, run, config_hash, protocols, parts.config.eval.features, again=False)
-  if jax.process_index() == 0:
-    print(format_table(workdir.read_results(run)), flush=True)
+  say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda _: None
+  protocols = _asked(parts)
+  if protocols and not _has_labels(parts):
+    missing = 'is no test set' if parts.test is None else 'are no labels'
+    say(f'the evaluation ({", ".join(protocols)}) is skipped: there {missing}')
+  elif protocols:
+    kinds = parts.config.eval.features
+    evaluate(parts, state, run, config_hash, protocols, kinds, again=False)
+    say(format_table(workdir.read_results(run)))
 
 
 def evaluate(
@@ -90,7 +133,7 @@ def evaluate(
     config_hash: of the run.
     protocols: name -> options of the function in PROTOCOLS.
     kinds: some of FEATURES.
-    again: False leaves out what is recorded for this step already.
+    again: False leaves out what was measured, with the same options, at this step already.
 
   Raises:
     UserError: no test set, no labels, an unknown protocol or option.
@@ -98,32 +141,55 @@ def evaluate(
   if not protocols:
     return
   for name in protocols:
-    if name not in PROTOCOLS:
-      raise UserError(f'unknown protocol {name!r}: there are {", ".join(PROTOCOLS)}')
-  if parts.test is None:
-    raise UserError('evaluation needs a test set: set data.test_split')
-  if parts.source.num_classes is None or parts.test.num_classes is None:
-    raise UserError(f'evaluation needs labels and {parts.source.name} has none: use labeled data')
+    check_name(PROTOCOLS, name, 'protocol')
+  _refuse_unlabeled(parts)
   step = int(state.step)
-  recorded = {
-    (r['protocol'], r['features']) for r in workdir.read_results(run) if r['step'] == step
-  }
+  checksum = parts.source.checksum()
   for kind in kinds:
-    wanted = {k: v for k, v in protocols.items() if again or (k, kind) not in recorded}
+    done = {name: _marker(run, step, name, kind, options) for name, options in protocols.items()}
+    wanted = [name for name in protocols if again or not done[name].exists()]
     if not wanted:
       continue
     train, test = features(parts, state, kind)
-    for name, options in wanted.items():
-      for measurement in PROTOCOLS[name](train, test, features=kind, **options):
+    for name in wanted:
+      recorded = [] if again else [_identity(r) for r in _records(run, step, name, kind)]
+      for measurement in PROTOCOLS[name](train, test, features=kind, **protocols[name]):
+        if _identity(measurement._asdict()) in recorded:
+          continue  # written before the run was killed
         workdir.write_result(
           run,
           measurement,
           step=step,
           checkpoint=str(run.checkpoints / str(step)) if kind == 'trained' else None,
           config_hash=config_hash,
-          data_checksum=parts.source.checksum(),
+          data_checksum=checksum,
           seed=parts.config.seed,
         )
+      if jax.process_index() == 0:
+        workdir.write_whole(done[name], '')
+
+
+def _refuse_unlabeled(parts: experiment.Experiment) -> None:
+  if parts.test is None:
+    raise UserError('evaluation needs a test set: set data.test_split')
+  if not _has_labels(parts):
+    raise UserError(f'evaluation needs labels and {parts.source.name} has none: use labeled data')
+
+
+def _marker(run, step: int, name: str, kind: str, options: Mapping[str, Any]):
+  """The empty file that says that all records of one evaluation are written."""
+  asked = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
+  return run.results / 'complete' / f'{step}-{name}-{kind}-{asked}'
+
+
+def _records(run, step: int, name: str, kind: str) -> list[dict[str, Any]]:
+  wanted = (step, name, kind)
+  records = workdir.read_results(run)
+  return [r for r in records if (r['step'], r['protocol'], r['features']) == wanted]
+
+
+def _identity(record: Mapping[str, Any]) -> str:
+  return json.dumps(workdir.jsonable([record['metric'], record['params']]), sort_keys=True)
 
 
 def features(
@@ -157,7 +223,7 @@ def features(
 
 
 # ---------------------------------------------------------------- clr-jax evaluate
-def parameters(protocol: str) -> ConfigDict:
+def parameters(protocol: str) -> Config:
   """All options of a protocol with their defaults, as `--params.KEY=VALUE` may set them."""
   config = component(PROTOCOLS[protocol])
   del config['features']  # chosen by --features
@@ -168,7 +234,7 @@ def parameters(protocol: str) -> ConfigDict:
 
 
 def evaluate_workdir(
-  config: ConfigDict,
+  config: Config,
   directory: str,
   protocol: str,
   options: Mapping[str, Any],
@@ -186,10 +252,10 @@ def evaluate_workdir(
   """
   run = workdir.Workdir(directory)
   for kind in kinds:
-    if kind not in FEATURES:
-      raise UserError(f'--features takes {", ".join(FEATURES)}, not {kind!r}')
+    check_name(FEATURES, kind, '--features')
   parts = experiment.make(config)
-  with checkpoint.Checkpoints(run, keep_last=config.keep_last) as checkpoints:
+  _refuse_unlabeled(parts)
+  with checkpoint.Checkpoints(run, read_only=True) as checkpoints:
     state = checkpoints.restore(parts.abstract_state(), step)
   config_hash = workdir.hash_config(to_dict(config))
   evaluate(parts, state, run, config_hash, {protocol: options}, kinds)

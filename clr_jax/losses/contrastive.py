@@ -10,8 +10,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from clr_jax.lookup import check_name
 from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, widen
 from clr_jax.types import Array
+
+ANCHORS = ('all', 'one')
 
 
 class Pairs(NamedTuple):
@@ -88,8 +91,7 @@ def supcon(
   Returns:
     [B, V], or [B, 1] for anchors='one'.
   """
-  if anchors not in ('all', 'one'):
-    raise ValueError(f"anchors must be 'all' or 'one', not {anchors!r}")
+  check_name(ANCHORS, anchors, 'anchors')
   batch_size, num_views, _ = z.shape
   rows = _rows(z, normalize)
   pairs = pair_masks(batch_size, num_views, labels=labels, mask=mask)

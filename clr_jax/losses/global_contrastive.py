@@ -7,8 +7,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from clr_jax.lookup import check_name
 from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, widen
 from clr_jax.types import Array
+
+FIRST_VISIT = ('per_index', 'per_batch', 'none')
+COMBINE = ('mean', 'sum')
 
 
 class SogCLR(NamedTuple):
@@ -32,14 +36,13 @@ def first_visit_gamma(log_u: Array, gamma: float | Array, rule: str) -> Array:
     rule: 'per_index' (1 for each unvisited row), 'per_batch' (1 for all rows if none was visited;
       SogCLR for ImageNet, LibAUC) or 'none' (SogCLR for CIFAR).
   """
+  check_name(FIRST_VISIT, rule, 'first visit rule')
   unvisited = jnp.isneginf(log_u)
   if rule == 'per_index':
     return jnp.where(unvisited, 1.0, gamma)
   if rule == 'per_batch':
     return jnp.where(jnp.broadcast_to(jnp.all(unvisited), log_u.shape), 1.0, gamma)
-  if rule == 'none':
-    return jnp.broadcast_to(jnp.asarray(gamma, log_u.dtype), log_u.shape)
-  raise ValueError(f"first visit rule must be 'per_index', 'per_batch' or 'none', not {rule!r}")
+  return jnp.broadcast_to(jnp.asarray(gamma, log_u.dtype), log_u.shape)
 
 
 def update_log_u(log_u: Array, log_g: Array, gamma: Array) -> Array:
@@ -49,8 +52,7 @@ def update_log_u(log_u: Array, log_g: Array, gamma: Array) -> Array:
 
 def combine_log_u(log_u: Array, rule: str) -> Array:
   """[B, V] -> [B]: the mean of u over views, or its sum (a defect of older code: 2.25 g at .9)."""
-  if rule not in ('mean', 'sum'):
-    raise ValueError(f"combine must be 'mean' or 'sum', not {rule!r}")
+  check_name(COMBINE, rule, 'combine')
   total = jax.nn.logsumexp(log_u, -1)
   return total - jnp.log(log_u.shape[-1]) if rule == 'mean' else total
 
@@ -97,6 +99,7 @@ def sogclr(
   new_log_u = update_log_u(per_row(log_u), log_g, per_row(gamma))
   floor = jnp.maximum(new_log_u, jnp.log(eps))
   weight = jnp.where(negative, jnp.exp(jnp.where(negative, fixed - floor[:, None], 0.0)), 0.0)
+  weight = jax.lax.stop_gradient(weight)  # as a whole: nor through log_u or the temperature
   negatives = jnp.sum(weight * scores, -1) / count
   new_log_u = new_log_u.reshape(batch_size, num_views)
   tau = jnp.broadcast_to(jnp.asarray(temperature, z.dtype), [batch_size])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable
 
-from clr_jax.types import Method, UserError
+from clr_jax.lookup import check_name
+from clr_jax.types import Method
 
 
 def names() -> list[str]:
@@ -17,10 +17,7 @@ def names() -> list[str]:
 
 def get(name: str) -> Callable[..., Method]:
   """The factory `(backbone, info, *, hyper-parameters) -> Method` called `name`."""
-  if name not in names():
-    close = difflib.get_close_matches(name, names(), 1)
-    hint = f'did you mean {close[0]!r}? ' if close else ''
-    raise UserError(f'unknown method {name!r}: {hint}there are {", ".join(names())}')
+  check_name(names(), name, 'method')
   return getattr(importlib.import_module(f'{__name__}.{name}'), name)
 
 

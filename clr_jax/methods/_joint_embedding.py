@@ -8,7 +8,15 @@ import flax.linen as nn
 import jax
 
 from clr_jax.models.siamese import Chain
-from clr_jax.types import Array, Batch, Carry, Group, Method, Out, Params, State
+from clr_jax.types import Array, Batch, Carry, Group, Method, Out, Params, RunInfo, State, UserError
+
+
+def check_two_views(name: str, info: RunInfo) -> None:
+  """UserError unless there are two views, and other images to compare them with."""
+  if info.num_views != 2:
+    raise UserError(f'{name} compares two views: set augment.num_views=2, not {info.num_views}')
+  if info.batch_size < 2:
+    raise UserError(f'{name} needs other images in the batch: set batch_size >= 2')
 
 
 def keep_statistics(params: Params, state: State, carry: Carry, step: Array):
@@ -22,6 +30,7 @@ def joint_embedding(
   loss: Callable,
   *,
   per_view: bool = True,
+  target: str | None = None,
   init_state: Callable[[], State] = dict,
   post_update: Callable = keep_statistics,
   groups: Mapping[str, Group] | None = None,
@@ -32,6 +41,8 @@ def joint_embedding(
     chain: {'backbone': ..., 'projector': ...} in order; the first output is the feature h.
     loss: a `LossFn`.
     per_view: BatchNorm statistics of each view apart (see `Chain.apply_views`).
+    target: module whose output, without gradient, is `Out.target` and, instead of the last one's,
+      the `z` of `represent`: the projector before a predictor.
     init_state: state beside the statistics, such as per-example tables.
     post_update: a `PostUpdateFn` that also keeps the statistics.
     groups: optimizer groups by first key of params.
@@ -48,11 +59,13 @@ def joint_embedding(
     outputs, batch_stats = network.apply_views(
       params, state['batch_stats'], batch.views['global'], per_view=per_view
     )
-    return Out(online=outputs[last], h=outputs[first]), {'batch_stats': batch_stats}
+    fixed = jax.lax.stop_gradient(outputs[target]) if target else None
+    out = Out(online=outputs[last], target=fixed, h=outputs[first])
+    return out, {'batch_stats': batch_stats}
 
   def represent(params: Params, state: State, images: Array):
     outputs, _ = network.apply(params, state['batch_stats'], images, train=False)
-    return {'h': outputs[first], 'z': outputs[last]}
+    return {'h': outputs[first], 'z': outputs[target or last]}
 
   return Method(init, embed, loss, post_update, represent, groups or {})
 

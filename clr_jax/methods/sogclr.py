@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from clr_jax.lookup import check_name
 from clr_jax.losses import global_contrastive as gcl
 from clr_jax.methods._joint_embedding import joint_embedding, keep_statistics, mean_with
 from clr_jax.models import heads
@@ -10,7 +11,7 @@ from clr_jax.ops import tables
 from clr_jax.schedules import cosine_gamma
 from clr_jax.types import Method, RunInfo, UserError
 
-FIRST_VISIT = ('per_index', 'per_batch', 'per_batch_first_epoch', 'none')
+FIRST_VISIT = (*gcl.FIRST_VISIT, 'per_batch_first_epoch')
 
 
 def sogclr(
@@ -56,11 +57,10 @@ def sogclr(
     raise UserError(f"u diverges with method.combine='sum' and gamma={gamma}: use 'mean'")
   for key, value, choices in (
     ('first_visit', first_visit, FIRST_VISIT),
-    ('combine', combine, ('mean', 'sum')),
+    ('combine', combine, gcl.COMBINE),
     ('gamma_schedule', gamma_schedule, ('constant', 'cosine')),
   ):
-    if value not in choices:
-      raise UserError(f'method.{key} must be one of {", ".join(choices)}, not {value!r}')
+    check_name(choices, value, f'method.{key}')
   total_epochs = max(info.total_steps // info.steps_per_epoch, 1)
   decay = cosine_gamma(gamma, gamma_decay_epochs or max(total_epochs // 2, 1))
 

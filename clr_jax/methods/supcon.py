@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 
+from clr_jax.lookup import check_name
 from clr_jax.losses import contrastive
 from clr_jax.methods._joint_embedding import joint_embedding, mean_with
 from clr_jax.models import heads
@@ -46,6 +47,7 @@ def supcon(
     per_view_bn: official code concatenates the views: joint statistics (False).
   """
   check_positives('supcon', info, supervised)
+  check_name(contrastive.ANCHORS, anchors, 'method.anchors')
   head = heads.get(projector, hidden_dim=backbone.num_features, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from clr_jax.lookup import check_name
 from clr_jax.losses import contrastive
 from clr_jax.methods._joint_embedding import joint_embedding, mean_with
 from clr_jax.methods.supcon import check_positives
@@ -38,8 +39,7 @@ def tcl(
     per_view_bn: official code concatenates the views: joint statistics (False).
   """
   check_positives('tcl', info, supervised)
-  if reduction not in ('mean', 'mean_valid'):
-    raise UserError(f"method.reduction must be 'mean' or 'mean_valid', not {reduction!r}")
+  check_name(('mean', 'mean_valid'), reduction, 'method.reduction')
   if k1 < 0 or k2 <= 0:
     raise UserError(f'tcl needs method.k1 >= 0 and method.k2 > 0, not k1={k1}, k2={k2}')
   head = heads.get(projector, hidden_dim=hidden_dim or backbone.num_features, out_dim=out_dim)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 
+from clr_jax.lookup import check_options, look_up
 from clr_jax.models import resnet
-from clr_jax.types import UserError
 
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {
   'resnet_tiny': resnet.resnet_tiny,
@@ -27,9 +26,7 @@ def names() -> list[str]:
 
 def factory(name: str) -> Callable[..., nn.Module]:
   """The function of keyword-only options that makes the backbone `name`: what a config records."""
-  if name not in _FACTORIES:
-    raise UserError(f'unknown model {name!r}: there are {", ".join(names())}')
-  return _FACTORIES[name]
+  return look_up(_FACTORIES, name, 'model')
 
 
 def get(name: str, **options: Any) -> nn.Module:
@@ -41,8 +38,5 @@ def get(name: str, **options: Any) -> nn.Module:
     UserError: for an unknown name, option or choice; the message lists the valid ones.
   """
   make = factory(name)
-  valid = inspect.signature(make).parameters
-  for option in options:
-    if option not in valid:
-      raise UserError(f'model {name} has no option {option!r}: it takes {", ".join(valid)}')
+  check_options(f'model {name!r}', make, options)
   return make(**options)

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from clr_jax.lookup import check_name, look_up
 from clr_jax.models.norm import BatchNorm
 from clr_jax.models.resnet import compute_dtype, torch_default
 from clr_jax.ops.similarity import similarity, unit
@@ -67,9 +68,7 @@ class MLPHead(nn.Module, kw_only=True):
       ('activation', ACTIVATIONS),
       ('linear_init', LINEAR_INITS),
     ):
-      value = getattr(self, attribute)
-      if value not in choices:
-        raise UserError(f'unknown {attribute} {value!r}: choose one of {", ".join(choices)}')
+      check_name(choices, getattr(self, attribute), attribute)
     for i, width in enumerate(self.hidden_dims):
       x = self._layer(i, x, width, self.use_bias, NORMS[self.norm], train, groups)
       x = ACTIVATIONS[self.activation](x)
@@ -171,9 +170,7 @@ def get(
   A recipe without hidden layers ('linear') ignores `hidden_dim`, so that any method can use it.
   Raises UserError for an unknown name (the message lists all) or a missing `hidden_dim`.
   """
-  if name not in RECIPES:
-    raise UserError(f'unknown head {name!r}: there are {", ".join(RECIPES)}')
-  layers, attributes = RECIPES[name]
+  layers, attributes = look_up(RECIPES, name, 'head')
   hidden_dims = () if hidden_dim is None else (hidden_dim,) * layers
   if len(hidden_dims) < layers:
     raise UserError(f'the head {name!r} has hidden layers: give hidden_dim')

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from clr_jax.lookup import check_name
 from clr_jax.models.norm import BatchNorm
 from clr_jax.types import Array, UserError
 
@@ -220,8 +221,7 @@ def architecture(
       ('stem_init', stem_init, STEM_INITS),
       ('downsample', downsample, DOWNSAMPLES),
     ):
-      if value not in choices:
-        raise UserError(f'unknown {option} {value!r}: choose one of {", ".join(choices)}')
+      check_name(choices, value, option)
     return ResNet(
       blocks=blocks,
       bottleneck=bottleneck,

@@ -16,11 +16,12 @@ def widen(x) -> Array:
 def unit(x: Array) -> Array:
   """`x / max(||x||, 1e-12)` along the last axis, float32 or wider.
 
-  Written with rsqrt of a clamped square so that the gradient at x = 0 is finite (0) and not NaN.
+  At x = 0 value and gradient are 0: neither the norm's NaN nor 1e12 times the incoming gradient.
   Casting comes first: rounding unit vectors to bfloat16 shifts logits by 0.1 at temperature 0.07.
   """
   x = widen(x)
-  return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
+  square = jnp.sum(x * x, -1, keepdims=True)
+  return x * jnp.where(square > 0, jax.lax.rsqrt(jnp.maximum(square, 1e-24)), 0.0)
 
 
 def similarity(a: Array, b: Array) -> Array:

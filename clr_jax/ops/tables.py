@@ -22,21 +22,25 @@ def init_log(num_examples: int, dtype=jnp.float32) -> Array:
   return jnp.full([num_rows(num_examples)], -jnp.inf, dtype)
 
 
-def mean_over_duplicates(index: Array, value: Array) -> Array:
-  """Each row's mean of `value` [B] over the rows that share its `index` [B].
+def log_mean_over_duplicates(index: Array, log_value: Array) -> Array:
+  """log of each row's mean of exp(log_value) [B] over the rows that share its `index` [B].
 
   The loader never repeats an index inside a batch; other callers may, and "the last write wins" is
-  undefined under XLA. Sorting costs B log B; a [B, B] comparison would cost 17 GB at B = 65,536.
+  undefined under XLA. A row that is alone keeps its bits, and each index has its own shift: values
+  from exp(-300) to exp(300) may meet in one batch. Sorting costs B log B; a [B, B] comparison
+  would cost 17 GB at B = 65,536.
   """
   size = index.shape[0]
   order = jnp.argsort(index, stable=True)
-  sorted_index = index[order]
+  sorted_index, value = index[order], log_value[order]
   first = jnp.concatenate([jnp.ones([1], bool), sorted_index[1:] != sorted_index[:-1]])
   segment = jnp.cumsum(first) - 1
-  total = jax.ops.segment_sum(value[order], segment, size)
+  peak = jax.ops.segment_max(value, segment, size)[segment]
+  peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
+  total = jax.ops.segment_sum(jnp.exp(value - peak), segment, size)
   count = jax.ops.segment_sum(jnp.ones_like(value), segment, size)
-  mean = (total / jnp.maximum(count, 1))[segment]
-  return jnp.zeros_like(value).at[order].set(mean)
+  log_mean = jnp.log(total / jnp.maximum(count, 1))[segment] + peak
+  return jnp.zeros_like(log_value).at[order].set(log_mean)
 
 
 def set_log_mean(table: Array, index: Array, log_value: Array) -> Array:
@@ -44,10 +48,5 @@ def set_log_mean(table: Array, index: Array, log_value: Array) -> Array:
 
   With the table sharded and `index`, `log_value` replicated this compiles to local masked writes.
   """
-  peak = jnp.max(log_value)
-  peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
-  mean = mean_over_duplicates(index, jnp.exp(log_value - peak))
-  # A row that is alone keeps its own logarithm: exp and log would round far smaller values away.
-  alone = mean_over_duplicates(index, log_value) == log_value
-  new = jnp.where(alone, log_value, jnp.log(mean) + peak)
+  new = log_mean_over_duplicates(index, log_value)
   return table.at[index].set(new.astype(table.dtype))

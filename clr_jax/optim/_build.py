@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from clr_jax.lookup import check_options, look_up
 from clr_jax.optim import _optimizers, _sam
-from clr_jax.schedules import check_options, look_up
 from clr_jax.types import Group, Params, PyTree, Schedule, UserError
 
 _OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
@@ -48,8 +48,9 @@ def build(
   Args:
     params: the parameter tree or its shapes; only its first keys matter.
     groups: exceptions for the parameters below some first keys; the rest forms 'default'. `lr`
-      replaces `learning_rate`, `lr_scale` multiplies either. In the first `freeze_steps` updates
-      nothing of the group changes, its momentum included; its learning rate follows the run's step.
+      replaces `learning_rate`, `peak_of` holds it at its peak, `lr_scale` multiplies either. In the
+      first `freeze_steps` updates nothing of the group changes, its momentum included; its learning
+      rate follows the run's step.
     name: 'sgd', 'lars', 'adam' or 'adamw'.
     exclude_from_decay: 'bias_and_norm' leaves these without weight decay (and trust ratio), 'none'
       nothing; 'auto' is the habit of the published code: the former for LARS and AdamW, the latter
@@ -62,8 +63,7 @@ def build(
     UserError: unknown names, options or groups; values out of range.
   """
   make = look_up(_OPTIMIZERS, name, 'optimizer')
-  fixed = ('learning_rate', 'weight_decay', 'mask')  # no options: `build` gives them
-  check_options(f'optimizer {name!r}', make, hyper, given=fixed)
+  check_options(f'optimizer {name!r}', make, hyper, given=('mask',))  # `build` gives it
   if exclude_from_decay != 'auto':
     hyper['mask'] = look_up(_MASKS, exclude_from_decay, 'exclude_from_decay')
   for key in groups:
@@ -71,7 +71,8 @@ def build(
       raise UserError(f'optimizer group {key!r} has no parameters: there are {", ".join(params)}')
 
   def transform(group: Group) -> optax.GradientTransformationExtraArgs:
-    rate = _delayed(learning_rate if group.lr is None else group.lr, group.freeze_steps)
+    rate = learning_rate if group.lr is None else group.lr
+    rate = _delayed(_peak(rate, group.peak_of), group.freeze_steps)
     decay = weight_decay if group.weight_decay is None else group.weight_decay
     if decay < 0:
       raise UserError(f'weight_decay must not be negative: {decay}')
@@ -90,8 +91,13 @@ def _with_sam(tx, groups: Mapping[str, Group], options: Mapping[str, Any] | None
     return tx
   options = {'name': 'sam', **options}
   wrapper = look_up(_SAMS, options.pop('name'), 'sam.name')
-  check_options(wrapper.__name__, wrapper, options, given=('base', 'groups'))
+  check_options(wrapper.__name__, wrapper, options)
   return wrapper(tx, groups, **options)
+
+
+def _peak(value: float | Schedule, steps: int) -> float | Schedule:
+  """The highest of the first `steps` values, or `value` itself if that is 0."""
+  return float(jnp.max(value(jnp.arange(steps)))) if callable(value) and steps else value
 
 
 def _delayed(value: float | Schedule, steps: int) -> float | Schedule:

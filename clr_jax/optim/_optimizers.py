@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from clr_jax.lookup import check_name
 from clr_jax.types import PyTree, Schedule, UserError
 
 Mask = Callable[[PyTree], PyTree]
@@ -118,6 +119,7 @@ def lars(
   Raises:
     UserError: unknown form.
   """
+  check_name(('mocov3', 'simclr', 'clipped', 'unclipped'), form, 'form of lars')
   rate = optax.scale_by_learning_rate(learning_rate, flip_sign=False)
   trace = optax.trace(_decay_rate(momentum))
   official = form in ('mocov3', 'simclr')
@@ -129,10 +131,6 @@ def lars(
       optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient), mask),
       *((trace, rate) if form == 'mocov3' else (rate, trace)),
       optax.scale(-1.0),
-    )
-  if form not in ('clipped', 'unclipped'):
-    raise UserError(
-      f'unknown form {form!r} of lars: choose one of mocov3, simclr, clipped, unclipped'
     )
   scale = _scale_by_solo_trust_ratio(
     learning_rate if form == 'clipped' else None,

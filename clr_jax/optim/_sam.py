@@ -17,6 +17,7 @@ import optax
 import optax.contrib
 from jax.typing import ArrayLike
 
+from clr_jax.lookup import check_name
 from clr_jax.optim._optimizers import matrices
 from clr_jax.types import Array, Group, Params, PyTree, UserError
 
@@ -81,8 +82,7 @@ def noise_sam(
   Raises:
     UserError: unknown subset; at the first update, 'projector' without such parameters.
   """
-  if subset not in _SUBSETS:
-    raise UserError(f'unknown subset {subset!r} of noise_sam: choose one of {", ".join(_SUBSETS)}')
+  check_name(_SUBSETS, subset, 'subset of noise_sam')
 
   def draw(count: ArrayLike, params: Params) -> Params:
     part = _perturbed_part(params, groups)

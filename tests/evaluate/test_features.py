@@ -93,7 +93,7 @@ def test_extract_takes_another_key_a_part_and_unlabeled_data():
   got = extract(represent, PARAMS, STATE, source, key='z', indices=rows)
   np.testing.assert_allclose(got.h, expected(source)[rows, :2], atol=1e-6)
   assert got.label is None
-  with pytest.raises(UserError, match="no representation 'q'"):
+  with pytest.raises(UserError, match="unknown representation 'q'"):
     extract(represent, PARAMS, STATE, source, key='q')
 
 

@@ -61,8 +61,12 @@ def a_supcon(case, close):
   per_anchor = jax.jit(loss, static_argnums=1)(case.h, True)
   close(per_anchor.T.reshape(-1), case.loss_per_anchor, 'loss_per_anchor')
   close(per_anchor.mean(), case.loss, 'loss')
-  close(jax.jit(jax.grad(lambda z: loss(z, False).mean()))(jnp.asarray(case.z)), case.grad_z, 'grad_z')
-  close(jax.jit(jax.grad(lambda h: loss(h, True).mean()))(jnp.asarray(case.h)), case.grad_h, 'grad_h')
+  close(
+    jax.jit(jax.grad(lambda z: loss(z, False).mean()))(jnp.asarray(case.z)), case.grad_z, 'grad_z'
+  )
+  close(
+    jax.jit(jax.grad(lambda h: loss(h, True).mean()))(jnp.asarray(case.h)), case.grad_h, 'grad_h'
+  )
   num_views = case.h.shape[1]
   if mask is None and (labels is not None or num_views > 1):
     method = make_method(

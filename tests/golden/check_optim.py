@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from clr_jax import optim, schedules
+from clr_jax.ops import ema
 
 
 def trajectory(tx, params, num_steps, *, grads=None, grad_fn=None):
@@ -195,6 +196,8 @@ def c_schedules(case, close):
   close(values(solo, total), case.sololearn_lr, 'sololearn_lr')
   tau = values(schedules.ema_cosine(base, final=final, total_steps=total), total)
   close(tau, case.sololearn_tau_used_at_update, 'sololearn tau')
+  average = ema.update(jnp.asarray(case.ema_before), jnp.asarray(case.ema_online), case.ema_tau)
+  close(average, case.ema_after, 'ema_after')
   mocov3 = schedules.get_schedule(
     'warmup_cosine',
     peak=case.lr,

@@ -41,7 +41,7 @@ def test_config_records_every_option():
 @pytest.mark.parametrize(
   ('name', 'options', 'message'),
   [
-    ('resnet19', {}, 'there are resnet_tiny, resnet18'),
+    ('resnet19', {}, 'choose one of resnet_tiny, resnet18'),
     ('resnet18', {'widht': 3}, 'takes width, stem'),
     ('resnet18', {'stem': 'mnist'}, 'choose one of imagenet, cifar, cifar_pad2'),
     ('resnet18', {'stem_init': 'zeros'}, 'choose one of kaiming_normal, torch_default'),

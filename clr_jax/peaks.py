@@ -1,0 +1,42 @@
+"""Peak speed of accelerators, for model FLOP/s utilization."""
+
+from __future__ import annotations
+
+# (start of JAX's device_kind, dense bfloat16 FLOP/s, dense FLOP/s of float32 arrays), of one JAX
+# device; the first that fits counts. Float32 arrays are multiplied as TF32 on NVIDIA since A100 and
+# as bfloat16 on TPU, which is JAX's default precision. Data sheets quote NVIDIA's numbers with
+# sparsity: these are half of them.
+_PEAKS: tuple[tuple[str, float | None, float], ...] = (
+  # https://www.nvidia.com/en-us/data-center/h200/
+  ('NVIDIA H200 NVL', 835.5e12, 417.5e12),
+  ('NVIDIA H200', 989.5e12, 494.5e12),
+  # https://www.nvidia.com/en-us/data-center/h100/ and, for PCIe, the H100 PCIe product brief
+  ('NVIDIA H100 NVL', 835.5e12, 417.5e12),
+  ('NVIDIA H100 PCIe', 756e12, 378e12),
+  ('NVIDIA H100', 989.5e12, 494.5e12),
+  # https://www.nvidia.com/en-us/data-center/a100/
+  ('NVIDIA A100', 312e12, 156e12),
+  # https://www.nvidia.com/en-us/data-center/l4/
+  ('NVIDIA L4', 121e12, 60e12),
+  # https://www.nvidia.com/en-us/data-center/v100/ (no bfloat16; float32 without tensor cores)
+  ('Tesla V100-SXM2', None, 15.7e12),
+  ('Tesla V100-PCIE', None, 14e12),
+  # https://cloud.google.com/tpu/docs/v6e, v5e, v5p, v4, v3; a v3 chip is two JAX devices
+  ('TPU v6 lite', 918e12, 918e12),
+  ('TPU v6e', 918e12, 918e12),
+  ('TPU v5 lite', 197e12, 197e12),
+  ('TPU v5e', 197e12, 197e12),
+  ('TPU v5p', 459e12, 459e12),
+  ('TPU v5', 459e12, 459e12),
+  ('TPU v4', 275e12, 275e12),
+  ('TPU v3', 61.5e12, 61.5e12),
+)
+
+
+def peak(device_kind: str, precision: str) -> float | None:
+  """Dense peak FLOP/s of one JAX device in 'bfloat16' or 'float32'; None if it is not known."""
+  for start, bfloat16, float32 in _PEAKS:
+    # 'NVIDIA L4' must not take the L40.
+    if device_kind == start or device_kind.startswith((f'{start} ', f'{start}-')):
+      return bfloat16 if precision == 'bfloat16' else float32
+  return None

@@ -1,0 +1,72 @@
+"""`clr-jax` in a real process that meets a fault: python -m tests.child FAULT ARGUMENTS..."""
+
+import os
+import signal
+import sys
+import time
+
+import clr_jax.checkpoint
+import clr_jax.evaluate.run
+import clr_jax.train
+from clr_jax import cli
+
+
+def at_call(owner, name, number, fault, *, after=False):
+  """Calls `fault` before (or after) the `number`th call of owner.name, counted from 1."""
+  original, calls = getattr(owner, name), []
+
+  def wrapped(*args, **kwargs):
+    calls.append(None)
+    if len(calls) == number and not after:
+      fault()
+    result = original(*args, **kwargs)
+    if len(calls) == number and after:
+      fault()
+    return result
+
+  setattr(owner, name, wrapped)
+
+
+def at_step(number, fault):
+  """Calls `fault` before the dispatch number `number` of this process."""
+  original = clr_jax.train.make_dispatch
+
+  def make_dispatch(*args):
+    holder = type('Holder', (), {'dispatch': staticmethod(original(*args))})
+    at_call(holder, 'dispatch', number, fault)
+    return lambda *operands: holder.dispatch(*operands)
+
+  clr_jax.train.make_dispatch = make_dispatch
+
+
+def send(number):
+  return lambda: os.kill(os.getpid(), number)
+
+
+def out_of_memory():
+  import jax
+
+  raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 8589934592 bytes.')
+
+
+Checkpoints, Online = clr_jax.checkpoint.Checkpoints, clr_jax.evaluate.run.Online
+FAULTS = {
+  'none': lambda: None,
+  'kill_first_step': lambda: at_step(1, send(signal.SIGKILL)),
+  'kill_in_step': lambda: at_step(15, send(signal.SIGKILL)),
+  'kill_before_save': lambda: at_call(Checkpoints, 'save', 2, send(signal.SIGKILL)),
+  'kill_in_write': lambda: at_call(Checkpoints, 'save', 2, send(signal.SIGKILL), after=True),
+  'kill_in_evaluation': lambda: at_call(Online, '__call__', 2, send(signal.SIGKILL)),
+  'kill_before_results': lambda: at_call(clr_jax.workdir, 'write_result', 1, send(signal.SIGKILL)),
+  'kill_in_results': lambda: at_call(clr_jax.workdir, 'write_result', 2, send(signal.SIGKILL)),
+  'sigterm': lambda: at_step(3, send(signal.SIGTERM)),
+  'ctrl_c': lambda: at_step(7, send(signal.SIGINT)),
+  'sigterm_at_end': lambda: at_call(Online, '__call__', 3, send(signal.SIGTERM)),
+  'sigterm_in_results': lambda: at_call(clr_jax.workdir, 'write_result', 1, send(signal.SIGTERM)),
+  'hang': lambda: at_step(5, lambda: time.sleep(600)),
+  'out_of_memory': lambda: at_step(2, out_of_memory),
+}
+
+if __name__ == '__main__':
+  FAULTS[sys.argv[1]]()
+  cli.main(['clr-jax', *sys.argv[2:]])

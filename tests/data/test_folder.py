@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from clr_jax.data import load_source
+from clr_jax.types import UserError
+
+
+def write(path, *, value=0, size=(6, 6), mode='RGB'):
+  """An image of one colour; size is (width, height)."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.new(mode, size, value if mode == 'L' else (value,) * 3).save(path)
+
+
+@pytest.fixture
+def classes(tmp_path):
+  """Two classes, 3 + 2 images; the colour tells the file."""
+  for i, name in enumerate(
+    ['bee/10.png', 'bee/9.png', 'bee/deep/x.bmp', 'ant/a.PNG', 'ant/b.webp']
+  ):
+    write(tmp_path / 'set' / name, value=40 * i)
+  (tmp_path / 'set' / 'bee' / 'notes.txt').write_text('not an image')
+  write(tmp_path / 'set' / '.hidden' / 'h.png')
+  return tmp_path / 'set'
+
+
+def test_class_folders_sorted_by_name_and_path(classes):
+  source = load_source(f'folder:{classes}')
+  assert source.class_names == ('ant', 'bee')
+  assert (source.num_examples, source.image_shape, source.num_classes) == (5, (6, 6, 3), 2)
+  images, labels = source.arrays()
+  assert labels.tolist() == [0, 0, 1, 1, 1]
+  assert images[:, 3, 3, 0].tolist() == [120, 160, 0, 40, 80]
+  again, labels = load_source(f'folder:{classes}').load(np.array([3, 0]))
+  np.testing.assert_array_equal(again, images[[3, 0]])
+  assert labels.tolist() == [1, 0]
+
+
+def test_flat_folder_is_unlabeled(tmp_path):
+  for i in range(3):
+    write(tmp_path / f'{i}.jpeg', value=100 * i, mode='L')
+  source = load_source(f'folder:{tmp_path}')
+  images, labels = source.arrays()
+  assert labels is None
+  assert source.num_classes is None
+  assert source.class_names is None
+  assert images.shape == (3, 6, 6, 3)
+  assert images[:, 0, 0, 2].tolist() == [0, 100, 200]
+
+
+def test_mixed_sizes_need_image_size_and_get_the_central_square(tmp_path):
+  picture = np.zeros((8, 24, 3), np.uint8)
+  picture[:, 8:16] = 200  # the central square
+  for name in ('wide', 'tall'):
+    (tmp_path / name).mkdir()
+  Image.fromarray(picture).save(tmp_path / 'wide' / '1.png')
+  Image.fromarray(picture.transpose(1, 0, 2)).save(tmp_path / 'tall' / '1.png')
+  with pytest.raises(UserError, match=r'differ in size .*set image_size'):
+    load_source(f'folder:{tmp_path}')
+  images, _ = load_source(f'folder:{tmp_path}', image_size=4).arrays()
+  assert images.shape == (2, 4, 4, 3)
+  assert images[:, :, 1:3, :][:, 1:3].min() == 200
+  np.testing.assert_array_equal(images[0], images[1].transpose(1, 0, 2))
+
+
+def test_a_large_jpeg_is_the_same_picture_after_reduced_decoding(tmp_path):
+  ramp = np.tile(np.linspace(0, 255, 320).astype(np.uint8)[:, None, None], (1, 320, 3))
+  Image.fromarray(ramp).save(tmp_path / 'ramp.jpg', quality=95)
+  image = load_source(f'folder:{tmp_path}', image_size=20).arrays()[0][0, :, 7, 1].astype(float)
+  np.testing.assert_allclose(image, ramp[8::16, 0, 0], atol=6)
+
+
+def test_splits_share_the_classes_of_the_training_split(tmp_path):
+  for file in ('train/a/1.png', 'train/b/1.png', 'train/c/1.png', 'val/b/7.png'):
+    write(tmp_path / file)
+  train, val = load_source(f'folder:{tmp_path}'), load_source(f'folder:{tmp_path}', split='val')
+  assert train.arrays()[1].tolist() == [0, 1, 2]
+  assert val.arrays()[1].tolist() == [1]
+  assert val.num_classes == 3
+  assert load_source(f'folder:{tmp_path}', split='test').checksum() == val.checksum()
+  write(tmp_path / 'test' / 'c' / '1.png')
+  assert load_source(f'folder:{tmp_path}', split='test').arrays()[1].tolist() == [2]
+  write(tmp_path / 'test' / 'new' / '1.png')
+  with pytest.raises(UserError, match=r"'new' .* does not exist in the training split"):
+    load_source(f'folder:{tmp_path}', split='test')
+  with pytest.raises(UserError, match="no split 'dev': choose one of train, test, val"):
+    load_source(f'folder:{tmp_path}', split='dev')
+
+
+def test_a_class_may_be_called_train(tmp_path):
+  for file in ('train/1.png', 'tram/1.png'):
+    write(tmp_path / file)
+  assert load_source(f'folder:{tmp_path}').class_names == ('train', 'tram')
+  with pytest.raises(UserError, match=r"no split 'test'.*train\[90%:\]"):
+    load_source(f'folder:{tmp_path}', split='test')
+
+
+def test_slices_mix_the_classes_and_complement_each_other(tmp_path):
+  for label in 'abcd':
+    for i in range(25):
+      write(tmp_path / label / f'{i:02d}.png', value=i + 50 * (ord(label) - ord('a')))
+  pixels = lambda split, **kw: load_source(f'folder:{tmp_path}', split=split, **kw).arrays()  # noqa: E731
+  small, labels = pixels('train[:20%]')
+  rest, _ = pixels('train[20%:]')
+  assert len(small) == 20
+  assert set(labels.tolist()) == {0, 1, 2, 3}
+  assert (np.diff(labels) >= 0).all()  # still sorted by path
+  both = np.concatenate([small, rest])[:, 0, 0, 0]
+  assert sorted(both.tolist()) == sorted(pixels('train')[0][:, 0, 0, 0].tolist())
+  np.testing.assert_array_equal(pixels('train', limit=20)[0], small)
+
+
+def test_a_damaged_file_is_named(classes):
+  path = classes / 'bee' / '9.png'
+  noise = np.random.default_rng(0).integers(0, 256, (6, 6, 3)).astype(np.uint8)
+  Image.fromarray(noise).save(path)
+  path.write_bytes(path.read_bytes()[:-60])  # the header stays whole
+  source = load_source(f'folder:{classes}')
+  with pytest.raises(UserError, match=r'bee/9\.png'):
+    source.arrays()
+  path.write_text('no image at all')
+  with pytest.raises(UserError, match=r'bee/9\.png'):
+    load_source(f'folder:{classes}')
+  source = load_source(f'folder:{classes}', image_size=4)  # reads no header
+  source.load(np.array([0, 1]))
+  with pytest.raises(UserError, match=r'bee/9\.png'):
+    source.load(np.array([0, 3]))
+
+
+def test_unsuitable_folders(tmp_path, classes):
+  with pytest.raises(UserError, match='no image folder'):
+    load_source(f'folder:{tmp_path}/absent')
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(UserError, match='holds no image'):
+    load_source(f'folder:{tmp_path}/empty')
+  write(classes / 'loose.png')
+  with pytest.raises(UserError, match=r'loose images such as loose\.png'):
+    load_source(f'folder:{classes}')
+
+
+def test_the_checksum_sees_a_renamed_file(classes):
+  before = load_source(f'folder:{classes}').checksum()
+  assert load_source(f'folder:{classes}').checksum() == before
+  (classes / 'bee' / '9.png').rename(classes / 'bee' / '8.png')
+  assert load_source(f'folder:{classes}').checksum() != before

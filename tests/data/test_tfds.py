@@ -1,0 +1,217 @@
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clr_jax.data import available, load_source, tfds_source
+from clr_jax.types import UserError
+
+pytest.importorskip('array_record')
+pytest.importorskip('tensorflow_datasets')
+
+FEATURES = 'tensorflow_datasets.core.features.'
+
+
+def encoded(array):
+  buffer = io.BytesIO()
+  Image.fromarray(array).save(buffer, 'PNG')
+  return buffer.getvalue()
+
+
+def example(image, label):
+  from tensorflow_datasets.proto import tf_example_pb2
+
+  message = tf_example_pb2.Example()
+  message.features.feature['image'].bytes_list.value.append(encoded(image))
+  message.features.feature['label'].int64_list.value.append(label)
+  return message.SerializeToString()
+
+
+def prepare(root, name, splits, *, shape=(5, 4, 3), file_format='array_record'):
+  """Writes what TFDS would leave in `root`/name/1.0.0, without TensorFlow."""
+  from array_record.python.array_record_module import ArrayRecordWriter
+
+  folder = Path(root) / name / '1.0.0'
+  folder.mkdir(parents=True)
+  bare = name.split('/')[0]
+  for split, examples in splits.items():
+    writer = ArrayRecordWriter(
+      str(folder / f'{bare}-{split}.array_record-00000-of-00001'), 'group_size:1'
+    )
+    for image, label in examples:
+      writer.write(example(image, label))
+    writer.close()
+  info = {
+    'name': bare,
+    'version': '1.0.0',
+    'fileFormat': file_format,
+    'moduleName': 'nowhere',
+    'splits': [
+      {
+        'name': split,
+        'numBytes': '1',
+        'shardLengths': [str(len(examples))],
+        'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
+      }
+      for split, examples in splits.items()
+    ],
+  }
+  dimensions = [str(n) if n else '-1' for n in shape]
+  features = {
+    'image': {
+      'pythonClassName': FEATURES + 'image_feature.Image',
+      'image': {'dtype': 'uint8', 'shape': {'dimensions': dimensions}},
+    },
+    'label': {
+      'pythonClassName': FEATURES + 'class_label_feature.ClassLabel',
+      'classLabel': {'numClasses': '3'},
+    },
+  }
+  features = {
+    'pythonClassName': FEATURES + 'features_dict.FeaturesDict',
+    'featuresDict': {'features': features},
+  }
+  (folder / 'dataset_info.json').write_text(json.dumps(info))
+  (folder / 'features.json').write_text(json.dumps(features))
+  (folder / 'label.labels.txt').write_text('cat\ndog\neel\n')
+
+
+def toy(n, shape=(5, 4, 3), label=None):
+  rng = np.random.default_rng(n)
+  images = rng.integers(0, 256, (n, *shape)).astype(np.uint8)
+  return [(x, i % 3 if label is None else label) for i, x in enumerate(images)]
+
+
+@pytest.fixture
+def toy_dir(tmp_path):
+  prepare(tmp_path, 'toy', {'train': toy(20), 'test': toy(6), 'unlabelled': toy(4, label=-1)})
+  return tmp_path
+
+
+def test_random_access_labels_and_names(toy_dir):
+  source = load_source('toy', data_dir=str(toy_dir))
+  assert (source.num_examples, source.image_shape, source.num_classes) == (20, (5, 4, 3), 3)
+  assert source.class_names == ('cat', 'dog', 'eel')
+  images, labels = source.load(np.array([13, 0, 7]))
+  assert labels.dtype == np.int32
+  for image, label, i in zip(images, labels, (13, 0, 7), strict=True):
+    np.testing.assert_array_equal(image, toy(20)[i][0])
+    assert label == i % 3
+  everything, _ = source.arrays()
+  np.testing.assert_array_equal(everything, np.stack([x for x, _ in toy(20)]))
+  assert source.checksum() == load_source('toy:1.0.0', data_dir=str(toy_dir)).checksum()
+
+
+def test_slices_limit_and_image_size(toy_dir):
+  part = load_source('toy', data_dir=str(toy_dir), split='train[50%:]', limit=3, image_size=4)
+  assert (part.num_examples, part.image_shape) == (3, (4, 4, 3))
+  images, labels = part.load(np.array([2]))
+  assert labels.tolist() == [12 % 3]
+  np.testing.assert_array_equal(images[0], toy(20)[12][0][:4])  # 5 rows: the crop starts at 0
+
+
+def test_a_split_of_unlabelled_examples_has_no_labels(toy_dir):
+  source = load_source('toy', data_dir=str(toy_dir), split='unlabelled')
+  assert source.arrays()[1] is None
+  assert source.num_classes is None
+
+
+def test_images_of_several_sizes_need_image_size(tmp_path):
+  examples = [toy(1, (5, 4, 3))[0], toy(1, (9, 6, 3))[0]]
+  prepare(tmp_path, 'mixed', {'train': examples}, shape=(None, None, 3))
+  with pytest.raises(UserError, match='mixed differ in size: set image_size'):
+    load_source('mixed', data_dir=str(tmp_path))
+  assert load_source('mixed', data_dir=str(tmp_path), image_size=4).arrays()[0].shape[1:] == (
+    4,
+    4,
+    3,
+  )
+
+
+def test_configurations(tmp_path):
+  for config in ('easy', 'hard'):
+    prepare(tmp_path, f'toy/{config}', {'train': toy(3 if config == 'easy' else 4)})
+  assert load_source('toy/hard', data_dir=str(tmp_path)).num_examples == 4
+  with pytest.raises(UserError, match='choose one of toy/easy, toy/hard'):
+    load_source('toy', data_dir=str(tmp_path))
+  names = [name for name, _ in available(str(tmp_path))]
+  assert names[-2:] == ['toy/easy', 'toy/hard']
+
+
+def test_unknown_split_lists_the_known_ones(toy_dir):
+  with pytest.raises(UserError, match="no split 'tset': choose one of train, test, unlabelled"):
+    load_source('toy', data_dir=str(toy_dir), split='tset')
+
+
+def test_a_format_without_random_access(tmp_path):
+  prepare(tmp_path, 'toy', {'train': toy(2)}, file_format='tfrecord')
+  with pytest.raises(UserError, match='without random access'):
+    load_source('toy', data_dir=str(tmp_path))
+
+
+def test_unknown_name_offers_close_ones(tmp_path):
+  with pytest.raises(UserError, match='did you mean cifar10'):
+    load_source('cifra10', data_dir=str(tmp_path))
+  with pytest.raises(UserError, match='cannot read the data set name'):
+    load_source('what is this?', data_dir=str(tmp_path))
+
+
+def test_without_tensorflow_one_sentence_says_what_to_install(tmp_path, monkeypatch):
+  monkeypatch.setattr(tfds_source.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(UserError) as caught:
+    load_source('cifar10', data_dir=str(tmp_path))
+  message = str(caught.value)
+  assert message.endswith("needs TensorFlow, once: pip install 'clr-jax[tfds]'")
+  assert '\n' not in message
+
+
+@pytest.mark.parametrize('good', [True, False])
+def test_preparation_runs_in_a_child_process(tmp_path, monkeypatch, capfd, good):
+  def child(command, **kwargs):
+    assert command[1:] == ['-m', 'clr_jax.data.prepare_tfds', 'mnist', f'--data_dir={tmp_path}']
+    if good:
+      prepare(tmp_path, 'mnist', {'train': toy(3)})
+    return subprocess.CompletedProcess(command, 0 if good else 1, 'noise\nno network\n')
+
+  monkeypatch.setattr(tfds_source.importlib.util, 'find_spec', lambda name: object())
+  monkeypatch.setattr(tfds_source.subprocess, 'run', child)
+  if good:
+    assert load_source('mnist', data_dir=str(tmp_path)).num_examples == 3
+  else:
+    with pytest.raises(UserError, match='preparing mnist failed: no network'):
+      load_source('mnist', data_dir=str(tmp_path))
+  assert 'Preparing mnist' in capfd.readouterr().err
+
+
+def test_the_child_reports_a_failure_in_its_last_line(tmp_path):
+  command = [sys.executable, '-m', 'clr_jax.data.prepare_tfds', 'no_such', f'--data_dir={tmp_path}']
+  child = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert child.returncode == 1
+  assert len(child.stdout.strip().splitlines()[-1]) > 10
+
+
+def test_reading_imports_no_tensorflow(toy_dir):
+  code = (
+    'import sys; from clr_jax.data import load_source\n'
+    f'load_source("toy", data_dir={str(toy_dir)!r}).arrays()\n'
+    'sys.exit("tensorflow" in sys.modules)'
+  )
+  assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+def test_the_real_fashion_mnist():
+  root = os.environ.get('TFDS_DATA_DIR') or os.path.expanduser('~/tensorflow_datasets')
+  if not list(Path(root).glob('fashion_mnist/*/features.json')):
+    pytest.skip(f'fashion_mnist is not prepared in {root}')
+  source = load_source('fashion_mnist', split='train[:300]')
+  assert (source.num_examples, source.image_shape, source.num_classes) == (300, (28, 28, 1), 10)
+  assert source.class_names[9] == 'Ankle boot'
+  images, labels = source.arrays()
+  assert 60 < images.mean() < 85  # 72.9 over the whole training set
+  assert len(set(labels.tolist())) == 10

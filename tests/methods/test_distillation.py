@@ -1,0 +1,180 @@
+"""The skeleton with an EMA target, on a network of one layer, and the checks of its methods."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import logging
+
+from clr_jax import methods
+from clr_jax.methods._distillation import distillation
+from clr_jax.models import heads
+from clr_jax.models.norm import BatchNorm
+from clr_jax.types import Batch, RunInfo, UserError
+
+INFO = RunInfo(
+  num_examples=100,
+  num_classes=None,
+  batch_size=4,
+  num_views=2,
+  steps_per_epoch=25,
+  total_steps=50,
+)
+STEP = jnp.zeros([], jnp.int32)
+
+
+class Tiny(nn.Module):
+  """Linear and BatchNorm of the pixels' mean, so that crops of any size fit."""
+
+  num_features: int = 3
+
+  @nn.compact
+  def __call__(self, x, *, train, groups=1):
+    x = nn.Dense(self.num_features)(x.mean((1, 2)))
+    return BatchNorm()(x, train=train, groups=groups)
+
+
+def make(predictor=True, **hyper):
+  hyper = {'momentum': 0.9, 'final_momentum': 1.0, 'ema_index': 'current', **hyper}
+  return distillation(
+    'byol',
+    {'backbone': Tiny(), 'projector': heads.get('byol', hidden_dim=4, out_dim=3)},
+    lambda out, *_: ((out.online**2).sum(), {}, {}),
+    INFO,
+    predictor=heads.get('byol', hidden_dim=4, out_dim=3) if predictor else None,
+    **hyper,
+  )
+
+
+def batch(num_local=0):
+  keys = jax.random.split(jax.random.key(0))
+  views = {'global': jax.random.uniform(keys[0], [4, 2, 6, 6, 1])}
+  if num_local:
+    views['local'] = jax.random.uniform(keys[1], [4, num_local, 3, 3, 1])
+  return Batch(views=views)
+
+
+def start(method, **kwargs):
+  return jax.jit(method.init)(jax.random.key(1), batch(**kwargs))
+
+
+def test_the_target_starts_as_a_copy_of_the_encoder_in_its_own_buffers():
+  params, state = start(make())
+  assert set(params) == {'backbone', 'projector', 'predictor'}
+  assert set(state['target']['params']) == {'backbone', 'projector'}
+  for name, target in state['target']['params'].items():
+    jax.tree.map(np.testing.assert_array_equal, target, params[name])
+
+  def pointers(tree):
+    return {x.unsafe_buffer_pointer() for x in jax.tree.leaves(tree)}
+
+  assert not pointers(params) & pointers(state['target'])
+  assert not pointers(state['batch_stats']) & pointers(state['target'])
+
+
+@pytest.mark.parametrize(('ema_index', 'step'), [('current', 7), ('next', 8)])
+def test_average_of_parameters_only_with_the_momentum_of_its_index(ema_index, step):
+  method = make(ema_index=ema_index)
+  params, state = start(method)
+  _, carry = method.embed(params, state, batch(), jax.random.key(0), STEP)
+  moved = jax.tree.map(lambda x: x + 1, params)
+  same, new = jax.jit(method.post_update)(moved, state, carry, jnp.asarray(7))
+  jax.tree.map(np.testing.assert_array_equal, same, moved)
+  momentum = 1 - 0.1 * (1 + np.cos(np.pi * step / 50)) / 2
+  for name, target in new['target']['params'].items():
+    jax.tree.map(
+      lambda t, p: np.testing.assert_allclose(t, p + 1 - momentum, rtol=1e-5), target, params[name]
+    )
+  # Statistics are each network's own. Both saw the same images with the same parameters.
+  for key, stats in new['target']['batch_stats'].items():
+    jax.tree.map(np.testing.assert_array_equal, stats, carry['target_stats'][key])
+    jax.tree.map(np.testing.assert_array_equal, stats, new['batch_stats'][key])
+  assert 'predictor' in new['batch_stats']
+
+
+def test_views_of_each_network():
+  method = make(online_views=slice(0, 1), target_views=slice(1, 2))
+  out, _ = method.embed(*start(method), batch(), jax.random.key(0), STEP)
+  assert out.online.shape == out.target.shape == out.h.shape == (4, 1, 3)
+  both = make(predictor=False)
+  params, state = start(both)
+  out, _ = both.embed(params, state, batch(), jax.random.key(0), STEP)
+  np.testing.assert_array_equal(out.online, out.target)  # equal networks before the first step
+
+
+def test_local_views_pass_the_online_network_only_and_last():
+  params, state = start(make(), num_local=3)
+  outs = [
+    make(local_views=local).embed(params, state, batch(3), jax.random.key(0), STEP)
+    for local in (True, False)
+  ]
+  (out, carry), (without, without_carry) = outs
+  assert out.online.shape == (4, 5, 3) and out.target.shape == out.h.shape == (4, 2, 3)
+  np.testing.assert_array_equal(out.online[:, :2], without.online)
+  jax.tree.map(np.testing.assert_array_equal, carry['target_stats'], without_carry['target_stats'])
+  mean = [c['batch_stats']['backbone']['BatchNorm_0']['mean'] for c in (carry, without_carry)]
+  assert (mean[0] != mean[1]).any()  # the local views update the online statistics after
+
+
+def test_the_loss_reaches_every_online_parameter_and_not_the_target():
+  method = make()
+  params, state = start(method)
+
+  def loss(params, target):
+    changed = {**state, 'target': {**state['target'], 'params': target}}
+    out, _ = method.embed(params, changed, batch(), jax.random.key(0), STEP)
+    return (out.online * out.target).sum()
+
+  online, target = jax.grad(loss, argnums=(0, 1))(params, state['target']['params'])
+  assert all(np.abs(v).max() > 0 for v in jax.tree.leaves(online['predictor']['linear1']))
+  assert all((v == 0).all() for v in jax.tree.leaves(target))
+
+
+def test_represent_target_is_the_averaged_network():
+  params, state = start(make())
+  moved = jax.tree.map(lambda x: x * 2 + 0.1, params)
+  images = batch().views['global'][:, 0]
+  online, target, before = (
+    make(represent=which).represent(p, state, images)
+    for which, p in (('online', moved), ('target', moved), ('online', params))
+  )
+  assert set(online) == {'h', 'z'}
+  assert (online['z'] != target['z']).any()
+  jax.tree.map(np.testing.assert_array_equal, target, before)
+
+
+@pytest.mark.parametrize(
+  ('name', 'hyper', 'message'),
+  [
+    ('moco', {'queue_length': 3}, 'queue_length >= 4'),
+    ('moco', {'queue_length': 6, 'symmetric': True}, 'queue_length >= 8'),
+    ('moco_v2plus', {'queue_length': 3}, 'queue_length >= 4'),
+    ('nnclr', {'queue_length': 3}, 'queue_length >= 4'),
+    ('ressl', {'queue_length': 3}, 'queue_length >= 4'),
+    ('dynamic_moco', {'queue_length': 6}, 'queue_length >= 8'),
+    ('byol', {'momentum': 1.1}, 'momentum'),
+    ('byol', {'ema_index': 'before'}, 'ema_index'),
+    ('dino', {'represent': 'teacher'}, 'represent'),
+  ],
+)
+def test_impossible_settings_are_refused(name, hyper, message):
+  with pytest.raises(UserError, match=message):
+    methods.get(name)(Tiny(), INFO, **hyper)
+
+
+@pytest.mark.parametrize(
+  'name', ['byol', 'dino', 'dynamic_moco', 'moco', 'moco_v2plus', 'moco_v3', 'nnclr', 'ressl']
+)
+def test_three_views_are_refused(name):
+  with pytest.raises(UserError, match='num_views=2'):
+    methods.get(name)(Tiny(), INFO._replace(num_views=3))
+
+
+def test_a_queue_longer_than_the_data_set_is_warned_of(monkeypatch):
+  said = []
+  monkeypatch.setattr(logging, 'warning', lambda text, *args: said.append(text % args))
+  methods.get('moco')(Tiny(), INFO, queue_length=100)
+  assert not said
+  methods.get('moco')(Tiny(), INFO, queue_length=101)
+  assert len(said) == 1 and '101' in said[0] and '100' in said[0]

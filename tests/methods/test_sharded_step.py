@@ -1,0 +1,111 @@
+"""What the compiled step sends between eight devices, read from XLA's own text."""
+
+import collections
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from clr_jax import augment, methods, models, optim, sharding
+from clr_jax.ops.tables import num_rows
+from clr_jax.train_step import init_state, make_train_step
+from clr_jax.types import Batch, RunInfo
+
+SIDE, BATCH, CLASSES = 8, 16, 4
+COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
+# `%name = f32[4,2]{1,0} all-reduce(...)` or `= (f32[4]{0}, f32[2]{0}) all-gather-start(...)`
+_OPERATION = re.compile(rf'= (.*?) ({"|".join(COLLECTIVES)})(?:-start)?\(')
+_SHAPE = re.compile(r'[a-z]+\d*\[[\d,]*\]')
+
+
+def collectives(text):
+  """Multiset of (operation, shape) in an XLA module."""
+  return collections.Counter(
+    (match[2], shape)
+    for line in text.splitlines()
+    if (match := _OPERATION.search(line))
+    for shape in _SHAPE.findall(match[1])
+  )
+
+
+def test_collectives_are_found_in_the_text():
+  text = """
+    %a.1 = f32[16,8]{1,0} all-gather(f32[2,8]{1,0} %p), channel_id=1
+    %b = (f32[4]{0}, s32[]) all-reduce(%x, %y), to_apply=%add
+    %c = f32[4]{0} add(%all-reduce.1, %z)
+    %d = (f32[2]{0}, f32[2]{0}) all-to-all-start(f32[2]{0} %q)
+  """
+  assert collectives(text) == {
+    ('all-gather', 'f32[16,8]'): 1,
+    ('all-reduce', 'f32[4]'): 1,
+    ('all-reduce', 's32[]'): 1,
+    ('all-to-all', 'f32[2]'): 2,
+  }
+
+
+@functools.cache
+def step_on_eight(name, num_examples=1501):
+  """(compiled step, state, batch) with real views, as `clr_jax.experiment` puts them together."""
+  mesh = sharding.make_mesh()
+  views = augment.get('sogclr', size=SIDE, num_views=2)
+  info = RunInfo(num_examples, CLASSES, BATCH, 2, num_examples // BATCH, 100)
+  method = methods.get(name)(models.get('resnet_tiny', width=2), info)
+  rng = np.random.default_rng(0)
+  batch = Batch(
+    image=rng.integers(0, 256, [BATCH, SIDE, SIDE, 3], np.uint8),
+    label=np.arange(BATCH, dtype=np.int32) % CLASSES,
+    index=np.linspace(0, num_examples - 1, BATCH).astype(np.int32),
+  )
+  params, _ = jax.eval_shape(
+    lambda key: method.init(key, batch._replace(views=views(key, batch.image))), jax.random.key(0)
+  )
+  tx = optim.build(params, method.groups, name='sgd', learning_rate=0.1)
+
+  def init(key):
+    return init_state(key, batch, method, views, tx)
+
+  shardings = sharding.train_state_shardings(mesh, jax.eval_shape(init, jax.random.key(0)))
+  state = jax.jit(init, out_shardings=shardings)(jax.random.key(0))
+  batch = jax.device_put(batch, sharding.by_rows(mesh))
+  step = jax.jit(make_train_step(method, views, tx, mesh=mesh), out_shardings=(shardings, None))
+  return step.lower(state, batch).compile(), state, batch
+
+
+@pytest.mark.parametrize(
+  'name',
+  [pytest.param(n, marks=[pytest.mark.slow] * (n != 'sogclr')) for n in methods.names()],
+)
+def test_images_do_not_move(name):
+  compiled, _, _ = step_on_eight(name)
+  found = collectives(compiled.as_text())
+  assert any(operation == 'all-reduce' for operation, _ in found)
+  assert 'all-to-all' not in {operation for operation, _ in found}
+  pixels = BATCH * 2 * SIDE * SIDE * 3
+  for (operation, shape), _ in found.items():
+    size = np.prod([int(n) for n in re.findall(r'\d+', shape.partition('[')[2])] or [1])
+    assert size < pixels or operation == 'all-reduce', (operation, shape)
+
+
+def test_nothing_sent_grows_with_the_data_set():
+  small, large = (step_on_eight('sogclr', n)[0].as_text() for n in (1501, 600_001))
+  assert collectives(small) == collectives(large)
+  rows = num_rows(600_001)
+  assert f'f32[{rows // 8}]' in large  # a device's part of the table
+  assert f'f32[{rows}]' not in large  # the whole of it is nowhere
+
+
+def test_the_table_stays_sharded():
+  compiled, state, batch = step_on_eight('sogclr')
+  table = state.state['per_example']['log_u']
+  assert table.sharding.spec == PartitionSpec('data') and table.shape == (num_rows(1501),)
+  new, _ = compiled(state, batch)
+  new = new.state['per_example']['log_u']
+  assert new.sharding.spec == PartitionSpec('data')
+  assert {s.data.shape for s in new.addressable_shards} == {(num_rows(1501) // 8,)}
+  visited = np.flatnonzero(np.isfinite(np.asarray(new)))
+  np.testing.assert_array_equal(visited, np.asarray(batch.index))
+  assert jnp.isneginf(new).sum() == num_rows(1501) - BATCH

@@ -1,0 +1,295 @@
+"""Real processes that are really killed: the same command then goes on as if nothing had happened.
+
+Every command is `python -m clr_jax train ...` (through tests/child.py, which injects the fault).
+"""
+
+import functools
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from clr_jax import config as configs
+from clr_jax import experiment, metrics, workdir
+from clr_jax.checkpoint import Checkpoints
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = ROOT / 'tests' / 'tiny.py'
+WALL_CLOCK = ('time', 'samples_per_second', 'data_wait_share', 'online_seconds')
+SKELETONS = ('simclr', 'sogclr', 'supervised')
+STEPS = 22
+
+
+class Runner:
+  """Runs `train` on one CPU device; the processes share a cache of compiled programs."""
+
+  def __init__(self, cache):
+    self._cache = cache
+
+  def environment(self, **extra):
+    kept = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+    return {
+      **kept,
+      'JAX_PLATFORMS': 'cpu',
+      'JAX_COMPILATION_CACHE_DIR': str(self._cache),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+      **extra,
+    }
+
+  def start(self, directory, *arguments, method='sogclr', fault='none', **environment):
+    command = [sys.executable, '-m', 'tests.child', fault, 'train', f'--config={TINY}:{method}']
+    return subprocess.Popen(
+      [*command, f'--workdir={directory}', *arguments],
+      cwd=ROOT,
+      env=self.environment(**environment),
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+
+  def __call__(self, directory, *arguments, code=0, **options):
+    """(stdout, stderr) of a command that must end with this code."""
+    process = self.start(directory, *arguments, **options)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, (process.returncode, out, err)
+    return out, err
+
+
+@pytest.fixture(scope='session')
+def run(tmp_path_factory):
+  return Runner(tmp_path_factory.mktemp('compiled'))
+
+
+@pytest.fixture(scope='session')
+def reference(run, tmp_path_factory):
+  """method -> workdir of a run that nothing interrupted."""
+  made = {}
+
+  def of(method):
+    if method not in made:
+      made[method] = tmp_path_factory.mktemp(f'reference_{method}')
+      run(made[method], method=method)
+    return made[method]
+
+  return of
+
+
+@functools.cache
+def abstract_state(method):
+  config = configs.load(f'{TINY}:{method}')
+  return experiment.make(config, devices=jax.devices()[:1]).abstract_state()
+
+
+def saved(directory, method='sogclr'):
+  """(step, {path: array}) of the newest checkpoint: params, state, optimizer, step and key."""
+  with Checkpoints(directory, read_only=True) as checkpoints:
+    state = checkpoints.restore(abstract_state(method))
+    assert checkpoints.latest_step() == int(state.step)
+  flat = {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    is_key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    value = jax.random.key_data(leaf) if is_key else leaf
+    flat[jax.tree_util.keystr(path, simple=True, separator='/')] = np.asarray(value)
+  return int(state.step), flat
+
+
+def rows(directory):
+  """Metric rows without what a clock measured."""
+  read = metrics.read_metrics(workdir.Workdir(directory))
+  return [{k: v for k, v in row.items() if k not in WALL_CLOCK} for row in read]
+
+
+def results(directory):
+  records = workdir.read_results(workdir.Workdir(directory))
+  return [(r['protocol'], r['features'], r['metric'], r['step'], r['value']) for r in records]
+
+
+def assert_same_run(actual, expected, method):
+  step, arrays = saved(actual, method)
+  expected_step, expected_arrays = saved(expected, method)
+  assert step == expected_step == STEPS
+  assert arrays.keys() == expected_arrays.keys()
+  assert any(k.startswith('params/') for k in arrays)
+  assert any(k.startswith('opt_state/') for k in arrays)
+  assert any('log_u' in k for k in arrays) == (method == 'sogclr')
+  for path, value in expected_arrays.items():
+    assert arrays[path].tobytes() == value.tobytes(), path
+  assert rows(actual) == rows(expected)
+  assert results(actual) == results(expected)
+
+
+def stored_steps(directory):
+  return sorted(int(p.name) for p in (directory / 'checkpoints').iterdir() if p.name.isdigit())
+
+
+def test_the_reference_has_what_the_comparisons_need(reference):
+  directory = reference('sogclr')
+  logged = rows(directory)
+  assert [r['step'] for r in logged if 'loss' in r] == [4, 8, 12, 16, 20, 22]
+  assert [r['step'] for r in logged if 'rankme' in r] == [9, 18, 22]
+  assert stored_steps(directory) == [18, 22]
+  step, arrays = saved(directory)
+  assert step == STEPS
+  log_u = next(v for k, v in arrays.items() if 'log_u' in k)
+  assert np.isfinite(log_u).sum() == STEPS * 64  # one visit of each example of the epoch
+  assert len(results(directory)) == 1
+
+
+def test_killed_preempted_and_finished(run, reference, tmp_path):
+  """SIGKILL while a checkpoint is written, SIGTERM off every grid, the end, and once more."""
+  run(tmp_path, fault='kill_in_write', code=-signal.SIGKILL)
+  out, err = run(tmp_path, fault='sigterm', code=75)
+  resumed = int(out.split('at step ')[1].split()[0])
+  assert resumed in (6, 12) and f'resumed {tmp_path} at step {resumed}' in out
+  stopped = resumed + 3
+  assert f'stopped by SIGTERM at step {stopped} of 22, saved: the same command goes on' in err
+  assert 'Traceback' not in err
+  assert stored_steps(tmp_path)[-1] == stopped
+  out, _ = run(tmp_path)
+  assert f'resumed {tmp_path} at step {stopped}' in out
+  assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
+  before = {p.name for p in (tmp_path / 'checkpoints').iterdir()}
+  again, err = run(tmp_path)
+  assert 'at step 22' in again and 'knn' in again and 'step 4/22' not in err
+  assert {p.name for p in (tmp_path / 'checkpoints').iterdir()} == before
+  assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
+
+
+KILLS = (
+  'kill_first_step',
+  'kill_in_step',
+  'kill_before_save',
+  'kill_in_write',
+  'kill_in_evaluation',
+  'kill_before_results',
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('fault', KILLS)
+@pytest.mark.parametrize('method', SKELETONS)
+def test_killed_at_a_moment(run, reference, tmp_path, method, fault):
+  run(tmp_path, method=method, fault=fault, code=-signal.SIGKILL)
+  out, _ = run(tmp_path, method=method)
+  assert ('resumed' in out) == (fault != 'kill_first_step')
+  assert_same_run(tmp_path, reference(method), method)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', range(3))
+def test_killed_from_outside_at_random_moments(run, reference, tmp_path, seed):
+  """Three times, wherever it hits: compiling, training, saving, evaluating or ending."""
+  chance = random.Random(seed)
+  for _ in range(3):
+    process = run.start(tmp_path)
+    started = time.monotonic()
+    while not (tmp_path / 'metrics').exists() and time.monotonic() < started + 120:
+      time.sleep(0.05)
+    time.sleep(chance.uniform(0, 3))
+    process.kill()
+    process.communicate()
+  run(tmp_path)
+  assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
+
+
+@pytest.mark.slow
+def test_processes_that_compile_for_themselves_agree(run, tmp_path):
+  own = {'JAX_ENABLE_COMPILATION_CACHE': 'false', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '0'}
+  run(tmp_path / 'a', **own)
+  run(tmp_path / 'b', fault='kill_in_step', code=-signal.SIGKILL, **own)
+  run(tmp_path / 'b', **own)
+  assert_same_run(tmp_path / 'b', tmp_path / 'a', 'sogclr')
+
+
+@pytest.mark.slow
+def test_ctrl_c(run, reference, tmp_path):
+  _, err = run(tmp_path, fault='ctrl_c', code=130)
+  assert 'stopped by Ctrl-C at step 7 of 22, saved' in err and 'Traceback' not in err
+  assert stored_steps(tmp_path) == [6, 7]
+  run(tmp_path)
+  assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('fault', ['sigterm_at_end', 'sigterm_in_results'])
+def test_sigterm_after_the_last_step(run, reference, tmp_path, fault):
+  """The evaluation can take long: it is left for the next start."""
+  _, err = run(tmp_path, fault=fault, code=75)
+  assert 'SIGTERM' in err and 'Traceback' not in err
+  assert not results(tmp_path)
+  run(tmp_path)
+  assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
+
+
+@pytest.mark.slow
+def test_killed_between_two_results(run, tmp_path):
+  """The records of one evaluation are completed, and none is there twice."""
+  kinds = '--config.eval.features=("trained","pixels")'
+  run(tmp_path, kinds, fault='kill_in_results', code=-signal.SIGKILL)
+  assert len(results(tmp_path)) == 1
+  run(tmp_path, kinds)
+  run(tmp_path, kinds)
+  assert [r[1] for r in results(tmp_path)] == ['trained', 'pixels']
+
+
+@pytest.mark.slow
+def test_extending_equals_not_stopping(run, reference, tmp_path):
+  run(tmp_path, '--config.stop_at_epoch=0.5')
+  assert saved(tmp_path)[0] == 11
+  run(tmp_path)
+  extra = [r for r in rows(tmp_path) if r['step'] == 11]
+  assert len(extra) == 1  # the end of the first part was logged and evaluated, off the grid
+  first = results(tmp_path)[0]
+  assert first[3] == 11
+  expected = reference('sogclr')
+  assert [r for r in rows(tmp_path) if r['step'] != 11] == rows(expected)
+  step, arrays = saved(tmp_path)
+  expected_arrays = saved(expected)[1]
+  assert step == STEPS
+  assert all(arrays[k].tobytes() == v.tobytes() for k, v in expected_arrays.items())
+
+
+@pytest.mark.slow
+def test_watchdog_ends_a_hung_run(run, tmp_path):
+  _, err = run(tmp_path, '--config.watchdog_seconds=2', fault='hang', code=70)
+  assert 'watchdog: no step ended for 2 s' in err
+  assert 'most recent call first' in err and 'in wrapped' in err  # where it hangs
+
+
+@pytest.mark.slow
+def test_out_of_memory_is_one_sentence(run, tmp_path):
+  _, err = run(tmp_path, '--config.progress=False', fault='out_of_memory', code=1)
+  assert err.strip().splitlines() == [
+    'clr-jax: out of device memory: lower batch_size, model.width or the image size, or set '
+    'precision=bfloat16'
+  ]
+
+
+def test_batch_that_eight_devices_cannot_share(run, tmp_path):
+  """Needs a process of its own: the number of devices is fixed when JAX starts."""
+  command = [sys.executable, '-m', 'clr_jax', 'train', f'--config={TINY}']
+  process = subprocess.run(
+    [*command, '--config.batch_size=60', f'--workdir={tmp_path / "new"}'],
+    cwd=ROOT,
+    env=run.environment(XLA_FLAGS='--xla_force_host_platform_device_count=8'),
+    capture_output=True,
+    text=True,
+  )
+  assert process.returncode == 2
+  assert process.stderr.count('\n') == 1 and 'batch_size=60' in process.stderr
+  assert 'a multiple of 8' in process.stderr
+  assert not (tmp_path / 'new').exists()
+
+
+def test_records_are_valid_json(reference):
+  for path in (reference('sogclr') / 'results').glob('*.json'):
+    record = json.loads(path.read_text())
+    assert record['step'] == STEPS and record['features'] == 'trained'
