@@ -14,7 +14,13 @@ from clr_jax import augment, data, methods, models, optim, schedules, sharding
 from clr_jax.config import build, to_dict
 from clr_jax.lookup import look_up
 from clr_jax.methods import _wrappers as wrappers
-from clr_jax.train_step import StepFn, init_state, make_train_step
+from clr_jax.train_step import (
+  StepFn,
+  StepParts,
+  init_state,
+  make_step_parts,
+  make_train_step,
+)
 from clr_jax.types import (
   Array,
   Batch,
@@ -54,6 +60,10 @@ class Experiment(NamedTuple):
   @property
   def step_fn(self) -> StepFn:
     return make_train_step(self.method, self.views, self.tx, mesh=self.mesh)
+
+  @property
+  def step_parts(self) -> StepParts:
+    return make_step_parts(self.method, self.views, self.tx, mesh=self.mesh)
 
   def abstract_state(self) -> TrainState:
     """Shapes, dtypes and shardings of the train state; nothing is computed."""

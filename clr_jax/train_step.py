@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +51,9 @@ def make_step_parts(
 
   def on_rows(batch: Batch) -> Batch:
     # Left to itself XLA may gather the batch and let every device compute all of it.
-    return batch if mesh is None else jax.lax.with_sharding_constraint(batch, sharding.by_rows(mesh))
+    if mesh is None:
+      return batch
+    return jax.lax.with_sharding_constraint(batch, sharding.by_rows(mesh))
 
   def keys(state: TrainState) -> Array:
     return jax.random.split(jax.random.fold_in(state.key, state.step), 3)
@@ -82,7 +83,7 @@ def make_step_parts(
       state.params,
       grad_fn=lambda params, _: grad_of(state, batch)(params)[0],
     )
-    params = optax.apply_updates(state.params, updates)
+    params = cast(Params, optax.apply_updates(state.params, updates))
     if mesh is not None:
       carry = jax.lax.with_sharding_constraint(carry, sharding.replicated(mesh))
     params, new_state = method.post_update(params, state.state, carry, state.step)

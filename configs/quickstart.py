@@ -2,7 +2,7 @@
 
   clr-jax train --config=configs/quickstart.py --workdir=/tmp/quickstart
 
-ends with a table of linear accuracy at 1 %, 10 % and 100 % of the labels (5 draws) and kNN for the
+ends with a table of linear accuracy at 1 %, 10 % and 100 % of the labels (10 draws) and kNN for the
 trained encoder, the same encoder untrained (BatchNorm statistics estimated on the training images)
 and raw pixels. Any method: `--config=configs/quickstart.py:simclr`.
 """
@@ -17,12 +17,29 @@ METHODS = {
   'supcon': {'out_dim': 64},
   'tcl': {'out_dim': 64},
   'supervised': {},
+  'dcl': SMALL_HEAD,
+  'flatnce': {'out_dim': 64},
+  'hcl': SMALL_HEAD,
+  'debiased': SMALL_HEAD,
+  'rpc': SMALL_HEAD,
+  'simsiam': {'predictor_dim': 32, **SMALL_HEAD},
+  'w_mse': {'hidden_dim': 128, 'out_dim': 32},
+  # Sums over features, made for LARS, which does not see a loss's scale; SGD does.
+  'barlow_twins': SMALL_HEAD,
+  'arb': {'loss_scale': 0.1, **SMALL_HEAD},
+  'vicreg': {
+    'invariance_weight': 1.0,
+    'variance_weight': 1.0,
+    'covariance_weight': 0.04,
+    **SMALL_HEAD,
+  },
   # Momenta for 275 steps, queues shorter than the 1437 training images.
   'byol': {'momentum': 0.95, 'predictor_dim': 128, **SMALL_HEAD},
   'dino': {
     'num_prototypes': 256,
-    'warmup_teacher_epochs': 5,
-    'momentum': 0.95,
+    'teacher_temperature': 0.04,
+    'warmup_teacher_epochs': 0,
+    'momentum': 0.99,
     **SMALL_HEAD,
   },
   'dynamic_moco': {'queue_length': 1024, 'momentum': 0.95, **SMALL_HEAD},
@@ -30,7 +47,7 @@ METHODS = {
   'moco_v2plus': {'queue_length': 1024, 'momentum': 0.95, **SMALL_HEAD},
   'moco_v3': {'temperature': 0.2, 'momentum': 0.95, 'predictor_dim': 128, **SMALL_HEAD},
   'nnclr': {'queue_length': 1024, 'predictor_dim': 128, **SMALL_HEAD},
-  'ressl': {'queue_length': 1024, 'momentum': 0.95, **SMALL_HEAD},
+  'ressl': {'queue_length': 1024, 'momentum': 0.99, 'projector': 'byol', **SMALL_HEAD},
 }
 
 
@@ -51,5 +68,5 @@ def get_config(method: str = 'sogclr'):
   config.checkpoint_every = 5.0
   config.eval.features = ('trained', 'untrained', 'pixels')
   config.eval.protocols.knn.k = 10
-  config.eval.protocols.linear.update({'label_fraction': (0.01, 0.1, 1.0), 'draws': 5})
+  config.eval.protocols.linear.update({'label_fraction': (0.01, 0.1, 1.0), 'draws': 10})
   return config

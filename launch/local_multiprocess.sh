@@ -18,8 +18,9 @@
 # Environment: CLR_JAX, the program (default clr-jax); PORT (default a free one); PYTHON, which finds
 # the free port (default python3). Needs Linux and bash 5.1 or newer.
 #
-# Run here by tests/test_multiprocess.py (pytest -m slow) with 2 processes: training compared with
-# one process, SIGTERM and resume, bad input, a killed process.
+# Run here with 2 processes of clr-jax by tests/test_multiprocess.py (pytest -m slow): training
+# compared with one process, resuming, SIGTERM, bad input. Ctrl-C and the end of the others after a
+# failure were run with stand-ins only (tests/test_launch.py).
 set -uo pipefail
 
 if (($# < 2)) || ! [[ $1 =~ ^[1-9][0-9]*$ ]]; then
@@ -42,7 +43,7 @@ send() {
   ((${#pids[@]} == 0)) || kill -s "$1" "${pids[@]}" 2>/dev/null
 }
 
-# shellcheck disable=SC2317 # called by the trap
+# shellcheck disable=SC2317,SC2329 # called by the trap
 on_signal() {
   signals=$((signals + 1))
   if ((signals == 1)); then send TERM; else send KILL; fi
@@ -62,10 +63,9 @@ done
 status=0
 killer=
 while ((${#pids[@]} > 0)); do
-  ended=
   wait -n -p ended "${pids[@]}"
   code=$?
-  [[ -n $ended ]] || continue # the wait was interrupted by a signal
+  [[ -n ${ended:-} ]] || continue # the wait was interrupted by a signal
   for i in "${!pids[@]}"; do
     [[ ${pids[i]} != "$ended" ]] || unset "pids[i]"
   done

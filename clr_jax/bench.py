@@ -1,0 +1,235 @@
+"""What a step costs: compile time, samples/s, its parts, memory, FLOPs; of the real program."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from clr_jax import experiment, peaks, provenance, train, workdir
+from clr_jax.config import to_dict
+from clr_jax.types import UserError
+
+
+def measure(config: ConfigDict, *, repeats: int = 5, steps: int = 20) -> dict[str, Any]:
+  """Runs the training program of `config`, without logs, checkpoints and evaluation.
+
+  Args:
+    config: of a run.
+    repeats: timed repeats, of which the median, minimum and maximum are given.
+    steps: training steps in each, rounded up to whole calls of the program.
+
+  Returns:
+    JSON values; times in seconds, sizes in bytes, None for what this device does not tell. FLOPs,
+    bytes and memory are those of one device.
+
+  Raises:
+    UserError: bad input; repeats or steps below 1.
+  """
+  if repeats < 1 or steps < 1:
+    raise UserError(f'repeats={repeats} and steps={steps} must be at least 1: raise them')
+  parts = experiment.make(config)
+  size = train.steps_per_call(config)
+  calls_a_repeat = -(-steps // size)
+  calls = [(i * size, size) for i in range(1 + repeats * calls_a_repeat)]
+  pipeline = parts.make_pipeline()
+  data_seconds, block = _time_data(pipeline, calls[: 1 + calls_a_repeat])
+  compiled, compile_seconds = _compile(parts, pipeline, block, size)
+  samples, wait_share, state = _time_training(parts, pipeline, compiled, calls, calls_a_repeat)
+  memory = _memory(compiled)  # before the parts add to the device's peak
+  row = jax.tree.map(lambda x: x[:1], block)
+  single = compiled if size == 1 else _compile(parts, pipeline, row, 1)[0]
+  step_seconds = parts.info.batch_size / samples['median']
+  split = _time_parts(parts, pipeline, state, row, repeats, steps)
+  return {
+    'config': _describe(config),
+    'device': jax.devices()[0].device_kind,
+    'devices': jax.device_count(),
+    'processes': jax.process_count(),
+    'code_version': provenance.code_version(),
+    'libraries': provenance.libraries(),
+    'repeats': repeats,
+    'steps': calls_a_repeat * size,
+    'steps_per_call': size,
+    'compile_seconds': compile_seconds,
+    'samples_per_second': samples,
+    'data_wait_share': wait_share,
+    'step_seconds': step_seconds,
+    'parts_seconds': {'data': data_seconds, **split},
+    'parts_sum_seconds': sum(split.values()),
+    'memory': memory,
+    **_utilization(_cost(single), step_seconds, str(config.precision)),
+  }
+
+
+def _describe(config: Any) -> dict[str, Any]:
+  return {
+    'hash': workdir.hash_config(to_dict(config)),
+    'data': config.data.name,
+    'model': config.model.name,
+    'method': config.method.name,
+    'batch_size': config.batch_size,
+    'precision': config.precision,
+  }
+
+
+# ---------------------------------------------------------------- time
+def _time_data(pipeline, calls) -> tuple[float, Any]:
+  """(seconds a step to make and place blocks when nothing else runs, one block)."""
+  start, block = time.perf_counter(), None
+  with contextlib.closing(pipeline.blocks(calls)) as blocks:
+    for made in blocks:
+      block = jax.block_until_ready(made)
+  return (time.perf_counter() - start) / sum(count for _, count in calls), block
+
+
+def _compile(parts, pipeline, block, size: int) -> tuple[Any, dict[str, float]]:
+  start = time.perf_counter()
+  dispatch = train.make_dispatch(parts, pipeline, size)
+  lowered = dispatch.lower(parts.abstract_state(), pipeline.resident, block)
+  middle = time.perf_counter()
+  compiled = lowered.compile()
+  return compiled, {'lower': middle - start, 'compile': time.perf_counter() - middle}
+
+
+def _time_training(parts, pipeline, compiled, calls, calls_a_repeat: int):
+  """Samples/s of the repeats, the share of the time that they waited for data, the last state."""
+  state, seconds = parts.init(), []
+  with contextlib.closing(pipeline.blocks(calls)) as blocks:
+    state, _ = compiled(state, pipeline.resident, next(blocks))  # not timed: the first is slower
+    jax.block_until_ready(state)
+    waited = pipeline.wait_seconds
+    for _ in range((len(calls) - 1) // calls_a_repeat):
+      start = time.perf_counter()
+      for _ in range(calls_a_repeat):
+        state, _ = compiled(state, pipeline.resident, next(blocks))
+      jax.block_until_ready(state)
+      seconds.append(time.perf_counter() - start)
+    waited = pipeline.wait_seconds - waited
+  images = calls_a_repeat * calls[0][1] * parts.info.batch_size
+  speeds = [images / s for s in seconds]
+  samples = {'median': statistics.median(speeds), 'min': min(speeds), 'max': max(speeds)}
+  return samples, waited / sum(seconds), state
+
+
+def _time_parts(parts, pipeline, state, row, repeats: int, steps: int) -> dict[str, float]:
+  """Seconds a step of each part of the step, compiled and run alone on the same batch."""
+  step = parts.step_parts
+  shardings = jax.tree.map(lambda x: x.sharding, parts.abstract_state())
+
+  def make_views(state, resident, row):
+    batch = pipeline.batch(resident, jax.tree.map(lambda x: x[0], row))
+    return step.make_views(state, batch)
+
+  timed: dict[str, float] = {}
+
+  def run(name: str, function: Callable, *arguments: Any) -> Any:
+    result = jax.block_until_ready(function(*arguments))  # compiles
+    seconds = []
+    for _ in range(repeats):
+      start = time.perf_counter()
+      for _ in range(steps):
+        result = function(*arguments)
+      jax.block_until_ready(result)
+      seconds.append((time.perf_counter() - start) / steps)
+    timed[name] = statistics.median(seconds)
+    return result
+
+  batch = run('augmentation', jax.jit(make_views), state, pipeline.resident, row)
+  grads, (carry, metrics) = run('forward_backward', jax.jit(step.gradients), state, batch)
+  update = jax.jit(step.update, out_shardings=(shardings, None))
+  run('update', update, state, batch, grads, carry, metrics)
+  return timed
+
+
+# ---------------------------------------------------------------- memory and FLOPs
+def _memory(compiled) -> dict[str, Any]:
+  """Peak bytes of one device: as its allocator counted, else what the compiled program reserves."""
+  counted = (jax.local_devices()[0].memory_stats() or {}).get('peak_bytes_in_use')
+  if counted is not None:
+    return {'peak_bytes': counted, 'source': 'device.memory_stats()'}
+  analysis = compiled.memory_analysis()
+  if analysis is None:
+    return {'peak_bytes': None, 'source': None}
+  sizes = {
+    'argument': analysis.argument_size_in_bytes,
+    'output': analysis.output_size_in_bytes,
+    'temp': analysis.temp_size_in_bytes,
+    'alias': analysis.alias_size_in_bytes,  # outputs that lie where donated arguments lay
+  }
+  total = sizes['argument'] + sizes['output'] + sizes['temp'] - sizes['alias']
+  return {'peak_bytes': total, 'source': 'compiled.memory_analysis()', **sizes}
+
+
+def _cost(single) -> dict[str, float | None]:
+  """FLOPs and bytes of one step on one device, from the program of a single step.
+
+  XLA counts the body of a loop once, however often it runs: the program that scans over many steps
+  is not asked.
+  """
+  analysis = single.cost_analysis() or {}
+  names = {'flops_per_step': 'flops', 'bytes_per_step': 'bytes accessed'}
+  found = {name: analysis.get(key) for name, key in names.items()}
+  return {name: value if value is not None and value > 0 else None for name, value in found.items()}
+
+
+def _utilization(cost: dict[str, float | None], step_seconds: float, precision: str):
+  """Model FLOP/s utilization: the program's FLOP/s over the device's peak, both of one device."""
+  kind, flops = jax.devices()[0].device_kind, cost['flops_per_step']
+  peak, note = peaks.peak(kind, precision), None
+  if flops is None:
+    note = 'XLA does not tell the FLOPs of this program'
+  elif jax.default_backend() == 'cpu':
+    note = 'not defined for CPUs'
+  elif jax.config.jax_default_matmul_precision is not None:  # pyright: ignore
+    note, peak = 'the peak at this jax_default_matmul_precision is not known', None
+  elif peak is None:
+    note = f'the {precision} peak of {kind} is not known'
+  mfu = flops / step_seconds / peak if flops and peak and note is None else None
+  return {**cost, 'peak_flops': peak, 'mfu': mfu, 'mfu_note': note}
+
+
+# ---------------------------------------------------------------- text
+def format_report(report: dict[str, Any]) -> str:
+  """The report of `measure` for people."""
+  config, speed, memory = report['config'], report['samples_per_second'], report['memory']
+  parts = report['parts_seconds']
+  mfu = report['mfu_note'] if report['mfu'] is None else f'{report["mfu"]:.1%}'
+  flops = _amount(report['flops_per_step'], 1e9, 'GFLOP')
+  moved = _amount(report['bytes_per_step'], 2**20, 'MiB')
+  peak = _amount(memory['peak_bytes'], 2**20, 'MiB')
+  libraries = ', '.join(f'{name} {version}' for name, version in report['libraries'].items())
+  return f"""\
+{config['method']} on {config['data']}, {config['model']}, {config['precision']}, \
+batch {config['batch_size']} (config {config['hash']})
+{report['devices']} x {report['device']}, {report['processes']} process(es)
+clr-jax {report['code_version']}, {libraries}
+
+compile        {report['compile_seconds']['lower']:.2f} s tracing and lowering, \
+{report['compile_seconds']['compile']:.2f} s in XLA
+speed          {speed['median']:.1f} samples/s (min {speed['min']:.1f}, max {speed['max']:.1f}; \
+{report['repeats']} repeats of {report['steps']} steps, {report['steps_per_call']} a call)
+waiting for data  {report['data_wait_share']:.1%} of that time
+one step       {_ms(report['step_seconds'])}, as one program
+its parts, each compiled and run alone (they do not add up exactly: one program fuses and overlaps):
+  augmentation       {_ms(parts['augmentation'])}
+  forward, backward  {_ms(parts['forward_backward'])}
+  optimizer, state   {_ms(parts['update'])}  (with SAM, also its second pass)
+  sum                {_ms(report['parts_sum_seconds'])}
+  data               {_ms(parts['data'])}  on the host, meanwhile
+peak memory    {peak} a device, from {memory['source']}
+work           {flops} and {moved} accessed, a step and device
+MFU            {mfu}"""
+
+
+def _ms(seconds: float) -> str:
+  return f'{1e3 * seconds:.2f} ms'
+
+
+def _amount(value: float | None, unit: float, name: str) -> str:
+  return 'unknown' if value is None else f'{value / unit:.2f} {name}'

@@ -1,0 +1,129 @@
+"""Losses that only pull views together, with another guard against collapse: SimSiam, W-MSE, ARB.
+
+Embeddings are [B, V, D].
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.lookup import check_name
+from clr_jax.ops.similarity import unit, widen
+from clr_jax.ops.whitening import orthonormal_base, whiten_chunks
+from clr_jax.types import Array
+
+
+def simsiam(p: Array, z: Array) -> Array:
+  """-cos(p of one view, stop_gradient(z of the other)), [B, 2].
+
+  Chen & He, https://arxiv.org/abs/2011.10566, eq. 4: its two halves are the mean over the views.
+
+  Args:
+    p: [B, 2, D] predictions.
+    z: [B, 2, D] projections.
+  """
+  return -jnp.sum(unit(p) * unit(jax.lax.stop_gradient(z))[:, ::-1], -1)
+
+
+def embedding_std(z: Array) -> Array:
+  """Collapse monitor of SimSiam (figure 2): near 1 / sqrt(D) is healthy, 0 collapsed; a scalar.
+
+  The unbiased deviation of unit(z) over the batch, averaged over features and views.
+  """
+  return jnp.std(unit(jax.lax.stop_gradient(z)), 0, ddof=1).mean()
+
+
+class WMSE(NamedTuple):
+  """What `w_mse` returns.
+
+  Attributes:
+    loss: a scalar.
+    failed: how many whitened chunks of a view contain NaN or infinity.
+  """
+
+  loss: Array
+  failed: Array
+
+
+def w_mse(
+  z: Array,
+  permutations: Array,
+  *,
+  size: int,
+  eps: float = 0.0,
+  normalize: bool = True,
+  symmetric: bool = True,
+) -> WMSE:
+  """Mean squared distance of whitened views (Ermolov et al., https://arxiv.org/abs/2007.06346).
+
+  Averaged over whitening iterations, pairs of views and images; without `normalize` over features
+  too. The gradient flows through both views and the whitening.
+
+  Args:
+    z: [B, V, D].
+    permutations: [R, B] int, one for each whitening iteration, shared by the views.
+    size: rows that are whitened together; divides B, exceeds D unless eps > 0.
+    eps: of `clr_jax.ops.whitening.cholesky_whiten`; 0 (official code).
+    normalize: compare whitened rows of length 1, 2 - 2 cos (official code).
+    symmetric: False stops the gradient to the later view of each pair of normalised rows
+      (solo-learn): the same value.
+  """
+  whitened = jax.vmap(lambda order: whiten_chunks(z, order, size=size, eps=eps))(permutations)
+  first = unit(whitened) if normalize else whitened
+  second = first if symmetric or not normalize else jax.lax.stop_gradient(first)
+  pairs = list(itertools.combinations(range(z.shape[1]), 2))
+  distances = []
+  for i, j in pairs:
+    a, b = first[:, :, i], second[:, :, j]
+    distances.append(2 - 2 * jnp.sum(a * b, -1) if normalize else (a - b) ** 2)
+  failed = (~jnp.isfinite(whitened)).any(-1).sum() / size
+  return WMSE(jnp.mean(jnp.stack(distances)), failed)
+
+
+DIVISORS = ('batch', 'feature')
+
+
+def arb(
+  z: Array,
+  permutation: Array | None = None,
+  *,
+  groups: int = 1,
+  shrinkage: float = 1e-4,
+  divisor: str = 'batch',
+) -> Array:
+  """Align with the nearest orthonormal base (Zhang et al., ARB, ECCV 2022).
+
+  Each feature of a view, standardised over the batch, is compared with the same feature of the
+  other view's orthonormal base, without gradient to the base:
+  sum over features and views of (dot product / divisor - 1)^2; a scalar.
+
+  Args:
+    z: [B, 2, D].
+    permutation: [D] int, order of the features before they are cut into groups, or None.
+    groups: blocks of D / groups features with a base each; a base of B or more features has at
+      most rank B - 1.
+    shrinkage: 1e-4 (official CIFAR code), 0 (its ImageNet code).
+    divisor: 'batch' = B; 'feature' = D (official CIFAR code; equal for its D = B = 256).
+  """
+  features = standardized_features(z, permutation)
+  num_features, batch_size = features.shape[1:]
+  bases = orthonormal_base(
+    features.reshape(2, groups, -1, batch_size), shrinkage=shrinkage
+  ).reshape(features.shape)
+  check_name(DIVISORS, divisor, 'divisor')
+  count = batch_size if divisor == 'batch' else num_features
+  correlation = jnp.sum(features * bases[::-1], -1) / count
+  return jnp.sum((correlation - 1) ** 2)
+
+
+def standardized_features(z: Array, permutation: Array | None = None) -> Array:
+  """[B, V, D] -> [V, D, B]: (z - mean) / (unbiased deviation + 1e-5) over the batch, reordered."""
+  features = jnp.moveaxis(widen(z), 0, -1)
+  # The floor is below any deviation that matters and keeps a constant feature's gradient finite.
+  deviation = jnp.sqrt(jnp.maximum(features.var(-1, ddof=1, keepdims=True), 1e-24))
+  features = (features - features.mean(-1, keepdims=True)) / (deviation + 1e-5)
+  return features if permutation is None else features[:, permutation]

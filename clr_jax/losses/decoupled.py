@@ -1,0 +1,175 @@
+"""Losses that treat the positive apart from the negatives: DCL, FlatNCE, debiased, HCL, RPC.
+
+Embeddings are [B, 2, D], two views of B >= 2 images; the negatives of a row are the 2B - 2 rows of
+the other images. Per-anchor values are [B, 2]; every loss is the mean over anchors.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.losses.contrastive import pair_masks
+from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, widen
+from clr_jax.types import Array
+
+
+class PairScores(NamedTuple):
+  """Similarities over the temperature; rows and columns are b * 2 + v.
+
+  Attributes:
+    positive: [A], of each row with its other view.
+    scores: [A, A], of all rows.
+    negative: [A, A] bool, True for rows of other images.
+  """
+
+  positive: Array
+  scores: Array
+  negative: Array
+
+
+def pair_scores(z: Array, *, temperature: float | Array, normalize: bool = True) -> PairScores:
+  """The scores of [B, 2, D] embeddings, normalised unless `normalize=False`."""
+  rows = flatten_views(unit(z) if normalize else widen(z))
+  scores = similarity(rows, rows) / temperature
+  pairs = pair_masks(*z.shape[:2])
+  positive = jnp.sum(jnp.where(pairs.positive, scores, 0.0), -1)
+  return PairScores(positive, scores, pairs.other & ~pairs.positive)
+
+
+def dcl(
+  z: Array,
+  *,
+  temperature: float | Array = 0.1,
+  sigma: float | None = None,
+  weight_stop_gradient: bool = True,
+  normalize: bool = True,
+) -> Array:
+  """Decoupled contrastive loss per anchor (Yeh et al., https://arxiv.org/abs/2110.06848, eq. 6, 7).
+
+  L_a = -w_a s_ap + log sum over negatives of exp(s_aj): the positive is not in the denominator, so
+  the value can be negative, and NT-Xent_a = log(1 + exp(L_a)) for w = 1.
+
+  Args:
+    z: [B, 2, D], B >= 2.
+    temperature: 0.1 (the paper).
+    sigma: None: w = 1; else DCLW, the weights of `dcl_weights` (0.5 in the paper).
+    weight_stop_gradient: the weights are constants (lightly); False as in the first PyTorch code.
+    normalize: False if the rows are unit vectors already.
+
+  Returns:
+    [B, 2]. The paper's equation sums the two directions: twice the mean of it.
+  """
+  scores = pair_scores(z, temperature=temperature, normalize=normalize)
+  positive = scores.positive.reshape(z.shape[:2])
+  if sigma is not None:
+    weights = dcl_weights(z, sigma=sigma, normalize=normalize)
+    positive *= (jax.lax.stop_gradient(weights) if weight_stop_gradient else weights)[:, None]
+  return logsumexp(scores.scores, scores.negative).reshape(z.shape[:2]) - positive
+
+
+def dcl_weights(z: Array, *, sigma: float = 0.5, normalize: bool = True) -> Array:
+  """DCLW's weight of each image's positive, [B]: 2 - B softmax_b(<z_b1, z_b2> / sigma)."""
+  z = unit(z) if normalize else widen(z)
+  return 2 - len(z) * jax.nn.softmax(jnp.sum(z[:, 0] * z[:, 1], -1) / sigma)
+
+
+def flatnce(z: Array, *, temperature: float | Array = 0.1) -> Array:
+  """FlatNCE per anchor [B, 2] (Chen et al., https://arxiv.org/abs/2107.01152).
+
+  The objective exp(v - stop_gradient(v)), v = DCL_a, always has the value 1 and the gradient of v.
+  Here: the same gradient with the value of InfoNCE, log(1 + exp(v)), and no exp that overflows.
+
+  Args:
+    z: [B, 2, D], B >= 2, normalised inside.
+    temperature: 0.1 (official code).
+  """
+  v = dcl(z, temperature=temperature)
+  return v + jax.lax.stop_gradient(jax.nn.softplus(v) - v)
+
+
+class Debiased(NamedTuple):
+  """What `hcl` returns, both [B, 2].
+
+  Attributes:
+    per_anchor: the loss.
+    clamped: bool, the estimate of the negatives is at its lower bound and has no gradient.
+  """
+
+  per_anchor: Array
+  clamped: Array
+
+
+def hcl(
+  z: Array,
+  *,
+  temperature: float | Array = 0.5,
+  tau_plus: float = 0.1,
+  beta: float = 1.0,
+  normalize: bool = True,
+) -> Debiased:
+  """Contrastive loss with hard, debiased negatives (Robinson et al., https://arxiv.org/abs/2010.04592).
+
+  L_a = log(1 + Ng_a / exp(s_ap)), Ng_a = (R_a - tau_plus n exp(s_ap)) / (1 - tau_plus), at least
+  n exp(-1 / T), with R_a = sum_j w_j exp(s_aj) / mean_j w_j over the n = 2B - 2 negatives and
+  w_j = exp(beta s_aj), through which the gradient flows (official code). beta = 0 is the debiased
+  loss (Chuang et al., https://arxiv.org/abs/2007.00224); with tau_plus = 0 too, NT-Xent.
+
+  Args:
+    z: [B, 2, D], B >= 2.
+    temperature: 0.5 (official code of both).
+    tau_plus: prior probability of the anchor's class in [0, 1); 0.1 (official code).
+    beta: hardness, >= 0; 1 was best on STL-10 (official README).
+    normalize: False if the rows are unit vectors already.
+  """
+  scores = pair_scores(z, temperature=temperature, normalize=normalize)
+  log_count = math.log(2 * len(z) - 2)
+  hard = logsumexp((1 + beta) * scores.scores, scores.negative)
+  log_sum = hard - logsumexp(beta * scores.scores, scores.negative) + log_count
+  # log(R - tau_plus n e^s) without leaving the log domain: float32 keeps 1e-5 of it.
+  excess = jnp.log(tau_plus) + log_count + scores.positive - log_sum
+  valid = excess < 0
+  difference = log_sum + jnp.log(-jnp.expm1(jnp.where(valid, excess, -1.0)))
+  log_negatives = jnp.where(valid, difference, -jnp.inf) - math.log1p(-tau_plus)
+  floor = log_count - 1 / temperature
+  clamped = log_negatives < floor
+  per_anchor = jax.nn.softplus(jnp.where(clamped, floor, log_negatives) - scores.positive)
+  return Debiased(per_anchor.reshape(z.shape[:2]), clamped.reshape(z.shape[:2]))
+
+
+def rpc(
+  z: Array,
+  *,
+  temperature: float | Array = 128.0,
+  alpha: float = 0.0,
+  beta: float = 0.001,
+  gamma: float = 1.0,
+  normalize: bool = False,
+) -> Array:
+  """Relative predictive coding (Tsai et al., https://arxiv.org/abs/2103.11275): -`rpc_objective`.
+
+  Args:
+    z: [B, 2, D], B >= 2; not normalised, since no exponential needs bounded scores.
+    temperature: 128 on CIFAR, 32 on ImageNet; rescales alpha against beta and gamma.
+    alpha: official CIFAR script: 0.
+    beta: official CIFAR script: 0.001; positive, it bounds the scores of the positives.
+    gamma: official CIFAR script: 1.
+
+  Returns:
+    A scalar.
+  """
+  scores = pair_scores(z, temperature=temperature, normalize=normalize)
+  return -rpc_objective(scores, alpha=alpha, beta=beta, gamma=gamma)
+
+
+def rpc_objective(scores: PairScores, *, alpha: float, beta: float, gamma: float) -> Array:
+  """E_positive[f - beta/2 f^2] - E_negative[alpha f + gamma/2 f^2], to be maximised; a scalar.
+
+  Both means count every pair once (the official code divides by the size of one device's batch).
+  """
+  positive, f = scores.positive, scores.scores
+  negative = jnp.sum(jnp.where(scores.negative, alpha * f + gamma / 2 * f**2, 0.0))
+  return jnp.mean(positive - beta / 2 * positive**2) - negative / jnp.sum(scores.negative)

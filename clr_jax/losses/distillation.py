@@ -1,0 +1,115 @@
+"""Losses between an online and a target network: BYOL, MoCo v3, DINO, ReSSL.
+
+Views are axis 1: online embeddings [B, V, D], target embeddings [B, L, D] of the first L views
+(the large ones). A view is never compared with itself. Targets carry no gradient.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.ops.similarity import similarity, unit, widen
+from clr_jax.types import Array
+
+
+def other_views(pairs: Array) -> Array:
+  """`pairs` [L, V] with 0 where target view i = online view v; L * V - min(L, V) entries remain."""
+  return jnp.where(jnp.eye(*pairs.shape, dtype=bool), 0.0, pairs)
+
+
+def byol(online: Array, target: Array) -> Array:
+  """2 - 2 cos(online view v, target view i), mean over the batch, of every pair (i, v).
+
+  BYOL (https://arxiv.org/abs/2006.07733, eq. 2) is the sum over the pairs i != v.
+
+  Args:
+    online: [B, V, D] predictions, normalised inside.
+    target: [B, L, D] projections of the target network, normalised inside.
+
+  Returns:
+    [L, V], 0 where i = v.
+  """
+  target = unit(jax.lax.stop_gradient(target))
+  cosine = jnp.einsum('bid,bvd->iv', target, unit(online), precision=jax.lax.Precision.HIGHEST)
+  return other_views(2 - 2 * cosine / len(online))
+
+
+def paired_cross_entropy(
+  anchor: Array, other: Array, *, temperature: float | Array, normalize: bool = True
+) -> Array:
+  """-log softmax over m of <anchor_b, other_m> / temperature at m = b.
+
+  MoCo v3 (https://arxiv.org/abs/2104.02057, algorithm 1: anchor = query, other = key, times twice
+  the temperature) and NNCLR (anchor = neighbour, other = prediction).
+
+  Args:
+    anchor, other: [B, D]; detach yourself what carries no gradient.
+    temperature: > 0.
+    normalize: False if the rows are unit vectors already.
+
+  Returns:
+    [B].
+  """
+  if normalize:
+    anchor, other = unit(anchor), unit(other)
+  scores = similarity(widen(anchor), widen(other)) / temperature
+  return -jnp.diagonal(jax.nn.log_softmax(scores))
+
+
+def dino(
+  student: Array,
+  teacher: Array,
+  center: Array,
+  *,
+  student_temperature: float | Array = 0.1,
+  teacher_temperature: float | Array = 0.04,
+) -> Array:
+  """Cross-entropy of student view v to the centred, sharpened teacher view i, for every pair.
+
+  DINO (https://arxiv.org/abs/2104.14294, eq. 1 to 4) is the mean over the pairs i != v.
+
+  Args:
+    student: [B, V, K] logits.
+    teacher: [B, L, K] logits of the large views.
+    center: [K], subtracted from the teacher's logits.
+    student_temperature: default 0.1 (official).
+    teacher_temperature: default 0.04 (official, before its warm-up to 0.07).
+
+  Returns:
+    [L, V] means over the batch, 0 where i = v.
+  """
+  sharp = (widen(jax.lax.stop_gradient(teacher)) - center[None, None]) / teacher_temperature
+  log_p = jax.nn.log_softmax(widen(student) / student_temperature)
+  # One product instead of all [B, L, V, K] terms: K is up to 65,536.
+  cross = jnp.einsum(
+    'bik,bvk->iv', jax.nn.softmax(sharp), log_p, precision=jax.lax.Precision.HIGHEST
+  )
+  return other_views(-cross / len(student))
+
+
+def ressl(
+  query: Array,
+  key: Array,
+  queue: Array,
+  *,
+  temperature_q: float | Array = 0.1,
+  temperature_k: float | Array = 0.04,
+  normalize: bool = True,
+) -> Array:
+  """Cross-entropy between the similarities of student and teacher to the queue, per row [B].
+
+  ReSSL (https://arxiv.org/abs/2107.09282, eq. 3 to 6).
+
+  Args:
+    query: [B, D] student, strong view.
+    key: [B, D] teacher, weak view; detached here.
+    queue: [K, D] unit rows, without the keys of this step.
+    temperature_q: default 0.1 (official).
+    temperature_k: default 0.04 (official); below temperature_q it sharpens.
+    normalize: False if query and key are unit vectors already.
+  """
+  query, key = (unit(query), unit(key)) if normalize else (widen(query), widen(key))
+  student = jax.nn.log_softmax(similarity(query, queue) / temperature_q)
+  teacher = jax.nn.softmax(similarity(jax.lax.stop_gradient(key), queue) / temperature_k)
+  return -jnp.sum(teacher * student, -1)

@@ -1,0 +1,77 @@
+"""Losses without negatives that keep the features apart: Barlow Twins, VICReg.
+
+Embeddings are [B, 2, D], B >= 2, never normalised per row. Statistics are of the global batch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.ops.similarity import similarity, widen
+from clr_jax.types import Array
+
+
+def cross_correlation(z: Array, *, eps: float = 1e-5) -> Array:
+  """[D, D]: features of view 1 against those of view 2, each standardised over the batch.
+
+  Args:
+    z: [B, 2, D].
+    eps: added to the biased variance, as BatchNorm does (the official code; the paper's pseudo-code
+      divides by the unbiased deviation).
+  """
+  z = widen(z)
+  z = (z - z.mean(0, keepdims=True)) * jax.lax.rsqrt(z.var(0, keepdims=True) + eps)
+  return similarity(z[:, 0].T, z[:, 1].T) / len(z)
+
+
+def barlow_twins(z: Array, *, off_diagonal_weight: float = 0.0051) -> Array:
+  """sum_i (c_ii - 1)^2 + weight sum_{i != j} c_ij^2 of the cross-correlation c; a scalar.
+
+  Zbontar et al., https://arxiv.org/abs/2103.03230, eq. 1.
+
+  Args:
+    z: [B, 2, D].
+    off_diagonal_weight: lambda = 0.0051 (official code).
+  """
+  c = cross_correlation(z)
+  diagonal = jnp.diagonal(c)
+  return jnp.sum((diagonal - 1) ** 2) + off_diagonal_weight * _off_diagonal(c)
+
+
+class VICReg(NamedTuple):
+  """The three unweighted terms, scalars."""
+
+  invariance: Array
+  variance: Array
+  covariance: Array
+
+
+def vicreg(z: Array, *, variance_average: bool = True) -> VICReg:
+  """Terms of VICReg (Bardes et al., https://arxiv.org/abs/2105.04906, eq. 1 to 6).
+
+  invariance = mean (z1 - z2)^2; variance = mean_d max(0, 1 - sqrt(var_d + 1e-4)), averaged over
+  the views; covariance = squared off-diagonal entries of both views' covariances, over D.
+  Variance and covariance divide by B - 1.
+
+  Args:
+    z: [B, 2, D].
+    variance_average: the official code; False sums the views (the paper's equation, solo-learn).
+  """
+  z = widen(z)
+  centred = z - z.mean(0, keepdims=True)
+  products = jnp.einsum('bvd,bve->vde', centred, centred, precision=jax.lax.Precision.HIGHEST)
+  deviation = jnp.sqrt(jnp.var(z, 0, ddof=1) + 1e-4)
+  variance = jax.nn.relu(1 - deviation).mean(-1)
+  return VICReg(
+    invariance=jnp.mean((z[:, 0] - z[:, 1]) ** 2),
+    variance=variance.mean() if variance_average else variance.sum(),
+    covariance=_off_diagonal(products / (len(z) - 1)) / z.shape[-1],
+  )
+
+
+def _off_diagonal(matrices: Array) -> Array:
+  """Sum of the squared off-diagonal entries of [..., D, D]; masked, so that nothing cancels."""
+  return jnp.sum(jnp.where(jnp.eye(matrices.shape[-1], dtype=bool), 0.0, matrices**2))

@@ -1,0 +1,57 @@
+"""ARB, align representations with base: Zhang et al., ECCV 2022 (code: Sherrylone/ARB)."""
+
+import flax.linen as nn
+
+from clr_jax.lookup import check_name
+from clr_jax.losses import alignment
+from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.models import heads
+from clr_jax.ops import whitening
+from clr_jax.types import Method, RunInfo, UserError
+
+
+def arb(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  groups: int = 1,
+  swap: bool = True,
+  shrinkage: float = 1e-4,
+  divisor: str = 'batch',
+  projector: str = 'barlow',
+  hidden_dim: int = 2048,
+  out_dim: int = 256,
+  per_view_bn: bool = True,
+  loss_scale: float = 1.0,
+) -> Method:
+  """Aligns each feature of a view with the orthonormal base nearest to the other view's features.
+
+  Args:
+    groups: blocks of features with a base each; out_dim / groups below the batch size is advisable
+      (a base has at most rank batch_size - 1). 1 for out_dim = 256 (paper).
+    swap: a new random order of the features before each division into groups; no effect on one.
+    shrinkage: of the correlation matrix towards I: 1e-4 (official CIFAR code), 0 (ImageNet).
+    divisor: 'batch', as in Barlow Twins (official ImageNet code); 'feature' (official CIFAR code)
+      is equal for out_dim = batch_size and cannot reach its goal for a larger out_dim.
+    projector: recipe of `clr_jax.models.heads`.
+    hidden_dim: 2048 (official).
+    out_dim: 256 or 2048 (paper).
+    per_view_bn: official code embeds one view at a time (True).
+    loss_scale: 1 = the sum over features (official, with LARS); less for other optimizers.
+  """
+  check_two_views('arb', info)
+  check_name(alignment.DIVISORS, divisor, 'method.divisor')
+  if groups < 1 or out_dim % groups:
+    raise UserError(f'arb cuts out_dim={out_dim} into equal groups: method.groups={groups} cannot')
+  if not 0 <= shrinkage <= 1:
+    raise UserError(f'method.shrinkage must be in [0, 1], not {shrinkage}')
+  head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
+
+  def loss(out, state, batch, rng, step):
+    del state, batch, step
+    num_features = out.online.shape[-1]
+    order = whitening.permutations(rng, 1, num_features)[0] if swap and groups > 1 else None
+    options = {'groups': groups, 'shrinkage': shrinkage, 'divisor': divisor}
+    return mean_with({}, loss_scale * alignment.arb(out.online, order, **options))
+
+  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)

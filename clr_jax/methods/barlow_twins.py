@@ -1,0 +1,41 @@
+"""Barlow Twins: Zbontar et al., https://arxiv.org/abs/2103.03230."""
+
+import flax.linen as nn
+
+from clr_jax.losses import redundancy
+from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.models import heads
+from clr_jax.types import Method, RunInfo
+
+
+def barlow_twins(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  off_diagonal_weight: float = 0.0051,
+  projector: str = 'barlow',
+  hidden_dim: int = 2048,
+  out_dim: int = 2048,
+  per_view_bn: bool = True,
+  loss_scale: float = 0.1,
+) -> Method:
+  """Makes the cross-correlation of the two views' features the identity.
+
+  Args:
+    off_diagonal_weight: lambda = 0.0051 (official).
+    projector: recipe of `clr_jax.models.heads`; 'solo_vicreg' has biases (solo-learn).
+    hidden_dim: 2048 (solo-learn); 8192 on ImageNet (official).
+    out_dim: as `hidden_dim`.
+    per_view_bn: official code embeds one view at a time (True).
+    loss_scale: 0.1 (solo-learn, early official runs). The official code now has 1, and learning
+      rates of its own for weights (0.2) and biases (0.0048).
+  """
+  check_two_views('barlow_twins', info)
+  head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
+
+  def loss(out, state, batch, rng, step):
+    del state, batch, rng, step
+    value = redundancy.barlow_twins(out.online, off_diagonal_weight=off_diagonal_weight)
+    return mean_with({}, loss_scale * value)
+
+  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)

@@ -1,0 +1,62 @@
+"""BYOL: Grill et al., https://arxiv.org/abs/2006.07733."""
+
+import flax.linen as nn
+
+from clr_jax.losses import distillation as losses
+from clr_jax.methods._distillation import distillation
+from clr_jax.models import heads
+from clr_jax.types import Method, RunInfo
+
+
+def byol(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  momentum: float = 0.99,
+  final_momentum: float = 1.0,
+  ema_index: str = 'current',
+  projector: str = 'byol',
+  hidden_dim: int = 4096,
+  out_dim: int = 256,
+  predictor: str = 'byol',
+  predictor_dim: int = 4096,
+  loss_scale: float = 1.0,
+  per_view_bn: bool = True,
+  represent: str = 'online',
+) -> Method:
+  """Predicts the target network's projection of the other view; local views only predict.
+
+  Args:
+    momentum: start of the cosine: .99 (solo-learn; DeepMind for 100 and 300 epochs), .996 for 1000.
+    final_momentum: 1 (paper).
+    ema_index: 'current' (DeepMind and solo-learn average after the optimizer).
+    projector: recipe of `clr_jax.models.heads`; 'byol_deepmind' has no last bias.
+    hidden_dim: 4096 (paper).
+    out_dim: 256 (paper).
+    predictor: recipe of `clr_jax.models.heads`.
+    predictor_dim: 4096 (paper); solo-learn has 8192 on ImageNet-100.
+    loss_scale: 1 = the sum over the pairs of views (paper); 0.5 = the mean of two views' pairs.
+    per_view_bn: the code bases embed one view at a time (True).
+    represent: 'online', or 'target' for the averaged network.
+  """
+
+  def loss(out, state, batch, rng, step):
+    del state, batch, rng, step
+    return loss_scale * losses.byol(out.online, out.target).sum(), {}, {}
+
+  return distillation(
+    'byol',
+    {
+      'backbone': backbone,
+      'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+    },
+    loss,
+    info,
+    predictor=heads.get(predictor, hidden_dim=predictor_dim, out_dim=out_dim),
+    momentum=momentum,
+    final_momentum=final_momentum,
+    ema_index=ema_index,
+    local_views=True,
+    per_view=per_view_bn,
+    represent=represent,
+  )

@@ -1,0 +1,52 @@
+"""DCL and DCLW, decoupled contrastive learning: Yeh et al., https://arxiv.org/abs/2110.06848."""
+
+import flax.linen as nn
+
+from clr_jax.losses import decoupled
+from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.models import heads
+from clr_jax.types import Method, RunInfo
+
+
+def dcl(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  temperature: float = 0.1,
+  weighted: bool = False,
+  sigma: float = 0.5,
+  weight_stop_gradient: bool = True,
+  projector: str = 'debiased',
+  hidden_dim: int = 512,
+  out_dim: int = 128,
+  per_view_bn: bool = True,
+  loss_scale: float = 1.0,
+) -> Method:
+  """Contrastive learning whose denominator holds the negatives only.
+
+  Args:
+    temperature: 0.1 (paper).
+    weighted: DCLW, which weights the positives by how far apart they are.
+    sigma: of these weights; 0.5 (paper).
+    weight_stop_gradient: the weights are constants (lightly); False as in the PyTorch code of
+      raminnakhli.
+    projector: recipe of `clr_jax.models.heads`.
+    hidden_dim: 512 (that code).
+    out_dim: 128 (that code).
+    per_view_bn: that code embeds one view at a time (True).
+    loss_scale: 1 = mean of the two directions (lightly); 2 = their sum (paper).
+  """
+  check_two_views('dcl', info)
+  head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
+
+  def loss(out, state, batch, rng, step):
+    del state, batch, rng, step
+    per_anchor = decoupled.dcl(
+      out.online,
+      temperature=temperature,
+      sigma=sigma if weighted else None,
+      weight_stop_gradient=weight_stop_gradient,
+    )
+    return mean_with({}, loss_scale * per_anchor)
+
+  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)

@@ -1,0 +1,37 @@
+"""FlatNCE: Chen et al., https://arxiv.org/abs/2107.01152."""
+
+import flax.linen as nn
+
+from clr_jax.losses import decoupled
+from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.models import heads
+from clr_jax.types import Method, RunInfo
+
+
+def flatnce(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  temperature: float = 0.1,
+  projector: str = 'supcon',
+  hidden_dim: int | None = None,
+  out_dim: int = 128,
+  per_view_bn: bool = False,
+) -> Method:
+  """Contrastive learning whose gradient does not vanish with small batches; reports InfoNCE.
+
+  Args:
+    temperature: 0.1 (official code).
+    projector: recipe of `clr_jax.models.heads`; 'supcon' has no BatchNorm (official).
+    hidden_dim: None = the backbone's width (official).
+    out_dim: 128 (official).
+    per_view_bn: official code concatenates the views: joint statistics (False).
+  """
+  check_two_views('flatnce', info)
+  head = heads.get(projector, hidden_dim=hidden_dim or backbone.num_features, out_dim=out_dim)
+
+  def loss(out, state, batch, rng, step):
+    del state, batch, rng, step
+    return mean_with({}, decoupled.flatnce(out.online, temperature=temperature))
+
+  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)

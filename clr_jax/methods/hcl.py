@@ -1,0 +1,46 @@
+"""HCL, contrastive learning with hard negatives: Robinson et al., https://arxiv.org/abs/2010.04592."""
+
+import flax.linen as nn
+
+from clr_jax.losses import decoupled
+from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.models import heads
+from clr_jax.types import Method, RunInfo, UserError
+
+
+def hcl(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  temperature: float = 0.5,
+  tau_plus: float = 0.1,
+  beta: float = 1.0,
+  projector: str = 'debiased',
+  hidden_dim: int = 512,
+  out_dim: int = 128,
+  per_view_bn: bool = True,
+) -> Method:
+  """Contrastive learning with negatives weighted by hardness and corrected for false ones.
+
+  Args:
+    temperature: 0.5 (official).
+    tau_plus: probability that a negative has the anchor's class; 0.1 (official, STL-10).
+    beta: hardness; 1 was best on STL-10 (official README), 0 is `debiased`.
+    projector: recipe of `clr_jax.models.heads`.
+    hidden_dim: 512 (official).
+    out_dim: 128 (official).
+    per_view_bn: official code embeds one view at a time (True).
+  """
+  check_two_views('hcl', info)
+  if not 0 <= tau_plus < 1:
+    raise UserError(f'method.tau_plus is a probability in [0, 1), not {tau_plus}')
+  if beta < 0:
+    raise UserError(f'method.beta must not be negative: {beta}')
+  head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
+
+  def loss(out, state, batch, rng, step):
+    del state, batch, rng, step
+    result = decoupled.hcl(out.online, temperature=temperature, tau_plus=tau_plus, beta=beta)
+    return mean_with({'clamped_anchors': result.clamped.mean()}, result.per_anchor)
+
+  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)

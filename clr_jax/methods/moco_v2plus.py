@@ -1,0 +1,67 @@
+"""MoCo v2+, symmetric with a queue for each view: solo-learn, https://arxiv.org/abs/2108.01775."""
+
+import flax.linen as nn
+
+from clr_jax.losses.queue import queue_infonce
+from clr_jax.methods._distillation import distillation
+from clr_jax.methods._queue import check_queue, enqueue_keys, init_queue, key_rows
+from clr_jax.models import heads
+from clr_jax.types import Method, RunInfo
+
+
+def moco_v2plus(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  temperature: float = 0.2,
+  queue_length: int = 32768,
+  momentum: float = 0.99,
+  final_momentum: float = 0.999,
+  ema_index: str = 'current',
+  projector: str = 'mocov2',
+  hidden_dim: int = 2048,
+  out_dim: int = 256,
+  per_view_bn: bool = True,
+  represent: str = 'online',
+) -> Method:
+  """Each view is query and key; a key of view v waits in queue v for queries of the other view.
+
+  Args:
+    temperature: .2 (solo-learn).
+    queue_length: of each queue: 32768 on CIFAR, 65536 on ImageNet-100 (solo-learn).
+    momentum: start of the cosine, .99 (solo-learn).
+    final_momentum: .999 (solo-learn).
+    ema_index: 'current' (solo-learn averages after the optimizer).
+    projector: recipe of `clr_jax.models.heads`.
+    hidden_dim: 2048 (solo-learn).
+    out_dim: 256 (solo-learn; 128 in its 2022 state).
+    per_view_bn: solo-learn embeds one view at a time (True).
+    represent: 'online', or 'target' for the averaged network.
+  """
+  check_queue('moco_v2plus', queue_length, info)
+
+  def loss(out, state, batch, rng, step):
+    del batch, rng, step
+    keys, queue = key_rows(out.target), state['queue']['rows']
+    total = sum(
+      queue_infonce(out.online[:, v], keys[1 - v], queue[1 - v], temperature=temperature).mean()
+      for v in range(2)
+    )
+    return total / 2, {'keys': keys}, {}
+
+  return distillation(
+    'moco_v2plus',
+    {
+      'backbone': backbone,
+      'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+    },
+    loss,
+    info,
+    momentum=momentum,
+    final_momentum=final_momentum,
+    ema_index=ema_index,
+    per_view=per_view_bn,
+    represent=represent,
+    init_state=lambda rng: init_queue(rng, queue_length, out_dim, leading=(2,)),
+    post_update=enqueue_keys,
+  )

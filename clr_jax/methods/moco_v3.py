@@ -1,0 +1,72 @@
+"""MoCo v3: Chen, Xie & He, https://arxiv.org/abs/2104.02057."""
+
+import flax.linen as nn
+import jax
+
+from clr_jax.losses import distillation as losses
+from clr_jax.methods._distillation import distillation
+from clr_jax.methods._joint_embedding import check_two_views
+from clr_jax.models import heads
+from clr_jax.types import Method, RunInfo
+
+
+def moco_v3(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  temperature: float = 1.0,
+  momentum: float = 0.99,
+  final_momentum: float = 1.0,
+  ema_index: str = 'next',
+  projector: str = 'mocov3_projector',
+  hidden_dim: int = 4096,
+  out_dim: int = 256,
+  predictor: str = 'mocov3_predictor',
+  predictor_dim: int = 4096,
+  per_view_bn: bool = True,
+  represent: str = 'online',
+) -> Method:
+  """In-batch contrast of predictions with the target network's keys of the other view.
+
+  Args:
+    temperature: 1 (official, ResNet-50), .2 (solo-learn on CIFAR; official ViT).
+    momentum: start of the cosine: .99 (official), .996 for 1000 epochs.
+    final_momentum: 1 (official).
+    ema_index: 'next' (official: the average precedes the keys); 'current' in solo-learn.
+    projector: recipe of `clr_jax.models.heads`.
+    hidden_dim: 4096 (official).
+    out_dim: 256 (official).
+    predictor: recipe of `clr_jax.models.heads`.
+    predictor_dim: 4096 (official).
+    per_view_bn: official code embeds one view at a time (True).
+    represent: 'online', or 'target' for the averaged network.
+  """
+  check_two_views('moco_v3', info)
+
+  def loss(out, state, batch, rng, step):
+    del state, batch, rng, step
+    keys = jax.lax.stop_gradient(out.target)
+
+    def one_way(view):
+      rows = losses.paired_cross_entropy(
+        out.online[:, view], keys[:, 1 - view], temperature=temperature
+      )
+      return 2 * temperature * rows.mean()
+
+    return one_way(0) + one_way(1), {}, {}
+
+  return distillation(
+    'moco_v3',
+    {
+      'backbone': backbone,
+      'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+    },
+    loss,
+    info,
+    predictor=heads.get(predictor, hidden_dim=predictor_dim, out_dim=out_dim),
+    momentum=momentum,
+    final_momentum=final_momentum,
+    ema_index=ema_index,
+    per_view=per_view_bn,
+    represent=represent,
+  )

@@ -1,0 +1,66 @@
+"""NNCLR: Dwibedi et al., https://arxiv.org/abs/2104.14548."""
+
+import flax.linen as nn
+
+from clr_jax.losses import queue as losses
+from clr_jax.methods._joint_embedding import check_two_views, joint_embedding
+from clr_jax.methods._queue import check_queue, enqueue_keys, init_queue, key_rows
+from clr_jax.models import heads
+from clr_jax.types import Method, RunInfo
+
+
+def nnclr(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  temperature: float = 0.2,
+  queue_length: int = 65536,
+  projector: str = 'nnclr_projector',
+  hidden_dim: int = 2048,
+  out_dim: int = 256,
+  predictor: str = 'byol',
+  predictor_dim: int = 4096,
+  per_view_bn: bool = True,
+) -> Method:
+  """The positive of a view's prediction is the other view's nearest neighbour in a queue.
+
+  Args:
+    temperature: .2 (solo-learn), .1 in the paper.
+    queue_length: 65536 (solo-learn).
+    projector: recipe of `clr_jax.models.heads`: three layers with BatchNorm.
+    hidden_dim: 2048 (solo-learn and paper).
+    out_dim: 256 (solo-learn and paper).
+    predictor: recipe of `clr_jax.models.heads`.
+    predictor_dim: 4096 (solo-learn and paper).
+    per_view_bn: solo-learn embeds one view at a time (True).
+  """
+  check_two_views('nnclr', info)
+  check_queue('nnclr', queue_length, info)
+
+  def loss(out, state, batch, rng, step):
+    del batch, rng, step
+    keys, queue = key_rows(out.target), state['queue']['rows']
+    total = sum(
+      losses.nnclr(out.online[:, 1 - v], keys[v], queue, temperature=temperature).mean()
+      for v in range(2)
+    )
+    # Only view 0 enters the queue (solo-learn), after the loss.
+    return total / 2, {'keys': keys[0]}, {}
+
+  method = joint_embedding(
+    {
+      'backbone': backbone,
+      'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+      'predictor': heads.get(predictor, hidden_dim=predictor_dim, out_dim=out_dim),
+    },
+    loss,
+    per_view=per_view_bn,
+    target='projector',
+    post_update=enqueue_keys,
+  )
+
+  def init(rng, batch):
+    params, state = method.init(rng, batch)
+    return params, {**state, **init_queue(rng, queue_length, out_dim)}
+
+  return method._replace(init=init)

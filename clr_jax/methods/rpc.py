@@ -1,0 +1,48 @@
+"""RPC, relative predictive coding: Tsai et al., https://arxiv.org/abs/2103.11275."""
+
+import flax.linen as nn
+
+from clr_jax.losses import decoupled
+from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.models import heads
+from clr_jax.types import Method, RunInfo, UserError
+
+
+def rpc(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  temperature: float = 128.0,
+  alpha: float = 0.0,
+  beta: float = 0.001,
+  gamma: float = 1.0,
+  normalize: bool = False,
+  projector: str = 'simclr',
+  hidden_dim: int = 512,
+  out_dim: int = 128,
+  per_view_bn: bool = False,
+) -> Method:
+  """Contrastive learning without exponentials, on embeddings that are not normalised.
+
+  Args:
+    temperature: 128 on CIFAR, 32 on ImageNet (official scripts); another one needs another alpha.
+    alpha: 0 on CIFAR; 0.3 on ImageNet.
+    beta: 0.001 on CIFAR; 0.01 on ImageNet. With 0 the scores of the positives are unbounded.
+    gamma: 1 on CIFAR; 0.1 on ImageNet.
+    normalize: unit embeddings; off in the official scripts.
+    projector: recipe of `clr_jax.models.heads`; 512-512-128 with BatchNorm (official).
+    hidden_dim: 512 (official).
+    out_dim: 128 (official).
+    per_view_bn: official code concatenates the views: joint statistics (False).
+  """
+  check_two_views('rpc', info)
+  if min(alpha, beta, gamma) < 0:
+    raise UserError(f'rpc needs method.alpha, beta and gamma >= 0, not {alpha}, {beta} and {gamma}')
+  head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
+
+  def loss(out, state, batch, rng, step):
+    del state, batch, rng, step
+    options = {'alpha': alpha, 'beta': beta, 'gamma': gamma, 'normalize': normalize}
+    return mean_with({}, decoupled.rpc(out.online, temperature=temperature, **options))
+
+  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)

@@ -1,0 +1,52 @@
+"""SimSiam: Chen & He, https://arxiv.org/abs/2011.10566."""
+
+import flax.linen as nn
+
+from clr_jax.losses import alignment
+from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.models import heads
+from clr_jax.types import Group, Method, RunInfo
+
+
+def simsiam(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  constant_predictor_lr: bool = True,
+  projector: str = 'simsiam_projector',
+  hidden_dim: int = 2048,
+  out_dim: int = 2048,
+  predictor: str = 'simsiam_predictor',
+  predictor_dim: int = 512,
+  per_view_bn: bool = True,
+) -> Method:
+  """Predicts the projection of the other view, to which no gradient flows; no second network.
+
+  Args:
+    constant_predictor_lr: the predictor's learning rate stays at the run's peak (official).
+    projector: recipe of `clr_jax.models.heads`.
+    hidden_dim: 2048 (solo-learn; the official code takes the backbone's width).
+    out_dim: 2048 (official).
+    predictor: recipe of `clr_jax.models.heads`.
+    predictor_dim: 512 (official).
+    per_view_bn: official code embeds one view at a time (True).
+  """
+  check_two_views('simsiam', info)
+  chain = {
+    'backbone': backbone,
+    'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+    'predictor': heads.get(predictor, hidden_dim=predictor_dim, out_dim=out_dim),
+  }
+
+  def loss(out, state, batch, rng, step):
+    del state, batch, rng, step
+    metrics = {'z_std': alignment.embedding_std(out.target)}
+    return mean_with(metrics, alignment.simsiam(out.online, out.target))
+
+  return joint_embedding(
+    chain,
+    loss,
+    per_view=per_view_bn,
+    target='projector',
+    groups={'predictor': Group(peak_of=info.total_steps)} if constant_predictor_lr else None,
+  )

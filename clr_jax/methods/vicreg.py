@@ -1,0 +1,50 @@
+"""VICReg: Bardes et al., https://arxiv.org/abs/2105.04906."""
+
+import flax.linen as nn
+
+from clr_jax.losses import redundancy
+from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.models import heads
+from clr_jax.types import Method, RunInfo
+
+
+def vicreg(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  invariance_weight: float = 25.0,
+  variance_weight: float = 25.0,
+  covariance_weight: float = 1.0,
+  variance_average: bool = True,
+  projector: str = 'vicreg',
+  hidden_dim: int = 2048,
+  out_dim: int = 2048,
+  per_view_bn: bool = True,
+) -> Method:
+  """Pulls views together, keeps each feature's variance up and the covariances down.
+
+  Args:
+    invariance_weight: 25 (paper).
+    variance_weight: 25 (paper).
+    covariance_weight: 1 (paper).
+    variance_average: the variance term is the mean of the views (official code); False = their sum
+      (the paper's equation, solo-learn).
+    projector: recipe of `clr_jax.models.heads`; 'solo_vicreg' has a last bias (solo-learn).
+    hidden_dim: 2048 (solo-learn); 8192 on ImageNet (official).
+    out_dim: as `hidden_dim`.
+    per_view_bn: official code embeds one view at a time (True).
+  """
+  check_two_views('vicreg', info)
+  head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
+
+  def loss(out, state, batch, rng, step):
+    del state, batch, rng, step
+    terms = redundancy.vicreg(out.online, variance_average=variance_average)
+    value = (
+      invariance_weight * terms.invariance
+      + variance_weight * terms.variance
+      + covariance_weight * terms.covariance
+    )
+    return mean_with(terms._asdict(), value)
+
+  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)

@@ -1,0 +1,73 @@
+"""W-MSE, whitening for self-supervised learning: Ermolov et al., https://arxiv.org/abs/2007.06346."""
+
+import flax.linen as nn
+
+from clr_jax.losses import alignment
+from clr_jax.methods._joint_embedding import joint_embedding, mean_with
+from clr_jax.models import heads
+from clr_jax.ops import whitening
+from clr_jax.types import Method, RunInfo, UserError
+
+
+def w_mse(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  whitening_size: int = 128,
+  whitening_iters: int = 1,
+  eps: float = 0.0,
+  normalize: bool = True,
+  symmetric: bool = True,
+  projector: str = 'byol',
+  hidden_dim: int = 1024,
+  out_dim: int = 64,
+  per_view_bn: bool = True,
+) -> Method:
+  """Pulls together views whose embeddings are whitened in random chunks of the batch.
+
+  Args:
+    whitening_size: images of a chunk: 128 (official, CIFAR), 256 with out_dim=128 elsewhere. Must
+      exceed out_dim; twice as many are advisable.
+    whitening_iters: random divisions into chunks a step; 1 (official, CIFAR), 4 elsewhere.
+    eps: shrinks the covariance towards I; 0 (official).
+    normalize: compare unit rows after whitening (official).
+    symmetric: gradient to both views (official); False to the first of each pair (solo-learn).
+    projector: recipe of `clr_jax.models.heads`.
+    hidden_dim: 1024 (official).
+    out_dim: 64 (official, CIFAR).
+    per_view_bn: one view at a time (solo-learn); the official projector alone sees all at once.
+  """
+  if info.num_views < 2:
+    raise UserError(
+      f'w_mse compares views of an image: set augment.num_views >= 2, not {info.num_views}'
+    )
+  if whitening_size <= (1 if eps > 0 else out_dim):
+    raise UserError(
+      f'w_mse cannot whiten {out_dim} dimensions with {whitening_size} images: set '
+      f'method.whitening_size above method.out_dim, better to twice as much, or method.eps above 0'
+    )
+  if info.batch_size % whitening_size:
+    raise UserError(
+      f'w_mse cuts batch_size={info.batch_size} into equal chunks: set method.whitening_size to a '
+      f'divisor of it, not {whitening_size}'
+    )
+  if whitening_iters < 1 or not 0 <= eps <= 1:
+    raise UserError(
+      f'w_mse needs method.whitening_iters >= 1 and method.eps in [0, 1], '
+      f'not {whitening_iters} and {eps}'
+    )
+  head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
+
+  def loss(out, state, batch, rng, step):
+    del state, batch, step
+    result = alignment.w_mse(
+      out.online,
+      whitening.permutations(rng, whitening_iters, len(out.online)),
+      size=whitening_size,
+      eps=eps,
+      normalize=normalize,
+      symmetric=symmetric,
+    )
+    return mean_with({'failed_chunks': result.failed}, result.loss)
+
+  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)

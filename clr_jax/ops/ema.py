@@ -1,0 +1,34 @@
+"""Exponential moving average of parameters: the target network of BYOL, MoCo, DINO, ..."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.types import PyTree
+
+
+def copy(online: PyTree) -> PyTree:
+  """A target equal to `online` in buffers of its own: both are donated to the train step."""
+  return jax.tree.map(lambda x: jnp.array(x, copy=True), online)
+
+
+def update(target: PyTree, online: PyTree, momentum: float | jax.Array) -> PyTree:
+  """momentum * target + (1 - momentum) * online, leaf by leaf, in float32 or wider.
+
+  Only parameters are averaged in the reference codes (MoCo, BYOL, DINO); the target network has
+  batch statistics of its own.
+
+  Args:
+    target: the average so far; its structure and dtypes are kept.
+    online: a tree of the same structure.
+    momentum: in [0, 1]; 1 freezes the target, 0 copies.
+  """
+
+  def average(old, new):
+    # In bfloat16 .999 is 1 and the target would stall.
+    wide = jnp.promote_types(old.dtype, jnp.float32)
+    weight = jnp.asarray(momentum, wide)
+    return (weight * old.astype(wide) + (1 - weight) * new.astype(wide)).astype(old.dtype)
+
+  return jax.tree.map(average, target, online)

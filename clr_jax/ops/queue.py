@@ -1,0 +1,41 @@
+"""Ring buffer of embeddings: the negatives of MoCo, the neighbours of NNCLR.
+
+A queue is {'rows': [..., K, D], 'ptr': [] int32}; leading axes hold queues that advance together.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.ops.similarity import unit
+from clr_jax.types import Array, UserError
+
+Queue = dict[str, Array]
+
+
+def init(key: Array, length: int, dim: int, *, leading: tuple[int, ...] = ()) -> Queue:
+  """Random unit rows [*leading, length, dim] (MoCo's start), pointer 0."""
+  rows = unit(jax.random.normal(key, (*leading, length, dim)))
+  return {'rows': rows, 'ptr': jnp.zeros([], jnp.int32)}
+
+
+def enqueue(queue: Queue, keys: Array) -> Queue:
+  """Writes `keys` [..., B, D] at rows (ptr + 0..B-1) mod K, over the oldest ones.
+
+  With queue and keys replicated over the devices this is a local write. K need not be a multiple
+  of B.
+
+  Raises:
+    UserError: B > K, where "the last write wins" would be undefined.
+  """
+  length, count = queue['rows'].shape[-2], keys.shape[-2]
+  if count > length:
+    raise UserError(
+      f'a queue of {length} rows cannot take {count} keys in one step: '
+      f'set method.queue_length >= {count} or lower batch_size'
+    )
+  index = (queue['ptr'] + jnp.arange(count, dtype=jnp.int32)) % length
+  keys = jax.lax.stop_gradient(keys).astype(queue['rows'].dtype)
+  rows = queue['rows'].at[..., index, :].set(keys)
+  return {'rows': rows, 'ptr': (queue['ptr'] + count) % length}

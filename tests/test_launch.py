@@ -1,0 +1,108 @@
+"""The launch scripts with stand-ins for clr-jax and nvidia-smi."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+LAUNCH = pathlib.Path(__file__).parent.parent / 'launch'
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+  def write(name, body):
+    path = tmp_path / 'bin' / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f'#!/bin/bash\n{body}\n')
+    path.chmod(0o755)
+    return path
+
+  return write
+
+
+def _start(script, arguments, tmp_path, **env):
+  path = f'{tmp_path / "bin"}:{os.environ["PATH"]}'
+  return subprocess.Popen(
+    [LAUNCH / script, *arguments],
+    env={**os.environ, 'PATH': path, 'HERE': str(tmp_path), **env},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def _end(process):
+  output = process.communicate(timeout=60)[0]
+  return process.returncode, output
+
+
+def _wait_for(*paths):
+  deadline = time.monotonic() + 30
+  while not all(p.exists() for p in paths) and time.monotonic() < deadline:
+    time.sleep(0.05)
+
+
+def test_processes_get_their_places(tmp_path, stand_in):
+  program = stand_in('program', 'echo "$@"')
+  code, output = _end(
+    _start('local_multiprocess.sh', ['2', 'train', '--a=b c'], tmp_path, CLR_JAX=str(program))
+  )
+  assert code == 0
+  lines = sorted(output.splitlines())
+  assert len(lines) == 2
+  for i, line in enumerate(lines):
+    assert line.startswith(f'[{i}] train --a=b c --coordinator=127.0.0.1:')
+    assert line.endswith(f'--num_processes=2 --process_id={i}')
+
+
+@pytest.mark.slow  # the others get ten seconds
+def test_the_first_failure_ends_all_and_gives_the_code(tmp_path, stand_in):
+  program = stand_in('program', '[[ $* == *process_id=1* ]] && exit 3; exec sleep 300')
+  start = time.monotonic()
+  code, _ = _end(_start('local_multiprocess.sh', ['2', 'train'], tmp_path, CLR_JAX=str(program)))
+  assert code == 3 and time.monotonic() - start < 40
+
+
+SAVES = 'trap "echo saved; exit 75" TERM; touch "$HERE/${*: -1}"; for ((;;)); do sleep 0.05; done'
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_signals_reach_all_processes(tmp_path, stand_in, number):
+  program = stand_in('program', SAVES)
+  process = _start('local_multiprocess.sh', ['2', 'train'], tmp_path, CLR_JAX=str(program))
+  _wait_for(*(tmp_path / f'--process_id={i}' for i in range(2)))
+  process.send_signal(number)
+  code, output = _end(process)
+  assert code == 75 and sorted(output.splitlines()) == ['[0] saved', '[1] saved']
+
+
+@pytest.mark.parametrize('arguments', [[], ['2'], ['0', 'train'], ['x', 'train']])
+def test_wrong_usage(tmp_path, arguments):
+  code, output = _end(_start('local_multiprocess.sh', arguments, tmp_path))
+  assert code == 2 and output.startswith('usage:')
+
+
+def test_gpus_are_needed(tmp_path, stand_in):
+  stand_in('nvidia-smi', 'exit 9')
+  code, output = _end(_start('multi_gpu.sh', ['--config=x'], tmp_path))
+  assert code == 2 and 'no GPU' in output
+
+
+def test_a_preempted_run_is_started_again(tmp_path, stand_in):
+  stand_in('nvidia-smi', 'echo "GPU 0: Stand-in"')
+  stand_in('clr-jax', 'echo "$@"; [[ -e $HERE/again ]] && exit 4; touch "$HERE/again"; exit 75')
+  code, output = _end(_start('multi_gpu.sh', ['--config=x'], tmp_path))
+  assert code == 4 and output.count('train --config=x') == 2
+
+
+def test_a_stopped_run_is_not_started_again(tmp_path, stand_in):
+  stand_in('nvidia-smi', 'echo "GPU 0: Stand-in"')
+  stand_in('clr-jax', SAVES)
+  process = _start('multi_gpu.sh', ['--config=x'], tmp_path)
+  _wait_for(tmp_path / '--config=x')
+  process.send_signal(signal.SIGTERM)
+  code, output = _end(process)
+  assert code == 75 and output.count('saved') == 1
