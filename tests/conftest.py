@@ -19,3 +19,10 @@ def x64():
   """Runs the test in float64."""
   with jax.enable_x64(True):
     yield
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _forget_programs():
+  """A worker would keep every compiled program of every file in memory."""
+  yield
+  jax.clear_caches()

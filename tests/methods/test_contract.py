@@ -29,6 +29,19 @@ INFO = RunInfo(
 
 # What the defaults cannot do here: chunks longer than the batch, queues longer than the data,
 # momenta for thousands of steps.
+# One method of each skeleton is tested whole in the fast suite; the others' tests that compile a
+# program of their own are slow ones.
+SKELETONS = ('simclr', 'sogclr', 'supervised', 'byol', 'moco')
+
+
+def marks(name, *, slow=False):
+  """A method's tests run in one worker, which compiles its step once."""
+  return [pytest.mark.xdist_group(name), *[pytest.mark.slow] * slow]
+
+
+ALL = [pytest.param(name, marks=marks(name)) for name in NAMES]
+SOME = [pytest.param(name, marks=marks(name, slow=name not in SKELETONS)) for name in NAMES]
+
 SMALL_HEAD = {'hidden_dim': 32, 'out_dim': 16}
 SMALL_PREDICTOR = {**SMALL_HEAD, 'predictor_dim': 32}
 SMALL = {
@@ -109,7 +122,7 @@ def compiled(name):
   return method, jax.jit(init)(jax.random.key(1)), jax.jit(step)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', ALL)
 def test_hyper_parameters_are_keyword_only(name):
   parameters = list(inspect.signature(methods.get(name)).parameters.values())
   assert [p.name for p in parameters[:2]] == ['backbone', 'info']
@@ -118,7 +131,7 @@ def test_hyper_parameters_are_keyword_only(name):
   assert methods.summary(name)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', ALL)
 def test_one_compilation_and_a_stable_state(name):
   _, state, step = compiled(name)
   before = jax.tree.map(lambda x: (x.shape, x.dtype), state)
@@ -132,7 +145,7 @@ def test_one_compilation_and_a_stable_state(name):
     assert np.isfinite(metrics[key]) and np.shape(metrics[key]) == (), key
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', ALL)
 def test_every_parameter_learns(name):
   _, state, step = compiled(name)
   old = jax.device_get(state.params)
@@ -148,7 +161,7 @@ def test_every_parameter_learns(name):
   assert not stuck
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', ALL)
 def test_represent_is_inference(name):
   """Deterministic, and an image's feature does not depend on the other images."""
   method, state, step = compiled(name)
@@ -164,7 +177,7 @@ def test_represent_is_inference(name):
     np.testing.assert_array_equal(represent(state.params, state.state, images)[key], value)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', SOME)
 def test_finite_in_bfloat16(name):
   _, init, step = make(name, dtype=jnp.bfloat16)
   state, step = jax.jit(init)(jax.random.key(0)), jax.jit(step)
@@ -227,9 +240,12 @@ def test_no_compilation_sees_a_compilation():
 
 # Two variants a method would double the slowest test; sogclr has everything the others have.
 DEVICE_CASES = [
-  pytest.param(name, sam, id=f'{name}-{kind}', marks=[pytest.mark.slow] * slow)
+  pytest.param(name, sam, id=f'{name}-{kind}', marks=marks(name, slow=slow))
   for name in NAMES
-  for kind, sam, slow in (('sgd', None, False), ('sam', {'rho': 0.05}, name != 'sogclr'))
+  for kind, sam, slow in (
+    ('sgd', None, name not in SKELETONS),
+    ('sam', {'rho': 0.05}, name != 'sogclr'),
+  )
 ]
 
 
@@ -247,7 +263,7 @@ def test_eight_devices_equal_one(name, sam, x64):
   jax.tree_util.tree_map_with_path(close, state1, state8)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', SOME)
 def test_class_signal_rises(name):
   """kNN accuracy on the toy classes, from features of clean images, beats the untrained one."""
   method, init, step = make(name, learning_rate=0.1)
