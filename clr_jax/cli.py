@@ -27,7 +27,7 @@ clr-jax: contrastive and self-supervised visual representation learning in JAX
       evaluate the frozen features of a run's checkpoint
   clr-jax results --workdir=DIR [--json]
       everything that was measured in a run, oldest first
-  clr-jax inspect curves --workdir=DIR[,DIR ...] --out=FILE.png
+  clr-jax inspect curves --workdir=DIR [--workdir=DIR ...] --out=FILE.png
       loss, online accuracy and effective rank over training, and a CSV of the numbers
   clr-jax bench --config=FILE[:ARG] [--config.KEY=VALUE ...]
       compile time, samples/s, parts of a step, memory, MFU
@@ -172,7 +172,7 @@ def _inspect(argv: list[str]) -> None:
   from clr_jax.inspect import curves
 
   values = flags.FlagValues()
-  flags.DEFINE_list('workdir', None, 'folders of runs', flag_values=values)
+  flags.DEFINE_multi_string('workdir', None, 'folder of a run', flag_values=values)
   flags.DEFINE_string('out', 'curves.png', 'the picture', flag_values=values)
   _parse(values, argv[1:], required=('workdir',))
   data = curves.curves(values.workdir, values.out)
@@ -305,8 +305,19 @@ def _start_jax(values: flags.FlagValues, config: Config) -> None:
     os.environ['XLA_FLAGS'] = f'{xla_flags} --xla_gpu_deterministic_ops=true'.strip()
   import jax
 
-  if values.distributed or values.coordinator:
-    jax.distributed.initialize(values.coordinator, values.num_processes, values.process_id)
+  explicit = (values.coordinator, values.num_processes, values.process_id)
+  if not values.distributed and explicit == (None, None, None):
+    return
+  if not values.distributed and None in explicit:
+    raise UserError(
+      '--coordinator, --num_processes and --process_id belong together: give all three, or '
+      '--distributed where the cluster tells'
+    )
+  try:
+    jax.distributed.initialize(*explicit)
+  except (ValueError, RuntimeError) as error:
+    reason = str(error).partition('\n')[0]
+    raise UserError(f'the processes did not find each other ({reason})') from None
 
 
 def _stored_config(directory: str) -> Config:

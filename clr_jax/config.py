@@ -92,7 +92,9 @@ def resolve(spec: str) -> tuple[pathlib.Path, str | None]:
   path, _, argument = spec.partition(':')
   name = pathlib.Path(path).name
   name = name if name.endswith('.py') else f'{name}.py'
-  for candidate in (pathlib.Path(path), _PACKAGED / name, _CHECKOUT / name):
+  folder = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
+  bare = pathlib.PurePath(path).parent.as_posix() in ('.', 'configs')
+  for candidate in (pathlib.Path(path), folder / name) if bare else (pathlib.Path(path),):
     if candidate.is_file():
       return candidate.resolve(), argument or None
   raise UserError(f'no config file {path!r}: give a path, or one of {", ".join(packaged())}')

@@ -74,6 +74,11 @@ class Experiment(NamedTuple):
       sharding.train_state_shardings(self.mesh, shapes),
     )
 
+  def check_shapes(self) -> None:
+    """Traces one step without compiling: shapes that do not fit are refused before any work."""
+    batch = jax.eval_shape(lambda: example_batch(self.source, self.info.batch_size))
+    jax.eval_shape(self.step_fn, self.abstract_state(), batch)
+
   def init(self) -> TrainState:
     """The state of step 0, each array where it belongs on the mesh."""
     shardings = jax.tree.map(lambda x: x.sharding, self.abstract_state())
@@ -115,6 +120,7 @@ def make(config: Config, *, devices: Any = None) -> Experiment:
   info = _run_info(config, source, views)
   _check_batch(info, mesh, source)
   _check_views(views, source)
+  _check_numbers(config)
   backbone = _make_backbone(config, source)
   method = build(methods.get(config.method.name), config.method, backbone, info)
   if config.probe.enabled and info.num_classes is not None:
@@ -153,6 +159,8 @@ def _run_info(config: Config, source: data.Source, views: augment.Views) -> RunI
       f'batch_size={config.batch_size} is larger than the data set '
       f'({source.num_examples} examples): lower batch_size'
     )
+  if not 0 < config.num_epochs < float('inf'):
+    raise UserError(f'num_epochs={config.num_epochs} must be positive and finite')
   steps_per_epoch = data.steps_per_epoch(
     num_examples=source.num_examples, batch_size=config.batch_size
   )
@@ -182,6 +190,23 @@ def _check_views(views: augment.Views, source: data.Source) -> None:
     raise UserError(
       f'{source.name} has images of shape {source.image_shape}: the last axis must be 1 (grey) or '
       f'3 (RGB) channels'
+    )
+
+
+def _check_numbers(config: Config) -> None:
+  """Values that would end in a division by zero or in a silent NaN."""
+  for part, keys in (
+    ('model', ('width',)),
+    ('augment', ('size',)),
+    ('method', ('temperature', 'hidden_dim', 'out_dim')),
+  ):
+    for key in keys:
+      value = config[part].get(key)
+      if value is not None and not 0 < value < float('inf'):
+        raise UserError(f'{part}.{key}={value} must be positive and finite')
+  if not 0 <= config.optimizer.learning_rate < float('inf'):
+    raise UserError(
+      f'optimizer.learning_rate={config.optimizer.learning_rate} must be finite and not negative'
     )
 
 

@@ -65,15 +65,18 @@ class Interrupt:
     if self._received is not None and number == signal.SIGINT:
       raise KeyboardInterrupt
     self._received = self._SIGNALS[signal.Signals(number)]
+    if not owns_sigterm():
+      # Alone this process would stop at a step of its own: the service makes all agree on one.
+      os.kill(os.getpid(), signal.SIGTERM)
 
   def requested(self) -> Signal | None:
     """What asked for a stop, or None; to be called once after every dispatch, by all processes."""
     # The service waits for a number that is one above all that it was asked about: steps skip it.
     self._calls += 1
-    several = jax.process_count() > 1
-    if several and multihost_utils.reached_preemption_sync_point(self._calls):
-      return self._SIGNALS[signal.SIGTERM]
-    return self._received
+    if owns_sigterm():
+      return self._received
+    agreed = multihost_utils.reached_preemption_sync_point(self._calls)
+    return self._SIGNALS[signal.SIGTERM] if agreed else None
 
 
 class Watchdog:
@@ -126,7 +129,7 @@ class Progress:
   def __init__(self, first: int, last: int, batch_size: int, *, enabled: bool = True):
     self._batch_size = batch_size
     self._last, self._step, self._time, self._waited = last, first, time.monotonic(), 0.0
-    self._printed = 0.0
+    self._printed = self._paused = 0.0
     self._enabled = enabled and jax.process_index() == 0
     bar = self._enabled and sys.stderr.isatty()
     self._bar = tqdm(total=last, initial=first, unit='step', dynamic_ncols=True, disable=not bar)
@@ -136,6 +139,14 @@ class Progress:
 
   def __exit__(self, *exc):
     self._bar.close()
+
+  def resume(self) -> None:
+    """After a pause that is not training (evaluation): its time does not count."""
+    self._time += time.monotonic() - self._paused
+
+  def pause(self) -> None:
+    """Before it."""
+    self._paused = time.monotonic()
 
   def update(self, step: int, loss: float, waited: float) -> dict[str, float]:
     """Shows the state after `step` steps; returns samples/s and data-wait share since last time."""

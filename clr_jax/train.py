@@ -12,8 +12,11 @@ from clu import parameter_overview
 
 from clr_jax import checkpoint, experiment, metrics, workdir
 from clr_jax.evaluate import run as evaluation
+from clr_jax.ops import ema
 from clr_jax.runtime import Interrupt, Profiler, Progress, Watchdog
 from clr_jax.types import Config, Metrics, TrainState, UserError
+
+STREAMED_BLOCK_BYTES = 256 * 2**20
 
 
 class RunStopped(Exception):
@@ -35,6 +38,7 @@ def train(config: Config, directory: str) -> None:
   run = workdir.Workdir(directory)
   _check(config, run)
   evaluation.check(parts)
+  parts.check_shapes()
   identity = workdir.open_run(run, config)
   with checkpoint.Checkpoints(
     run, keep_last=config.keep_last, keep_best=config.keep_best or None
@@ -72,6 +76,11 @@ def _check(config: Config, run: workdir.Workdir) -> None:
     raise UserError(
       f'seed={config.seed} and data.workers={config.data.workers} must not be negative: raise them'
     )
+  profile = config.profile
+  if len(profile) != 2 or not 0 <= profile[0] <= profile[1]:
+    raise UserError(
+      f'profile={profile} is not (first, last) with 0 <= first <= last: give both steps'
+    )
   if config.init_from and not run.checkpoints.exists():
     with checkpoint.Checkpoints(config.init_from, read_only=True) as other:
       if other.latest_step() is None:
@@ -94,6 +103,13 @@ def _start(parts, run, checkpoints) -> tuple[TrainState, int, Window]:
     )
     if jax.process_index() == 0:
       print(report, flush=True)
+    if 'target' in method_state:  # an EMA target starts as a copy of the online network
+      online = {'params': params, 'batch_stats': method_state['batch_stats']}
+      target = {
+        part: {name: ema.copy(online[part][name]) for name in tree}
+        for part, tree in method_state['target'].items()
+      }
+      method_state = {**method_state, 'target': target}
     state = state.replace(params=params, state=method_state)
   return state, 0, Window()
 
@@ -101,7 +117,7 @@ def _start(parts, run, checkpoints) -> tuple[TrainState, int, Window]:
 def _last_step(config: Config, info) -> int:
   if config.stop_at_epoch is None:
     return info.total_steps
-  return min(round(config.stop_at_epoch * info.steps_per_epoch), info.total_steps)
+  return min(max(round(config.stop_at_epoch * info.steps_per_epoch), 1), info.total_steps)
 
 
 class Cadence(NamedTuple):
@@ -218,11 +234,15 @@ def _loop(
 ) -> TrainState:
   config, info = parts.config, parts.info
   cadence = _cadence(config, info)
-  size = steps_per_call(config)
   pipeline = parts.make_pipeline()
+  size = steps_per_call(config)
+  if (
+    pipeline.mode == 'streamed'
+  ):  # a block holds the images of all its steps, and several are alive
+    step_bytes = info.batch_size * math.prod(parts.source.image_shape)
+    size = max(1, min(size, STREAMED_BLOCK_BYTES // step_bytes))
   dispatch = make_dispatch(parts, pipeline, size)
   online = evaluation.Online(parts)
-  scores: dict[str, float] = {}  # of the online evaluation since the last checkpoint
   # Two passes over the same plan: the pipeline reads ahead of the loop.
   calls = list(plan(first, last, cadence, size))
   with (
@@ -250,10 +270,13 @@ def _loop(
         _stop_if_not_finite(row, step, checkpoints, writer)
         if _due(step, cadence.log, False):  # the last row may lie off the grid
           window.clear()
+      scores = {}
       if _due(step, cadence.evaluate, done):
         watchdog.pause()
+        progress.pause()
         scores = online(state)
         writer.write_scalars(step, scores)
+        progress.resume()
         watchdog.alive()
       stop = interrupt.requested()
       if _due(step, cadence.save, done) or stop:
@@ -261,7 +284,6 @@ def _loop(
         # Rows first: whatever a checkpoint promises to skip on resume must be on disk.
         writer.flush()
         checkpoints.save(step, state, metrics={**scores, **window.stored()})
-        scores = {}
       if stop:
         checkpoints.wait()
         raise RunStopped(

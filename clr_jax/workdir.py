@@ -38,7 +38,6 @@ NON_TRAJECTORY_KEYS = frozenset(
     'checkpoint_every',
     'data.data_dir',
     'data.mode',
-    'data.prefetch',
     'data.workers',
     'eval',
     'eval_every',
@@ -49,7 +48,6 @@ NON_TRAJECTORY_KEYS = frozenset(
     'progress',
     'steps_per_call',
     'stop_at_epoch',
-    'stop_at_step',
     'watchdog_seconds',
   }
 )
@@ -145,6 +143,9 @@ def open_run(workdir: Workdir, config: Config) -> RunIdentity:
     return RunIdentity(config_hash, ())
   differing = {key: text for key, text in _differences(records[-1]['config'], config_json)}
   fatal = [text for key, text in differing.items() if _changes_trajectory(key)]
+  if fatal and not _has_trained(workdir):  # a start that failed locks nobody out
+    _record_config(workdir, f'config-{len(records)}.json', config_hash, config_json)
+    return RunIdentity(config_hash, tuple(differing.values()))
   if fatal:
     raise UserError(
       f'{workdir.path} holds a run with another config ({"; ".join(fatal)}): give a new workdir or '
@@ -212,6 +213,13 @@ def _config_records(workdir: Workdir) -> list[dict[str, Any]]:
         f'{path} is damaged or was not written by clr-jax: give another workdir'
       ) from None
   return records
+
+
+def _has_trained(workdir: Workdir) -> bool:
+  """Whether a checkpoint or a row of metrics exists."""
+  return any(
+    folder.exists() and any(folder.iterdir()) for folder in (workdir.checkpoints, workdir.metrics)
+  )
 
 
 def _refuse_foreign(workdir: Workdir) -> None:

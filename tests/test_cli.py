@@ -154,6 +154,8 @@ def test_sets_of_different_shapes(refused, tmp_path):
 
 
 def test_another_trajectory(refused, started):
+  (started / 'metrics').mkdir()
+  (started / 'metrics' / 'row.jsonl').write_text('{"step": 1}\n')
   arguments = f'--config={TINY}', f'--workdir={started}'
   refused('train', *arguments, '--config.method.temperature=0.25', words=['method.temperature: '])
   refused('train', *arguments, '--config.seed=3', words=['seed: 0 -> 3', 'new workdir'])

@@ -68,6 +68,7 @@ def test_a_new_run_records_its_config(tmp_path):
 def test_changed_trajectory_is_refused_with_every_key(tmp_path):
   run = Workdir(tmp_path)
   open_run(run, make_config())
+  workdir.write_whole(run.metrics / 'row.jsonl', '{"step": 1}')
   changed = make_config(**{'seed': 1, 'method.temperature': 0.1, 'log_every': 9, 'evaluator': 2})
   with changed.unlocked():
     changed.new = 'x'
@@ -85,7 +86,16 @@ def test_changed_trajectory_is_refused_with_every_key(tmp_path):
     assert text in message
   assert 'log_every' not in message
   assert '\n' not in message
-  assert [p.name for p in tmp_path.iterdir()] == ['config.json']
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['config.json', 'metrics']
+
+
+def test_a_start_that_failed_locks_nobody_out(tmp_path):
+  run = Workdir(tmp_path)
+  open_run(run, make_config())
+  identity = open_run(run, make_config(seed=1))  # nothing was trained
+  assert identity.changed == ('seed: 0 -> 1',)
+  assert read_config(run).seed == 1
+  assert open_run(run, make_config(seed=1)) == workdir.RunIdentity(identity.config_hash, ())
 
 
 def test_other_changes_are_recorded_each_in_a_new_file(tmp_path):

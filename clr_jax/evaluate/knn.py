@@ -16,6 +16,9 @@ from clr_jax.ops.similarity import unit
 from clr_jax.types import Array, UserError
 from clr_jax.workdir import Measurement
 
+DISTANCES = ('cosine', 'euclidean')
+WEIGHTS = ('vote', 'uniform')
+
 
 def knn(
   train: Features,
@@ -50,8 +53,8 @@ def knn(
   """
   if train.label is None or test.label is None:
     raise UserError('kNN evaluation needs labels; give labeled data for training and test')
-  check_name(('cosine', 'euclidean'), distance, 'distance')
-  check_name(('vote', 'uniform'), weights, 'weights')
+  check_name(DISTANCES, distance, 'distance')
+  check_name(WEIGHTS, weights, 'weights')
   if k < 1 or temperature <= 0:
     raise UserError(f'k={k} and temperature={temperature} must be positive; change them')
   start = time.perf_counter()

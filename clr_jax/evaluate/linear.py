@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -105,8 +105,14 @@ def solver_options(solver: str | None = None) -> dict[str, Any]:
   }
 
 
-def _with_defaults(solver: str, options: dict[str, Any]) -> dict[str, Any]:
+def check_solver_options(solver: str, options: Mapping[str, Any]) -> None:
+  """UserError for an unknown solver, or an option that it does not have."""
+  check_name(_FIT, solver, 'linear solver')
   check_options(f'the linear solver {solver!r}', _FIT[solver], options, given=_GIVEN)
+
+
+def _with_defaults(solver: str, options: dict[str, Any]) -> dict[str, Any]:
+  check_solver_options(solver, options)
   return {**solver_options(solver), **options}
 
 

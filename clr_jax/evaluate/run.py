@@ -15,8 +15,8 @@ import numpy as np
 from clr_jax import checkpoint, experiment, workdir
 from clr_jax.config import check_keys, component, to_dict
 from clr_jax.evaluate.features import Features, estimate_batch_stats, extract, pixels
-from clr_jax.evaluate.knn import knn
-from clr_jax.evaluate.linear import linear, solver_options
+from clr_jax.evaluate.knn import DISTANCES, WEIGHTS, knn
+from clr_jax.evaluate.linear import check_solver_options, linear, solver_options
 from clr_jax.evaluate.rank import rankme
 from clr_jax.lookup import check_name
 from clr_jax.table import format_table
@@ -72,15 +72,31 @@ def check(parts: experiment.Experiment) -> None:
   for name, options in _asked(parts).items():
     check_name(PROTOCOLS, name, 'protocol')
     check_keys(parameters(name), options, f'config.eval.protocols.{name}')
-    if options.get('k', 1) < 1:
-      raise UserError(f'eval.protocols.{name}.k={options["k"]} must be at least 1')
-    for fraction in np.atleast_1d(options.get('label_fraction', 1.0)).tolist():
-      labels = round(fraction * parts.source.num_examples)
-      if fraction > 1 or (_has_labels(parts) and labels < (parts.info.num_classes or 0)):
-        raise UserError(
-          f'eval.protocols.{name}.label_fraction={fraction} is {labels} labels: it must be at most '
-          f'1 and give one to each of {parts.info.num_classes} classes'
-        )
+    _check_options(parts, name, options)
+
+
+def _check_options(parts: experiment.Experiment, name: str, options: Mapping[str, Any]) -> None:
+  """UserError for option values of a protocol that it would refuse only after the features."""
+  for key, least in (('k', 1), ('draws', 1), ('epochs', 1), ('batch_size', 1)):
+    if options.get(key, least) < least:
+      raise UserError(f'{name}: {key}={options[key]} must be at least {least}')
+  if options.get('temperature', 1.0) <= 0:
+    raise UserError(f'{name}: temperature={options["temperature"]} must be positive')
+  for key, choices in (('distance', DISTANCES), ('weights', WEIGHTS)):
+    if key in options:
+      check_name(choices, options[key], f'{name} {key}')
+  if name == 'linear':
+    own = {*parameters('linear')} - {*solver_options()}
+    check_solver_options(
+      options.get('solver', 'lbfgs'), {k: v for k, v in options.items() if k not in own}
+    )
+  for fraction in np.atleast_1d(options.get('label_fraction', 1.0)).tolist():
+    labels = round(fraction * parts.source.num_examples)
+    if not 0 < fraction <= 1 or (_has_labels(parts) and labels < (parts.info.num_classes or 0)):
+      raise UserError(
+        f'{name}: label_fraction={fraction} is {labels} labels: it must be at most 1 and give one '
+        f'to each of {parts.info.num_classes} classes'
+      )
 
 
 def _asked(parts: experiment.Experiment) -> dict[str, dict[str, Any]]:
@@ -144,7 +160,8 @@ def evaluate(
     check_name(PROTOCOLS, name, 'protocol')
   _refuse_unlabeled(parts)
   step = int(state.step)
-  checksum = parts.source.checksum()
+  assert parts.test is not None  # refused above
+  checksum = f'{parts.source.checksum()} {parts.test.checksum()}'  # training set, test set
   for kind in kinds:
     done = {name: _marker(run, step, name, kind, options) for name, options in protocols.items()}
     wanted = [name for name in protocols if again or not done[name].exists()]
@@ -229,7 +246,8 @@ def parameters(protocol: str) -> Config:
   del config['features']  # chosen by --features
   if protocol == 'linear':
     config.label_fraction = (1.0,)
-    config.update(solver_options())
+    for key, value in solver_options().items():
+      config[key] = (value,) if key in ('l2', 'base_lr') else value  # several values are a sweep
   return config
 
 
@@ -255,6 +273,7 @@ def evaluate_workdir(
     check_name(FEATURES, kind, '--features')
   parts = experiment.make(config)
   _refuse_unlabeled(parts)
+  _check_options(parts, protocol, options)
   with checkpoint.Checkpoints(run, read_only=True) as checkpoints:
     state = checkpoints.restore(parts.abstract_state(), step)
   config_hash = workdir.hash_config(to_dict(config))
