@@ -22,6 +22,8 @@ EXIT_STALLED = 70  # EX_SOFTWARE: the watchdog ended the process
 
 
 class Signal(NamedTuple):
+  """What asked for a stop, and the exit code that says so."""
+
   name: str
   code: int
 

@@ -1,4 +1,4 @@
-"""Eight virtual CPU devices, strict shapes, warnings are errors."""
+"""Eight virtual CPU devices, strict shapes."""
 
 import os
 
