@@ -103,6 +103,7 @@ def test_train_refuses(refused, tmp_path, arguments, words):
   [
     (['tarin'], ['tarin', 'train']),
     (['train', '--workdir=x'], ['--config']),
+    (['train', f'--config={TINY}', '--workdir=x', '--num_processes=2'], ['--coordinator']),
     (['train', '--config=nowhere.py', '--workdir=x'], ['nowhere.py', 'quickstart']),
     (['train', f'--config={TINY}'], ['--workdir']),
     (['train', f'--config={TINY}:simclrr', '--workdir=x'], ['simclrr']),

@@ -186,6 +186,27 @@ def test_init_from_starts_at_step_0_with_a_fresh_optimizer(trained, tmp_path, mo
   assert not np.isfinite(state.state['per_example']['log_u']).any()
 
 
+def test_init_from_copies_the_online_network_into_an_ema_target(trained, tmp_path, monkeypatch):
+  started = []
+
+  def no_loop(parts, run, checkpoints, state, *rest):
+    started.append(state)
+    return state
+
+  monkeypatch.setattr(train, '_loop', no_loop)
+  small = {'method.hidden_dim': 8, 'method.out_dim': 8, 'method.predictor_dim': 8}
+  train.train(tiny('byol', **NO_TEST, **small, init_from=str(trained), seed=1), str(tmp_path))
+  (state,) = started
+  with Checkpoints(trained, read_only=True) as checkpoints:
+    other = checkpoints.restore(experiment.make(tiny('simclr', **NO_TEST)).abstract_state())
+  for part, trees in state.state['target'].items():
+    online = state.params if part == 'params' else state.state['batch_stats']
+    for name, tree in trees.items():
+      assert all(jax.tree.leaves(jax.tree.map(np.array_equal, tree, online[name])))
+  target = state.state['target']['params']['backbone']
+  assert all(jax.tree.leaves(jax.tree.map(np.array_equal, target, other.params['backbone'])))
+
+
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
   often = {'checkpoint_every': 0.05, 'log_every': 3, 'schedule.warmup_epochs': 0.2}
   config = tiny('simclr', **ONLINE_AT_END, **often, **{'optimizer.learning_rate': 1e30})
@@ -224,6 +245,18 @@ def test_a_loss_that_is_not_finite_from_the_start(tmp_path):
     ({'eval.protocols': {'knnn': {}}}, "did you mean 'knn'"),
     ({'eval.protocols': {'linear': {'label_fraction': (0.001, 1.0)}}}, 'label_fraction=0.001'),
     ({'eval.protocols': {'linear': {'label_fraction': 2.0}}}, 'label_fraction=2.0'),
+    ({'eval.protocols': {'linear': {'draws': 0}}}, 'draws=0'),
+    ({'eval.protocols': {'linear': {'solver': 'sdg'}}}, "did you mean 'sgd'"),
+    ({'eval.protocols': {'linear': {'epochs': 5}}}, "no option 'epochs'"),
+    ({'eval.protocols': {'knn': {'temperature': -1.0}}}, 'temperature=-1.0'),
+    ({'eval.protocols': {'knn': {'distance': 'cosin'}}}, "did you mean 'cosine'"),
+    ({'num_epochs': float('nan')}, 'num_epochs=nan'),
+    ({'num_epochs': float('inf')}, 'num_epochs=inf'),
+    ({'model.width': 0}, 'model.width=0'),
+    ({'augment.size': 0}, 'augment.size=0'),
+    ({'method.temperature': 0.0}, 'method.temperature=0.0'),
+    ({'optimizer.learning_rate': float('nan')}, 'optimizer.learning_rate=nan'),
+    ({'profile': (5,)}, 'profile=(5,)'),
   ],
 )
 def test_refused_before_anything_is_written(tmp_path, changes, words):
