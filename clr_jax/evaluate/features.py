@@ -125,6 +125,9 @@ def estimate_batch_stats(
     image, label = source.load(index)
     batch = Batch(image=image, label=label, index=index)
     state = {**state, 'batch_stats': update(params, state, batch, np.int32(step))}
+  if 'target' in state:  # an EMA target that was never updated is a copy of the online network
+    statistics = {name: state['batch_stats'][name] for name in state['target']['batch_stats']}
+    state = {**state, 'target': {**state['target'], 'batch_stats': statistics}}
   return state
 
 

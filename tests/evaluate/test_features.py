@@ -138,6 +138,17 @@ def test_batch_stats_become_those_of_the_images():
   np.testing.assert_array_equal(first, again)
 
 
+def test_an_untrained_target_gets_the_statistics_too():
+  before = {'mean': jnp.zeros(48), 'var': jnp.ones(48)}
+  target = {'params': {}, 'batch_stats': {'mean': jnp.zeros(48)}}  # it has no predictor
+  state = {'batch_stats': before, 'target': target}
+  after = estimate_batch_stats(batch_norm_method(), {}, state, Source(), num_views=2, seed=0)
+  assert set(after['target']['batch_stats']) == {'mean'}
+  np.testing.assert_array_equal(
+    after['target']['batch_stats']['mean'], after['batch_stats']['mean']
+  )
+
+
 def test_without_batch_norm_the_state_is_unchanged():
   state = {'step': 1}
   assert (
