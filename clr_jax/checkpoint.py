@@ -10,17 +10,16 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
-from flax import traverse_util
 
-from clr_jax.types import Params, PyTree, State, TrainState, UserError
-from clr_jax.workdir import Workdir
+from clr_jax.types import Params, PyTree, TrainState, UserError
+from clr_jax.workdir import Workdir, from_process_0, jsonable, number
 
 T = TypeVar('T')
 
@@ -115,9 +114,8 @@ class Checkpoints:
     for damaged in sorted(self._damaged | ({step} if exists else set())):
       self._manager.delete(damaged)
     self._damaged.clear()
-    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-    self._note_score(step, finite)
-    meta = {'leaves': _describe(state), 'metrics': finite}
+    self._note_score(step, metrics)
+    meta = {'leaves': describe(state), 'metrics': jsonable(metrics)}
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
     # force: the decision is made here; Orbax would refuse a step before the latest.
     return self._manager.save(step, args=args, force=True)
@@ -138,18 +136,21 @@ class Checkpoints:
 
     def read(step: int) -> TrainState:
       saved = self._meta(step)['leaves']
-      _check_same(saved, _describe(abstract), f'checkpoint {step} in {self._folder}')
+      check_same(saved, describe(abstract), f'checkpoint {step} in {self._folder}')
       args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
       return self._manager.restore(step, args=args)['state']
 
     return self._newest_good(read, step)[1]
 
-  def restore_leaves(self, choose: Callable[[Mapping[str, Any]], PyTree]) -> tuple[int, PyTree]:
+  def restore_leaves(
+    self, choose: Callable[[Mapping[str, Any]], PyTree], step: int | None = None
+  ) -> tuple[int, PyTree]:
     """(step, some leaves of the newest good checkpoint).
 
     Args:
       choose: from {'params/...': [shape, dtype]} of the checkpoint to a nested dict of
         ShapeDtypeStruct with shardings, {'params': {...}, 'state': {...}}.
+      step: a certain checkpoint instead.
     """
 
     def read(step: int) -> PyTree:
@@ -161,12 +162,12 @@ class Checkpoints:
       )
       return self._manager.restore(step, args=ocp.args.Composite(state=args))['state']
 
-    return self._newest_good(read, None)
+    return self._newest_good(read, step)
 
   def metrics(self, step: int) -> Mapping[str, float]:
     """The numbers that were saved beside a checkpoint; {}, with a warning, if it is damaged."""
     try:
-      return self._meta(step)['metrics']
+      return {name: number(value) for name, value in self._meta(step)['metrics'].items()}
     except Exception as error:  # whether it can be restored is seen when it is
       logging.warning('checkpoint %d has no readable metrics: %s', step, _first_line(error))
       return {}
@@ -187,7 +188,8 @@ class Checkpoints:
 
   def _newest_good(self, read: Callable[[int], T], step: int | None) -> tuple[int, T]:
     self.wait()
-    steps = sorted(self._manager.all_steps(), reverse=True)
+    # Training may go on in the folder: every process must take the same checkpoint.
+    steps = from_process_0(sorted(self._manager.all_steps(), reverse=True))
     if step is not None and step not in steps:
       raise UserError(f'{self._folder} has no checkpoint {step}: there are {sorted(steps)}')
     candidates = steps if step is None else [step]
@@ -222,8 +224,9 @@ class Checkpoints:
 
   def _note_score(self, step: int, metrics: Mapping[str, float]) -> None:
     self._scores.pop(step, None)
-    if self._keep_best is not None and self._keep_best in metrics:
-      self._scores[step] = metrics[self._keep_best]
+    score = metrics.get(self._keep_best or '', math.nan)
+    if math.isfinite(score):
+      self._scores[step] = score
 
 
 @dataclasses.dataclass
@@ -243,94 +246,8 @@ class _LastAndBest:
     return [s in kept for s in steps]
 
 
-# ---------------------------------------------------------------- weights of another run
-class WeightsReport(NamedTuple):
-  """What `restore_weights` did, by path ('params/backbone/...').
-
-  Attributes:
-    source: the checkpoint.
-    taken: leaves that were copied.
-    kept: leaves that keep their own values -> why.
-    unused: leaves of the checkpoint below the same first keys that fit nowhere.
-  """
-
-  source: str
-  taken: tuple[str, ...]
-  kept: Mapping[str, str]
-  unused: tuple[str, ...]
-
-  def __str__(self) -> str:
-    kept = '; '.join(f'{path}: {why}' for path, why in self.kept.items())
-    return '\n'.join(
-      [
-        f'weights from {self.source}: {len(self.taken)} arrays taken',
-        f'  kept as initialised: {kept or "none"}',
-        f'  not used from the checkpoint: {", ".join(self.unused) or "none"}',
-      ]
-    )
-
-
-def restore_weights(
-  path: Workdir | epath.PathLike,
-  into_params: Params,
-  into_state: State,
-  *,
-  state_keys: Sequence[str] = ('batch_stats',),
-) -> tuple[Params, State, WeightsReport]:
-  """Starts from another run: copies its newest weights, where path and shape agree.
-
-  Parameters and batch statistics are copied, in the dtypes and shardings given; step, optimizer,
-  tables and queues are not.
-
-  Args:
-    path: workdir of the other run.
-    into_params, into_state: initialised arrays, as in TrainState.
-    state_keys: first keys of the state that are copied too.
-
-  Raises:
-    UserError: no checkpoint there, or nothing in common with it.
-  """
-  target = {
-    'params': into_params,
-    'state': {k: into_state[k] for k in state_keys if k in into_state},
-  }
-  own: dict[str, Any] = traverse_util.flatten_dict(target, keep_empty_nodes=True, sep='/')
-  arrays = {k: v for k, v in own.items() if hasattr(v, 'shape')}
-  prefixes = ('params/', *(f'state/{k}/' for k in state_keys))
-  kept: dict[str, str] = {}
-  unused: list[str] = []
-
-  def choose(saved: Mapping[str, Any]) -> PyTree:
-    kept.clear()
-    for name, array in arrays.items():
-      if name not in saved:
-        kept[name] = 'not in the checkpoint'
-      elif tuple(saved[name][0]) != array.shape:
-        kept[name] = f'shape {tuple(saved[name][0])} in the checkpoint, {array.shape} here'
-    fitting = {k: v for k, v in arrays.items() if k not in kept}
-    if not fitting:
-      raise UserError(
-        f'the checkpoint of {path} has no weights in common with this model: give a run of the '
-        f'same backbone'
-      )
-    unused[:] = [k for k in saved if k.startswith(prefixes) and k not in fitting]
-    return traverse_util.unflatten_dict({k: _abstract(v) for k, v in fitting.items()}, sep='/')
-
-  with Checkpoints(path, read_only=True) as checkpoints:
-    step, restored = checkpoints.restore_leaves(choose)
-  taken = traverse_util.flatten_dict(restored, sep='/')
-  merged = traverse_util.unflatten_dict({**own, **taken}, sep='/')
-  source = path.path if isinstance(path, Workdir) else path
-  report = WeightsReport(f'{source}, step {step}', tuple(taken), dict(kept), tuple(unused))
-  return merged['params'], {**into_state, **merged.get('state', {})}, report
-
-
 # ---------------------------------------------------------------- leaves
-def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
-
-
-def _describe(tree: PyTree) -> dict[str, Any]:
+def describe(tree: PyTree) -> dict[str, Any]:
   """{'params/backbone/...': [shape, dtype]} of every leaf."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {
@@ -339,7 +256,8 @@ def _describe(tree: PyTree) -> dict[str, Any]:
   }
 
 
-def _check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None:
+def check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None:
+  """UserError, naming some, if the leaves that `describe` gave differ."""
   names = [k for k in sorted(saved.keys() | wanted.keys()) if saved.get(k) != wanted.get(k)]
   if not names:
     return

@@ -23,8 +23,8 @@ clr-jax: contrastive and self-supervised visual representation learning in JAX
   clr-jax train --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
       pretrain, evaluate; the same command resumes a run that was stopped
   clr-jax evaluate linear|knn --workdir=DIR [--features=trained,untrained,pixels]
-      [--params.KEY=VALUE ...]
-      evaluate the frozen features of a run's checkpoint
+      [--params.KEY=VALUE ...] [--config.eval.data=NAME] [--config.eval.train_split=SPLIT]
+      evaluate the frozen features of a run's checkpoint, on its own or on other labeled data
   clr-jax results --workdir=DIR [--json]
       everything that was measured in a run, oldest first
   clr-jax inspect curves --workdir=DIR [--workdir=DIR ...] --out=FILE.png

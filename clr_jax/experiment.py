@@ -12,8 +12,10 @@ from jax.sharding import Mesh
 
 from clr_jax import augment, data, methods, models, optim, schedules, sharding
 from clr_jax.config import build, to_dict
-from clr_jax.lookup import look_up
-from clr_jax.methods import _wrappers as wrappers
+from clr_jax.lookup import keyword_only, look_up
+from clr_jax.methods import _plugins, _wrappers
+from clr_jax.methods._layerwise import layerwise
+from clr_jax.methods._unmix import un_mix
 from clr_jax.train_step import (
   StepFn,
   StepParts,
@@ -122,9 +124,9 @@ def make(config: Config, *, devices: Any = None) -> Experiment:
   _check_views(views, source)
   _check_numbers(config)
   backbone = _make_backbone(config, source)
-  method = build(methods.get(config.method.name), config.method, backbone, info)
+  method = _make_method(config, backbone, info)
   if config.probe.enabled and info.num_classes is not None:
-    method = wrappers.online_probe(
+    method = _wrappers.online_probe(
       method, num_classes=info.num_classes, learning_rate=config.probe.learning_rate
     )
   learning_rate = _make_schedule(config, info)
@@ -221,6 +223,27 @@ def _make_backbone(config: Config, source: data.Source):
         f'channel(s): give one value, or one a channel'
       )
   return backbone
+
+
+def _make_method(config: Config, backbone, info: RunInfo) -> Method:
+  """The method with its plug-ins: those inside its loss, then those around it."""
+  name, options = config.method.name, config.plugins
+  factory = methods.get(name)
+  made = {key: build(f, options[key], info) for key, f in _plugins.FACTORIES.items()}
+  plugins = _plugins.Plugins(**made)
+  takes_plugins = 'plugins' in keyword_only(factory)
+  if plugins.active and not takes_plugins:
+    raise UserError(
+      f'plugins.{plugins.active[0]} has no meaning for {name}, whose loss compares no anchor with '
+      f'one positive of its own: switch it off or use another method'
+    )
+  fixed = {'plugins': plugins} if takes_plugins else {}
+  method = build(factory, config.method, backbone, info, **fixed)
+  if options.un_mix.enabled:
+    method = un_mix(method, name, probability=options.un_mix.probability)
+  if options.layerwise.weights:
+    method = build(layerwise, options.layerwise, method)
+  return method
 
 
 def _make_schedule(config: Config, info: RunInfo) -> Schedule:

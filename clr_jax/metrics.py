@@ -22,9 +22,6 @@ from absl import logging
 from etils import epath
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.compat.proto.tensor_pb2 import TensorProto
-from tensorboard.plugins.hparams.summary_v2 import hparams_pb
-from tensorboard.plugins.text.metadata import create_summary_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from clr_jax.workdir import Workdir, is_local, jsonable, number, write_whole
@@ -34,7 +31,7 @@ _ROWS_PER_FILE = 4096  # a flush writes a whole file: this bounds its size
 
 
 class MetricWriter:
-  """clu's MetricWriter for scalars, texts and hyper-parameters; only process 0 writes.
+  """clu's MetricWriter for scalars; only process 0 writes.
 
   A row is {'step', 'time' (seconds since 1970), name: number, ...}; numbers that are not finite are
   the strings 'nan', 'inf', '-inf', so that every line is valid JSON. Rows of one step may come in
@@ -66,25 +63,6 @@ class MetricWriter:
     if self._events:
       self._events.scalars(step, values)
 
-  def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-    """A row with the key 'texts'; markdown in TensorBoard."""
-    if not self._active:
-      return
-    self._append(step, {'texts': dict(texts)})
-    if self._events:
-      self._events.texts(step, texts)
-
-  def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-    """A row with the key 'hparams' at the segment's first step; TensorBoard's table of runs.
-
-    TensorBoard takes numbers, booleans and strings: other values are written as text there.
-    """
-    if not self._active:
-      return
-    self._append(self._first_step, {'hparams': dict(hparams)})
-    if self._events:
-      self._events.hparams(hparams)
-
   def flush(self) -> None:
     """Everything written so far is on disk when this returns."""
     if not self._active or not self._dirty:
@@ -112,7 +90,7 @@ class MetricWriter:
     # Names sort by creation in any store.
     name = f'{time.time_ns():020d}-step{first_step:012d}.jsonl'
     self._path = self._workdir.metrics / name
-    self._first_step = self._last_step = first_step
+    self._last_step = first_step
     self._lines: list[str] = []
 
   def _append(self, step: int, values: Mapping[str, Any]) -> None:
@@ -171,22 +149,6 @@ class _EventFile:
   def scalars(self, step: int, values: Mapping[str, float]) -> None:
     value = [Summary.Value(tag=k, simple_value=v) for k, v in values.items()]
     self._add(step=step, summary=Summary(value=value))
-
-  def texts(self, step: int, texts: Mapping[str, str]) -> None:
-    metadata = create_summary_metadata(display_name='', description='')
-    value = [
-      Summary.Value(
-        tag=name,
-        metadata=metadata,
-        tensor=TensorProto(dtype='DT_STRING', string_val=[text.encode()]),
-      )
-      for name, text in texts.items()
-    ]
-    self._add(step=step, summary=Summary(value=value))
-
-  def hparams(self, hparams: Mapping[str, Any]) -> None:
-    plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in hparams.items()}
-    self._add(step=0, summary=hparams_pb(plain))
 
   def flush(self) -> None:
     if isinstance(self._sink, io.BytesIO):

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import jax
 from clu import parameter_overview
 
-from clr_jax import checkpoint, experiment, metrics, workdir
+from clr_jax import checkpoint, experiment, metrics, weights, workdir
+from clr_jax.data.pipeline import RESIDENT_LIMIT
 from clr_jax.evaluate import run as evaluation
+from clr_jax.evaluate.sets import Sets
 from clr_jax.ops import ema
 from clr_jax.runtime import Interrupt, Profiler, Progress, Watchdog
 from clr_jax.types import Config, Metrics, TrainState, UserError
@@ -37,9 +39,10 @@ def train(config: Config, directory: str) -> None:
   parts = experiment.make(config)
   run = workdir.Workdir(directory)
   _check(config, run)
-  evaluation.check(parts)
+  sets = evaluation.check(parts)
   parts.check_shapes()
   identity = workdir.open_run(run, config)
+  workdir.check_data(run, _data_facts(parts))
   with checkpoint.Checkpoints(
     run, keep_last=config.keep_last, keep_best=config.keep_best or None
   ) as checkpoints:
@@ -47,8 +50,22 @@ def train(config: Config, directory: str) -> None:
     last_step = _last_step(config, parts.info)
     if first_step < last_step:
       _write_overview(run, state)
-      state = _loop(parts, run, checkpoints, state, window, first_step, last_step)
-    evaluation.offline(parts, state, run, identity.config_hash)
+      state = _loop(parts, sets, run, checkpoints, state, window, first_step, last_step)
+    evaluation.offline(parts, sets, state, run, identity.config_hash)
+
+
+def _data_facts(parts: experiment.Experiment) -> dict[str, Any]:
+  """What `check_data` compares. Pixels count where training decodes all of them anyway."""
+  source, mode = parts.source, parts.config.data.mode
+  resident = mode != 'streamed' and source.nbytes <= RESIDENT_LIMIT
+  if resident:
+    source.arrays()  # decoded once, for the checksum and for the device
+  return {
+    'number': source.num_examples,
+    'image shape': [*source.image_shape],
+    'classes': source.num_classes,
+    'checksum': source.checksum() if resident else None,
+  }
 
 
 def _write_overview(run: workdir.Workdir, state: TrainState) -> None:
@@ -98,7 +115,7 @@ def _start(parts, run, checkpoints) -> tuple[TrainState, int, Window]:
     return state, step, Window.restored(checkpoints.metrics(step))
   state = parts.init()
   if config.init_from:
-    params, method_state, report = checkpoint.restore_weights(
+    params, method_state, report = weights.restore_weights(
       config.init_from, state.params, state.state
     )
     if jax.process_index() == 0:
@@ -230,7 +247,7 @@ def steps_per_call(config: Config) -> int:
 
 
 def _loop(
-  parts, run, checkpoints, state: TrainState, window: Window, first: int, last: int
+  parts, sets: Sets, run, checkpoints, state: TrainState, window: Window, first: int, last: int
 ) -> TrainState:
   config, info = parts.config, parts.info
   cadence = _cadence(config, info)
@@ -242,7 +259,7 @@ def _loop(
     step_bytes = info.batch_size * math.prod(parts.source.image_shape)
     size = max(1, min(size, STREAMED_BLOCK_BYTES // step_bytes))
   dispatch = make_dispatch(parts, pipeline, size)
-  online = evaluation.Online(parts)
+  online = evaluation.Online(parts, sets)
   # Two passes over the same plan: the pipeline reads ahead of the loop.
   calls = list(plan(first, last, cadence, size))
   with (

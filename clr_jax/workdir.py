@@ -1,6 +1,7 @@
 """The directory of a run: whose it is, and what was measured in it.
 
   config.json, config-<n>.json   the config, and what was changed later
+  data.json                      what the training images were
   checkpoints/                   see clr_jax.checkpoint
   metrics/  tensorboard/         see clr_jax.metrics
   results/                       one file per measurement
@@ -18,13 +19,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 from absl import logging
 from etils import epath
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_dict
 
 from clr_jax.config import to_dict
@@ -124,6 +126,21 @@ def now() -> str:
   return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
 
 
+def from_process_0(numbers: Sequence[int]) -> list[int]:
+  """The integers that process 0 gives, in all processes, which all must call this.
+
+  What depends on files is decided so: a file may appear between the looks of two processes, and
+  those that go different ways wait for each other forever.
+  """
+  if jax.process_count() == 1:
+    return list(numbers)
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(numbers))))
+  own = np.zeros(size, np.int32)
+  if jax.process_index() == 0:
+    own[:] = numbers
+  return multihost_utils.broadcast_one_to_all(own).tolist() if size else []
+
+
 # ---------------------------------------------------------------- identity
 def open_run(workdir: Workdir, config: Config) -> RunIdentity:
   """Starts a run in a new (or empty) directory, or recognises the run that is there.
@@ -156,6 +173,36 @@ def open_run(workdir: Workdir, config: Config) -> RunIdentity:
     name = f'config-{len(records)}.json'
     _record_config(workdir, name, config_hash, config_json, changed=changed)
   return RunIdentity(config_hash, changed)
+
+
+def check_data(workdir: Workdir, facts: Mapping[str, Any]) -> None:
+  """Records what a run trains on, or refuses to go on with other images than it began with.
+
+  Args:
+    facts: JSON values, of which those that both sides know (not None) are compared.
+
+  Raises:
+    UserError: a fact is not what it was.
+  """
+  path = workdir.path / 'data.json'
+  names = list(facts)
+
+  def changed() -> list[int]:
+    known = json.loads(path.read_text()) if path.exists() and _has_trained(workdir) else {}
+    pairs = [(known.get(name), facts[name]) for name in names]
+    differing = [i for i, (a, b) in enumerate(pairs) if None not in (a, b) and a != b]
+    merged = {**known, **{k: v for k, v in facts.items() if v is not None}}
+    if not differing and merged != known:
+      write_whole(path, json.dumps(merged, indent=2) + '\n')
+    return differing
+
+  differing = from_process_0(changed() if jax.process_index() == 0 else [])
+  if differing:
+    raise UserError(
+      f'the training images of {workdir.path} have changed since it began '
+      f'({", ".join(names[i] for i in differing)}): restore them or give a new workdir (if only '
+      f'a library decodes them differently, delete {path} to go on)'
+    )
 
 
 def read_config(workdir: Workdir) -> Config:
@@ -294,6 +341,7 @@ def write_result(
   step: int,
   checkpoint: str | None,
   config_hash: str,
+  data: str,
   data_checksum: str,
   seed: int,
 ) -> None:
@@ -307,6 +355,7 @@ def write_result(
     'config_hash': config_hash,
     'code_version': code_version(),
     'libraries': libraries(),
+    'data': data,
     'data_checksum': data_checksum,
     'seed': seed,
     'device': device(),

@@ -10,25 +10,57 @@ from ml_collections import ConfigDict, config_dict
 from clr_jax import augment, methods, models, optim, schedules
 from clr_jax.config import component
 from clr_jax.evaluate.logistic import fit_sgd
+from clr_jax.methods import _plugins
+from clr_jax.methods._layerwise import layerwise
+from clr_jax.methods._unmix import un_mix
 from clr_jax.types import Config
 
 # Channel statistics of the training images, as the sources use them (spec: pixels in [0, 1]).
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2470, 0.2435, 0.2616)  # SogCLR and the report, for CIFAR-100 too
+IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}  # torchvision
 SUPCON_STATISTICS = {  # SupContrast, TCL; its Fashion-MNIST is not published: the usual values
   'cifar10': {'mean': CIFAR_MEAN, 'std': (0.2023, 0.1994, 0.2010)},
   'cifar100': {'mean': (0.5071, 0.4867, 0.4408), 'std': (0.2675, 0.2565, 0.2761)},
   'fashion_mnist': {'mean': (0.2860,), 'std': (0.3530,)},
+  'imagenet100': IMAGENET,
 }
 SOLO_STATISTICS = {  # solo-learn
   'cifar10': {'mean': CIFAR_MEAN, 'std': CIFAR_STD},
   'cifar100': {'mean': (0.5071, 0.4865, 0.4409), 'std': (0.2673, 0.2564, 0.2762)},
+  'imagenet100': IMAGENET,
 }
+
+# `config.data` where it is more than a TFDS name. The folders have one sub-folder a class below
+# train and val. Of images larger than the views the central square at 256 pixels is read: crops of
+# 224 come from it, and evaluation sees all of it (published: the central 224 of it).
+DATA = {
+  'imagenet100': {'name': 'folder:imagenet100', 'image_size': 256},
+  'imagenet': {'name': 'imagenet2012', 'test_split': 'validation', 'image_size': 256},
+  'tiny_imagenet': {'name': 'folder:tiny-imagenet-200', 'image_size': 64},
+}
+
+
+def data(config: Config, name: str) -> None:
+  """Sets `config.data` to a key of DATA or the TFDS data set of that name."""
+  config.data.update(DATA.get(name, {'name': name}))
 
 
 def method(name: str, **hyper) -> Config:
   """`config.method`: a method of `clr_jax.methods` with all its hyper-parameters."""
-  return component(methods.get(name), name, **hyper)
+  config = component(methods.get(name), name, **hyper)
+  if 'plugins' in config:
+    del config['plugins']  # in `config.plugins`
+  return config
+
+
+def plugins() -> Config:
+  """`config.plugins`: all that contrastive methods can be trained with, all switched off."""
+  config = ConfigDict({key: component(f) for key, f in _plugins.FACTORIES.items()})
+  config.un_mix = component(un_mix)
+  config.un_mix.enabled = False
+  config.layerwise = component(layerwise, weights=())
+  return config
 
 
 def model(name: str, **hyper) -> Config:
@@ -110,6 +142,7 @@ def get_config() -> Config:
   )
   config.schedule = schedule()
   config.sam = sam()
+  config.plugins = plugins()
   # A linear classifier on the detached feature, trained beside the method when there are labels.
   config.probe = ConfigDict({'enabled': True, 'learning_rate': 0.1})
 
@@ -130,6 +163,10 @@ def get_config() -> Config:
     {
       'features': ('trained',),  # also 'untrained', 'pixels'
       'protocols': ConfigDict({'knn': ConfigDict(), 'linear': ConfigDict()}),
+      # Labeled sets to evaluate on, where those of `data` are not; None = as there.
+      'data': config_dict.placeholder(str),
+      'train_split': config_dict.placeholder(str),
+      'test_split': config_dict.placeholder(str),
     }
   )
   return config

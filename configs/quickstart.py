@@ -13,6 +13,7 @@ import common
 SMALL_HEAD = {'hidden_dim': 128, 'out_dim': 64}
 METHODS = {
   'sogclr': {'temperature': 0.2, **SMALL_HEAD},
+  'isogclr': {'temperature': 0.2, **SMALL_HEAD},
   'simclr': {'temperature': 0.2, **SMALL_HEAD},
   'supcon': {'out_dim': 64},
   'tcl': {'out_dim': 64},
@@ -43,12 +44,25 @@ METHODS = {
     **SMALL_HEAD,
   },
   'dynamic_moco': {'queue_length': 1024, 'momentum': 0.95, **SMALL_HEAD},
+  'infomin': {'queue_length': 1024, 'momentum': 0.95, 'out_dim': 64},
   'moco': {'queue_length': 1024, 'momentum': 0.95, 'temperature': 0.2, 'projector': 'mocov2'},
   'moco_v2plus': {'queue_length': 1024, 'momentum': 0.95, **SMALL_HEAD},
   'moco_v3': {'temperature': 0.2, 'momentum': 0.95, 'predictor_dim': 128, **SMALL_HEAD},
   'nnclr': {'queue_length': 1024, 'predictor_dim': 128, **SMALL_HEAD},
+  'real': {'queue_length': 1024, 'momentum': 0.95, **SMALL_HEAD},
   'ressl': {'queue_length': 1024, 'momentum': 0.99, 'projector': 'byol', **SMALL_HEAD},
+  # Six prototypes a digit, frozen for one epoch; a third of the images in the queue.
+  'swav': {
+    'num_prototypes': 60,
+    'freeze_prototypes_steps': 11,
+    'queue_length': 512,
+    'queue_start_epoch': 5,
+    **SMALL_HEAD,
+  },
 }
+
+# Views other than two of `affine`: what a method needs.
+VIEWS = {'infomin': ('infomin_jigsaw', {'policy': 'affine', 'jigsaw_flip_p': 0.0})}
 
 
 def get_config(method: str = 'sogclr'):
@@ -58,7 +72,8 @@ def get_config(method: str = 'sogclr'):
   config.batch_size = 128
   config.num_epochs = 25.0
   config.model = common.model('resnet_tiny', width=32, mean=(0.5,), std=(0.5,))
-  config.augment = common.views('affine', size=16)
+  name, options = VIEWS.get(method, ('affine', {}))
+  config.augment = common.views(name, size=16, **options)
   config.method = common.method(method, **METHODS.get(method, {}))
   config.optimizer = common.optimizer('sgd', learning_rate=0.1, scaling='linear', weight_decay=1e-4)
   config.schedule = common.schedule('warmup_cosine', warmup_epochs=2.0)

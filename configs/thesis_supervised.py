@@ -9,11 +9,16 @@ top-1 in percent after 100 epochs (after 200, table A.1, with `--config.num_epoc
   cifar10           95.0     96.3 (96.7)  96.4 (96.8)
   cifar100          75.3     79.1 (81.0)  79.8 (81.6)
   fashion_mnist     94.5     95.5 (95.5)  95.7 (95.7)
+  imagenet100       84.2     85.9 (86.5)  86.7 (87.1)   `resnet34`: supcon 86.5, tcl 87.2
 
 CIFAR-100 with supcon and tcl has the variants of section 5.2: `batch32` to `batch1024` (figure 5.2;
 for `batch128` section A.1.5 gives 74.79 +- 0.23 and 75.72 +- 0.16) and `simaugment` (figure 5.4).
-Figure 5.1 and 5.3 are flags of `batch128`: `--config.model.name=resnet101
---config.optimizer.learning_rate=0.09` (other ResNets keep 0.1), `--config.method.out_dim=2048`.
+Flags of `batch128` are figures 5.1, `--config.model.name=resnet101
+--config.optimizer.learning_rate=0.09` (other ResNets keep 0.1), 5.3,
+`--config.method.out_dim=2048` (64 to 2048), and 5.5 to 5.8, `--config.method.k1=50000
+--config.method.k2=3.25` (76.2; with k2 1 71.8). The row "TCL (Supervised)" of table 5.2, 95.8 and
+77.5 on CIFAR and that above, is `--config.model.name=resnet18`; its other numbers are not given.
+ImageNet-100 is a folder with train/CLASS and val/CLASS: `--config.data.name=folder:PATH`.
 
 Protocol: contrastive training, then a linear classifier on the frozen features by SGD, 50 epochs;
 on features of unaugmented images, where the thesis augments them. The supervised runs are
@@ -22,11 +27,13 @@ evaluated likewise, by a new classifier on their features.
 Where the numbers come from. Thesis, sections 5.1 and A.1 to A.2: ResNet-50, batch sizes counted in
 views (here: images, half as many), learning rates, k1 and k2, temperature 0.1, SGD with momentum
 0.9 and weight decay 1e-4 in both stages, AutoAugment (Fashion-MNIST: crop and flip), classifier's
-learning rate 0.5. Its code (chaitanyaanimesh/Tuned-Contrastive-Learning): CIFAR stem, padding 4,
-head 2048/128 without BatchNorm, schedule `tcl`, SimAugment without blur. Cross-entropy is
-SupContrast's main_ce ("the same implementation"), 150 epochs: learning rate 0.8 on batches of 1024,
-warm-up 10, crop and flip; the thesis gives none of these. The batch of the linear stage is not
-given: it has as many images as that of the first stage has views.
+learning rate 0.5; ImageNet-100: ResNet-18, 224 pixels (our reading: padding in CIFAR's proportion,
+AutoAugment's policy for ImageNet), ResNet-34 on 128 views with the numbers of figure 5.1. Its code
+(chaitanyaanimesh/Tuned-Contrastive-Learning): CIFAR stem, padding 4, head 2048/128 without
+BatchNorm, schedule `tcl`, SimAugment without blur. Cross-entropy is SupContrast's main_ce ("the
+same implementation"), 150 epochs: learning rate 0.8 on batches of 1024, warm-up 10, crop and flip;
+the thesis gives none of these. The batch of the linear stage is not given: it has as many images as
+that of the first stage has views.
 """
 
 import common
@@ -53,19 +60,28 @@ CHOICES = {
   **{
     f'cifar100-{m}-{v}': ('cifar100', m, row) for v, row in STUDY.items() for m in ('supcon', 'tcl')
   },
+  'imagenet100-supervised': ('imagenet100', 'supervised', ()),
+  'imagenet100-supcon': ('imagenet100', 'supcon', (256, 0.2, 4000.0, 1.0)),
+  'imagenet100-tcl': ('imagenet100', 'tcl', (256, 0.3, 4000.0, 1.0)),
+  **{f'imagenet100-{m}-resnet34': ('imagenet100', m, STUDY['batch128']) for m in ('supcon', 'tcl')},
 }
+SIZES = {'fashion_mnist': 28, 'imagenet100': 224}  # 32 else
 
 
 def get_config(argument: str = 'cifar100-tcl'):
   dataset, method, row = choose(argument, CHOICES, 'cifar100-tcl')
   config = common.get_config()
-  config.data.name = dataset
-  config.model = common.model('resnet50', stem='cifar', **common.SUPCON_STATISTICS[dataset])
+  common.data(config, dataset)
+  name, stem = 'resnet50', 'cifar'
+  if dataset == 'imagenet100':
+    name, stem = 'resnet34' if argument.endswith('-resnet34') else 'resnet18', 'imagenet'
+  config.model = common.model(name, stem=stem, **common.SUPCON_STATISTICS[dataset])
   config.eval_every = 10.0
   if method == 'supervised':
-    _cross_entropy(config)
+    _cross_entropy(config, SIZES.get(dataset, 32))
   else:
     _contrastive(config, method, *row)
+    config.augment = _views(dataset)
   if argument.endswith('-simaugment'):
     config.augment = common.views('supcon', size=32)
     config.num_epochs = 200.0
@@ -79,20 +95,23 @@ def _contrastive(config, method: str, rows: int, learning_rate: float, k1: float
   config.method = common.method(method, temperature=0.1, projector='supcon', **weights)
   _sgd(config, learning_rate)
   config.schedule = common.schedule('tcl', warmup_epochs=0.0)
-  if config.data.name == 'fashion_mnist':
-    config.augment = common.views('crop_flip', size=28, padding=4)
-  else:
-    config.augment = common.views('autoaugment', size=32, padding=4, policy='cifar10')
   _linear(config, rows)
 
 
-def _cross_entropy(config):
+def _views(dataset: str):
+  if dataset == 'fashion_mnist':
+    return common.views('crop_flip', size=28, padding=4)
+  policy, padding = ('imagenet', 28) if dataset == 'imagenet100' else ('cifar10', 4)
+  size = SIZES.get(dataset, 32)
+  return common.views('autoaugment', size=size, padding=padding, policy=policy)
+
+
+def _cross_entropy(config, size: int):
   config.batch_size = 1024
   config.num_epochs = 150.0
   config.method = common.method('supervised')
   _sgd(config, 0.8)
   config.schedule = common.schedule('supcontrast', warmup_epochs=10.0)
-  size = 28 if config.data.name == 'fashion_mnist' else 32
   config.augment = common.views('rrc_flip', size=size, num_views=1, crop_scale=(0.2, 1.0))
   _linear(config, config.batch_size)
 

@@ -5,6 +5,8 @@ import signal
 import sys
 import time
 
+import orbax.checkpoint as ocp
+
 import clr_jax.checkpoint
 import clr_jax.evaluate.run
 import clr_jax.train
@@ -49,6 +51,27 @@ def out_of_memory():
   raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 8589934592 bytes.')
 
 
+def late():
+  """Process 1 sees neither the newest checkpoint nor the markers of complete evaluations yet."""
+  import jax
+
+  marker, steps = clr_jax.evaluate.run._marker, ocp.CheckpointManager.all_steps
+
+  def is_late():
+    return jax.process_index() == 1
+
+  def late_marker(*args):
+    path = marker(*args)
+    return path.with_name('unseen') if is_late() else path
+
+  def late_steps(self, *args, **kwargs):
+    found = sorted(steps(self, *args, **kwargs))
+    return found[:-1] if is_late() else found
+
+  clr_jax.evaluate.run._marker = late_marker
+  ocp.CheckpointManager.all_steps = late_steps
+
+
 Checkpoints, Online = clr_jax.checkpoint.Checkpoints, clr_jax.evaluate.run.Online
 FAULTS = {
   'none': lambda: None,
@@ -64,6 +87,7 @@ FAULTS = {
   'sigterm_at_end': lambda: at_call(Online, '__call__', 3, send(signal.SIGTERM)),
   'sigterm_in_results': lambda: at_call(clr_jax.workdir, 'write_result', 1, send(signal.SIGTERM)),
   'hang': lambda: at_step(5, lambda: time.sleep(600)),
+  'late': late,
   'out_of_memory': lambda: at_step(2, out_of_memory),
 }
 

@@ -1,5 +1,6 @@
 """Saving, keeping, restoring; damage, donation, other device counts, SIGKILL."""
 
+import math
 import os
 import pathlib
 import signal
@@ -14,7 +15,7 @@ import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from clr_jax.checkpoint import Checkpoints, restore_weights
+from clr_jax.checkpoint import Checkpoints
 from clr_jax.types import TrainState, UserError
 
 # Reading a damaged checkpoint, Orbax leaves its other reads behind: they find their loop closed.
@@ -146,6 +147,16 @@ def steps_on_disk(path):
   return sorted(int(p.name) for p in (path / 'checkpoints').iterdir() if p.name.isdigit())
 
 
+def test_numbers_that_are_not_finite_come_back(tmp_path):
+  metrics = {'a': math.inf, 'b': -math.inf, 'c': math.nan, 'd': 1 / 3}
+  with Checkpoints(tmp_path, keep_best='a') as checkpoints:
+    assert checkpoints.save(1, make_state(), metrics=metrics)
+    assert checkpoints.best_step() is None
+  with Checkpoints(tmp_path, keep_best='a') as checkpoints:
+    assert checkpoints.best_step() is None
+    np.testing.assert_equal(dict(checkpoints.metrics(1)), metrics)
+
+
 def test_only_finite_states_are_saved(tmp_path, caplog):
   state = make_state()
   broken = jax.tree.map(lambda x: x, state.params)
@@ -228,53 +239,6 @@ def test_read_only_neither_writes_nor_cleans(tmp_path):
   with Checkpoints(tmp_path, read_only=True) as checkpoints:
     assert_same(checkpoints.restore(abstract(state)).params, state.params)
   assert writing.exists()
-
-
-def test_restore_weights_takes_what_fits(tmp_path):
-  source = saved(tmp_path, (1, 2))
-  into = make_state(seed=5)
-  params = {
-    'backbone': into.params['backbone'],
-    'projector': {'kernel': jnp.zeros((4, 3))},
-    'probe': {'bias': jnp.zeros(2)},
-    'nothing': {},
-  }
-  new_params, new_state, report = restore_weights(tmp_path, params, into.state)
-  assert_same(new_params['backbone'], source.params['backbone'])
-  assert_same(new_params['probe'], params['probe'])
-  assert_same(new_params['projector'], params['projector'])
-  assert new_params['nothing'] == {}
-  assert new_params['backbone']['kernel'].sharding == into.params['backbone']['kernel'].sharding
-  assert_same(new_state['batch_stats'], source.state['batch_stats'])
-  assert new_state['per_example'] is into.state['per_example']
-  assert set(report.taken) == {
-    'params/backbone/kernel',
-    'params/backbone/scale',
-    'state/batch_stats/backbone/mean',
-  }
-  assert set(report.kept) == {'params/projector/kernel', 'params/probe/bias'}
-  assert report.unused == ('params/projector/kernel',)
-  assert 'shape (4, 2) in the checkpoint, (4, 3) here' in str(report)
-  assert 'step 2: 3 arrays taken' in str(report)
-  with pytest.raises(UserError, match='no weights in common'):
-    restore_weights(tmp_path, {'other': {'w': jnp.ones(3)}}, {})
-  with pytest.raises(UserError, match='no checkpoints'):
-    restore_weights(tmp_path / 'nowhere', params, {})
-
-
-def test_restore_weights_casts_to_the_new_dtype_and_passes_over_damage(tmp_path, capsys):
-  source = saved(tmp_path, (1, 2))
-  truncate(tmp_path / 'checkpoints' / '2')
-  params = {'backbone': {'kernel': jnp.zeros((3, 4), jnp.bfloat16)}}
-  new_params, _, report = restore_weights(tmp_path, params, {})
-  wanted = source.params['backbone']['kernel'].astype(jnp.bfloat16)
-  np.testing.assert_array_equal(raw(new_params['backbone']['kernel']), raw(wanted))
-  assert report.unused == (
-    'params/backbone/scale',
-    'params/projector/kernel',
-    'state/batch_stats/backbone/mean',
-  )
-  assert 'damaged checkpoint 2' in capsys.readouterr().out
 
 
 CHILD = """

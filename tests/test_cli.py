@@ -216,6 +216,7 @@ def test_results_oldest_first(capsys, started):
       step=3,
       checkpoint=None,
       config_hash='abc',
+      data='digits train, test',
       data_checksum='def',
       seed=0,
     )

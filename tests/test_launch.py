@@ -106,3 +106,34 @@ def test_a_stopped_run_is_not_started_again(tmp_path, stand_in):
   process.send_signal(signal.SIGTERM)
   code, output = _end(process)
   assert code == 75 and output.count('saved') == 1
+
+
+def test_methods_are_compared_and_a_stopped_comparison_goes_on(tmp_path, stand_in):
+  """The stand-in trains: accuracy by method, one failure on the first call."""
+  program = stand_in(
+    'program',
+    r"""
+    [[ $1 == methods ]] && { echo 'good  paper'; echo 'bad  paper'; exit; }
+    echo "$@" >> "$HERE/calls"
+    for a; do case $a in --workdir=*) dir=${a#--workdir=};; esac; done
+    mkdir -p "$dir/results"
+    [[ $dir == *bad-1 && ! -e $HERE/failed ]] && { touch "$HERE/failed"; exit 1; }
+    value=80; [[ $dir == *bad* ]] && value=40; [[ $dir == *-1 ]] && value=$((value + 2))
+    for kind in trained untrained; do
+      echo '{"protocol": "linear", "metric": "top1", "features": "'$kind'", "value": '$value',
+        "params": {"label_fraction": 0.01}}' > "$dir/results/$kind.json"
+      value=30
+    done
+    """,
+  )
+  arguments = [f'--out={tmp_path / "out"}', '--config.num_epochs=1']
+  for expected, calls in ((1, 4), (0, 5), (0, 5)):
+    code, output = _end(_start('compare_methods.py', arguments, tmp_path, CLR_JAX=str(program)))
+    assert code == expected, output
+    assert len((tmp_path / 'calls').read_text().splitlines()) == calls
+  lines = (tmp_path / 'out' / 'table.md').read_text().splitlines()
+  assert lines[0] == '| method | trained, 0.01 | untrained, 0.01 | seconds |'
+  assert lines[2].startswith('| `good` | 81.0 ± 1.0 | 30.0 ± 0.0 |')
+  assert lines[3].startswith('| `bad` | 41.0 ± 1.0 |')
+  last = (tmp_path / 'calls').read_text().splitlines()[-1]
+  assert '--config=quickstart:bad' in last and '--config.seed=1 --config.num_epochs=1' in last

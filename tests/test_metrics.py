@@ -30,16 +30,13 @@ def test_rows_of_one_step_are_merged_and_typed(tmp_path):
     writer.write_scalars(20, {'loss': jnp.float32(0.5), 'lr': np.float64(0.1)})
     writer.write_scalars(10, {'loss': float('nan'), 'norm': -math.inf, 'big': math.inf})
     writer.write_scalars(20, {'knn': 1})
-    writer.write_texts(20, {'note': 'nan'})
-    writer.write_hparams({'method': 'simclr', 'sizes': (1, 2)})
   rows = read_metrics(run)
-  assert [row['step'] for row in rows] == [0, 10, 20]
+  assert [row['step'] for row in rows] == [10, 20]
   assert all(row['time'] > 1e9 for row in rows)
-  assert bare(rows)[0] == {'step': 0, 'hparams': {'method': 'simclr', 'sizes': [1, 2]}}
-  assert math.isnan(rows[1]['loss'])
-  assert rows[1]['norm'] == -math.inf
-  assert rows[1]['big'] == math.inf
-  assert bare(rows)[2] == {'step': 20, 'loss': 0.5, 'lr': 0.1, 'knn': 1, 'texts': {'note': 'nan'}}
+  assert math.isnan(rows[0]['loss'])
+  assert rows[0]['norm'] == -math.inf
+  assert rows[0]['big'] == math.inf
+  assert bare(rows)[1] == {'step': 20, 'loss': 0.5, 'lr': 0.1, 'knn': 1}
   for path in run.metrics.iterdir():  # strict JSON: no NaN, no Infinity
     for line in path.read_text().splitlines():
       json.loads(line, parse_constant=lambda name: pytest.fail(name))
@@ -47,12 +44,12 @@ def test_rows_of_one_step_are_merged_and_typed(tmp_path):
 
 def test_rows_beyond_the_checkpoint_of_a_killed_run_disappear(tmp_path):
   run = Workdir(tmp_path)
-  killed = MetricWriter(run, first_step=0)
+  killed = MetricWriter(run, first_step=0, tensorboard=False)
   for step in (10, 20, 30):
     killed.write_scalars(step, {'loss': step})
     killed.flush()
   killed.write_scalars(40, {'loss': 40})  # never flushed
-  MetricWriter(run, first_step=20)  # killed before its first row
+  MetricWriter(run, first_step=20, tensorboard=False)  # killed before its first row
   assert bare(read_metrics(run)) == [{'step': 10, 'loss': 10}, {'step': 20, 'loss': 20}]
   with MetricWriter(run, first_step=20) as writer:
     writer.write_scalars(30, {'loss': -30})
@@ -111,8 +108,6 @@ def test_only_process_zero_writes(tmp_path, monkeypatch):
   run = Workdir(tmp_path)
   with MetricWriter(run, first_step=0) as writer:
     writer.write_scalars(1, {'loss': 1})
-    writer.write_texts(1, {'a': 'b'})
-    writer.write_hparams({'a': 1})
     writer.flush()
   assert list(tmp_path.iterdir()) == []
 
@@ -124,15 +119,11 @@ def test_tensorboard_reads_the_events(tmp_path, monkeypatch, local):
   killed = MetricWriter(run, first_step=0)
   for step in (1, 2, 3):
     killed.write_scalars(step, {'loss': step})
-  killed.write_hparams({'method': 'simclr', 'shape': (1, 2)})
-  killed.write_texts(1, {'config': 'some *text*'})
-  killed.flush()
+  killed.close()
   with MetricWriter(run, first_step=1) as writer:
     writer.write_scalars(2, {'loss': 20})
   events = EventAccumulator(str(run.tensorboard)).Reload()
   assert [(e.step, e.value) for e in events.Scalars('loss')] == [(1, 1), (2, 20)]
-  assert events.Tensors('config')[0].tensor_proto.string_val[0] == b'some *text*'
-  assert '_hparams_/session_start_info' in events.PluginTagToContent('hparams')
 
 
 def test_no_tensorflow_even_where_it_is_installed(tmp_path):
@@ -142,7 +133,7 @@ def test_no_tensorflow_even_where_it_is_installed(tmp_path):
   code = (
     'import sys; from clr_jax.metrics import MetricWriter; from clr_jax.workdir import Workdir\n'
     'with MetricWriter(Workdir(sys.argv[1]), first_step=0) as w:\n'
-    '  w.write_scalars(1, {"a": 1}); w.write_texts(1, {"b": "c"}); w.write_hparams({"d": 1})\n'
+    '  w.write_scalars(1, {"a": 1})\n'
     'assert "tensorflow" not in sys.modules and "clu.metric_writers" not in sys.modules\n'
   )
   environment = {

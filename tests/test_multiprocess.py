@@ -16,21 +16,29 @@ pytestmark = pytest.mark.slow
 NOT_COMPARED = {'time', 'samples_per_second', 'data_wait_share', 'online_seconds'}
 
 
-@pytest.fixture(scope='module')
-def program(tmp_path_factory):
-  path = tmp_path_factory.mktemp('bin') / 'clr-jax'
-  path.write_text(f'#!/bin/bash\nexec {sys.executable} -m clr_jax "$@"\n')
+def _script(folder, module):
+  path = folder / module.replace(' ', '_')
+  path.write_text(f'#!/bin/bash\nexec {sys.executable} -m {module} "$@"\n')
   path.chmod(0o755)
   return str(path)
+
+
+@pytest.fixture(scope='module')
+def program(tmp_path_factory):
+  return _script(tmp_path_factory.mktemp('bin'), 'clr_jax')
 
 
 def _start(program, processes, directory, *options):
   # At the config's own rate training amplifies rounding a thousandfold within 20 steps, in float32
   # only: from the same views in float64, 1 and 2 devices agree to 2e-14.
   rate = '--config.optimizer.learning_rate=0.01'
-  config = [f'--config={ROOT}/tests/tiny.py', f'--workdir={directory}', rate, *options]
+  config = f'--config={ROOT}/tests/tiny.py', f'--workdir={directory}', rate
+  return _launch(program, processes, 'train', *config, *options)
+
+
+def _launch(program, processes, *arguments):
   launcher = [str(ROOT / 'launch/local_multiprocess.sh'), str(processes)] if processes > 1 else []
-  command = [*(launcher or [program]), 'train', *config]
+  command = [*(launcher or [program]), *arguments]
   env = {**os.environ, 'CLR_JAX': program, 'PYTHON': sys.executable, 'JAX_PLATFORMS': 'cpu'}
   return subprocess.Popen(
     command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -73,6 +81,15 @@ def test_two_processes_equal_one_and_resume(program, tmp_path):
   at_the_end = [r for r in two if r['step'] == 22]  # each number once: process 1 writes nothing
   assert [r['metric'] for r in at_the_end] == [r['metric'] for r in one]
   assert at_the_end[0]['value'] == pytest.approx(one[0]['value'], abs=0.02)
+  # A process that sees files late does what the first one does; on its own it would wait forever.
+  late = _script(tmp_path, 'tests.child late')
+  code, output = _end(_start(late, 2, tmp_path / 'two'))
+  assert code == 0 and 'at step 22' in output, output
+  assert workdir.read_results(workdir.Workdir(tmp_path / 'two')) == two
+  code, output = _end(_launch(late, 2, 'evaluate', 'knn', f'--workdir={tmp_path}/two'))
+  assert code == 0, output
+  *before, last = workdir.read_results(workdir.Workdir(tmp_path / 'two'))
+  assert before == two and last['step'] == 22
 
 
 def test_sigterm_saves_in_both(program, tmp_path):

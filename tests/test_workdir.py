@@ -189,7 +189,7 @@ def test_only_process_zero_writes(tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------- results
-def record(run, value, *, step=10, **changes):
+def record(run, value, *, step=10, data='digits train, test', **changes):
   measurement = Measurement('top1', value, 'knn', {'k': 20}, 'trained', 1.5)
   write_result(
     run,
@@ -197,6 +197,7 @@ def record(run, value, *, step=10, **changes):
     step=step,
     checkpoint='checkpoints/10',
     config_hash='0123456789ab',
+    data=data,
     data_checksum='crc',
     seed=3,
   )
@@ -226,6 +227,7 @@ def test_results_come_back_oldest_first_with_their_circumstances(tmp_path, caplo
     'config_hash',
     'code_version',
     'libraries',
+    'data',
     'data_checksum',
     'seed',
     'device',

@@ -31,6 +31,7 @@ from clr_jax.augment.random_ops import random_blur as random_blur
 from clr_jax.augment.random_ops import random_crop as random_crop
 from clr_jax.augment.random_ops import random_flip as random_flip
 from clr_jax.augment.random_ops import random_grayscale as random_grayscale
+from clr_jax.augment.random_ops import random_jigsaw as random_jigsaw
 from clr_jax.augment.random_ops import random_resized_crop as random_resized_crop
 from clr_jax.augment.random_ops import random_solarize as random_solarize
 from clr_jax.augment.views import Views as Views

@@ -1,6 +1,7 @@
 """Presets whose views differ: which policy each view gets. Thin tables over `simclr_family`.
 
-A factory returns (global policies, local policies), one policy per view.
+A factory returns the fields of `Views`: global policies and local policies, one per view, and the
+policy of the jigsaw patches if there is one.
 """
 
 from __future__ import annotations
@@ -9,10 +10,16 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from clr_jax.augment import policies
+from clr_jax.augment import random_ops as ops
 from clr_jax.augment.policies import Policy, simclr_family
 from clr_jax.lookup import check_name
+from clr_jax.types import UserError
 
-ViewPolicies = tuple[tuple[Policy, ...], tuple[Policy, ...]]
+ViewPolicies = (
+  tuple[tuple[Policy, ...], tuple[Policy, ...]]
+  | tuple[tuple[Policy, ...], tuple[Policy, ...], Policy]
+)
 
 _SIMCLR = (0.8, 0.8, 0.8, 0.2)
 _MOCO = (0.4, 0.4, 0.4, 0.1)
@@ -122,8 +129,53 @@ def multicrop_dino(
   return (first, second), (local,) * num_local
 
 
+def infomin_jigsaw(
+  *,
+  size: int,
+  policy: str = 'infomin',
+  grid: int = 3,
+  jigsaw_size: int | None = None,
+  patch_size: int | None = None,
+  jigsaw_scale: tuple[float, float] = (0.6, 1.0),
+  jigsaw_flip_p: float = 0.5,
+  **family: Any,
+) -> ViewPolicies:
+  """InfoMin: two views of a policy, and shuffled patches of a third, uncoloured crop.
+
+  Args:
+    size: side of the views.
+    policy: of the two views, 'infomin' (PyContrast's augmentation D).
+    grid: the crop is cut into grid x grid cells, 3 (PyContrast).
+    jigsaw_size: side of that crop; None = 255 / 224 of `size` (PyContrast).
+    patch_size: side of the window cut out of each cell; None = 64 / 85 of the cell (PyContrast).
+    jigsaw_scale: area of the crop, (.6, 1) (PyContrast).
+    jigsaw_flip_p: .5 (PyContrast).
+    **family: arguments of `simclr_family` that replace the policy's, if it is one of that family.
+
+  Source: PyContrast's `build_transforms`, https://arxiv.org/abs/2005.10243.
+
+  Raises:
+    UserError: for no cells or a patch larger than its cell; what `policies.get` refuses.
+  """
+  if grid < 1:
+    raise UserError(f'augment.grid={grid} makes no patches: set it to at least 1')
+  jigsaw_size = jigsaw_size or round(size * 255 / 224)
+  cell = jigsaw_size // grid
+  patch_size = patch_size or max(round(cell * 64 / 85), 1)
+  if patch_size > cell:
+    raise UserError(
+      f'a patch of {patch_size} does not fit a cell of {cell} pixels: lower augment.patch_size or '
+      'raise augment.jigsaw_size'
+    )
+  crop = policies.rrc_flip(size=jigsaw_size, crop_scale=jigsaw_scale, flip_p=jigsaw_flip_p)
+  cut = functools.partial(ops.random_jigsaw, grid=grid, size=patch_size)
+  main = policies.get(policy, size=size, **family)
+  return (main, main), (), policies.chain(crop, cut)
+
+
 PRESETS: Mapping[str, Callable[..., ViewPolicies]] = {
   **{name: functools.partial(solo, name) for name in _SOLO},
   'multicrop_swav': multicrop_swav,
   'multicrop_dino': multicrop_dino,
+  'infomin_jigsaw': infomin_jigsaw,
 }

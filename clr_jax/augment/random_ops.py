@@ -103,6 +103,29 @@ def random_crop(
   return geometry.pad_crop(images, top, left, size=size, padding=padding, mode=mode)
 
 
+def random_jigsaw(key: Array, images: Array, *, size: int, grid: int = 3) -> Array:
+  """Patches [B, grid * grid, size, size, C] in random order: a random window of each cell.
+
+  Args:
+    key: PRNG key.
+    images: [B, H, W, C]; the cells are H // grid by W // grid pixels from the top left corner.
+    size: side of a patch, at most that of a cell.
+    grid: 3 (PIRL, InfoMin).
+
+  Source: `JigsawCrop` and the shuffle of `JigsawHead` in PyContrast; the order of an image's
+  patches is uniform over all permutations.
+  """
+  crop_key, order_key = jax.random.split(key)
+  batch, height, width, channels = images.shape
+  h, w = height // grid, width // grid
+  cells = images[:, : h * grid, : w * grid].reshape(batch, grid, h, grid, w, channels)
+  cells = cells.swapaxes(2, 3).reshape(batch * grid * grid, h, w, channels)
+  patches = random_crop(crop_key, cells, size=size, padding=0)
+  patches = patches.reshape(batch, grid * grid, size, size, channels)
+  order = jnp.argsort(jax.random.uniform(order_key, (batch, grid * grid), jnp.float32), axis=1)
+  return jnp.take_along_axis(patches, order[:, :, None, None, None], axis=1)
+
+
 def random_flip(key: Array, images: Array, *, p: float = 0.5) -> Array:
   """Mirrors each image left-right with probability p."""
   return geometry.flip(images, drawn(key, p, images))

@@ -31,10 +31,12 @@ class Views:
   Attributes:
     policies: one per view of 'global' [B, V, size, size, C].
     local_policies: one per view of 'local' [B, L, s, s, C]; without any there is no such entry.
+    jigsaw: makes 'jigsaw' [B, P, s, s, C], shuffled patches; None leaves the entry out.
   """
 
   policies: tuple[Policy, ...]
   local_policies: tuple[Policy, ...] = ()
+  jigsaw: Policy | None = None
 
   @property
   def num_views(self) -> int:
@@ -62,6 +64,8 @@ class Views:
     views = {'global': jnp.stack(made[: self.num_views], 1)}
     if self.local_policies:
       views['local'] = jnp.stack(made[self.num_views :], 1)
+    if self.jigsaw is not None:
+      views['jigsaw'] = self.jigsaw(jax.random.fold_in(key, len(made)), images)
     return views
 
 

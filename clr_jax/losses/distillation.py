@@ -18,6 +18,20 @@ def other_views(pairs: Array) -> Array:
   return jnp.where(jnp.eye(*pairs.shape, dtype=bool), 0.0, pairs)
 
 
+def cross_entropy_of_views(probabilities: Array, logits: Array) -> Array:
+  """Of view v's softmax to view i's distribution: means over the batch, [L, V], 0 where i = v.
+
+  Args:
+    probabilities: [B, L, K], sum to 1 over K.
+    logits: [B, V, K].
+  """
+  # One product instead of all [B, L, V, K] terms: K is up to 65,536.
+  cross = jnp.einsum(
+    'bik,bvk->iv', probabilities, jax.nn.log_softmax(logits), precision=jax.lax.Precision.HIGHEST
+  )
+  return other_views(-cross / len(logits))
+
+
 def byol(online: Array, target: Array) -> Array:
   """2 - 2 cos(online view v, target view i), mean over the batch, of every pair (i, v).
 
@@ -80,12 +94,7 @@ def dino(
     [L, V] means over the batch, 0 where i = v.
   """
   sharp = (widen(jax.lax.stop_gradient(teacher)) - center[None, None]) / teacher_temperature
-  log_p = jax.nn.log_softmax(widen(student) / student_temperature)
-  # One product instead of all [B, L, V, K] terms: K is up to 65,536.
-  cross = jnp.einsum(
-    'bik,bvk->iv', jax.nn.softmax(sharp), log_p, precision=jax.lax.Precision.HIGHEST
-  )
-  return other_views(-cross / len(student))
+  return cross_entropy_of_views(jax.nn.softmax(sharp), widen(student) / student_temperature)
 
 
 def ressl(

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from clr_jax.lookup import check_name
-from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, widen
+from clr_jax.losses.scores import Scores, two_view_scores
+from clr_jax.ops.similarity import logsumexp, unit, widen
 from clr_jax.types import Array
 
 FIRST_VISIT = ('per_index', 'per_batch', 'none')
@@ -57,6 +58,49 @@ def combine_log_u(log_u: Array, rule: str) -> Array:
   return total - jnp.log(log_u.shape[-1]) if rule == 'mean' else total
 
 
+def estimate(
+  scores: Scores,
+  log_u: Array,
+  *,
+  temperature: float | Array = 0.1,
+  gamma: float | Array = 0.9,
+  eps: float = 1e-8,
+) -> SogCLR:
+  """SogCLR's estimator for any positives and negatives of V anchors an example.
+
+  g = mean over the negatives of exp(s/T); u <- (1 - gamma) u + gamma g; w = sg(exp(s/T) / max(u,
+  eps)); an anchor's loss is -s_pos + mean w s, an example's the sum over its anchors. Similarities
+  are not divided by T: the gradient is T times InfoNCE's in scale. No gradient flows through w, u,
+  g. All of u is kept as a logarithm: exp(s/T) itself overflows float32 below T = 0.0113.
+
+  Args:
+    scores: cosines, positive [B, V] and negative [B, V, K].
+    log_u: [B], log of the stored u of these examples, -inf = unvisited.
+    temperature: scalar, or [B] for one temperature each (iSogCLR).
+    gamma: scalar or [B], weight of the new value (see `first_visit_gamma`).
+    eps: floor of u inside the weights, 1e-8 in LibAUC, 0 elsewhere.
+  """
+  positive, negative, where = scores.positive, scores.negative, scores.mask
+
+  def per_anchor(x):  # scalar or [B] -> [B, V]
+    x = jnp.broadcast_to(jnp.asarray(x, positive.dtype), log_u.shape)
+    return jnp.broadcast_to(x[:, None], positive.shape)
+
+  tau, count = per_anchor(temperature), jnp.sum(where, -1)
+  fixed = jax.lax.stop_gradient(negative / tau[..., None])
+  log_g = logsumexp(fixed, where) - jnp.log(count)
+  new_log_u = update_log_u(per_anchor(log_u), log_g, per_anchor(gamma))
+  floor = jnp.maximum(new_log_u, jnp.log(eps))[..., None]
+  weight = jnp.where(where, jnp.exp(jnp.where(where, fixed - floor, 0.0)), 0.0)
+  weight = jax.lax.stop_gradient(weight)  # as a whole: nor through log_u or the temperature
+  pushed = jnp.sum(weight * negative, -1) / count
+  return SogCLR(
+    per_example=jnp.sum(pushed - positive, -1),
+    log_u=new_log_u,
+    objective=tau * new_log_u - jax.lax.stop_gradient(positive),
+  )
+
+
 def sogclr(
   z: Array,
   log_u: Array,
@@ -68,43 +112,13 @@ def sogclr(
 ) -> SogCLR:
   """Global contrastive loss, unimodal (Yuan et al., https://arxiv.org/abs/2202.12387, alg. 1).
 
-  Anchor (i, v) has both views of all other samples as negatives, m = 2 (B - 1) of them:
-  g = mean exp(s/T); u <- (1 - gamma) u + gamma g; w = sg(exp(s/T) / max(u, eps));
-  loss = -s_pos + mean w s. Similarities are not divided by T: the gradient is T times NT-Xent's in
-  scale. Gradients flow through both factors of every product, not through w, u, g. All of u is
-  kept as a logarithm: exp(s/T) itself overflows float32 below T = 0.0113.
+  `estimate` with both views of all other samples as an anchor's negatives, m = 2 (B - 1) of them.
+  Gradients flow through both factors of every product.
 
   Args:
     z: [B, 2, D], B >= 2.
-    log_u: [B], log of the stored u of these examples, -inf = unvisited.
-    temperature: scalar, or [B] for one temperature each (iSogCLR).
-    gamma: scalar or [B], weight of the new value (see `first_visit_gamma`).
-    eps: floor of u inside the weights, 1e-8 in LibAUC, 0 elsewhere.
+    log_u, temperature, gamma, eps: as for `estimate`.
     normalize: False if the rows are unit vectors already.
   """
-  batch_size, num_views, _ = z.shape
-  z = unit(z) if normalize else widen(z)
-  rows = flatten_views(z)
-  scores = similarity(rows, rows)
-  sample = jnp.repeat(jnp.arange(batch_size), num_views)
-  negative = sample[:, None] != sample[None, :]
-  count = num_views * (batch_size - 1)
-  positive = jnp.sum(z[:, 0] * z[:, 1], -1)
-
-  def per_row(x):  # scalar or [B] -> [B * V]
-    return jnp.repeat(jnp.broadcast_to(jnp.asarray(x, z.dtype), [batch_size]), num_views)
-
-  fixed = jax.lax.stop_gradient(scores) / per_row(temperature)[:, None]
-  log_g = logsumexp(fixed, negative) - jnp.log(count)
-  new_log_u = update_log_u(per_row(log_u), log_g, per_row(gamma))
-  floor = jnp.maximum(new_log_u, jnp.log(eps))
-  weight = jnp.where(negative, jnp.exp(jnp.where(negative, fixed - floor[:, None], 0.0)), 0.0)
-  weight = jax.lax.stop_gradient(weight)  # as a whole: nor through log_u or the temperature
-  negatives = jnp.sum(weight * scores, -1) / count
-  new_log_u = new_log_u.reshape(batch_size, num_views)
-  tau = jnp.broadcast_to(jnp.asarray(temperature, z.dtype), [batch_size])
-  return SogCLR(
-    per_example=jnp.sum(negatives.reshape(batch_size, num_views), -1) - num_views * positive,
-    log_u=new_log_u,
-    objective=tau[:, None] * new_log_u - jax.lax.stop_gradient(positive)[:, None],
-  )
+  scores = two_view_scores(unit(z) if normalize else widen(z))
+  return estimate(scores, log_u, temperature=temperature, gamma=gamma, eps=eps)

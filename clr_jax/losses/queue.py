@@ -1,4 +1,4 @@
-"""Losses against a queue of earlier embeddings: MoCo, NNCLR, MoCo + SogCLR.
+"""Losses against a queue of earlier embeddings: MoCo, NNCLR.
 
 Queues are [K, D] unit rows as they were before the step; neither they nor the keys carry gradient.
 """
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from clr_jax.losses.distillation import paired_cross_entropy
-from clr_jax.losses.global_contrastive import SogCLR, update_log_u
+from clr_jax.losses.scores import queue_scores
 from clr_jax.ops.similarity import similarity, unit, widen
 from clr_jax.types import Array
 
@@ -33,10 +33,9 @@ def queue_logits(
     temperature: 0.07 (MoCo v1), 0.2 (v2).
     normalize: False if query and key are unit vectors already.
   """
-  query, key = (unit(query), unit(key)) if normalize else (widen(query), widen(key))
-  key = jax.lax.stop_gradient(key)
-  positive = jnp.einsum('bd,bd->b', query, key, precision=jax.lax.Precision.HIGHEST)
-  negative = similarity(query, jax.lax.stop_gradient(widen(queue)))
+  query, key = (unit(query), unit(key)) if normalize else (query, key)
+  key, queue = jax.lax.stop_gradient((key, queue))
+  positive, negative, _ = queue_scores(query, key, queue)
   return jnp.concatenate([positive[:, None], negative], -1) / temperature
 
 
@@ -71,44 +70,3 @@ def nnclr(prediction: Array, z: Array, queue: Array, *, temperature: float | Arr
   """
   neighbour = jax.lax.stop_gradient(widen(queue)[nearest(z, queue)])
   return paired_cross_entropy(neighbour, prediction, temperature=temperature)
-
-
-def queue_sogclr(
-  query: Array,
-  key: Array,
-  queue: Array,
-  log_u: Array,
-  *,
-  temperature: float | Array = 0.3,
-  gamma: float | Array = 0.9,
-) -> SogCLR:
-  """SogCLR's estimator with all negatives from a queue ("Dynamic MoCo", the report, algorithm 1).
-
-  s = <query, queue row>; g = mean exp(s/T); u <- (1 - gamma) u + gamma g; w = sg(exp(s/T) / u);
-  the loss of a view is -<query, key> + mean w s, of an example the sum over its views.
-
-  Args:
-    query: [B, V, D], normalised inside.
-    key: [B, V, D], the positive of each query, normalised inside, detached.
-    queue: [K, D].
-    log_u: [B], log of the stored u of these examples, -inf = unvisited.
-    temperature: > 0, default 0.3 (the report).
-    gamma: scalar or [B], weight of the new value (see `global_contrastive.first_visit_gamma`).
-  """
-  query, key = unit(query), unit(jax.lax.stop_gradient(key))
-  positive = jnp.sum(query * key, -1)
-  scores = similarity(query, jax.lax.stop_gradient(widen(queue)))
-  fixed = jax.lax.stop_gradient(scores) / temperature
-  log_g = jax.nn.logsumexp(fixed, -1) - jnp.log(len(queue))
-
-  def per_view(x):  # scalar or [B] -> [B, V]
-    x = jnp.broadcast_to(jnp.asarray(x, scores.dtype), log_u.shape)
-    return jnp.broadcast_to(x[:, None], log_g.shape)
-
-  new_log_u = update_log_u(per_view(log_u), log_g, per_view(gamma))
-  weight = jax.lax.stop_gradient(jnp.exp(fixed - new_log_u[..., None]))
-  return SogCLR(
-    per_example=jnp.sum((weight * scores).mean(-1) - positive, -1),
-    log_u=new_log_u,
-    objective=temperature * new_log_u - jax.lax.stop_gradient(positive),
-  )

@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from clr_jax.lookup import check_name
-from clr_jax.methods._joint_embedding import keep_statistics
+from clr_jax.methods._joint_embedding import embed_mixed, keep_statistics
 from clr_jax.models.siamese import Chain
 from clr_jax.ops import ema
 from clr_jax.schedules import ema_cosine
@@ -43,6 +42,8 @@ def distillation(
   groups: Mapping[str, Group] | None = None,
 ) -> Method:
   """Out.online = output of encoder and predictor, Out.target = output of the averaged encoder.
+
+  Out.extra is as in `joint_embedding`, of the online network.
 
   Args:
     name: of the method, for messages.
@@ -81,16 +82,19 @@ def distillation(
     del rng, step
     views, target = batch.views['global'], state['target']
     outputs, batch_stats = network.apply_views(
-      params, state['batch_stats'], views[:, online_views], per_view=per_view
+      params, state['batch_stats'], views[:, online_views], per_view=per_view, stages=True
     )
     online = outputs[online_last]
-    if local_views and (local := batch.views.get('local')) is not None:
-      local, batch_stats = network.apply_views(params, batch_stats, local, per_view=per_view)
-      online = jnp.concatenate([online, local[online_last]], 1)
+    if local_views:
+      online, batch_stats = network.append_local(
+        params, batch_stats, batch.views.get('local'), online, per_view=per_view
+      )
+    mixed, batch_stats = embed_mixed(network, params, batch_stats, batch, per_view=per_view)
     target_outputs, target_stats = target_network.apply_views(
       target['params'], target['batch_stats'], views[:, target_views], per_view=per_view
     )
-    out = Out(online, jax.lax.stop_gradient(target_outputs[last]), outputs[first])
+    fixed = jax.lax.stop_gradient(target_outputs[last])
+    out = Out(online, fixed, outputs[first], {'stages': outputs['stages'], **mixed})
     return out, {'batch_stats': batch_stats, 'target_stats': target_stats}
 
   def update(params: Params, state: State, carry: Carry, step: Array):

@@ -25,17 +25,33 @@ def keep_statistics(params: Params, state: State, carry: Carry, step: Array):
   return params, {**state, 'batch_stats': carry['batch_stats']}
 
 
+def embed_mixed(
+  network: Chain, params: Params, batch_stats: State, batch: Batch, *, per_view: bool
+) -> tuple[dict[str, Array], State]:
+  """For `Out.extra`: {'mixed': [B, 1, D]} of batch.views['mixed'], if there, and new statistics.
+
+  D is that of the last module. A pass of its own, as in the official Un-Mix.
+  """
+  if (mixed := batch.views.get('mixed')) is None:
+    return {}, batch_stats
+  outputs, batch_stats = network.apply_views(params, batch_stats, mixed, per_view=per_view)
+  return {'mixed': outputs[list(network.modules)[-1]]}, batch_stats
+
+
 def joint_embedding(
   chain: Mapping[str, nn.Module],
   loss: Callable,
   *,
   per_view: bool = True,
   target: str | None = None,
+  local_views: bool = False,
   init_state: Callable[[], State] = dict,
   post_update: Callable = keep_statistics,
   groups: Mapping[str, Group] | None = None,
 ) -> Method:
   """A method without a second network: `Out.online` = output of the last module of `chain`.
+
+  Out.extra = {'stages': pooled stages of the backbone, of the global views} and `embed_mixed`.
 
   Args:
     chain: {'backbone': ..., 'projector': ...} in order; the first output is the feature h.
@@ -43,6 +59,7 @@ def joint_embedding(
     per_view: BatchNorm statistics of each view apart (see `Chain.apply_views`).
     target: module whose output, without gradient, is `Out.target` and, instead of the last one's,
       the `z` of `represent`: the projector before a predictor.
+    local_views: the network embeds batch.views['local'] too, if there; last in Out.online.
     init_state: state beside the statistics, such as per-example tables.
     post_update: a `PostUpdateFn` that also keeps the statistics.
     groups: optimizer groups by first key of params.
@@ -57,10 +74,17 @@ def joint_embedding(
   def embed(params: Params, state: State, batch: Batch, rng: Array, step: Array):
     del rng, step
     outputs, batch_stats = network.apply_views(
-      params, state['batch_stats'], batch.views['global'], per_view=per_view
+      params, state['batch_stats'], batch.views['global'], per_view=per_view, stages=True
     )
+    online = outputs[last]
+    if local_views:
+      online, batch_stats = network.append_local(
+        params, batch_stats, batch.views.get('local'), online, per_view=per_view
+      )
     fixed = jax.lax.stop_gradient(outputs[target]) if target else None
-    out = Out(online=outputs[last], target=fixed, h=outputs[first])
+    mixed, batch_stats = embed_mixed(network, params, batch_stats, batch, per_view=per_view)
+    extra = {'stages': outputs['stages'], **mixed}
+    out = Out(online=online, target=fixed, h=outputs[first], extra=extra)
     return out, {'batch_stats': batch_stats}
 
   def represent(params: Params, state: State, images: Array):

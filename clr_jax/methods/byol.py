@@ -1,10 +1,13 @@
 """BYOL: Grill et al., https://arxiv.org/abs/2006.07733."""
 
 import flax.linen as nn
+import jax
 
 from clr_jax.losses import distillation as losses
 from clr_jax.methods._distillation import distillation
+from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.models import heads
+from clr_jax.ops.similarity import unit
 from clr_jax.types import Method, RunInfo
 
 
@@ -23,6 +26,7 @@ def byol(
   loss_scale: float = 1.0,
   per_view_bn: bool = True,
   represent: str = 'online',
+  plugins: Plugins = NONE,
 ) -> Method:
   """Predicts the target network's projection of the other view; local views only predict.
 
@@ -38,11 +42,15 @@ def byol(
     loss_scale: 1 = the sum over the pairs of views (paper); 0.5 = the mean of two views' pairs.
     per_view_bn: the code bases embed one view at a time (True).
     represent: 'online', or 'target' for the averaged network.
+    plugins: see `clr_jax.methods._plugins`.
   """
+  plugins.check('byol', negatives=False, softmax=False)
 
   def loss(out, state, batch, rng, step):
-    del state, batch, rng, step
-    return loss_scale * losses.byol(out.online, out.target).sum(), {}, {}
+    del state, batch
+    target = unit(jax.lax.stop_gradient(out.target))
+    cosine = plugins.pair_scores(unit(out.online)[:, None], target[:, :, None], rng=rng, step=step)
+    return loss_scale * losses.other_views(2 - 2 * cosine.mean(0)).sum(), {}, {}
 
   return distillation(
     'byol',

@@ -1,18 +1,10 @@
 """Dynamic MoCo: MoCo's queue with SogCLR's moving averages (the report, algorithm 1)."""
 
 import flax.linen as nn
-import jax.numpy as jnp
-from absl import logging
 
-from clr_jax.lookup import check_name
-from clr_jax.losses import global_contrastive as gcl
-from clr_jax.losses.queue import queue_sogclr
-from clr_jax.methods._distillation import distillation
-from clr_jax.methods._joint_embedding import mean_with
-from clr_jax.methods._queue import check_queue, enqueue_keys, init_queue, key_rows
-from clr_jax.models import heads
-from clr_jax.ops import tables
-from clr_jax.types import Method, RunInfo, UserError
+from clr_jax.methods._dynamic import dynamic
+from clr_jax.methods._plugins import NONE, Plugins
+from clr_jax.types import Method, RunInfo
 
 
 def dynamic_moco(
@@ -33,6 +25,7 @@ def dynamic_moco(
   out_dim: int = 128,
   per_view_bn: bool = True,
   represent: str = 'online',
+  plugins: Plugins = NONE,
 ) -> Method:
   """Global contrastive learning whose negatives are all keys of a queue; both views are queries.
 
@@ -41,7 +34,7 @@ def dynamic_moco(
   Args:
     temperature: .3 (the report).
     gamma: weight of the new value of u, .9 (the report).
-    first_visit: 'per_index' (u starts at g), 'per_batch' or 'none' (see `sogclr`).
+    first_visit: 'per_index' (u starts at g), 'none' (the report's code), others: see `sogclr`.
     combine: u of the two views: 'mean', or 'sum' (the report's code).
     temperature_twice: weights from exp(s / temperature^2), loss divided by the temperature.
     queue_length: 65536 (the report's code); two keys an image enter it.
@@ -53,57 +46,25 @@ def dynamic_moco(
     out_dim: 128 (the report).
     per_view_bn: the report's code embeds one view at a time (True).
     represent: 'online', or 'target' for the averaged network.
+    plugins: see `clr_jax.methods._plugins`.
   """
-  check_queue('dynamic_moco', queue_length, info, keys_per_image=2)
-  check_name(gcl.FIRST_VISIT, first_visit, 'method.first_visit')
-  check_name(gcl.COMBINE, combine, 'method.combine')
-  if not 0 < gamma <= 1:
-    raise UserError(f'method.gamma is the weight of the new value, in (0, 1], not {gamma}')
-  if combine == 'sum' and gamma <= 0.5:
-    logging.warning("u diverges with method.combine='sum' and gamma=%s: use 'mean'", gamma)
-
-  def loss(out, state, batch, rng, step):
-    del rng, step
-    old = state['per_example']['log_u'][batch.index]
-    paired = out.target[:, ::-1]  # a query's key is the other view's
-    result = queue_sogclr(
-      out.online,
-      paired,
-      state['queue']['rows'],
-      old,
-      temperature=temperature**2 if temperature_twice else temperature,
-      gamma=gcl.first_visit_gamma(old, gamma, first_visit),
-    )
-    scale = 1 / temperature if temperature_twice else 1.0
-    mean, _, metrics = mean_with({'objective': result.objective.mean()}, scale * result.per_example)
-    carry = {
-      'keys': key_rows(paired).reshape(-1, paired.shape[-1]),
-      'log_u': (batch.index, gcl.combine_log_u(result.log_u, combine)),
-    }
-    return mean, carry, metrics
-
-  def post_update(params, state, carry, step):
-    params, state = enqueue_keys(params, state, carry, step)
-    log_u = tables.set_log_mean(state['per_example']['log_u'], *carry['log_u'])
-    return params, {**state, 'per_example': {**state['per_example'], 'log_u': log_u}}
-
-  def init_state(rng):
-    table = tables.init_log(info.num_examples, jnp.float32)
-    return {'per_example': {'log_u': table}, **init_queue(rng, queue_length, out_dim)}
-
-  return distillation(
+  return dynamic(
     'dynamic_moco',
-    {
-      'backbone': backbone,
-      'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
-    },
-    loss,
+    backbone,
     info,
+    temperature=temperature,
+    gamma=gamma,
+    first_visit=first_visit,
+    combine=combine,
+    temperature_twice=temperature_twice,
+    queue_length=queue_length,
     momentum=momentum,
-    final_momentum=momentum if final_momentum is None else final_momentum,
+    final_momentum=final_momentum,
     ema_index=ema_index,
-    per_view=per_view_bn,
+    projector=projector,
+    hidden_dim=hidden_dim,
+    out_dim=out_dim,
+    per_view_bn=per_view_bn,
     represent=represent,
-    init_state=init_state,
-    post_update=post_update,
+    plugins=plugins,
   )

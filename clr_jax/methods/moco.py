@@ -1,11 +1,14 @@
 """MoCo v1 and v2: He et al., https://arxiv.org/abs/1911.05722, https://arxiv.org/abs/2003.04297."""
 
 import flax.linen as nn
+import jax.numpy as jnp
 
-from clr_jax.losses.queue import queue_infonce
+from clr_jax.losses.scores import infonce
 from clr_jax.methods._distillation import distillation
+from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.methods._queue import check_queue, enqueue_keys, init_queue, key_rows
 from clr_jax.models import heads
+from clr_jax.ops.similarity import unit
 from clr_jax.types import Method, RunInfo
 
 
@@ -24,6 +27,7 @@ def moco(
   out_dim: int = 128,
   per_view_bn: bool = True,
   represent: str = 'online',
+  plugins: Plugins = NONE,
 ) -> Method:
   """InfoNCE of queries (view 0) against keys (view 1) and a queue of earlier keys.
 
@@ -43,18 +47,26 @@ def moco(
     out_dim: 128 (official).
     per_view_bn: official code embeds one view at a time (True).
     represent: 'online', or 'target' for the averaged network.
+    plugins: see `clr_jax.methods._plugins`.
   """
   num_keys = 2 if symmetric else 1
   check_queue('moco', queue_length, info, keys_per_image=num_keys)
+  plugins.check('moco')
 
   def loss(out, state, batch, rng, step):
-    del batch, rng, step
+    del batch
     keys, queue = key_rows(out.target), state['queue']['rows']
     # Asymmetric: one query view and one key view. Symmetric: each query meets the other view's key.
-    total = sum(
-      queue_infonce(out.online[:, v], keys[num_keys - 1 - v], queue, temperature=temperature).mean()
-      for v in range(num_keys)
+    scores = plugins.scores(
+      unit(out.online),
+      jnp.swapaxes(keys[::-1], 0, 1),
+      queue,
+      own=0,
+      temperature=temperature,
+      rng=rng,
+      step=step,
     )
+    total = infonce(scores, temperature=temperature).sum(1).mean()
     return total, {'keys': keys.reshape(-1, keys.shape[-1])}, {}
 
   return distillation(

@@ -1,11 +1,14 @@
 """MoCo v2+, symmetric with a queue for each view: solo-learn, https://arxiv.org/abs/2108.01775."""
 
 import flax.linen as nn
+import jax
 
-from clr_jax.losses.queue import queue_infonce
+from clr_jax.losses.scores import infonce
 from clr_jax.methods._distillation import distillation
+from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.methods._queue import check_queue, enqueue_keys, init_queue, key_rows
 from clr_jax.models import heads
+from clr_jax.ops.similarity import unit
 from clr_jax.types import Method, RunInfo
 
 
@@ -23,6 +26,7 @@ def moco_v2plus(
   out_dim: int = 256,
   per_view_bn: bool = True,
   represent: str = 'online',
+  plugins: Plugins = NONE,
 ) -> Method:
   """Each view is query and key; a key of view v waits in queue v for queries of the other view.
 
@@ -37,16 +41,29 @@ def moco_v2plus(
     out_dim: 256 (solo-learn; 128 in its 2022 state).
     per_view_bn: solo-learn embeds one view at a time (True).
     represent: 'online', or 'target' for the averaged network.
+    plugins: see `clr_jax.methods._plugins`.
   """
   check_queue('moco_v2plus', queue_length, info)
+  plugins.check('moco_v2plus')
 
   def loss(out, state, batch, rng, step):
-    del batch, rng, step
+    del batch
     keys, queue = key_rows(out.target), state['queue']['rows']
-    total = sum(
-      queue_infonce(out.online[:, v], keys[1 - v], queue[1 - v], temperature=temperature).mean()
-      for v in range(2)
-    )
+    query = unit(out.online)
+
+    def one_way(view):
+      scores = plugins.scores(
+        query[:, view, None],
+        keys[1 - view][:, None],
+        queue[1 - view],
+        own=0,
+        temperature=temperature,
+        rng=jax.random.fold_in(rng, view),
+        step=step,
+      )
+      return infonce(scores, temperature=temperature).mean()
+
+    total = one_way(0) + one_way(1)
     return total / 2, {'keys': keys}, {}
 
   return distillation(

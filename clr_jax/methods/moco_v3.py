@@ -3,10 +3,12 @@
 import flax.linen as nn
 import jax
 
-from clr_jax.losses import distillation as losses
+from clr_jax.losses.scores import infonce
 from clr_jax.methods._distillation import distillation
 from clr_jax.methods._joint_embedding import check_two_views
+from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.models import heads
+from clr_jax.ops.similarity import unit
 from clr_jax.types import Method, RunInfo
 
 
@@ -25,6 +27,7 @@ def moco_v3(
   predictor_dim: int = 4096,
   per_view_bn: bool = True,
   represent: str = 'online',
+  plugins: Plugins = NONE,
 ) -> Method:
   """In-batch contrast of predictions with the target network's keys of the other view.
 
@@ -40,18 +43,26 @@ def moco_v3(
     predictor_dim: 4096 (official).
     per_view_bn: official code embeds one view at a time (True).
     represent: 'online', or 'target' for the averaged network.
+    plugins: see `clr_jax.methods._plugins`.
   """
   check_two_views('moco_v3', info)
+  plugins.check('moco_v3')
 
   def loss(out, state, batch, rng, step):
-    del state, batch, rng, step
-    keys = jax.lax.stop_gradient(out.target)
+    del state, batch
+    query, keys = unit(out.online), unit(jax.lax.stop_gradient(out.target))
 
     def one_way(view):
-      rows = losses.paired_cross_entropy(
-        out.online[:, view], keys[:, 1 - view], temperature=temperature
+      scores = plugins.scores(
+        query[:, view, None],
+        keys[:, 1 - view, None],
+        keys[:, 1 - view],
+        own=1,
+        temperature=temperature,
+        rng=jax.random.fold_in(rng, view),
+        step=step,
       )
-      return 2 * temperature * rows.mean()
+      return 2 * temperature * infonce(scores, temperature=temperature).mean()
 
     return one_way(0) + one_way(1), {}, {}
 

@@ -1,11 +1,15 @@
 """NNCLR: Dwibedi et al., https://arxiv.org/abs/2104.14548."""
 
 import flax.linen as nn
+import jax
 
 from clr_jax.losses import queue as losses
+from clr_jax.losses.scores import infonce
 from clr_jax.methods._joint_embedding import check_two_views, joint_embedding
+from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.methods._queue import check_queue, enqueue_keys, init_queue, key_rows
 from clr_jax.models import heads
+from clr_jax.ops.similarity import unit
 from clr_jax.types import Method, RunInfo
 
 
@@ -21,6 +25,7 @@ def nnclr(
   predictor: str = 'byol',
   predictor_dim: int = 4096,
   per_view_bn: bool = True,
+  plugins: Plugins = NONE,
 ) -> Method:
   """The positive of a view's prediction is the other view's nearest neighbour in a queue.
 
@@ -33,17 +38,32 @@ def nnclr(
     predictor: recipe of `clr_jax.models.heads`.
     predictor_dim: 4096 (solo-learn and paper).
     per_view_bn: solo-learn embeds one view at a time (True).
+    plugins: see `clr_jax.methods._plugins`.
   """
   check_two_views('nnclr', info)
   check_queue('nnclr', queue_length, info)
+  plugins.check('nnclr')
 
   def loss(out, state, batch, rng, step):
-    del batch, rng, step
+    del batch
     keys, queue = key_rows(out.target), state['queue']['rows']
-    total = sum(
-      losses.nnclr(out.online[:, 1 - v], keys[v], queue, temperature=temperature).mean()
-      for v in range(2)
-    )
+    prediction = unit(out.online)
+
+    def one_way(view):  # the softmax runs over the predictions
+      neighbour = queue[losses.nearest(keys[view], queue)]
+      other = prediction[:, 1 - view]
+      scores = plugins.scores(
+        neighbour[:, None],
+        other[:, None],
+        other,
+        own=1,
+        temperature=temperature,
+        rng=jax.random.fold_in(rng, view),
+        step=step,
+      )
+      return infonce(scores, temperature=temperature).mean()
+
+    total = one_way(0) + one_way(1)
     # Only view 0 enters the queue (solo-learn), after the loss.
     return total / 2, {'keys': keys[0]}, {}
 

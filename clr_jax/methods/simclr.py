@@ -3,8 +3,11 @@
 import flax.linen as nn
 
 from clr_jax.losses.contrastive import ntxent
+from clr_jax.losses.scores import infonce
 from clr_jax.methods._joint_embedding import joint_embedding, mean_with
+from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.models import heads
+from clr_jax.ops.similarity import unit
 from clr_jax.types import Method, RunInfo, UserError
 
 
@@ -18,6 +21,7 @@ def simclr(
   out_dim: int = 128,
   per_view_bn: bool = False,
   loss_scale: float = 1.0,
+  plugins: Plugins = NONE,
 ) -> Method:
   """NT-Xent between two (or more) views of each image.
 
@@ -28,15 +32,24 @@ def simclr(
     out_dim: 128 in the paper.
     per_view_bn: official code concatenates the views: joint statistics (False).
     loss_scale: 1 = mean over anchors (paper); 2 = the official code's sum over the two views.
+    plugins: see `clr_jax.methods._plugins`.
   """
   if info.num_views < 2:
     raise UserError(
       f'simclr compares views of an image: set augment.num_views >= 2, not {info.num_views}'
     )
+  plugins.check('simclr')
+  if plugins.active and info.num_views != 2:
+    raise UserError(
+      f'plug-ins ({", ".join(plugins.active)}) act on pairs of views: set augment.num_views=2'
+    )
   head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):
-    del state, batch, rng, step
-    return mean_with({}, loss_scale * ntxent(out.online, temperature=temperature))
+    del state, batch
+    if not plugins.active:
+      return mean_with({}, loss_scale * ntxent(out.online, temperature=temperature))
+    scores = plugins.two_view_scores(unit(out.online), temperature=temperature, rng=rng, step=step)
+    return mean_with({}, loss_scale * infonce(scores, temperature=temperature))
 
   return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)

@@ -1,10 +1,13 @@
 """SimSiam: Chen & He, https://arxiv.org/abs/2011.10566."""
 
 import flax.linen as nn
+import jax
 
 from clr_jax.losses import alignment
 from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.models import heads
+from clr_jax.ops.similarity import unit
 from clr_jax.types import Group, Method, RunInfo
 
 
@@ -19,6 +22,7 @@ def simsiam(
   predictor: str = 'simsiam_predictor',
   predictor_dim: int = 512,
   per_view_bn: bool = True,
+  plugins: Plugins = NONE,
 ) -> Method:
   """Predicts the projection of the other view, to which no gradient flows; no second network.
 
@@ -30,8 +34,10 @@ def simsiam(
     predictor: recipe of `clr_jax.models.heads`.
     predictor_dim: 512 (official).
     per_view_bn: official code embeds one view at a time (True).
+    plugins: see `clr_jax.methods._plugins`.
   """
   check_two_views('simsiam', info)
+  plugins.check('simsiam', negatives=False, softmax=False)
   chain = {
     'backbone': backbone,
     'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
@@ -39,9 +45,10 @@ def simsiam(
   }
 
   def loss(out, state, batch, rng, step):
-    del state, batch, rng, step
+    del state, batch
     metrics = {'z_std': alignment.embedding_std(out.target)}
-    return mean_with(metrics, alignment.simsiam(out.online, out.target))
+    other = unit(jax.lax.stop_gradient(out.target))[:, ::-1]
+    return mean_with(metrics, -plugins.pair_scores(unit(out.online), other, rng=rng, step=step))
 
   return joint_embedding(
     chain,

@@ -117,6 +117,28 @@ class Prototypes(nn.Module, kw_only=True):
     return similarity(unit(x), unit(weight) if self.weight_norm else weight)
 
 
+class JigsawHead(nn.Module, kw_only=True):
+  """A head for every patch of an image, then one Linear layer over all patches in their order.
+
+  InfoMin's (https://arxiv.org/abs/2005.10243, PyContrast), which shuffles here; clr_jax's views do.
+
+  Attributes:
+    num_patches: P, the patches of an image.
+    patch: head of a patch.
+    join: head of the P joined outputs.
+  """
+
+  num_patches: int
+  patch: MLPHead
+  join: MLPHead
+
+  def __call__(self, x: Array, *, train: bool, groups: int = 1) -> Array:
+    """[B * P, F], the patches of an image in a row -> [B, D]; `train`, `groups`: `BatchNorm`."""
+    x = self.patch(x, train=train, groups=groups)
+    x = x.reshape(-1, self.num_patches * x.shape[-1])
+    return self.join(x, train=train, groups=groups)
+
+
 def _uniform(bound: float) -> nn.initializers.Initializer:
   """U(-bound, bound): torch's default of Linear biases, whose fan-in their shape does not tell."""
 

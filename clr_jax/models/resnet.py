@@ -62,6 +62,11 @@ def _conv(features: int, kernel: int, stride: int = 1, padding: int | None = Non
   )
 
 
+def _pool(x: Array) -> Array:
+  """Global average [B, H, W, C] -> [B, C], in float32 or wider."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean((1, 2))
+
+
 class Block(nn.Module, kw_only=True):
   """Residual block: 3x3-3x3, or 1x1-3x3-1x1 with four times `features` outputs (bottleneck).
 
@@ -100,6 +105,9 @@ class Block(nn.Module, kw_only=True):
 
 class ResNet(nn.Module, kw_only=True):
   """A ResNet without classifier. Parameters are float32.
+
+  Where the collection 'stages' is mutable, it holds afterwards the global average pool of each
+  stage, {'stage1': [B, width], 'stage2': ...}; the last is the feature.
 
   Attributes:
     blocks: number of blocks in each stage.
@@ -178,7 +186,9 @@ class ResNet(nn.Module, kw_only=True):
           name=f'layer{i + 1}_{j}',
         )(x, train=train, groups=groups)
       maps[f'stage{i + 1}'] = x
-    h = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean((1, 2))
+      if self.is_mutable_collection('stages') and not self.is_initializing():
+        self.put_variable('stages', f'stage{i + 1}', _pool(x))
+    h = _pool(x)
     return (h, maps) if stages else h
 
   def _normalise_pixels(self, images: Array) -> Array:

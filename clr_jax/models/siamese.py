@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from clr_jax.types import Array, Params, State
 
@@ -30,26 +31,49 @@ class Chain(NamedTuple):
     return params, batch_stats
 
   def apply(
-    self, params: Params, batch_stats: State, images: Array, *, train: bool, groups: int = 1
-  ) -> tuple[dict[str, Array], State]:
-    """Every module's output by name, and the new statistics (the old ones if not `train`)."""
+    self,
+    params: Params,
+    batch_stats: State,
+    images: Array,
+    *,
+    train: bool,
+    groups: int = 1,
+    stages: bool = False,
+  ) -> tuple[dict[str, Any], State]:
+    """Every module's output by name, and the new statistics (the old ones if not `train`).
+
+    With `stages` (and `train`), outputs['stages'] has what a module leaves in the collection of
+    this name (see `ResNet`): {} if none does.
+    """
     outputs, new_stats, x = {}, dict(batch_stats), images
+    mutable = ['batch_stats']
+    if stages:
+      mutable.append('stages')
+      outputs['stages'] = {}
     for name, module in self.modules.items():
       variables = {'params': params[name]}
       if name in batch_stats:
         variables['batch_stats'] = batch_stats[name]
       if train:
-        x, updated = module.apply(variables, x, train=True, groups=groups, mutable=['batch_stats'])
+        x, updated = module.apply(variables, x, train=True, groups=groups, mutable=mutable)
         if 'batch_stats' in updated:
           new_stats[name] = updated['batch_stats']
+        if 'stages' in updated:
+          outputs['stages'] = updated['stages']
       else:
         x = module.apply(variables, x, train=False)
       outputs[name] = x
     return outputs, new_stats
 
   def apply_views(
-    self, params: Params, batch_stats: State, views: Array, *, per_view: bool = True
-  ) -> tuple[dict[str, Array], State]:
+    self,
+    params: Params,
+    batch_stats: State,
+    views: Array,
+    *,
+    per_view: bool = True,
+    stages: bool = False,
+  ) -> tuple[dict[str, Any], State]:
     """Training pass over views [B, V, H, W, C]: outputs [B, V, ...] and new statistics.
 
     `per_view` normalises each view by its own batch statistics, as code that calls the network once
@@ -59,6 +83,26 @@ class Chain(NamedTuple):
     batch_size, num_views = views.shape[:2]
     images = views.reshape(batch_size * num_views, *views.shape[2:])
     groups = num_views if per_view else 1
-    outputs, new_stats = self.apply(params, batch_stats, images, train=True, groups=groups)
-    unfold = {k: v.reshape(batch_size, num_views, *v.shape[1:]) for k, v in outputs.items()}
+    outputs, new_stats = self.apply(
+      params, batch_stats, images, train=True, groups=groups, stages=stages
+    )
+    unfold = jax.tree.map(lambda v: v.reshape(batch_size, num_views, *v.shape[1:]), outputs)
     return unfold, new_stats
+
+  def append_local(
+    self,
+    params: Params,
+    batch_stats: State,
+    local: Array | None,
+    online: Array,
+    *,
+    per_view: bool = True,
+  ) -> tuple[Array, State]:
+    """Multi-crop: the last module's output of the views `local` [B, L, h, w, C] behind `online`.
+
+    [B, V, ...] becomes [B, V + L, ...]; None leaves both as they are. The new statistics follow.
+    """
+    if local is None:
+      return online, batch_stats
+    outputs, batch_stats = self.apply_views(params, batch_stats, local, per_view=per_view)
+    return jnp.concatenate([online, outputs[list(self.modules)[-1]]], 1), batch_stats

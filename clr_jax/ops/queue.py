@@ -20,22 +20,30 @@ def init(key: Array, length: int, dim: int, *, leading: tuple[int, ...] = ()) ->
   return {'rows': rows, 'ptr': jnp.zeros([], jnp.int32)}
 
 
-def enqueue(queue: Queue, keys: Array) -> Queue:
+def enqueue(queue: Queue, keys: Array, count: Array | None = None) -> Queue:
   """Writes `keys` [..., B, D] at rows (ptr + 0..B-1) mod K, over the oldest ones.
 
   With queue and keys replicated over the devices this is a local write. K need not be a multiple
   of B.
 
+  Args:
+    queue: see the module.
+    keys: [..., B, D].
+    count: [] integer: only the first `count` keys are written, and the pointer advances by so many
+      (shapes stay fixed where the number of keys depends on data); None = all.
+
   Raises:
     UserError: B > K, where "the last write wins" would be undefined.
   """
-  length, count = queue['rows'].shape[-2], keys.shape[-2]
-  if count > length:
+  length, size = queue['rows'].shape[-2], keys.shape[-2]
+  if size > length:
     raise UserError(
-      f'a queue of {length} rows cannot take {count} keys in one step: '
-      f'set method.queue_length >= {count} or lower batch_size'
+      f'a queue of {length} rows cannot take {size} keys in one step: '
+      f'set method.queue_length >= {size} or lower batch_size'
     )
-  index = (queue['ptr'] + jnp.arange(count, dtype=jnp.int32)) % length
+  count = jnp.asarray(size if count is None else count, jnp.int32)
+  position = jnp.arange(size, dtype=jnp.int32)
+  index = jnp.where(position < count, (queue['ptr'] + position) % length, length)
   keys = jax.lax.stop_gradient(keys).astype(queue['rows'].dtype)
-  rows = queue['rows'].at[..., index, :].set(keys)
+  rows = queue['rows'].at[..., index, :].set(keys, mode='drop')  # row `length` is outside
   return {'rows': rows, 'ptr': (queue['ptr'] + count) % length}

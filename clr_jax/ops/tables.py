@@ -1,7 +1,10 @@
 """Per-example tables: one number for each training example, sharded over the devices.
 
-The number of rows does not depend on the device count (a checkpoint restores on any of them), and
-values are kept as logarithms with -inf for "never visited".
+The number of rows does not depend on the device count (a checkpoint restores on any of them).
+Moving averages are kept as logarithms with -inf for "never visited".
+
+The loader never repeats an index inside a batch; other callers may, and "the last write wins" is
+undefined under XLA: rows that share an index store their mean, in any order of the rows.
 """
 
 import jax
@@ -17,30 +20,46 @@ def num_rows(num_examples: int) -> int:
   return -(-num_examples // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
+def init(num_examples: int, value: float, dtype=jnp.float32) -> Array:
+  """A table [num_rows] of one value."""
+  return jnp.full([num_rows(num_examples)], value, dtype)
+
+
 def init_log(num_examples: int, dtype=jnp.float32) -> Array:
   """A table [num_rows] of log 0 = -inf: no example visited."""
-  return jnp.full([num_rows(num_examples)], -jnp.inf, dtype)
+  return init(num_examples, -jnp.inf, dtype)
+
+
+def _groups(index: Array) -> tuple[Array, Array]:
+  """(order [B], group [B]): rows sorted by index, and which group of equals each of those is in.
+
+  Sorting costs B log B; a [B, B] comparison would cost 17 GB at B = 65,536.
+  """
+  order = jnp.argsort(index, stable=True)
+  ordered = index[order]
+  first = jnp.concatenate([jnp.ones([1], bool), ordered[1:] != ordered[:-1]])
+  return order, jnp.cumsum(first) - 1
+
+
+def mean_over_duplicates(index: Array, value: Array) -> Array:
+  """Each row's mean of `value` [B] over the rows that share its `index` [B]; alone, its bits."""
+  order, group = _groups(index)
+  total = jax.ops.segment_sum(value[order], group, len(index))
+  count = jax.ops.segment_sum(jnp.ones_like(value), group, len(index))
+  mean = (total / jnp.maximum(count, 1))[group]
+  return jnp.zeros_like(value).at[order].set(mean)
 
 
 def log_mean_over_duplicates(index: Array, log_value: Array) -> Array:
   """log of each row's mean of exp(log_value) [B] over the rows that share its `index` [B].
 
-  The loader never repeats an index inside a batch; other callers may, and "the last write wins" is
-  undefined under XLA. A row that is alone keeps its bits, and each index has its own shift: values
-  from exp(-300) to exp(300) may meet in one batch. Sorting costs B log B; a [B, B] comparison
-  would cost 17 GB at B = 65,536.
+  A row that is alone keeps its bits, and each index has its own shift: values from exp(-300) to
+  exp(300) may meet in one batch.
   """
-  size = index.shape[0]
-  order = jnp.argsort(index, stable=True)
-  sorted_index, value = index[order], log_value[order]
-  first = jnp.concatenate([jnp.ones([1], bool), sorted_index[1:] != sorted_index[:-1]])
-  segment = jnp.cumsum(first) - 1
-  peak = jax.ops.segment_max(value, segment, size)[segment]
-  peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
-  total = jax.ops.segment_sum(jnp.exp(value - peak), segment, size)
-  count = jax.ops.segment_sum(jnp.ones_like(value), segment, size)
-  log_mean = jnp.log(total / jnp.maximum(count, 1))[segment] + peak
-  return jnp.zeros_like(log_value).at[order].set(log_mean)
+  order, group = _groups(index)
+  peak = jax.ops.segment_max(log_value[order], group, len(index))[group]
+  peak = jnp.zeros_like(log_value).at[order].set(jnp.where(jnp.isfinite(peak), peak, 0.0))
+  return jnp.log(mean_over_duplicates(index, jnp.exp(log_value - peak))) + peak
 
 
 def set_log_mean(table: Array, index: Array, log_value: Array) -> Array:
@@ -50,3 +69,8 @@ def set_log_mean(table: Array, index: Array, log_value: Array) -> Array:
   """
   new = log_mean_over_duplicates(index, log_value)
   return table.at[index].set(new.astype(table.dtype))
+
+
+def set_mean(table: Array, index: Array, value: Array) -> Array:
+  """Writes `value` [B] at `index` [B]; duplicates store their mean. Sharding as `set_log_mean`."""
+  return table.at[index].set(mean_over_duplicates(index, value).astype(table.dtype))

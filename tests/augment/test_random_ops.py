@@ -190,3 +190,31 @@ def test_random_affine_ranges():
   y = (moved * np.arange(21)[:, None]).sum((1, 2)) / mass - 10
   assert 3.9 < np.abs(x).max() < 4.21 and 1.9 < np.abs(y).max() < 2.11
   assert abs(np.corrcoef(x, y)[0, 1]) < 0.15
+
+
+def test_jigsaw_patches_come_from_every_cell_once_in_a_uniform_order():
+  # A pixel's value names its cell: 3x3 cells of 5x4 pixels and a rest that no patch touches.
+  cells = np.kron(np.arange(1, 10).reshape(3, 3), np.ones((5, 4)))
+  image = np.pad(cells, ((0, 1), (0, 2)))[None, :, :, None]
+  images = jnp.asarray(np.broadcast_to(image, (600, *image.shape[1:])), jnp.float32)
+  patches = np.asarray(run(ops.random_jigsaw, KEY, images, size=3))
+  assert patches.shape == (600, 9, 3, 3, 1)
+  names = patches[:, :, 0, 0, 0]
+  np.testing.assert_array_equal(
+    patches, np.broadcast_to(names[..., None, None, None], patches.shape)
+  )
+  np.testing.assert_array_equal(np.sort(names, 1), np.broadcast_to(np.arange(1, 10), (600, 9)))
+  for place in range(9):  # each cell comes to each place equally often: 67 +- 8
+    counts = np.bincount(names[:, place].astype(int), minlength=10)[1:]
+    assert counts.min() > 67 - 5 * 8 and counts.max() < 67 + 5 * 8
+
+
+def test_jigsaw_windows_take_all_positions_and_differ_between_patches():
+  height, width = 12, 9  # 3x3 cells of 4x3 pixels
+  rows, columns = np.mgrid[:height, :width]
+  image = (rows * width + columns)[None, :, :, None].astype(np.float32)
+  images = jnp.asarray(np.broadcast_to(image, (300, *image.shape[1:])))
+  corner = np.asarray(run(ops.random_jigsaw, KEY, images, size=2))[:, :, 0, 0, 0]
+  top, left = corner // width, corner % width
+  assert set(np.unique(top % 4)) == {0, 1, 2} and set(np.unique(left % 3)) == {0, 1}
+  assert len({tuple(np.sort(row)) for row in corner}) > 290

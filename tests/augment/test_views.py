@@ -72,6 +72,21 @@ def test_sizes_of_multicrop_presets():
   )
 
 
+def test_jigsaw_patches_of_a_third_crop():
+  made = jax.eval_shape(augment.get('infomin_jigsaw', size=224), KEY, IMAGES)
+  assert made['global'].shape == (4, 2, 224, 224, 3)
+  assert made['jigsaw'].shape == (4, 9, 64, 64, 3)
+  maker = augment.get(
+    'infomin_jigsaw', size=16, policy='none', grid=2, jigsaw_size=12, patch_size=6, jigsaw_flip_p=0
+  )
+  made = jax.jit(maker)(KEY, IMAGES)
+  assert made['jigsaw'].shape == (4, 4, 6, 6, 3) and made['jigsaw'].dtype == jnp.float32
+  np.testing.assert_array_equal(made['global'][:, 0], made['global'][:, 1])
+  assert 'jigsaw' not in jax.eval_shape(augment.get('infomin', size=16), KEY, IMAGES)
+  with pytest.raises(UserError, match='patch of 5 does not fit a cell of 4 pixels'):
+    augment.get('infomin_jigsaw', size=16, jigsaw_size=12, patch_size=5)
+
+
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('name', [*augment.POLICIES, *augment.PRESETS])
 def test_every_name_gives_two_views_of_the_right_shape(name, channels):

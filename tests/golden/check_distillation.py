@@ -32,7 +32,7 @@ def method_step(method):
   @jax.jit
   def call(out, state, step, index):
     def loss(out):
-      value, carry, _ = method.loss(out, state, Batch(index=index), None, step)
+      value, carry, _ = method.loss(out, state, Batch(index=index), jax.random.key(0), step)
       return value, carry
 
     (value, carry), grad = jax.value_and_grad(loss, has_aux=True)(out)

@@ -1,4 +1,4 @@
-"""Checkers for methods with a queue (archives a_moco, a_dynmoco, c_mocov2plus, c_nnclr)."""
+"""Checkers for methods with a queue: a_moco, a_dynmoco, c_mocov2plus, c_nnclr, c_infomin."""
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,9 @@ def a_moco(case, close):
 
     def loss(net):
       out = embed(net, target, x1, x2)
-      value, carry, _ = method.loss(out, state, Batch(), None, jnp.zeros([], jnp.int32))
+      value, carry, _ = method.loss(
+        out, state, Batch(), jax.random.key(0), jnp.zeros([], jnp.int32)
+      )
       return value, (carry, out)
 
     (value, (carry, out)), grad = jax.value_and_grad(loss, has_aux=True)(net)
@@ -144,6 +146,29 @@ def c_nnclr(case, close):
     for v in range(2):
       close(grad.online[:, v], case[f'grad_p{v + 1}'][t], f'grad_p{v + 1} {t}')
       close(grad.target[:, v], case[f'grad_z{v + 1}'][t], f'grad_z{v + 1} {t}')
+    same_queue(state['queue'], case.queue_after[t], case.ptr_after[t], close, t)
+
+
+def c_infomin(case, close):
+  method = make_method(
+    'infomin',
+    batch_size=case.q.shape[1],
+    queue_length=len(case.queue0),
+    temperature=case.temperature,
+    jigsaw_weight=case.beta,
+  )
+  step, state = method_step(method), {**NO_NETWORK, 'queue': queue_of(case.queue0)}
+  for t, (q, k, jigsaw) in enumerate(zip(case.q, case.k, case.q_jig, strict=True)):
+    out = Out(views(q), views(k), extra={'jigsaw': jnp.asarray(jigsaw)})
+    _, _, metrics = method.loss(out, state, Batch(), jax.random.key(0), t)
+    close(metrics['loss_main'], case.loss_main[t], f'loss_main {t}')
+    close(metrics['loss_jigsaw'], case.loss_jig[t], f'loss_jig {t}')
+    value, grad, state = step(out, state)
+    close(value, case.loss[t], f'loss {t}')
+    # The archive differentiates with respect to unit rows.
+    close(grad.online[:, 0], through_unit(q, case.grad_q[t]), f'grad_q {t}')
+    close(grad.extra['jigsaw'], through_unit(jigsaw, case.grad_q_jig[t]), f'grad_q_jig {t}')
+    close(grad.target[:, 0], case.grad_k[t], f'grad_k {t}')
     same_queue(state['queue'], case.queue_after[t], case.ptr_after[t], close, t)
 
 

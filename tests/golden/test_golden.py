@@ -1,10 +1,10 @@
 """Every archive of reference numbers, case by case, in float64 and float32.
 
 Archives are `*.npz` in $CLR_GOLDEN_DIR (default: `data` beside this file) with keys
-`case{c}__{name}`. A checker is a function named after its archive in one of the `check_*.py`
-modules here; it feeds the library's own functions with the arrays of a case and compares with
-`close(actual, expected, what)`. Inputs and expectations come only from the archive; an archive
-without a checker fails.
+`case{c}__{name}`, or of one case with keys of any form. A checker is a function named after its
+archive in one of the `check_*.py` modules here; it feeds the library's own functions with the
+arrays of a case and compares with `close(actual, expected, what)`. Inputs and expectations come
+only from the archive; an archive without a checker fails.
 """
 
 import importlib
@@ -37,8 +37,8 @@ class Case(dict):
 
 
 def load(archive: str, number: int, dtype: str) -> Case:
-  prefix = f'case{number}__'
   with np.load(DATA / f'{archive}.npz', allow_pickle=False) as data:
+    prefix = f'case{number}__' if 'n_cases' in data else ''
     arrays = {k.removeprefix(prefix): data[k] for k in data if k.startswith(prefix)}
   case = Case()
   for name, value in arrays.items():
@@ -73,7 +73,7 @@ def make_close(dtype: str):
 def cases():
   for path in sorted(DATA.glob('*.npz')):
     with np.load(path, allow_pickle=False) as data:
-      for number in range(int(data['n_cases'])):
+      for number in range(int(data.get('n_cases', 1))):
         for dtype in TOLERANCE:
           yield pytest.param(path.stem, number, dtype, id=f'{path.stem}-case{number}-{dtype}')
 

@@ -11,7 +11,7 @@ import pytest
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from clr_jax import methods, models, optim, sharding
+from clr_jax import augment, methods, models, optim, sharding
 from clr_jax.methods._wrappers import online_probe
 from clr_jax.train_step import init_state, make_train_step
 from clr_jax.types import Batch, RunInfo
@@ -56,12 +56,21 @@ SMALL = {
     **SMALL_HEAD,
   },
   'dynamic_moco': {'queue_length': 40, 'momentum': 0.9, **SMALL_HEAD},
+  'infomin': {'queue_length': 40, 'momentum': 0.9, 'out_dim': 16},
   'moco': {'queue_length': 40, 'momentum': 0.9, 'out_dim': 16},
   'moco_v2plus': {'queue_length': 40, 'momentum': 0.9, **SMALL_HEAD},
   'moco_v3': {'momentum': 0.9, **SMALL_PREDICTOR},
   'nnclr': {'queue_length': 40, **SMALL_PREDICTOR},
+  'real': {'retrieval': 'radius', 'queue_length': 40, 'momentum': 0.9, **SMALL_HEAD},
   'ressl': {'queue_length': 40, 'momentum': 0.9, **SMALL_HEAD},
   'simsiam': SMALL_PREDICTOR,
+  'swav': {
+    'num_prototypes': 12,
+    'freeze_prototypes_steps': 0,
+    'queue_length': 32,
+    'queue_start_epoch': 0,
+    **SMALL_HEAD,
+  },
   # The published weights, over 25: they are made for LARS, which does not see a loss's scale.
   'vicreg': {
     'invariance_weight': 1.0,
@@ -92,6 +101,17 @@ def toy_views(key, images):
   return {'global': jnp.clip(jnp.broadcast_to(x, shape) * scale + noise, 0, 1)}
 
 
+def toy_views_and_patches(key, images):
+  """`toy_views`, and shuffled windows of the quarters of a third one."""
+  third_key, jigsaw_key = jax.random.split(jax.random.fold_in(key, 1))
+  third = toy_views(third_key, images)['global'][:, 0]
+  patches = augment.random_jigsaw(jigsaw_key, third, grid=2, size=SIDE // 2 - 1)
+  return {**toy_views(key, images), 'jigsaw': patches}
+
+
+VIEWS = {'infomin': toy_views_and_patches}
+
+
 def toy_batch(step):
   rng = np.random.default_rng(step)
   index = rng.permutation(EXAMPLES)[:BATCH].astype(np.int32)
@@ -105,14 +125,14 @@ def make(name, *, dtype=jnp.float32, sam=None, mesh=None, learning_rate=0.05):
   method = online_probe(
     methods.get(name)(backbone, INFO, **SMALL.get(name, {})), num_classes=CLASSES
   )
-  batch = toy_batch(0)
+  batch, views = toy_batch(0), VIEWS.get(name, toy_views)
   params, _ = jax.eval_shape(
-    lambda key: method.init(key, batch._replace(views=toy_views(key, batch.image))),
+    lambda key: method.init(key, batch._replace(views=views(key, batch.image))),
     jax.random.key(0),
   )
   tx = optim.build(params, method.groups, name='sgd', learning_rate=learning_rate, sam=sam)
-  init = functools.partial(init_state, batch=batch, method=method, views=toy_views, tx=tx)
-  return method, init, make_train_step(method, toy_views, tx, mesh=mesh)
+  init = functools.partial(init_state, batch=batch, method=method, views=views, tx=tx)
+  return method, init, make_train_step(method, views, tx, mesh=mesh)
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from clr_jax import augment, methods, models, optim, sharding
 from clr_jax.ops.tables import num_rows
 from clr_jax.train_step import init_state, make_train_step
 from clr_jax.types import Batch, RunInfo
+from tests.methods.test_contract import SMALL
 
 SIDE, BATCH, CLASSES = 8, 16, 4
 COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
@@ -51,9 +52,10 @@ def test_collectives_are_found_in_the_text():
 def step_on_eight(name, num_examples=1501):
   """(compiled step, state, batch) with real views, as `clr_jax.experiment` puts them together."""
   mesh = sharding.make_mesh()
-  views = augment.get('sogclr', size=SIDE, num_views=2)
+  preset = 'infomin_jigsaw' if name == 'infomin' else 'sogclr'
+  views = augment.get(preset, size=SIDE, num_views=2)
   info = RunInfo(num_examples, CLASSES, BATCH, 2, num_examples // BATCH, 100)
-  method = methods.get(name)(models.get('resnet_tiny', width=2), info)
+  method = methods.get(name)(models.get('resnet_tiny', width=2), info, **SMALL.get(name, {}))
   rng = np.random.default_rng(0)
   batch = Batch(
     image=rng.integers(0, 256, [BATCH, SIDE, SIDE, 3], np.uint8),

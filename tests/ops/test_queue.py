@@ -47,3 +47,20 @@ def test_keys_keep_the_dtype_of_the_queue_and_carry_no_gradient():
 def test_more_keys_than_rows_are_refused():
   with pytest.raises(UserError, match='queue_length >= 5'):
     ring.enqueue(ring.init(jax.random.key(0), 4, 2), jnp.ones([5, 2]))
+
+
+@settings(max_examples=10, deadline=None)
+@given(counts=st.lists(st.integers(0, 4), min_size=1, max_size=6))
+def test_a_count_writes_and_advances_by_so_many(counts):
+  enqueue = jax.jit(ring.enqueue)
+  queue = ring.init(jax.random.key(0), 5, 3)
+  expected, ptr = np.array(queue['rows']), 0
+  for t, count in enumerate(counts):
+    keys = np.random.default_rng(t).normal(size=(4, 3)).astype(np.float32)
+    keys[count:] = np.nan  # whatever a selection leaves behind
+    queue = enqueue(queue, keys, jnp.int32(count))
+    for key in keys[:count]:
+      expected[ptr] = key
+      ptr = (ptr + 1) % 5
+    np.testing.assert_array_equal(queue['rows'], expected)
+    assert int(queue['ptr']) == ptr

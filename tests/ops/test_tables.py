@@ -65,3 +65,22 @@ def test_the_table_keeps_its_dtype(x64):
   table = tables.init_log(3)
   new = set_log_mean(table, jnp.array([1]), jnp.array([0.5], jnp.float64))
   assert new.dtype == table.dtype == jnp.float32
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+  st.lists(st.tuples(st.integers(0, 3), st.floats(-3, 3, width=32)), min_size=6, max_size=6),
+  st.permutations(range(6)),
+)
+def test_set_mean(pairs, order):
+  index, value = (jnp.asarray(x) for x in zip(*pairs, strict=True))
+  set_mean = jax.jit(tables.set_mean)
+  new = np.asarray(set_mean(tables.init(8, 7.0), index, value))
+  for i in range(8):
+    mine = [v for j, v in pairs if j == i] or [7.0]
+    np.testing.assert_allclose(new[i], np.mean(mine), atol=1e-6)
+    if len(mine) == 1:
+      assert new[i] == np.float32(mine[0])
+  order = jnp.asarray(order)
+  again = set_mean(tables.init(8, 7.0), index[order], value[order])
+  np.testing.assert_allclose(again[:8], new[:8], atol=1e-6)

@@ -1,0 +1,55 @@
+"""Losses that compare the views of an image by their assignments to prototypes: SwAV."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.losses.distillation import cross_entropy_of_views
+from clr_jax.ops.similarity import widen
+from clr_jax.ops.sinkhorn import sinkhorn
+from clr_jax.types import Array
+
+
+def assignments(
+  scores: Array,
+  queue_scores: Array | None = None,
+  *,
+  use_queue: bool | Array = True,
+  epsilon: float | Array = 0.05,
+  iterations: int = 3,
+) -> Array:
+  """Codes q of SwAV (https://arxiv.org/abs/2006.09882, section 3.1): `sinkhorn` of each view.
+
+  Args:
+    scores: [B, L, K], <embedding, prototype> of the assigning views, detached.
+    queue_scores: [L, Q, K] of earlier embeddings of each view against the prototypes of now, which
+      share the partition with the batch; None without a queue.
+    use_queue: False, also a traced one, leaves the queue out.
+    epsilon, iterations: see `sinkhorn`.
+
+  Returns:
+    [B, L, K], sums to 1 over the prototypes.
+  """
+  rows, where = jnp.swapaxes(scores, 0, 1), None
+  if queue_scores is not None:
+    where = (jnp.arange(len(scores) + queue_scores.shape[1]) < len(scores)) | use_queue
+    rows = jnp.concatenate([rows, queue_scores.astype(rows.dtype)], 1)
+  codes = sinkhorn(rows, epsilon=epsilon, iterations=iterations, where=where)
+  return jnp.swapaxes(codes[:, : len(scores)], 0, 1)
+
+
+def swav(scores: Array, codes: Array, *, temperature: float | Array = 0.1) -> Array:
+  """Cross-entropy of the prediction of view v to the code of view i, for every pair.
+
+  SwAV (https://arxiv.org/abs/2006.09882, eq. 2) is the mean over the pairs i != v.
+
+  Args:
+    scores: [B, V, K], <embedding, prototype> with gradient to both.
+    codes: [B, L, K] assignments of the first L views, detached here.
+    temperature: > 0, default .1 (official).
+
+  Returns:
+    [L, V] means over the batch, 0 where i = v.
+  """
+  return cross_entropy_of_views(jax.lax.stop_gradient(codes), widen(scores) / temperature)

@@ -1,0 +1,82 @@
+"""REAL: which keys are worth a place in the queue, which queue rows are worth being negatives.
+
+The SogCLR report describes retrieval in a sentence; 'as published' is what its code does. All
+shapes are fixed: a selection is an order of all keys and how many of them count.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.losses.scores import Scores
+from clr_jax.ops.similarity import similarity
+from clr_jax.types import Array
+
+
+class Selection(NamedTuple):
+  """Attributes:
+  order: [B] int32, a permutation of the keys with the selected ones in front.
+  count: [] int32, how many are selected.
+  radius: [], for the next selection.
+  """
+
+  order: Array
+  count: Array
+  radius: Array
+
+
+def select_in_radius(
+  query: Array, key: Array, radius: Array, *, as_published: bool = False
+) -> Selection:
+  """Keys at a distance of at most 2 radius from some query of another image; all if there is none.
+
+  Selected keys are ordered by the first query that they are near to, then by row. The new radius
+  is half the mean distance, so that a key is selected when some query is nearer than the average.
+
+  Args:
+    query, key: [B, D] unit rows; row i of both is the same image.
+    radius: [].
+    as_published: a query selects its own image's key too (it is usually the nearest one), and the
+      sum of all distances is divided by B D instead of their number.
+  """
+  size, dim = query.shape
+  distance = jnp.sqrt(jnp.maximum(2 - 2 * similarity(query, key), 0.0))
+  counts = jnp.full([size, size], as_published) | ~jnp.eye(size, dtype=bool)
+  near = (distance <= 2 * radius) & counts
+  # `size` where no query is near; if that holds for all, the stable sort keeps the rows' order.
+  first = jnp.where(near.any(0), jnp.argmax(near, 0), size)
+  selected = jnp.sum(first < size)
+  divisor = size * dim if as_published else size * (size - 1)
+  return Selection(
+    order=jnp.argsort(first, stable=True).astype(jnp.int32),
+    count=jnp.where(selected > 0, selected, size).astype(jnp.int32),
+    radius=(jnp.sum(distance, where=counts) / divisor / 2).astype(radius.dtype),
+  )
+
+
+def select_hardest(query: Array, key: Array, fraction: float) -> Array:
+  """Rows [ceil(fraction B)], ascending, of the keys most similar to a query of another image.
+
+  Args:
+    query, key: [B, D] unit rows, B >= 2; row i of both is the same image.
+    fraction: in (0, 1].
+  """
+  size = len(query)
+  scores = jnp.where(jnp.eye(size, dtype=bool), -jnp.inf, similarity(query, key))
+  hardest = jnp.argsort(-jnp.max(scores, 0), stable=True)
+  return jnp.sort(hardest[: math.ceil(fraction * size)])
+
+
+def hardest_negatives(scores: Scores, count: int) -> Scores:
+  """Of each anchor's negatives [..., K] the `count` <= K most similar ones, and no others."""
+  offered = jnp.where(scores.mask, jax.lax.stop_gradient(scores.negative), -jnp.inf)
+  _, column = jax.lax.top_k(offered, count)
+  return Scores(
+    scores.positive,
+    jnp.take_along_axis(scores.negative, column, -1),
+    None if scores.where is None else jnp.take_along_axis(scores.where, column, -1),
+  )

@@ -1,0 +1,98 @@
+"""InfoNCE on scores: what margins, feature transformation and hard-negative mixing act upon.
+
+`Scores` are the cosines of anchors to their positive and to their negatives, before division by a
+temperature. Plug-ins map `Scores` to `Scores`; an estimator turns them into a loss per anchor.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.ops.similarity import logsumexp, similarity, widen
+from clr_jax.types import Array
+
+
+class Scores(NamedTuple):
+  """Attributes:
+  positive: [...], one for each anchor.
+  negative: [..., K].
+  where: [..., K] bool, False for columns that are no negatives of the anchor; None = all are.
+  """
+
+  positive: Array
+  negative: Array
+  where: Array | None = None
+
+  @property
+  def mask(self) -> Array:
+    """`where` as an array of the shape of `negative`."""
+    return jnp.ones(self.negative.shape, bool) if self.where is None else self.where
+
+  def with_negatives(self, query: Array, rows: Array, *, where: Array) -> Scores:
+    """With more columns: each query [..., D] against its own rows [..., s, D] if `where` ([])."""
+    more = jnp.einsum('...d,...sd->...s', query, rows, precision=jax.lax.Precision.HIGHEST)
+    return Scores(
+      self.positive,
+      jnp.concatenate([self.negative, more], -1),
+      jnp.concatenate([self.mask, jnp.broadcast_to(where, more.shape)], -1),
+    )
+
+
+def pair_scores(query: Array, key: Array) -> Array:
+  """<query, key> of rows [..., D] -> [...], in highest precision."""
+  return jnp.einsum('...d,...d->...', widen(query), widen(key), precision=jax.lax.Precision.HIGHEST)
+
+
+def queue_scores(query: Array, key: Array, queue: Array) -> Scores:
+  """Queries [..., D] against their keys [..., D] and a queue's rows [K, D], all unit vectors."""
+  return Scores(pair_scores(query, key), similarity(widen(query), widen(queue)))
+
+
+def batch_scores(anchor: Array, key: Array, rows: Array, *, own: int) -> Scores:
+  """Anchors [B, V, D] against their positives `key` [B, V, D] and the batch's `rows` [M, D].
+
+  Args:
+    anchor, key, rows: unit vectors.
+    own: how many of the rows are of the anchor's own sample, and so no negatives: for sample b
+      rows b, b + M / own, ... 1 = keys of one view, 2 = view-major rows of both views.
+  """
+  sample = jnp.arange(len(rows)) % (len(rows) // own)
+  where = sample[None, :] != jnp.arange(len(anchor))[:, None]
+  negative = similarity(widen(anchor), widen(rows))
+  where = jnp.broadcast_to(where[:, None], negative.shape)
+  return Scores(pair_scores(anchor, key), negative, where)
+
+
+def view_major(z: Array) -> Array:
+  """[B, V, D] -> [V * B, D], row v * B + b: the order of negatives in the original code bases."""
+  return jnp.swapaxes(z, 0, 1).reshape(-1, z.shape[-1])
+
+
+def two_view_scores(z: Array) -> Scores:
+  """NT-Xent's: each view [B, 2, D] against the other one and both views of all other samples."""
+  return batch_scores(z, z[:, ::-1], view_major(z), own=2)
+
+
+def log_p_positive(scores: Scores, *, temperature: float | Array) -> Array:
+  """log of the softmax probability [...] of the positive among the positive and the negatives."""
+  positive = scores.positive / temperature
+  negative = logsumexp(scores.negative / temperature, scores.mask)
+  # log_sigmoid keeps log p near p = 1, where positive - logaddexp(...) would cancel to 0.
+  finite = jnp.where(jnp.isfinite(negative), negative, 0.0)
+  return jnp.where(jnp.isfinite(negative), jax.nn.log_sigmoid(positive - finite), 0.0)
+
+
+def infonce(scores: Scores, *, temperature: float | Array, beta: float = 1.0) -> Array:
+  """InfoNCE per anchor [...]: -(s_p / T - beta log(exp(s_p / T) + sum_n exp(s_n / T))).
+
+  Args:
+    scores: cosines.
+    temperature: > 0.
+    beta: weight of the normaliser: 1 = InfoNCE, 0 = positives only (BYOL's limit); the margins
+      paper (https://arxiv.org/abs/2306.11526, eq. 6).
+  """
+  log_p = log_p_positive(scores, temperature=temperature)
+  return -beta * log_p - (1 - beta) * scores.positive / temperature

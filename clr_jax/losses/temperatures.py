@@ -1,0 +1,48 @@
+"""Temperatures that are learned for each example: iSogCLR, https://arxiv.org/abs/2305.11965."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.losses.global_contrastive import SogCLR
+from clr_jax.types import Array
+
+
+def temperature_gradient(result: SogCLR, temperature: Array, *, rho: float) -> Array:
+  """Derivative [B] of the robust objective by each example's temperature, mean over its views.
+
+  That is log u + rho - mean(w s) / T (LibAUC): the radius rho pulls T down, negatives that are
+  harder than the mean push it up.
+
+  Args:
+    result: of the estimator, with these temperatures.
+    temperature: [B], > 0.
+    rho: radius of the uncertainty set, >= 0.
+  """
+  # T log u - s_pos and mean(w s) - s_pos, of which s_pos cancels.
+  gap = result.objective.mean(-1) - result.per_example / result.objective.shape[-1]
+  return jax.lax.stop_gradient(rho + gap / temperature)
+
+
+def temperature_step(
+  temperature: Array,
+  average: Array,
+  gradient: Array,
+  *,
+  eta: float,
+  beta: float,
+  bounds: tuple[float, float],
+) -> tuple[Array, Array]:
+  """(temperature, average) after one step of momentum descent, all of one shape.
+
+  average <- (1 - beta) average + beta gradient; temperature <- temperature - eta average, clipped.
+
+  Args:
+    temperature, average, gradient: of the same examples.
+    eta: step size, >= 0.
+    beta: weight of the new gradient, in (0, 1].
+    bounds: (lowest, highest) temperature.
+  """
+  average = (1 - beta) * average + beta * gradient
+  return jnp.clip(temperature - eta * average, *bounds), average

@@ -1,0 +1,109 @@
+"""InfoMin: MoCo with a jigsaw branch, Tian et al., https://arxiv.org/abs/2005.10243."""
+
+import functools
+
+import flax.linen as nn
+import jax
+
+from clr_jax.losses.queue import queue_infonce
+from clr_jax.methods._plugins import NONE, Plugins
+from clr_jax.methods.moco import moco
+from clr_jax.models import heads
+from clr_jax.models.siamese import Chain
+from clr_jax.types import Method, RunInfo, UserError
+
+# `Chain.init` folds 0, 1, 2, ... into the same key.
+JIGSAW_STREAM = 2000
+
+
+def infomin(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  jigsaw_weight: float = 0.5,
+  temperature: float = 0.15,
+  queue_length: int = 65536,
+  momentum: float = 0.999,
+  projector: str = 'mocov2',
+  hidden_dim: int | None = None,
+  out_dim: int = 128,
+  per_view_bn: bool = True,
+  represent: str = 'online',
+  plugins: Plugins = NONE,
+) -> Method:
+  """MoCo's InfoNCE of view 0, and of the image's shuffled patches, against the key of view 1.
+
+  The patches are batch.views['jigsaw'] [B, P, h, w, C]: each passes the backbone (all patches share
+  one batch statistic) and a head of its own; their outputs are joined by a Linear layer.
+
+  Args:
+    jigsaw_weight: beta: loss = (1 - beta) main + beta jigsaw, .5 (PyContrast).
+    temperature: .15 (PyContrast's InfoMin).
+    queue_length: 65536 (PyContrast).
+    momentum: .999 (PyContrast).
+    projector: recipe of `clr_jax.models.heads`, also of the patches' head; 'mocov2' (PyContrast).
+    hidden_dim: None = the backbone's width (PyContrast).
+    out_dim: 128 (PyContrast).
+    per_view_bn: PyContrast embeds one view at a time (True).
+    represent: 'online', or 'target' for the averaged network.
+    plugins: see `clr_jax.methods._plugins`; they act on the main branch only.
+
+  Raises:
+    UserError: a weight outside [0, 1]; at init, views without 'jigsaw'; what `moco` refuses.
+  """
+  if not 0 <= jigsaw_weight <= 1:
+    raise UserError(f'infomin needs 0 <= method.jigsaw_weight <= 1, not {jigsaw_weight}')
+  main = moco(
+    backbone,
+    info,
+    temperature=temperature,
+    queue_length=queue_length,
+    momentum=momentum,
+    projector=projector,
+    hidden_dim=hidden_dim,
+    out_dim=out_dim,
+    per_view_bn=per_view_bn,
+    represent=represent,
+    plugins=plugins,
+  )
+
+  def jigsaw_network(num_patches):
+    make = functools.partial(heads.get, out_dim=out_dim)
+    patch = make(projector, hidden_dim=hidden_dim or backbone.num_features)
+    head = heads.JigsawHead(num_patches=num_patches, patch=patch, join=make('linear'))
+    return Chain({'backbone': backbone, 'jigsaw': head})
+
+  def init(rng, batch):
+    patches = batch.views.get('jigsaw')
+    if patches is None:
+      raise UserError(
+        "infomin needs views of shuffled patches: set augment.name='infomin_jigsaw' "
+        f'(the views are {", ".join(batch.views)})'
+      )
+    params, state = main.init(rng, batch)
+    extra, batch_stats = jigsaw_network(patches.shape[1]).init(
+      jax.random.fold_in(rng, JIGSAW_STREAM), patches.reshape(-1, *patches.shape[2:])
+    )
+    return {**extra, **params}, {**state, 'batch_stats': {**batch_stats, **state['batch_stats']}}
+
+  def embed(params, state, batch, rng, step):
+    out, carry = main.embed(params, state, batch, rng, step)
+    patches = batch.views.get('jigsaw')
+    if patches is None:  # the statistics of whole images are wanted, no loss: see `init`
+      return out, carry
+    outputs, batch_stats = jigsaw_network(patches.shape[1]).apply(
+      params, carry['batch_stats'], patches.reshape(-1, *patches.shape[2:]), train=True
+    )
+    out = out._replace(extra={**out.extra, 'jigsaw': outputs['jigsaw']})
+    return out, {**carry, 'batch_stats': batch_stats}
+
+  def loss(out, state, batch, rng, step):
+    main_loss, carry, metrics = main.loss(out, state, batch, rng, step)
+    # Original key and queue: what plug-ins make of them stays in the main branch.
+    jigsaw_loss = queue_infonce(
+      out.extra['jigsaw'], carry['keys'], state['queue']['rows'], temperature=temperature
+    ).mean()
+    total = (1 - jigsaw_weight) * main_loss + jigsaw_weight * jigsaw_loss
+    return total, carry, {**metrics, 'loss_main': main_loss, 'loss_jigsaw': jigsaw_loss}
+
+  return main._replace(init=init, embed=embed, loss=loss)

@@ -1,0 +1,90 @@
+"""iSogCLR: Qiu et al., https://arxiv.org/abs/2305.11965: a temperature each."""
+
+import flax.linen as nn
+
+from clr_jax.losses import global_contrastive as gcl
+from clr_jax.losses.temperatures import temperature_gradient, temperature_step
+from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.methods._plugins import NONE, Plugins
+from clr_jax.methods._table import moving_average, write_tables
+from clr_jax.models import heads
+from clr_jax.ops.similarity import unit
+from clr_jax.types import Method, RunInfo, UserError
+
+
+def isogclr(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  temperature: float = 0.1,
+  rho: float = 0.3,
+  eta: float = 0.01,
+  beta: float = 0.9,
+  temperature_min: float = 0.05,
+  temperature_max: float = 0.7,
+  gamma: float = 0.9,
+  gamma_schedule: str = 'constant',
+  gamma_decay_epochs: int | None = None,
+  first_visit: str = 'per_index',
+  eps: float = 1e-8,
+  projector: str = 'sogclr',
+  hidden_dim: int = 2048,
+  out_dim: int = 128,
+  per_view_bn: bool = True,
+  plugins: Plugins = NONE,
+) -> Method:
+  """SogCLR whose temperatures descend a distributionally robust objective, one for each example.
+
+  A new temperature is used from the example's next visit on. gamma to plugins: see `sogclr`.
+
+  Args:
+    temperature: of all examples at the start, .1 (LibAUC; .5 in its CIFAR example).
+    rho: robustness, larger = lower temperatures: .3 (LibAUC; .4 in its CIFAR example), tune in
+      [.1, .5].
+    eta: step size of the temperatures, .01 (LibAUC; .03 in its CIFAR example).
+    beta: weight of the new gradient in their momentum, .9 (LibAUC; .5 in its CIFAR example).
+    temperature_min, temperature_max: they stay within [.05, .7] (LibAUC).
+  """
+  check_two_views('isogclr', info)
+  plugins.check('isogclr', softmax=False)
+  if not 0 < temperature_min <= temperature <= temperature_max:
+    raise UserError(
+      'isogclr needs 0 < method.temperature_min <= method.temperature <= method.temperature_max, '
+      f'not {temperature_min}, {temperature}, {temperature_max}'
+    )
+  if eta < 0 or rho < 0 or not 0 < beta <= 1:
+    raise UserError(
+      'isogclr needs method.eta >= 0, method.rho >= 0 and method.beta in (0, 1], '
+      f'not {eta}, {rho}, {beta}'
+    )
+  average = moving_average(
+    info,
+    gamma=gamma,
+    gamma_schedule=gamma_schedule,
+    gamma_decay_epochs=gamma_decay_epochs,
+    first_visit=first_visit,
+  )
+
+  def loss(out, state, batch, rng, step):
+    log_u, weight = average.read(state, batch, step)
+    own, momentum = (state['per_example'][k][batch.index] for k in ('temperature', 'momentum'))
+    scores = plugins.two_view_scores(unit(out.online), temperature=own, rng=rng, step=step)
+    result = gcl.estimate(scores, log_u, temperature=own, gamma=weight, eps=eps)
+    gradient = temperature_gradient(result, own, rho=rho)
+    new, momentum = temperature_step(
+      own, momentum, gradient, eta=eta, beta=beta, bounds=(temperature_min, temperature_max)
+    )
+    metrics = {'objective': result.objective.mean(), 'temperature': own.mean()}
+    mean, _, metrics = mean_with(metrics, result.per_example)
+    return mean, average.carry(batch, result.log_u, temperature=new, momentum=momentum), metrics
+
+  return joint_embedding(
+    {
+      'backbone': backbone,
+      'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+    },
+    loss,
+    per_view=per_view_bn,
+    init_state=lambda: average.init(temperature=temperature, momentum=0.0),
+    post_update=write_tables,
+  )

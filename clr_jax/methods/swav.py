@@ -1,0 +1,123 @@
+"""SwAV: Caron et al., https://arxiv.org/abs/2006.09882."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from clr_jax.losses import clustering
+from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, keep_statistics
+from clr_jax.methods._queue import check_queue, key_rows
+from clr_jax.models import heads
+from clr_jax.ops.similarity import similarity, unit
+from clr_jax.types import Group, Method, RunInfo, UserError
+
+
+def swav(
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  num_prototypes: int = 3000,
+  temperature: float = 0.1,
+  epsilon: float = 0.05,
+  sinkhorn_iterations: int = 3,
+  freeze_prototypes_steps: int = 313,
+  queue_length: int = 3840,
+  queue_start_epoch: int = 15,
+  projector: str = 'byol',
+  hidden_dim: int = 2048,
+  out_dim: int = 128,
+  per_view_bn: bool = False,
+) -> Method:
+  """Each view predicts the prototypes to which the two large views were assigned in equal shares.
+
+  Local views (multi-crop) predict only. Prototypes are projected to unit length after the update,
+  not before the next step (official): the same steps, and checkpoints hold unit rows.
+
+  Args:
+    num_prototypes: 3000 (official).
+    temperature: .1 (official).
+    epsilon: smoothness of the assignments, .05 (official).
+    sinkhorn_iterations: 3 (official).
+    freeze_prototypes_steps: first steps in which the prototypes stay, 313 (official, one epoch at
+      batch 4096; 5005 at batch 256).
+    queue_length: earlier embeddings of each large view in the assignments: 3840 (official at batch
+      256, solo-learn); 0 for none (official at batch 4096).
+    queue_start_epoch: 15 (official at batch 256, solo-learn): in use from there on after as many
+      steps as fill the queue (solo-learn's is in use at once).
+    projector: recipe of `clr_jax.models.heads`, one hidden layer with BatchNorm (official).
+    hidden_dim: 2048 (official).
+    out_dim: 128 (official).
+    per_view_bn: statistics of each view apart (solo-learn); official code joins same-sized views.
+
+  Raises:
+    UserError: views or queue that do not fit, epsilon or number of iterations out of range.
+  """
+  check_two_views('swav', info)
+  if queue_length:
+    check_queue('swav', queue_length, info)
+  if epsilon <= 0 or sinkhorn_iterations < 1:
+    raise UserError(
+      'swav needs method.epsilon > 0 and method.sinkhorn_iterations >= 1, '
+      f'not {epsilon} and {sinkhorn_iterations}'
+    )
+  # Filled from step 0 on, it holds what one created at the start epoch does when that is full.
+  filling = -(-queue_length // info.batch_size)
+  queue_start = queue_start_epoch * info.steps_per_epoch + filling
+
+  def loss(out, state, batch, rng, step):
+    del batch, rng
+    carry, queue_scores = {}, None
+    if queue_length:
+      carry = {'keys': key_rows(out.target)}
+      queue_scores = similarity(state['queue'], out.extra['prototypes'])
+    codes = clustering.assignments(
+      out.online[:, : info.num_views],
+      queue_scores,
+      use_queue=step >= queue_start,
+      epsilon=epsilon,
+      iterations=sinkhorn_iterations,
+    )
+    pairs = clustering.swav(out.online, codes, temperature=temperature)
+    return pairs.sum() / (pairs.size - min(pairs.shape)), carry, {}
+
+  def post_update(params, state, carry, step):
+    params, state = keep_statistics(params, state, carry, step)
+    # Normalising again what is frozen could change its last bits.
+    params = _map_prototypes(
+      lambda w: jnp.where(step < freeze_prototypes_steps, w, unit(w)), params
+    )
+    if queue_length:
+      kept = state['queue'][:, : queue_length - info.batch_size]
+      keys = carry['keys'].astype(kept.dtype)
+      state = {**state, 'queue': jnp.concatenate([keys, kept], 1)}
+    return params, state
+
+  method = joint_embedding(
+    {
+      'backbone': backbone,
+      'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+      'prototypes': heads.Prototypes(num=num_prototypes),
+    },
+    loss,
+    per_view=per_view_bn,
+    target='projector',
+    local_views=True,
+    post_update=post_update,
+    groups={'prototypes': Group(freeze_steps=freeze_prototypes_steps)},
+  )
+
+  def init(rng, batch):
+    params, state = method.init(rng, batch)
+    if queue_length:
+      state = {**state, 'queue': jnp.zeros([info.num_views, queue_length, out_dim])}
+    return _map_prototypes(unit, params), state
+
+  def embed(params, state, batch, rng, step):
+    out, carry = method.embed(params, state, batch, rng, step)
+    extra = {**out.extra, 'prototypes': params['prototypes']['weight']}
+    return out._replace(extra=extra), carry
+
+  return method._replace(init=init, embed=embed)
+
+
+def _map_prototypes(function, params):
+  return {**params, 'prototypes': {'weight': function(params['prototypes']['weight'])}}
