@@ -27,14 +27,24 @@ Table 2, attenuation of type I and II, is flags of the runs without variant:
   simclr    89.867 89.557 89.735 89.767   62.407 62.763 62.840 62.800
             87.200 87.042 87.300 87.317   44.206 44.197 44.260 44.260
 
-Table 4, transfer, is `--config.eval.data=cifar10` on a run of cifar100 (75.417 without variant,
-margin 75.380, emphasis 78.847, curvature 78.600), cifar100 on cifar10 (43.590, 43.190, 55.113,
-52.940), stl10 on tiny_imagenet (72.013, 72.154, 78.100, 78.734; train and test of stl10 as
-`--config.eval.train_split=train --config.eval.test_split=test`), tiny_imagenet on stl10 (31.140,
-30.543, 41.825, 41.777), all of moco_v3. Table 6, ImageNet with a ResNet-50 and 100 epochs, is
-imagenet-moco_v3 (curvature: s 10, c 1.5) and imagenet-simclr (s 2, c 1); its numbers are not in the
-text that we have. Figures 4 and 5: `--config.plugins.gradient_scaling.curvature=0.5`, of 1/3, .5,
-.7, 1, 1.5, 2.5, 5.
+Table 4, transfer, is `clr-jax evaluate linear --workdir=DIR --config.eval.data=cifar10` for a run
+of cifar100 (source and target in that order: cifar100, cifar10; cifar10, cifar100; tiny_imagenet,
+stl10; stl10, tiny_imagenet):
+
+  moco_v3              75.417   43.590   72.013   31.140
+  moco_v3-margin       75.380   43.190   72.154   30.543
+  moco_v3-emphasis     78.847   55.113   78.100   41.825
+  moco_v3-curvature    78.600   52.940   78.734   41.777
+  simclr               77.300   48.845   75.533   35.108
+  simclr-margin        76.377   47.023   75.617   34.747
+  simclr-emphasis      76.893   49.090   75.675   35.067
+  simclr-curvature     76.620   48.683   75.571   34.280
+  byol                 75.086   41.560   69.433   30.306
+  byol-curvature       74.820   39.445   72.442   29.260
+
+Table 6, ImageNet with a ResNet-50 and 100 epochs, is imagenet-moco_v3 (curvature: s 10, c 1.5) and
+imagenet-simclr (curvature: s 2, c 1); its numbers are not in the text that we have. Figures 4 and
+5: `--config.plugins.gradient_scaling.curvature=0.5`, of 1/3, .5, .7, 1, 1.5, 2.5, 5.
 
 Data: cifar10, cifar100 and stl10 from TFDS, imagenet as TFDS's imagenet2012, tiny_imagenet as
 `--config.data.name=folder:PATH` with train/CLASS and val/CLASS (as distributed, val is flat).
