@@ -40,12 +40,12 @@ EMA 0.999; on ImageNet-100 0.99, the best of table 1, although the README's comm
 'pos' and 'neg' alone would draw one a dimension); `both-dim` draws each dimension; no source says
 with which of them table 8 was made. Only MoCo has code; of the others the slides give no
 hyper-parameters, so they are those of the official code for batch 256: SimCLR LARS 0.3, weight
-decay 1e-6, temperature 0.1, SwAV without local crops (how many its row has is open), SGD for
-LARC; SimSiam SGD 0.05; classifiers' learning rates of solo-learn on ImageNet-100. With one weight a
-step `pos` only rescales SimSiam's gradient; one a dimension turns it. MoCHi (paper, as recalled):
-(N, s, s') = (1024, 1024, 128) from epoch 15, on the others 10. Un-Mix: half of the steps blend
-whole images (its ImageNet command). cifar10: ResNet-18 and numbers of MoCo's CIFAR notebook, which
-is a MoCo v1 without blur, MoCHi with (256, 256, 32); moco_v2 adds head and temperature.
+decay 1e-6, temperature 0.1, SwAV without local crops (how many its row has is open) and with SGD
+in place of LARC, SimSiam SGD 0.05; classifiers' learning rates of solo-learn on ImageNet-100. With
+one weight a step `pos` only rescales SimSiam's gradient; one a dimension turns it. MoCHi (paper, as
+recalled): (N, s, s') = (1024, 1024, 128) from epoch 15, on the others 10. Un-Mix: half of the steps
+blend whole images (its ImageNet command). cifar10: ResNet-18 and numbers of MoCo's CIFAR notebook,
+which is a MoCo v1 without blur, MoCHi with (256, 256, 32); moco_v2 adds head and temperature.
 """
 
 import common
