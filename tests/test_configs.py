@@ -153,7 +153,7 @@ def full_specs():
       yield spec if spec in default else pytest.param(spec, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize('spec', full_specs())
+@pytest.mark.parametrize('spec', list(full_specs()))
 def test_a_step_of_the_full_network(spec):
   config = configs.load(spec)
   state = check_step(experiment.make(config))
