@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from absl import logging
 from jax.sharding import Mesh
 
 from clr_jax import augment, data, methods, models, optim, schedules, sharding
@@ -33,6 +34,9 @@ from clr_jax.types import (
   TrainState,
   UserError,
 )
+
+# exp(1 / T) is the largest that float32 holds: log(3.4e38) = 88.7.
+LOWEST_TEMPERATURE = 0.0113
 
 _DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}  # None: that of images and parameters
 
@@ -206,6 +210,14 @@ def _check_numbers(config: Config) -> None:
       value = config[part].get(key)
       if value is not None and not 0 < value < float('inf'):
         raise UserError(f'{part}.{key}={value} must be positive and finite')
+  temperature = config.method.get('temperature')
+  if temperature is not None and temperature < LOWEST_TEMPERATURE:
+    logging.warning(
+      'method.temperature=%s: exp(1 / temperature) overflows float32, so that code without our '
+      'log-domain form gives infinities here; to compare with it set method.temperature >= %s',
+      temperature,
+      LOWEST_TEMPERATURE,
+    )
   if not 0 <= config.optimizer.learning_rate < float('inf'):
     raise UserError(
       f'optimizer.learning_rate={config.optimizer.learning_rate} must be finite and not negative'

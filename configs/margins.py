@@ -62,9 +62,9 @@ and max-pool, weight decay 5e-4, target momentum 0.99, warm-up of 5 epochs, crop
 fifth, jitter (.4, .4, .4, .1), blur with probability 0.5, images of STL-10 and Tiny ImageNet at 64
 pixels. Open in both and chosen here: STL-10 trains on its 100,000 unlabelled images and is
 evaluated on train and test; pixel statistics of STL-10 and Tiny ImageNet are ImageNet's; batch of
-the classifier 256. The losses here are symmetric: the student also predicts the teacher's strong
-view from its weak one. imagenet: official code, MoCo v3 LARS 0.6 per 256, weight decay 1e-6,
-temperature 1, EMA 0.99 to 1, SimCLR LARS 0.3 per 256, weight decay 1e-6, temperature 0.1, two
+the classifier 256; the losses of MoCo v3 and BYOL have one direction, from the student's strong
+view to the teacher's weak one. imagenet: official code, MoCo v3 LARS 0.6 per 256, weight decay
+1e-6, temperature 1, EMA 0.99 to 1, SimCLR LARS 0.3 per 256, weight decay 1e-6, temperature 0.1, two
 linear layers in the projector, whose last BatchNorm has no scale here; both batch 4096, warm-up
 10, classifier's learning rate 0.1 per 256 images.
 """
@@ -115,7 +115,13 @@ CHOICES = {
   'imagenet-simclr-curvature': ('imagenet', 'simclr', _scaling(2.0, 1.0)),
 }
 
-TEACHER = {'momentum': 0.99, 'final_momentum': 0.99, 'predictor': 'byol', 'predictor_dim': 2048}
+TEACHER = {
+  'momentum': 0.99,
+  'final_momentum': 0.99,
+  'predictor': 'byol',
+  'predictor_dim': 2048,
+  'symmetric': False,
+}
 HEADS = {
   'moco_v3': {'temperature': 0.25, **TEACHER},
   'simclr': {'temperature': 0.25},

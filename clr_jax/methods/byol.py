@@ -24,6 +24,7 @@ def byol(
   predictor: str = 'byol',
   predictor_dim: int = 4096,
   loss_scale: float = 1.0,
+  symmetric: bool = True,
   per_view_bn: bool = True,
   represent: str = 'online',
   plugins: Plugins = NONE,
@@ -40,17 +41,21 @@ def byol(
     predictor: recipe of `clr_jax.models.heads`.
     predictor_dim: 4096 (paper); solo-learn has 8192 on ImageNet-100.
     loss_scale: 1 = the sum over the pairs of views (paper); 0.5 = the mean of two views' pairs.
+    symmetric: each view is predicted from the other (official); False: only view 0 from view 1,
+      as with a strong view for the student and a weak one for the teacher (margins paper).
     per_view_bn: the code bases embed one view at a time (True).
     represent: 'online', or 'target' for the averaged network.
     plugins: see `clr_jax.methods._plugins`.
   """
   plugins.check('byol', negatives=False, softmax=False)
+  num_queries = 2 if symmetric else 1
 
   def loss(out, state, batch, rng, step):
     del state, batch
     target = unit(jax.lax.stop_gradient(out.target))
     cosine = plugins.pair_scores(unit(out.online)[:, None], target[:, :, None], rng=rng, step=step)
-    return loss_scale * losses.other_views(2 - 2 * cosine.mean(0)).sum(), {}, {}
+    pairs = 2 - 2 * cosine.mean(0)
+    return loss_scale * (losses.other_views(pairs) if symmetric else pairs).sum(), {}, {}
 
   return distillation(
     'byol',
@@ -64,6 +69,8 @@ def byol(
     momentum=momentum,
     final_momentum=final_momentum,
     ema_index=ema_index,
+    online_views=slice(0, num_queries),
+    target_views=slice(2 - num_queries, 2),
     local_views=True,
     per_view=per_view_bn,
     represent=represent,

@@ -25,6 +25,7 @@ def moco_v3(
   out_dim: int = 256,
   predictor: str = 'mocov3_predictor',
   predictor_dim: int = 4096,
+  symmetric: bool = True,
   per_view_bn: bool = True,
   represent: str = 'online',
   plugins: Plugins = NONE,
@@ -41,11 +42,14 @@ def moco_v3(
     out_dim: 256 (official).
     predictor: recipe of `clr_jax.models.heads`.
     predictor_dim: 4096 (official).
+    symmetric: each view is predicted from the other (official); False: only view 0 from view 1,
+      as with a strong view for the student and a weak one for the teacher (margins paper).
     per_view_bn: official code embeds one view at a time (True).
     represent: 'online', or 'target' for the averaged network.
     plugins: see `clr_jax.methods._plugins`.
   """
   check_two_views('moco_v3', info)
+  num_queries = 2 if symmetric else 1
   plugins.check('moco_v3')
 
   def loss(out, state, batch, rng, step):
@@ -55,8 +59,8 @@ def moco_v3(
     def one_way(view):
       scores = plugins.scores(
         query[:, view, None],
-        keys[:, 1 - view, None],
-        keys[:, 1 - view],
+        keys[:, -1 - view, None],
+        keys[:, -1 - view],
         own=1,
         temperature=temperature,
         rng=jax.random.fold_in(rng, view),
@@ -64,7 +68,7 @@ def moco_v3(
       )
       return 2 * temperature * infonce(scores, temperature=temperature).mean()
 
-    return one_way(0) + one_way(1), {}, {}
+    return sum(one_way(view) for view in range(num_queries)), {}, {}
 
   return distillation(
     'moco_v3',
@@ -78,6 +82,8 @@ def moco_v3(
     momentum=momentum,
     final_momentum=final_momentum,
     ema_index=ema_index,
+    online_views=slice(0, num_queries),
+    target_views=slice(2 - num_queries, 2),
     per_view=per_view_bn,
     represent=represent,
   )

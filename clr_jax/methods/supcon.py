@@ -1,6 +1,7 @@
 """SupCon: Khosla et al., https://arxiv.org/abs/2004.11362."""
 
 import flax.linen as nn
+from absl import logging
 
 from clr_jax.lookup import check_name
 from clr_jax.losses import contrastive
@@ -15,6 +16,12 @@ def check_positives(name: str, info: RunInfo, supervised: bool) -> None:
     raise UserError(
       f'{name} takes its positives from labels and this data set has none: '
       f'set method.supervised=False or use labeled data'
+    )
+  if supervised and info.num_views < 2:
+    logging.warning(
+      '%s with one view: an image whose class no other image of the batch has is without a '
+      'positive and adds 0 to the loss: set augment.num_views=2 to give each image one',
+      name,
     )
   if not supervised and info.num_views < 2:
     raise UserError(

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from absl import logging
 
-from clr_jax import methods
+from clr_jax import methods, models
 from clr_jax.methods._distillation import distillation
 from clr_jax.models import heads
 from clr_jax.models.norm import BatchNorm
-from clr_jax.types import Batch, RunInfo, UserError
+from clr_jax.types import Batch, Out, RunInfo, UserError
 
 INFO = RunInfo(
   num_examples=100,
@@ -178,3 +178,38 @@ def test_a_queue_longer_than_the_data_set_is_warned_of(monkeypatch):
   assert not said
   methods.get('moco')(Tiny(), INFO, queue_length=101)
   assert len(said) == 1 and '101' in said[0] and '100' in said[0]
+
+
+@pytest.mark.parametrize('name', ['moco_v3', 'byol'])
+def test_one_direction_is_a_part_of_both(name):
+  """A symmetric loss is the sum over its two directions, each of which has one query view."""
+  rng = np.random.default_rng(0)
+  online, target = (jnp.asarray(rng.normal(size=[4, 2, 3])) for _ in range(2))
+  network = models.get('resnet_tiny', width=2)
+
+  def loss(symmetric, online, target):
+    method = methods.get(name)(network, INFO, symmetric=symmetric, hidden_dim=4, out_dim=3)
+    return method.loss(Out(online, target), {}, Batch(), jax.random.key(0), STEP)[0]
+
+  parts = [loss(False, online[:, v, None], target[:, 1 - v, None]) for v in range(2)]
+  np.testing.assert_allclose(sum(parts), loss(True, online, target), rtol=1e-6)
+  assert abs(parts[0] - parts[1]) > 1e-3
+
+
+@pytest.mark.parametrize('name', ['moco_v3', 'byol'])
+def test_one_direction_embeds_view_0_and_the_target_view_1(name):
+  options = {'symmetric': False, 'hidden_dim': 4, 'out_dim': 3, 'predictor_dim': 4}
+  method = methods.get(name)(Tiny(), INFO, **options)
+  params, state = start(method)
+  one = batch()
+
+  def outputs(views):
+    out, _ = method.embed(params, state, Batch(views={'global': views}), jax.random.key(0), STEP)
+    return out.online, out.target
+
+  views = one.views['global']
+  online, target = outputs(views)
+  assert online.shape == target.shape == (4, 1, 3)
+  moved = outputs(views.at[:, 1].set(views[::-1, 1]))
+  np.testing.assert_array_equal(moved[0], online)
+  assert np.abs(np.asarray(moved[1]) - np.asarray(target)).max() > 1e-4

@@ -11,9 +11,12 @@ from clr_jax.losses import feature_transformation as ft
 from clr_jax.losses import margin as margins
 from clr_jax.losses.scores import infonce, queue_scores, two_view_scores
 from clr_jax.methods import _plugins
+from clr_jax.methods._layerwise import layerwise
 from clr_jax.methods._plugins import FACTORIES, Plugins
+from clr_jax.methods._unmix import un_mix
 from clr_jax.ops.similarity import unit
 from clr_jax.types import Batch, Out, RunInfo, UserError
+from tests.methods import test_contract as contract
 
 BATCH, DIM, EXAMPLES = 8, 16, 40
 INFO = RunInfo(EXAMPLES, 4, BATCH, 2, EXAMPLES // BATCH, 50)  # 5 steps an epoch, 10 epochs
@@ -213,3 +216,35 @@ def test_more_than_two_views_are_refused():
   info = INFO._replace(num_views=3)
   with pytest.raises(UserError, match='num_views=2'):
     methods.get('simclr')(models.get('resnet_tiny', width=2), info, plugins=plugins('angular'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['simclr', 'moco', 'sogclr', 'byol'])
+def test_everything_together_on_eight_devices(name, monkeypatch, x64):
+  """All that has a meaning for the method, Un-Mix, layer losses and SAM in one step."""
+  get = methods.get
+  info = contract.INFO
+  moved = {'positive': 'dim', 'postnorm': True}
+  scaled = {'emphasis': 2.0, 'curvature': 0.7}
+  used = Plugins(margin=FACTORIES['margin'](info, angular=0.2))
+  if name not in WITHOUT_NEGATIVES:
+    moved.update(negative='row', union=True)
+    mochi = {'num_mixed': 4, 'num_query_mixed': 2, 'num_hard': 6, 'start_epoch': 0.0}
+    used = used._replace(mochi=FACTORIES['mochi'](info, **mochi))
+  if name not in WITHOUT_SOFTMAX:
+    scaled['attenuation'] = 'type1'
+  used = used._replace(
+    feature_transformation=FACTORIES['feature_transformation'](info, **moved),
+    gradient_scaling=FACTORIES['gradient_scaling'](info, **scaled),
+  )
+
+  def wrapped(name):
+    def make(*args, **hyper):
+      symmetric = {'symmetric': True} if name == 'moco' else {}
+      method = get(name)(*args, plugins=used, **symmetric, **hyper)
+      return layerwise(un_mix(method, name), weights=(0.1, 0.2, 0.3))
+
+    return make
+
+  monkeypatch.setattr(methods, 'get', wrapped)
+  contract.test_eight_devices_equal_one(name, {'rho': 0.05}, None)
