@@ -36,7 +36,10 @@ METHODS = {
   },
   # Momenta for 275 steps, queues shorter than the 1437 training images.
   'byol': {'momentum': 0.95, 'predictor_dim': 128, **SMALL_HEAD},
+  # Without BatchNorm in the head the images' directions are so alike that the centred teacher is
+  # uniform from the start, and the student follows.
   'dino': {
+    'projector': 'dino_bn',
     'num_prototypes': 256,
     'teacher_temperature': 0.04,
     'warmup_teacher_epochs': 0,
@@ -51,6 +54,7 @@ METHODS = {
   'nnclr': {'queue_length': 1024, 'predictor_dim': 128, **SMALL_HEAD},
   'real': {'queue_length': 1024, 'momentum': 0.95, **SMALL_HEAD},
   'ressl': {'queue_length': 1024, 'momentum': 0.99, 'projector': 'byol', **SMALL_HEAD},
+  'tico': {'momentum': 0.95, **SMALL_HEAD},
   # Six prototypes a digit, frozen for one epoch; a third of the images in the queue.
   'swav': {
     'num_prototypes': 60,

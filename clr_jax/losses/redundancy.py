@@ -1,6 +1,7 @@
-"""Losses without negatives that keep the features apart: Barlow Twins, VICReg.
+"""Losses without negatives that keep the features apart: Barlow Twins, VICReg, TiCo.
 
-Embeddings are [B, 2, D], B >= 2, never normalised per row. Statistics are of the global batch.
+Statistics are of the global batch. Embeddings of Barlow Twins and VICReg are [B, 2, D], B >= 2, and
+never normalised per row; those of TiCo are unit rows.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from clr_jax.ops.similarity import similarity, widen
+from clr_jax.ops.similarity import similarity, unit, widen
 from clr_jax.types import Array
 
 
@@ -69,6 +70,36 @@ def vicreg(z: Array, *, variance_average: bool = True) -> VICReg:
     invariance=jnp.mean((z[:, 0] - z[:, 1]) ** 2),
     variance=variance.mean() if variance_average else variance.sum(),
     covariance=_off_diagonal(products / (len(z) - 1)) / z.shape[-1],
+  )
+
+
+class TiCo(NamedTuple):
+  """The two unweighted terms, scalars, and the moving average [D, D] for the next step."""
+
+  invariance: Array
+  contrast: Array
+  covariance: Array
+
+
+def tico(online: Array, target: Array, covariance: Array, *, beta: float = 0.9) -> TiCo:
+  """Terms of TiCo (Zhu et al., https://arxiv.org/abs/2206.10698), on unit rows z, z' [B, D].
+
+  C = beta C_before + (1 - beta) z^T z / B, not centred; invariance = mean 1 - z.z';
+  contrast = mean z^T C z. As in TiCo-pytorch (github.com/sayannag) and lightly's TiCoLoss the
+  gradient of C's own batch counts: C is detached between the steps only.
+
+  Args:
+    online, target: [B, D], any length; no gradient is stopped here.
+    covariance: [D, D], C_before; zeros at first.
+    beta: .9 (both implementations).
+  """
+  z, other = unit(online), unit(target)
+  moment = similarity(z.T, z.T) / len(z)
+  covariance = beta * widen(covariance) + (1 - beta) * moment
+  return TiCo(
+    invariance=jnp.mean(1 - jnp.sum(z * other, -1)),
+    contrast=jnp.sum(covariance * moment),  # = mean z^T C z
+    covariance=covariance,
   )
 
 

@@ -1,10 +1,10 @@
-"""Barlow Twins and VICReg: identities and stability. The numbers: tests/golden."""
+"""Barlow Twins, VICReg and TiCo. The numbers of the first two: tests/golden."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clr_jax.losses.redundancy import barlow_twins, cross_correlation, vicreg
+from clr_jax.losses.redundancy import barlow_twins, cross_correlation, tico, vicreg
 from clr_jax.ops.whitening import cholesky_whiten
 from tests.losses._cases import same
 
@@ -55,3 +55,51 @@ def test_collapsed_columns_are_finite():
 def test_bfloat16_is_widened():
   for loss in (barlow_twins, total):
     assert loss(Z.astype(jnp.bfloat16)).dtype == jnp.float32
+
+
+def numpy_tico(z, other, before, beta):
+  """Image by image, in float64: the invariance, the contrast and the new covariance."""
+  z, other = ([row / np.sqrt(np.sum(row**2)) for row in np.asarray(x, float)] for x in (z, other))
+  covariance = beta * before + (1 - beta) * np.mean([np.outer(row, row) for row in z], 0)
+  invariance = np.mean([1 - row @ pair for row, pair in zip(z, other, strict=True)])
+  return invariance, np.mean([row @ covariance @ row for row in z]), covariance
+
+
+def test_tico_is_the_mean_over_images(x64):
+  rng = np.random.default_rng(0)
+  z, other = rng.normal(size=[2, 6, 3])
+  before = np.zeros([3, 3])
+  for _ in range(2):  # the second time the past counts
+    terms = tico(z, other, before, beta=0.7)
+    expected = numpy_tico(z, other, before, 0.7)
+    for value, reference in zip(terms, expected, strict=True):
+      np.testing.assert_allclose(value, reference, rtol=1e-12)
+    before, z = expected[-1], z[::-1] + 0.3
+
+
+def test_tico_gradient_sees_the_batch_in_the_covariance(x64):
+  rng = np.random.default_rng(1)
+  z, other = rng.normal(size=[2, 5, 3])
+  past = np.cov(rng.normal(size=[3, 9]))
+
+  def total(z):
+    terms = tico(z, other, past, beta=0.6)
+    return terms.invariance + 8 * terms.contrast
+
+  def numpy_total(z):
+    invariance, contrast, _ = numpy_tico(z, other, past, 0.6)
+    return invariance + 8 * contrast
+
+  steps = 1e-6 * np.eye(z.size).reshape(-1, *z.shape)
+  slope = [(numpy_total(z + e) - numpy_total(z - e)) / 2e-6 for e in steps]
+  np.testing.assert_allclose(jax.grad(total)(z), np.reshape(slope, z.shape), rtol=1e-6, atol=1e-8)
+
+
+def test_tico_punishes_collapse():
+  white, same_rows = Z[:, 0], jnp.ones([12, 4])
+  zeros = jnp.zeros([4, 4])
+  collapsed = tico(same_rows, same_rows, zeros)
+  np.testing.assert_allclose(collapsed.invariance, 0, atol=1e-6)
+  np.testing.assert_allclose(collapsed.contrast, 0.1, rtol=1e-5)  # (1 - beta) times the largest
+  assert tico(white, white, zeros).contrast < 0.06
+  np.testing.assert_allclose(jnp.trace(tico(white, white, zeros).covariance), 0.1, rtol=1e-5)

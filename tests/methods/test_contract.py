@@ -71,6 +71,7 @@ SMALL = {
     'queue_start_epoch': 0,
     **SMALL_HEAD,
   },
+  'tico': {'momentum': 0.9, **SMALL_HEAD},
   # The published weights, over 25: they are made for LARS, which does not see a loss's scale.
   'vicreg': {
     'invariance_weight': 1.0,

@@ -144,6 +144,21 @@ def test_represent_target_is_the_averaged_network():
   jax.tree.map(np.testing.assert_array_equal, target, before)
 
 
+def test_tico_carries_the_covariance_of_view_0_from_step_to_step():
+  method = methods.get('tico')(Tiny(), INFO, hidden_dim=4, out_dim=3, beta=0.75)
+  params, state = start(method)
+  expected = np.zeros([3, 3])
+  np.testing.assert_array_equal(state['covariance'], expected)
+  for _ in range(2):
+    out, carry = method.embed(params, state, batch(), jax.random.key(0), STEP)
+    _, added, _ = method.loss(out, state, batch(), jax.random.key(0), STEP)
+    params, state = method.post_update(params, state, {**carry, **added}, STEP)
+    z = np.asarray(out.online[:, 0])
+    z = z / np.linalg.norm(z, axis=1, keepdims=True)
+    expected = 0.75 * expected + 0.25 * z.T @ z / len(z)
+    np.testing.assert_allclose(state['covariance'], expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
   ('name', 'hyper', 'message'),
   [
@@ -156,6 +171,7 @@ def test_represent_target_is_the_averaged_network():
     ('byol', {'momentum': 1.1}, 'momentum'),
     ('byol', {'ema_index': 'before'}, 'ema_index'),
     ('dino', {'represent': 'teacher'}, 'represent'),
+    ('tico', {'beta': 1.0}, r'\[0, 1\), not 1.0'),
   ],
 )
 def test_impossible_settings_are_refused(name, hyper, message):
@@ -164,7 +180,8 @@ def test_impossible_settings_are_refused(name, hyper, message):
 
 
 @pytest.mark.parametrize(
-  'name', ['byol', 'dino', 'dynamic_moco', 'moco', 'moco_v2plus', 'moco_v3', 'nnclr', 'ressl']
+  'name',
+  ['byol', 'dino', 'dynamic_moco', 'moco', 'moco_v2plus', 'moco_v3', 'nnclr', 'ressl', 'tico'],
 )
 def test_three_views_are_refused(name):
   with pytest.raises(UserError, match='num_views=2'):
