@@ -21,6 +21,8 @@ from tests.methods import test_contract as contract
 BATCH, DIM, EXAMPLES = 8, 16, 40
 INFO = RunInfo(EXAMPLES, 4, BATCH, 2, EXAMPLES // BATCH, 50)  # 5 steps an epoch, 10 epochs
 TAKING = [n for n in methods.names() if 'plugins' in keyword_only(methods.get(n))]
+# One in-batch, one with a queue, one without negatives, one with a table; the others are slow.
+FAST = ('simclr', 'moco', 'simsiam', 'sogclr')
 SETTINGS = {
   'positive': ('feature_transformation', {'positive': 'dim'}),
   'negative': ('feature_transformation', {'negative': 'row'}),
@@ -37,6 +39,10 @@ NEGATIVES = {'negative', 'both', 'union', 'mochi'}
 SOFTMAX = {'subtractive', 'attenuation'}
 WITHOUT_NEGATIVES = {'simsiam', 'byol'}
 WITHOUT_SOFTMAX = {*WITHOUT_NEGATIVES, 'sogclr', 'isogclr', 'dynamic_moco', 'real'}
+
+
+def slow(value):
+  return pytest.param(value, marks=pytest.mark.slow)
 
 
 def plugins(*names):
@@ -103,7 +109,7 @@ def test_the_methods_that_the_issue_names_take_plugins():
 
 
 @pytest.mark.parametrize('setting', SETTINGS)
-@pytest.mark.parametrize('name', TAKING)
+@pytest.mark.parametrize('name', [n if n in FAST else slow(n) for n in TAKING])
 def test_a_plugin_acts_or_is_refused(name, setting, x64):
   refused = (setting in NEGATIVES and name in WITHOUT_NEGATIVES) or (
     setting in SOFTMAX and name in WITHOUT_SOFTMAX
