@@ -11,12 +11,11 @@ import optax
 from absl import logging
 from jax.sharding import Mesh
 
-from clr_jax import augment, data, methods, models, optim, schedules, sharding
-from clr_jax.config import build, to_dict
-from clr_jax.lookup import keyword_only, look_up
-from clr_jax.methods import _plugins, _wrappers
-from clr_jax.methods._layerwise import layerwise
-from clr_jax.methods._unmix import un_mix
+from clr_jax import augment, data, models, optim, schedules, sharding
+from clr_jax.config import to_dict
+from clr_jax.lookup import look_up
+from clr_jax.methods import _wrappers
+from clr_jax.plugins import make_method
 from clr_jax.train_step import (
   StepFn,
   StepParts,
@@ -50,6 +49,7 @@ class Experiment(NamedTuple):
     source: the training set.
     test: the test set, or None.
     views, method, tx, learning_rate: see `clr_jax.types`.
+    plain: the method without what wraps it, for passes over images that are not trained on.
     mesh: over all devices.
   """
 
@@ -58,6 +58,7 @@ class Experiment(NamedTuple):
   source: data.Source
   test: data.Source | None
   views: augment.Views
+  plain: Method
   method: Method
   tx: optax.GradientTransformationExtraArgs
   learning_rate: Schedule
@@ -128,14 +129,14 @@ def make(config: Config, *, devices: Any = None) -> Experiment:
   _check_views(views, source)
   _check_numbers(config)
   backbone = _make_backbone(config, source)
-  method = _make_method(config, backbone, info)
+  plain, method = make_method(config, backbone, info)
   if config.probe.enabled and info.num_classes is not None:
     method = _wrappers.online_probe(
       method, num_classes=info.num_classes, learning_rate=config.probe.learning_rate
     )
   learning_rate = _make_schedule(config, info)
   tx = _make_optimizer(config, source, views, method, learning_rate)
-  return Experiment(config, info, source, test, views, method, tx, learning_rate, mesh)
+  return Experiment(config, info, source, test, views, plain, method, tx, learning_rate, mesh)
 
 
 def _load_data(options: Config) -> tuple[data.Source, data.Source | None]:
@@ -201,23 +202,30 @@ def _check_views(views: augment.Views, source: data.Source) -> None:
 
 def _check_numbers(config: Config) -> None:
   """Values that would end in a division by zero or in a silent NaN."""
-  for part, keys in (
-    ('model', ('width',)),
-    ('augment', ('size',)),
-    ('method', ('temperature', 'hidden_dim', 'out_dim')),
-  ):
+  sizes = [
+    key
+    for key, value in config.method.items()
+    if not isinstance(value, bool)
+    and ('temperature' in key or key.endswith('_dim') or key.startswith('num_'))
+  ]
+  for part, keys in (('model', ('width',)), ('augment', ('size',)), ('method', sizes)):
     for key in keys:
       value = config[part].get(key)
-      if value is not None and not 0 < value < float('inf'):
+      if isinstance(value, (int, float)) and not 0 < value < float('inf'):
         raise UserError(f'{part}.{key}={value} must be positive and finite')
-  temperature = config.method.get('temperature')
-  if temperature is not None and temperature < LOWEST_TEMPERATURE:
-    logging.warning(
-      'method.temperature=%s: exp(1 / temperature) overflows float32, so that code without our '
-      'log-domain form gives infinities here; to compare with it set method.temperature >= %s',
-      temperature,
-      LOWEST_TEMPERATURE,
-    )
+  for key in sizes:
+    value = config.method.get(key)
+    if 'temperature' not in key or not isinstance(value, (int, float)):
+      continue
+    lowest = value**2 if config.method.get('temperature_twice') else value
+    if lowest < LOWEST_TEMPERATURE:
+      logging.warning(
+        'method.%s=%s: exp(1 / temperature) overflows float32, so that code without our log-domain '
+        'form gives infinities here; to compare with it use a temperature of at least %s',
+        key,
+        value,
+        LOWEST_TEMPERATURE,
+      )
   if not 0 <= config.optimizer.learning_rate < float('inf'):
     raise UserError(
       f'optimizer.learning_rate={config.optimizer.learning_rate} must be finite and not negative'
@@ -235,27 +243,6 @@ def _make_backbone(config: Config, source: data.Source):
         f'channel(s): give one value, or one a channel'
       )
   return backbone
-
-
-def _make_method(config: Config, backbone, info: RunInfo) -> Method:
-  """The method with its plug-ins: those inside its loss, then those around it."""
-  name, options = config.method.name, config.plugins
-  factory = methods.get(name)
-  made = {key: build(f, options[key], info) for key, f in _plugins.FACTORIES.items()}
-  plugins = _plugins.Plugins(**made)
-  takes_plugins = 'plugins' in keyword_only(factory)
-  if plugins.active and not takes_plugins:
-    raise UserError(
-      f'plugins.{plugins.active[0]} has no meaning for {name}, whose loss compares no anchor with '
-      f'one positive of its own: switch it off or use another method'
-    )
-  fixed = {'plugins': plugins} if takes_plugins else {}
-  method = build(factory, config.method, backbone, info, **fixed)
-  if options.un_mix.enabled:
-    method = un_mix(method, name, probability=options.un_mix.probability)
-  if options.layerwise.weights:
-    method = build(layerwise, options.layerwise, method)
-  return method
 
 
 def _make_schedule(config: Config, info: RunInfo) -> Schedule:

@@ -188,7 +188,11 @@ def check_data(workdir: Workdir, facts: Mapping[str, Any]) -> None:
   names = list(facts)
 
   def changed() -> list[int]:
-    known = json.loads(path.read_text()) if path.exists() and _has_trained(workdir) else {}
+    try:
+      known = json.loads(path.read_text()) if path.exists() and _has_trained(workdir) else {}
+    except ValueError:  # damaged: the other processes wait for this one's answer
+      logging.warning('%s cannot be read and is written anew', path)
+      known = {}
     pairs = [(known.get(name), facts[name]) for name in names]
     differing = [i for i, (a, b) in enumerate(pairs) if None not in (a, b) and a != b]
     merged = {**known, **{k: v for k, v in facts.items() if v is not None}}

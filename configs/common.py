@@ -35,9 +35,9 @@ SOLO_STATISTICS = {  # solo-learn
 # train and val. Of images larger than the views the central square at 256 pixels is read: crops of
 # 224 come from it, and evaluation sees all of it (published: the central 224 of it).
 DATA = {
-  'imagenet100': {'name': 'folder:imagenet100', 'image_size': 256},
+  'imagenet100': {'name': 'folder:imagenet100', 'test_split': 'val', 'image_size': 256},
   'imagenet': {'name': 'imagenet2012', 'test_split': 'validation', 'image_size': 256},
-  'tiny_imagenet': {'name': 'folder:tiny-imagenet-200', 'image_size': 64},
+  'tiny_imagenet': {'name': 'folder:tiny-imagenet-200', 'test_split': 'val', 'image_size': 64},
 }
 
 

@@ -7,7 +7,7 @@ Each run is `clr-jax train --config=quickstart:METHOD --workdir=DIR/METHOD-SEED 
 with the further flags given here. The same command goes on where it was stopped: runs that have
 ended are kept, the one that was cut resumes from its checkpoint. The table compares the linear
 accuracy of the trained encoder with that of the untrained one (BatchNorm statistics estimated), in
-percent, mean and range over the seeds. It goes to DIR/table.md and to the terminal.
+percent, mean over the seeds ± half their range. It goes to DIR/table.md and to the terminal.
 
 Environment: CLR_JAX, the program (default clr-jax).
 """

@@ -228,7 +228,7 @@ def features(
     first = parts.init()
     params = first.params
     state = estimate_batch_stats(
-      parts.method,
+      parts.plain,
       params,
       first.state,
       parts.source,

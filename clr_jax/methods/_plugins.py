@@ -102,6 +102,11 @@ def feature_transformation(
       'plugins.feature_transformation.union adds interpolated negatives: set '
       "plugins.feature_transformation.negative to 'batch', 'row' or 'dim' too"
     )
+  if postnorm and positive == 'none':
+    raise UserError(
+      'plugins.feature_transformation.postnorm is of the extrapolated pair: set '
+      "plugins.feature_transformation.positive to 'batch', 'row' or 'dim' too"
+    )
   if positive == negative == 'none':
     return None
   return FeatureTransformation(
@@ -133,11 +138,14 @@ class Mochi(NamedTuple):
         f'from: lower it'
       )
     hard = rows[mixing.hardest(query, rows, self.num_hard, where=where)]
-    draws = mixing.draw(rng, query.shape[:-1], **self._sizes())
+    draws = mixing.draw(
+      rng,
+      query.shape[:-1],
+      num_hard=self.num_hard,
+      num_mixed=self.num_mixed,
+      num_query_mixed=self.num_query_mixed,
+    )
     return jnp.concatenate(mixing.mix(query, hard, draws), -2)
-
-  def _sizes(self) -> dict[str, int]:
-    return {k: getattr(self, k) for k in ('num_hard', 'num_mixed', 'num_query_mixed')}
 
 
 def mochi(
@@ -160,8 +168,9 @@ def mochi(
     raise UserError('plugins.mochi.num_mixed and num_query_mixed count negatives: set them >= 0')
   if not num_mixed and not num_query_mixed:
     return None
-  if num_hard < 2:
-    raise UserError(f'plugins.mochi.num_hard={num_hard} leaves nothing to mix: set it >= 2')
+  needed = 2 if num_mixed else 1
+  if num_hard < needed:
+    raise UserError(f'plugins.mochi.num_hard={num_hard} leaves nothing to mix: set it >= {needed}')
   start = _start_step('mochi', start_epoch, info)
   return Mochi(num_hard, num_mixed, num_query_mixed, start)
 
@@ -202,6 +211,8 @@ def margin(
     raise UserError(f'plugins.margin.angular={angular} is an angle in radians, in [0, pi)')
   if not 0 <= subtractive < float('inf'):
     raise UserError(f'plugins.margin.subtractive={subtractive} must be finite and not negative')
+  if beyond != 'raw' and not angular:
+    raise UserError('plugins.margin.beyond is of an angular margin: set plugins.margin.angular too')
   return Margin(angular, subtractive, beyond) if angular or subtractive else None
 
 
@@ -245,6 +256,11 @@ def gradient_scaling(
     raise UserError(f'plugins.gradient_scaling.curvature={curvature} must be positive')
   if not 0 <= strength <= 1:
     raise UserError(f'plugins.gradient_scaling.strength={strength} must lie in [0, 1]')
+  if strength != 1 and attenuation == 'none':
+    raise UserError(
+      'plugins.gradient_scaling.strength is of an attenuation: set '
+      "plugins.gradient_scaling.attenuation to 'type1' or 'type2' too"
+    )
   if emphasis == 1 and curvature is None and attenuation == 'none':
     return None
   return GradientScaling(emphasis, curvature, attenuation, strength)
@@ -276,19 +292,32 @@ class Plugins(NamedTuple):
     """Names of those that are on."""
     return tuple(k for k, v in self._asdict().items() if v is not None)
 
-  def check(self, name: str, *, negatives: bool = True, softmax: bool = True) -> None:
+  def check(
+    self, name: str, *, negatives: bool = True, softmax: bool = True, free_anchor: bool = True
+  ) -> None:
     """UserError for what has no meaning for the method `name`, or in this combination.
 
     Args:
       name: of the method.
       negatives: it has negatives.
       softmax: its gradients have the factor 1 - p of a softmax over positive and negatives.
+      free_anchor: the anchors carry gradient, so that constant negatives can push them away.
     """
     moved, scaling = self.feature_transformation, self.gradient_scaling
     if not negatives and (self.mochi or (moved and moved.negative != 'none')):
       raise UserError(
         f'{name} has no negatives to mix: set plugins.mochi.num_mixed, num_query_mixed to 0 and '
         f"plugins.feature_transformation.negative to 'none'"
+      )
+    if not free_anchor and self.mochi:
+      raise UserError(
+        f'the anchors of {name} are constants like the mixed negatives, which then push nothing: '
+        f'set plugins.mochi.num_mixed, num_query_mixed to 0'
+      )
+    if not negatives and scaling and scaling.emphasis != 1:
+      raise UserError(
+        f'{name} has no negatives, so that an emphasis of positives only scales the learning rate: '
+        f'set plugins.gradient_scaling.emphasis to 1'
       )
     if not softmax and scaling and scaling.attenuation != 'none':
       raise UserError(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from clr_jax.augment import unmix
 from clr_jax.types import Array, Batch, Method, Out, Params, State, UserError
 
-_CLASSES = 'it compares images of a class, and mixtures are weighted as single images'
+_CLASSES = 'its positives are a set, a class or all other views, and mixtures have two images'
 _STATISTIC = 'its loss is a statistic of the whole batch, not a mean over images to be weighted'
 
 # Methods that do not compare each image with a positive of its own.
@@ -21,6 +21,7 @@ REFUSED = {
   'supervised': _CLASSES,
   'swav': 'its targets are computed from the online embeddings, which the mixtures replace',
   'tcl': _CLASSES,
+  'tico': _STATISTIC,
   'vicreg': _STATISTIC,
 }
 
@@ -89,6 +90,8 @@ def by_shares(loss: Callable[[Array], Array], mixed: Array, lam: Array) -> Array
 
 def _in_place(out: Out, mixed: Array) -> Out:
   """`out` whose online embeddings are the mixtures' [B, 1, D]; see `un_mix`."""
+  # InfoMin's patches have their own positive already in the plain term.
+  out = out._replace(extra={k: v for k, v in out.extra.items() if k != 'jigsaw'})
   if out.target is None:
     return out._replace(online=jnp.concatenate([mixed, out.online[:, 1:]], 1))
   # As many as targets: without the local views.

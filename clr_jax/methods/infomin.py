@@ -99,6 +99,8 @@ def infomin(
 
   def loss(out, state, batch, rng, step):
     main_loss, carry, metrics = main.loss(out, state, batch, rng, step)
+    if 'jigsaw' not in out.extra:  # a wrapper's further terms are of the main branch
+      return (1 - jigsaw_weight) * main_loss, carry, metrics
     # Original key and queue: what plug-ins make of them stays in the main branch.
     jigsaw_loss = queue_infonce(
       out.extra['jigsaw'], carry['keys'], state['queue']['rows'], temperature=temperature

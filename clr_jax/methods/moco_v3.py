@@ -25,6 +25,7 @@ def moco_v3(
   out_dim: int = 256,
   predictor: str = 'mocov3_predictor',
   predictor_dim: int = 4096,
+  loss_scale: float | None = None,
   symmetric: bool = True,
   per_view_bn: bool = True,
   represent: str = 'online',
@@ -42,6 +43,7 @@ def moco_v3(
     out_dim: 256 (official).
     predictor: recipe of `clr_jax.models.heads`.
     predictor_dim: 4096 (official).
+    loss_scale: of both directions; None = 2 temperature (official).
     symmetric: each view is predicted from the other (official); False: only view 0 from view 1,
       as with a strong view for the student and a weak one for the teacher (margins paper).
     per_view_bn: official code embeds one view at a time (True).
@@ -50,6 +52,7 @@ def moco_v3(
   """
   check_two_views('moco_v3', info)
   num_queries = 2 if symmetric else 1
+  scale = 2 * temperature if loss_scale is None else loss_scale
   plugins.check('moco_v3')
 
   def loss(out, state, batch, rng, step):
@@ -66,7 +69,7 @@ def moco_v3(
         rng=jax.random.fold_in(rng, view),
         step=step,
       )
-      return 2 * temperature * infonce(scores, temperature=temperature).mean()
+      return scale * infonce(scores, temperature=temperature).mean()
 
     return sum(one_way(view) for view in range(num_queries)), {}, {}
 

@@ -42,7 +42,7 @@ def nnclr(
   """
   check_two_views('nnclr', info)
   check_queue('nnclr', queue_length, info)
-  plugins.check('nnclr')
+  plugins.check('nnclr', free_anchor=False)
 
   def loss(out, state, batch, rng, step):
     del batch

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from absl import logging
 
 from clr_jax.losses import clustering
 from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, keep_statistics
@@ -62,6 +63,21 @@ def swav(
   # Filled from step 0 on, it holds what one created at the start epoch does when that is full.
   filling = -(-queue_length // info.batch_size)
   queue_start = queue_start_epoch * info.steps_per_epoch + filling
+
+  if queue_length and queue_start >= info.total_steps:
+    logging.warning(
+      'swav never uses its queue: it would from step %d on and the run has %d: lower '
+      'method.queue_start_epoch or method.queue_length',
+      queue_start,
+      info.total_steps,
+    )
+  if freeze_prototypes_steps >= info.total_steps:
+    logging.warning(
+      'swav never trains its prototypes: they are frozen for %d steps and the run has %d: lower '
+      'method.freeze_prototypes_steps',
+      freeze_prototypes_steps,
+      info.total_steps,
+    )
 
   def loss(out, state, batch, rng, step):
     del batch, rng

@@ -78,6 +78,25 @@ def test_every_method_takes_mixtures_or_says_why_not(name):
   assert out.extra['mixed'].shape == (contract.BATCH, 1, out.online.shape[-1])
 
 
+def test_patches_stay_in_the_plain_term():
+  """InfoMin's jigsaw loss does not meet the mixtures, and counts once."""
+  method = make('infomin')
+  rng = np.random.default_rng(0)
+  rows = jnp.asarray(rng.normal(size=[4, 6, 16]), jnp.float32)
+  queue = rows[0] / jnp.linalg.norm(rows[0], axis=-1, keepdims=True)
+  state = {'queue': {'rows': queue, 'ptr': jnp.zeros([], jnp.int32)}}
+
+  def loss(method, jigsaw, extra):
+    out = Out(rows[1][:, None], rows[2][:, None], extra={'jigsaw': jigsaw, **extra})
+    return method.loss(out, state, Batch(), KEY, STEP)[0]
+
+  mixed = {'mixed': rows[3][:, None], 'mixed_lam': jnp.asarray(0.3)}
+  plain = jax.grad(lambda jigsaw: loss(method, jigsaw, {}))(rows[3])
+  wrapped = jax.grad(lambda jigsaw: loss(un_mix(method, 'infomin'), jigsaw, mixed))(rows[3])
+  np.testing.assert_allclose(wrapped, plain, rtol=1e-6)
+  assert np.abs(plain).max() > 0
+
+
 def test_a_method_that_ignores_the_mixtures():
   deaf = make('simclr')._replace(embed=lambda *args: (Out(), {}))
   with pytest.raises(UserError, match=r'^new does not embed'):

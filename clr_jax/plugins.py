@@ -1,0 +1,68 @@
+"""The method that a config names, with the plug-ins of `config.plugins`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+
+from clr_jax import methods
+from clr_jax.config import build
+from clr_jax.lookup import keyword_only
+from clr_jax.methods import _plugins
+from clr_jax.methods._layerwise import layerwise
+from clr_jax.methods._unmix import un_mix
+from clr_jax.types import Config, Method, RunInfo, UserError
+
+# What switches a plug-in on.
+_SWITCHES = {
+  'feature_transformation': 'positive or negative',
+  'mochi': 'num_mixed or num_query_mixed',
+  'margin': 'angular or subtractive',
+  'gradient_scaling': 'emphasis, curvature or attenuation',
+  'un_mix': 'enabled',
+  'layerwise': 'weights',
+}
+
+
+def make_method(config: Config, backbone: nn.Module, info: RunInfo) -> tuple[Method, Method]:
+  """(the method with the plug-ins inside its loss, the same with those around it).
+
+  Raises:
+    UserError: what has no meaning, and options of a plug-in that is off.
+  """
+  name = config.method.name
+  options = config.get('plugins', {})  # none: a workdir of an earlier version
+  inside = {key: f for key, f in _plugins.FACTORIES.items() if key in options}
+  plugins = _plugins.Plugins(**{key: build(f, options[key], info) for key, f in inside.items()})
+  for key, plugin in inside.items():
+    _refuse_idle(key, getattr(plugins, key) is not None, plugin, options[key])
+  factory, fixed = methods.get(name), {}
+  if 'plugins' in keyword_only(factory):
+    fixed = {'plugins': plugins}
+  elif plugins.active:
+    taking = [n for n in methods.names() if 'plugins' in keyword_only(methods.get(n))]
+    raise UserError(
+      f'{name} takes no plug-ins inside its loss: switch plugins.{plugins.active[0]} off or use '
+      f'one of {", ".join(taking)}'
+    )
+  plain = method = build(factory, config.method, backbone, info, **fixed)
+  if 'un_mix' in options:
+    _refuse_idle('un_mix', options.un_mix.enabled, un_mix, options.un_mix)
+    if options.un_mix.enabled:
+      method = un_mix(method, name, probability=options.un_mix.probability)
+  if 'layerwise' in options:
+    _refuse_idle('layerwise', bool(options.layerwise.weights), layerwise, options.layerwise)
+    if options.layerwise.weights:
+      method = build(layerwise, options.layerwise, method)
+  return plain, method
+
+
+def _refuse_idle(name: str, active: bool, factory: Callable, options: Config) -> None:
+  """UserError for a changed option of a plug-in that is off: it would silently do nothing."""
+  for key, parameter in keyword_only(factory).items() if not active else ():
+    if parameter.default is not parameter.empty and options.get(key) != parameter.default:
+      raise UserError(
+        f'plugins.{name}.{key}={options.get(key)} does nothing while {name} is off: set what '
+        f'switches it on ({_SWITCHES[name]}), or leave it'
+      )
