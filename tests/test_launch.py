@@ -4,6 +4,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -23,10 +24,18 @@ def stand_in(tmp_path):
   return write
 
 
+# A shell cannot trap a signal that was ignored when it began, as Ctrl-C is in background jobs.
+_WITH_CTRL_C = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def _start(script, arguments, tmp_path, **env):
   path = f'{tmp_path / "bin"}:{os.environ["PATH"]}'
   return subprocess.Popen(
-    [LAUNCH / script, *arguments],
+    [sys.executable, '-c', _WITH_CTRL_C, LAUNCH / script, *arguments],
     env={**os.environ, 'PATH': path, 'HERE': str(tmp_path), **env},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,

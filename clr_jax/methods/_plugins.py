@@ -358,8 +358,9 @@ class Plugins(NamedTuple):
       temperature: of the loss, > 0.
       rng: the key of the loss; `step` its number.
     """
-    pair_key, moved_key, mixed_key = jax.random.split(rng, 3)
     moved, raw = self.feature_transformation, query
+    if moved or self.mochi:
+      pair_key, moved_key, mixed_key = jax.random.split(rng, 3)
     if moved:
       query, key = moved.move_pair(pair_key, query, key, step)
     scores = batch_scores(query, key, rows, own=own) if own else queue_scores(query, key, rows)

@@ -32,6 +32,7 @@ INFO = RunInfo(
 # One method of each skeleton is tested whole in the fast suite; the others' tests that compile a
 # program are slow ones: `pytest -m '' -k NAME` runs all of a method.
 SKELETONS = ('simclr', 'sogclr', 'supervised', 'byol', 'moco')
+MOST_DIFFERENT = ('sogclr', 'byol')  # for what takes several programs, or a training
 
 
 def marks(name, *, slow=False):
@@ -41,6 +42,7 @@ def marks(name, *, slow=False):
 
 ALL = [pytest.param(name, marks=marks(name)) for name in NAMES]
 SOME = [pytest.param(name, marks=marks(name, slow=name not in SKELETONS)) for name in NAMES]
+FEW = [pytest.param(name, marks=marks(name, slow=name not in MOST_DIFFERENT)) for name in NAMES]
 
 SMALL_HEAD = {'hidden_dim': 32, 'out_dim': 16}
 SMALL_PREDICTOR = {**SMALL_HEAD, 'predictor_dim': 32}
@@ -198,7 +200,7 @@ def test_represent_is_inference(name):
     np.testing.assert_array_equal(represent(state.params, state.state, images)[key], value)
 
 
-@pytest.mark.parametrize('name', SOME)
+@pytest.mark.parametrize('name', FEW)
 def test_finite_in_bfloat16(name):
   _, init, step = make(name, dtype=jnp.bfloat16)
   state, step = jax.jit(init)(jax.random.key(0)), jax.jit(step)
@@ -264,7 +266,7 @@ DEVICE_CASES = [
   pytest.param(name, sam, id=f'{name}-{kind}', marks=marks(name, slow=slow))
   for name in NAMES
   for kind, sam, slow in (
-    ('sgd', None, name not in SKELETONS),
+    ('sgd', None, name not in ('byol', 'moco')),
     ('sam', {'rho': 0.05}, name != 'sogclr'),
   )
   if sam is None or name in SKELETONS
@@ -285,7 +287,7 @@ def test_eight_devices_equal_one(name, sam, x64):
   jax.tree_util.tree_map_with_path(close, state1, state8)
 
 
-@pytest.mark.parametrize('name', SOME)
+@pytest.mark.parametrize('name', FEW)
 def test_class_signal_rises(name):
   """kNN accuracy on the toy classes, from features of clean images, beats the untrained one."""
   method, init, step = make(name, learning_rate=0.1)

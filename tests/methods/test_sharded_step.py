@@ -92,6 +92,7 @@ def test_images_do_not_move(name):
     assert size < pixels or operation == 'all-reduce', (operation, shape)
 
 
+@pytest.mark.slow
 def test_nothing_sent_grows_with_the_data_set():
   small, large = (step_on_eight('sogclr', n)[0].as_text() for n in (1501, 600_001))
   assert collectives(small) == collectives(large)
