@@ -1,4 +1,4 @@
-"""Losses that only pull views together, with another guard against collapse: SimSiam, W-MSE, ARB.
+"""Losses that only pull views together, with another guard against collapse: W-MSE, ARB.
 
 Embeddings are [B, V, D].
 """
@@ -15,18 +15,6 @@ from clr_jax.lookup import check_name
 from clr_jax.ops.similarity import unit, widen
 from clr_jax.ops.whitening import orthonormal_base, whiten_chunks
 from clr_jax.types import Array
-
-
-def simsiam(p: Array, z: Array) -> Array:
-  """-cos(p of one view, stop_gradient(z of the other)), [B, 2].
-
-  Chen & He, https://arxiv.org/abs/2011.10566, eq. 4: its two halves are the mean over the views.
-
-  Args:
-    p: [B, 2, D] predictions.
-    z: [B, 2, D] projections.
-  """
-  return -jnp.sum(unit(p) * unit(jax.lax.stop_gradient(z))[:, ::-1], -1)
 
 
 def embedding_std(z: Array) -> Array:

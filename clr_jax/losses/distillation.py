@@ -1,4 +1,4 @@
-"""Losses between an online and a target network: BYOL, MoCo v3, DINO, ReSSL.
+"""Losses between an online and a target network: DINO, ReSSL; pairs of views.
 
 Views are axis 1: online embeddings [B, V, D], target embeddings [B, L, D] of the first L views
 (the large ones). A view is never compared with itself. Targets carry no gradient.
@@ -30,45 +30,6 @@ def cross_entropy_of_views(probabilities: Array, logits: Array) -> Array:
     'bik,bvk->iv', probabilities, jax.nn.log_softmax(logits), precision=jax.lax.Precision.HIGHEST
   )
   return other_views(-cross / len(logits))
-
-
-def byol(online: Array, target: Array) -> Array:
-  """2 - 2 cos(online view v, target view i), mean over the batch, of every pair (i, v).
-
-  BYOL (https://arxiv.org/abs/2006.07733, eq. 2) is the sum over the pairs i != v.
-
-  Args:
-    online: [B, V, D] predictions, normalised inside.
-    target: [B, L, D] projections of the target network, normalised inside.
-
-  Returns:
-    [L, V], 0 where i = v.
-  """
-  target = unit(jax.lax.stop_gradient(target))
-  cosine = jnp.einsum('bid,bvd->iv', target, unit(online), precision=jax.lax.Precision.HIGHEST)
-  return other_views(2 - 2 * cosine / len(online))
-
-
-def paired_cross_entropy(
-  anchor: Array, other: Array, *, temperature: float | Array, normalize: bool = True
-) -> Array:
-  """-log softmax over m of <anchor_b, other_m> / temperature at m = b.
-
-  MoCo v3 (https://arxiv.org/abs/2104.02057, algorithm 1: anchor = query, other = key, times twice
-  the temperature) and NNCLR (anchor = neighbour, other = prediction).
-
-  Args:
-    anchor, other: [B, D]; detach yourself what carries no gradient.
-    temperature: > 0.
-    normalize: False if the rows are unit vectors already.
-
-  Returns:
-    [B].
-  """
-  if normalize:
-    anchor, other = unit(anchor), unit(other)
-  scores = similarity(widen(anchor), widen(other)) / temperature
-  return -jnp.diagonal(jax.nn.log_softmax(scores))
 
 
 def dino(

@@ -1,4 +1,4 @@
-"""Losses against a queue of earlier embeddings: MoCo, NNCLR.
+"""Against a queue of earlier embeddings: MoCo's loss, NNCLR's neighbours.
 
 Queues are [K, D] unit rows as they were before the step; neither they nor the keys carry gradient.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from clr_jax.losses.distillation import paired_cross_entropy
 from clr_jax.losses.scores import queue_scores
 from clr_jax.ops.similarity import similarity, unit, widen
 from clr_jax.types import Array
@@ -55,18 +54,3 @@ def queue_infonce(
 def nearest(z: Array, queue: Array) -> Array:
   """Index [B] of the queue row with the largest inner product with z [B, D]; ties: the first."""
   return jnp.argmax(jax.lax.stop_gradient(similarity(widen(z), widen(queue))), -1)
-
-
-def nnclr(prediction: Array, z: Array, queue: Array, *, temperature: float | Array = 0.2) -> Array:
-  """Cross-entropy over predictions, from the queue's nearest neighbour of z, per row [B].
-
-  NNCLR (https://arxiv.org/abs/2104.14548, eq. 2). No gradient reaches z.
-
-  Args:
-    prediction: [B, D] of the other view, normalised inside; the softmax runs over its rows.
-    z: [B, D] projections; only their direction matters.
-    queue: [K, D].
-    temperature: default 0.2 (solo-learn).
-  """
-  neighbour = jax.lax.stop_gradient(widen(queue)[nearest(z, queue)])
-  return paired_cross_entropy(neighbour, prediction, temperature=temperature)

@@ -59,8 +59,10 @@ def through_unit(x, grad):
 
 def c_byol(case, close):
   online, target = (np.swapaxes(x, 0, 1) for x in (case.predictions, case.targets))
-  pairs = np.asarray(jax.jit(losses.byol)(online, target))
-  close(np.where(np.isnan(case.pair_loss), np.nan, pairs), case.pair_loss, 'pair_loss')
+  one_way = method_step(make_method('byol', batch_size=len(online), symmetric=False))
+  for i, v in zip(*np.nonzero(np.isfinite(case.pair_loss)), strict=True):
+    value, _, _ = one_way(Out(online[:, v, None], target[:, i, None]), NO_NETWORK)
+    close(value, case.pair_loss[i, v], f'pair_loss {i} {v}')
   count = np.isfinite(case.pair_loss).sum()
   for scale, expected in ((1.0, case.loss), (1 / count, case.loss_mean_over_pairs)):
     method = make_method('byol', batch_size=len(online), loss_scale=scale)
@@ -78,9 +80,11 @@ def c_mocov3(case, close):
   for i in range(2):
     close(grad.online[:, i], case[f'grad_q{i + 1}'], f'grad_q{i + 1}')
     close(grad.target[:, i], case[f'grad_k{i + 1}'], f'grad_k{i + 1}')
+  options = {'temperature': case.temperature, 'symmetric': False}
+  one_way = method_step(make_method('moco_v3', batch_size=len(case.q1), **options))
   for q, k in (('q1', 'k2'), ('q2', 'k1')):
-    rows = losses.paired_cross_entropy(case[q], case[k], temperature=case.temperature)
-    close(2 * case.temperature * rows.mean(), case[f'loss_{q}_{k}'], f'loss_{q}_{k}')
+    value, _, _ = one_way(Out(case[q][:, None], case[k][:, None]), NO_NETWORK)
+    close(value, case[f'loss_{q}_{k}'], f'loss_{q}_{k}')
 
 
 def c_ressl(case, close):

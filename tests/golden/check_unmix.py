@@ -7,8 +7,8 @@ import numpy as np
 
 from clr_jax import methods
 from clr_jax.augment import unmix
-from clr_jax.losses.distillation import paired_cross_entropy
 from clr_jax.losses.queue import queue_infonce
+from clr_jax.losses.scores import batch_scores, infonce
 from clr_jax.methods._unmix import by_shares, un_mix
 from clr_jax.ops import ema
 from clr_jax.ops.similarity import similarity, unit
@@ -130,9 +130,11 @@ def in_batch(case, expected, close):
   q, k, lam = jnp.asarray(expected.q), expected.k, expected.lam
 
   def loss(q):
-    return by_shares(
-      lambda q: paired_cross_entropy(q, k, temperature=case.tau, normalize=False).mean(), q, lam
-    )
+    def plain(q):
+      scores = batch_scores(q[:, None], k[:, None], k, own=1)
+      return infonce(scores, temperature=case.tau).mean()
+
+    return by_shares(plain, q, lam)
 
   close(similarity(q, k) / case.tau, expected.logits, 'inbatch logits')
   value, grad = jax.jit(jax.value_and_grad(loss))(q)

@@ -1,4 +1,4 @@
-"""SimSiam, W-MSE, ARB and their whitening: identities, invariances. The numbers: tests/golden."""
+"""W-MSE, ARB, their whitening, a collapse monitor: invariances. The numbers: tests/golden."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from clr_jax.losses import alignment
-from clr_jax.losses.distillation import byol
 from clr_jax.ops import whitening
 from clr_jax.types import UserError
 from tests.losses._cases import rotation, same
@@ -18,17 +17,6 @@ ORDER = jax.random.permutation(jax.random.key(2), 12)
 
 def w_mse(z, **options):
   return alignment.w_mse(z, ORDER[None], size=6, **options).loss
-
-
-# ---------------------------------------------------------------- SimSiam
-def test_simsiam_is_a_quarter_of_byol_minus_one():
-  same(alignment.simsiam(P, Z).mean(), byol(P, Z).sum() / 4 - 1)
-
-
-def test_simsiam_ignores_the_length_and_gives_the_target_no_gradient():
-  same(alignment.simsiam(3 * P, 0.1 * Z), alignment.simsiam(P, Z))
-  grad = jax.grad(lambda p, z: alignment.simsiam(p, z).mean(), (0, 1))(P, Z)
-  assert (grad[0] != 0).any() and (grad[1] == 0).all()
 
 
 def test_embedding_std_sees_collapse():

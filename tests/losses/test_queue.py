@@ -6,7 +6,6 @@ import numpy as np
 from hypothesis import given, settings
 
 from clr_jax.losses import queue as losses
-from clr_jax.losses.distillation import paired_cross_entropy
 from clr_jax.ops.similarity import unit
 from tests.losses._cases import batches, same
 
@@ -35,13 +34,10 @@ def test_the_positive_is_lower_than_the_same_key_in_the_queue():
 
 def test_keys_and_queue_get_exactly_no_gradient():
   q, k = jax.random.normal(jax.random.key(0), [2, 3, 4])
-  for loss in (losses.queue_infonce, losses.nnclr):
-    grads = jax.grad(lambda *x, f=loss: f(*x, temperature=0.2).sum(), argnums=(0, 1, 2))(
-      q, k, QUEUE
-    )
-    assert np.abs(grads[0]).max() > 0
-    np.testing.assert_array_equal(grads[1], 0)
-    np.testing.assert_array_equal(grads[2], 0)
+  grads = jax.grad(lambda *x: losses.queue_infonce(*x).sum(), argnums=(0, 1, 2))(q, k, QUEUE)
+  assert np.abs(grads[0]).max() > 0
+  np.testing.assert_array_equal(grads[1], 0)
+  np.testing.assert_array_equal(grads[2], 0)
 
 
 def test_finite_at_tiny_temperature():
@@ -56,9 +52,3 @@ def test_the_nearest_row_is_found_and_the_first_of_equals():
   np.testing.assert_array_equal(losses.nearest(QUEUE[jnp.array([4, 1])] * 3, QUEUE), [4, 1])
   doubled = jnp.concatenate([QUEUE, QUEUE])
   np.testing.assert_array_equal(losses.nearest(QUEUE, doubled), np.arange(6))
-
-
-def test_nnclr_is_paired_cross_entropy_when_the_queue_holds_the_projections():
-  p, z = jax.random.normal(jax.random.key(0), [2, 3, 4])
-  expected = paired_cross_entropy(unit(z), p, temperature=0.2)
-  same(losses.nnclr(p, z, jnp.concatenate([unit(z), -unit(z)])), expected)

@@ -230,3 +230,18 @@ def test_one_direction_embeds_view_0_and_the_target_view_1(name):
   moved = outputs(views.at[:, 1].set(views[::-1, 1]))
   np.testing.assert_array_equal(moved[0], online)
   assert np.abs(np.asarray(moved[1]) - np.asarray(target)).max() > 1e-4
+
+
+def test_simsiam_is_a_quarter_of_byol_minus_one():
+  rng = np.random.default_rng(0)
+  out = Out(*(jnp.asarray(rng.normal(size=[4, 2, 3])) for _ in range(2)))
+  network = models.get('resnet_tiny', width=2)
+
+  def loss(name, out):
+    method = methods.get(name)(network, INFO, hidden_dim=4, out_dim=3)
+    return method.loss(out, {}, Batch(), jax.random.key(0), STEP)[0]
+
+  byol = loss('byol', out)
+  np.testing.assert_allclose(loss('simsiam', out), byol / 4 - 1, rtol=1e-6)
+  scaled = Out(3 * out.online, 0.1 * out.target)
+  np.testing.assert_allclose(loss('byol', scaled), byol, rtol=1e-6)
