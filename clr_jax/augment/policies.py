@@ -7,7 +7,7 @@ numbers; the presets with one policy per view are tables over it in `presets.py`
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -59,8 +59,11 @@ def simclr_family(
   noise_sigma: float | None = None,
   noise_variance: float | None = None,
   noise_p: float = 0.5,
+  noise_mean: Sequence[float] | None = None,
+  noise_std: Sequence[float] | None = None,
   salt_pepper: float = 0.0,
   salt_pepper_p: float = 0.5,
+  salt_pepper_per: str = 'pixel',
 ) -> Policy:
   """Random resized crop, flip, jitter, gray, blur, solarize, RandAugment, noise: what p > 0 leaves.
 
@@ -75,14 +78,17 @@ def simclr_family(
     solarize_p, solarize_threshold: see `random_solarize`.
     rand_ops, rand_magnitude: see `rand_augment`; 0 operations is off.
     noise_sigma, noise_variance, noise_p: see `gaussian_noise`; off unless sigma or variance is set.
-    salt_pepper, salt_pepper_p: share of pixels, see `salt_and_pepper`; 0 is off.
+    noise_mean, noise_std: channel statistics of `gaussian_noise`'s clip_normalized, both or none.
+    salt_pepper, salt_pepper_p, salt_pepper_per: see `salt_and_pepper`; 0 is off.
 
   Source: SimCLR (arXiv:2002.05709, appendix A), solo-learn's order of the steps. The flip commutes
   with the rest, so its place is free.
 
   Raises:
-    UserError: if `jitter` does not have 4 numbers.
+    UserError: if `jitter` does not have 4 numbers, or one of noise_mean and noise_std is missing.
   """
+  if (noise_mean is None) != (noise_std is None):
+    raise UserError('noise_mean and noise_std come together: set both or none')
   if len(jitter) != 4:
     raise UserError(
       f'jitter takes 4 numbers (brightness, contrast, saturation, hue), not {len(jitter)}'
@@ -115,9 +121,18 @@ def simclr_family(
     (rand_ops > 0, part(aa.rand_augment, num_ops=rand_ops, magnitude=rand_magnitude)),
     (
       noise_sigma is not None or noise_variance is not None,
-      part(filters.gaussian_noise, sigma=noise_sigma, variance=noise_variance, p=noise_p),
+      part(
+        filters.gaussian_noise,
+        sigma=noise_sigma,
+        variance=noise_variance,
+        p=noise_p,
+        clip_normalized=noise_mean and noise_std and (noise_mean, noise_std),
+      ),
     ),
-    (salt_pepper > 0, part(filters.salt_and_pepper, amount=salt_pepper, p=salt_pepper_p)),
+    (
+      salt_pepper > 0,
+      part(filters.salt_and_pepper, amount=salt_pepper, p=salt_pepper_p, per=salt_pepper_per),
+    ),
   ]
   return chain(*(step for used, step in steps if used))
 
