@@ -12,6 +12,7 @@ from flax import traverse_util
 from jax.sharding import Mesh
 
 from clr_jax import augment, methods, models, optim, sharding
+from clr_jax.checkpoint import Checkpoints
 from clr_jax.methods._wrappers import online_probe
 from clr_jax.train_step import init_state, make_train_step
 from clr_jax.types import Batch, RunInfo
@@ -210,6 +211,25 @@ def test_finite_in_bfloat16(name):
   for leaf in jax.tree.leaves((state.params, state.state)):
     assert leaf.dtype != jnp.bfloat16
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+
+
+@pytest.mark.parametrize('name', FEW)
+def test_a_restored_checkpoint_continues_to_the_bit(name, tmp_path):
+  """All that a method carries is in the checkpoint; real kills of whole runs: test_survival.py."""
+  _, state, step = compiled(name)
+  for i in range(2):
+    state, _ = step(state, toy_batch(i))
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(2, state)
+  with Checkpoints(tmp_path) as checkpoints:
+    restored = checkpoints.restore(jax.eval_shape(lambda: state))
+  results = []
+  for start in (state, restored):
+    for i in range(2, 5):
+      start, metrics = step(start, toy_batch(i))
+    bits = jax.device_get(start.replace(key=jax.random.key_data(start.key)))
+    results.append((bits, jax.device_get(metrics)))
+  jax.tree.map(np.testing.assert_array_equal, *results)
 
 
 @contextlib.contextmanager
