@@ -144,9 +144,10 @@ def get_config(argument: str = 'imagenet100-moco_v1-both'):
     batch_size=256,
     base_lr=parts.get('linear', 30.0),
   )
-  config.plugins.mochi.start_epoch = 15.0 if dataset == 'imagenet' else 10.0
   for plugin, options in VARIANTS[variant].items():
     config.plugins[plugin].update(options)
+  if 'mochi' in VARIANTS[variant]:
+    config.plugins.mochi.start_epoch = 15.0 if dataset == 'imagenet' else 10.0
   if dataset == 'cifar10':
     _small(config)
   return config

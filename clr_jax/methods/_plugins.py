@@ -138,13 +138,8 @@ class Mochi(NamedTuple):
         f'from: lower it'
       )
     hard = rows[mixing.hardest(query, rows, self.num_hard, where=where)]
-    draws = mixing.draw(
-      rng,
-      query.shape[:-1],
-      num_hard=self.num_hard,
-      num_mixed=self.num_mixed,
-      num_query_mixed=self.num_query_mixed,
-    )
+    sizes = {k: v for k, v in self._asdict().items() if k.startswith('num_')}
+    draws = mixing.draw(rng, query.shape[:-1], **sizes)
     return jnp.concatenate(mixing.mix(query, hard, draws), -2)
 
 

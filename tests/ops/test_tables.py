@@ -80,7 +80,8 @@ def test_set_mean(pairs, order):
     mine = [v for j, v in pairs if j == i] or [7.0]
     np.testing.assert_allclose(new[i], np.mean(mine), atol=1e-6)
     if len(mine) == 1:
-      assert new[i] == np.float32(mine[0])
+      # But for denormal numbers, which XLA may take for 0.
+      assert new[i] == np.float32(mine[0]) or abs(mine[0]) < 1e-37
   order = jnp.asarray(order)
   again = set_mean(tables.init(8, 7.0), index[order], value[order])
   np.testing.assert_allclose(again[:8], new[:8], atol=1e-6)
