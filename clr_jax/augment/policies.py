@@ -126,7 +126,7 @@ def simclr_family(
         sigma=noise_sigma,
         variance=noise_variance,
         p=noise_p,
-        clip_normalized=noise_mean and noise_std and (noise_mean, noise_std),
+        clip_normalized=(noise_mean, noise_std) if noise_mean and noise_std else None,
       ),
     ),
     (
