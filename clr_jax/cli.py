@@ -22,7 +22,7 @@ clr-jax: contrastive and self-supervised visual representation learning in JAX
 
   clr-jax train --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]
       pretrain, evaluate; the same command resumes a run that was stopped
-  clr-jax evaluate linear|knn --workdir=DIR [--features=trained,untrained,pixels]
+  clr-jax evaluate PROTOCOL --workdir=DIR [--workdir=DIR ...] [--features=trained,untrained,pixels]
       [--params.KEY=VALUE ...] [--config.eval.data=NAME] [--config.eval.train_split=SPLIT]
       evaluate the frozen features of a run's checkpoint, on its own or on other labeled data
   clr-jax results --workdir=DIR [--json]
@@ -119,18 +119,21 @@ def _sigterm_ends() -> Iterator[None]:
 
 
 def _evaluate(argv: list[str]) -> None:
-  from clr_jax.evaluate import run as evaluation
+  from clr_jax.evaluate import protocols
 
-  if not argv or argv[0] not in evaluation.PROTOCOLS:
+  name = argv[0].replace('-', '_') if argv else ''
+  if name not in protocols.PROTOCOLS:
     given = f'not {argv[0]!r}' if argv else 'and a protocol must be given'
-    raise UserError(f'clr-jax evaluate knows {", ".join(evaluation.PROTOCOLS)}, {given}')
-  protocol, argv = argv[0], argv[1:]
+    known = ', '.join(protocols.PROTOCOLS).replace('_', '-')
+    raise UserError(f'clr-jax evaluate knows {known}, {given}')
+  argv = argv[1:]
   values = flags.FlagValues()
-  flags.DEFINE_string('workdir', None, 'folder of the run', flag_values=values)
+  flags.DEFINE_multi_string('workdir', None, 'folder of a run', flag_values=values)
   flags.DEFINE_integer('step', None, 'checkpoint; default: the newest', flag_values=values)
   flags.DEFINE_list('features', ['trained'], 'trained,untrained,pixels', flag_values=values)
+  flags.DEFINE_bool('again', False, 'measure again what was measured', flag_values=values)
   _define_distributed(values)
-  params = evaluation.parameters(protocol)
+  params = protocols.parameters(name)
   _define_dict(values, 'params', params, argv)
   workdir_flag = _value_of(argv, 'workdir')
   if workdir_flag is None:
@@ -141,15 +144,31 @@ def _evaluate(argv: list[str]) -> None:
   _start_jax(values, config)
   given = {a.removeprefix('--params.').partition('=')[0] for a in argv if a.startswith('--params.')}
   options = {k: v for k, v in configs.to_dict(params).items() if k in given}
-  _run_guarded(
-    lambda _: evaluation.evaluate_workdir(
-      config, values.workdir, protocol, options, values.features, step=values.step
-    )
-  )
+  changed = {key: configs.value_at(config, key) for key in _assigned(argv, 'config')}
+
+  def run(_):
+    import jax
+
+    from clr_jax.evaluate import run as evaluation
+    from clr_jax.table import format_table
+
+    records = []
+    for directory in values.workdir:
+      stored = configs.changed(_stored_config(directory), changed)
+      found = evaluation.evaluate_workdir(
+        stored, directory, name, options, values.features, step=values.step, again=values.again
+      )
+      several = {'run': directory} if len(values.workdir) > 1 else {}
+      records += [{**several, **record} for record in found]
+    if jax.process_index() == 0:
+      print(format_table(records), flush=True)
+
+  _run_guarded(run)
 
 
 def _results(argv: list[str]) -> None:
-  from clr_jax import workdir
+  from clr_jax import results, workdir
+  from clr_jax.table import format_table
 
   values = flags.FlagValues()
   flags.DEFINE_string('workdir', None, 'folder of the run', flag_values=values)
@@ -157,12 +176,12 @@ def _results(argv: list[str]) -> None:
   _parse(values, argv, required=('workdir',))
   run = workdir.Workdir(values.workdir)
   workdir.read_config(run)  # says so if this is not a run
-  records = workdir.read_results(run)
+  records = results.read_results(run)
   if values.json:
     for record in records:
       print(json.dumps(record))
   else:
-    print(workdir.format_table(records) if records else 'no results yet')
+    print(format_table(records) if records else 'no results yet')
 
 
 def _inspect(argv: list[str]) -> None:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import importlib.util
 import inspect
+import operator
 import pathlib
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -142,6 +144,20 @@ def _importable(folder: pathlib.Path) -> Iterator[None]:
     for name in siblings:
       sys.modules.pop(name, None)
     sys.modules.update(hidden)
+
+
+def value_at(config: ConfigDict, key: str) -> Any:
+  """The value of a dotted key, such as 'eval.data'."""
+  return functools.reduce(operator.getitem, key.split('.'), config)
+
+
+def changed(config: ConfigDict, values: Mapping[str, Any]) -> Config:
+  """A copy of `config` with other values of some dotted keys; UserError for an unknown key."""
+  check_keys(config, values, 'config')
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.update_from_flattened_dict(dict(values))
+  return config
 
 
 def check_keys(config: ConfigDict, keys: Iterable[str], prefix: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-_NOT_SHARED = ('value', 'seconds', 'time', 'params')
+_NOT_SHARED = ('value', 'seconds', 'time', 'params', 'arrays')
 _OUTCOMES = ('draw', 'iterations', 'epoch')  # params that may differ from draw to draw
 _ALWAYS_SHOWN = ('label_fraction', 'k', 'temperature', 'solver')
 _HEADER = ('protocol', 'params', 'features', 'metric', 'value', 'step')
@@ -20,8 +20,8 @@ def format_table(records: Iterable[Mapping[str, Any]]) -> str:
 
   Records that share everything but the draw make one row: mean +- half the 95 % interval (Student's
   t over the draws). Of records that share the draw too, the last one counts. Of the params, the
-  usual ones are shown and those in which the rows of a protocol differ. Where the data differ, the
-  last column names them.
+  usual ones are shown and those in which the rows of a protocol differ. Where the data (or the
+  runs, a field 'run') differ, further columns name them.
   """
   groups: dict[str, dict[str, Mapping[str, Any]]] = {}
   for record in records:
@@ -29,8 +29,8 @@ def format_table(records: Iterable[Mapping[str, Any]]) -> str:
     key = json.dumps([shared, _settings(record['params'])], sort_keys=True)
     groups.setdefault(key, {})[json.dumps(record['params'].get('draw'))] = record
   rows = [list(draws.values()) for draws in groups.values()]
-  several = len({draws[0].get('data') for draws in rows}) > 1
-  lines: list[tuple[str, ...]] = [(*_HEADER, 'data') if several else _HEADER]
+  more = [k for k in ('data', 'run') if len({draws[0].get(k) for draws in rows}) > 1]
+  lines: list[tuple[str, ...]] = [(*_HEADER, *more)]
   for draws in rows:
     first = draws[0]
     peers = [_settings(r[0]['params']) for r in rows if r[0]['protocol'] == first['protocol']]
@@ -42,7 +42,7 @@ def format_table(records: Iterable[Mapping[str, Any]]) -> str:
         first['metric'],
         _interval([r['value'] for r in draws]),
         str(first['step']),
-        *([str(first.get('data', ''))] if several else []),
+        *(str(first.get(k, '')) for k in more),
       )
     )
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

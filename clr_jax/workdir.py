@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import itertools
+import io
 import json
 import math
 import os
-import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,8 +29,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_dict
 
 from clr_jax.config import to_dict
-from clr_jax.provenance import code_version, device, libraries
-from clr_jax.table import format_table as format_table
+from clr_jax.provenance import code_version
 from clr_jax.types import Config, UserError
 
 # Keys, with all below them, that do not change what is trained: how far, how often, how fast.
@@ -53,7 +51,6 @@ NON_TRAJECTORY_KEYS = frozenset(
     'watchdog_seconds',
   }
 )
-_count = itertools.count()
 
 
 class Workdir:
@@ -89,15 +86,23 @@ def is_local(path: epath.PathLike) -> bool:
   return '://' not in os.fspath(path)
 
 
-def write_whole(path: epath.Path, text: str) -> None:
+def write_whole(path: epath.Path, content: str | bytes) -> None:
   """Writes a file that readers see complete or not at all, and makes its folder."""
+  raw = content.encode() if isinstance(content, str) else content
   path.parent.mkdir(parents=True, exist_ok=True)
   if not is_local(path):  # an object appears when it is complete
-    path.write_text(text)
+    path.write_bytes(raw)
     return
   temporary = path.parent / f'.{path.name}.{os.getpid()}'
-  temporary.write_text(text)
+  temporary.write_bytes(raw)
   os.replace(temporary, path)
+
+
+def write_arrays(path: epath.Path, arrays: Mapping[str, Any]) -> None:
+  """Writes an .npz file, whole or not at all."""
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, **arrays)
+  write_whole(path, buffer.getvalue())
 
 
 def jsonable(value: Any) -> Any:
@@ -315,71 +320,3 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[s
   keys = sorted(sides[0].keys() | sides[1].keys())
   before, after = ([side.get(k, 'unset') for k in keys] for side in sides)
   return [(k, f'{k}: {a} -> {b}') for k, a, b in zip(keys, before, after, strict=True) if a != b]
-
-
-# ---------------------------------------------------------------- results
-class Measurement(NamedTuple):
-  """One number of one evaluation.
-
-  Attributes:
-    metric: 'top1', ...
-    value: as the protocol defines it (accuracies in [0, 1]).
-    protocol: 'linear', 'knn', ...
-    params: everything of the protocol that the number depends on; 'draw' numbers repetitions.
-    features: of the trained network, of the network of step 0, or the pixels themselves.
-    seconds: wall time.
-  """
-
-  metric: str
-  value: float
-  protocol: str
-  params: dict[str, Any]
-  features: Literal['trained', 'untrained', 'pixels']
-  seconds: float
-
-
-def write_result(
-  workdir: Workdir,
-  measurement: Measurement,
-  *,
-  step: int,
-  checkpoint: str | None,
-  config_hash: str,
-  data: str,
-  data_checksum: str,
-  seed: int,
-) -> None:
-  """Records a measurement, with all that it depends on, as one JSON file."""
-  if jax.process_index():
-    return
-  record = {
-    **measurement._asdict(),
-    'step': step,
-    'checkpoint': checkpoint,
-    'config_hash': config_hash,
-    'code_version': code_version(),
-    'libraries': libraries(),
-    'data': data,
-    'data_checksum': data_checksum,
-    'seed': seed,
-    'device': device(),
-    'time': now(),
-  }
-  text = json.dumps(jsonable(record), indent=2, allow_nan=False)
-  # Names sort by time; the count keeps them apart where the clock is coarse.
-  name = f'{time.time_ns():020d}-{next(_count):06d}-{measurement.protocol}-{measurement.metric}'
-  write_whole(workdir.results / f'{name.replace("/", "_")}.json', text + '\n')
-
-
-def read_results(workdir: Workdir) -> list[dict[str, Any]]:
-  """All records, oldest first; a damaged file is skipped with a warning."""
-  records = []
-  if not workdir.results.exists():
-    return records
-  for path in sorted(workdir.results.glob('*.json'), key=lambda p: p.name):
-    try:
-      record = json.loads(path.read_text())
-      records.append({**record, 'value': number(record['value'])})
-    except (ValueError, KeyError, TypeError) as error:
-      logging.warning('skipped the damaged result %s (%s)', path, error)
-  return records

@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 
 import clr_jax.checkpoint
 import clr_jax.evaluate.run
+import clr_jax.results
 import clr_jax.train
 from clr_jax import cli
 
@@ -80,12 +81,12 @@ FAULTS = {
   'kill_before_save': lambda: at_call(Checkpoints, 'save', 2, send(signal.SIGKILL)),
   'kill_in_write': lambda: at_call(Checkpoints, 'save', 2, send(signal.SIGKILL), after=True),
   'kill_in_evaluation': lambda: at_call(Online, '__call__', 2, send(signal.SIGKILL)),
-  'kill_before_results': lambda: at_call(clr_jax.workdir, 'write_result', 1, send(signal.SIGKILL)),
-  'kill_in_results': lambda: at_call(clr_jax.workdir, 'write_result', 2, send(signal.SIGKILL)),
+  'kill_before_results': lambda: at_call(clr_jax.results, 'write_result', 1, send(signal.SIGKILL)),
+  'kill_in_results': lambda: at_call(clr_jax.results, 'write_result', 2, send(signal.SIGKILL)),
   'sigterm': lambda: at_step(3, send(signal.SIGTERM)),
   'ctrl_c': lambda: at_step(7, send(signal.SIGINT)),
   'sigterm_at_end': lambda: at_call(Online, '__call__', 3, send(signal.SIGTERM)),
-  'sigterm_in_results': lambda: at_call(clr_jax.workdir, 'write_result', 1, send(signal.SIGTERM)),
+  'sigterm_in_results': lambda: at_call(clr_jax.results, 'write_result', 1, send(signal.SIGTERM)),
   'hang': lambda: at_step(5, lambda: time.sleep(600)),
   'late': late,
   'out_of_memory': lambda: at_step(2, out_of_memory),

@@ -11,6 +11,7 @@ import pytest
 
 from clr_jax import cli, train, workdir
 from clr_jax import config as configs
+from clr_jax import results as results_lib
 
 TINY = pathlib.Path(__file__).parent / 'tiny.py'
 
@@ -210,9 +211,9 @@ def test_results_oldest_first(capsys, started):
   assert call('results', f'--workdir={started}') == 0
   assert capsys.readouterr().out == 'no results yet\n'
   for value in (0.5, 0.75):
-    workdir.write_result(
+    results_lib.write_result(
       workdir.Workdir(started),
-      workdir.Measurement('top1', value, 'knn', {'k': int(value * 100)}, 'trained', 0.1),
+      results_lib.Measurement('top1', value, 'knn', {'k': int(value * 100)}, 'trained', 0.1),
       step=3,
       checkpoint=None,
       config_hash='abc',

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from clr_jax import metrics, workdir
+from clr_jax import results as results_lib
 
 ROOT = pathlib.Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -76,7 +77,7 @@ def test_two_processes_equal_one_and_resume(program, tmp_path):
   expected = _rows(tmp_path / 'one')
   end = round(0.6 * 22)  # the row of the end of the first half is off the grid
   _assert_same([r for r in _rows(tmp_path / 'two') if r['step'] != end], expected)
-  one, two = (workdir.read_results(workdir.Workdir(tmp_path / n)) for n in ('one', 'two'))
+  one, two = (results_lib.read_results(workdir.Workdir(tmp_path / n)) for n in ('one', 'two'))
   assert one[0]['device'] == '1 x cpu' and two[-1]['device'] == '2 x cpu'
   at_the_end = [r for r in two if r['step'] == 22]  # each number once: process 1 writes nothing
   assert [r['metric'] for r in at_the_end] == [r['metric'] for r in one]
@@ -85,10 +86,10 @@ def test_two_processes_equal_one_and_resume(program, tmp_path):
   late = _script(tmp_path, 'tests.child late')
   code, output = _end(_start(late, 2, tmp_path / 'two'))
   assert code == 0 and 'at step 22' in output, output
-  assert workdir.read_results(workdir.Workdir(tmp_path / 'two')) == two
-  code, output = _end(_launch(late, 2, 'evaluate', 'knn', f'--workdir={tmp_path}/two'))
+  assert results_lib.read_results(workdir.Workdir(tmp_path / 'two')) == two
+  code, output = _end(_launch(late, 2, 'evaluate', 'knn', '--again', f'--workdir={tmp_path}/two'))
   assert code == 0, output
-  *before, last = workdir.read_results(workdir.Workdir(tmp_path / 'two'))
+  *before, last = results_lib.read_results(workdir.Workdir(tmp_path / 'two'))
   assert before == two and last['step'] == 22
 
 

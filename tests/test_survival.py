@@ -19,6 +19,7 @@ import pytest
 
 from clr_jax import config as configs
 from clr_jax import experiment, metrics, workdir
+from clr_jax import results as results_lib
 from clr_jax.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -108,7 +109,7 @@ def rows(directory):
 
 
 def results(directory):
-  records = workdir.read_results(workdir.Workdir(directory))
+  records = results_lib.read_results(workdir.Workdir(directory))
   return [(r['protocol'], r['features'], r['metric'], r['step'], r['value']) for r in records]
 
 

@@ -12,8 +12,10 @@ from ml_collections import ConfigDict, config_dict
 
 import clr_jax
 from clr_jax import provenance, workdir
+from clr_jax.results import Measurement, read_results, write_result
+from clr_jax.table import format_table
 from clr_jax.types import UserError
-from clr_jax.workdir import Measurement, Workdir, open_run, read_config, read_results, write_result
+from clr_jax.workdir import Workdir, open_run, read_config
 
 
 def make_config(**changes):
@@ -282,7 +284,7 @@ def test_table_averages_over_draws(tmp_path):
   record(run, 0.9, protocol='linear', params={**params, 'label_fraction': 1.0, 'l2': 1.0})
   record(run, 0.5, protocol='linear', params={**params, 'draw': 0}, features='pixels')
   record(run, 0.95, step=20, params={'k': 20, 'metric': 'cosine'})
-  lines = workdir.format_table(read_results(run)).splitlines()
+  lines = format_table(read_results(run)).splitlines()
   assert [' '.join(line.split()) for line in lines] == [
     'protocol params features metric value step',
     # t(0.975, 2) = 4.3027; 4.3027 * 0.1 / sqrt(3) = 0.2484
@@ -300,7 +302,7 @@ def test_table_shows_the_params_that_tell_rows_apart(tmp_path):
   for standardise in (True, False):
     record(run, 0.5, params={'k': 20, 'standardise': standardise, 'solver': 'x'})
   record(run, 63.25, metric='rank', protocol='rank', params={})
-  text = workdir.format_table(read_results(run))
+  text = format_table(read_results(run))
   assert 'k=20 standardise=True solver=x' in text
   assert 'k=20 standardise=False solver=x' in text
   assert ' 63.25 ' in text

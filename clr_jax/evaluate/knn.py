@@ -13,8 +13,8 @@ import numpy as np
 from clr_jax.evaluate.features import Features
 from clr_jax.lookup import check_name
 from clr_jax.ops.similarity import unit
+from clr_jax.results import Measurement
 from clr_jax.types import Array, UserError
-from clr_jax.workdir import Measurement
 
 DISTANCES = ('cosine', 'euclidean')
 WEIGHTS = ('vote', 'uniform')

@@ -12,8 +12,8 @@ from clr_jax.evaluate.features import Features
 from clr_jax.evaluate.logistic import Head, fit_lbfgs, fit_sgd, score
 from clr_jax.evaluate.subsets import stratified_subset
 from clr_jax.lookup import check_name, check_options, keyword_only
+from clr_jax.results import Measurement
 from clr_jax.types import UserError
-from clr_jax.workdir import Measurement
 
 _FIT = {'lbfgs': fit_lbfgs, 'sgd': fit_sgd}
 _SWEPT = {'lbfgs': 'l2', 'sgd': 'base_lr'}

@@ -6,25 +6,26 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from clr_jax import experiment, weights, workdir
-from clr_jax.config import check_keys, component, to_dict
-from clr_jax.evaluate.features import Features, estimate_batch_stats, extract, pixels
-from clr_jax.evaluate.knn import DISTANCES, WEIGHTS, knn
-from clr_jax.evaluate.linear import check_solver_options, linear, solver_options
+from clr_jax import experiment, results, weights, workdir
+from clr_jax.config import to_dict
+from clr_jax.evaluate import protocols
+from clr_jax.evaluate.features import extract
+from clr_jax.evaluate.knn import knn
+from clr_jax.evaluate.protocols import PROTOCOLS
 from clr_jax.evaluate.rank import rankme
 from clr_jax.evaluate.sets import Sets, evaluation_sets
+from clr_jax.evaluate.subject import FEATURES, Subject
 from clr_jax.lookup import check_name
+from clr_jax.results import Measurement
 from clr_jax.table import format_table
-from clr_jax.types import Config, TrainState, UserError
+from clr_jax.types import Config, TrainState
 
-PROTOCOLS: Mapping[str, Callable] = {'knn': knn, 'linear': linear}
-FEATURES = ('trained', 'untrained', 'pixels')
 BANK, QUERIES = 4096, 1024  # images of the online evaluation, at most
 
 
@@ -76,40 +77,21 @@ def check(parts: experiment.Experiment) -> Sets:
   for kind in parts.config.eval.features:
     check_name(FEATURES, kind, 'eval.features')
   for name, options in _asked(parts).items():
-    check_name(PROTOCOLS, name, 'protocol')
-    check_keys(parameters(name), options, f'config.eval.protocols.{name}')
-    _check_options(sets, name, options)
+    protocols.check(sets, name, options, _kinds(parts, name))
   return sets
-
-
-def _check_options(sets: Sets, name: str, options: Mapping[str, Any]) -> None:
-  """UserError for option values of a protocol that it would refuse only after the features."""
-  for key, least in (('k', 1), ('draws', 1), ('epochs', 1), ('batch_size', 1)):
-    if options.get(key, least) < least:
-      raise UserError(f'{name}: {key}={options[key]} must be at least {least}')
-  if options.get('temperature', 1.0) <= 0:
-    raise UserError(f'{name}: temperature={options["temperature"]} must be positive')
-  for key, choices in (('distance', DISTANCES), ('weights', WEIGHTS)):
-    if key in options:
-      check_name(choices, options[key], f'{name} {key}')
-  if name == 'linear':
-    own = {*parameters('linear')} - {*solver_options()}
-    check_solver_options(
-      options.get('solver', 'lbfgs'), {k: v for k, v in options.items() if k not in own}
-    )
-  for fraction in np.atleast_1d(options.get('label_fraction', 1.0)).tolist():
-    labels = round(fraction * sets.train.num_examples)
-    if not 0 < fraction <= 1 or (sets.labeled and labels < (sets.train.num_classes or 0)):
-      raise UserError(
-        f'{name}: label_fraction={fraction} is {labels} labels: it must be at most 1 and give one '
-        f'to each of {sets.train.num_classes} classes'
-      )
 
 
 def _asked(parts: experiment.Experiment) -> dict[str, dict[str, Any]]:
   """Protocol -> options, as `config.eval` asks for them."""
-  protocols = to_dict(parts.config.eval.protocols)
-  return {name: options for name, options in protocols.items() if options is not None}
+  asked = to_dict(parts.config.eval.protocols)
+  return {name: options for name, options in asked.items() if options is not None}
+
+
+def _kinds(parts: experiment.Experiment, name: str) -> list[str]:
+  """`config.eval.features`, for a protocol that needs a network without the pixels."""
+  check_name(PROTOCOLS, name, 'protocol')
+  kinds = parts.config.eval.features
+  return [kind for kind in kinds if kind != 'pixels' or not PROTOCOLS[name].network]
 
 
 def offline(
@@ -125,85 +107,88 @@ def offline(
   step already (by a run that was killed while it evaluated) is not measured again.
   """
   say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda _: None
-  protocols = _asked(parts)
-  if protocols and not sets.labeled:
+  asked = _asked(parts)
+  if asked and not sets.labeled:
     missing = 'is no test set' if sets.test is None else 'are no labels'
-    say(f'the evaluation ({", ".join(protocols)}) is skipped: there {missing}')
-  elif protocols:
-    kinds = parts.config.eval.features
-    evaluate(parts, sets, state, run, config_hash, protocols, kinds, again=False)
-    say(format_table(workdir.read_results(run)))
+    say(f'the evaluation ({", ".join(asked)}) is skipped: there {missing}')
+  elif asked:
+    subjects = _subjects(parts, sets, state, run)
+    for kind in parts.config.eval.features:
+      for name, options in asked.items():
+        if kind in _kinds(parts, name):
+          evaluate(subjects[kind], run, config_hash, name, options)
+    say(format_table(results.read_results(run)))
 
 
-def evaluate(
+def _subjects(
   parts: experiment.Experiment,
   sets: Sets,
   network: TrainState | weights.Network,
   run: workdir.Workdir,
+) -> dict[str, Subject]:
+  """One of each kind; nothing is computed before it is asked for."""
+  return {kind: Subject(parts, sets, network, kind, run=run) for kind in FEATURES}
+
+
+def evaluate(
+  subject: Subject,
+  run: workdir.Workdir,
   config_hash: str,
-  protocols: Mapping[str, Mapping[str, Any]],
-  kinds: Iterable[str],
+  name: str,
+  options: Mapping[str, Any],
   *,
-  again: bool = True,
+  again: bool = False,
 ) -> None:
-  """Runs protocols on kinds of features and records every number.
+  """Measures by one protocol and records every number when it is there.
 
   Args:
-    parts: the experiment.
-    sets: what to evaluate on.
-    network: of the step to evaluate; it is not changed.
+    subject: what to measure; its sets are labeled.
     run: where the results go.
     config_hash: of the run.
-    protocols: name -> options of the function in PROTOCOLS.
-    kinds: some of FEATURES.
+    name: of the protocol.
+    options: of the protocol; several values of a swept one are measured one after the other.
     again: False leaves out what was measured, with the same options, at this step already.
-
-  Raises:
-    UserError: no test set, no labels, an unknown protocol or option.
   """
-  if not protocols:
-    return
-  for name in protocols:
-    check_name(PROTOCOLS, name, 'protocol')
-  sets.refuse_unlabeled()
-  step, checksum, names = int(network.step), sets.checksum(), list(protocols)
-  for kind in kinds:
-    done = [_marker(run, step, name, kind, protocols[name], checksum) for name in names]
-    open_ = [i for i, marker in enumerate(done) if again or not marker.exists()]
-    wanted = workdir.from_process_0(open_)  # extracting features takes all processes
-    if not wanted:
+  for unit in protocols.units(name, options):
+    marker = _marker(run, subject, name, unit)
+    (done,) = workdir.from_process_0([marker.exists() and not again])  # features take all processes
+    if done:
       continue
-    train, test = features(parts, sets, network, kind)
-    for name, marker in ((names[i], done[i]) for i in wanted):
-      records = [] if again else _records(run, step, name, kind)
-      recorded = [_identity(r) for r in records if r['data_checksum'] == checksum]
-      for measurement in PROTOCOLS[name](train, test, features=kind, **protocols[name]):
-        if _identity(measurement._asdict()) in recorded:
-          continue  # written before the run was killed
-        workdir.write_result(
-          run,
-          measurement,
-          step=step,
-          checkpoint=str(run.checkpoints / str(step)) if kind == 'trained' else None,
-          config_hash=config_hash,
-          data=sets.names,
-          data_checksum=checksum,
-          seed=parts.config.seed,
-        )
-      if jax.process_index() == 0:
-        workdir.write_whole(marker, '')
+    records = [] if again else _records(run, subject, name)
+    recorded = [_identity(r) for r in records if r['data_checksum'] == subject.checksum]
+    for measurement in _measure(subject, name, unit):
+      if _identity(measurement._asdict()) in recorded:
+        continue  # written before the run was killed
+      results.write_result(
+        run,
+        measurement,
+        step=subject.step,
+        checkpoint=str(run.checkpoints / str(subject.step)) if subject.kind == 'trained' else None,
+        config_hash=config_hash,
+        data=subject.sets.names,
+        data_checksum=subject.checksum,
+        seed=subject.parts.config.seed,
+      )
+    if jax.process_index() == 0:
+      workdir.write_whole(marker, '')
 
 
-def _marker(run, step: int, name: str, kind: str, options: Mapping[str, Any], checksum: str):
+def _measure(subject: Subject, name: str, options: Mapping[str, Any]) -> Iterable[Measurement]:
+  protocol = PROTOCOLS[name]
+  given = (subject,) if protocol.network else subject.features
+  return protocol.measure(*given, features=subject.kind, **options)
+
+
+def _marker(run: workdir.Workdir, subject: Subject, name: str, options: Mapping[str, Any]):
   """The empty file that says that all records of one evaluation are written."""
-  text = json.dumps([options, checksum], sort_keys=True)
+  text = json.dumps([options, subject.checksum], sort_keys=True)
   asked = hashlib.sha256(text.encode()).hexdigest()[:12]
-  return run.results / 'complete' / f'{step}-{name}-{kind}-{asked}'
+  return run.results / 'complete' / f'{subject.step}-{name}-{subject.kind}-{asked}'
 
 
-def _records(run, step: int, name: str, kind: str) -> list[dict[str, Any]]:
-  wanted = (step, name, kind)
-  records = workdir.read_results(run)
+def _records(run: workdir.Workdir, subject: Subject, name: str) -> list[dict[str, Any]]:
+  wanted = (subject.step, name, subject.kind)
+  records = results.read_results(run)
   return [r for r in records if (r['step'], r['protocol'], r['features']) == wanted]
 
 
@@ -211,62 +196,28 @@ def _identity(record: Mapping[str, Any]) -> str:
   return json.dumps(workdir.jsonable([record['metric'], record['params']]), sort_keys=True)
 
 
-def features(
-  parts: experiment.Experiment, sets: Sets, network: TrainState | weights.Network, kind: str
-) -> tuple[Features, Features]:
-  """Features of the training and the test set.
-
-  Args:
-    kind: 'trained' (of `network`), 'untrained' (the network of step 0, its BatchNorm statistics
-      estimated on the run's own training images) or 'pixels'.
-  """
-  check_name(FEATURES, kind, 'features')
-  if kind == 'pixels':
-    return pixels(sets.train), pixels(sets.test)
-  params, state = network.params, network.state
-  if kind == 'untrained':
-    first = parts.init()
-    params = first.params
-    state = estimate_batch_stats(
-      parts.plain,
-      params,
-      first.state,
-      parts.source,
-      num_views=parts.info.num_views,
-      seed=parts.config.seed,
-    )
-  take = functools.partial(extract, parts.method.represent, params, state, mesh=parts.mesh)
-  return take(sets.train), take(sets.test)
-
-
 # ---------------------------------------------------------------- clr-jax evaluate
-def parameters(protocol: str) -> Config:
-  """All options of a protocol with their defaults, as `--params.KEY=VALUE` may set them."""
-  config = component(PROTOCOLS[protocol])
-  del config['features']  # chosen by --features
-  if protocol == 'linear':
-    config.label_fraction = (1.0,)
-    for key, value in solver_options().items():
-      config[key] = (value,) if key in ('l2', 'base_lr') else value  # several values are a sweep
-  return config
-
-
 def evaluate_workdir(
   config: Config,
   directory: str,
   protocol: str,
   options: Mapping[str, Any],
-  kinds: Iterable[str],
+  kinds: Sequence[str],
   *,
   step: int | None = None,
-) -> None:
-  """Evaluates a checkpoint of the run in `directory` and prints the run's table.
+  again: bool = False,
+) -> list[dict[str, Any]]:
+  """Evaluates a checkpoint of the run in `directory`.
 
   Args:
     config: of the run; `config.eval` may name other sets than it was trained on.
     options: of the protocol.
     kinds: some of FEATURES.
     step: of the checkpoint; None = the newest.
+    again: measures again what was measured already.
+
+  Returns:
+    All records of the run, oldest first.
   """
   run = workdir.Workdir(directory)
   for kind in kinds:
@@ -274,12 +225,13 @@ def evaluate_workdir(
   parts = experiment.make(_without_probe(config))
   sets = evaluation_sets(parts)
   sets.refuse_unlabeled()
-  _check_options(sets, protocol, options)
+  protocols.check(sets, protocol, options, kinds)
   network = weights.restore_network(run, parts.abstract_state(), step)
   config_hash = workdir.hash_config(to_dict(config))
-  evaluate(parts, sets, network, run, config_hash, {protocol: options}, kinds)
-  if jax.process_index() == 0:
-    print(format_table(workdir.read_results(run)), flush=True)
+  subjects = _subjects(parts, sets, network, run)
+  for kind in kinds:
+    evaluate(subjects[kind], run, config_hash, protocol, options, again=again)
+  return results.read_results(run)
 
 
 def _without_probe(config: Config) -> Config:

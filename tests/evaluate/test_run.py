@@ -9,6 +9,7 @@ import pytest
 
 from clr_jax import config as configs
 from clr_jax import data, experiment, metrics, sharding, train, workdir
+from clr_jax import results as results_lib
 from clr_jax.checkpoint import Checkpoints
 from clr_jax.evaluate import run as evaluation
 from clr_jax.types import UserError
@@ -53,7 +54,7 @@ def tiny(method='sogclr', **changes):
 
 
 def results(directory):
-  return workdir.read_results(workdir.Workdir(directory))
+  return results_lib.read_results(workdir.Workdir(directory))
 
 
 @pytest.fixture(scope='module')
@@ -94,7 +95,7 @@ def test_evaluating_on_more_data_than_trained_on(unlabeled, capsys):
   digits = '--config.eval.data=digits', '--config.eval.test_split=test'
   assert call('evaluate', 'knn', f'--workdir={unlabeled}', *digits) == 0
   replaced = '--config.data.name=digits', '--config.data.test_split=test'
-  assert call('evaluate', 'knn', f'--workdir={unlabeled}', *replaced) == 0
+  assert call('evaluate', 'knn', '--again', f'--workdir={unlabeled}', *replaced) == 0
   first, second = results(unlabeled)[-2:]
   assert first['data'] == second['data'] == 'digits train, test'
   assert first['value'] == second['value']

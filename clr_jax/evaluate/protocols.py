@@ -1,0 +1,119 @@
+"""The protocols that `clr-jax evaluate` knows, their options, and what they refuse at the start."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from clr_jax.config import check_keys, component
+from clr_jax.evaluate.knn import DISTANCES, WEIGHTS, knn
+from clr_jax.evaluate.linear import check_solver_options, linear, solver_options
+from clr_jax.evaluate.sets import Sets
+from clr_jax.evaluate.subject import FEATURES
+from clr_jax.lookup import check_name
+from clr_jax.results import Measurement
+from clr_jax.types import Config, UserError
+
+
+class Protocol(NamedTuple):
+  """How one kind of number is measured.
+
+  Attributes:
+    measure: (train, test, *, features, **options) -> measurements on features; with `network`,
+      (subject, *, features, **options). A generator's measurements are kept one by one.
+    check: (sets, options) refuses values before any work, with a UserError.
+    network: it takes a `Subject` and needs a network: pixels are refused.
+    swept: options of which several values are measured one after the other, each kept when it is
+      done, and the values without any given.
+    more: further options with defaults, where `measure` hands **options on.
+  """
+
+  measure: Callable[..., Iterable[Measurement]]
+  check: Callable[[Sets, Mapping[str, Any]], None] = lambda sets, options: None
+  network: bool = False
+  swept: Mapping[str, tuple[Any, ...]] = {}
+  more: Callable[[], Mapping[str, Any]] = dict
+
+
+def parameters(name: str) -> Config:
+  """All options of a protocol with their defaults, as `--params.KEY=VALUE` may set them."""
+  protocol = PROTOCOLS[name]
+  config = component(protocol.measure)
+  del config['features']  # chosen by --features
+  for key, value in {**protocol.more(), **protocol.swept}.items():
+    if key in config:
+      del config[key]  # of another type
+    config[key] = value
+  return config
+
+
+def units(name: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+  """The options of each measurement of a sweep: the product of the swept options' values."""
+  swept = PROTOCOLS[name].swept
+  values = [_several(options.get(key, default)) for key, default in swept.items()]
+  for chosen in itertools.product(*values):
+    yield {**options, **dict(zip(swept, chosen, strict=True))}
+
+
+def _several(value: Any) -> Sequence[Any]:
+  """Flags give 'a,b' as one string, alone or in a tuple."""
+  values = value if isinstance(value, list | tuple) else (value,)
+  return [
+    part for v in values for part in (v.replace(' ', '').split(',') if isinstance(v, str) else (v,))
+  ]
+
+
+def check(sets: Sets, name: str, options: Mapping[str, Any], kinds: Iterable[str]) -> None:
+  """UserError for what a protocol would refuse only after the features, or after hours."""
+  check_name(PROTOCOLS, name, 'protocol')
+  check_keys(parameters(name), options, f'the options of {name}')
+  for kind in kinds:
+    check_name(FEATURES, kind, 'features')
+    if kind == 'pixels' and PROTOCOLS[name].network:
+      raise UserError(f'{name} needs a network: leave pixels out of the features')
+  for unit in units(name, options):
+    _check_values(sets, name, unit)
+    PROTOCOLS[name].check(sets, unit)
+
+
+def _check_values(sets: Sets, name: str, options: Mapping[str, Any]) -> None:
+  """What options of the same name have in common."""
+  for key in ('k', 'draws', 'epochs', 'batch_size', 'num_images'):
+    if (value := options.get(key)) is not None and value < 1:
+      raise UserError(f'{name}: {key}={value} must be at least 1')
+  if options.get('temperature', 1.0) <= 0:
+    raise UserError(f'{name}: temperature={options["temperature"]} must be positive')
+  for fraction in np.atleast_1d(options.get('label_fraction', 1.0)).tolist():
+    labels = round(fraction * sets.train.num_examples)
+    if not 0 < fraction <= 1 or (sets.labeled and labels < (sets.train.num_classes or 0)):
+      raise UserError(
+        f'{name}: label_fraction={fraction} is {labels} labels: it must be at most 1 and give one '
+        f'to each of {sets.train.num_classes} classes'
+      )
+
+
+def _check_knn(sets: Sets, options: Mapping[str, Any]) -> None:
+  for key, choices in (('distance', DISTANCES), ('weights', WEIGHTS)):
+    if key in options:
+      check_name(choices, options[key], f'knn {key}')
+
+
+def _check_linear(sets: Sets, options: Mapping[str, Any]) -> None:
+  own = {*parameters('linear')} - {*solver_options()}
+  check_solver_options(
+    options.get('solver', 'lbfgs'), {k: v for k, v in options.items() if k not in own}
+  )
+
+
+def _linear_options() -> dict[str, Any]:
+  several = {k: (v,) if k in ('l2', 'base_lr') else v for k, v in solver_options().items()}
+  return {'label_fraction': (1.0,), **several}
+
+
+PROTOCOLS: Mapping[str, Protocol] = {
+  'knn': Protocol(knn, _check_knn),
+  'linear': Protocol(linear, _check_linear, more=_linear_options),
+}
