@@ -24,11 +24,13 @@ clr-jax: contrastive and self-supervised visual representation learning in JAX
       pretrain, evaluate; the same command resumes a run that was stopped
   clr-jax evaluate PROTOCOL --workdir=DIR [--workdir=DIR ...] [--features=trained,untrained,pixels]
       [--params.KEY=VALUE ...] [--config.eval.data=NAME] [--config.eval.train_split=SPLIT]
-      evaluate the frozen features of a run's checkpoint, on its own or on other labeled data
+      linear, knn, few-label, finetune, transfer or robustness, from a checkpoint, on the run's own
+      or on other labeled data; what was measured already is not measured again (--again does)
   clr-jax results --workdir=DIR [--json]
       everything that was measured in a run, oldest first
-  clr-jax inspect curves --workdir=DIR [--workdir=DIR ...] --out=FILE.png
-      loss, online accuracy and effective rank over training, and a CSV of the numbers
+  clr-jax inspect FIGURE --workdir=DIR [--workdir=DIR ...] --out=FILE.png
+      curves (loss, online accuracy, effective rank over training), robustness, few-label: a
+      picture and a CSV of the numbers
   clr-jax bench --config=FILE[:ARG] [--config.KEY=VALUE ...]
       compile time, samples/s, parts of a step, memory, MFU
   clr-jax methods            the methods, one line each
@@ -132,6 +134,7 @@ def _evaluate(argv: list[str]) -> None:
   flags.DEFINE_integer('step', None, 'checkpoint; default: the newest', flag_values=values)
   flags.DEFINE_list('features', ['trained'], 'trained,untrained,pixels', flag_values=values)
   flags.DEFINE_bool('again', False, 'measure again what was measured', flag_values=values)
+  flags.DEFINE_string('out', None, 'the picture, of protocols that draw one', flag_values=values)
   _define_distributed(values)
   params = protocols.parameters(name)
   _define_dict(values, 'params', params, argv)
@@ -159,9 +162,12 @@ def _evaluate(argv: list[str]) -> None:
         stored, directory, name, options, values.features, step=values.step, again=values.again
       )
       several = {'run': directory} if len(values.workdir) > 1 else {}
-      records += [{**several, **record} for record in found]
+      records += [{**several, **record} for record in found if record['protocol'] == name]
     if jax.process_index() == 0:
       print(format_table(records), flush=True)
+      if (figure := protocols.PROTOCOLS[name].figure) is not None:
+        out = values.out or f'{values.workdir[0]}/figures/{name}.png'
+        print(*(str(path) for path in figure(values.workdir, out)), sep='\n', flush=True)
 
   _run_guarded(run)
 
@@ -185,17 +191,19 @@ def _results(argv: list[str]) -> None:
 
 
 def _inspect(argv: list[str]) -> None:
-  if not argv or argv[0] != 'curves':
-    given = f'not {argv[0]!r}' if argv else 'and a picture must be named'
-    raise UserError(f'clr-jax inspect draws curves, {given}')
-  from clr_jax.inspect import curves
+  from clr_jax.inspect import figures
 
+  if not argv or argv[0].replace('-', '_') not in figures.FIGURES:
+    given = f'not {argv[0]!r}' if argv else 'and a picture must be named'
+    known = ', '.join(figures.FIGURES).replace('_', '-')
+    raise UserError(f'clr-jax inspect draws {known}, {given}')
+  name = argv[0].replace('-', '_')
   values = flags.FlagValues()
   flags.DEFINE_multi_string('workdir', None, 'folder of a run', flag_values=values)
-  flags.DEFINE_string('out', 'curves.png', 'the picture', flag_values=values)
+  flags.DEFINE_string('out', f'{name}.png', 'the picture', flag_values=values)
   _parse(values, argv[1:], required=('workdir',))
-  data = curves.curves(values.workdir, values.out)
-  print(f'{values.out} and {data}')
+  for path in figures.FIGURES[name](values.workdir, values.out):
+    print(path)
 
 
 def _methods(argv: list[str]) -> None:

@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 
 _NOT_SHARED = ('value', 'seconds', 'time', 'params', 'arrays')
 _OUTCOMES = ('draw', 'iterations', 'epoch')  # params that may differ from draw to draw
+_NEVER_SHOWN = ('epsilons', 'norm')  # told by 'epsilon' and 'attack'
 _ALWAYS_SHOWN = ('label_fraction', 'k', 'temperature', 'solver')
 _HEADER = ('protocol', 'params', 'features', 'metric', 'value', 'step')
 
@@ -20,8 +21,8 @@ def format_table(records: Iterable[Mapping[str, Any]]) -> str:
 
   Records that share everything but the draw make one row: mean +- half the 95 % interval (Student's
   t over the draws). Of records that share the draw too, the last one counts. Of the params, the
-  usual ones are shown and those in which the rows of a protocol differ. Where the data (or the
-  runs, a field 'run') differ, further columns name them.
+  usual ones are shown, and those in which the rows of a protocol that have them differ. Where the
+  data (or the runs, a field 'run') differ, further columns name them.
   """
   groups: dict[str, dict[str, Mapping[str, Any]]] = {}
   for record in records:
@@ -59,7 +60,10 @@ def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _short(params: Mapping[str, Any], peers: list[dict[str, Any]]) -> str:
-  shown = [k for k in params if k in _ALWAYS_SHOWN or any(p.get(k) != params[k] for p in peers)]
+  def differs(key: str) -> bool:
+    return key not in _NEVER_SHOWN and any(p.get(key, params[key]) != params[key] for p in peers)
+
+  shown = [k for k in params if k in _ALWAYS_SHOWN or differs(k)]
   return ' '.join(f'{k}={_text(params[k])}' for k in shown)
 
 

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clr_jax.config import check_keys, component
+from clr_jax.evaluate import robustness
 from clr_jax.evaluate.knn import DISTANCES, WEIGHTS, knn
 from clr_jax.evaluate.linear import check_solver_options, linear, solver_options
 from clr_jax.evaluate.sets import Sets
 from clr_jax.evaluate.subject import FEATURES
+from clr_jax.inspect.robustness import figures as robustness_figures
 from clr_jax.lookup import check_name
 from clr_jax.results import Measurement
 from clr_jax.types import Config, UserError
@@ -28,6 +30,7 @@ class Protocol(NamedTuple):
     network: it takes a `Subject` and needs a network: pixels are refused.
     swept: options of which several values are measured one after the other, each kept when it is
       done, and the values without any given.
+    figure: (workdirs, picture's name) draws what was measured; returns the pictures.
     more: further options with defaults, where `measure` hands **options on.
   """
 
@@ -36,6 +39,7 @@ class Protocol(NamedTuple):
   network: bool = False
   swept: Mapping[str, tuple[Any, ...]] = {}
   more: Callable[[], Mapping[str, Any]] = dict
+  figure: Callable[[Sequence[str], str], Sequence[Any]] | None = None
 
 
 def parameters(name: str) -> Config:
@@ -116,4 +120,11 @@ def _linear_options() -> dict[str, Any]:
 PROTOCOLS: Mapping[str, Protocol] = {
   'knn': Protocol(knn, _check_knn),
   'linear': Protocol(linear, _check_linear, more=_linear_options),
+  'robustness': Protocol(
+    robustness.robustness,
+    robustness.check,
+    network=True,
+    swept={'attack': ('pgd_l2', 'plb_l2')},
+    figure=robustness_figures,
+  ),
 }

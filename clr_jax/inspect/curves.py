@@ -51,7 +51,7 @@ def curves(directories: Sequence[str], out: str) -> epath.Path:
   """
   from matplotlib.figure import Figure  # 0.5 s to import, and only needed here
 
-  runs = {_name(d, directories): _rows(d) for d in directories}
+  runs = {run_name(d, directories): _rows(d) for d in directories}
   figure = Figure(figsize=(4.2 * len(PANELS), 3.4), dpi=110, layout='constrained')
   axes = figure.subplots(1, len(PANELS))
   table = []
@@ -83,7 +83,7 @@ def curves(directories: Sequence[str], out: str) -> epath.Path:
   return data
 
 
-def _name(directory: str, directories: Sequence[str]) -> str:
+def run_name(directory: str, directories: Sequence[str]) -> str:
   """The last part of the path where that tells the runs apart."""
   names = [epath.Path(d).name for d in directories]
   name = epath.Path(directory).name
