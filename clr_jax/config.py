@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import functools
 import importlib.util
 import inspect
-import operator
 import pathlib
 import sys
 import types
@@ -148,7 +146,10 @@ def _importable(folder: pathlib.Path) -> Iterator[None]:
 
 def value_at(config: ConfigDict, key: str) -> Any:
   """The value of a dotted key, such as 'eval.data'."""
-  return functools.reduce(operator.getitem, key.split('.'), config)
+  value: Any = config
+  for part in key.split('.'):
+    value = value[part]
+  return value
 
 
 def changed(config: ConfigDict, values: Mapping[str, Any]) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -10,7 +11,8 @@ from clr_jax import methods
 from clr_jax.config import build
 from clr_jax.lookup import keyword_only
 from clr_jax.methods import _plugins
-from clr_jax.methods._layerwise import layerwise
+from clr_jax.methods._layerwise import layerwise, stage_losses
+from clr_jax.methods._tikhonov import tikhonov
 from clr_jax.methods._unmix import un_mix
 from clr_jax.types import Config, Method, RunInfo, UserError
 
@@ -22,6 +24,7 @@ _SWITCHES = {
   'gradient_scaling': 'emphasis, curvature or attenuation',
   'un_mix': 'enabled',
   'layerwise': 'weights',
+  'tikhonov': 'weight or layer_weights',
 }
 
 
@@ -51,10 +54,18 @@ def make_method(config: Config, backbone: nn.Module, info: RunInfo) -> tuple[Met
     _refuse_idle('un_mix', options.un_mix.enabled, un_mix, options.un_mix)
     if options.un_mix.enabled:
       method = un_mix(method, name, probability=options.un_mix.probability)
+  of_stages = None
   if 'layerwise' in options:
-    _refuse_idle('layerwise', bool(options.layerwise.weights), layerwise, options.layerwise)
-    if options.layerwise.weights:
+    weights, temperature = options.layerwise.weights, options.layerwise.temperature
+    _refuse_idle('layerwise', bool(weights), layerwise, options.layerwise)
+    if weights:
       method = build(layerwise, options.layerwise, method)
+      of_stages = functools.partial(stage_losses, count=len(weights), temperature=temperature)
+  if 'tikhonov' in options:
+    active = bool(options.tikhonov.weight or options.tikhonov.layer_weights)
+    _refuse_idle('tikhonov', active, tikhonov, options.tikhonov)
+    if active:
+      method = build(tikhonov, options.tikhonov, method, name, of_stages)
   return plain, method
 
 

@@ -12,6 +12,7 @@ from clr_jax.config import component
 from clr_jax.evaluate.logistic import fit_sgd
 from clr_jax.methods import _plugins
 from clr_jax.methods._layerwise import layerwise
+from clr_jax.methods._tikhonov import tikhonov
 from clr_jax.methods._unmix import un_mix
 from clr_jax.types import Config
 
@@ -55,11 +56,12 @@ def method(name: str, **hyper) -> Config:
 
 
 def plugins() -> Config:
-  """`config.plugins`: all that contrastive methods can be trained with, all switched off."""
+  """`config.plugins`: all that methods can be trained with, all switched off."""
   config = ConfigDict({key: component(f) for key, f in _plugins.FACTORIES.items()})
   config.un_mix = component(un_mix)
   config.un_mix.enabled = False
   config.layerwise = component(layerwise, weights=())
+  config.tikhonov = component(tikhonov, weight=0.0)
   return config
 
 
@@ -106,10 +108,12 @@ def schedule(name: str = 'warmup_cosine', *, warmup_epochs: float = 10.0, **hype
 
 
 def sam(name: str = 'none', **hyper) -> Config:
-  """`config.sam`: 'none', 'sam' (rho, adaptive) or 'noise_sam' (eps, subset, relative, seed)."""
-  if name == 'none':
-    return ConfigDict({'name': 'none'})
-  return component(optim.factory(name), name, **hyper)
+  """`config.sam`: 'none', 'sam' or 'noise_sam', and the options of both, for flags to choose."""
+  config = ConfigDict({'name': name})
+  for kind in ('sam', 'noise_sam'):
+    config.update(component(optim.factory(kind)))
+  config.update(component(optim.factory(name), **hyper) if name != 'none' else hyper)
+  return config
 
 
 def linear_sgd(**hyper) -> Config:

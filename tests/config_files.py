@@ -9,6 +9,7 @@ import pytest
 from clr_jax import config as configs
 from clr_jax import experiment
 from clr_jax.data import Source
+from clr_jax.data.slices import base_split, resolve_split
 from clr_jax.types import UserError
 
 SHAPES = {  # image shape, training images, classes
@@ -38,7 +39,9 @@ class Fake(Source):
 
   def __init__(self, name, split):
     shape, size, classes = SHAPES[name]
-    rows = np.arange(size if split in TRAINING else 1000)
+    base = base_split(split)
+    sizes = {base: size if base in TRAINING else 1000}
+    rows = np.arange(*resolve_split(split, sizes, source=name)[1:])
     super().__init__(
       name=name,
       split=split,

@@ -36,20 +36,20 @@ def layerwise(method: Method, *, weights: tuple[float, ...], temperature: float 
 
   def loss(out: Out, state: State, batch: Batch, rng: Array, step: Array):
     value, carry, metrics = method.loss(out, state, batch, rng, step)
-    stages = _stages(out, len(weights))
-    total = sum(
-      weight * ntxent(stage, temperature=temperature).mean()
-      for weight, stage in zip(weights, stages, strict=True)
-      if weight
-    )
+    losses = stage_losses(out, count=len(weights), temperature=temperature)
+    total = sum(w * loss for w, loss in zip(weights, losses, strict=True) if w)
     metrics = {**metrics, 'layerwise_loss': jax.lax.stop_gradient(total)}
     return value + total, carry, metrics
 
   return method._replace(loss=loss)
 
 
-def _stages(out: Out, count: int) -> list[Array]:
-  """[B, V, F_k] of each stage, shallow to deep; UserError unless there are `count` of V >= 2."""
+def stage_losses(out: Out, *, count: int, temperature: float) -> list[Array]:
+  """L_k: NT-Xent of each stage, shallow to deep.
+
+  Raises:
+    UserError: unless the backbone has `count` stages and they are of two or more views.
+  """
   stages = out.extra.get('stages', {})
   if len(stages) != count:
     raise UserError(
@@ -62,4 +62,4 @@ def _stages(out: Out, count: int) -> list[Array]:
       'layerwise compares views, and the online network of this method embeds only one: '
       'use a symmetric method, or set plugins.layerwise.weights=()'
     )
-  return rows
+  return [ntxent(stage, temperature=temperature).mean() for stage in rows]

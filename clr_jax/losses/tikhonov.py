@@ -1,0 +1,165 @@
+"""Tikhonov regularisation: penalties on the gradient of losses with respect to their inputs.
+
+Drucker & Le Cun (1992) for classifiers, the robustness project (2020) for contrastive losses,
+Finlay & Oberman (https://arxiv.org/abs/1905.11468, "tulip") by finite differences. Inputs are
+images in [0, 1], after augmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.lookup import check_name
+from clr_jax.ops.similarity import unit, widen
+from clr_jax.types import Array, PyTree, UserError
+
+ROUTES = ('jvp', 'double')
+GRADIENTS = ('batch', 'own', 'batch_mean')
+NORMS = ('l2', 'l1', 'linf')
+ORDERS = (1, 2)
+
+
+class Penalties(NamedTuple):
+  """Of K losses of one input x.
+
+  Attributes:
+    losses: [K].
+    halves: [K], |dL_k/dx|^2 / 2, whose gradient needs second derivatives of L_k.
+    gradients: K times dL_k/dx, without gradient.
+    aux: the auxiliary output of the losses.
+  """
+
+  losses: Array
+  halves: Array
+  gradients: Sequence[PyTree]
+  aux: Any
+
+
+def input_gradient_penalties(
+  losses: Callable[[PyTree], tuple[Sequence[Array], Any]], x: PyTree, *, route: str = 'jvp'
+) -> Penalties:
+  """|dL_k/dx|^2 / 2 of scalars L_k, to be differentiated with respect to what L_k closes over.
+
+  The function is linearised once, for values and gradients. Squared norms have a gradient where
+  they vanish: 0.
+
+  Args:
+    losses: x -> (K scalars, anything).
+    x: a tree of arrays, over all of which the norm is taken.
+    route: how the penalty itself is differentiated. 'double' goes backwards through the backward
+      pass; 'jvp' backwards through the derivative of L_k along v = stop_gradient(dL_k/dx), since
+      d/dw |g|^2 / 2 = d/dw <g, v>. Value and gradient are the same.
+
+  Raises:
+    UserError: for an unknown route.
+  """
+  check_name(ROUTES, route, 'route of tikhonov')
+
+  def stacked(x: PyTree):
+    values, aux = losses(x)
+    return jnp.stack([widen(value) for value in values]), aux
+
+  values, along, aux = jax.linearize(stacked, x, has_aux=True)
+  transposed = jax.linear_transpose(along, x)
+  gradients = [transposed(row)[0] for row in jnp.eye(len(values), dtype=values.dtype)]
+  halves = jnp.stack([_half_square(g) for g in gradients])
+  fixed = jax.lax.stop_gradient(gradients)
+  if route == 'jvp':
+    surrogates = jnp.stack([along(g)[k] for k, g in enumerate(fixed)])
+    halves = surrogates + jax.lax.stop_gradient(halves - surrogates)
+  return Penalties(values, halves, fixed, aux)
+
+
+def eq_factor(grad_of: str, rows: int) -> float:
+  """R / (|g|^2 / 2) for g = gradient of a batch's mean loss with respect to all its `rows` images.
+
+  The regularised loss is L + (weight / 2) R in all three forms.
+
+  Args:
+    grad_of: 'batch' R = sum_i |g_i|^2 / 2 (robustness report, eq. 3: of two views of an image
+      each counts half); 'own' R = mean_i |rows g_i|^2 (eq. 2: rows g_i is the gradient of the
+      i-th example's own loss if no layer couples examples, else of the sum of losses);
+      'batch_mean' R = mean_i |g_i|^2, rows^2 times smaller (the report's code for classifiers).
+
+  Raises:
+    UserError: for an unknown `grad_of`.
+  """
+  check_name(GRADIENTS, grad_of, 'grad_of of tikhonov')
+  return {'batch': 1.0, 'own': 2.0 * rows, 'batch_mean': 2.0 / rows}[grad_of]
+
+
+def norms_per_image(gradient: PyTree) -> Array:
+  """[B, V, ...] -> [B, V] L2 norms; of a tree, those of all leaves side by side."""
+
+  def norms(g: Array) -> Array:
+    return jnp.sqrt(jnp.sum(jnp.square(widen(g)), tuple(range(2, g.ndim))))
+
+  return jnp.concatenate([norms(g) for g in jax.tree.leaves(gradient)], 1)
+
+
+def dual_direction(gradient: Array, *, norm: str = 'l2') -> Array:
+  """The direction d along which finite differences see the `norm` of each row's gradient.
+
+  Without gradient, 0 where that of a row is 0. <gradient, d> is its L2 norm; its L1 norm /
+  sqrt(n), to defend against Linf attacks; its largest entry's size, against L1 attacks (tulip).
+
+  Args:
+    gradient: [B, ...] of each example's own loss.
+    norm: 'l2' unit rows, 'l1' signs / sqrt(n), 'linf' the sign of the largest of the n entries.
+
+  Raises:
+    UserError: for an unknown norm.
+  """
+  check_name(NORMS, norm, 'norm of the input gradient')
+  rows = jax.lax.stop_gradient(widen(gradient).reshape(len(gradient), -1))
+  if norm == 'l2':
+    direction = unit(rows)
+  elif norm == 'l1':
+    direction = jnp.sign(rows) / jnp.sqrt(jnp.asarray(rows.shape[1], rows.dtype))
+  else:
+    largest = jnp.argmax(jnp.abs(rows), -1)
+    direction = jnp.sign(rows) * jax.nn.one_hot(largest, rows.shape[1], dtype=rows.dtype)
+  return direction.reshape(gradient.shape)
+
+
+def directional_derivatives(
+  losses: Callable[[Array], Array],
+  x: Array,
+  direction: Array,
+  *,
+  step: float = 0.01,
+  order: int = 1,
+) -> Array:
+  """[B] finite differences of each example's own loss; the penalty is mean(derivatives^2) / 2.
+
+  One more forward pass or two instead of double backpropagation (tulip), with gradient through
+  all of them. For losses of single examples: of a contrastive loss, one number for the whole
+  batch, the robustness project found them inaccurate.
+
+  Args:
+    losses: [B, ...] -> [B].
+    x: [B, ...].
+    direction: [B, ...], see `dual_direction`.
+    step: h > 0, 0.01 in tulip.
+    order: 1 (l(x + h d) - l(x)) / h, or 2 (l(x + h d) - l(x - h d)) / 2h.
+
+  Raises:
+    UserError: for another order or a step that is not positive.
+  """
+  if order not in ORDERS:
+    raise UserError(f'finite differences have order 1 or 2, not {order}')
+  if not 0 < step < float('inf'):
+    raise UserError(f'the step of finite differences must be positive and finite, not {step}')
+  ahead = losses(x + step * direction)
+  if order == 1:
+    return (ahead - losses(x)) / step
+  return (ahead - losses(x - step * direction)) / (2 * step)
+
+
+def _half_square(gradient: PyTree) -> Array:
+  squares = [jnp.sum(jnp.square(widen(g))) for g in jax.tree.leaves(gradient)]
+  return 0.5 * jnp.stack(squares).sum()
