@@ -164,7 +164,7 @@ def _evaluate(argv: list[str]) -> None:
       several = {'run': directory} if len(values.workdir) > 1 else {}
       records += [{**several, **record} for record in found if record['protocol'] == name]
     if jax.process_index() == 0:
-      print(format_table(records), flush=True)
+      print((protocols.PROTOCOLS[name].table or format_table)(records), flush=True)
       if (figure := protocols.PROTOCOLS[name].figure) is not None:
         out = values.out or f'{values.workdir[0]}/figures/{name}.png'
         print(*(str(path) for path in figure(values.workdir, out)), sep='\n', flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -128,7 +129,7 @@ def make(config: Config, *, devices: Any = None) -> Experiment:
   _check_batch(info, mesh, source)
   _check_views(views, source)
   _check_numbers(config)
-  backbone = _make_backbone(config, source)
+  backbone = make_backbone(config, source)
   plain, method = make_method(config, backbone, info)
   if config.probe.enabled and info.num_classes is not None:
     method = _wrappers.online_probe(
@@ -232,7 +233,8 @@ def _check_numbers(config: Config) -> None:
     )
 
 
-def _make_backbone(config: Config, source: data.Source):
+def make_backbone(config: Config, source: data.Source) -> nn.Module:
+  """The backbone of `config.model` in `config.precision`, for images with the source's channels."""
   dtype = look_up(_DTYPES, config.precision, 'precision')
   backbone = models.get(**to_dict(config.model), dtype=dtype)
   channels = source.image_shape[-1]

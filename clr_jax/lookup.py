@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from clr_jax.types import UserError
 
 T = TypeVar('T')
+Factory = TypeVar('Factory', bound=Callable)
 
 
 def look_up(table: Mapping[str, T], name: str, what: str) -> T:
@@ -29,6 +31,39 @@ def keyword_only(factory: Callable) -> dict[str, inspect.Parameter]:
   """The options of a factory by name: its keyword-only parameters."""
   parameters = inspect.signature(factory).parameters
   return {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def takes_options_of(inner: Callable) -> Callable[[Factory], Factory]:
+  """Decorates a factory that hands its `**options` on to `inner`: these are its options then.
+
+  They keep the default and the type that `inner` gives them, and stand behind the factory's own,
+  which hide those of the same name.
+  """
+
+  def decorate(factory: Factory) -> Factory:
+    signature = inspect.signature(factory)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    taken = {k: p for k, p in keyword_only(inner).items() if k not in signature.parameters}
+    types = {k: t for k, t in typing.get_type_hints(inner).items() if k in taken}
+    factory.__signature__ = signature.replace(parameters=[*own, *taken.values()])
+    factory.__annotations__ = {**factory.__annotations__, **types}
+    return factory
+
+  return decorate
+
+
+def refuse_changed(
+  factory: Callable, options: Mapping[str, Any], *, prefix: str, reason: str
+) -> None:
+  """UserError for one of the options that is not as in `factory`'s signature: nothing reads it.
+
+  Args:
+    prefix: of the options in the config, such as 'method'.
+    reason: why nothing does, and what to change.
+  """
+  for key, parameter in keyword_only(factory).items():
+    if key in options and parameter.default not in (parameter.empty, options[key]):
+      raise UserError(f'{prefix}.{key}={options[key]} does nothing {reason}')
 
 
 def check_options(

@@ -52,6 +52,10 @@ class Source(abc.ABC):
   def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Images [n, H, W, C] uint8 and labels [n] int32 (or None) of stored rows; thread-safe."""
 
+  def _read_labels(self, rows: np.ndarray) -> np.ndarray | None:
+    """Labels [n] int32 (or None) of stored rows; overridden where no image must be decoded."""
+    return self._read(rows)[1]
+
   def _manifest(self) -> str:
     """Text that identifies the examples beyond their pixels, part of the checksum."""
     return ''
@@ -100,6 +104,22 @@ class Source(abc.ABC):
         list(pool.map(read, range(0, self.num_examples, _READ_ROWS)))
       self._arrays = _frozen(images, labels)
     return self._arrays
+
+  def labels(self) -> np.ndarray | None:
+    """All labels [N] int32, or None if unlabeled; images are decoded only where they must be.
+
+    Raises:
+      UserError: a file is damaged (the message names it).
+    """
+    if self.num_classes is None:
+      return None
+    if self._arrays is not None:
+      return self._arrays[1]
+    parts = [
+      self._read_labels(self._rows[start : start + _READ_ROWS])
+      for start in range(0, self.num_examples, _READ_ROWS)
+    ]
+    return np.concatenate([part for part in parts if part is not None])
 
   def checksum(self) -> str:
     """SHA-256 (hexadecimal) of shape, class names, labels and pixels.

@@ -26,14 +26,21 @@ class FolderSource(Source):
   of the training split for every split. `PATH/<file>` gives unlabeled data. `PATH/train` and
   `PATH/test` or `PATH/val` are splits if they are there; 'test' falls back on `val`.
 
-  Every image becomes RGB. With `image_size` the shorter side is resized to it (bilinear) and the
-  central square kept. Example i is the i-th file sorted by relative path. As that order is by
-  class, a slice ('train[:10%]') and `limit` take a fixed random subset, in the same sorted order;
-  slices that do not overlap share no file.
+  Every image becomes RGB, or grey with `channels=1`. With `image_size` the shorter side is resized
+  to it (bilinear) and the central square kept. Example i is the i-th file sorted by relative path.
+  As that order is by class, a slice ('train[:10%]') and `limit` take a fixed random subset, in the
+  same sorted order; slices that do not overlap share no file.
   """
 
   def __init__(
-    self, path: str, *, name: str, split: str, image_size: int | None, limit: int | None
+    self,
+    path: str,
+    *,
+    name: str,
+    split: str,
+    image_size: int | None,
+    channels: int | None,
+    limit: int | None,
   ):
     """Reads the folder's listing; also every image's header if `image_size` is None.
 
@@ -66,7 +73,7 @@ class FolderSource(Source):
       name=name,
       split=split,
       rows=rows,
-      image_shape=(height, width, 3),
+      image_shape=(height, width, channels or 3),
       num_classes=len(class_names) or None,
       class_names=class_names or None,
     )
@@ -94,11 +101,14 @@ class FolderSource(Source):
     images = np.empty((len(rows), *self.image_shape), np.uint8)
     for i, row in enumerate(rows):
       path = self._path(row)
-      image = images_lib.decode(path, 3, self._image_size, path)
+      image = images_lib.decode(path, self.image_shape[2], self._image_size, path)
       if image.shape != self.image_shape:
         raise UserError(f'the image {path} has changed its size since the start: run again')
       images[i] = image
-    return images, None if self._labels is None else self._labels[rows]
+    return images, self._read_labels(rows)
+
+  def _read_labels(self, rows: np.ndarray) -> np.ndarray | None:
+    return None if self._labels is None else self._labels[rows]
 
 
 def _find_split(root: Path, split: str) -> tuple[str, tuple[str, ...] | None, str]:

@@ -10,6 +10,10 @@ from PIL import Image
 
 from clr_jax.types import UserError
 
+# PIL's 'L': ITU-R 601-2 luma, in 16-bit fixed point as its Convert.c computes it.
+_LUMA = np.array([19595, 38470, 7471], np.uint32)
+_BLOCK = 1024  # images converted at a time, which bounds the memory of the 32-bit copies
+
 # What PIL raises for damaged files: its format plug-ins are not consistent.
 _DAMAGED = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
@@ -63,8 +67,34 @@ def image_size_of(path: str, where: str) -> tuple[int, int]:
     ) from error
 
 
-def fit_arrays(images: np.ndarray, size: int | None) -> np.ndarray:
-  """uint8 [N, H, W, C] -> [N, size, size, C] by `fit`, image by image; C is 1 or 3."""
+def fit_arrays(images: np.ndarray, size: int | None, channels: int | None = None) -> np.ndarray:
+  """uint8 [N, H, W, C] -> [N, size, size, channels], each image as `decode` would give it.
+
+  Args:
+    images: C is 1 or 3.
+    size: see `fit`; None keeps H and W.
+    channels: see `with_channels`; None keeps C.
+  """
+  if channels == 1:
+    images = with_channels(images, 1)  # before resizing, as `decode` does
+  images = _fit_each(images, size)
+  return images if channels is None else with_channels(images, channels)
+
+
+def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
+  """uint8 [N, H, W, C] -> [N, H, W, channels] to the bit as PIL's modes L and RGB do; 1 or 3."""
+  if images.shape[3] == channels:
+    return images
+  if channels == 3:
+    return np.repeat(images, 3, axis=3)
+  grey = np.empty((*images.shape[:3], 1), np.uint8)
+  for start in range(0, len(images), _BLOCK):
+    rows = slice(start, start + _BLOCK)
+    grey[rows, ..., 0] = (images[rows].astype(np.uint32) @ _LUMA + 0x8000) >> 16
+  return grey
+
+
+def _fit_each(images: np.ndarray, size: int | None) -> np.ndarray:
   if size is None or images.shape[1:3] == (size, size):
     return images
   out = np.empty((len(images), size, size, images.shape[3]), np.uint8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -78,7 +78,7 @@ class Pipeline:
     self._rows = process_rows(NamedSharding(mesh, P('data')), batch_size, jax.process_index())
     self.resident = _replicated(source, mesh, drop_labels) if mode == 'resident' else None
 
-  def blocks(self, chunks: Iterable[tuple[int, int]]) -> Iterator[Block]:
+  def blocks(self, chunks: Iterable[tuple[int, int]]) -> Generator[Block, None, None]:
     """Blocks of steps on the devices, read and transferred ahead in the background.
 
     Args:

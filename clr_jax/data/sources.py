@@ -26,6 +26,7 @@ def load_source(
   split: str = 'train',
   data_dir: str | None = None,
   image_size: int | None = None,
+  channels: int | None = None,
   limit: int | None = None,
 ) -> Source:
   """Opens one split of a data set.
@@ -38,6 +39,8 @@ def load_source(
     data_dir: where TFDS data sets are; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     image_size: resizes the shorter side (PIL, bilinear, antialiased) and keeps the central square;
       needed where images differ in size.
+    channels: 1 makes images grey (PIL's luma), 3 makes them RGB (grey repeated); default: as they
+      are, with a folder RGB.
     limit: at most so many examples, the first of the slice (with a folder: a random subset).
 
   Raises:
@@ -45,19 +48,22 @@ def load_source(
   """
   if image_size is not None and image_size < 1:
     raise UserError(f'image_size must be at least 1, got {image_size}')
+  if channels not in (None, 1, 3):
+    raise UserError(f'channels must be 1 (grey) or 3 (RGB), got {channels}')
   if limit is not None and limit < 1:
     raise UserError(f'limit must be at least 1, got {limit}')
+  fitted = {'image_size': image_size, 'channels': channels, 'limit': limit}
   if name == 'digits':
     images, labels = _digits(base_split(split))
     sizes = {'train': 1797 - _DIGITS_TEST, 'test': _DIGITS_TEST}
     names = tuple(map(str, range(10)))
-    return _array_source(images, labels, name, split, sizes, image_size, limit, names)
+    return _array_source(images, labels, name, split, sizes, **fitted, class_names=names)
   if name.startswith('npz:') or name.endswith('.npz'):
-    return _npz(name, split, image_size, limit)
+    return _npz(name, split, **fitted)
   if name.startswith('folder:'):
     path = name.removeprefix('folder:')
-    return FolderSource(path, name=name, split=split, image_size=image_size, limit=limit)
-  return TfdsSource(name=name, split=split, data_dir=data_dir, image_size=image_size, limit=limit)
+    return FolderSource(path, name=name, split=split, **fitted)
+  return TfdsSource(name=name, split=split, data_dir=data_dir, **fitted)
 
 
 def available(data_dir: str | None = None) -> list[tuple[str, str]]:
@@ -95,6 +101,7 @@ def _array_source(
   split: str,
   sizes: dict[str, int],
   image_size: int | None,
+  channels: int | None,
   limit: int | None,
   class_names: tuple[str, ...] | None = None,
 ) -> ArraySource:
@@ -107,13 +114,15 @@ def _array_source(
     labels = checked_labels(labels, len(images), name)
     num_classes = len(class_names) if class_names else int(labels.max()) + 1
     labels = labels[rows]
-  images = images_lib.fit_arrays(images[rows], image_size)
+  images = images_lib.fit_arrays(images[rows], image_size, channels)
   return ArraySource(
     images, labels, name=name, split=split, num_classes=num_classes, class_names=class_names
   )
 
 
-def _npz(name: str, split: str, image_size: int | None, limit: int | None) -> ArraySource:
+def _npz(
+  name: str, split: str, image_size: int | None, channels: int | None, limit: int | None
+) -> ArraySource:
   base = base_split(split)
   pattern = name.removeprefix('npz:')
   path = Path(pattern.replace('{split}', base)).expanduser()
@@ -137,4 +146,6 @@ def _npz(name: str, split: str, image_size: int | None, limit: int | None) -> Ar
       labels = None if label_key is None else file[label_key]
   except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
     raise UserError(f'cannot read {path} as an .npz file ({error})') from error
-  return _array_source(images, labels, name, split, {base: len(images)}, image_size, limit)
+  return _array_source(
+    images, labels, name, split, {base: len(images)}, image_size, channels, limit
+  )

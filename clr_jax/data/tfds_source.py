@@ -33,6 +33,7 @@ class TfdsSource(Source):
     split: str,
     data_dir: str | None,
     image_size: int | None,
+    channels: int | None,
     limit: int | None,
   ):
     """Opens the data set `name`, 'cifar10', 'name/config' or 'name:1.2.3'; prepares it if needed.
@@ -49,7 +50,7 @@ class TfdsSource(Source):
     self._reader = _open(builder, base, self._image_key, name)
     self._image_size = image_size
     features: Any = builder.info.features
-    height, width, channels = features[self._image_key].shape
+    height, width, own_channels = features[self._image_key].shape
     if image_size is not None:
       height = width = image_size
     if height is None or width is None:
@@ -61,7 +62,7 @@ class TfdsSource(Source):
       name=name,
       split=split,
       rows=np.arange(lo, hi),
-      image_shape=(height, width, 1 if channels == 1 else 3),
+      image_shape=(height, width, channels or (1 if own_channels == 1 else 3)),
       num_classes=label.num_classes if label else None,
       class_names=tuple(label.names) if label and label.names else None,
     )
@@ -77,6 +78,14 @@ class TfdsSource(Source):
       if labels is not None:
         labels[i] = example[self._label_key]
     return images, labels
+
+  def _read_labels(self, rows: np.ndarray) -> np.ndarray | None:
+    key = self._label_key
+    if key is None:
+      return None
+    return np.array(
+      [example[key] for example in self._reader.__getitems__(rows.tolist())], np.int32
+    )
 
 
 def _data_dir(data_dir: str | None) -> epath.Path:

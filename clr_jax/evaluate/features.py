@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from clr_jax import sharding
+from clr_jax.augment import Policy
 from clr_jax.lookup import look_up
 from clr_jax.types import Array, Batch, Method, Params, RepresentFn, State
 
@@ -39,8 +40,10 @@ def extract(
   mesh: Mesh | None = None,
   key: str = 'h',
   indices: np.ndarray | None = None,
+  augment: Policy | None = None,
+  seed: int = 0,
 ) -> Features:
-  """The features of a source's images in inference mode, without augmentation.
+  """The features of a source's images in inference mode, by default without augmentation.
 
   The result does not depend on the batch size or the number of devices, beyond rounding. Pass the
   same `represent` object again and nothing is compiled again.
@@ -54,6 +57,8 @@ def extract(
       every process gets all features.
     key: which of the representations: 'h', 'z', 'logits', ...
     indices: [n] the examples to take; None takes all, in order.
+    augment: changes each image first, with a key of `seed` and the image's index.
+    seed: of the augmentation.
 
   Raises:
     UserError: the method has no representation `key`.
@@ -63,9 +68,10 @@ def extract(
   if mesh is not None:
     shards = mesh.shape[sharding.AXIS]
     size = -(-size // shards) * shards
+  compute = functools.partial(_represent, represent, key, augment, np.uint32(seed))
   features, labels = [], []
   for (h, label), count in _one_behind(
-    (_forward(represent, key, params, state, source, part, mesh), count)
+    (_forward(compute, params, state, source, part, mesh), count)
     for part, count in _batches(rows, size)
   ):
     features.append(_to_host(h)[:count].astype(np.float32))
@@ -135,17 +141,26 @@ def _to_float(image: Array) -> Array:
   return image.astype(jnp.float32) / 255
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _represent(
-  represent: Callable[..., dict[str, Array]], key: str, params: Params, state: State, image: Array
+  represent: Callable[..., dict[str, Array]],
+  key: str,
+  augment: Policy | None,
+  seed: Any,
+  params: Params,
+  state: State,
+  image: Array,
+  index: Array,
 ) -> Array:
-  out = represent(params, state, _to_float(image))
-  return look_up(out, key, 'representation')
+  image = _to_float(image)
+  if augment is not None:
+    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(index)
+    image = jax.vmap(lambda key, image: augment(key, image[None])[0])(keys, image)
+  return look_up(represent(params, state, image), key, 'representation')
 
 
 def _forward(
-  represent: RepresentFn,
-  key: str,
+  compute: Callable[..., Array],
   params: Params,
   state: State,
   source: Any,
@@ -157,7 +172,7 @@ def _forward(
     image, label = source.load(rows)
   else:
     image, label = _load_sharded(source, rows, sharding.by_rows(mesh))
-  return _represent(represent, key, params, state, image), label
+  return compute(params, state, image, rows.astype(np.int32)), label
 
 
 def _load_sharded(source: Any, rows: np.ndarray, by_rows: NamedSharding) -> tuple[Any, Any]:

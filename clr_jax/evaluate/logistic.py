@@ -1,17 +1,23 @@
-"""Multinomial logistic regression on cached features: full-batch L-BFGS and the report's SGD."""
+"""Multinomial logistic regression on cached features: full-batch L-BFGS and minibatch SGD."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from clr_jax.lookup import check_name
 from clr_jax.ops.similarity import widen
 from clr_jax.types import Array
+
+SCHEDULES = ('cosine', 'step', 'constant')
+SCALINGS = ('linear', 'none')
 
 
 class Head(NamedTuple):
@@ -104,72 +110,104 @@ def fit_sgd(
   epochs: int = 90,
   batch_size: int = 1024,
   base_lr: Any = 0.1,
+  scaling: Literal['linear', 'none'] = 'linear',
+  schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
+  milestones: tuple[int, ...] = (),
+  factor: float = 0.1,
   momentum: float = 0.9,
-  weight_decay: float = 0.0,
+  nesterov: bool = False,
+  weight_decay: Any = 0.0,
   seed: int = 0,
-  watch: tuple[Any, Any] | None = None,
-) -> tuple[Head, np.ndarray | None]:
-  """Minibatch SGD, the linear evaluation of the SogCLR report ("lincls") on cached features.
+  watch: Sequence[tuple[Any, Any]] = (),
+) -> tuple[Head, list[np.ndarray]]:
+  """Minibatch SGD, by default the linear evaluation of the SogCLR report ("lincls").
 
-  w ~ N(0, .01), b = 0; lr = base_lr * batch_size / 256, a cosine per epoch to 0 without warm-up;
-  momentum as in PyTorch; the last batch of an epoch may be short. The report augments the training
-  images (crop and flip), which cached features cannot. A batch larger than N becomes N, and the
+  w ~ N(0, .01), b = 0; the learning rate changes per epoch, without warm-up; momentum as in
+  PyTorch; the last batch of an epoch may be short. A batch larger than N becomes N, and a scaled
   learning rate follows. Defaults: the report's (MoCo's main_lincls with SogCLR's lr).
 
   Args:
-    h: [N, F].
+    h: [N, F], or [K, N, F]: features of K augmented copies of the images, of which epoch e takes
+      copy e modulo K; one of them lies on the device at a time.
     label: [N] integers in [0, num_classes).
-    base_lr: the learning rate per 256 images, or [S] of them, trained side by side from the same
-      initial weights on the same batches.
-    weight_decay: adds weight_decay * (w, b) to the gradient.
-    watch: (h, label) of the examples whose accuracy is taken after every epoch.
+    base_lr: the learning rate, or [S] of them, trained side by side from the same initial weights
+      on the same batches.
+    scaling: 'linear', base_lr is for 256 images and multiplied by batch_size / 256; 'none', as is.
+    schedule: 'cosine' to 0; 'step', multiplied by `factor` after each of the `milestones` (epochs);
+      'constant'.
+    nesterov: PyTorch's form, g + momentum * velocity.
+    weight_decay: adds weight_decay * (w, b) to the gradient; or [S], side by side with base_lr.
+    watch: sets (h, label) of examples whose accuracies are taken after every epoch.
 
   Returns:
-    The head after the last epoch (leading axis S for a sweep), and the accuracies of `watch`
-    [..., epochs] in [0, 1], or None.
+    The head after the last epoch (leading axis S for a sweep), and for each set of `watch` the
+    accuracies [..., epochs] in [0, 1].
+
+  Raises:
+    UserError: an unknown schedule or scaling.
   """
-  h, label = _as_arrays(h, label)
-  size = min(batch_size, len(h))
+  check_name(SCHEDULES, schedule, 'schedule of the linear layer')
+  check_name(SCALINGS, scaling, 'scaling')
+  copies = h if np.ndim(h) == 3 else [h]
+  rows, label = _as_arrays(copies[0], label)
+  size = min(batch_size, len(rows))
   key, init_key = jax.random.split(jax.random.key(seed))
-  peak = jnp.asarray(base_lr, h.dtype) * size / 256
-  rates = jnp.atleast_1d(peak)
-  w = 0.01 * jax.random.normal(init_key, (h.shape[1], num_classes), h.dtype)
+  rates, decays = (np.asarray(x) for x in np.broadcast_arrays(base_lr, weight_decay))
+  single = rates.ndim == 0
+  peaks = jnp.asarray(np.atleast_1d(rates) * (size / 256 if scaling == 'linear' else 1), rows.dtype)
+  decays = jnp.asarray(np.atleast_1d(decays), rows.dtype)
+  w = 0.01 * jax.random.normal(init_key, (rows.shape[1], num_classes), rows.dtype)
   head = Head(
-    jnp.broadcast_to(w, (len(rates), *w.shape)), jnp.zeros((len(rates), num_classes), h.dtype)
+    jnp.broadcast_to(w, (len(peaks), *w.shape)), jnp.zeros((len(peaks), num_classes), rows.dtype)
   )
   velocity = jax.tree.map(jnp.zeros_like, head)
-  watched = None if watch is None else _as_arrays(*watch)
-  curve = []
+  watched = [_as_arrays(*examples) for examples in watch]
+  curves = [[] for _ in watched]
   for epoch in range(epochs):
-    rate = rates * 0.5 * (1 + np.cos(np.pi * epoch / epochs))
+    if len(copies) > 1:
+      rows = widen(copies[epoch % len(copies)])
+    rate = peaks * _scale(schedule, epoch, epochs, milestones, factor)
+    key_now = jax.random.fold_in(key, epoch)
     head, velocity = _sgd_epoch(
-      h, label, head, velocity, rate, jax.random.fold_in(key, epoch), momentum, weight_decay, size
+      rows, label, head, velocity, rate, decays, key_now, momentum, nesterov, size
     )
-    if watched is not None:
-      curve.append(score(head, *watched)[0])
-  if peak.ndim == 0:
+    for curve, examples in zip(curves, watched, strict=True):
+      curve.append(score(head, *examples)[0])
+  if single:
     head = jax.tree.map(lambda x: x[0], head)
-    curve = [point[0] for point in curve]
-  return head, np.stack(curve, axis=-1) if curve else None
+    curves = [[point[0] for point in curve] for curve in curves]
+  return head, [np.stack(curve, axis=-1) for curve in curves]
 
 
-@functools.partial(jax.jit, static_argnums=(8,))
+def _scale(
+  schedule: str, epoch: int, epochs: int, milestones: Sequence[int], factor: float
+) -> float:
+  """What multiplies the learning rate in an epoch."""
+  if schedule == 'cosine':
+    return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+  if schedule == 'step':
+    return factor ** sum(epoch >= milestone for milestone in milestones)
+  return 1.0
+
+
+@functools.partial(jax.jit, static_argnums=(8, 9))
 def _sgd_epoch(
   h: Array,
   label: Array,
   head: Head,
   velocity: Head,
   rate: Array,
+  decay: Array,
   key: Array,
   momentum: float,
-  weight_decay: float,
+  nesterov: bool,
   size: int,
 ) -> tuple[Head, Head]:
   steps = -(-len(h) // size)
   order = jnp.pad(jax.random.permutation(key, len(h)), (0, steps * size - len(h)))
   real = jnp.arange(steps * size) < len(h)
 
-  def train(head: Head, velocity: Head, rate: Array) -> tuple[Head, Head]:
+  def train(head: Head, velocity: Head, rate: Array, decay: Array) -> tuple[Head, Head]:
     def step(carry: tuple[Head, Head], batch: tuple[Array, Array]) -> tuple[Any, None]:
       head, velocity = carry
       index, mask = batch
@@ -177,15 +215,17 @@ def _sgd_epoch(
       def loss(head: Head) -> Array:
         return jnp.sum(_cross_entropy(head, h[index], label[index]) * mask) / jnp.sum(mask)
 
-      velocity = jax.tree.map(
-        lambda v, g, p: momentum * v + g + weight_decay * p, velocity, jax.grad(loss)(head), head
-      )
-      return (jax.tree.map(lambda p, v: p - rate * v, head, velocity), velocity), None
+      grad = jax.tree.map(lambda g, p: g + decay * p, jax.grad(loss)(head), head)
+      velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, grad)
+      change = velocity
+      if nesterov:
+        change = jax.tree.map(lambda v, g: g + momentum * v, velocity, grad)
+      return (jax.tree.map(lambda p, c: p - rate * c, head, change), velocity), None
 
     batches = (order.reshape(steps, size), real.reshape(steps, size).astype(h.dtype))
     return jax.lax.scan(step, (head, velocity), batches)[0]
 
-  return jax.vmap(train)(head, velocity, rate)
+  return jax.vmap(train)(head, velocity, rate, decay)
 
 
 def score(head: Head, h: Any, label: Any) -> tuple[np.ndarray, np.ndarray]:

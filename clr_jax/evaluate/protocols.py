@@ -9,11 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clr_jax.config import check_keys, component
-from clr_jax.evaluate import robustness
+from clr_jax.evaluate import few_label, finetune, robustness, transfer
 from clr_jax.evaluate.knn import DISTANCES, WEIGHTS, knn
-from clr_jax.evaluate.linear import check_solver_options, linear, solver_options
+from clr_jax.evaluate.linear import linear
+from clr_jax.evaluate.linear_augmented import linear_augmented
+from clr_jax.evaluate.linear_settings import check_settings
+from clr_jax.evaluate.linear_settings import flags as linear_flags
 from clr_jax.evaluate.sets import Sets
-from clr_jax.evaluate.subject import FEATURES
+from clr_jax.evaluate.subject import FEATURES, Subject
+from clr_jax.inspect.few_label_curves import figures as few_label_figures
 from clr_jax.inspect.robustness import figures as robustness_figures
 from clr_jax.lookup import check_name
 from clr_jax.results import Measurement
@@ -24,22 +28,28 @@ class Protocol(NamedTuple):
   """How one kind of number is measured.
 
   Attributes:
-    measure: (train, test, *, features, **options) -> measurements on features; with `network`,
-      (subject, *, features, **options). A generator's measurements are kept one by one.
+    measure: (train, test, *, features, **options) -> measurements on features; with `subject` or
+      `network`, (subject, *, features, **options). A generator's are kept one by one.
     check: (sets, options) refuses values before any work, with a UserError.
-    network: it takes a `Subject` and needs a network: pixels are refused.
+    subject: it takes a `Subject` rather than features.
+    network: the same, and it needs a network: pixels are refused.
     swept: options of which several values are measured one after the other, each kept when it is
       done, and the values without any given.
     figure: (workdirs, picture's name) draws what was measured; returns the pictures.
+    on: (subject, options) -> the subject on the sets that the options name, if not on its own.
+    table: (records) -> a short table that says more than one row for each number.
     more: further options with defaults, where `measure` hands **options on.
   """
 
   measure: Callable[..., Iterable[Measurement]]
   check: Callable[[Sets, Mapping[str, Any]], None] = lambda sets, options: None
+  subject: bool = False
   network: bool = False
   swept: Mapping[str, tuple[Any, ...]] = {}
   more: Callable[[], Mapping[str, Any]] = dict
   figure: Callable[[Sequence[str], str], Sequence[Any]] | None = None
+  on: Callable[[Subject, Mapping[str, Any]], Subject] | None = None
+  table: Callable[[Iterable[Mapping[str, Any]]], str] | None = None
 
 
 def parameters(name: str) -> Config:
@@ -79,7 +89,8 @@ def check(sets: Sets, name: str, options: Mapping[str, Any], kinds: Iterable[str
     if kind == 'pixels' and PROTOCOLS[name].network:
       raise UserError(f'{name} needs a network: leave pixels out of the features')
   for unit in units(name, options):
-    _check_values(sets, name, unit)
+    if PROTOCOLS[name].on is None:  # else on the sets that the options name, later
+      _check_values(sets, name, unit)
     PROTOCOLS[name].check(sets, unit)
 
 
@@ -105,21 +116,34 @@ def _check_knn(sets: Sets, options: Mapping[str, Any]) -> None:
       check_name(choices, options[key], f'knn {key}')
 
 
-def _check_linear(sets: Sets, options: Mapping[str, Any]) -> None:
-  own = {*parameters('linear')} - {*solver_options()}
-  check_solver_options(
-    options.get('solver', 'lbfgs'), {k: v for k, v in options.items() if k not in own}
-  )
-
-
-def _linear_options() -> dict[str, Any]:
-  several = {k: (v,) if k in ('l2', 'base_lr') else v for k, v in solver_options().items()}
-  return {'label_fraction': (1.0,), **several}
-
-
 PROTOCOLS: Mapping[str, Protocol] = {
   'knn': Protocol(knn, _check_knn),
-  'linear': Protocol(linear, _check_linear, more=_linear_options),
+  'linear': Protocol(
+    linear, check_settings, more=lambda: {'label_fraction': (1.0,), **linear_flags()}
+  ),
+  'linear_augmented': Protocol(
+    linear_augmented,
+    lambda sets, options: check_settings(sets, {'preset': 'report', **options}),
+    network=True,
+    more=linear_flags,
+  ),
+  'few_label': Protocol(
+    few_label.few_label,
+    few_label.check,
+    subject=True,
+    more=linear_flags,
+    figure=few_label_figures,
+  ),
+  'finetune': Protocol(finetune.finetune, finetune.check, network=True, swept=finetune.SWEPT),
+  'transfer': Protocol(
+    transfer.transfer,
+    transfer.check,
+    network=True,
+    swept=transfer.SWEPT,
+    more=transfer.more,
+    on=transfer.on_target,
+    table=transfer.format_matrix,
+  ),
   'robustness': Protocol(
     robustness.robustness,
     robustness.check,

@@ -149,13 +149,15 @@ def evaluate(
     options: of the protocol; several values of a swept one are measured one after the other.
     again: False leaves out what was measured, with the same options, at this step already.
   """
-  for unit in protocols.units(name, options):
+  units = list(protocols.units(name, options))
+  on = PROTOCOLS[name].on
+  subjects = [subject if on is None else on(subject, unit) for unit in units]
+  for unit, subject in zip(units, subjects, strict=True):
     marker = _marker(run, subject, name, unit)
     (done,) = workdir.from_process_0([marker.exists() and not again])  # features take all processes
     if done:
       continue
-    records = [] if again else _records(run, subject, name)
-    recorded = [_identity(r) for r in records if r['data_checksum'] == subject.checksum]
+    recorded = [] if again else _recorded(run, subject, name)
     for measurement in _measure(subject, name, unit):
       if _identity(measurement._asdict()) in recorded:
         continue  # written before the run was killed
@@ -175,7 +177,8 @@ def evaluate(
 
 def _measure(subject: Subject, name: str, options: Mapping[str, Any]) -> Iterable[Measurement]:
   protocol = PROTOCOLS[name]
-  given = (subject,) if protocol.network else subject.features
+  whole = protocol.subject or protocol.network
+  given = (subject,) if whole else subject.features
   return protocol.measure(*given, features=subject.kind, **options)
 
 
@@ -186,14 +189,20 @@ def _marker(run: workdir.Workdir, subject: Subject, name: str, options: Mapping[
   return run.results / 'complete' / f'{subject.step}-{name}-{subject.kind}-{asked}'
 
 
-def _records(run: workdir.Workdir, subject: Subject, name: str) -> list[dict[str, Any]]:
-  wanted = (subject.step, name, subject.kind)
-  records = results.read_results(run)
-  return [r for r in records if (r['step'], r['protocol'], r['features']) == wanted]
+def _recorded(run: workdir.Workdir, subject: Subject, name: str) -> list[str]:
+  """What tells apart the measurements that are there already."""
+  wanted = (subject.step, name, subject.checksum)
+  return [
+    _identity(record)
+    for record in results.read_results(run)
+    if (record['step'], record['protocol'], record['data_checksum']) == wanted
+  ]
 
 
 def _identity(record: Mapping[str, Any]) -> str:
-  return json.dumps(workdir.jsonable([record['metric'], record['params']]), sort_keys=True)
+  return json.dumps(
+    workdir.jsonable([record['metric'], record['features'], record['params']]), sort_keys=True
+  )
 
 
 # ---------------------------------------------------------------- clr-jax evaluate

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from clr_jax import data, experiment
 from clr_jax.types import UserError
 
+# TFDS data sets whose labeled splits are not called train and test.
+SPLITS: Mapping[str, tuple[str, str]] = {
+  **dict.fromkeys(
+    ('imagenet2012', 'imagenet2012_subset', 'imagenet_resized', 'imagenette', 'imagewang'),
+    ('train', 'validation'),
+  ),
+  'food101': ('train', 'validation'),
+  'places365_small': ('train', 'validation'),
+  'i_naturalist2017': ('train', 'validation'),
+  'i_naturalist2018': ('train', 'validation'),
+  'i_naturalist2021': ('train', 'val'),
+  'eurosat': ('train[:80%]', 'train[80%:]'),  # it has no other split
+}
 _HOW = 'name labeled data with eval.data, eval.train_split and eval.test_split'
 
 
@@ -46,6 +61,18 @@ class Sets(NamedTuple):
           f'evaluation needs labels and {source.name} {source.split} has none: {_HOW}'
         )
 
+  def refuse_other_classes(self) -> None:
+    """UserError if the test set has classes that the training set does not have."""
+    train, test = self
+    if test is None or train.num_classes is None or test.num_classes is None:
+      return
+    names = train.class_names, test.class_names
+    if test.num_classes > train.num_classes or (all(names) and names[0] != names[1]):
+      raise UserError(
+        f'the {test.num_classes} classes of {test.name} {test.split} are not the '
+        f'{train.num_classes} of {train.name} {train.split}: choose splits with the same classes'
+      )
+
 
 def evaluation_sets(parts: experiment.Experiment) -> Sets:
   """The sets that `eval.data`, `eval.train_split` and `eval.test_split` name.
@@ -73,6 +100,45 @@ def evaluation_sets(parts: experiment.Experiment) -> Sets:
   return sets
 
 
+def target_sets(
+  parts: experiment.Experiment,
+  name: str,
+  *,
+  train_split: str | None = None,
+  test_split: str | None = None,
+) -> Sets:
+  """Another data set, its images made as large and as colourful as the run's own.
+
+  Args:
+    parts: the run; its images are square.
+    name: see `data.load_source`; TFDS data are in `config.data.data_dir`.
+    train_split, test_split: None = those of SPLITS, else 'train' and 'test'.
+
+  Raises:
+    UserError: unknown data, a set without labels, other classes in the test set, or a run whose
+      images are not square.
+  """
+  height, width, channels = parts.source.image_shape
+  if height != width:
+    raise UserError(
+      f'the images of {parts.source.name} are {height}x{width} and those of other data are made '
+      'square: train with data.image_size'
+    )
+  usual = SPLITS.get(name.partition(':')[0].partition('/')[0], ('train', 'test'))
+  splits = train_split or usual[0], test_split or usual[1]
+  load = functools.partial(
+    data.load_source,
+    name,
+    data_dir=parts.config.data.data_dir,
+    image_size=height,
+    channels=channels,
+  )
+  sets = Sets(*(load(split=split) for split in splits))
+  sets.refuse_unlabeled()
+  sets.refuse_other_classes()
+  return sets
+
+
 def _check_images(sets: Sets, trained_on: data.Source) -> None:
   assert sets.test is not None  # refused before
   if sets.test.image_shape != sets.train.image_shape:
@@ -84,5 +150,6 @@ def _check_images(sets: Sets, trained_on: data.Source) -> None:
   if channels != trained_on.image_shape[-1]:
     raise UserError(
       f'the images of {sets.names} have {channels} channel(s) and those of the training set, '
-      f'{trained_on.name}, {trained_on.image_shape[-1]}: choose another eval.data'
+      f'{trained_on.name}, {trained_on.image_shape[-1]}: choose another '
+      'eval.data, or the protocol transfer, which converts images'
     )

@@ -1,5 +1,7 @@
 """Supervised training with cross-entropy: the baseline of every table."""
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax.numpy as jnp
 import optax
@@ -7,7 +9,7 @@ import optax
 from clr_jax.methods._joint_embedding import joint_embedding, mean_with
 from clr_jax.models import heads
 from clr_jax.ops.similarity import widen
-from clr_jax.types import Method, RunInfo, UserError
+from clr_jax.types import Group, Method, RunInfo, UserError
 
 
 def supervised(
@@ -26,18 +28,35 @@ def supervised(
   if info.num_classes is None:
     raise UserError('supervised training needs labels and this data set has none')
   head = heads.get('linear', out_dim=info.num_classes)
+  return classification(
+    backbone, head, info.num_classes, label_smoothing=label_smoothing, per_view_bn=per_view_bn
+  )
+
+
+def classification(
+  backbone: nn.Module,
+  classifier: nn.Module,
+  num_classes: int,
+  *,
+  label_smoothing: float = 0.0,
+  per_view_bn: bool = False,
+  groups: Mapping[str, Group] | None = None,
+) -> Method:
+  """`supervised` with any classifier of features, module(h [R, F], train=..., groups=...)."""
 
   def loss(out, state, batch, rng, step):
     del state, rng, step
     logits = widen(out.online)
     target = optax.smooth_labels(
-      jnp.eye(info.num_classes, dtype=logits.dtype)[batch.label], label_smoothing
+      jnp.eye(num_classes, dtype=logits.dtype)[batch.label], label_smoothing
     )
     target = jnp.broadcast_to(target[:, None], logits.shape)
     top1 = (logits.argmax(-1) == batch.label[:, None]).mean()
     return mean_with({'train_top1': top1}, optax.softmax_cross_entropy(logits, target))
 
-  method = joint_embedding({'backbone': backbone, 'classifier': head}, loss, per_view=per_view_bn)
+  method = joint_embedding(
+    {'backbone': backbone, 'classifier': classifier}, loss, per_view=per_view_bn, groups=groups
+  )
 
   def represent(params, state, images):
     outputs = method.represent(params, state, images)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from PIL import Image
 
-from clr_jax.data import ArraySource, available, load_source
+from clr_jax.data import ArraySource, SubsetSource, available, images, load_source
 from clr_jax.data.slices import resolve_split
 from clr_jax.types import UserError
 
@@ -189,3 +190,67 @@ def test_sizes_below_one_are_refused():
 
 def test_available_names_what_needs_no_download(tmp_path):
   assert [name for name, _ in available(tmp_path)] == ['digits', 'npz:PATH', 'folder:PATH']
+
+
+class TestChannels:
+  """Against PIL, image by image."""
+
+  def test_rgb_to_grey_is_pils_luma(self, npz):
+    whole = load_source(f'npz:{npz}/toy_train.npz').arrays()[0]
+    grey = load_source(f'npz:{npz}/toy_train.npz', channels=1)
+    assert grey.image_shape == (6, 4, 1)
+    expected = [np.asarray(Image.fromarray(image).convert('L')) for image in whole]
+    np.testing.assert_array_equal(grey.arrays()[0][..., 0], expected)
+
+  def test_every_grey_level_and_many_colours(self):
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (2048, 4, 4, 3)).astype(np.uint8)  # more than one block
+    colours[0, 0, :2] = [[0, 0, 0], [255, 255, 255]]
+    wide = np.asarray(Image.fromarray(colours.reshape(2048, 16, 3)).convert('L'))
+    np.testing.assert_array_equal(images.with_channels(colours, 1).reshape(2048, 16), wide)
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    there_and_back = images.with_channels(images.with_channels(levels, 3), 1)
+    np.testing.assert_array_equal(there_and_back, levels)
+
+  def test_grey_to_rgb_repeats(self):
+    one, three = (load_source('digits', channels=c, image_size=16, limit=5) for c in (None, 3))
+    assert three.image_shape == (16, 16, 3)
+    np.testing.assert_array_equal(three.arrays()[0], np.repeat(one.arrays()[0], 3, axis=-1))
+    assert one.checksum() != three.checksum()
+
+  @pytest.mark.parametrize('channels', [1, 3])
+  def test_files_and_arrays_give_the_same(self, tmp_path, channels):
+    rng = np.random.default_rng(0)
+    whole = rng.integers(0, 256, (4, 9, 7, 3)).astype(np.uint8)
+    np.savez(tmp_path / 'toy.npz', image=whole, label=np.arange(4))
+    for i, image in enumerate(whole):
+      (tmp_path / 'toy' / str(i)).mkdir(parents=True)
+      Image.fromarray(image).save(tmp_path / 'toy' / str(i) / 'image.png')
+    options = {'image_size': 5, 'channels': channels}
+    arrays = load_source(f'npz:{tmp_path}/toy.npz', **options)
+    files = load_source(f'folder:{tmp_path}/toy', **options)
+    assert arrays.image_shape == files.image_shape == (5, 5, channels)
+    for ours, theirs in zip(arrays.arrays(), files.arrays(), strict=True):
+      np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(files.labels(), files.arrays()[1])
+
+  def test_other_numbers(self):
+    with pytest.raises(UserError, match='channels must be 1'):
+      load_source('digits', channels=2)
+
+
+class TestSubset:
+  def test_it_reads_the_positions_and_keeps_the_classes(self, npz):
+    whole = load_source(f'npz:{npz}/toy_train.npz')
+    part = SubsetSource(whole, np.array([7, 2, 3]))
+    assert (part.num_examples, part.num_classes, part.image_shape) == (3, 5, (6, 4, 3))
+    assert part.labels().tolist() == [2, 2, 3]
+    for both in (part.load(np.array([2, 0])), [x[[2, 0]] for x in part.arrays()]):
+      np.testing.assert_array_equal(both[0], whole.arrays()[0][[3, 7]])
+      assert both[1].tolist() == [3, 2]
+    assert part.checksum() != SubsetSource(whole, np.array([7, 2, 4])).checksum()
+
+  @pytest.mark.parametrize('positions', [[], [10], [-1]])
+  def test_positions_that_are_not_there(self, npz, positions):
+    with pytest.raises(UserError, match='needs at least one position, all from 0 to 9'):
+      SubsetSource(load_source(f'npz:{npz}/toy_train.npz'), np.array(positions, int))

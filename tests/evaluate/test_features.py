@@ -1,3 +1,4 @@
+import functools
 import os
 import socket
 import subprocess
@@ -95,6 +96,27 @@ def test_extract_takes_another_key_a_part_and_unlabeled_data():
   assert got.label is None
   with pytest.raises(UserError, match="unknown representation 'q'"):
     extract(represent, PARAMS, STATE, source, key='q')
+
+
+def darker(key, images):
+  """Another factor for every image."""
+  return images * jax.random.uniform(key, (len(images), 1, 1, 1))
+
+
+def test_augmentation_belongs_to_the_image_and_the_seed():
+  """Not to the batch it is in, nor to the device."""
+  source, take = Source(), functools.partial(extract, represent, PARAMS, STATE)
+  whole = take(source, augment=darker, seed=3)
+  for options in ({'batch_size': 8}, {'batch_size': 16, 'mesh': sharding.make_mesh()}):
+    again = take(source, augment=darker, seed=3, **options)
+    np.testing.assert_allclose(again.h, whole.h, atol=1e-5)
+  key = jax.random.fold_in(jax.random.key(3), 7)
+  by_hand = darker(key, source.image[7:8] / np.float32(255))
+  np.testing.assert_allclose(whole.h[7:8], represent(PARAMS, STATE, by_hand)['h'], atol=1e-5)
+  some = take(source, augment=darker, seed=3, indices=np.array([7, 2]))
+  np.testing.assert_allclose(some.h, whole.h[[7, 2]], atol=1e-5)
+  assert np.abs(take(source, augment=darker, seed=4).h - whole.h).mean() > 0.01
+  np.testing.assert_allclose(take(source).h, expected(source), atol=1e-6)
 
 
 def test_pixels():

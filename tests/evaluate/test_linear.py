@@ -6,6 +6,8 @@ from sklearn.preprocessing import StandardScaler
 
 from clr_jax.evaluate.features import Features
 from clr_jax.evaluate.linear import linear
+from clr_jax.evaluate.logistic import fit_sgd
+from clr_jax.evaluate.presets import PRESETS
 from clr_jax.evaluate.subsets import stratified_subset
 from clr_jax.types import UserError
 
@@ -38,7 +40,7 @@ def test_all_labels_equal_scikit_learn():
   assert got.value == pytest.approx(sklearn_accuracy(slice(None)), abs=0.011)
   assert got.seconds > 0
   wanted = {'solver': 'lbfgs', 'l2': 1.0, 'num_labels': 200, 'label_fraction': 1.0, 'draw': 0}
-  assert wanted.items() <= got.params.items() and got.params['standardise'] is True
+  assert wanted.items() <= got.params.items() and got.params['normalise'] == 'standardise'
 
 
 def test_few_labels_are_standardised_with_all_features():
@@ -88,8 +90,98 @@ def test_sgd_reports_last_and_best():
   assert last.params['epoch'] == 8 and 1 <= best.params['epoch'] <= 8
   assert best.value >= last.value > 0.6
   assert last.params['base_lr'] == 0.3 and last.params['batch_size'] == 200
-  assert last.params['momentum'] == 0.9 and last.params['standardise'] is True
-  assert linear(TRAIN, TEST, solver='sgd', epochs=1)[0].params['standardise'] is False
+  assert last.params['momentum'] == 0.9 and last.params['normalise'] == 'standardise'
+  assert linear(TRAIN, TEST, solver='sgd', epochs=1)[0].params['normalise'] == 'none'
+
+
+def test_sgd_sweeps_two_hyper_parameters_on_held_out_labels():
+  rates, decays = [1e-4, 0.3], [0.0, 100.0]
+  last, _ = linear(
+    TRAIN, TEST, solver='sgd', standardise=True, epochs=4, base_lr=rates, weight_decay=decays
+  )
+  assert (last.params['base_lr'], last.params['weight_decay']) == (0.3, 0.0)
+  assert last.params['weight_decay_candidates'] == decays
+  assert last.params['base_lr_chosen_by'] == 'accuracy on 40 held-out training labels'
+  alone = linear(TRAIN, TEST, solver='sgd', standardise=True, epochs=4, base_lr=0.3)[0]
+  assert last.value == alone.value  # fitted again to all labels
+
+
+@pytest.mark.parametrize('sweep', [{}, {'base_lr': [1e-4, 0.3]}])
+def test_labels_held_out_choose_the_epoch_and_are_not_fitted(sweep):
+  """The best epoch on them, found by hand: they are the test set of a fit to the other labels."""
+  options = {'solver': 'sgd', 'normalise': 'standardise', 'epochs': 6, 'batch_size': 16}
+  options['base_lr'] = 0.3
+  last, best, chosen = linear(TRAIN, TEST, held_out=0.25, **{**options, **sweep})
+  assert [m.params['selection'] for m in (last, best)] == ['last', 'best_on_test']
+  assert chosen.params['selection'] == 'best_on_held_out' and chosen.params['held_out'] == 0.25
+  assert last.params['epoch'] == 6 and last.params['base_lr'] == 0.3
+  _, split_seed, fit_seed = np.random.SeedSequence([0, 0]).generate_state(3).tolist()
+  fitted = stratified_subset(TRAIN.label, 150, seed=split_seed)
+  held = np.setdiff1d(np.arange(200), fitted)
+  scaler = StandardScaler().fit(TRAIN.h)
+  sets = [
+    (scaler.transform(h).astype(np.float32), label - 10)
+    for h, label in ((TRAIN.h[held], TRAIN.label[held]), TEST)
+  ]
+  _, (on_held, on_test) = fit_sgd(
+    scaler.transform(TRAIN.h[fitted]).astype(np.float32),
+    TRAIN.label[fitted] - 10,
+    **{'num_classes': 4, 'epochs': 6, 'batch_size': 16, 'base_lr': 0.3, 'seed': fit_seed},
+    watch=sets,
+  )
+  assert last.value == pytest.approx(on_test[-1], abs=0.011)
+  assert best.value == pytest.approx(on_test.max(), abs=0.011)
+  assert chosen.value == pytest.approx(on_test[on_held.argmax()], abs=0.011)
+  assert chosen.params['epoch'] == on_held.argmax() + 1
+
+
+def test_lbfgs_held_out_labels_are_not_fitted():
+  (got,) = linear(TRAIN, TEST, held_out=0.25, l2=[1e4, 1.0])
+  assert got.params['l2'] == 1.0
+  split_seed = int(np.random.SeedSequence([0, 0]).generate_state(2)[1])
+  rows = stratified_subset(TRAIN.label, 150, seed=split_seed)
+  assert got.value == pytest.approx(sklearn_accuracy(rows), abs=0.011)
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_a_preset_gives_defaults(preset):
+  last, best = linear(TRAIN, TEST, preset=preset, epochs=1, batch_size=50)
+  changed = {'epochs': 1, 'batch_size': 50}
+  wanted = {'normalise': 'none', **PRESETS[preset], **changed, 'preset': preset, 'solver': 'sgd'}
+  del wanted['epochs']  # recorded as the epoch
+  assert {k: last.params[k] for k in wanted} == wanted
+  assert last.params['epochs'] == last.params['epoch'] == 1
+  assert {**last.params, 'selection': 'best_on_test'} == best.params
+  # The same written out.
+  written = {k: v for k, v in wanted.items() if k != 'preset'}
+  assert linear(TRAIN, TEST, epochs=1, **written)[0].value == last.value
+
+
+def test_features_of_length_one():
+  scaled = (
+    s._replace(h=s.h * np.linspace(1, 9, len(s.h), dtype=np.float32)[:, None])
+    for s in (TRAIN, TEST)
+  )
+  raw, same = (
+    linear(train, test, normalise='l2')[0].value for train, test in ((TRAIN, TEST), tuple(scaled))
+  )
+  assert raw == pytest.approx(same, abs=0.011)
+  unit = [s._replace(h=s.h / np.linalg.norm(s.h, axis=1, keepdims=True)) for s in (TRAIN, TEST)]
+  assert raw == pytest.approx(linear(*unit, standardise=False)[0].value, abs=0.011)
+
+
+def test_augmented_copies():
+  """Two equal copies are as one; of others the second matters."""
+  options = {'epochs': 2, 'schedule': 'constant', 'batch_size': 20, 'standardise': True}
+  options = {'preset': 'report', 'base_lr': 1.0, **options}
+  one = linear(TRAIN, TEST, **options)[0]
+  same, other = (
+    linear(TRAIN._replace(h=np.stack(copies)), TEST, **options)[0]
+    for copies in ((TRAIN.h, TRAIN.h), (TRAIN.h, TRAIN.h[::-1]))
+  )
+  assert one.value == same.value > other.value + 0.05
+  with pytest.raises(UserError, match='copies are for the epochs of SGD'):
+    linear(TRAIN._replace(h=np.stack([TRAIN.h] * 2)), TEST)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +195,18 @@ def test_sgd_reports_last_and_best():
     ({'label_fraction': 0.02, 'l2': [1.0, 2.0]}, '4 labels are too few to choose'),
     ({'solver': 'newton'}, "unknown linear solver 'newton'"),
     ({'base_lr': 0.1}, "'lbfgs' has no option 'base_lr'"),
+    ({'preset': 'simclrr'}, "unknown preset 'simclrr': did you mean 'simclr'"),
+    ({'preset': 'report', 'solver': 'lbfgs'}, "preset 'report' is one of SGD"),
+    ({'preset': 'report', 'l2': 1.0}, "'sgd' has no option 'l2'"),
+    ({'preset': 'report', 'milestones': (2,)}, 'does nothing with the schedule'),
+    ({'preset': 'report', 'schedule': 'linear'}, "unknown schedule of the linear layer 'linear'"),
+    ({'preset': 'report', 'scaling': 'sqrt'}, "unknown scaling 'sqrt'"),
+    ({'preset': 'report', 'epochs': 0}, 'epochs=0 must be at least 1'),
+    ({'normalise': 'L2'}, "unknown normalisation 'L2'"),
+    ({'normalise': 'l2', 'standardise': True}, 'normalise or standardise, not both'),
+    ({'held_out': 1.0, 'l2': [1.0, 2.0]}, r'held_out=1\.0 is not in'),
+    ({'held_out': 0.2}, 'held_out chooses nothing'),
+    ({'draws': 0}, 'draws=0 must be at least 1'),
   ],
 )
 def test_bad_input(change, message):

@@ -59,31 +59,50 @@ def test_lbfgs_stops_on_separable_data_and_after_max_iter():
   assert fit_lbfgs(h, label, num_classes=4, l2=1e-3, max_iter=3)[1]['iterations'] == 3
 
 
-def numpy_sgd(h, label, order, w, *, peak, epochs, size, momentum, weight_decay):
-  """Momentum as in torch.optim.SGD, cosine per epoch; `order` [epochs, N]."""
+def numpy_sgd(h, label, order, w, *, rates, size, momentum, weight_decay, nesterov=False):
+  """Momentum as in torch.optim.SGD; `order` [epochs, N]."""
   b, vw, vb = np.zeros(w.shape[1]), 0.0, 0.0
-  for epoch in range(epochs):
-    lr = peak * 0.5 * (1 + np.cos(np.pi * epoch / epochs))
+  for epoch, lr in enumerate(rates):
     for start in range(0, len(h), size):
       rows = order[epoch][start : start + size]
       logits = h[rows] @ w + b
       p = np.exp(logits - logits.max(1, keepdims=True))
       error = (p / p.sum(1, keepdims=True) - np.eye(w.shape[1])[label[rows]]) / len(rows)
-      vw = momentum * vw + h[rows].T @ error + weight_decay * w
-      vb = momentum * vb + error.sum(0) + weight_decay * b
-      w, b = w - lr * vw, b - lr * vb
+      gw, gb = h[rows].T @ error + weight_decay * w, error.sum(0) + weight_decay * b
+      vw, vb = momentum * vw + gw, momentum * vb + gb
+      if nesterov:
+        w, b = w - lr * (gw + momentum * vw), b - lr * (gb + momentum * vb)
+      else:
+        w, b = w - lr * vw, b - lr * vb
   return w, b
 
 
-def test_sgd_follows_the_protocol(x64):
+COSINE = [0.125 * 0.5 * (1 + np.cos(np.pi * epoch / 4)) for epoch in range(4)]
+
+
+DECAY = {'base_lr': 2.0, 'schedule': 'step', 'milestones': (1, 3)}
+GROWTH = {'base_lr': 2.0, 'schedule': 'step', 'milestones': (2,), 'factor': 1.5}
+
+
+@pytest.mark.parametrize(
+  ('schedule', 'rates', 'nesterov'),
+  [
+    ({'base_lr': 2.0}, COSINE, False),
+    ({'base_lr': 0.125, 'scaling': 'none'}, COSINE, True),
+    (DECAY, [0.125, 0.0125, 0.0125, 0.00125], False),
+    (GROWTH, [0.125, 0.125, 0.1875, 0.1875], True),
+    ({'base_lr': 2.0, 'schedule': 'constant'}, [0.125] * 4, False),
+  ],
+)
+def test_sgd_follows_the_protocol(x64, schedule, rates, nesterov):
   h, label = blobs(num=50)
-  options = {'epochs': 4, 'momentum': 0.9, 'weight_decay': 0.01}
-  head, _ = fit_sgd(h, label, num_classes=4, batch_size=16, base_lr=2.0, seed=3, **options)
+  options = {'momentum': 0.9, 'weight_decay': 0.01, 'nesterov': nesterov}
+  head, _ = fit_sgd(h, label, num_classes=4, batch_size=16, epochs=4, seed=3, **options, **schedule)
   # The same initial weights (a run of no epoch) and the same orders of the examples.
   start, _ = fit_sgd(h, label, num_classes=4, epochs=0, seed=3)
   key = jax.random.split(jax.random.key(3))[0]
   order = [np.asarray(jax.random.permutation(jax.random.fold_in(key, e), 50)) for e in range(4)]
-  w, b = numpy_sgd(h, label, order, np.asarray(start.w), peak=2.0 * 16 / 256, size=16, **options)
+  w, b = numpy_sgd(h, label, order, np.asarray(start.w), rates=rates, size=16, **options)
   np.testing.assert_allclose(head.w, w, atol=1e-10)
   np.testing.assert_allclose(head.b, b, atol=1e-10)
 
@@ -93,16 +112,49 @@ def test_sgd_initial_weights_sweep_and_curve():
   start, _ = fit_sgd(np.zeros((3, 4000), np.float32), np.arange(3), num_classes=3, epochs=0)
   assert np.std(start.w) == pytest.approx(0.01, rel=0.05) and (start.b == 0).all()
   rates = [0.01, 1.0]
+  watch = [(h, label), (h[:9], label[:9])]
   run = lambda lr: fit_sgd(  # noqa: E731
-    h, label, num_classes=4, epochs=5, batch_size=64, base_lr=lr, watch=(h, label)
+    h, label, num_classes=4, epochs=5, batch_size=64, base_lr=lr, watch=watch
   )
-  heads, curves = run(rates)
-  assert heads.w.shape == (2, 7, 4) and curves is not None and curves.shape == (2, 5)
+  heads, (curves, few) = run(rates)
+  assert heads.w.shape == (2, 7, 4) and curves.shape == few.shape == (2, 5)
   for i, lr in enumerate(rates):
-    head, curve = run(lr)
+    head, (curve, _) = run(lr)
     np.testing.assert_allclose(heads.w[i], head.w, atol=1e-6)
     np.testing.assert_allclose(curves[i], curve, atol=2 / len(h))
-    assert curve is not None and curve[-1] == score(head, h, label)[0]
+    assert curve[-1] == score(head, h, label)[0]
+  assert few[1, -1] == score(jax.tree.map(lambda x: x[1], heads), h[:9], label[:9])[0]
+
+
+def test_sgd_sweeps_learning_rate_and_weight_decay_together():
+  h, label = blobs(num=100)
+  run = lambda lr, wd: fit_sgd(  # noqa: E731
+    h, label, num_classes=4, epochs=3, batch_size=32, base_lr=lr, weight_decay=wd
+  )[0]
+  heads = run([0.1, 1.0], [0.5, 0.0])
+  for i, pair in enumerate([(0.1, 0.5), (1.0, 0.0)]):
+    np.testing.assert_allclose(heads.w[i], run(*pair).w, atol=1e-6)
+  np.testing.assert_allclose(run(0.1, [0.5, 0.0]).w[0], heads.w[0], atol=1e-6)
+
+
+def test_sgd_takes_the_augmented_copies_in_turn(x64):
+  h, label = blobs(num=50)
+  copies = np.stack([h, -h])
+  run = lambda h, epochs: fit_sgd(  # noqa: E731
+    h, label, num_classes=4, epochs=epochs, batch_size=50, schedule='constant', momentum=0.0
+  )[0]
+  one, two, three = (run(copies, epochs) for epochs in (1, 2, 3))
+  np.testing.assert_allclose(one.w, run(h, 1).w, atol=1e-12)
+
+  def step(head, h):
+    """A batch of all examples: plain gradient descent."""
+    logits = h @ np.asarray(head.w) + np.asarray(head.b)
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    error = (p / p.sum(1, keepdims=True) - np.eye(4)[label]) / 50
+    return np.asarray(head.w) - 0.1 * 50 / 256 * h.T @ error
+
+  np.testing.assert_allclose(two.w, step(one, -h), atol=1e-12)
+  np.testing.assert_allclose(three.w, step(two, h), atol=1e-12)
 
 
 def test_sgd_batch_larger_than_the_set_is_the_whole_set():
