@@ -33,9 +33,9 @@ _ROWS_PER_FILE = 4096  # a flush writes a whole file: this bounds its size
 class MetricWriter:
   """clu's MetricWriter for scalars; only process 0 writes.
 
-  A row is {'step', 'time' (seconds since 1970), name: number, ...}; numbers that are not finite are
-  the strings 'nan', 'inf', '-inf', so that every line is valid JSON. Rows of one step may come in
-  several calls. Nothing is on disk before `flush`. A context manager that closes.
+  A row is {'step', 'time' (seconds since 1970), name: number or list of numbers, ...}; numbers that
+  are not finite are the strings 'nan', 'inf', '-inf', so that every line is valid JSON. Rows of one
+  step may come in several calls. Nothing is on disk before `flush`. A context manager that closes.
 
   Args:
     workdir: of the run.
@@ -55,11 +55,12 @@ class MetricWriter:
     self.flush()  # an empty segment supersedes rows too
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-    """One row; values are numbers or arrays of one element."""
+    """One row; values are numbers or arrays of one element, or lists, which only the row has."""
     if not self._active:
       return
-    values = {name: float(value) for name, value in scalars.items()}
-    self._append(step, values)
+    lists = {k: [float(x) for x in v] for k, v in scalars.items() if isinstance(v, list)}
+    values = {name: float(value) for name, value in scalars.items() if name not in lists}
+    self._append(step, {**values, **lists})
     if self._events:
       self._events.scalars(step, values)
 

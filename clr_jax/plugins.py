@@ -8,10 +8,11 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from clr_jax import methods
-from clr_jax.config import build
+from clr_jax.config import build, to_dict
 from clr_jax.lookup import keyword_only
 from clr_jax.methods import _plugins
 from clr_jax.methods._layerwise import layerwise, stage_losses
+from clr_jax.methods._telemetry import telemetry
 from clr_jax.methods._tikhonov import tikhonov
 from clr_jax.methods._unmix import un_mix
 from clr_jax.types import Config, Method, RunInfo, UserError
@@ -29,7 +30,7 @@ _SWITCHES = {
 
 
 def make_method(config: Config, backbone: nn.Module, info: RunInfo) -> tuple[Method, Method]:
-  """(the method with the plug-ins inside its loss, the same with those around it).
+  """(the method with the plug-ins inside its loss, the same with telemetry and those around it).
 
   Raises:
     UserError: what has no meaning, and options of a plug-in that is off.
@@ -50,6 +51,9 @@ def make_method(config: Config, backbone: nn.Module, info: RunInfo) -> tuple[Met
       f'one of {", ".join(taking)}'
     )
   plain = method = build(factory, config.method, backbone, info, **fixed)
+  measuring = to_dict(config.telemetry) if 'telemetry' in config else {}
+  if measuring.pop('enabled', False):
+    method = telemetry(method, **measuring)
   if 'un_mix' in options:
     _refuse_idle('un_mix', options.un_mix.enabled, un_mix, options.un_mix)
     if options.un_mix.enabled:

@@ -14,6 +14,7 @@ from clr_jax import checkpoint, experiment, metrics, weights, workdir
 from clr_jax.data.pipeline import RESIDENT_LIMIT
 from clr_jax.evaluate import run as evaluation
 from clr_jax.evaluate.sets import Sets
+from clr_jax.methods import _telemetry
 from clr_jax.ops import ema
 from clr_jax.runtime import Interrupt, Profiler, Progress, Watchdog
 from clr_jax.types import Config, Metrics, TrainState, UserError
@@ -175,7 +176,8 @@ class Window:
   """Means of the steps' metrics since the last row on the grid of `log_every`.
 
   The sums are of float64, in the order of the steps, and a checkpoint carries them: a row does not
-  depend on where its steps were interrupted.
+  depend on where its steps were interrupted. Metrics of telemetry are means over the steps that
+  measured it, absent without one; of its counts the row has the sums, in a list.
   """
 
   def __init__(self, sums: Mapping[str, float] | None = None, count: int = 0):
@@ -198,10 +200,18 @@ class Window:
     sums = {'steps': float(self._count), **self._sums} if self._count else {}
     return {f'window/{k}': v for k, v in sums.items()}
 
-  def means(self) -> dict[str, float]:
+  def means(self) -> dict[str, Any]:
     """{} without steps."""
     self._fetch()
-    return {k: v / self._count for k, v in self._sums.items()}
+    measured, row = self._sums.get(_telemetry.STEPS), {}
+    for name, total in self._sums.items():
+      if not name.startswith(_telemetry.PREFIX):
+        row[name] = total / self._count
+      elif measured and (vector := name.rpartition('/')[0]).endswith(_telemetry.COUNTS):
+        row.setdefault(vector, []).append(total)
+      elif measured:
+        row[name] = total if name == _telemetry.STEPS else total / measured
+    return row
 
   def clear(self) -> None:
     """Begins the next window."""
@@ -212,8 +222,12 @@ class Window:
     """One transfer from the device."""
     for block in jax.device_get(self._pending):
       for name, values in block.items():
-        for value in values.tolist():
-          self._sums[name] = self._sums.get(name, 0.0) + value
+        # A vector is kept entry by entry: a checkpoint's metrics are numbers.
+        columns = [values] if values.ndim == 1 else values.T
+        for i, column in enumerate(columns):
+          key = name if values.ndim == 1 else f'{name}/{i:03d}'
+          for value in column.tolist():
+            self._sums[key] = self._sums.get(key, 0.0) + value
       self._count += len(next(iter(block.values())))
     self._pending.clear()
 
@@ -315,7 +329,7 @@ def _due(step: int, period: int, done: bool) -> bool:
   return done or bool(period and step % period == 0)
 
 
-def _stop_if_not_finite(row: Mapping[str, float], step: int, checkpoints, writer) -> None:
+def _stop_if_not_finite(row: Mapping[str, Any], step: int, checkpoints, writer) -> None:
   seen = {k: row[k] for k in ('loss', 'update_norm') if k in row}
   if all(map(math.isfinite, seen.values())):
     return

@@ -11,6 +11,8 @@ import optax
 from jax.sharding import Mesh
 
 from clr_jax import sharding
+from clr_jax.methods import _telemetry
+from clr_jax.ops.gradient_statistics import group_norms
 from clr_jax.ops.similarity import unit
 from clr_jax.types import Array, Batch, Method, Metrics, Params, TrainState, ViewFn
 
@@ -88,6 +90,11 @@ def make_step_parts(
       carry = jax.lax.with_sharding_constraint(carry, sharding.replicated(mesh))
     params, new_state = method.post_update(params, state.state, carry, state.step)
     metrics = {**metrics, 'update_norm': optax.tree.norm(updates)}
+    if _telemetry.STEPS in metrics:
+      metrics |= _telemetry.only_if(
+        metrics[_telemetry.STEPS] > 0,
+        lambda: {f'{_telemetry.PREFIX}grad_norm/{k}': v for k, v in group_norms(grads).items()},
+      )
     return TrainState(state.step + 1, params, new_state, opt_state, state.key), metrics
 
   return StepParts(make_views, gradients, update)

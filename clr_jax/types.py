@@ -17,7 +17,7 @@ PyTree = Any
 Params = dict[str, Any]  # first key = component: 'backbone', 'projector', 'predictor', 'probe', ...
 State = dict[str, Any]  # everything else that must survive a restart
 Carry = dict[str, Any]  # what one step hands to `post_update`; replicated over the devices
-Metrics = dict[str, Array]  # scalars
+Metrics = dict[str, Array]  # scalars, and vectors of counts
 Schedule = Callable[[Any], Any]  # step -> value
 Config = Any  # an ml_collections.ConfigDict: its attributes have no static types
 
@@ -141,8 +141,17 @@ class RepresentFn(Protocol):
     ...
 
 
+class ScoresFn(Protocol):
+  def __call__(self, out: Out, state: State, batch: Batch, rng: Array, step: Array) -> Any:
+    """The `clr_jax.losses.scores.ScoreSets` that `loss` compares, given the same arguments."""
+    ...
+
+
 class Method(NamedTuple):
-  """A method of representation learning: pure functions over (params, state)."""
+  """A method of representation learning: pure functions over (params, state).
+
+  `scores` is what telemetry measures: None for methods without negatives.
+  """
 
   init: InitFn
   embed: EmbedFn
@@ -150,6 +159,7 @@ class Method(NamedTuple):
   post_update: PostUpdateFn
   represent: RepresentFn
   groups: Mapping[str, Group] = {}
+  scores: ScoresFn | None = None
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -28,6 +28,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_dict
 
+from clr_jax import optim
 from clr_jax.config import to_dict
 from clr_jax.provenance import code_version
 from clr_jax.types import Config, UserError
@@ -48,6 +49,7 @@ NON_TRAJECTORY_KEYS = frozenset(
     'progress',
     'steps_per_call',
     'stop_at_epoch',
+    'telemetry',
     'watchdog_seconds',
   }
 )
@@ -163,7 +165,8 @@ def open_run(workdir: Workdir, config: Config) -> RunIdentity:
     _refuse_foreign(workdir)
     _record_config(workdir, 'config.json', config_hash, config_json)
     return RunIdentity(config_hash, ())
-  differing = {key: text for key, text in _differences(records[-1]['config'], config_json)}
+  idle, pairs = _idle(config_json), _differences(records[-1]['config'], config_json)
+  differing = {key: text for key, text in pairs if key not in idle}
   fatal = [text for key, text in differing.items() if _changes_trajectory(key)]
   if fatal and not _has_trained(workdir):  # a start that failed locks nobody out
     _record_config(workdir, f'config-{len(records)}.json', config_hash, config_json)
@@ -228,7 +231,8 @@ def read_config(workdir: Workdir) -> Config:
 
 def hash_config(config: Mapping[str, Any]) -> str:
   """12 hex digits of sha256 over the canonical JSON of the keys that change the trajectory."""
-  kept = {k: v for k, v in _flat(config).items() if _changes_trajectory(k)}
+  idle = _idle(config)
+  kept = {k: v for k, v in _flat(config).items() if _changes_trajectory(k) and k not in idle}
   text = json.dumps(kept, sort_keys=True, separators=(',', ':'))
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -302,6 +306,19 @@ def _record_config(workdir: Workdir, name: str, config_hash: str, config, **more
 
 def _changes_trajectory(key: str) -> bool:
   return not any(key == name or key.startswith(f'{name}.') for name in NON_TRAJECTORY_KEYS)
+
+
+def _idle(config: Mapping[str, Any]) -> set[str]:
+  """Keys of what is off: runs of versions that did not write them are the same runs.
+
+  Such keys have their defaults, for a changed one is refused.
+  """
+  sam, plugins = config.get('sam', {}), config.get('plugins', {})
+  idle = {f'sam.{key}' for key in optim.idle_sam_options(sam.get('name', 'none'))}
+  tikhonov = plugins.get('tikhonov', {})
+  if not tikhonov.get('weight') and not tikhonov.get('layer_weights'):
+    idle |= {f'plugins.tikhonov.{key}' for key in tikhonov}
+  return idle
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

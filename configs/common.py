@@ -12,6 +12,7 @@ from clr_jax.config import component
 from clr_jax.evaluate.logistic import fit_sgd
 from clr_jax.methods import _plugins
 from clr_jax.methods._layerwise import layerwise
+from clr_jax.methods._telemetry import telemetry
 from clr_jax.methods._tikhonov import tikhonov
 from clr_jax.methods._unmix import un_mix
 from clr_jax.types import Config
@@ -155,6 +156,9 @@ def get_config() -> Config:
 
   # None of the keys below changes what is trained.
   config.log_every = 50  # steps
+  # Scores, gradients and embeddings of every 50th step, in its row of the metrics.
+  config.telemetry = component(telemetry)
+  config.telemetry.enabled = False
   config.eval_every = 1.0  # epochs; 0 = only at the end
   config.checkpoint_every = 1.0  # epochs; 0 = only at the end
   config.keep_last = 2  # checkpoints

@@ -37,7 +37,9 @@ with padding 2 on CIFAR, LARS with trust coefficient 0.02 clipped at the learnin
 from 3e-5, learning rates per 256 images, views embedded one at a time, crops, jitter and blur
 (`symmetric`). The other methods are solo-learn's: on CIFAR its 2021-22 scripts, from which the
 published numbers are (no blur, the schedule by the epoch), on ImageNet-100 its YAML files. MoCo
-v2+, SwAV and W-MSE have its output sizes (256, 128, 64; the thesis' table says 256 for all).
+v2+, SwAV, W-MSE and, on ImageNet-100, SimCLR have its output sizes (256, 128, 64 and 512 behind a
+hidden layer of 4096: scripts/pretrain/imagenet-100/simclr.yaml; the thesis' table says 256 for
+all).
 ARB: its own code (Sherrylone/ARB), LARS with trust coefficient 0.02 (ImageNet-100: 0.001) and one
 learning rate 0.3 also for biases (there 0.0048), end 0.001, no blur on CIFAR (there 0.2 and 0.1);
 2048 features whitened in 8 groups (open). Barlow Twins 256 differs in the output only.
@@ -173,7 +175,7 @@ METHODS = {
 IMAGENET100 = {
   'tcl': {'method': {'hidden_dim': 4096}},
   'simclr': {
-    'method': {'hidden_dim': 4096},
+    'method': {'hidden_dim': 4096, 'out_dim': 512},
     'augment': {'blur_p': 0.5},
     'optimizer': {'learning_rate': 0.3, 'weight_decay': 1e-4},
   },

@@ -5,6 +5,12 @@ import os
 
 # Compiling is most of the tests' time on two cores; this halves it. Set before jax is imported.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+# The older code generator, on one thread: half of it again. Versions without it ignore the option.
+os.environ.setdefault(
+  'XLA_FLAGS',
+  '--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters '
+  '--xla_cpu_parallel_codegen_split_count=1',
+)
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import jax

@@ -185,6 +185,17 @@ def test_stl10_is_trained_on_unlabelled_images_and_evaluated_on_labelled_ones():
   assert sets.names == 'stl10 train, test'
 
 
+def test_heads_of_simclr_are_solo_learns_and_those_of_tcl_the_thesis():
+  for row, sizes in (
+    ('cifar10-simclr', (2048, 256)),
+    ('cifar10-tcl', (2048, 256)),
+    ('imagenet100-simclr', (4096, 512)),
+    ('imagenet100-tcl', (4096, 256)),
+  ):
+    method = configs.load(f'thesis_selfsup:{row}').method
+    assert (method.hidden_dim, method.out_dim) == sizes
+
+
 def test_moco_of_the_report_clean_and_as_published():
   base = configs.to_dict(configs.load('report_sogclr:cifar100'))
   for name in ('moco', 'real'):

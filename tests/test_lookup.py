@@ -1,8 +1,11 @@
 """Names and options: what is accepted, and the sentence that refuses the rest."""
 
+import inspect
+
 import pytest
 
-from clr_jax.lookup import check_options, keyword_only, look_up
+from clr_jax.config import component
+from clr_jax.lookup import check_options, keyword_only, look_up, refuse_changed, takes_options_of
 from clr_jax.types import UserError
 
 
@@ -62,3 +65,25 @@ def test_a_factory_that_hands_options_on():
     "views has no option 'dept': did you mean 'depth'? it takes depth"
   )
   assert refusal('none', plain, ['x'], given=['width', 'depth']).endswith('it takes none')
+
+
+@takes_options_of(plain)
+def outer(first, *, depth: int = 3, **options):
+  return plain(first, depth=depth, **options)
+
+
+def test_a_factory_that_takes_the_options_of_another():
+  assert {k: p.default for k, p in keyword_only(outer).items()} == {
+    'depth': 3,
+    'width': inspect.Parameter.empty,
+  }
+  assert outer(0, width=1) == (0, 1, 3)
+  assert refusal('outer', outer, ['widht']).startswith("outer has no option 'widht'")
+  assert component(outer, width=2).to_dict() == {'depth': 3, 'width': 2}
+
+
+def test_a_changed_option_that_nothing_reads():
+  refuse_changed(plain, {'width': 1, 'depth': 2, 'other': 3}, prefix='net', reason='here')
+  with pytest.raises(UserError) as error:
+    refuse_changed(plain, {'depth': 1}, prefix='net', reason='while it is flat: set net.flat=False')
+  assert str(error.value) == 'net.depth=1 does nothing while it is flat: set net.flat=False'

@@ -42,6 +42,13 @@ def test_rows_of_one_step_are_merged_and_typed(tmp_path):
       json.loads(line, parse_constant=lambda name: pytest.fail(name))
 
 
+def test_lists_are_in_the_rows_only(tmp_path):
+  run = Workdir(tmp_path)
+  with MetricWriter(run, first_step=0) as writer:
+    writer.write_scalars(1, {'loss': 1, 'hist': [3.0, 4.0]})
+  assert bare(read_metrics(run)) == [{'step': 1, 'loss': 1.0, 'hist': [3.0, 4.0]}]
+
+
 def test_rows_beyond_the_checkpoint_of_a_killed_run_disappear(tmp_path):
   run = Workdir(tmp_path)
   killed = MetricWriter(run, first_step=0, tensorboard=False)

@@ -359,10 +359,20 @@ def test_noise_on_a_missing_projector():
     one_sam_step(params, {}, {'name': 'noise_sam', 'subset': 'projector'})
 
 
-def test_options_of_a_sam_that_is_off_are_ignored():
+def test_options_of_another_sam_may_be_there_but_not_changed():
   params = make_params()
-  off = sgd(params, sam={'name': 'none', 'rho': 0.1})
+  default = {'rho': 0.05, 'adaptive': False, 'eps': 1e-5, 'subset': 'matrices', 'seed': 0}
+  off = sgd(params, sam={'name': 'none', **default})
   assert_equal(run(off, params, 1)[0], run(sgd(params), params, 1)[0])
+  chosen = one_sam_step(params, {}, {**default, 'rho': 0.1})
+  assert_equal(chosen, one_sam_step(params, {}, {'rho': 0.1}))
+  for options, message in (
+    ({'name': 'none', 'rho': 0.1}, "sam.rho=0.1 does nothing with sam.name='none'.*name='sam'"),
+    ({'name': 'sam', 'eps': 0.1}, "sam.eps=0.1 does nothing with sam.name='sam'.*'noise_sam'"),
+    ({'name': 'noise_sam', 'adaptive': True}, 'sam.adaptive=True does nothing'),
+  ):
+    with pytest.raises(UserError, match=message):
+      sgd(params, sam={**default, **options})
 
 
 @pytest.mark.parametrize('name', [*ALL, 'sam', 'noise_sam'])

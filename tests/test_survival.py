@@ -18,14 +18,17 @@ import numpy as np
 import pytest
 
 from clr_jax import config as configs
-from clr_jax import experiment, metrics, workdir
+from clr_jax import experiment, methods, metrics, workdir
 from clr_jax import results as results_lib
 from clr_jax.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ROOT / 'tests' / 'tiny.py'
 WALL_CLOCK = ('time', 'samples_per_second', 'data_wait_share', 'online_seconds')
-SKELETONS = ('simclr', 'sogclr', 'supervised')
+# One method of each skeleton. The fast suite kills sogclr in several ways, and FAST once.
+SKELETONS = ('simclr', 'byol', 'moco', 'swav', 'sogclr', 'supervised')
+FAST = ('byol', 'moco')
+TABLES = ('sogclr', 'isogclr', 'dynamic_moco', 'real')
 STEPS = 22
 
 
@@ -36,9 +39,8 @@ class Runner:
     self._cache = cache
 
   def environment(self, **extra):
-    kept = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
     return {
-      **kept,
+      **os.environ,
       'JAX_PLATFORMS': 'cpu',
       'JAX_COMPILATION_CACHE_DIR': str(self._cache),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
@@ -120,7 +122,7 @@ def assert_same_run(actual, expected, method):
   assert arrays.keys() == expected_arrays.keys()
   assert any(k.startswith('params/') for k in arrays)
   assert any(k.startswith('opt_state/') for k in arrays)
-  assert any('log_u' in k for k in arrays) == (method == 'sogclr')
+  assert any('log_u' in k for k in arrays) == (method in TABLES)
   for path, value in expected_arrays.items():
     assert arrays[path].tobytes() == value.tobytes(), path
   assert rows(actual) == rows(expected)
@@ -164,9 +166,19 @@ def test_killed_preempted_and_finished(run, reference, tmp_path):
   assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
 
 
+@pytest.mark.parametrize(
+  'method', [m if m in FAST else pytest.param(m, marks=pytest.mark.slow) for m in methods.names()]
+)
+def test_killed_and_resumed(run, reference, tmp_path, method):
+  """Parameters, state and optimizer of every method are those of a run that was never killed."""
+  run(tmp_path, method=method, fault='kill_in_step', code=-signal.SIGKILL)
+  out, _ = run(tmp_path, method=method)
+  assert int(out.split(f'resumed {tmp_path} at step ')[1].split()[0]) in (6, 12)
+  assert_same_run(tmp_path, reference(method), method)
+
+
 KILLS = (
   'kill_first_step',
-  'kill_in_step',
   'kill_before_save',
   'kill_in_write',
   'kill_in_evaluation',
@@ -203,7 +215,8 @@ def test_killed_from_outside_at_random_moments(run, reference, tmp_path, seed):
 
 @pytest.mark.slow
 def test_processes_that_compile_for_themselves_agree(run, tmp_path):
-  own = {'JAX_ENABLE_COMPILATION_CACHE': 'false', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '0'}
+  optimized = {'JAX_DISABLE_MOST_OPTIMIZATIONS': '0', 'XLA_FLAGS': ''}
+  own = {'JAX_ENABLE_COMPILATION_CACHE': 'false', **optimized}
   run(tmp_path / 'a', **own)
   run(tmp_path / 'b', fault='kill_in_step', code=-signal.SIGKILL, **own)
   run(tmp_path / 'b', **own)

@@ -101,6 +101,46 @@ def test_an_infinite_metric_comes_back_from_a_checkpoint(tmp_path):
   assert window.means()['least'] == -math.inf and math.isnan(window.means()['both'])
 
 
+# ---------------------------------------------------------------- telemetry
+def test_telemetry_counts_in_its_own_steps_over_dispatches_and_interruptions():
+  """Steps 0 and 3 of 4 are measured; zeros of the others do not count."""
+  on, counts = np.float32([1, 0, 0, 1]), np.int32([[1, 2], [0, 0], [0, 0], [30, 4]])
+  block = {
+    'loss': np.float32([1, 2, 3, 4]),
+    'telemetry/steps': on,
+    'telemetry/neg_var': on * np.float32([5, 0, 0, 7]),
+    'telemetry/neg_hist': counts,
+  }
+  window = Window()
+  for steps in (slice(0, 2), slice(2, 3), slice(3, 4)):
+    window.add({name: values[steps] for name, values in block.items()})
+    if steps.start == 2:
+      assert window.means()['telemetry/neg_var'] == 5
+    window = Window.restored(window.stored())
+  assert window.means() == {
+    'loss': 2.5,
+    'telemetry/steps': 2.0,
+    'telemetry/neg_var': 6.0,
+    'telemetry/neg_hist': [31.0, 6.0],
+  }
+  window.clear()
+  window.add({name: values[1:3] for name, values in block.items()})
+  assert window.means() == {'loss': 2.5}
+
+
+def test_telemetry_is_switched_by_config_and_not_part_of_what_is_trained():
+  off, on = tiny('moco'), tiny('moco', **{'telemetry.enabled': True, 'telemetry.bins': 3})
+  states, rows = [], []
+  for parts in map(experiment.make, (off, on)):
+    batch = experiment.example_batch(parts.source, 64)
+    state, row = jax.eval_shape(parts.step_fn, parts.abstract_state(), batch)
+    states.append(jax.tree.structure(state))
+    rows.append(row)
+  assert states[0] == states[1] and rows[0].keys() < rows[1].keys()
+  assert rows[1]['telemetry/neg_hist'].shape == (5,)
+  assert workdir.hash_config(on.to_dict()) == workdir.hash_config(off.to_dict())
+
+
 # ---------------------------------------------------------------- dispatch
 def test_one_dispatch_of_many_steps_equals_many_of_one():
   """Without convolutions, so that the CPU can scan."""

@@ -137,6 +137,32 @@ def test_hash_depends_on_trajectory_keys_only_and_not_on_order():
   )
 
 
+def test_options_of_what_is_off_do_not_make_another_run(tmp_path):
+  """Versions before wrote none of them: `sam` had its own options only, and tikhonov none."""
+
+  def make(**changes):
+    config = make_config()
+    config.update(changes)
+    return config
+
+  run = Workdir(tmp_path)
+  all_of_sam = {'rho': 0.05, 'adaptive': False, 'eps': 1e-5, 'seed': 0}
+  off = {'tikhonov': {'weight': 0.0, 'layer_weights': (), 'route': 'jvp'}, 'margin': {'angular': 0}}
+  before = open_run(run, make(sam={'name': 'none'}, plugins={'margin': {'angular': 0}}))
+  workdir.write_whole(run.metrics / 'row.jsonl', '{"step": 1}')
+  assert open_run(run, make(sam={'name': 'none', **all_of_sam}, plugins=off)) == before
+  on = {**off, 'tikhonov': {**off['tikhonov'], 'weight': 0.1}}
+  with pytest.raises(UserError, match=r'sam\.name: "none" -> "sam".*sam\.rho: unset'):
+    open_run(run, make(sam={'name': 'sam', **all_of_sam}, plugins=off))
+  with pytest.raises(UserError, match=r'plugins\.tikhonov\.weight: unset -> 0\.1'):
+    open_run(run, make(sam={'name': 'none'}, plugins=on))
+  hashes = [
+    workdir.hash_config({'sam': {'name': 'sam', 'rho': rho, 'adaptive': False, **more}})
+    for rho, more in ((0.1, {}), (0.1, {'eps': 1e-5, 'seed': 0}), (0.2, {}))
+  ]
+  assert hashes[0] == hashes[1] != hashes[2]
+
+
 def test_foreign_directories_are_refused_and_untouched(tmp_path):
   (tmp_path / 'thesis.tex').write_text('text')
   with pytest.raises(UserError, match=r"holds 'thesis.tex' and is not a run"):

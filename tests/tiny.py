@@ -6,19 +6,30 @@ The checkpoints lie off the grid of the log rows on purpose.
 import pathlib
 import sys
 
+from clr_jax import methods
+from clr_jax.lookup import keyword_only
+
 CONFIGS = str(pathlib.Path(__file__).parent.parent / 'configs')
 sys.path.insert(0, CONFIGS)
 import common  # noqa: E402
 
 sys.path.remove(CONFIGS)
 
-METHODS = {
-  'simclr': {'hidden_dim': 8, 'out_dim': 8},
-  'sogclr': {'hidden_dim': 8, 'out_dim': 8},
-  'supcon': {'out_dim': 8},
-  'tcl': {'out_dim': 8},
-  'supervised': {},
+# Options of any method that has them, and what a batch of 64 and 22 steps further need.
+SMALL = {
+  'hidden_dim': 8,
+  'out_dim': 8,
+  'predictor_dim': 8,
+  'num_prototypes': 16,
+  'queue_length': 128,
 }
+METHODS = {
+  'dino': {'freeze_last_layer': 0, 'warmup_teacher_epochs': 0},
+  'real': {'retrieval': 'radius'},
+  'swav': {'freeze_prototypes_steps': 0, 'queue_start_epoch': 0},
+  'w_mse': {'whitening_size': 32},
+}
+VIEWS = {'infomin': ('infomin_jigsaw', {'policy': 'affine', 'grid': 2})}
 
 
 def get_config(method: str = 'sogclr'):
@@ -27,8 +38,11 @@ def get_config(method: str = 'sogclr'):
   config.batch_size = 64
   config.num_epochs = 1.0
   config.model = common.model('resnet_tiny', width=4, mean=(0.5,), std=(0.5,))
-  config.augment = common.views('affine', size=8)
-  config.method = common.method(method, **METHODS.get(method, {}))
+  name, options = VIEWS.get(method, ('affine', {}))
+  config.augment = common.views(name, size=8, **options)
+  taken = keyword_only(methods.get(method))
+  small = {key: value for key, value in SMALL.items() if key in taken}
+  config.method = common.method(method, **small, **METHODS.get(method, {}))
   config.optimizer = common.optimizer('sgd', learning_rate=0.1)
   config.schedule = common.schedule(warmup_epochs=0.5)
   config.log_every = 4

@@ -70,10 +70,11 @@ def adjust_hue(images: Array, shift: Array | float) -> Array:
   top = jnp.maximum(jnp.maximum(r, g), b)
   chroma = top - jnp.minimum(jnp.minimum(r, g), b)
   scale = 1 / jnp.where(chroma > 0, chroma, 1)
+  # Not top == r: a compiler that computes r twice may round it in two ways.
   sector = jnp.where(
-    top == r,
+    (r >= g) & (r >= b),
     (g - b) * scale,
-    jnp.where(top == g, 2 + (b - r) * scale, 4 + (r - g) * scale),
+    jnp.where(g >= b, 2 + (b - r) * scale, 4 + (r - g) * scale),
   )
   sector = sector + 6 * per_image(shift, images)[..., 0]
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from clr_jax.lookup import check_name
+from clr_jax.losses import score_statistics
+from clr_jax.losses.scores import ScoreSets, log_denominator
 from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, widen
 from clr_jax.types import Array
 
@@ -154,17 +156,43 @@ def tcl(
 def tcl_rows(anchor: Array, contrast: Array, pairs: Pairs, *, temperature, k1, k2) -> TCL:
   """TCL for unit rows: anchors [A, D] against all rows [M, D]."""
   cosine = similarity(anchor, contrast)
-  scores = cosine / temperature
-  negative = pairs.other & ~pairs.positive
-  # One log-sum-exp over { s/T on P, log k1 - s on P, log k2 + s/T on N }: stable for k1 = 5000.
-  terms = jnp.concatenate([scores, jnp.log(k1) - cosine, jnp.log(k2) + scores], -1)
-  where = jnp.concatenate([pairs.positive, pairs.positive & (k1 > 0), negative & (k2 > 0)], -1)
+  sets = _sets(cosine, pairs, temperature=temperature, k1=k1, k2=k2)
   count = jnp.sum(pairs.positive, -1)
   has_positive = count > 0
-  log_denominator = logsumexp(terms, where)
+  log_d = log_denominator(sets)
+  scores = cosine / temperature
   positive_mean = jnp.sum(jnp.where(pairs.positive, scores, 0.0), -1) / jnp.maximum(count, 1)
-  finite = jnp.where(has_positive, log_denominator, 0.0)
-  return TCL(jnp.where(has_positive, finite - positive_mean, 0.0), log_denominator, has_positive)
+  finite = jnp.where(has_positive, log_d, 0.0)
+  return TCL(jnp.where(has_positive, finite - positive_mean, 0.0), log_d, has_positive)
+
+
+def _sets(cosine: Array, pairs: Pairs, **hyper) -> ScoreSets:
+  return ScoreSets(cosine, cosine, pairs.positive, pairs.other & ~pairs.positive, **hyper)
+
+
+def pair_sets(
+  z: Array,
+  labels: Array | None = None,
+  *,
+  temperature: float | Array,
+  anchors: str = 'all',
+  k1: float = 0.0,
+  k2: float = 1.0,
+  normalize: bool = True,
+) -> ScoreSets:
+  """The scores that losses inside a batch compare, for statistics: [A, M] of A anchors, M rows.
+
+  Args:
+    z: [B, V, D]; A = M = B * V, or A = B for anchors='one'.
+    labels: [B] classes whose members are positives of each other, or None: the views are.
+    temperature, anchors, k1, k2, normalize: as for the losses; k1 = 0 and k2 = 1 for all but TCL.
+  """
+  check_name(ANCHORS, anchors, 'anchors')
+  rows = _rows(z, normalize)
+  step = z.shape[1] if anchors == 'one' else 1
+  pairs = Pairs(*(m[::step] for m in pair_masks(*z.shape[:2], labels=labels)))
+  cosine = similarity(rows[::step], rows)
+  return _sets(cosine, pairs, temperature=temperature, k1=k1, k2=k2)
 
 
 def responses(
@@ -176,30 +204,9 @@ def responses(
   k2: float = 1.0,
   normalize: bool = True,
 ) -> tuple[Array, Array]:
-  """How strongly positives and negatives pull and push (the thesis, section 5.4).
+  """`score_statistics.responses` of embeddings [B, V, D]; arguments as for `tcl`.
 
-  Returns:
-    (mean over anchors of mean_P |P_ip - 1/|P| - Y_ip|, mean over anchors of mean_N P_in), with
-    P_ip = exp(s_ip/T)/D_i, Y_ip = T k1 exp(-s_ip)/D_i, P_in = k2 exp(s_in/T)/D_i; NaN where no
-    anchor has positives or negatives. k1 = 0, k2 = 1 are SupCon's.
+  k1 = 0, k2 = 1 are SupCon's.
   """
-  rows = _rows(z, normalize)
-  pairs = pair_masks(*z.shape[:2], labels=labels)
-  cosine = similarity(rows, rows)
-  result = tcl_rows(rows, rows, pairs, temperature=temperature, k1=k1, k2=k2)
-  log_d = jnp.where(result.has_positive, result.log_denominator, 0.0)[:, None]
-  count = jnp.sum(pairs.positive, -1, keepdims=True)
-  p_pos = jnp.exp(cosine / temperature - log_d)
-  y_pos = temperature * k1 * jnp.exp(-cosine - log_d)
-  negative = pairs.other & ~pairs.positive
-
-  def mean_of_means(values, where):
-    per_row = jnp.sum(jnp.where(where, values, 0.0), -1) / jnp.sum(where, -1)
-    return jnp.nanmean(per_row)
-
-  positive = jnp.abs(p_pos - 1 / jnp.maximum(count, 1) - y_pos)
-  valid = result.has_positive[:, None]
-  return (
-    mean_of_means(positive, pairs.positive),
-    mean_of_means(k2 * p_pos, negative & valid),
-  )
+  hyper = {'temperature': temperature, 'k1': k1, 'k2': k2}
+  return score_statistics.responses(pair_sets(z, labels, normalize=normalize, **hyper))

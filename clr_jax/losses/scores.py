@@ -2,6 +2,7 @@
 
 `Scores` are the cosines of anchors to their positive and to their negatives, before division by a
 temperature. Plug-ins map `Scores` to `Scores`; an estimator turns them into a loss per anchor.
+`ScoreSets` are the same with any number of positives: what statistics of scores are computed from.
 """
 
 from __future__ import annotations
@@ -39,6 +40,59 @@ class Scores(NamedTuple):
       jnp.concatenate([self.negative, more], -1),
       jnp.concatenate([self.mask, jnp.broadcast_to(where, more.shape)], -1),
     )
+
+
+class ScoreSets(NamedTuple):
+  """What a loss compares, whatever the loss: anchors with their positives and their negatives.
+
+  Attributes:
+    positive: [..., P].
+    negative: [..., K].
+    positive_where, negative_where: bool of these shapes, False for columns that are not of the set.
+    temperature: of the loss, scalar or one for each anchor [...].
+    k1, k2: weights of TCL's denominator (`log_denominator`); 0 and 1 are SupCon's and InfoNCE's.
+  """
+
+  positive: Array
+  negative: Array
+  positive_where: Array
+  negative_where: Array
+  temperature: float | Array
+  k1: float = 0.0
+  k2: float = 1.0
+
+
+def score_sets(*scores: Scores, temperature: float | Array) -> ScoreSets:
+  """`ScoreSets` of one positive an anchor; several `Scores` [B, V, ...] are joined in V.
+
+  Args:
+    scores: of the directions of a loss.
+    temperature: > 0; scalar, or [B] for one temperature an example.
+  """
+
+  def joined(parts):
+    return jnp.concatenate(list(parts), 1) if len(scores) > 1 else next(iter(parts))
+
+  positive = joined(s.positive for s in scores)[..., None]
+  negative, where = joined(s.negative for s in scores), joined(s.mask for s in scores)
+  if jnp.ndim(temperature):
+    temperature = jnp.broadcast_to(jnp.asarray(temperature)[:, None], positive.shape[:-1])
+  return ScoreSets(positive, negative, jnp.ones(positive.shape, bool), where, temperature)
+
+
+def log_denominator(sets: ScoreSets) -> Array:
+  """log D [...] of TCL: D = sum_P exp(s/T) + k1 sum_P exp(-s) + k2 sum_N exp(s/T); -inf if empty.
+
+  The thesis, eq. 4.3; k1 = 0 and k2 = 1 give SupCon's denominator and InfoNCE's. One log-sum-exp,
+  stable for k1 = 5000.
+  """
+  tau = jnp.asarray(sets.temperature)
+  tau = tau[..., None] if tau.ndim else tau
+  terms = [sets.positive / tau, jnp.log(sets.k1) - sets.positive]
+  where = [sets.positive_where, sets.positive_where & (sets.k1 > 0)]
+  terms.append(jnp.log(sets.k2) + sets.negative / tau)
+  where.append(sets.negative_where & (sets.k2 > 0))
+  return logsumexp(jnp.concatenate(terms, -1), jnp.concatenate(where, -1))
 
 
 def pair_scores(query: Array, key: Array) -> Array:

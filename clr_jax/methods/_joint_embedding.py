@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 
+from clr_jax.losses.contrastive import pair_sets
 from clr_jax.models.siamese import Chain
-from clr_jax.types import Array, Batch, Carry, Group, Method, Out, Params, RunInfo, State, UserError
+from clr_jax.types import (
+  Array,
+  Batch,
+  Carry,
+  Group,
+  Method,
+  Out,
+  Params,
+  RunInfo,
+  ScoresFn,
+  State,
+  UserError,
+)
 
 
 def check_two_views(name: str, info: RunInfo) -> None:
@@ -97,3 +111,13 @@ def joint_embedding(
 def mean_with(metrics: Mapping[str, Array], per_anchor: Array):
   """What most losses return: the mean, an empty carry, and metrics without gradient."""
   return per_anchor.mean(), {}, jax.tree.map(jax.lax.stop_gradient, dict(metrics))
+
+
+def scores_in_batch(*, supervised: bool = False, **options: Any) -> ScoresFn:
+  """The `Method.scores` of a loss inside the batch: `pair_sets` with labels if supervised."""
+
+  def scores(out: Out, state: State, batch: Batch, rng: Array, step: Array):
+    del state, rng, step
+    return pair_sets(out.online, batch.label if supervised else None, **options)
+
+  return scores

@@ -3,7 +3,12 @@
 import flax.linen as nn
 
 from clr_jax.losses import decoupled
-from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.methods._joint_embedding import (
+  check_two_views,
+  joint_embedding,
+  mean_with,
+  scores_in_batch,
+)
 from clr_jax.models import heads
 from clr_jax.types import Method, RunInfo
 
@@ -49,4 +54,5 @@ def dcl(
     )
     return mean_with({}, loss_scale * per_anchor)
 
-  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  method = joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  return method._replace(scores=scores_in_batch(temperature=temperature))

@@ -3,7 +3,12 @@
 import flax.linen as nn
 
 from clr_jax.losses import decoupled
-from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.methods._joint_embedding import (
+  check_two_views,
+  joint_embedding,
+  mean_with,
+  scores_in_batch,
+)
 from clr_jax.models import heads
 from clr_jax.types import Method, RunInfo, UserError
 
@@ -43,4 +48,5 @@ def hcl(
     result = decoupled.hcl(out.online, temperature=temperature, tau_plus=tau_plus, beta=beta)
     return mean_with({'clamped_anchors': result.clamped.mean()}, result.per_anchor)
 
-  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  method = joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  return method._replace(scores=scores_in_batch(temperature=temperature))

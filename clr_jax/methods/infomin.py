@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 
 from clr_jax.losses.queue import queue_infonce
+from clr_jax.methods._momentum_contrast import momentum_contrast
 from clr_jax.methods._plugins import NONE, Plugins
-from clr_jax.methods.moco import moco
 from clr_jax.models import heads
 from clr_jax.models.siamese import Chain
 from clr_jax.types import Method, RunInfo, UserError
@@ -49,11 +49,13 @@ def infomin(
     plugins: see `clr_jax.methods._plugins`; they act on the main branch only.
 
   Raises:
-    UserError: a weight outside [0, 1]; at init, views without 'jigsaw'; what `moco` refuses.
+    UserError: a weight outside [0, 1]; at init, views without 'jigsaw'; what MoCo
+      refuses.
   """
   if not 0 <= jigsaw_weight <= 1:
     raise UserError(f'infomin needs 0 <= method.jigsaw_weight <= 1, not {jigsaw_weight}')
-  main = moco(
+  main = momentum_contrast(
+    'infomin',
     backbone,
     info,
     temperature=temperature,

@@ -3,6 +3,7 @@
 import flax.linen as nn
 
 from clr_jax.losses import global_contrastive as gcl
+from clr_jax.losses.scores import score_sets
 from clr_jax.losses.temperatures import temperature_gradient, temperature_step
 from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
 from clr_jax.methods._plugins import NONE, Plugins
@@ -65,11 +66,15 @@ def isogclr(
     first_visit=first_visit,
   )
 
+  def compare(out, own, rng, step):
+    return plugins.two_view_scores(unit(out.online), temperature=own, rng=rng, step=step)
+
   def loss(out, state, batch, rng, step):
     log_u, weight = average.read(state, batch, step)
     own, momentum = (state['per_example'][k][batch.index] for k in ('temperature', 'momentum'))
-    scores = plugins.two_view_scores(unit(out.online), temperature=own, rng=rng, step=step)
-    result = gcl.estimate(scores, log_u, temperature=own, gamma=weight, eps=eps)
+    result = gcl.estimate(
+      compare(out, own, rng, step), log_u, temperature=own, gamma=weight, eps=eps
+    )
     gradient = temperature_gradient(result, own, rho=rho)
     new, momentum = temperature_step(
       own, momentum, gradient, eta=eta, beta=beta, bounds=(temperature_min, temperature_max)
@@ -78,7 +83,11 @@ def isogclr(
     mean, _, metrics = mean_with(metrics, result.per_example)
     return mean, average.carry(batch, result.log_u, temperature=new, momentum=momentum), metrics
 
-  return joint_embedding(
+  def scores(out, state, batch, rng, step):
+    own = state['per_example']['temperature'][batch.index]
+    return score_sets(compare(out, own, rng, step), temperature=own)
+
+  method = joint_embedding(
     {
       'backbone': backbone,
       'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
@@ -88,3 +97,4 @@ def isogclr(
     init_state=lambda: average.init(temperature=temperature, momentum=0.0),
     post_update=write_tables,
   )
+  return method._replace(scores=scores)

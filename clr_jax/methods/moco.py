@@ -1,91 +1,19 @@
 """MoCo v1 and v2: He et al., https://arxiv.org/abs/1911.05722, https://arxiv.org/abs/2003.04297."""
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from clr_jax.losses.scores import infonce
-from clr_jax.methods._distillation import distillation
-from clr_jax.methods._plugins import NONE, Plugins
-from clr_jax.methods._queue import check_queue, enqueue_keys, init_queue, key_rows
-from clr_jax.models import heads
-from clr_jax.ops.similarity import unit
+from clr_jax.lookup import takes_options_of
+from clr_jax.methods._momentum_contrast import momentum_contrast
 from clr_jax.types import Method, RunInfo
 
 
-def moco(
-  backbone: nn.Module,
-  info: RunInfo,
-  *,
-  temperature: float = 0.07,
-  queue_length: int = 65536,
-  momentum: float = 0.999,
-  final_momentum: float | None = None,
-  ema_index: str = 'next',
-  symmetric: bool = False,
-  projector: str = 'linear',
-  hidden_dim: int | None = None,
-  out_dim: int = 128,
-  per_view_bn: bool = True,
-  represent: str = 'online',
-  plugins: Plugins = NONE,
-) -> Method:
+@takes_options_of(momentum_contrast)
+def moco(backbone: nn.Module, info: RunInfo, **options) -> Method:
   """InfoNCE of queries (view 0) against keys (view 1) and a queue of earlier keys.
 
   MoCo v2 is temperature=0.2, projector='mocov2'. There is no shuffled BatchNorm: statistics are
   those of the global batch (as SyncBN), apart for queries and keys.
 
-  Args:
-    temperature: .07 (v1), .2 (v2), .1 (official CIFAR notebook).
-    queue_length: 65536 (official), 4096 (official CIFAR notebook).
-    momentum: .999 (official), .99 (official CIFAR notebook).
-    final_momentum: end of a cosine from `momentum`; None keeps it constant (official).
-    ema_index: 'next' (official: the average precedes the keys); matters with a cosine only.
-    symmetric: both views are queries and keys, the loss is the sum of both directions (official
-      CIFAR notebook), and two keys an image enter the queue.
-    projector: recipe of `clr_jax.models.heads`: 'linear' (v1), 'mocov2' (v2).
-    hidden_dim: None = the backbone's width (v2).
-    out_dim: 128 (official).
-    per_view_bn: official code embeds one view at a time (True).
-    represent: 'online', or 'target' for the averaged network.
-    plugins: see `clr_jax.methods._plugins`.
+  options: see `clr_jax.methods._momentum_contrast.momentum_contrast`.
   """
-  num_keys = 2 if symmetric else 1
-  check_queue('moco', queue_length, info, keys_per_image=num_keys)
-  plugins.check('moco')
-
-  def loss(out, state, batch, rng, step):
-    del batch
-    keys, queue = key_rows(out.target), state['queue']['rows']
-    # Asymmetric: one query view and one key view. Symmetric: each query meets the other view's key.
-    scores = plugins.scores(
-      unit(out.online),
-      jnp.swapaxes(keys[::-1], 0, 1),
-      queue,
-      own=0,
-      temperature=temperature,
-      rng=rng,
-      step=step,
-    )
-    total = infonce(scores, temperature=temperature).sum(1).mean()
-    return total, {'keys': keys.reshape(-1, keys.shape[-1])}, {}
-
-  return distillation(
-    'moco',
-    {
-      'backbone': backbone,
-      'projector': heads.get(
-        projector, hidden_dim=hidden_dim or backbone.num_features, out_dim=out_dim
-      ),
-    },
-    loss,
-    info,
-    momentum=momentum,
-    final_momentum=momentum if final_momentum is None else final_momentum,
-    ema_index=ema_index,
-    online_views=slice(0, num_keys),
-    target_views=slice(2 - num_keys, 2),
-    per_view=per_view_bn,
-    represent=represent,
-    init_state=lambda rng: init_queue(rng, queue_length, out_dim),
-    post_update=enqueue_keys,
-  )
+  return momentum_contrast('moco', backbone, info, **options)

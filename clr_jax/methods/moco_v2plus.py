@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from clr_jax.losses.scores import infonce
+from clr_jax.losses.scores import infonce, score_sets
 from clr_jax.methods._distillation import distillation
 from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.methods._queue import check_queue, enqueue_keys, init_queue, key_rows
@@ -46,13 +46,12 @@ def moco_v2plus(
   check_queue('moco_v2plus', queue_length, info)
   plugins.check('moco_v2plus')
 
-  def loss(out, state, batch, rng, step):
-    del batch
+  def compare(out, state, rng, step):
     keys, queue = key_rows(out.target), state['queue']['rows']
     query = unit(out.online)
 
     def one_way(view):
-      scores = plugins.scores(
+      return plugins.scores(
         query[:, view, None],
         keys[1 - view][:, None],
         queue[1 - view],
@@ -61,12 +60,21 @@ def moco_v2plus(
         rng=jax.random.fold_in(rng, view),
         step=step,
       )
-      return infonce(scores, temperature=temperature).mean()
 
-    total = one_way(0) + one_way(1)
-    return total / 2, {'keys': keys}, {}
+    return one_way(0), one_way(1)
 
-  return distillation(
+  def loss(out, state, batch, rng, step):
+    del batch
+    one, other = (
+      infonce(scores, temperature=temperature).mean() for scores in compare(out, state, rng, step)
+    )
+    return (one + other) / 2, {'keys': key_rows(out.target)}, {}
+
+  def scores(out, state, batch, rng, step):
+    del batch
+    return score_sets(*compare(out, state, rng, step), temperature=temperature)
+
+  method = distillation(
     'moco_v2plus',
     {
       'backbone': backbone,
@@ -82,3 +90,4 @@ def moco_v2plus(
     init_state=lambda rng: init_queue(rng, queue_length, out_dim, leading=(2,)),
     post_update=enqueue_keys,
   )
+  return method._replace(scores=scores)

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from clr_jax.losses.scores import infonce
+from clr_jax.losses.scores import infonce, score_sets
 from clr_jax.methods._distillation import distillation
 from clr_jax.methods._joint_embedding import check_two_views
 from clr_jax.methods._plugins import NONE, Plugins
@@ -55,12 +55,11 @@ def moco_v3(
   scale = 2 * temperature if loss_scale is None else loss_scale
   plugins.check('moco_v3')
 
-  def loss(out, state, batch, rng, step):
-    del state, batch
+  def compare(out, rng, step):
     query, keys = unit(out.online), unit(jax.lax.stop_gradient(out.target))
 
     def one_way(view):
-      scores = plugins.scores(
+      return plugins.scores(
         query[:, view, None],
         keys[:, -1 - view, None],
         keys[:, -1 - view],
@@ -69,11 +68,19 @@ def moco_v3(
         rng=jax.random.fold_in(rng, view),
         step=step,
       )
-      return scale * infonce(scores, temperature=temperature).mean()
 
-    return sum(one_way(view) for view in range(num_queries)), {}, {}
+    return [one_way(view) for view in range(num_queries)]
 
-  return distillation(
+  def loss(out, state, batch, rng, step):
+    del state, batch
+    each = [infonce(s, temperature=temperature).mean() for s in compare(out, rng, step)]
+    return sum(scale * mean for mean in each), {}, {}
+
+  def scores(out, state, batch, rng, step):
+    del state, batch
+    return score_sets(*compare(out, rng, step), temperature=temperature)
+
+  method = distillation(
     'moco_v3',
     {
       'backbone': backbone,
@@ -90,3 +97,4 @@ def moco_v3(
     per_view=per_view_bn,
     represent=represent,
   )
+  return method._replace(scores=scores)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from clr_jax.losses import queue as losses
-from clr_jax.losses.scores import infonce
+from clr_jax.losses.scores import infonce, score_sets
 from clr_jax.methods._joint_embedding import check_two_views, joint_embedding
 from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.methods._queue import check_queue, enqueue_keys, init_queue, key_rows
@@ -44,15 +44,14 @@ def nnclr(
   check_queue('nnclr', queue_length, info)
   plugins.check('nnclr', free_anchor=False)
 
-  def loss(out, state, batch, rng, step):
-    del batch
+  def compare(out, state, rng, step):
     keys, queue = key_rows(out.target), state['queue']['rows']
     prediction = unit(out.online)
 
     def one_way(view):  # the softmax runs over the predictions
       neighbour = queue[losses.nearest(keys[view], queue)]
       other = prediction[:, 1 - view]
-      scores = plugins.scores(
+      return plugins.scores(
         neighbour[:, None],
         other[:, None],
         other,
@@ -61,11 +60,20 @@ def nnclr(
         rng=jax.random.fold_in(rng, view),
         step=step,
       )
-      return infonce(scores, temperature=temperature).mean()
 
-    total = one_way(0) + one_way(1)
+    return one_way(0), one_way(1)
+
+  def loss(out, state, batch, rng, step):
+    del batch
+    one, other = (
+      infonce(scores, temperature=temperature).mean() for scores in compare(out, state, rng, step)
+    )
     # Only view 0 enters the queue (solo-learn), after the loss.
-    return total / 2, {'keys': keys[0]}, {}
+    return (one + other) / 2, {'keys': key_rows(out.target)[0]}, {}
+
+  def scores(out, state, batch, rng, step):
+    del batch
+    return score_sets(*compare(out, state, rng, step), temperature=temperature)
 
   method = joint_embedding(
     {
@@ -83,4 +91,4 @@ def nnclr(
     params, state = method.init(rng, batch)
     return params, {**state, **init_queue(rng, queue_length, out_dim)}
 
-  return method._replace(init=init)
+  return method._replace(init=init, scores=scores)

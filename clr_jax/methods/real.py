@@ -3,16 +3,17 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from clr_jax.lookup import check_name
+from clr_jax.lookup import check_name, refuse_changed, takes_options_of
 from clr_jax.losses.retrieval import hardest_negatives, select_hardest, select_in_radius
-from clr_jax.methods._dynamic import admit_all, dynamic
-from clr_jax.methods._plugins import NONE, Plugins
+from clr_jax.methods._dynamic import Retrieval, dynamic
 from clr_jax.ops import queue as ring
 from clr_jax.types import Method, RunInfo, UserError
 
-RETRIEVAL = ('top_p', 'radius', 'top_k')
+# Each form of retrieval with the options that it reads.
+RETRIEVAL = {'top_p': ('top_p',), 'radius': ('radius', 'as_published'), 'top_k': ('top_k',)}
 
 
+@takes_options_of(dynamic)
 def real(
   backbone: nn.Module,
   info: RunInfo,
@@ -22,25 +23,13 @@ def real(
   radius: float = 0.5,
   as_published: bool = False,
   top_k: int = 1024,
-  temperature: float = 0.3,
-  gamma: float = 0.9,
-  first_visit: str = 'per_index',
-  combine: str = 'mean',
-  temperature_twice: bool = False,
   queue_length: int = 65536,
-  momentum: float = 0.999,
-  final_momentum: float | None = None,
-  ema_index: str = 'next',
-  projector: str = 'sogclr',
-  hidden_dim: int = 2048,
-  out_dim: int = 128,
-  per_view_bn: bool = True,
-  represent: str = 'online',
-  plugins: Plugins = NONE,
+  **options,
 ) -> Method:
   """Dynamic MoCo that keeps, or compares with, only negatives that are hard for some query.
 
-  The views are selected from one after the other. temperature to plugins: see `dynamic_moco`.
+  The views are selected from one after the other. options: as in Dynamic MoCo, see
+  `clr_jax.methods._dynamic.dynamic`.
 
   Args:
     retrieval: 'top_p' (the fraction top_p of the keys that are most similar to another image's
@@ -53,9 +42,20 @@ def real(
     as_published: of 'radius', the report's code: an image's own key counts as near its query, and
       the radius is divided by out_dim instead of the number of queries.
     top_k: of 'top_k', at most queue_length, which is Dynamic MoCo. No published value.
+    queue_length: 65536 (the report's code); at most two keys an image enter it.
+
+  Raises:
+    UserError: a changed option of another `retrieval`; values out of range.
   """
   check_name(RETRIEVAL, retrieval, 'method.retrieval')
-  _check(info, retrieval, radius, as_published, top_p, top_k, queue_length)
+  own = {'top_p': top_p, 'radius': radius, 'as_published': as_published, 'top_k': top_k}
+  refuse_changed(
+    real,
+    {key: value for key, value in own.items() if key not in RETRIEVAL[retrieval]},
+    prefix='method',
+    reason=f'with method.retrieval={retrieval!r}: set another method.retrieval, or leave it',
+  )
+  _check(info, retrieval, radius, top_p, top_k, queue_length)
 
   def admit_near(state, queries, keys):
     queue, now = state['queue'], state['radius']
@@ -70,50 +70,24 @@ def real(
       queue = ring.enqueue(queue, key[select_hardest(query, key, top_p)])
     return {**state, 'queue': queue}
 
-  choice = {
-    'radius': {
-      'admit': admit_near,
-      'first_state': lambda: {'radius': jnp.asarray(radius, jnp.float32)},
-    },
-    'top_p': {'admit': admit_fraction},
-    'top_k': {'admit': admit_all, 'negatives': lambda scores: hardest_negatives(scores, top_k)},
-  }[retrieval]
-  return dynamic(
-    'real',
-    backbone,
-    info,
-    temperature=temperature,
-    gamma=gamma,
-    first_visit=first_visit,
-    combine=combine,
-    temperature_twice=temperature_twice,
-    queue_length=queue_length,
-    momentum=momentum,
-    final_momentum=final_momentum,
-    ema_index=ema_index,
-    projector=projector,
-    hidden_dim=hidden_dim,
-    out_dim=out_dim,
-    per_view_bn=per_view_bn,
-    represent=represent,
-    plugins=plugins,
-    **choice,
-  )
+  forms = {
+    'top_p': Retrieval(admit=admit_fraction),
+    'radius': Retrieval(
+      admit=admit_near, first_state=lambda: {'radius': jnp.asarray(radius, jnp.float32)}
+    ),
+    'top_k': Retrieval(negatives=lambda scores: hardest_negatives(scores, top_k)),
+  }
+  return dynamic('real', backbone, info, forms[retrieval], queue_length=queue_length, **options)
 
 
-def _check(info, retrieval, radius, as_published, top_p, top_k, queue_length) -> None:
+def _check(info, retrieval, radius, top_p, top_k, queue_length) -> None:
   if info.batch_size < 2:
     raise UserError('real compares keys with queries of other images: set batch_size >= 2')
-  if as_published and retrieval != 'radius':
-    raise UserError(
-      f"method.as_published is a form of method.retrieval='radius', which is {retrieval!r}: "
-      'set one of the two'
-    )
   if radius <= 0:
     raise UserError(f'method.radius is a distance between unit vectors: > 0, not {radius}')
   if not 0 < top_p <= 1:
     raise UserError(f'method.top_p is the fraction of keys that is kept, in (0, 1], not {top_p}')
-  if top_k < 1 or (retrieval == 'top_k' and top_k > queue_length):
+  if retrieval == 'top_k' and not 1 <= top_k <= queue_length:
     raise UserError(
       f'method.top_k is a number of queue rows, from 1 to method.queue_length={queue_length}, '
       f'not {top_k}'

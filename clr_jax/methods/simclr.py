@@ -3,8 +3,8 @@
 import flax.linen as nn
 
 from clr_jax.losses.contrastive import ntxent
-from clr_jax.losses.scores import infonce
-from clr_jax.methods._joint_embedding import joint_embedding, mean_with
+from clr_jax.losses.scores import infonce, score_sets
+from clr_jax.methods._joint_embedding import joint_embedding, mean_with, scores_in_batch
 from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
@@ -45,11 +45,21 @@ def simclr(
     )
   head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
+  def compare(out, rng, step):
+    z = unit(out.online)
+    return plugins.two_view_scores(z, temperature=temperature, rng=rng, step=step)
+
   def loss(out, state, batch, rng, step):
     del state, batch
     if not plugins.active:
       return mean_with({}, loss_scale * ntxent(out.online, temperature=temperature))
-    scores = plugins.two_view_scores(unit(out.online), temperature=temperature, rng=rng, step=step)
+    scores = compare(out, rng, step)
     return mean_with({}, loss_scale * infonce(scores, temperature=temperature))
 
-  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  def scores_with_plugins(out, state, batch, rng, step):
+    del state, batch
+    return score_sets(compare(out, rng, step), temperature=temperature)
+
+  scores = scores_with_plugins if plugins.active else scores_in_batch(temperature=temperature)
+  method = joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  return method._replace(scores=scores)

@@ -3,6 +3,7 @@
 import flax.linen as nn
 
 from clr_jax.losses import global_contrastive as gcl
+from clr_jax.losses.scores import score_sets
 from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
 from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.methods._table import moving_average, write_tables
@@ -57,14 +58,23 @@ def sogclr(
     combine=combine,
   )
 
+  def compare(out, rng, step):
+    z = unit(out.online)
+    return plugins.two_view_scores(z, temperature=temperature, rng=rng, step=step)
+
   def loss(out, state, batch, rng, step):
     log_u, weight = average.read(state, batch, step)
-    scores = plugins.two_view_scores(unit(out.online), temperature=temperature, rng=rng, step=step)
-    result = gcl.estimate(scores, log_u, temperature=temperature, gamma=weight, eps=eps)
+    result = gcl.estimate(
+      compare(out, rng, step), log_u, temperature=temperature, gamma=weight, eps=eps
+    )
     mean, _, metrics = mean_with({'objective': result.objective.mean()}, result.per_example)
     return mean, average.carry(batch, result.log_u), metrics
 
-  return joint_embedding(
+  def scores(out, state, batch, rng, step):
+    del state, batch
+    return score_sets(compare(out, rng, step), temperature=temperature)
+
+  method = joint_embedding(
     {
       'backbone': backbone,
       'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
@@ -74,3 +84,4 @@ def sogclr(
     init_state=average.init,
     post_update=write_tables,
   )
+  return method._replace(scores=scores)

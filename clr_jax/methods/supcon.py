@@ -5,7 +5,7 @@ from absl import logging
 
 from clr_jax.lookup import check_name
 from clr_jax.losses import contrastive
-from clr_jax.methods._joint_embedding import joint_embedding, mean_with
+from clr_jax.methods._joint_embedding import joint_embedding, mean_with, scores_in_batch
 from clr_jax.models import heads
 from clr_jax.types import Method, RunInfo, UserError
 
@@ -68,4 +68,7 @@ def supcon(
     )
     return mean_with({}, per_anchor)
 
-  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  method = joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  return method._replace(
+    scores=scores_in_batch(supervised=supervised, temperature=temperature, anchors=anchors)
+  )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from clr_jax.lookup import check_name
 from clr_jax.losses import contrastive
-from clr_jax.methods._joint_embedding import joint_embedding, mean_with
+from clr_jax.methods._joint_embedding import joint_embedding, mean_with, scores_in_batch
 from clr_jax.methods.supcon import check_positives
 from clr_jax.models import heads
 from clr_jax.types import Method, RunInfo, UserError
@@ -56,4 +56,7 @@ def tcl(
       mean = result.per_anchor.sum() / jnp.maximum(count, 1)
     return mean, carry, metrics
 
-  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  method = joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  return method._replace(
+    scores=scores_in_batch(supervised=supervised, temperature=temperature, k1=k1, k2=k2)
+  )

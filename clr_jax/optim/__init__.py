@@ -2,6 +2,7 @@
 
 from clr_jax.optim._build import build as build
 from clr_jax.optim._build import factory as factory
+from clr_jax.optim._build import idle_sam_options as idle_sam_options
 from clr_jax.optim._optimizers import adam as adam
 from clr_jax.optim._optimizers import adamw as adamw
 from clr_jax.optim._optimizers import lars as lars

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from clr_jax.lookup import check_options, look_up
+from clr_jax.lookup import check_options, keyword_only, look_up, refuse_changed
 from clr_jax.optim import _optimizers, _sam
 from clr_jax.types import Group, Params, PyTree, Schedule, UserError
 
@@ -56,7 +56,8 @@ def build(
       nothing; 'auto' is the habit of the published code: the former for LARS and AdamW, the latter
       for SGD and Adam.
     sam: options of `sam`, or of `noise_sam` with {'name': 'noise_sam', ...}; None, {} or
-      {'name': 'none', ...} to do without.
+      {'name': 'none', ...} to do without. Options of another than the one named may be there, with
+      their defaults.
     hyper: keyword arguments of the optimizer: momentum, nesterov, form, b1, ...
 
   Raises:
@@ -86,13 +87,23 @@ def build(
   return _with_sam(optax.partition(transforms, labels), groups, sam)
 
 
+def idle_sam_options(name: str) -> set[str]:
+  """Options of SAM and noise-SAM that the one called `name`, or 'none', does not read."""
+  read = keyword_only(look_up(_SAMS, name, 'sam.name')) if name != 'none' else {}
+  return {key for wrapper in _SAMS.values() for key in keyword_only(wrapper)} - read.keys()
+
+
 def _with_sam(tx, groups: Mapping[str, Group], options: Mapping[str, Any] | None):
-  if not options or options.get('name') == 'none':
+  options = {'name': 'sam', **options} if options else {'name': 'none'}
+  name = options.pop('name')
+  idle = {key: options.pop(key) for key in idle_sam_options(name) if key in options}
+  for other, wrapper in _SAMS.items():
+    reason = f'with sam.name={name!r}: set sam.name={other!r}, or leave it'
+    refuse_changed(wrapper, idle, prefix='sam', reason=reason)
+  if name == 'none':
     return tx
-  options = {'name': 'sam', **options}
-  wrapper = look_up(_SAMS, options.pop('name'), 'sam.name')
-  check_options(wrapper.__name__, wrapper, options)
-  return wrapper(tx, groups, **options)
+  check_options(name, _SAMS[name], options)
+  return _SAMS[name](tx, groups, **options)
 
 
 def _peak(value: float | Schedule, steps: int) -> float | Schedule:

@@ -86,3 +86,5 @@ def test_refusals():
     jax.eval_shape(make().init, jax.random.key(0), batch())
   with pytest.raises(UserError, match='jigsaw_weight <= 1'):
     make(jigsaw_weight=1.5)
+  with pytest.raises(UserError, match='infomin writes 4 keys a step into a queue of 3'):
+    make(queue_length=3)

@@ -127,7 +127,11 @@ def test_only_selected_keys_enter_the_queue(as_published):
     ('real', {'retrieval': 'top_k', 'top_k': K + 1}, 'method.top_k'),
     ('real', {'retrieval': 'top_k', 'top_k': 0}, 'method.top_k'),
     ('real', {'retrieval': 'top_p', 'as_published': True}, 'method.as_published'),
-    ('real', {'queue_length': 7}, 'queue_length >= 8'),
+    ('real', {'radius': 0.3}, "method.radius=0.3 does nothing with method.retrieval='top_p'"),
+    ('real', {'top_k': 3}, 'method.top_k=3 does nothing'),
+    ('real', {'retrieval': 'top_k', 'top_k': 3, 'top_p': 0.2}, 'method.top_p=0.2 does nothing'),
+    ('real', {'retrieval': 'radius', 'top_p': 0.2}, 'method.top_p=0.2 does nothing'),
+    ('real', {'queue_length': 7}, 'real writes 8 keys.*queue_length >= 8'),
   ],
 )
 def test_what_has_no_meaning_is_refused(name, hyper, message):
