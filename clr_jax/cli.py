@@ -198,12 +198,20 @@ def _inspect(argv: list[str]) -> None:
     known = ', '.join(figures.FIGURES).replace('_', '-')
     raise UserError(f'clr-jax inspect draws {known}, {given}')
   name = argv[0].replace('-', '_')
+  argv = argv[1:]
   values = flags.FlagValues()
   flags.DEFINE_multi_string('workdir', None, 'folder of a run', flag_values=values)
   flags.DEFINE_string('out', f'{name}.png', 'the picture', flag_values=values)
-  _parse(values, argv[1:], required=('workdir',))
-  for path in figures.FIGURES[name](values.workdir, values.out):
-    print(path)
+  params = figures.parameters(name)
+  if takes_step := 'step' in params:
+    del params['step']
+    flags.DEFINE_integer('step', None, 'checkpoint; default: the newest', flag_values=values)
+  _define_dict(values, 'params', params, argv)
+  _parse(values, argv, required=('workdir',))
+  options = configs.to_dict(params) | ({'step': values.step} if takes_step else {})
+  _run_guarded(
+    lambda _: print(*figures.FIGURES[name](values.workdir, values.out, **options), sep='\n')
+  )
 
 
 def _methods(argv: list[str]) -> None:

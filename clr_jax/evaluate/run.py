@@ -243,6 +243,23 @@ def evaluate_workdir(
   return results.read_results(run)
 
 
+def open_subject(config: Config, directory: str, *, step: int | None = None) -> Subject:
+  """The trained network of a checkpoint; its sets are those of `config.eval`, perhaps unlabeled.
+
+  Args:
+    config: of the run.
+    directory: workdir of the run.
+    step: of the checkpoint; None = the newest.
+
+  Raises:
+    UserError: there is no such checkpoint.
+  """
+  run = workdir.Workdir(directory)
+  parts = experiment.make(_without_probe(config))
+  network = weights.restore_network(run, parts.abstract_state(), step)
+  return Subject(parts, evaluation_sets(parts), network, run=run)
+
+
 def _without_probe(config: Config) -> Config:
   """The online probe belongs to the labels of the training set; its encoder does not need it."""
   config = config.copy_and_resolve_references()

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from etils import epath
 
 from clr_jax import workdir
+from clr_jax.inspect import plots
 from clr_jax.metrics import read_metrics
 from clr_jax.types import UserError
-
-# Okabe and Ito's palette: tells apart under all common forms of colour blindness.
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 
 
 class Panel(NamedTuple):
@@ -51,12 +48,12 @@ def curves(directories: Sequence[str], out: str) -> epath.Path:
   """
   from matplotlib.figure import Figure  # 0.5 s to import, and only needed here
 
-  runs = {run_name(d, directories): _rows(d) for d in directories}
+  runs = {plots.run_name(d, directories): _rows(d) for d in directories}
   figure = Figure(figsize=(4.2 * len(PANELS), 3.4), dpi=110, layout='constrained')
   axes = figure.subplots(1, len(PANELS))
   table = []
   for panel, axis in zip(PANELS, axes, strict=True):
-    colour = iter(COLOURS * 10)
+    colour = iter(plots.COLOURS * 10)
     for name, rows in runs.items():
       for key, legend in panel.keys.items():
         points = [(r['step'], r[key]) for r in rows if isinstance(r.get(key), (int, float))]
@@ -71,23 +68,7 @@ def curves(directories: Sequence[str], out: str) -> epath.Path:
     if axis.lines:
       # Below the axes, where it covers no data.
       axis.legend(loc='upper center', bbox_to_anchor=(0.5, -0.2), frameon=False, fontsize=8)
-  picture = epath.Path(out)
-  picture.parent.mkdir(parents=True, exist_ok=True)
-  with picture.open('wb') as file:
-    figure.savefig(file, format='png')
-  data = picture.with_suffix('.csv')
-  with data.open('w') as file:
-    writer = csv.writer(file)
-    writer.writerow(('run', 'metric', 'step', 'value'))
-    writer.writerows(table)
-  return data
-
-
-def run_name(directory: str, directories: Sequence[str]) -> str:
-  """The last part of the path where that tells the runs apart."""
-  names = [epath.Path(d).name for d in directories]
-  name = epath.Path(directory).name
-  return name if names.count(name) == 1 else directory
+  return plots.save(figure, out, ('run', 'metric', 'step', 'value'), table)
 
 
 def _rows(directory: str) -> list[dict]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from etils import epath
 from scipy.special import stdtrit
 
 from clr_jax import workdir
-from clr_jax.inspect.curves import COLOURS, run_name
+from clr_jax.inspect import plots
 from clr_jax.results import read_results
 from clr_jax.types import UserError
 
@@ -51,7 +50,7 @@ def figures(directories: Sequence[str], out: str) -> list[epath.Path]:
     workdir.read_config(run)
     found = [r for r in read_results(run) if _has_labels(r)]
     last = max((r['step'] for r in found), default=None)
-    records[run_name(directory, directories)] = [r for r in found if r['step'] == last]
+    records[plots.run_name(directory, directories)] = [r for r in found if r['step'] == last]
   newest = max(itertools.chain(*records.values()), key=lambda r: r['time'], default={})
   data = newest.get('data_checksum')
   same = {k: [r for r in v if r['data_checksum'] == data] for k, v in records.items()}
@@ -89,7 +88,7 @@ def draw_few_label(
   figure = Figure(figsize=(7.0, 4.2), dpi=110, layout='constrained')
   axis = figure.subplots()
   for i, (name, points) in enumerate(lines.items()):
-    colour = COLOURS[i % len(COLOURS)]
+    colour = plots.COLOURS[i % len(plots.COLOURS)]
     x, mean, half, _ = (np.array(column) for column in zip(*points, strict=True))
     style = {'color': colour, 'marker': MARKERS[i % len(MARKERS)], 'ms': 4}
     axis.plot(x, 100 * mean, label=name, **style)
@@ -103,17 +102,9 @@ def draw_few_label(
   axis.set_title('Few labels: mean and 95 % interval over draws', fontsize=10)
   # Below the axes, where it covers no data.
   axis.legend(loc='upper center', bbox_to_anchor=(0.5, -0.18), frameon=False, fontsize=8)
-  picture = epath.Path(out)
-  picture.parent.mkdir(parents=True, exist_ok=True)
-  with picture.open('wb') as file:
-    figure.savefig(file, format='png')
-  data = picture.with_suffix('.csv')
-  with data.open('w') as file:
-    writer = csv.writer(file)
-    writer.writerow(('line', 'num_labels', 'top1_mean', 'top1_half_interval_95', 'draws'))
-    for name, points in lines.items():
-      writer.writerows((name, *point) for point in points)
-  return data
+  header = ('line', 'num_labels', 'top1_mean', 'top1_half_interval_95', 'draws')
+  rows = [(name, *point) for name, points in lines.items() for point in points]
+  return plots.save(figure, out, header, rows)
 
 
 def _spread(ticks: list[int]) -> tuple[list[int], list[str]]:

@@ -6,17 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 
 from etils import epath
 
+from clr_jax.config import component
 from clr_jax.inspect.curves import curves
 from clr_jax.inspect.few_label_curves import figures as few_label
 from clr_jax.inspect.robustness import figures as robustness
+from clr_jax.types import Config
 
 
 def _curves(directories: Sequence[str], out: str) -> list[epath.Path]:
   return [epath.Path(out), curves(directories, out)]
 
 
-FIGURES: Mapping[str, Callable[[Sequence[str], str], list[epath.Path]]] = {
+# Keyword-only parameters are options, `--params.KEY=VALUE`; `step` is the flag of that name.
+FIGURES: Mapping[str, Callable[..., list[epath.Path]]] = {
   'curves': _curves,
   'few_label': few_label,
   'robustness': robustness,
 }
+
+
+def parameters(name: str) -> Config:
+  """All options of a picture with their defaults."""
+  return component(FIGURES[name])

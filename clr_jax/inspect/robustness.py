@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from clr_jax import workdir
-from clr_jax.inspect.curves import run_name
+from clr_jax.inspect.plots import run_name
 from clr_jax.inspect.robustness_curves import draw, draw_corruptions
 from clr_jax.results import read_arrays, read_results
 from clr_jax.types import UserError

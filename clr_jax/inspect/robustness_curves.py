@@ -7,15 +7,14 @@ that the attack did not fool.
 
 from __future__ import annotations
 
-import csv
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
-from clr_jax.inspect.curves import COLOURS
+from clr_jax.inspect import plots
 from clr_jax.types import UserError
 
 UNITS = {
@@ -24,7 +23,6 @@ UNITS = {
   'l1': '$\\ell_1$ distance of images in [0, 1]',
   'l0': '$\\ell_0$ distance: changed values of an image',
 }
-STYLES = ('-', '--', ':', '-.')
 
 
 class Summary(NamedTuple):
@@ -147,9 +145,8 @@ def draw(
     share = robust_error(distances, x)
     table += [(name, 'paper', *row) for row in zip(x, paper, strict=True)]
     table += [(name, 'robust_error', *row) for row in zip(x, share, strict=True)]
-    look = {'color': COLOURS[i % len(COLOURS)], 'ls': STYLES[i // len(COLOURS) % len(STYLES)]}
-    left.plot(x, paper, **look)
-    lines += right.plot(x, share, **look)
+    left.plot(x, paper, **plots.look(i))
+    lines += right.plot(x, share, **plots.look(i))
   left.set(title="Report's convention", ylabel='share of fooled images misclassified')
   right.set(title='Robust error', ylabel='share of all images misclassified')
   for axis in (left, right):
@@ -157,10 +154,10 @@ def draw(
     axis.grid(alpha=0.3)
   figure.suptitle(attack)
   figure.legend(lines, texts, loc='outside lower left', frameon=False, fontsize=8)
-  data = _save(figure, out, ('network', 'convention', 'distance', 'share'), table)
+  data = plots.save(figure, out, ('network', 'convention', 'distance', 'share'), table)
   rows = [(name, *s) for name, s in summaries.items()]
   counts = data.with_name(f'{data.stem}_summary.csv')
-  _write(counts, ('network', *Summary._fields), rows)
+  plots.write_csv(counts, ('network', *Summary._fields), rows)
   return data
 
 
@@ -205,10 +202,9 @@ def draw_corruptions(
   axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
   handles = []
   for i, values in enumerate(rows.values()):
-    look = {'color': COLOURS[i % len(COLOURS)], 'ls': STYLES[i // len(COLOURS) % len(STYLES)]}
     for panel, axis in zip(panels, axes, strict=False):
       points = [(severity, value) for (family, severity), value in values if family == panel]
-      line = axis.plot(*zip(*points, strict=True), marker='o', ms=3, **look)
+      line = axis.plot(*zip(*points, strict=True), marker='o', ms=3, **plots.look(i))
     handles += line
   for panel, axis in zip(panels, axes, strict=False):
     mean = panel == 'mean'
@@ -227,7 +223,7 @@ def draw_corruptions(
   texts = [_accuracies(name, dict(values)) for name, values in rows.items()]
   figure.legend(handles, texts, loc='outside lower left', frameon=False, fontsize=8)
   table = [(name, *key, value) for name, values in rows.items() for key, value in values]
-  return _save(figure, out, ('network', 'family', 'severity', 'top1'), table)
+  return plots.save(figure, out, ('network', 'family', 'severity', 'top1'), table)
 
 
 def _corruption_rows(
@@ -275,20 +271,3 @@ def _checked(distances: Any) -> np.ndarray:
 
 def _kept(distances: np.ndarray) -> np.ndarray:
   return distances[np.isfinite(distances) & (distances > 0)]
-
-
-def _save(figure: Any, out: str, header: Sequence[str], rows: Iterable[Sequence]) -> epath.Path:
-  picture = epath.Path(out)
-  picture.parent.mkdir(parents=True, exist_ok=True)
-  with picture.open('wb') as file:
-    figure.savefig(file, format='png')
-  data = picture.with_suffix('.csv')
-  _write(data, header, rows)
-  return data
-
-
-def _write(path: epath.Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-  with path.open('w') as file:
-    writer = csv.writer(file)
-    writer.writerow(header)
-    writer.writerows(rows)

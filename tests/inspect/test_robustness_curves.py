@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies
 from PIL import Image
 
-from clr_jax.inspect import robustness_curves
+from clr_jax.inspect import plots, robustness_curves
 from clr_jax.inspect.robustness_curves import paper_curve, robust_error, summary
 from clr_jax.types import UserError
 
@@ -104,7 +104,7 @@ def test_figure_and_its_data(tmp_path):
   }
   out = tmp_path / 'new' / 'plb.png'
   data = robustness_curves.draw(curves, str(out), norm='l2', attack='ProxLogBarrier')
-  assert drawn_colours(out) >= set(robustness_curves.COLOURS[:3])
+  assert drawn_colours(out) >= set(plots.COLOURS[:3])
   rows = read(data)
   assert len(rows) == 3 * 2 * 1000
   for name, distances in curves.items():
@@ -135,7 +135,7 @@ def test_corruption_figure_and_its_data(tmp_path):
   out = tmp_path / 'corruptions.png'
   clean = {'one': 0.9, 'two': 0.8}
   rows = read(robustness_curves.draw_corruptions(accuracy, str(out), clean=clean))
-  assert drawn_colours(out) >= set(robustness_curves.COLOURS[:2])
+  assert drawn_colours(out) >= set(plots.COLOURS[:2])
   table = {(r['network'], r['family'], int(r['severity'])): float(r['top1']) for r in rows}
   assert len(table) == len(rows) == 2 * 3 * 3
   assert table['one', 'snow', 5] == 0.2 and table['two', 'fog', 0] == 0.8

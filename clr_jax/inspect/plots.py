@@ -1,0 +1,43 @@
+"""What the pictures share: colours, names of runs, the files of a picture and its numbers."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from etils import epath
+
+# Okabe and Ito's palette: tells apart under all common forms of colour blindness.
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+STYLES = ('-', '--', ':', '-.')
+
+
+def look(i: int) -> dict[str, Any]:
+  """Colour and line style of the i-th line: 28 different ones."""
+  return {'color': COLOURS[i % len(COLOURS)], 'ls': STYLES[i // len(COLOURS) % len(STYLES)]}
+
+
+def run_name(directory: str, directories: Sequence[str]) -> str:
+  """The last part of the path where that tells the runs apart."""
+  names = [epath.Path(d).name for d in directories]
+  name = epath.Path(directory).name
+  return name if names.count(name) == 1 else directory
+
+
+def save(figure: Any, out: str, header: Sequence[str], rows: Iterable[Sequence]) -> epath.Path:
+  """Writes the PNG `out` and its numbers to the CSV file of that name; returns the latter."""
+  picture = epath.Path(out)
+  picture.parent.mkdir(parents=True, exist_ok=True)
+  with picture.open('wb') as file:
+    figure.savefig(file, format='png')
+  data = picture.with_suffix('.csv')
+  write_csv(data, header, rows)
+  return data
+
+
+def write_csv(path: epath.Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+  with path.open('w') as file:
+    writer = csv.writer(file)
+    writer.writerow(header)
+    writer.writerows(rows)
