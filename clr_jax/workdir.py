@@ -45,6 +45,7 @@ NON_TRAJECTORY_KEYS = frozenset(
     'keep_best',
     'keep_last',
     'log_every',
+    'method.block_size',
     'profile',
     'progress',
     'steps_per_call',
@@ -231,10 +232,14 @@ def read_config(workdir: Workdir) -> Config:
 
 def hash_config(config: Mapping[str, Any]) -> str:
   """12 hex digits of sha256 over the canonical JSON of the keys that change the trajectory."""
-  idle = _idle(config)
-  kept = {k: v for k, v in _flat(config).items() if _changes_trajectory(k) and k not in idle}
-  text = json.dumps(kept, sort_keys=True, separators=(',', ':'))
+  text = json.dumps(trajectory(config), sort_keys=True, separators=(',', ':'))
   return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def trajectory(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The keys that change what is trained, flat: {'data.name': ...}."""
+  idle = _idle(config)
+  return {k: v for k, v in _flat(config).items() if _changes_trajectory(k) and k not in idle}
 
 
 def _config_json(config: Config) -> dict[str, Any]:

@@ -1,18 +1,22 @@
 """Contrastive losses inside one batch: NT-Xent, SupCon, TCL.
 
 Embeddings are [B, V, D]: B samples, V views, normalised inside unless `normalize=False`. Anchors
-are all B * V rows; per-anchor values are [B, V]. Every loss is the mean over anchors.
+are all B * V rows; per-anchor values are [B, V]. Every loss is the mean over anchors. With a
+`block_size` the [B * V, B * V] similarities are computed that many columns at a time, twice, and
+never kept: memory for a global batch whose square does not fit, value and gradient the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from clr_jax.lookup import check_name
 from clr_jax.losses import score_statistics
-from clr_jax.losses.scores import ScoreSets, log_denominator
+from clr_jax.losses.scores import ScoreSets, denominator_terms
+from clr_jax.ops.blocked import scan_columns
 from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, widen
 from clr_jax.types import Array
 
@@ -45,7 +49,60 @@ def _rows(z: Array, normalize: bool) -> Array:
   return flatten_views(unit(z) if normalize else widen(z))
 
 
-def ntxent(z: Array, *, temperature: float | Array = 0.5, normalize: bool = True) -> Array:
+# (cosines [A, M], pairs) -> (x, where): the denominator of the loss is the sum of exp(x).
+_Denominator = Callable[[Array, Pairs], tuple[Array, Array]]
+
+
+def _over_others(temperature: float | Array) -> _Denominator:
+  return lambda cosine, pairs: (cosine / temperature, pairs.other)
+
+
+class _Found(NamedTuple):
+  """Of each anchor [A]: log of the denominator, mean cosine of the positives, their number."""
+
+  log_denominator: Array
+  positive_mean: Array
+  count: Array
+
+
+def _at_once(cosine: Array, pairs: Pairs, denominator: _Denominator) -> _Found:
+  count = jnp.sum(pairs.positive, -1)
+  total = jnp.sum(jnp.where(pairs.positive, cosine, 0.0), -1)
+  return _Found(logsumexp(*denominator(cosine, pairs)), total / jnp.maximum(count, 1), count)
+
+
+def _in_blocks(
+  rows: Array,
+  labels: Array | None,
+  denominator: _Denominator,
+  *,
+  num_views: int,
+  block_size: int,
+  step: int = 1,
+) -> _Found:
+  """What `_at_once` finds of every `step`-th row as anchor, a block of the columns at a time."""
+  sample = jnp.arange(len(rows)) // num_views
+  group = sample if labels is None else labels[sample]
+  anchors = jnp.arange(0, len(rows), step)
+
+  def terms(cosine, column):
+    other = column[None, :] != anchors[:, None]
+    positive = (group[column][None, :] == group[anchors][:, None]) & other
+    total = jnp.sum(jnp.where(positive, cosine, 0.0), -1)
+    sums = {'total': total, 'count': jnp.sum(positive, -1)}
+    return *denominator(cosine, Pairs(positive, other)), sums
+
+  log_d, sums = scan_columns(rows[::step], rows, terms, block_size=block_size)
+  return _Found(log_d, sums['total'] / jnp.maximum(sums['count'], 1), sums['count'])
+
+
+def ntxent(
+  z: Array,
+  *,
+  temperature: float | Array = 0.5,
+  normalize: bool = True,
+  block_size: int | None = None,
+) -> Array:
   """NT-Xent per anchor (Chen et al., SimCLR, https://arxiv.org/abs/2002.05709, eq. 1).
 
   L_a = log sum_{j != a} exp(s_aj) - log sum_{p in P(a)} exp(s_ap), s = z z^T / temperature; with
@@ -55,11 +112,20 @@ def ntxent(z: Array, *, temperature: float | Array = 0.5, normalize: bool = True
     z: [B, V, D], V >= 2.
     temperature: > 0; default 0.5 (SimCLR on CIFAR-10, table B.9 of the paper).
     normalize: False if the rows are unit vectors already.
+    block_size: None, or a divisor of B * V.
 
   Returns:
     [B, V]. The SimCLR code base reports twice the mean of it.
   """
   rows = _rows(z, normalize)
+  if block_size is not None:
+    views = rows.reshape(z.shape)
+    own = similarity(views, views) / temperature
+    positive = logsumexp(own, jnp.broadcast_to(~jnp.eye(z.shape[1], dtype=bool), own.shape))
+    found = _in_blocks(
+      rows, None, _over_others(temperature), num_views=z.shape[1], block_size=block_size
+    )
+    return found.log_denominator.reshape(z.shape[:2]) - positive
   scores = similarity(rows, rows) / temperature
   pairs = pair_masks(*z.shape[:2])
   per_anchor = logsumexp(scores, pairs.other) - logsumexp(scores, pairs.positive)
@@ -75,6 +141,7 @@ def supcon(
   base_temperature: float | None = None,
   anchors: str = 'all',
   normalize: bool = True,
+  block_size: int | None = None,
 ) -> Array:
   """Supervised contrastive loss L_out per anchor (Khosla et al., https://arxiv.org/abs/2004.11362).
 
@@ -89,6 +156,7 @@ def supcon(
     base_temperature: None = `temperature`, i.e. no rescaling (the official default is 0.07).
     anchors: 'all' rows, or 'one' for view 0 only; the contrast set keeps all views.
     normalize: False if the rows are unit vectors already.
+    block_size: None, or a divisor of B * V; not with a mask.
 
   Returns:
     [B, V], or [B, 1] for anchors='one'.
@@ -96,16 +164,22 @@ def supcon(
   check_name(ANCHORS, anchors, 'anchors')
   batch_size, num_views, _ = z.shape
   rows = _rows(z, normalize)
-  pairs = pair_masks(batch_size, num_views, labels=labels, mask=mask)
   step = num_views if anchors == 'one' else 1
-  pairs = Pairs(*(m[::step] for m in pairs))
-  scores = similarity(rows[::step], rows) / temperature
-  count = jnp.sum(pairs.positive, -1)
-  positive_mean = jnp.sum(jnp.where(pairs.positive, scores, 0.0), -1) / jnp.maximum(count, 1)
-  log_denominator = logsumexp(scores, pairs.other)
+  over_others = _over_others(temperature)
+  if block_size is None:
+    pairs = pair_masks(batch_size, num_views, labels=labels, mask=mask)
+    pairs = Pairs(*(m[::step] for m in pairs))
+    found = _at_once(similarity(rows[::step], rows), pairs, over_others)
+  else:
+    if mask is not None:
+      raise ValueError('positives from a mask are not computed in blocks: use labels')
+    found = _in_blocks(
+      rows, labels, over_others, num_views=num_views, block_size=block_size, step=step
+    )
   # An empty denominator (one row) is -inf and has no positives either: select before subtracting.
-  valid = count > 0
-  per_anchor = jnp.where(valid, jnp.where(valid, log_denominator, 0.0) - positive_mean, 0.0)
+  valid = found.count > 0
+  log_d = jnp.where(valid, found.log_denominator, 0.0)
+  per_anchor = jnp.where(valid, log_d - found.positive_mean / temperature, 0.0)
   scale = 1.0 if base_temperature is None else temperature / base_temperature
   return (scale * per_anchor).reshape(batch_size, -1)
 
@@ -132,6 +206,7 @@ def tcl(
   k1: float = 1.0,
   k2: float = 1.0,
   normalize: bool = True,
+  block_size: int | None = None,
 ) -> TCL:
   """Tuned contrastive learning (the thesis, eq. 4.1 to 4.3).
 
@@ -146,24 +221,33 @@ def tcl(
     k1: response of hard positives, >= 1 in the thesis (4000 to 7500 with labels, 1 without).
     k2: response of hard negatives, >= 1 in the thesis (1 to 1.5).
     normalize: False if the rows are unit vectors already.
+    block_size: None, or a divisor of B * V.
   """
-  rows = _rows(z, normalize)
-  pairs = pair_masks(*z.shape[:2], labels=labels)
-  result = tcl_rows(rows, rows, pairs, temperature=temperature, k1=k1, k2=k2)
+  rows, hyper = _rows(z, normalize), {'temperature': temperature, 'k1': k1, 'k2': k2}
+  if block_size is None:
+    result = tcl_rows(rows, rows, pair_masks(*z.shape[:2], labels=labels), **hyper)
+  else:
+    terms = _of_tcl(**hyper)
+    found = _in_blocks(rows, labels, terms, num_views=z.shape[1], block_size=block_size)
+    result = _tcl(found, temperature)
   return TCL(*(x.reshape(z.shape[:2]) for x in result))
 
 
 def tcl_rows(anchor: Array, contrast: Array, pairs: Pairs, *, temperature, k1, k2) -> TCL:
   """TCL for unit rows: anchors [A, D] against all rows [M, D]."""
-  cosine = similarity(anchor, contrast)
-  sets = _sets(cosine, pairs, temperature=temperature, k1=k1, k2=k2)
-  count = jnp.sum(pairs.positive, -1)
-  has_positive = count > 0
-  log_d = log_denominator(sets)
-  scores = cosine / temperature
-  positive_mean = jnp.sum(jnp.where(pairs.positive, scores, 0.0), -1) / jnp.maximum(count, 1)
-  finite = jnp.where(has_positive, log_d, 0.0)
-  return TCL(jnp.where(has_positive, finite - positive_mean, 0.0), log_d, has_positive)
+  terms = _of_tcl(temperature=temperature, k1=k1, k2=k2)
+  return _tcl(_at_once(similarity(anchor, contrast), pairs, terms), temperature)
+
+
+def _of_tcl(**hyper) -> _Denominator:
+  return lambda cosine, pairs: denominator_terms(_sets(cosine, pairs, **hyper))
+
+
+def _tcl(found: _Found, temperature) -> TCL:
+  valid = found.count > 0
+  finite = jnp.where(valid, found.log_denominator, 0.0)
+  per_anchor = jnp.where(valid, finite - found.positive_mean / temperature, 0.0)
+  return TCL(per_anchor, found.log_denominator, valid)
 
 
 def _sets(cosine: Array, pairs: Pairs, **hyper) -> ScoreSets:

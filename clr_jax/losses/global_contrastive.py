@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from clr_jax.lookup import check_name
-from clr_jax.losses.scores import Scores, two_view_scores
-from clr_jax.ops.similarity import logsumexp, unit, widen
+from clr_jax.losses.scores import Scores, pair_scores, two_view_scores, view_major
+from clr_jax.ops.blocked import scan_columns
+from clr_jax.ops.similarity import flatten_views, logsumexp, unit, widen
 from clr_jax.types import Array
 
 FIRST_VISIT = ('per_index', 'per_batch', 'none')
@@ -80,25 +82,82 @@ def estimate(
     gamma: scalar or [B], weight of the new value (see `first_visit_gamma`).
     eps: floor of u inside the weights, 1e-8 in LibAUC, 0 elsewhere.
   """
-  positive, negative, where = scores.positive, scores.negative, scores.mask
+  negative, where = scores.negative, scores.mask
+  against = _Negatives(
+    jnp.sum(where, -1),
+    lambda tau: logsumexp(_fixed(negative, tau), where),
+    lambda tau, new_log_u: _pushed(negative, where, tau, new_log_u, eps),
+  )
+  return _estimate(scores.positive, against, log_u, temperature, gamma)
 
+
+class _Negatives(NamedTuple):
+  """Sums over the negatives of anchors [B, V], computed at once or in blocks.
+
+  Attributes:
+    count: how many; [B, V] or [].
+    log_sum: tau [B, V] -> log sum exp(s / tau), without gradient.
+    pushed: (tau, log u) -> sum of w s.
+  """
+
+  count: Array
+  log_sum: Callable[[Array], Array]
+  pushed: Callable[[Array, Array], Array]
+
+
+def _estimate(positive, against: _Negatives, log_u, temperature, gamma) -> SogCLR:
   def per_anchor(x):  # scalar or [B] -> [B, V]
     x = jnp.broadcast_to(jnp.asarray(x, positive.dtype), log_u.shape)
     return jnp.broadcast_to(x[:, None], positive.shape)
 
-  tau, count = per_anchor(temperature), jnp.sum(where, -1)
-  fixed = jax.lax.stop_gradient(negative / tau[..., None])
-  log_g = logsumexp(fixed, where) - jnp.log(count)
+  tau = per_anchor(temperature)
+  log_g = against.log_sum(tau) - jnp.log(against.count)
   new_log_u = update_log_u(per_anchor(log_u), log_g, per_anchor(gamma))
-  floor = jnp.maximum(new_log_u, jnp.log(eps))[..., None]
-  weight = jnp.where(where, jnp.exp(jnp.where(where, fixed - floor, 0.0)), 0.0)
-  weight = jax.lax.stop_gradient(weight)  # as a whole: nor through log_u or the temperature
-  pushed = jnp.sum(weight * negative, -1) / count
+  pushed = against.pushed(tau, new_log_u) / against.count
   return SogCLR(
     per_example=jnp.sum(pushed - positive, -1),
     log_u=new_log_u,
     objective=tau * new_log_u - jax.lax.stop_gradient(positive),
   )
+
+
+def _negatives_in_blocks(z: Array, eps: float, block_size: int) -> _Negatives:
+  """Of unit rows z [B, 2, D]: both views of all other samples, `block_size` rows at a time."""
+  size = len(z)
+  anchors, rows = flatten_views(z), view_major(z)
+  sample = jnp.arange(len(anchors)) // 2
+
+  def scan(terms):
+    def of_others(cosine, column):
+      return terms(cosine, (column % size)[None, :] != sample[:, None])
+
+    return scan_columns(anchors, rows, of_others, block_size=block_size)
+
+  def log_sum(tau):
+    flat = tau.reshape(-1)
+    found, _ = scan(lambda cosine, where: (_fixed(cosine, flat), where, {}))
+    return jax.lax.stop_gradient(found).reshape(tau.shape)
+
+  def pushed(tau, log_u):
+    flat = tau.reshape(-1), log_u.reshape(-1)
+
+    def terms(cosine, where):
+      return cosine[:, :0], where[:, :0], {'pushed': _pushed(cosine, where, *flat, eps)}
+
+    return scan(terms)[1]['pushed'].reshape(tau.shape)
+
+  return _Negatives(jnp.asarray(2.0 * (size - 1)), log_sum, pushed)
+
+
+def _fixed(negative: Array, tau: Array) -> Array:
+  return jax.lax.stop_gradient(negative / tau[..., None])
+
+
+def _pushed(negative: Array, where: Array, tau: Array, log_u: Array, eps: float) -> Array:
+  """Sum over the negatives of w s; w carries no gradient, nor through log_u or the temperature."""
+  floor = jnp.maximum(log_u, jnp.log(eps))[..., None]
+  weight = jnp.exp(jnp.where(where, _fixed(negative, tau) - floor, 0.0))
+  return jnp.sum(jax.lax.stop_gradient(jnp.where(where, weight, 0.0)) * negative, -1)
 
 
 def sogclr(
@@ -109,6 +168,7 @@ def sogclr(
   gamma: float | Array = 0.9,
   eps: float = 1e-8,
   normalize: bool = True,
+  block_size: int | None = None,
 ) -> SogCLR:
   """Global contrastive loss, unimodal (Yuan et al., https://arxiv.org/abs/2202.12387, alg. 1).
 
@@ -119,6 +179,12 @@ def sogclr(
     z: [B, 2, D], B >= 2.
     log_u, temperature, gamma, eps: as for `estimate`.
     normalize: False if the rows are unit vectors already.
+    block_size: None, or a divisor of 2 B: that many columns of the similarities at a time, none
+      kept (`clr_jax.ops.blocked`).
   """
-  scores = two_view_scores(unit(z) if normalize else widen(z))
-  return estimate(scores, log_u, temperature=temperature, gamma=gamma, eps=eps)
+  z = unit(z) if normalize else widen(z)
+  if block_size is not None:
+    positive = pair_scores(z, z[:, ::-1])
+    against = _negatives_in_blocks(z, eps, block_size)
+    return _estimate(positive, against, log_u, temperature, gamma)
+  return estimate(two_view_scores(z), log_u, temperature=temperature, gamma=gamma, eps=eps)

@@ -80,11 +80,11 @@ def score_sets(*scores: Scores, temperature: float | Array) -> ScoreSets:
   return ScoreSets(positive, negative, jnp.ones(positive.shape, bool), where, temperature)
 
 
-def log_denominator(sets: ScoreSets) -> Array:
-  """log D [...] of TCL: D = sum_P exp(s/T) + k1 sum_P exp(-s) + k2 sum_N exp(s/T); -inf if empty.
+def denominator_terms(sets: ScoreSets) -> tuple[Array, Array]:
+  """(x [..., 2 P + K], where) with D = sum of exp(x): logarithms of the terms of TCL's denominator.
 
-  The thesis, eq. 4.3; k1 = 0 and k2 = 1 give SupCon's denominator and InfoNCE's. One log-sum-exp,
-  stable for k1 = 5000.
+  D = sum_P exp(s/T) + k1 sum_P exp(-s) + k2 sum_N exp(s/T), the thesis, eq. 4.3; k1 = 0 and k2 = 1
+  give SupCon's denominator and InfoNCE's.
   """
   tau = jnp.asarray(sets.temperature)
   tau = tau[..., None] if tau.ndim else tau
@@ -92,7 +92,12 @@ def log_denominator(sets: ScoreSets) -> Array:
   where = [sets.positive_where, sets.positive_where & (sets.k1 > 0)]
   terms.append(jnp.log(sets.k2) + sets.negative / tau)
   where.append(sets.negative_where & (sets.k2 > 0))
-  return logsumexp(jnp.concatenate(terms, -1), jnp.concatenate(where, -1))
+  return jnp.concatenate(terms, -1), jnp.concatenate(where, -1)
+
+
+def log_denominator(sets: ScoreSets) -> Array:
+  """log D [...] of `denominator_terms`, -inf if empty. One log-sum-exp, stable for k1 = 5000."""
+  return logsumexp(*denominator_terms(sets))
 
 
 def pair_scores(query: Array, key: Array) -> Array:

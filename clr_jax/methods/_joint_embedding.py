@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -31,6 +31,26 @@ def check_two_views(name: str, info: RunInfo) -> None:
     raise UserError(f'{name} compares two views: set augment.num_views=2, not {info.num_views}')
   if info.batch_size < 2:
     raise UserError(f'{name} needs other images in the batch: set batch_size >= 2')
+
+
+def check_block_size(
+  name: str, block_size: int | None, info: RunInfo, active: Sequence[str] = ()
+) -> None:
+  """UserError unless the rows of a batch, all views of its images, are whole blocks.
+
+  Args:
+    active: plug-ins that act on all scores at once.
+  """
+  if block_size is not None and active:
+    raise UserError(
+      f'{name}: plug-ins ({", ".join(active)}) need all scores at once: leave method.block_size out'
+    )
+  rows = info.batch_size * info.num_views
+  if block_size is not None and (block_size < 1 or rows % block_size):
+    raise UserError(
+      f'{name}: method.block_size={block_size} must divide the {rows} rows of a batch '
+      f'(batch_size x augment.num_views)'
+    )
 
 
 def keep_statistics(params: Params, state: State, carry: Carry, step: Array):

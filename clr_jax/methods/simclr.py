@@ -4,7 +4,12 @@ import flax.linen as nn
 
 from clr_jax.losses.contrastive import ntxent
 from clr_jax.losses.scores import infonce, score_sets
-from clr_jax.methods._joint_embedding import joint_embedding, mean_with, scores_in_batch
+from clr_jax.methods._joint_embedding import (
+  check_block_size,
+  joint_embedding,
+  mean_with,
+  scores_in_batch,
+)
 from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
@@ -21,6 +26,7 @@ def simclr(
   out_dim: int = 128,
   per_view_bn: bool = False,
   loss_scale: float = 1.0,
+  block_size: int | None = None,
   plugins: Plugins = NONE,
 ) -> Method:
   """NT-Xent between two (or more) views of each image.
@@ -32,12 +38,15 @@ def simclr(
     out_dim: 128 in the paper.
     per_view_bn: official code concatenates the views: joint statistics (False).
     loss_scale: 1 = mean over anchors (paper); 2 = the official code's sum over the two views.
+    block_size: columns of the similarity matrix at a time, a divisor of the rows of a batch: for
+      batches whose matrix does not fit (`clr_jax.ops.blocked`). Telemetry then leaves out scores.
     plugins: see `clr_jax.methods._plugins`.
   """
   if info.num_views < 2:
     raise UserError(
       f'simclr compares views of an image: set augment.num_views >= 2, not {info.num_views}'
     )
+  check_block_size('simclr', block_size, info, plugins.active)
   plugins.check('simclr')
   if plugins.active and info.num_views != 2:
     raise UserError(
@@ -52,7 +61,8 @@ def simclr(
   def loss(out, state, batch, rng, step):
     del state, batch
     if not plugins.active:
-      return mean_with({}, loss_scale * ntxent(out.online, temperature=temperature))
+      per_anchor = ntxent(out.online, temperature=temperature, block_size=block_size)
+      return mean_with({}, loss_scale * per_anchor)
     scores = compare(out, rng, step)
     return mean_with({}, loss_scale * infonce(scores, temperature=temperature))
 
@@ -62,4 +72,4 @@ def simclr(
 
   scores = scores_with_plugins if plugins.active else scores_in_batch(temperature=temperature)
   method = joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
-  return method._replace(scores=scores)
+  return method if block_size else method._replace(scores=scores)

@@ -4,7 +4,12 @@ import flax.linen as nn
 
 from clr_jax.losses import global_contrastive as gcl
 from clr_jax.losses.scores import score_sets
-from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.methods._joint_embedding import (
+  check_block_size,
+  check_two_views,
+  joint_embedding,
+  mean_with,
+)
 from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.methods._table import moving_average, write_tables
 from clr_jax.models import heads
@@ -27,6 +32,7 @@ def sogclr(
   hidden_dim: int = 2048,
   out_dim: int = 128,
   per_view_bn: bool = True,
+  block_size: int | None = None,
   plugins: Plugins = NONE,
 ) -> Method:
   """Global contrastive learning with one moving average u for each training example.
@@ -45,9 +51,12 @@ def sogclr(
     hidden_dim: 2048 (official).
     out_dim: 128 (official).
     per_view_bn: official code embeds one view at a time (True).
+    block_size: columns of the similarity matrix at a time, a divisor of the rows of a batch: for
+      batches whose matrix does not fit (`clr_jax.ops.blocked`). Telemetry then leaves out scores.
     plugins: see `clr_jax.methods._plugins`.
   """
   check_two_views('sogclr', info)
+  check_block_size('sogclr', block_size, info, plugins.active)
   plugins.check('sogclr', softmax=False)
   average = moving_average(
     info,
@@ -64,9 +73,11 @@ def sogclr(
 
   def loss(out, state, batch, rng, step):
     log_u, weight = average.read(state, batch, step)
-    result = gcl.estimate(
-      compare(out, rng, step), log_u, temperature=temperature, gamma=weight, eps=eps
-    )
+    hyper = {'temperature': temperature, 'gamma': weight, 'eps': eps}
+    if block_size:
+      result = gcl.sogclr(out.online, log_u, **hyper, block_size=block_size)
+    else:
+      result = gcl.estimate(compare(out, rng, step), log_u, **hyper)
     mean, _, metrics = mean_with({'objective': result.objective.mean()}, result.per_example)
     return mean, average.carry(batch, result.log_u), metrics
 
@@ -84,4 +95,4 @@ def sogclr(
     init_state=average.init,
     post_update=write_tables,
   )
-  return method._replace(scores=scores)
+  return method if block_size else method._replace(scores=scores)

@@ -5,7 +5,12 @@ from absl import logging
 
 from clr_jax.lookup import check_name
 from clr_jax.losses import contrastive
-from clr_jax.methods._joint_embedding import joint_embedding, mean_with, scores_in_batch
+from clr_jax.methods._joint_embedding import (
+  check_block_size,
+  joint_embedding,
+  mean_with,
+  scores_in_batch,
+)
 from clr_jax.models import heads
 from clr_jax.types import Method, RunInfo, UserError
 
@@ -41,6 +46,7 @@ def supcon(
   projector: str = 'supcon',
   out_dim: int = 128,
   per_view_bn: bool = False,
+  block_size: int | None = None,
 ) -> Method:
   """Supervised contrastive learning, or SimCLR's form of it with `supervised=False`.
 
@@ -52,8 +58,11 @@ def supcon(
     projector: 'supcon' = Linear(d, d)-ReLU-Linear(d, 128) with biases, no BatchNorm.
     out_dim: 128 (official).
     per_view_bn: official code concatenates the views: joint statistics (False).
+    block_size: columns of the similarity matrix at a time, a divisor of the rows of a batch: for
+      batches whose matrix does not fit (`clr_jax.ops.blocked`). Telemetry then leaves out scores.
   """
   check_positives('supcon', info, supervised)
+  check_block_size('supcon', block_size, info)
   check_name(contrastive.ANCHORS, anchors, 'method.anchors')
   head = heads.get(projector, hidden_dim=backbone.num_features, out_dim=out_dim)
 
@@ -65,10 +74,10 @@ def supcon(
       temperature=temperature,
       base_temperature=base_temperature,
       anchors=anchors,
+      block_size=block_size,
     )
     return mean_with({}, per_anchor)
 
   method = joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
-  return method._replace(
-    scores=scores_in_batch(supervised=supervised, temperature=temperature, anchors=anchors)
-  )
+  scores = scores_in_batch(supervised=supervised, temperature=temperature, anchors=anchors)
+  return method if block_size else method._replace(scores=scores)

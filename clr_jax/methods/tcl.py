@@ -5,7 +5,12 @@ import jax.numpy as jnp
 
 from clr_jax.lookup import check_name
 from clr_jax.losses import contrastive
-from clr_jax.methods._joint_embedding import joint_embedding, mean_with, scores_in_batch
+from clr_jax.methods._joint_embedding import (
+  check_block_size,
+  joint_embedding,
+  mean_with,
+  scores_in_batch,
+)
 from clr_jax.methods.supcon import check_positives
 from clr_jax.models import heads
 from clr_jax.types import Method, RunInfo, UserError
@@ -24,6 +29,7 @@ def tcl(
   hidden_dim: int | None = None,
   out_dim: int = 128,
   per_view_bn: bool = False,
+  block_size: int | None = None,
 ) -> Method:
   """Tuned contrastive learning with labels, or with pairs and triplets of views without.
 
@@ -37,8 +43,11 @@ def tcl(
     hidden_dim: None = the backbone's width (thesis, supervised); 2048 without labels (solo-learn).
     out_dim: 128 with labels, 256 without.
     per_view_bn: official code concatenates the views: joint statistics (False).
+    block_size: columns of the similarity matrix at a time, a divisor of the rows of a batch: for
+      batches whose matrix does not fit (`clr_jax.ops.blocked`). Telemetry then leaves out scores.
   """
   check_positives('tcl', info, supervised)
+  check_block_size('tcl', block_size, info)
   check_name(('mean', 'mean_valid'), reduction, 'method.reduction')
   if k1 < 0 or k2 <= 0:
     raise UserError(f'tcl needs method.k1 >= 0 and method.k2 > 0, not k1={k1}, k2={k2}')
@@ -47,7 +56,9 @@ def tcl(
   def loss(out, state, batch, rng, step):
     del state, rng, step
     labels = batch.label if supervised else None
-    result = contrastive.tcl(out.online, labels, temperature=temperature, k1=k1, k2=k2)
+    result = contrastive.tcl(
+      out.online, labels, temperature=temperature, k1=k1, k2=k2, block_size=block_size
+    )
     count = result.has_positive.sum()
     mean, carry, metrics = mean_with(
       {'anchors_with_positive': count / result.has_positive.size}, result.per_anchor
@@ -57,6 +68,5 @@ def tcl(
     return mean, carry, metrics
 
   method = joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
-  return method._replace(
-    scores=scores_in_batch(supervised=supervised, temperature=temperature, k1=k1, k2=k2)
-  )
+  scores = scores_in_batch(supervised=supervised, temperature=temperature, k1=k1, k2=k2)
+  return method if block_size else method._replace(scores=scores)
