@@ -28,9 +28,10 @@ clr-jax evaluate robustness "${runs[@]}" --out="$out/robustness.png" --params.ou
 contrastive=("--workdir=$out/contrastive" "--workdir=$out/tikhonov_10")
 clr-jax evaluate few-label "${contrastive[@]}" --features=trained,untrained,pixels \
   --params.per_class=10 --params.baseline=small_supervised --params.draws=3
-clr-jax evaluate finetune --workdir="$out/contrastive" --params.label_fraction=0.01,0.1,1.0
+clr-jax evaluate finetune --workdir="$out/contrastive" --params.label_fraction=0.01,0.1,1.0 \
+  --params.backbone_lr=0.02,0.1
 clr-jax inspect few-label "${contrastive[@]}" --out="$out/few_label.png"
-clr-jax train --config=quickstart --workdir="$out/digits" --config.progress=False
+clr-jax train --config=quickstart --workdir="$out/digits" --config.num_epochs=5
 on=(--params.train_split='train[:1000]' '--features=trained,untrained')
 clr-jax evaluate transfer --workdir="$out/contrastive" --workdir="$out/supervised" \
   --params.to=digits,cifar10 "${on[@]}" --params.test_split=test
