@@ -1,10 +1,11 @@
-"""The command line: clr-jax train | evaluate | results | inspect | bench | methods | datasets."""
+"""The command line: clr-jax train | evaluate | results | inspect | report | bench | ..."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -29,8 +30,10 @@ clr-jax: contrastive and self-supervised visual representation learning in JAX
   clr-jax results --workdir=DIR [--json]
       everything that was measured in a run, oldest first
   clr-jax inspect FIGURE --workdir=DIR [--workdir=DIR ...] --out=FILE.png
-      curves (loss, online accuracy, effective rank over training), robustness, few-label: a
-      picture and a CSV of the numbers
+      curves, compare (runs, seeds), scores, gradients (telemetry), embedding (with neighbours,
+      views, classes), robustness, few-label: pictures, and CSV files of their numbers
+  clr-jax report --workdir=DIR [--workdir=DIR ...] --out=report.html
+      all of that, the configs and the features' embedding in one HTML file that opens from disk
   clr-jax bench --config=FILE[:ARG] [--config.KEY=VALUE ...]
       compile time, samples/s, parts of a step, memory, MFU
   clr-jax methods            the methods, one line each
@@ -122,12 +125,16 @@ def _sigterm_ends() -> Iterator[None]:
 
 def _evaluate(argv: list[str]) -> None:
   from clr_jax.evaluate import protocols
+  from clr_jax.inspect import plots
 
   name = argv[0].replace('-', '_') if argv else ''
   if name not in protocols.PROTOCOLS:
-    given = f'not {argv[0]!r}' if argv else 'and a protocol must be given'
     known = ', '.join(protocols.PROTOCOLS).replace('_', '-')
-    raise UserError(f'clr-jax evaluate knows {known}, {given}')
+    raise UserError(
+      f'clr-jax evaluate knows {known}, not {argv[0]!r}'
+      if argv
+      else f'clr-jax evaluate needs a protocol: {known}'
+    )
   argv = argv[1:]
   values = flags.FlagValues()
   flags.DEFINE_multi_string('workdir', None, 'folder of a run', flag_values=values)
@@ -144,10 +151,18 @@ def _evaluate(argv: list[str]) -> None:
   config = _stored_config(workdir_flag)
   _define_dict(values, 'config', config, argv)
   _parse(values, argv)
+  if not any(values.features):
+    raise UserError('--features is empty: give some of trained, untrained, pixels')
+  figure = protocols.PROTOCOLS[name].figure
+  if values.out is not None:
+    if figure is None:
+      raise UserError(f'--out names a picture and evaluate {name.replace("_", "-")} draws none')
+    plots.check_out(values.out, '.png')
   _start_jax(values, config)
-  given = {a.removeprefix('--params.').partition('=')[0] for a in argv if a.startswith('--params.')}
+  given = _assigned(argv, 'params')
   options = {k: v for k, v in configs.to_dict(params).items() if k in given}
   changed = {key: configs.value_at(config, key) for key in _assigned(argv, 'config')}
+  stored = {d: configs.changed(_stored_config(d), changed) for d in values.workdir}
 
   def run(_):
     import jax
@@ -157,15 +172,20 @@ def _evaluate(argv: list[str]) -> None:
 
     records = []
     for directory in values.workdir:
-      stored = configs.changed(_stored_config(directory), changed)
       found = evaluation.evaluate_workdir(
-        stored, directory, name, options, values.features, step=values.step, again=values.again
+        stored[directory],
+        directory,
+        name,
+        options,
+        values.features,
+        step=values.step,
+        again=values.again,
       )
       several = {'run': directory} if len(values.workdir) > 1 else {}
       records += [{**several, **record} for record in found if record['protocol'] == name]
     if jax.process_index() == 0:
       print((protocols.PROTOCOLS[name].table or format_table)(records), flush=True)
-      if (figure := protocols.PROTOCOLS[name].figure) is not None:
+      if figure is not None:
         out = values.out or f'{values.workdir[0]}/figures/{name}.png'
         print(*(str(path) for path in figure(values.workdir, out)), sep='\n', flush=True)
 
@@ -191,12 +211,15 @@ def _results(argv: list[str]) -> None:
 
 
 def _inspect(argv: list[str]) -> None:
-  from clr_jax.inspect import figures
+  from clr_jax.inspect import figures, plots
 
   if not argv or argv[0].replace('-', '_') not in figures.FIGURES:
-    given = f'not {argv[0]!r}' if argv else 'and a picture must be named'
     known = ', '.join(figures.FIGURES).replace('_', '-')
-    raise UserError(f'clr-jax inspect draws {known}, {given}')
+    raise UserError(
+      f'clr-jax inspect draws {known}, not {argv[0]!r}'
+      if argv
+      else f'clr-jax inspect needs the name of a picture: {known}'
+    )
   name = argv[0].replace('-', '_')
   argv = argv[1:]
   values = flags.FlagValues()
@@ -208,10 +231,22 @@ def _inspect(argv: list[str]) -> None:
     flags.DEFINE_integer('step', None, 'checkpoint; default: the newest', flag_values=values)
   _define_dict(values, 'params', params, argv)
   _parse(values, argv, required=('workdir',))
+  plots.check_out(values.out, '.png')
   options = configs.to_dict(params) | ({'step': values.step} if takes_step else {})
   _run_guarded(
     lambda _: print(*figures.FIGURES[name](values.workdir, values.out, **options), sep='\n')
   )
+
+
+def _report(argv: list[str]) -> None:
+  from clr_jax.inspect import plots, report
+
+  values = flags.FlagValues()
+  flags.DEFINE_multi_string('workdir', None, 'folder of a run', flag_values=values)
+  flags.DEFINE_string('out', 'report.html', 'the page', flag_values=values)
+  _parse(values, argv, required=('workdir',))
+  plots.check_out(values.out, '.html')
+  _run_guarded(lambda _: print(*report.report(values.workdir, values.out), sep='\n'))
 
 
 def _methods(argv: list[str]) -> None:
@@ -262,6 +297,7 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
   'evaluate': _evaluate,
   'results': _results,
   'inspect': _inspect,
+  'report': _report,
   'bench': _bench,
   'methods': _methods,
   'datasets': _datasets,
@@ -327,9 +363,9 @@ def _without(argv: Sequence[str], name: str) -> list[str]:
 
 
 def _assigned(argv: Sequence[str], name: str) -> list[str]:
-  """Dotted keys of `--name.KEY=VALUE` and `--name.KEY VALUE`."""
-  prefix = f'--{name}.'
-  return [a.removeprefix(prefix).partition('=')[0] for a in argv if a.startswith(prefix)]
+  """Dotted keys of `--name.KEY=VALUE`, `--name.KEY VALUE` and `--noname.KEY`, with one dash too."""
+  found = (re.match(rf'--?(?:no)?{name}\.([^=]*)', argument) for argument in argv)
+  return [match[1] for match in found if match]
 
 
 # ---------------------------------------------------------------- process

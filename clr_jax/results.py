@@ -6,6 +6,8 @@ import io
 import itertools
 import json
 import time
+import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +19,11 @@ from clr_jax.provenance import code_version, device, libraries
 from clr_jax.workdir import Workdir, jsonable, now, number, write_arrays, write_whole
 
 _count = itertools.count()
+# What readers need of a record, beyond its value.
+_READ = (
+  *('metric', 'value', 'protocol', 'params', 'features', 'step'),
+  *('config_hash', 'data', 'data_checksum', 'time'),
+)
 
 
 class Measurement(NamedTuple):
@@ -87,16 +94,23 @@ def read_results(run: Workdir) -> list[dict[str, Any]]:
   for path in sorted(run.results.glob('*.json'), key=lambda p: p.name):
     try:
       record = json.loads(path.read_text())
-      records.append({**record, 'value': number(record['value'])})
-    except (ValueError, KeyError, TypeError) as error:
+      known = {key: record[key] for key in _READ}
+      if not isinstance(known['params'], Mapping):
+        raise TypeError('its params are no object')
+      records.append({**record, 'value': number(known['value'])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
       logging.warning('skipped the damaged result %s (%s)', path, error)
   return records
 
 
 def read_arrays(run: Workdir, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """What is behind a record that `read_results` gave; empty if nothing was kept or it is lost."""
-  path = run.results / record.get('arrays', 'none')
+  path = run.results / str(record.get('arrays', 'none'))
   if not path.is_file():
     return {}
-  with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-    return dict(file)
+  try:
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+      return dict(file)
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    logging.warning('cannot read %s (%s)', path, error)
+    return {}

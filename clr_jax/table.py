@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
-from scipy.special import stdtrit
+from clr_jax.statistics import Interval, interval
 
 _NOT_SHARED = ('value', 'seconds', 'time', 'params', 'arrays')
 _OUTCOMES = ('draw', 'iterations', 'epoch')  # params that may differ from draw to draw
 _NEVER_SHOWN = ('epsilons', 'norm')  # told by 'epsilon' and 'attack'
 _ALWAYS_SHOWN = ('label_fraction', 'k', 'temperature', 'solver')
 _HEADER = ('protocol', 'params', 'features', 'metric', 'value', 'step')
+
+
+class Row(NamedTuple):
+  """A number that was measured, perhaps in several draws.
+
+  Attributes:
+    protocol, features, metric: as in `clr_jax.results.Measurement`.
+    params: in short, what tells the rows apart.
+    value: over the draws.
+    first: the record of the first draw.
+  """
+
+  protocol: str
+  params: str
+  features: str
+  metric: str
+  value: Interval
+  first: Mapping[str, Any]
 
 
 def format_table(records: Iterable[Mapping[str, Any]]) -> str:
@@ -24,28 +41,11 @@ def format_table(records: Iterable[Mapping[str, Any]]) -> str:
   usual ones are shown, and those in which the rows of a protocol that have them differ. Where the
   data (or the runs, a field 'run') differ, further columns name them.
   """
-  groups: dict[str, dict[str, Mapping[str, Any]]] = {}
-  for record in records:
-    shared = {k: v for k, v in record.items() if k not in _NOT_SHARED}
-    key = json.dumps([shared, _settings(record['params'])], sort_keys=True)
-    groups.setdefault(key, {})[json.dumps(record['params'].get('draw'))] = record
-  rows = [list(draws.values()) for draws in groups.values()]
-  more = [k for k in ('data', 'run') if len({draws[0].get(k) for draws in rows}) > 1]
-  lines: list[tuple[str, ...]] = [(*_HEADER, *more)]
-  for draws in rows:
-    first = draws[0]
-    peers = [_settings(r[0]['params']) for r in rows if r[0]['protocol'] == first['protocol']]
-    lines.append(
-      (
-        first['protocol'],
-        _short(_settings(first['params']), peers),
-        first['features'],
-        first['metric'],
-        _interval([r['value'] for r in draws]),
-        str(first['step']),
-        *(str(first.get(k, '')) for k in more),
-      )
-    )
+  return aligned(table_rows(records))
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+  """Cells as columns of text."""
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   return '\n'.join(
     '  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -53,7 +53,46 @@ def format_table(records: Iterable[Mapping[str, Any]]) -> str:
   )
 
 
-def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
+def table_rows(records: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+  """The cells of `format_table`, the header first."""
+  rows = averaged(records)
+  more = [k for k in ('data', 'run') if len({row.first.get(k) for row in rows}) > 1]
+  lines: list[tuple[str, ...]] = [(*_HEADER, *more)]
+  for row in rows:
+    further = (str(row.first.get(k, '')) for k in more)
+    step = str(row.first['step'])
+    lines.append((*row[:4], interval_text(row.value), step, *further))
+  return lines
+
+
+def averaged(records: Iterable[Mapping[str, Any]]) -> list[Row]:
+  """The rows of `format_table` as numbers."""
+  groups: dict[str, dict[str, Mapping[str, Any]]] = {}
+  for record in records:
+    shared = {k: v for k, v in record.items() if k not in _NOT_SHARED}
+    key = json.dumps([shared, settings(record['params'])], sort_keys=True)
+    groups.setdefault(key, {})[json.dumps(record['params'].get('draw'))] = record
+  rows = []
+  for draws in groups.values():
+    values = list(draws.values())
+    rows.append((values[0], interval([r['value'] for r in values])))
+  peers: dict[str, list[dict[str, Any]]] = {}
+  for first, _ in rows:
+    peers.setdefault(first['protocol'], []).append(settings(first['params']))
+  return [
+    Row(
+      first['protocol'],
+      _short(settings(first['params']), peers[first['protocol']]),
+      first['features'],
+      first['metric'],
+      value,
+      first,
+    )
+    for first, value in rows
+  ]
+
+
+def settings(params: Mapping[str, Any]) -> dict[str, Any]:
   """Without what a draw brings about: its number, iterations, a hyper-parameter chosen in it."""
   chosen = {k.removesuffix('_chosen_by') for k in params if k.endswith('_chosen_by')}
   return {k: v for k, v in params.items() if k not in chosen and k not in _OUTCOMES}
@@ -71,11 +110,9 @@ def _text(value: Any) -> str:
   return f'{value:g}' if isinstance(value, float) else str(value)
 
 
-def _interval(values: list[float]) -> str:
-  mean = float(np.mean(values))
-  digits = 2 if abs(mean) > 1 else 4
-  if len(values) == 1:
-    return f'{mean:.{digits}f}'
-  n = len(values)
-  half = float(stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(n))
-  return f'{mean:.{digits}f} +- {half:.{digits}f} (n={n})'
+def interval_text(value: Interval) -> str:
+  """'0.9536 +- 0.0050 (n=10)', or the value where there is one draw."""
+  digits = 2 if abs(value.mean) > 1 else 4
+  if value.n == 1:
+    return f'{value.mean:.{digits}f}'
+  return f'{value.mean:.{digits}f} +- {value.half:.{digits}f} (n={value.n})'

@@ -1,4 +1,4 @@
-"""The launch scripts with stand-ins for clr-jax and nvidia-smi."""
+"""The launch scripts with stand-ins for what they start."""
 
 import os
 import pathlib
@@ -115,6 +115,89 @@ def test_a_stopped_run_is_not_started_again(tmp_path, stand_in):
   process.send_signal(signal.SIGTERM)
   code, output = _end(process)
   assert code == 75 and output.count('saved') == 1
+
+
+# What SLURM does for a step: two tasks, each with its place.
+SRUN = r"""
+while [[ $1 == --* ]]; do shift; done
+for i in 0 1; do
+  SLURM_STEP_NODELIST=127.0.0.1 SLURM_NTASKS=2 SLURM_PROCID=$i SLURM_LOCALID=$i "$@" &
+  pids+=($!)
+done
+printf '%s\n' "${pids[@]}" > "$HERE/tasks"
+code=0
+for pid in "${pids[@]}"; do wait "$pid" || code=$?; done
+exit "$code"
+"""
+
+
+@pytest.mark.parametrize('code', [0, 3, 75])
+def test_a_slurm_job_ends_or_is_queued_again(tmp_path, stand_in, code):
+  stand_in('srun', SRUN)
+  stand_in('scontrol', 'echo "scontrol $*"')
+  stand_in('clr-jax', f'echo "task $SLURM_PROCID: $*"; exit {code}')
+  job = {'SLURM_JOB_ID': '77'}
+  found, output = _end(_start('slurm.sh', ['--config=x', '--workdir=a b'], tmp_path, **job))
+  assert found == code
+  for i in range(2):
+    assert f'task {i}: train --distributed --config=x --workdir=a b\n' in output
+  assert ('scontrol requeue 77' in output) == (code == 75)
+
+
+def test_slurm_is_needed(tmp_path):
+  code, output = _end(_start('slurm.sh', ['--config=x'], tmp_path, SLURM_JOB_ID=''))
+  assert code == 2 and 'no SLURM job' in output
+
+
+GCLOUD = r"""
+[[ -z $PROJECT ]] || [[ " $* " == *" --project=$PROJECT --zone=$ZONE "* ]] || exit 9
+echo "$*" >> "$HERE/calls"
+case "$*" in
+  *describe*) [[ -e $HERE/waited ]] && echo ACTIVE || echo PROVISIONING; touch "$HERE/waited" ;;
+  *"clr-jax train"*) [[ -e $HERE/again ]] && exit 4; touch "$HERE/again"; exit 75 ;;
+esac
+"""
+
+
+def test_a_tpu_slice_is_made_used_and_given_back(tmp_path, stand_in):
+  stand_in('gcloud', GCLOUD)
+  place = {'PROJECT': 'p', 'ZONE': 'z', 'POLL_SECONDS': '0'}
+  code, output = _end(_start('tpu_pod.sh', ['create', 'pod', 'v5litepod-16'], tmp_path, **place))
+  assert code == 0 and output.split() == ['pod:', 'PROVISIONING', 'pod:', 'ACTIVE']
+  arguments = ['train', 'pod', '--config=x', '--workdir=gs://b/r', "--config.data.name=it's"]
+  code, output = _end(_start('tpu_pod.sh', arguments, tmp_path, **place))
+  assert code == 4  # the second start's
+  code, _ = _end(_start('tpu_pod.sh', ['delete', 'pod'], tmp_path, **place))
+  assert code == 0
+  calls = (tmp_path / 'calls').read_text().splitlines()
+  assert '--accelerator-type=v5litepod-16' in calls[0] and ' --spot' in calls[0]
+  trainings = [call for call in calls if 'clr-jax train' in call]
+  assert len(trainings) == 2 and trainings[0] == trainings[1]
+  assert '--worker=all' in trainings[0]
+  assert "--distributed --config=x --workdir=gs://b/r --config.data.name=it\\'s" in trainings[0]
+  assert calls[-1].startswith('compute tpus queued-resources delete pod')
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'says'),
+  [
+    ([], 'usage:'),
+    (['stop', 'pod'], 'usage:'),
+    (['create', 'pod'], 'usage:'),
+    (['train', 'pod', '--config=x', '--workdir=/tmp/x'], 'give --workdir=gs://'),
+  ],
+)
+def test_wrong_usage_of_a_pod(tmp_path, stand_in, arguments, says):
+  stand_in('gcloud', 'touch "$HERE/called"')
+  code, output = _end(_start('tpu_pod.sh', arguments, tmp_path))
+  assert code == 2 and says in output and not (tmp_path / 'called').exists()
+
+
+def test_shellcheck_finds_nothing():
+  scripts = sorted(LAUNCH.glob('*.sh'))
+  assert len(scripts) >= 6
+  found = subprocess.run(['shellcheck', *scripts], capture_output=True, text=True, check=False)
+  assert found.returncode == 0, found.stdout
 
 
 def test_methods_are_compared_and_a_stopped_comparison_goes_on(tmp_path, stand_in):

@@ -11,6 +11,7 @@ import pytest
 
 from clr_jax import metrics, workdir
 from clr_jax import results as results_lib
+from tests.test_launch import SRUN
 
 ROOT = pathlib.Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -111,3 +112,43 @@ def test_sigterm_saves_in_both(program, tmp_path):
 def test_bad_input_is_told_and_ends_both(program, tmp_path):
   code, output = _end(_start(program, 2, tmp_path, '--config.batch_size=63'))
   assert code == 2 and 'does not divide over 2 devices' in output
+
+
+def test_a_slurm_job_is_queued_again_and_goes_on(program, tmp_path):
+  """SLURM's variables, srun and scontrol are emulated; the processes are real."""
+  folder = tmp_path / 'bin'
+  folder.mkdir()
+  for name, body in (('srun', SRUN), ('scontrol', 'echo "scontrol $*"')):
+    (folder / name).write_text(f'#!/bin/bash\n{body}')
+    (folder / name).chmod(0o755)
+  env = {
+    **os.environ,
+    'PATH': f'{folder}:{os.environ["PATH"]}',
+    'HERE': str(tmp_path),
+    'CLR_JAX': program,
+    'SLURM_JOB_ID': str(os.getpid()),  # chooses the port
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_CPU_COLLECTIVES_IMPLEMENTATION': 'gloo',
+  }
+
+  def submit(*options):
+    script = str(ROOT / 'launch/slurm.sh')
+    config = f'--config={ROOT}/tests/tiny.py', f'--workdir={tmp_path / "run"}'
+    command = [script, *config, *options]
+    return subprocess.Popen(
+      command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+  long = '--config.num_epochs=500', '--config.schedule.warmup_epochs=1'
+  job = submit(*long)
+  deadline = time.monotonic() + 300
+  while not (tmp_path / 'run/checkpoints/6').exists() and time.monotonic() < deadline:
+    assert job.poll() is None
+    time.sleep(0.1)
+  for pid in (tmp_path / 'tasks').read_text().split():
+    os.kill(int(pid), signal.SIGTERM)
+  code, output = _end(job)
+  assert code == 75 and f'scontrol requeue {os.getpid()}' in output, output
+  saved = max(int(p.name) for p in (tmp_path / 'run/checkpoints').iterdir())
+  code, output = _end(submit(*long, f'--config.stop_at_epoch={(saved + 3) / 22}'))
+  assert code == 0 and f'at step {saved}' in output, output

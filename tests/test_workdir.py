@@ -239,8 +239,9 @@ def test_results_come_back_oldest_first_with_their_circumstances(tmp_path, caplo
   record(run, np.float32(0.25), params={'eps': np.float32(2), 'norm': math.inf})
   (run.results / f'{0:020d}-broken.json').write_text('{"value": 1')
   (run.results / f'{1:020d}-list.json').write_text('[]')
+  (run.results / f'{2:020d}-half.json').write_text('{"value": 1, "metric": "top1"}')
   results = read_results(run)
-  assert caplog.text.count('damaged result') == 2
+  assert caplog.text.count('damaged result') == 3
   assert [r['value'] for r in results if math.isfinite(r['value'])] == [0.5, 0.25]
   assert math.isnan(results[1]['value'])
   assert results[2]['params'] == {'eps': 2.0, 'norm': 'inf'}

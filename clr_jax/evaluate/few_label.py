@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from clr_jax.evaluate import finetune
-from clr_jax.evaluate.linear import measure_subsets
-from clr_jax.evaluate.linear_settings import check_settings, settings
+from clr_jax.evaluate.linear import measure_subsets, num_fitted
+from clr_jax.evaluate.linear_settings import settings, settings_of
 from clr_jax.evaluate.sets import Sets
 from clr_jax.evaluate.subject import Subject
 from clr_jax.evaluate.subsets import labeled_subset
@@ -81,7 +81,7 @@ def few_label(
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
   """UserError for options that cannot be, before anything is computed."""
-  check_settings(sets, options)
+  chosen = settings_of(options)
   if options.get('draws', 1) < 1:
     raise UserError(f'few_label: draws={options["draws"]} must be at least 1')
   if options.get('baseline'):
@@ -91,13 +91,16 @@ def check(sets: Sets, options: Mapping[str, Any]) -> None:
   if label is None:
     return  # a run without labels is not evaluated at its end
   for amount in amounts:
-    labeled_subset(label, **amount, balanced=options.get('balanced', True))
+    rows = labeled_subset(label, **amount, balanced=options.get('balanced', True))
+    num_fitted(chosen, len(rows), len(np.unique(label)))
 
 
 def _amounts(label_fraction: Any, per_class: Any) -> list[dict[str, Any]]:
   """Arguments of `labeled_subset`."""
-  amounts = [{'label_fraction': f} for f in np.atleast_1d(label_fraction).tolist()]
-  amounts += [{'per_class': int(n)} for n in np.atleast_1d(per_class).tolist()]
+  # The flag --params.per_class= gives one empty text.
+  given = [[v for v in np.atleast_1d(x).tolist() if v != ''] for x in (label_fraction, per_class)]
+  amounts = [{'label_fraction': f} for f in given[0]]
+  amounts += [{'per_class': int(n)} for n in given[1]]
   if not amounts:
     raise UserError('few_label: label_fraction and per_class are both empty; give some amounts')
   return amounts

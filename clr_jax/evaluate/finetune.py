@@ -275,6 +275,22 @@ def check(sets: Sets, options: Mapping[str, Any]) -> None:
     raise UserError('finetune: schedule=step needs milestones, the epochs of its steps')
   if given.get('per_class') and given.get('label_fraction', 1.0) != 1:
     raise UserError('finetune: give label_fraction or per_class, not both')
+  _check_labels(sets, given, preset)
+
+
+def _check_labels(sets: Sets, given: Mapping[str, Any], preset: Mapping[str, Any]) -> None:
+  """UserError where the labels do not have the amount that is asked for."""
+  label = sets.train.labels()
+  if label is None:
+    return  # a run without labels is not evaluated at its end
+  per_class = given.get('per_class')
+  rows = labeled_subset(
+    label,
+    label_fraction=given.get('label_fraction') if per_class is None else None,
+    per_class=per_class,
+    balanced=given.get('balanced', preset['balanced']),
+  )
+  _split(label, rows, given.get('held_out', 0.0), 0)
 
 
 def _first_weights(subject: Subject, features: str) -> tuple[Params, State]:

@@ -51,13 +51,44 @@ def knn(
   Raises:
     UserError: features without labels, a k, temperature, distance or weights that cannot be.
   """
+  start = time.perf_counter()
+  predicted = predict(
+    train, test, k=k, temperature=temperature, distance=distance, weights=weights, block=block
+  )
+  params: dict[str, Any] = {'k': min(k, len(train.h)), 'k_asked': k}
+  params |= {'distance': distance, 'weights': weights}
+  if weights == 'vote':
+    params['temperature'] = temperature
+  params |= {'num_train': len(train.h), 'num_test': len(test.h)}
+  return [
+    Measurement(
+      metric='top1',
+      value=float(np.mean(predicted == test.label)),
+      protocol='knn',
+      params=params,
+      features=features,
+      seconds=time.perf_counter() - start,
+    )
+  ]
+
+
+def predict(
+  train: Features,
+  test: Features,
+  *,
+  k: int = 200,
+  temperature: float = 0.1,
+  distance: Literal['cosine', 'euclidean'] = 'cosine',
+  weights: Literal['vote', 'uniform'] = 'vote',
+  block: int = 4096,
+) -> np.ndarray:
+  """The label [M] that `knn` gives each of the test examples; see there."""
   if train.label is None or test.label is None:
     raise UserError('kNN evaluation needs labels; give labeled data for training and test')
   check_name(DISTANCES, distance, 'distance')
   check_name(WEIGHTS, weights, 'weights')
   if k < 1 or temperature <= 0:
     raise UserError(f'k={k} and temperature={temperature} must be positive; change them')
-  start = time.perf_counter()
   used = min(k, len(train.h))
   similarity, index = nearest(train.h, test.h, k=used, distance=distance, block=block)
   classes, label = np.unique(train.label, return_inverse=True)
@@ -66,20 +97,7 @@ def knn(
   vote = np.exp(relative) if weights == 'vote' else np.ones_like(relative)
   scores = np.zeros((len(test.h), len(classes)))
   np.add.at(scores, (np.arange(len(scores))[:, None], label[index]), vote)
-  params: dict[str, Any] = {'k': used, 'k_asked': k, 'distance': distance, 'weights': weights}
-  if weights == 'vote':
-    params['temperature'] = temperature
-  params |= {'num_train': len(train.h), 'num_test': len(test.h)}
-  return [
-    Measurement(
-      metric='top1',
-      value=float(np.mean(classes[np.argmax(scores, axis=1)] == test.label)),
-      protocol='knn',
-      params=params,
-      features=features,
-      seconds=time.perf_counter() - start,
-    )
-  ]
+  return classes[np.argmax(scores, axis=1)]
 
 
 def nearest(

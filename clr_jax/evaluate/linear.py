@@ -196,15 +196,27 @@ def _one_draw(
 
 def _held_out(chosen: Settings, label: np.ndarray, seed: int) -> np.ndarray:
   """[N] bool: the labels that choose."""
-  size = len(label) - max(1, round((chosen.held_out or _HELD_OUT) * len(label)))
-  if size < chosen.options['num_classes']:
-    raise UserError(
-      f'{len(label)} labels are too few to choose by some of them; give one value of '
-      f'{" and ".join(SWEPT[chosen.solver])} and no held_out, or more labels'
-    )
+  size = num_fitted(chosen, len(label), chosen.options['num_classes'])
   held = np.ones(len(label), bool)
   held[stratified_subset(label, size, seed=seed)] = False
   return held
+
+
+def num_fitted(chosen: Settings, num_labels: int, num_classes: int) -> int:
+  """How many of the labels are fitted before something is chosen by the others.
+
+  Raises:
+    UserError: fewer than one for each class.
+  """
+  if not chosen.held_out and len(chosen.candidates) == 1:
+    return num_labels
+  size = num_labels - max(1, round((chosen.held_out or _HELD_OUT) * num_labels))
+  if size < num_classes:
+    raise UserError(
+      f'{num_labels} labels are too few to choose by some of them; give one value of '
+      f'{" and ".join(SWEPT[chosen.solver])} and no held_out, or more labels'
+    )
+  return size
 
 
 def _how(candidates: list[dict[str, float]], num_held_out: int) -> dict[str, Any]:

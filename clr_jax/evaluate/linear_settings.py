@@ -10,7 +10,6 @@ import numpy as np
 
 from clr_jax.evaluate.logistic import SCALINGS, SCHEDULES, fit_lbfgs, fit_sgd
 from clr_jax.evaluate.presets import PRESETS
-from clr_jax.evaluate.sets import Sets
 from clr_jax.lookup import check_name, check_options, keyword_only, look_up, refuse_changed
 from clr_jax.types import UserError
 
@@ -124,8 +123,7 @@ def check_solver_options(solver: str, options: Mapping[str, Any]) -> None:
   check_options(f'the linear solver {solver!r}', FIT[solver], options, given=_GIVEN)
 
 
-def check_settings(sets: Sets, options: Mapping[str, Any]) -> None:
-  """UserError for options of a protocol that `settings` refuses; the others are left alone."""
-  del sets
+def settings_of(options: Mapping[str, Any]) -> Settings:
+  """`settings` of those options of a protocol that it knows; the others are left alone."""
   known = {*keyword_only(settings), *solver_options()}
-  settings(**{key: value for key, value in options.items() if key in known})
+  return settings(**{key: value for key, value in options.items() if key in known})

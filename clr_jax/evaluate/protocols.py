@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from clr_jax.augment import POLICIES
 from clr_jax.config import check_keys, component
 from clr_jax.evaluate import few_label, finetune, robustness, transfer
 from clr_jax.evaluate.knn import DISTANCES, WEIGHTS, knn
-from clr_jax.evaluate.linear import linear
+from clr_jax.evaluate.linear import linear, num_fitted
 from clr_jax.evaluate.linear_augmented import linear_augmented
-from clr_jax.evaluate.linear_settings import check_settings
 from clr_jax.evaluate.linear_settings import flags as linear_flags
+from clr_jax.evaluate.linear_settings import settings_of
 from clr_jax.evaluate.sets import Sets
 from clr_jax.evaluate.subject import FEATURES, Subject
 from clr_jax.inspect.few_label_curves import figures as few_label_figures
@@ -22,6 +24,17 @@ from clr_jax.inspect.robustness import figures as robustness_figures
 from clr_jax.lookup import check_name
 from clr_jax.results import Measurement
 from clr_jax.types import Config, UserError
+
+# Of the numbers of these names, in all protocols.
+_LEAST = {
+  **dict.fromkeys(('k', 'block', 'draws', 'epochs', 'batch_size', 'num_images', 'max_iter'), 1),
+  **dict.fromkeys(('augmentations', 'test_every', 'steps', 'restarts', 'outer', 'inner'), 1),
+  **dict.fromkeys(('seed', 'draw', 'l2', 'tol', 'momentum', 'weight_decay', 'factor'), 0),
+  **dict.fromkeys(('base_lr', 'backbone_lr', 'head_lr', 'milestones', 'warmup_epochs'), 0),
+}
+_WHOLE = ('per_class', 'draw', 'severities')
+_POSITIVE = ('temperature', 'prox_weight')
+_MAY_BE_EMPTY = (('few_label', 'label_fraction'), ('few_label', 'per_class'))  # not both
 
 
 class Protocol(NamedTuple):
@@ -88,26 +101,75 @@ def check(sets: Sets, name: str, options: Mapping[str, Any], kinds: Iterable[str
     check_name(FEATURES, kind, 'features')
     if kind == 'pixels' and PROTOCOLS[name].network:
       raise UserError(f'{name} needs a network: leave pixels out of the features')
+  on_own_sets = PROTOCOLS[name].on is None  # else on the sets that the options name, later
+  if on_own_sets:
+    sets.refuse_other_classes()
+  _check_numbers(name, options)
   for unit in units(name, options):
-    if PROTOCOLS[name].on is None:  # else on the sets that the options name, later
-      _check_values(sets, name, unit)
+    if on_own_sets:
+      _check_fractions(sets, name, unit)
     PROTOCOLS[name].check(sets, unit)
 
 
-def _check_values(sets: Sets, name: str, options: Mapping[str, Any]) -> None:
-  """What options of the same name have in common."""
-  for key in ('k', 'draws', 'epochs', 'batch_size', 'num_images'):
-    if (value := options.get(key)) is not None and value < 1:
-      raise UserError(f'{name}: {key}={value} must be at least 1')
-  if options.get('temperature', 1.0) <= 0:
-    raise UserError(f'{name}: temperature={options["temperature"]} must be positive')
-  for fraction in np.atleast_1d(options.get('label_fraction', 1.0)).tolist():
+def _check_numbers(name: str, options: Mapping[str, Any]) -> None:
+  """What numbers of the same name have in common, one by one where there are several."""
+  known = parameters(name)
+  for key, given in options.items():
+    default = known[key]
+    several = isinstance(default, tuple)
+    texts = default if several else (default,)
+    if given is None or known.get_type(key) is str or any(isinstance(t, str) for t in texts):
+      continue
+    values = given if isinstance(given, list | tuple) else (given,)
+    if all(v == '' for v in values):
+      if (name, key) in _MAY_BE_EMPTY or (not values and default == ()):
+        continue
+      raise UserError(f'{name}: {key} is empty: give a value or leave it out')
+    for value in (v for v in values if v is not None):
+      _check_number(f'{name}: {key}', key, value)
+
+
+def _check_number(what: str, key: str, value: Any) -> None:
+  if not isinstance(value, int | float | np.number):
+    raise UserError(f'{what}={value} is no number, nor several numbers with commas between them')
+  if not math.isfinite(value):
+    raise UserError(f'{what}={value} must be finite')
+  if key in _WHOLE and value != int(value):
+    raise UserError(f'{what}={value} must be a whole number')
+  if value < (least := _LEAST.get(key, -math.inf)):
+    raise UserError(f'{what}={value} must be at least {least}')
+  if key in _POSITIVE and value <= 0:
+    raise UserError(f'{what}={value} must be positive')
+  if key == 'momentum' and value >= 1:
+    raise UserError(f'{what}={value} must be below 1')
+  if key == 'seed' and value >= 2**32:
+    raise UserError(f'{what}={value} must be below 2^32')
+
+
+def _check_fractions(sets: Sets, name: str, options: Mapping[str, Any]) -> None:
+  fractions = np.atleast_1d(options.get('label_fraction', 1.0)).tolist()
+  for fraction in (f for f in fractions if f != ''):
     labels = round(fraction * sets.train.num_examples)
     if not 0 < fraction <= 1 or (sets.labeled and labels < (sets.train.num_classes or 0)):
       raise UserError(
         f'{name}: label_fraction={fraction} is {labels} labels: it must be at most 1 and give one '
         f'to each of {sets.train.num_classes} classes'
       )
+
+
+def _check_linear(sets: Sets, options: Mapping[str, Any]) -> None:
+  chosen = settings_of(options)
+  if sets.labeled and sets.train.num_classes is not None:
+    for fraction in np.atleast_1d(options.get('label_fraction', 1.0)).tolist():
+      num_fitted(chosen, round(fraction * sets.train.num_examples), sets.train.num_classes)
+
+
+def _check_augmented(sets: Sets, options: Mapping[str, Any]) -> None:
+  _check_linear(sets, {'preset': 'report', **options})
+  if not options.get('preset', 'report'):
+    raise UserError('linear_augmented: preset is empty: name an SGD preset of linear')
+  if 'policy' in options:
+    check_name(POLICIES, options['policy'], 'augmentation policy')
 
 
 def _check_knn(sets: Sets, options: Mapping[str, Any]) -> None:
@@ -119,14 +181,9 @@ def _check_knn(sets: Sets, options: Mapping[str, Any]) -> None:
 PROTOCOLS: Mapping[str, Protocol] = {
   'knn': Protocol(knn, _check_knn),
   'linear': Protocol(
-    linear, check_settings, more=lambda: {'label_fraction': (1.0,), **linear_flags()}
+    linear, _check_linear, more=lambda: {'label_fraction': (1.0,), **linear_flags()}
   ),
-  'linear_augmented': Protocol(
-    linear_augmented,
-    lambda sets, options: check_settings(sets, {'preset': 'report', **options}),
-    network=True,
-    more=linear_flags,
-  ),
+  'linear_augmented': Protocol(linear_augmented, _check_augmented, network=True, more=linear_flags),
   'few_label': Protocol(
     few_label.few_label,
     few_label.check,

@@ -14,6 +14,8 @@ import numpy as np
 from clr_jax import sharding
 from clr_jax.evaluate import attacks, corruptions
 from clr_jax.evaluate.attacks.base import batches, correct
+from clr_jax.evaluate.attacks.losses import LOSSES
+from clr_jax.evaluate.attacks.plb import BARRIERS
 from clr_jax.evaluate.classifier import HEADS, classifier
 from clr_jax.evaluate.corruptions import VALIDATION
 from clr_jax.evaluate.sets import Sets
@@ -154,14 +156,16 @@ def robustness(
     attacked = functools.partial(
       what.run, norm=what.norm, epsilon=budget, pool=(image, label), **used
     )
-    distance = np.minimum(distance, run(attacked, image, label, rows, seed))
+    found = run(attacked, image, label, rows, seed).astype(np.float64)
+    # Rounding may leave a perturbation a little larger than its budget.
+    found = np.where(np.isfinite(found), np.minimum(found, budget), np.inf)
+    distance = np.minimum(distance, found)
   if what.budget:
     used['epsilons'] = tried
   arrays = {'distance': distance, 'index': rows, 'correct': clean}
   yield measured('median_distance', np.median(distance), {**used, 'norm': what.norm}, arrays)
   for budget in tried if what.budget else budgets:
-    # Rounding may leave a perturbation a little larger than its budget.
-    share = np.mean(distance > budget * (1 + 1e-6))
+    share = np.mean(distance > budget)
     yield measured('robust_top1', share, {**used, 'norm': what.norm, 'epsilon': budget})
 
 
@@ -174,18 +178,41 @@ def chosen(sets: Sets, num_images: int, seed: int) -> np.ndarray:
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
   """UserError for what `robustness` would refuse after the features."""
   check_name([*ATTACKS, 'corruptions'], options['attack'], 'attack')
-  check_name(HEADS, options.get('head', 'auto'), 'head')
+  for key, names in (('head', HEADS), ('loss', LOSSES), ('barrier', BARRIERS)):
+    if key in options:
+      check_name(names, options[key], f'robustness {key}')
   for key, least in (('steps', 1), ('restarts', 1), ('outer', 1), ('inner', 1), ('seed', 0)):
     if options.get(key, least) < least:
       raise UserError(f'robustness: {key}={options[key]} must be at least {least}')
   for epsilon in options.get('epsilons', ()):
     if not 0 < epsilon < np.inf:
       raise UserError(f'robustness: epsilon={epsilon} is no budget to attack with: give more')
+  if not options.get('prox_weight', 1.0) > 0:
+    raise UserError(f'robustness: prox_weight={options["prox_weight"]} must be positive')
   for severity in options.get('severities', ()):
     if severity not in corruptions.SEVERITIES:
       raise UserError(f'robustness: severity={severity} must be one of 1, 2, 3, 4, 5')
+  _check_fit(sets, options['attack'])
   if jax.process_count() > 1:
     raise UserError('evaluate robustness runs in one process: start it without --distributed')
+
+
+def _check_fit(sets: Sets, attack: str) -> None:
+  """UserError for images or classes that an attack is not for."""
+  height, width, channels = sets.train.image_shape
+  if attack == 'corruptions':
+    corruptions.names_for(channels)
+    least = corruptions.LEAST_SIDE
+  else:
+    least = 3 if attack.startswith('worst_case') else 1
+  if min(height, width) < least:
+    raise UserError(
+      f'{attack} is for images of at least {least}x{least} pixels, not {height}x{width}: leave it '
+      'out or set data.image_size'
+    )
+  classes = sets.train.num_classes
+  if attack.startswith('worst_case') and classes is not None and classes < 4:
+    raise UserError(f'{attack} has an attack for 4 classes or more, not {classes}: use pgd')
 
 
 # ---------------------------------------------------------------- attacks

@@ -153,11 +153,11 @@ def evaluate(
   on = PROTOCOLS[name].on
   subjects = [subject if on is None else on(subject, unit) for unit in units]
   for unit, subject in zip(units, subjects, strict=True):
-    marker = _marker(run, subject, name, unit)
+    marker = _marker(run, subject, name, unit, config_hash)
     (done,) = workdir.from_process_0([marker.exists() and not again])  # features take all processes
     if done:
       continue
-    recorded = [] if again else _recorded(run, subject, name)
+    recorded = [] if again else _recorded(run, subject, name, config_hash)
     for measurement in _measure(subject, name, unit):
       if _identity(measurement._asdict()) in recorded:
         continue  # written before the run was killed
@@ -182,20 +182,25 @@ def _measure(subject: Subject, name: str, options: Mapping[str, Any]) -> Iterabl
   return protocol.measure(*given, features=subject.kind, **options)
 
 
-def _marker(run: workdir.Workdir, subject: Subject, name: str, options: Mapping[str, Any]):
+def _marker(
+  run: workdir.Workdir, subject: Subject, name: str, options: Mapping[str, Any], config_hash: str
+):
   """The empty file that says that all records of one evaluation are written."""
-  text = json.dumps([options, subject.checksum], sort_keys=True)
-  asked = hashlib.sha256(text.encode()).hexdigest()[:12]
+  depends_on = [options, subject.checksum]
+  if config_hash != workdir.hash_config(to_dict(workdir.read_config(run))):
+    depends_on.append(config_hash)  # flags changed what the network is, such as method.represent
+  asked = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
   return run.results / 'complete' / f'{subject.step}-{name}-{subject.kind}-{asked}'
 
 
-def _recorded(run: workdir.Workdir, subject: Subject, name: str) -> list[str]:
+def _recorded(run: workdir.Workdir, subject: Subject, name: str, config_hash: str) -> list[str]:
   """What tells apart the measurements that are there already."""
-  wanted = (subject.step, name, subject.checksum)
+  wanted = (subject.step, name, subject.checksum, config_hash)
+  keys = 'step', 'protocol', 'data_checksum', 'config_hash'
   return [
     _identity(record)
     for record in results.read_results(run)
-    if (record['step'], record['protocol'], record['data_checksum']) == wanted
+    if tuple(record[key] for key in keys) == wanted
   ]
 
 

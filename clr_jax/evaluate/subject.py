@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import zipfile
+import zlib
 from typing import NamedTuple
 
 import jax
@@ -119,7 +120,7 @@ class _Kept(NamedTuple):
     try:
       with self.path.open('rb') as raw, np.load(raw, allow_pickle=False) as file:
         train, test = (Features(file[f'{s}_h'], file[f'{s}_label']) for s in ('train', 'test'))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
       logging.warning('computing features again: cannot read %s (%s)', self.path, error)
       return None
     return train, test

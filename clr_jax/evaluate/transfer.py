@@ -47,9 +47,7 @@ def transfer(
 
   del train_split, test_split  # in `on_target`
   assert subject.sets.train.name == to
-  known = protocols.parameters(protocol)
-  given = {key: _like(known[key], value) for key, value in options.items() if key in known}
-  protocols.check(subject.sets, protocol, given, [features])
+  given = _given(protocol, options)
   measured_by = protocols.PROTOCOLS[protocol]
   for unit in protocols.units(protocol, given):
     on = (subject,) if measured_by.network else subject.features
@@ -62,10 +60,23 @@ def on_target(subject: Subject, options: Mapping[str, Any]) -> Subject:
   """The subject's network on the data set that the options of `transfer` name.
 
   Raises:
-    UserError: see `target_sets`.
+    UserError: see `target_sets`; what the protocol refuses.
   """
+  from clr_jax.evaluate import protocols
+
   check(subject.sets, options)
-  return _on(subject, options['to'], options.get('train_split'), options.get('test_split'))
+  on = _on(subject, options['to'], options.get('train_split'), options.get('test_split'))
+  protocol = options.get('protocol', 'linear')
+  protocols.check(on.sets, protocol, _given(protocol, options), [subject.kind])
+  return on
+
+
+def _given(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
+  """The options that the protocol knows."""
+  from clr_jax.evaluate import protocols
+
+  known = protocols.parameters(protocol)
+  return {key: _like(known[key], value) for key, value in options.items() if key in known}
 
 
 # The features of a target are those of all its protocols.

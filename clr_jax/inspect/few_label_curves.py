@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
-from scipy.special import stdtrit
 
 from clr_jax import workdir
 from clr_jax.inspect import plots
 from clr_jax.results import read_results
+from clr_jax.statistics import interval
 from clr_jax.types import UserError
 
 MARKERS = 'osD^v*X'
@@ -44,6 +44,15 @@ def figures(directories: Sequence[str], out: str) -> list[epath.Path]:
   Raises:
     UserError: a directory is not a run, or nothing was measured.
   """
+  return [epath.Path(out), draw_few_label(comparable(directories), out)]
+
+
+def comparable(directories: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+  """Of each run the newest step's records with few labels, on the data of the newest of all.
+
+  Raises:
+    UserError: a directory is not a run.
+  """
   records = {}
   for directory in directories:
     run = workdir.Workdir(directory)
@@ -53,8 +62,7 @@ def figures(directories: Sequence[str], out: str) -> list[epath.Path]:
     records[plots.run_name(directory, directories)] = [r for r in found if r['step'] == last]
   newest = max(itertools.chain(*records.values()), key=lambda r: r['time'], default={})
   data = newest.get('data_checksum')
-  same = {k: [r for r in v if r['data_checksum'] == data] for k, v in records.items()}
-  return [epath.Path(out), draw_few_label(same, out)]
+  return {k: [r for r in v if r['data_checksum'] == data] for k, v in records.items()}
 
 
 def draw_few_label(
@@ -79,22 +87,23 @@ def draw_few_label(
   """
   from matplotlib.figure import Figure  # 0.5 s to import, and only needed here
 
-  lines = _lines(records_by_label)
-  if not lines:
+  found = lines(records_by_label)
+  if not found:
     raise UserError(
       f'{", ".join(records_by_label) or "nothing"}: there are no results with few labels to draw; '
       'first run clr-jax evaluate few-label'
     )
   figure = Figure(figsize=(7.0, 4.2), dpi=110, layout='constrained')
   axis = figure.subplots()
-  for i, (name, points) in enumerate(lines.items()):
-    colour = plots.COLOURS[i % len(plots.COLOURS)]
+  for i, (name, points) in enumerate(found.items()):
+    look = plots.look(i)
     x, mean, half, _ = (np.array(column) for column in zip(*points, strict=True))
-    style = {'color': colour, 'marker': MARKERS[i % len(MARKERS)], 'ms': 4}
-    axis.plot(x, 100 * mean, label=name, **style)
+    axis.plot(x, 100 * mean, label=name, marker=MARKERS[i % len(MARKERS)], ms=4, **look)
     half = np.nan_to_num(half)  # a single draw has no interval
-    axis.fill_between(x, 100 * (mean - half), 100 * (mean + half), color=colour, alpha=0.2, lw=0)
-  ticks = sorted({point.num_labels for points in lines.values() for point in points})
+    axis.fill_between(
+      x, 100 * (mean - half), 100 * (mean + half), color=look['color'], alpha=0.2, lw=0
+    )
+  ticks = sorted({point.num_labels for points in found.values() for point in points})
   axis.set(xlabel='labels', ylabel='top-1 test accuracy, %', xscale='log')
   axis.set_xticks(*_spread(ticks))
   axis.minorticks_off()
@@ -103,7 +112,7 @@ def draw_few_label(
   # Below the axes, where it covers no data.
   axis.legend(loc='upper center', bbox_to_anchor=(0.5, -0.18), frameon=False, fontsize=8)
   header = ('line', 'num_labels', 'top1_mean', 'top1_half_interval_95', 'draws')
-  rows = [(name, *point) for name, points in lines.items() for point in points]
+  rows = [(name, *point) for name, points in found.items() for point in points]
   return plots.save(figure, out, header, rows)
 
 
@@ -116,20 +125,29 @@ def _spread(ticks: list[int]) -> tuple[list[int], list[str]]:
   return kept, [f'{tick:,}' for tick in kept]
 
 
-def _lines(
+def lines(
   records_by_label: Mapping[str, Iterable[Mapping[str, Any]]],
 ) -> dict[str, list[Point]]:
   """Name of a line -> its points, by number of labels."""
-  values: dict[str, dict[int, dict[Any, float]]] = defaultdict(lambda: defaultdict(dict))
+  values: dict[tuple[str, str], dict[int, dict[Any, float]]] = defaultdict(
+    lambda: defaultdict(dict)
+  )
   for label, records in records_by_label.items():
     for record in records:
       params = record['params']
       if _has_labels(record) and params.get('selection') in (None, 'last'):
-        draws = values[f'{label}: {_name(record)}'][params['num_labels']]
+        draws = values[label, _name(record)][params['num_labels']]
         draws[params.get('draw')] = record['value']
+  # Runs of one seed and model share the network from scratch and the untrained one: one line.
+  shared: dict[tuple[str, str], list[str]] = defaultdict(list)
+  for (label, what), amounts in values.items():
+    shared[what, repr(sorted(amounts.items()))].append(label)
   return {
-    name: [_point(n, list(draws.values())) for n, draws in sorted(amounts.items())]
-    for name, amounts in values.items()
+    f'{", ".join(labels)}: {what}': [
+      Point(n, *interval(list(draws.values())))
+      for n, draws in sorted(values[labels[0], what].items())
+    ]
+    for (what, _), labels in shared.items()
   }
 
 
@@ -146,11 +164,3 @@ def _name(record: Mapping[str, Any]) -> str:
   else:
     what, how = f'linear layer, {kind} features', params.get('preset') or params['solver']
   return f'{what} ({how}{"" if params.get("balanced", True) else ", labels not balanced"})'
-
-
-def _point(num_labels: int, values: list[float]) -> Point:
-  n = len(values)
-  half = float('nan')
-  if n > 1:
-    half = float(stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(n))
-  return Point(num_labels, float(np.mean(values)), half, n)

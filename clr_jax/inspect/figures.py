@@ -7,9 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from etils import epath
 
 from clr_jax.config import component
+from clr_jax.inspect.compare import figures as compare
 from clr_jax.inspect.curves import curves
+from clr_jax.inspect.embedding import figures as embedding
 from clr_jax.inspect.few_label_curves import figures as few_label
+from clr_jax.inspect.gradients import figures as gradients
 from clr_jax.inspect.robustness import figures as robustness
+from clr_jax.inspect.scores import figures as scores
 from clr_jax.types import Config
 
 
@@ -19,9 +23,13 @@ def _curves(directories: Sequence[str], out: str) -> list[epath.Path]:
 
 # Keyword-only parameters are options, `--params.KEY=VALUE`; `step` is the flag of that name.
 FIGURES: Mapping[str, Callable[..., list[epath.Path]]] = {
+  'compare': compare,
   'curves': _curves,
+  'embedding': embedding,
   'few_label': few_label,
+  'gradients': gradients,
   'robustness': robustness,
+  'scores': scores,
 }
 
 

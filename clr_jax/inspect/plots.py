@@ -8,6 +8,8 @@ from typing import Any
 
 from etils import epath
 
+from clr_jax.types import UserError
+
 # Okabe and Ito's palette: tells apart under all common forms of colour blindness.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 STYLES = ('-', '--', ':', '-.')
@@ -25,6 +27,22 @@ def run_name(directory: str, directories: Sequence[str]) -> str:
   return name if names.count(name) == 1 else directory
 
 
+def check_out(out: str, suffix: str) -> None:
+  """UserError, before any work, for a file that cannot be written or has another suffix."""
+  path = epath.Path(out)
+  if path.suffix != suffix:
+    raise UserError(f'--out={out}: its name must end in {suffix}')
+  if path.is_dir():
+    raise UserError(f'--out={out} is a folder: name a file')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+      path.write_text('')
+      path.unlink()
+  except OSError as error:
+    raise UserError(f'--out={out} cannot be written: {error.strerror or error}') from None
+
+
 def save(figure: Any, out: str, header: Sequence[str], rows: Iterable[Sequence]) -> epath.Path:
   """Writes the PNG `out` and its numbers to the CSV file of that name; returns the latter."""
   picture = epath.Path(out)
@@ -37,6 +55,7 @@ def save(figure: Any, out: str, header: Sequence[str], rows: Iterable[Sequence])
 
 
 def write_csv(path: epath.Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+  """Writes a table with its header."""
   with path.open('w') as file:
     writer = csv.writer(file)
     writer.writerow(header)

@@ -33,9 +33,32 @@ def figures(directories: Sequence[str], out: str) -> list[epath.Path]:
   Raises:
     UserError: a directory is not a run, or nothing was measured.
   """
-  newest: dict[
-    str, dict[str, tuple[workdir.Workdir, dict[str, Any]]]
-  ] = {}  # attack -> curve -> ...
+  measured = newest(directories)
+  if not measured:
+    raise UserError(
+      'no attack was measured in these runs: run `clr-jax evaluate robustness` on them first'
+    )
+  path = epath.Path(out)
+  pictures = []
+  for attack, found in measured.items():
+    picture = path.with_name(f'{path.stem}-{attack}.png')
+    kept = comparable(found)
+    for label in found.keys() - kept.keys():
+      print(f'{attack}: {label} is left out, it was measured with other settings or other images')
+    _figure(attack, kept, str(picture))
+    pictures.append(picture)
+  return pictures
+
+
+def newest(
+  directories: Sequence[str],
+) -> dict[str, dict[str, tuple[workdir.Workdir, dict[str, Any]]]]:
+  """Attack -> name of a curve -> its run and the newest record that carries its arrays.
+
+  Raises:
+    UserError: a directory is not a run.
+  """
+  found: dict[str, dict[str, tuple[workdir.Workdir, dict[str, Any]]]] = {}
   for directory in directories:
     run = workdir.Workdir(directory)
     workdir.read_config(run)
@@ -44,32 +67,19 @@ def figures(directories: Sequence[str], out: str) -> list[epath.Path]:
         label = run_name(directory, directories)
         if record['features'] != 'trained':
           label = f'{label}, {record["features"]}'
-        newest.setdefault(record['params']['attack'], {})[label] = (run, record)
-  if not newest:
-    raise UserError(
-      'no attack was measured in these runs: run `clr-jax evaluate robustness` on them first'
-    )
-  path = epath.Path(out)
-  pictures = []
-  for attack, found in newest.items():
-    picture = path.with_name(f'{path.stem}-{attack}.png')
-    _figure(attack, _comparable(attack, found), str(picture))
-    pictures.append(picture)
-  return pictures
+        found.setdefault(record['params']['attack'], {})[label] = (run, record)
+  return found
 
 
-def _comparable(attack: str, found: Mapping[str, Any]) -> dict[str, Any]:
-  """The curves whose settings and images are those of the newest record."""
+def comparable(found: Mapping[str, Any]) -> dict[str, Any]:
+  """Of one attack's curves those whose settings and images are the newest record's."""
 
   def settings(record: Mapping[str, Any]) -> str:
     asked = {k: v for k, v in record['params'].items() if k != 'head'}  # supervised: its own
     return json.dumps([asked, record['data_checksum']], sort_keys=True)
 
   last = max((record for _, record in found.values()), key=lambda record: record['time'])
-  kept = {k: v for k, v in found.items() if settings(v[1]) == settings(last)}
-  for label in found.keys() - kept.keys():
-    print(f'{attack}: {label} is left out, it was measured with other settings or other images')
-  return kept
+  return {k: v for k, v in found.items() if settings(v[1]) == settings(last)}
 
 
 def _figure(attack: str, found: Mapping[str, Any], out: str) -> None:
@@ -82,20 +92,29 @@ def _figure(attack: str, found: Mapping[str, Any], out: str) -> None:
   params = next(iter(found.values()))[1]['params']
   if attack != 'corruptions':
     distances = {label: array['distance'] for label, array in arrays.items()}
-    draw(distances, out, norm=params['norm'], attack=_title(attack, params))
+    draw(distances, out, norm=params['norm'], attack=title(attack, params))
     return
-  tables = {
+  tables = corruption_tables(arrays)
+  draw_corruptions(tables, out, clean={label: float(a['clean']) for label, a in arrays.items()})
+
+
+def corruption_tables(
+  arrays: Mapping[str, Mapping[str, Any]],
+) -> dict[str, dict[str, dict[int, float]]]:
+  """Name of a curve -> family -> severity -> top-1 accuracy, of the arrays of its record."""
+  return {
     label: {
       str(family): dict(zip(array['level'].tolist(), row.tolist(), strict=True))
       for family, row in zip(array['family'], array['top1'], strict=True)
     }
     for label, array in arrays.items()
   }
-  draw_corruptions(tables, out, clean={label: float(a['clean']) for label, a in arrays.items()})
 
 
-def _title(attack: str, params: Mapping[str, Any]) -> str:
+def title(attack: str, params: Mapping[str, Any]) -> str:
+  """The attack with its settings in short."""
   told = [f'{key} {params[key]}' for key in ('steps', 'outer', 'inner') if key in params]
   if budgets := params.get('epsilons'):
     told.append(f'budgets {", ".join(f"{e:.3g}" for e in budgets)}')
-  return f'{attack} ({", ".join(told)}), {params["num_images"]} images'
+  settings = f' ({", ".join(told)})' if told else ''
+  return f'{attack}{settings}, {params["num_images"]} images'

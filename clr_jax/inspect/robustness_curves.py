@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from clr_jax.evaluate.corruptions import VALIDATION
 from clr_jax.inspect import plots
 from clr_jax.types import UserError
 
@@ -167,7 +168,8 @@ def draw_corruptions(
   *,
   clean: Mapping[str, float],
 ) -> epath.Path:
-  """Draws top-1 accuracy against severity into the PNG `out`: a panel for the mean and each family.
+  """Draws top-1 accuracy against severity into the PNG `out`: a panel for each family and
+  their mean, which leaves out CIFAR-10-C's validation families (†).
 
   Args:
     accuracy: name of a network -> family -> severity -> top-1 accuracy in [0, 1]; every network
@@ -208,7 +210,12 @@ def draw_corruptions(
     handles += line
   for panel, axis in zip(panels, axes, strict=False):
     mean = panel == 'mean'
-    axis.set_title('mean of all families' if mean else panel.replace('_', ' '), fontsize=9)
+    axis.set_title(
+      'mean without the † families'
+      if mean
+      else panel.replace('_', ' ') + ' †' * (panel in VALIDATION),
+      fontsize=9,
+    )
     axis.title.set_fontweight('bold' if mean else 'normal')
     axis.set_xticks(sorted({severity for _, severity in keys[first]}))
     axis.grid(alpha=0.3)
@@ -234,7 +241,9 @@ def _corruption_rows(
   severities = next(iter(full.values()), {})
   if any(by.keys() != severities.keys() for by in full.values()):
     raise UserError('the families have different severities; evaluate all of them alike')
-  mean = {s: float(np.mean([by[s] for by in full.values()])) for s in severities}
+  # As `evaluate robustness` records it.
+  counted = [by for name, by in full.items() if name not in VALIDATION] or [*full.values()]
+  mean = {s: float(np.mean([by[s] for by in counted])) for s in severities}
   full = {'mean': mean, **full}
   return [((name, s), float(value)) for name, by in full.items() for s, value in by.items()]
 

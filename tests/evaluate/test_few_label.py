@@ -92,7 +92,9 @@ def test_figure(tmp_path):
   values = [r['value'] for r in records[:3]]
   sgd = [m._asdict() for m in measure(preset='report', epochs=2, label_fraction=())]
   other = {'protocol': 'knn', 'features': 'trained', 'value': 0.5, 'params': {'k': 5}}
-  data = draw_few_label({'a': [*records, other], 'b': sgd, 'c': records}, str(tmp_path / 'new' / 'few.png'))
+  data = draw_few_label(
+    {'a': [*records, other], 'b': sgd, 'c': records}, str(tmp_path / 'new' / 'few.png')
+  )
   with data.open() as file:
     rows = list(csv.DictReader(file))
   assert [(r['line'], int(r['num_labels']), int(r['draws'])) for r in rows] == [

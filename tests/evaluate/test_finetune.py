@@ -206,8 +206,9 @@ class TestProtocol:
     for place in (protocols, evaluation):
       monkeypatch.setattr(place, 'PROTOCOLS', table)
     run = workdir.Workdir(tmp_path)
+    config_hash = workdir.open_run(run, subject.parts.config).config_hash
     options = {'draw': (0, 1), 'backbone_lr': (0.1, 0.2), 'epochs': 3}
-    measure = functools.partial(evaluation.evaluate, subject, run, 'hash', 'finetune')
+    measure = functools.partial(evaluation.evaluate, subject, run, config_hash, 'finetune')
     protocols.check(subject.sets, 'finetune', options, ['trained'])
     measure({**options, 'draw': (0,), 'backbone_lr': (0.1,)})
     measure(options)

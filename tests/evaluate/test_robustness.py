@@ -1,6 +1,7 @@
 """`clr-jax evaluate robustness` and its figures on tiny runs, and what is refused."""
 
 import hashlib
+import types
 
 import jax
 import numpy as np
@@ -14,8 +15,9 @@ from clr_jax.evaluate import robustness
 from clr_jax.evaluate.attacks.base import logits_of
 from clr_jax.evaluate.classifier import classifier
 from clr_jax.evaluate.corruptions import VALIDATION
-from clr_jax.evaluate.sets import evaluation_sets
+from clr_jax.evaluate.sets import Sets, evaluation_sets
 from clr_jax.evaluate.subject import Subject
+from clr_jax.types import UserError
 from tests.evaluate.test_run import TINY
 from tests.test_cli import call
 
@@ -92,7 +94,7 @@ def test_attacks_of_two_runs_are_kept_once_and_leave_the_checkpoint(
     ]
     assert [r['params']['epsilon'] for r in robust] == [0.1, 0.25, 0.5, 1.0]
     for r in robust:
-      assert r['value'] == np.mean(arrays['distance'] > r['params']['epsilon'] * (1 + 1e-6))
+      assert r['value'] == np.mean(arrays['distance'] > r['params']['epsilon'])
   count = len(records(contrastive))
   assert call('evaluate', 'robustness', *directories, attacks, *FAST) == 0
   assert len(records(contrastive)) == count
@@ -148,6 +150,22 @@ def test_results_do_not_depend_on_the_batch_size(supervised):
   np.testing.assert_allclose(distances(10), distances(4), atol=1e-6)
 
 
+def test_rounding_does_not_save_an_image(supervised, monkeypatch):
+  """In float32 (x + 1/255) - x is up to 8e-6 times more than 1/255."""
+
+  def fooled(network, images, labels, keys, *, epsilon, **_):
+    del network, labels, keys
+    moved = np.clip(np.asarray(images) + np.float32(epsilon), 0, 1)
+    return np.abs(moved - np.asarray(images)).max((1, 2, 3))
+
+  attack = robustness.Attack('linf', fooled, True)
+  monkeypatch.setattr(robustness, 'ATTACKS', {'pgd_linf': attack})
+  measured = list(robustness.robustness(subject(supervised), attack='pgd_linf', num_images=10))
+  assert {m.value for m in measured if m.metric == 'robust_top1'} == {0.0}
+  (distance,) = (m.arrays['distance'] for m in measured if m.arrays is not None)
+  assert distance.max() <= 1 / 255
+
+
 def test_features_are_kept_and_read_again(contrastive, tmp_path, monkeypatch):
   run = workdir.Workdir(tmp_path)
   monkeypatch.setattr('clr_jax.evaluate.subject.code_version', lambda: '1')
@@ -176,15 +194,38 @@ def test_features_are_kept_and_read_again(contrastive, tmp_path, monkeypatch):
     ('steps=0', ['steps=0', 'at least 1']),
     ('num_images=0', ['num_images=0']),
     ('severities=6', ['severity=6']),
+    ('severities=', ['severities is empty']),
+    ('epsilons=nan', ['epsilons=nan', 'number']),
+    ('loss=hinge', ['hinge', 'margin']),
+    ('barrier=steel', ['steel', 'probs']),
+    ('prox_weight=0', ['prox_weight=0.0', 'positive']),
+    ('seed=4294967296', ['seed=4294967296', 'below 2^32']),
     ('head=own', ['simclr', 'head=linear']),
   ],
 )
 def test_refused_with_one_sentence(contrastive, capsys, option, words):
   assert call('evaluate', 'robustness', f'--workdir={contrastive}', f'--params.{option}') == 2
   error = capsys.readouterr().err.strip().splitlines()[-1]
+  assert not any(r['params']['num_images'] > 12 for r in records(contrastive))  # nothing was done
   assert error.startswith('clr-jax: ')
   for word in words:
     assert word in error
+
+
+@pytest.mark.parametrize(
+  ('attack', 'shape', 'classes', 'message'),
+  [
+    ('corruptions', (8, 8, 2), 10, '1 or 3 channels'),
+    ('corruptions', (7, 9, 1), 10, 'at least 8x8 pixels, not 7x9'),
+    ('worst_case_l2', (2, 9, 1), 10, 'at least 3x3 pixels'),
+    ('worst_case_l2', (8, 8, 1), 3, '4 classes or more, not 3'),
+  ],
+)
+def test_images_that_an_attack_is_not_for(attack, shape, classes, message):
+  source = types.SimpleNamespace(image_shape=shape, num_classes=classes)
+  with pytest.raises(UserError, match=message):
+    robustness.check(Sets(source, source), {'attack': attack})  # type: ignore
+  robustness.check(Sets(source, source), {'attack': 'pgd_l2'})  # type: ignore
 
 
 def test_pixels_have_no_network(contrastive, capsys):

@@ -104,6 +104,17 @@ def test_evaluating_on_more_data_than_trained_on(unlabeled, capsys):
   assert (header.split()[-1] == 'data') == several == rows[-1].endswith('  digits train, test')
 
 
+def test_what_flags_change_of_the_network_is_measured_anew(unlabeled):
+  digits = '--config.eval.data=digits', '--config.eval.test_split=test', '--params.k=3'
+  counts = [len(results(unlabeled))]
+  for seed in (1, 1, 2, 1):
+    assert call('evaluate', 'knn', f'--workdir={unlabeled}', *digits, f'--config.seed={seed}') == 0
+    counts.append(len(results(unlabeled)))
+  assert np.diff(counts).tolist() == [1, 0, 1, 0]
+  hashes = [record['config_hash'] for record in results(unlabeled)[-2:]]
+  assert hashes[0] != hashes[1]
+
+
 @pytest.mark.slow
 def test_a_labeled_split_of_a_set_with_an_unlabeled_one(digits, tmp_path):
   """As in STL-10; at the end of training the same sets are used as by `clr-jax evaluate`."""

@@ -113,6 +113,7 @@ def tuned(monkeypatch):
 def test_a_matrix_of_targets_and_protocols_is_resumable(subject, target, tuned, tmp_path):
   """As `run.evaluate` must call it: on the subject of each unit."""
   run = workdir.Workdir(tmp_path)
+  config_hash = workdir.open_run(run, subject.parts.config).config_hash
   options = {'to': (target, 'digits'), 'protocol': 'knn,finetune', 'backbone_lr': (0.1, 0.2)}
   protocols.check(subject.sets, 'transfer', options, ['trained'])
   units = list(protocols.units('transfer', options))
@@ -122,7 +123,7 @@ def test_a_matrix_of_targets_and_protocols_is_resumable(subject, target, tuned, 
   for _ in range(2):
     for unit in units:
       on = on_target(subject, unit)
-      evaluation.evaluate(on, run, 'hash', 'transfer', unit)
+      evaluation.evaluate(on, run, config_hash, 'transfer', unit)
   assert tuned == [(3, 0.1), (3, 0.2), (10, 0.1), (10, 0.2)]  # once
   records = results_lib.read_results(run)
   assert {r['protocol'] for r in records} == {'transfer'}
@@ -215,7 +216,14 @@ class TestRefusals:
 
   def test_too_few_labels_of_the_target(self, subject, target):
     with pytest.raises(UserError, match='is 1 labels'):
-      list(transfer(on_target(subject, {'to': target}), to=target, label_fraction=(0.02,)))
+      on_target(subject, {'to': target, 'label_fraction': (0.02,)})
+
+  def test_options_that_the_protocol_refuses(self, subject, target):
+    """At once, as `run.evaluate` asks for all subjects before it measures on the first."""
+    options = {'to': target, 'schedule': 'step'}
+    on_target(subject, {**options, 'protocol': 'knn'})
+    with pytest.raises(UserError, match='schedule=step needs milestones'):
+      on_target(subject, {**options, 'protocol': 'finetune'})
 
   def test_a_subject_on_other_data(self, subject):
     assert isinstance(subject, Subject)

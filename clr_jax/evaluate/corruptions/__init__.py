@@ -6,6 +6,13 @@ photographs over the image, which come with that code. Of the others, the paper'
 but speckle_noise, gaussian_blur, spatter and saturate, which it kept for validation.
 """
 
-from clr_jax.evaluate.corruptions._apply import NAMES, SEVERITIES, VALIDATION, corrupt, names_for
+from clr_jax.evaluate.corruptions._apply import (
+  LEAST_SIDE,
+  NAMES,
+  SEVERITIES,
+  VALIDATION,
+  corrupt,
+  names_for,
+)
 
-__all__ = ['NAMES', 'SEVERITIES', 'VALIDATION', 'corrupt', 'names_for']
+__all__ = ['LEAST_SIDE', 'NAMES', 'SEVERITIES', 'VALIDATION', 'corrupt', 'names_for']

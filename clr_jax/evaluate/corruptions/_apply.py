@@ -12,6 +12,7 @@ from clr_jax.evaluate.corruptions._tables import constants
 from clr_jax.types import UserError
 
 SEVERITIES = (1, 2, 3, 4, 5)
+LEAST_SIDE = 8  # pixels
 
 FAMILIES: dict[str, Callable[..., np.ndarray]] = {
   function.__name__: function
@@ -112,10 +113,10 @@ def _check(name, images, severity, seed, indices):
     raise UserError(f'severity {severity!r} does not exist; choose 1, 2, 3, 4 or 5')
   if seed < 0:
     raise UserError(f'the seed of corruptions is {seed}; choose 0 or more')
-  if images.ndim != 4 or images.dtype != np.uint8 or min(images.shape[1:3]) < 8:
+  if images.ndim != 4 or images.dtype != np.uint8 or min(images.shape[1:3]) < LEAST_SIDE:
     raise UserError(
-      'corruptions are for uint8 images [N, H, W, C] of at least 8x8 pixels, '
-      f'not {images.dtype} {list(images.shape)}'
+      'corruptions are for uint8 images [N, H, W, C] of at least '
+      f'{LEAST_SIDE}x{LEAST_SIDE} pixels, not {images.dtype} {list(images.shape)}'
     )
   if name not in names_for(images.shape[-1]):
     raise UserError(f'{name} needs images with colours; leave it out for those of one channel')

@@ -102,6 +102,21 @@ def test_the_targeted_loss_falls_short_only_of_the_target():
   assert reached.mean() > 0.9
 
 
+def test_the_targeted_attack_does_not_depend_on_who_shares_the_batch():
+  """An image that fell to its first class keeps that point while others go on."""
+  classifier, images, labels = toy(12)
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(12))
+
+  def attack(part):
+    return apgd_targeted(
+      classifier, images[part], labels[part], norm='l2', epsilon=0.5, steps=6, key=keys[part]
+    ).distance
+
+  alone = np.concatenate([attack(slice(i, i + 1)) for i in range(12)])
+  assert np.isinf(alone).any() and (alone > 0).any()
+  np.testing.assert_allclose(attack(slice(None)), alone, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
   ('attack', 'options', 'message'),
   [
