@@ -6,10 +6,11 @@ of the step (`meta`), so that a checkpoint of another model is told from a damag
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -22,6 +23,10 @@ from clr_jax.types import Params, PyTree, TrainState, UserError
 from clr_jax.workdir import Workdir, from_process_0, jsonable, number
 
 T = TypeVar('T')
+
+
+class SaveFailed(Exception):
+  """A checkpoint could not be written; those written before stand."""
 
 
 class Checkpoints:
@@ -118,7 +123,8 @@ class Checkpoints:
     meta = {'leaves': describe(state), 'metrics': jsonable(metrics)}
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
     # force: the decision is made here; Orbax would refuse a step before the latest.
-    return self._manager.save(step, args=args, force=True)
+    with _writing(self._folder):
+      return self._manager.save(step, args=args, force=True)
 
   def restore(self, abstract: TrainState, step: int | None = None) -> TrainState:
     """The saved state, bit for bit, with the shardings of `abstract` (on any number of devices).
@@ -173,12 +179,14 @@ class Checkpoints:
       return {}
 
   def wait(self) -> None:
-    """Returns when all that was saved is on disk; raises what went wrong in the background."""
-    self._manager.wait_until_finished()
+    """Returns when all that was saved is on disk; SaveFailed for what went wrong since."""
+    with _writing(self._folder):
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Waits and releases the background threads."""
-    self._manager.close()
+    """Waits and releases the background threads; SaveFailed as in `wait`."""
+    with _writing(self._folder):
+      self._manager.close()
 
   def __enter__(self) -> Checkpoints:
     return self
@@ -274,6 +282,15 @@ def check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -
 
 def _leaf_text(leaf) -> str:
   return 'absent' if leaf is None else f'{leaf[1]}{json.dumps(leaf[0])}'
+
+
+@contextlib.contextmanager
+def _writing(folder: epath.Path) -> Iterator[None]:
+  """Orbax and TensorStore report a full disk by many types."""
+  try:
+    yield
+  except Exception as error:
+    raise SaveFailed(f'no checkpoint can be written to {folder} ({_first_line(error)})') from error
 
 
 def _first_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from clr_jax.runtime import Interrupt, Profiler, Progress, Watchdog
 from clr_jax.types import Config, Metrics, TrainState, UserError
 
 STREAMED_BLOCK_BYTES = 256 * 2**20
+EXIT_CANNOT_WRITE = 74  # EX_IOERR
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class RunStopped(Exception):
@@ -35,7 +38,8 @@ def train(config: Config, directory: str) -> None:
 
   Raises:
     UserError: bad input, before any work.
-    RunStopped: preempted, or the loss is not finite; the state is saved.
+    RunStopped: preempted, or the loss is not finite; the state is saved. Or a full disk; what was
+      saved before is.
   """
   parts = experiment.make(config)
   run = workdir.Workdir(directory)
@@ -44,15 +48,29 @@ def train(config: Config, directory: str) -> None:
   parts.check_shapes()
   identity = workdir.open_run(run, config)
   workdir.check_data(run, _data_facts(parts))
-  with checkpoint.Checkpoints(
-    run, keep_last=config.keep_last, keep_best=config.keep_best or None
-  ) as checkpoints:
+  with (
+    _stop_where_nothing_can_be_written(),
+    checkpoint.Checkpoints(
+      run, keep_last=config.keep_last, keep_best=config.keep_best or None
+    ) as checkpoints,
+  ):
     state, first_step, window = _start(parts, run, checkpoints)
     last_step = _last_step(config, parts.info)
     if first_step < last_step:
       _write_overview(run, state)
       state = _loop(parts, sets, run, checkpoints, state, window, first_step, last_step)
     evaluation.offline(parts, sets, state, run, identity.config_hash)
+
+
+@contextlib.contextmanager
+def _stop_where_nothing_can_be_written() -> Iterator[None]:
+  try:
+    yield
+  except (OSError, checkpoint.SaveFailed) as error:
+    if isinstance(error, OSError) and error.errno not in _CANNOT_WRITE:
+      raise
+    message = f'{error}: make room; the same command goes on from the last checkpoint'
+    raise RunStopped(message, EXIT_CANNOT_WRITE) from error
 
 
 def _data_facts(parts: experiment.Experiment) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`clr-jax` in a real process that meets a fault: python -m tests.child FAULT ARGUMENTS..."""
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -9,6 +10,7 @@ import orbax.checkpoint as ocp
 
 import clr_jax.checkpoint
 import clr_jax.evaluate.run
+import clr_jax.metrics
 import clr_jax.results
 import clr_jax.train
 from clr_jax import cli
@@ -52,6 +54,12 @@ def out_of_memory():
   raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 8589934592 bytes.')
 
 
+def disk_full():
+  """From here on no file can grow: every write fails, in Python and in C++."""
+  signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+
 def late():
   """Process 1 sees neither the newest checkpoint nor the markers of complete evaluations yet."""
   import jax
@@ -74,6 +82,7 @@ def late():
 
 
 Checkpoints, Online = clr_jax.checkpoint.Checkpoints, clr_jax.evaluate.run.Online
+MetricWriter = clr_jax.metrics.MetricWriter
 FAULTS = {
   'none': lambda: None,
   'kill_first_step': lambda: at_step(1, send(signal.SIGKILL)),
@@ -89,6 +98,9 @@ FAULTS = {
   'sigterm_in_results': lambda: at_call(clr_jax.results, 'write_result', 1, send(signal.SIGTERM)),
   'hang': lambda: at_step(5, lambda: time.sleep(600)),
   'late': late,
+  'disk_full_of_checkpoints': lambda: at_call(Checkpoints, 'save', 2, disk_full),
+  'disk_full_of_metrics': lambda: at_call(MetricWriter, 'flush', 3, disk_full),
+  'disk_full_of_results': lambda: at_call(clr_jax.results, 'write_result', 1, disk_full),
   'out_of_memory': lambda: at_step(2, out_of_memory),
 }
 

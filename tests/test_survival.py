@@ -279,6 +279,16 @@ def test_watchdog_ends_a_hung_run(run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('what', ['checkpoints', 'metrics', 'results'])
+def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(run, reference, tmp_path, what):
+  _, err = run(tmp_path, fault=f'disk_full_of_{what}', code=74)
+  last = err.strip().splitlines()[-1]  # Orbax logs what it met before it
+  assert last.startswith('clr-jax: ') and 'make room; the same command goes on' in last, err
+  run(tmp_path)
+  assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
+
+
+@pytest.mark.slow
 def test_out_of_memory_is_one_sentence(run, tmp_path):
   _, err = run(tmp_path, '--config.progress=False', fault='out_of_memory', code=1)
   assert err.strip().splitlines() == [
