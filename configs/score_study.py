@@ -14,7 +14,7 @@ SupCon).
 
 No table's rows: 10,000 images of Fashion-MNIST, a small ResNet, 6 epochs of 78 steps; queue of a
 tenth of the images (there half of them), temperatures and heads as there. All of
-`launch/score_study.sh` took an hour on two cores that other work shared.
+`launch/score_study.sh` took an hour on two cores that much other work shared.
 """
 
 import common

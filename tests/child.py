@@ -60,6 +60,13 @@ def disk_full():
   resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 
 
+def kill_second():
+  """Process 1 is killed in a step, the others are not."""
+  import jax
+
+  at_step(10, lambda: jax.process_index() and os.kill(os.getpid(), signal.SIGKILL))
+
+
 def late():
   """Process 1 sees neither the newest checkpoint nor the markers of complete evaluations yet."""
   import jax
@@ -92,6 +99,7 @@ FAULTS = {
   'kill_in_evaluation': lambda: at_call(Online, '__call__', 2, send(signal.SIGKILL)),
   'kill_before_results': lambda: at_call(clr_jax.results, 'write_result', 1, send(signal.SIGKILL)),
   'kill_in_results': lambda: at_call(clr_jax.results, 'write_result', 2, send(signal.SIGKILL)),
+  'kill_second': kill_second,
   'sigterm': lambda: at_step(3, send(signal.SIGTERM)),
   'ctrl_c': lambda: at_step(7, send(signal.SIGINT)),
   'sigterm_at_end': lambda: at_call(Online, '__call__', 3, send(signal.SIGTERM)),

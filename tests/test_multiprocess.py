@@ -30,11 +30,11 @@ def program(tmp_path_factory):
   return _script(tmp_path_factory.mktemp('bin'), 'clr_jax')
 
 
-def _start(program, processes, directory, *options):
+def _start(program, processes, directory, *options, method='sogclr'):
   # At the config's own rate training amplifies rounding a thousandfold within 20 steps, in float32
   # only: from the same views in float64, 1 and 2 devices agree to 2e-14.
   rate = '--config.optimizer.learning_rate=0.01'
-  config = f'--config={ROOT}/tests/tiny.py', f'--workdir={directory}', rate
+  config = f'--config={ROOT}/tests/tiny.py:{method}', f'--workdir={directory}', rate
   return _launch(program, processes, 'train', *config, *options)
 
 
@@ -92,6 +92,35 @@ def test_two_processes_equal_one_and_resume(program, tmp_path):
   assert code == 0, output
   *before, last = results_lib.read_results(workdir.Workdir(tmp_path / 'two'))
   assert before == two and last['step'] == 22
+
+
+@pytest.mark.parametrize('method', ['simclr', 'moco', 'byol', 'swav', 'vicreg'])
+def test_methods_train_as_in_one_process(program, tmp_path, method):
+  short = '--config.stop_at_epoch=0.37', '--config.eval_every=0'
+  for processes in (1, 2):
+    code, output = _end(
+      _start(program, processes, tmp_path / str(processes), *short, method=method)
+    )
+    assert code == 0, output
+  one, two = (_rows(tmp_path / str(n)) for n in (1, 2))
+  assert [r['step'] for r in one] == [4, 8]
+  _assert_same(two, one)
+
+
+def test_one_of_two_is_killed_and_the_run_goes_on_to_the_bit(program, tmp_path):
+  short = '--config.stop_at_epoch=0.64', '--config.eval_every=0'
+  code, output = _end(_start(program, 2, tmp_path / 'whole', *short))
+  assert code == 0, output
+  run = tmp_path / 'run'
+  # The second process kills itself before its tenth step.
+  dying = _script(tmp_path, 'tests.child kill_second')
+  code, output = _end(_start(dying, 2, run, *short))
+  assert code == 128 + signal.SIGKILL, output
+  code, output = _end(_start(program, 2, run, *short))
+  assert code == 0 and f'resumed {run} at step 6' in output, output
+  rows, expected = (_rows(tmp_path / name) for name in ('run', 'whole'))
+  kept = [{k: v for k, v in r.items() if k not in NOT_COMPARED} for r in rows]
+  assert kept == [{k: v for k, v in r.items() if k not in NOT_COMPARED} for r in expected]
 
 
 def test_sigterm_saves_in_both(program, tmp_path):
