@@ -67,6 +67,7 @@ EXPECTED = {
   r'robustness:supervised': (0.1, 390 * 200),
   r'robustness:fashion_contrastive': (1e-3, 78 * 5),
   r'robustness:fashion_supervised': (0.1, 78 * 5),
+  r'score_study:': (0.06, 78 * 6),
 }
 # The full networks' backbones, in parameters: torchvision's without classifier and with a 3x3 stem.
 BACKBONES = {'resnet50': 23_500_352, 'resnet34': 21_276_992, 'resnet18': 11_168_832}
