@@ -25,9 +25,8 @@ from clr_jax.checkpoint import Checkpoints
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ROOT / 'tests' / 'tiny.py'
 WALL_CLOCK = ('time', 'samples_per_second', 'data_wait_share', 'online_seconds')
-# One method of each skeleton. The fast suite kills sogclr in several ways, and FAST once.
+# One method of each skeleton. The fast suite kills sogclr in several ways.
 SKELETONS = ('simclr', 'byol', 'moco', 'swav', 'sogclr', 'supervised')
-FAST = ('moco',)
 TABLES = ('sogclr', 'isogclr', 'dynamic_moco', 'real')
 STEPS = 22
 
@@ -166,9 +165,8 @@ def test_killed_preempted_and_finished(run, reference, tmp_path):
   assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
 
 
-@pytest.mark.parametrize(
-  'method', [m if m in FAST else pytest.param(m, marks=pytest.mark.slow) for m in methods.names()]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('method', methods.names())
 def test_killed_and_resumed(run, reference, tmp_path, method):
   """Parameters, state and optimizer of every method are those of a run that was never killed."""
   run(tmp_path, method=method, fault='kill_in_step', code=-signal.SIGKILL)

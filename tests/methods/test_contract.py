@@ -33,6 +33,7 @@ INFO = RunInfo(
 # One method of each skeleton is tested whole in the fast suite; the others' tests that compile a
 # program are slow ones: `pytest -m '' -k NAME` runs all of a method.
 SKELETONS = ('simclr', 'sogclr', 'supervised', 'byol', 'moco')
+FAST = ('sogclr', 'byol', 'moco')
 MOST_DIFFERENT = ('sogclr', 'byol')  # for what takes several programs, or a training
 
 
@@ -42,7 +43,7 @@ def marks(name, *, slow=False):
 
 
 ALL = [pytest.param(name, marks=marks(name)) for name in NAMES]
-SOME = [pytest.param(name, marks=marks(name, slow=name not in SKELETONS)) for name in NAMES]
+SOME = [pytest.param(name, marks=marks(name, slow=name not in FAST)) for name in NAMES]
 FEW = [pytest.param(name, marks=marks(name, slow=name not in MOST_DIFFERENT)) for name in NAMES]
 
 SMALL_HEAD = {'hidden_dim': 32, 'out_dim': 16}
