@@ -30,8 +30,8 @@ INFO = RunInfo(
 
 # What the defaults cannot do here: chunks longer than the batch, queues longer than the data,
 # momenta for thousands of steps.
-# One method of each skeleton is tested whole in the fast suite; the others' tests that compile a
-# program are slow ones: `pytest -m '' -k NAME` runs all of a method.
+# The fast suite tests FAST whole; the others' tests that compile a program are slow ones:
+# `pytest -m '' -k NAME` runs all of a method. SKELETONS has one method of each.
 SKELETONS = ('simclr', 'sogclr', 'supervised', 'byol', 'moco')
 FAST = ('sogclr', 'byol', 'moco')
 MOST_DIFFERENT = ('sogclr', 'byol')  # for what takes several programs, or a training
