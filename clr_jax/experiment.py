@@ -67,11 +67,19 @@ class Experiment(NamedTuple):
 
   @property
   def step_fn(self) -> StepFn:
-    return make_train_step(self.method, self.views, self.tx, mesh=self.mesh)
+    return make_train_step(
+      self.method, self.views, self.tx, mesh=self.mesh, shard_optimizer=self.shard_optimizer
+    )
 
   @property
   def step_parts(self) -> StepParts:
-    return make_step_parts(self.method, self.views, self.tx, mesh=self.mesh)
+    return make_step_parts(
+      self.method, self.views, self.tx, mesh=self.mesh, shard_optimizer=self.shard_optimizer
+    )
+
+  @property
+  def shard_optimizer(self) -> bool:
+    return self.config.get('shard_optimizer', False)  # not in workdirs of earlier versions
 
   def abstract_state(self) -> TrainState:
     """Shapes, dtypes and shardings of the train state; nothing is computed."""
@@ -79,7 +87,7 @@ class Experiment(NamedTuple):
     return jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
       shapes,
-      sharding.train_state_shardings(self.mesh, shapes),
+      sharding.train_state_shardings(self.mesh, shapes, shard_optimizer=self.shard_optimizer),
     )
 
   def check_shapes(self) -> None:
@@ -126,7 +134,7 @@ def make(config: Config, *, devices: Any = None) -> Experiment:
   source, test = _load_data(config.data)
   views = _make_views(config.augment)
   info = _run_info(config, source, views)
-  _check_batch(info, mesh, source)
+  _check_batch(info, mesh, config.get('accumulate', 1))
   _check_views(views, source)
   _check_numbers(config)
   backbone = make_backbone(config, source)
@@ -185,11 +193,13 @@ def _run_info(config: Config, source: data.Source, views: augment.Views) -> RunI
   )
 
 
-def _check_batch(info: RunInfo, mesh: Mesh, source: data.Source) -> None:
-  if info.batch_size % mesh.size:
+def _check_batch(info: RunInfo, mesh: Mesh, parts: int) -> None:
+  least = mesh.size * max(parts, 1)
+  if info.batch_size % least:
+    passes = f' in {parts} passes (accumulate)' if parts > 1 else ''
     raise UserError(
-      f'batch_size={info.batch_size} does not divide over {mesh.size} devices: '
-      f'use a multiple of {mesh.size}'
+      f'batch_size={info.batch_size} does not divide over {mesh.size} devices{passes}: '
+      f'use a multiple of {least}'
     )
 
 

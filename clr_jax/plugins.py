@@ -11,6 +11,7 @@ from clr_jax import methods
 from clr_jax.config import build, to_dict
 from clr_jax.lookup import keyword_only
 from clr_jax.methods import _plugins
+from clr_jax.methods._accumulate import accumulate
 from clr_jax.methods._layerwise import layerwise, stage_losses
 from clr_jax.methods._telemetry import telemetry
 from clr_jax.methods._tikhonov import tikhonov
@@ -51,6 +52,7 @@ def make_method(config: Config, backbone: nn.Module, info: RunInfo) -> tuple[Met
       f'one of {", ".join(taking)}'
     )
   plain = method = build(factory, config.method, backbone, info, **fixed)
+  method = accumulate(method, info, parts=config.get('accumulate', 1))
   measuring = to_dict(config.telemetry) if 'telemetry' in config else {}
   if measuring.pop('enabled', False):
     method = telemetry(method, **measuring)

@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clr_jax.ops.tables import ROW_MULTIPLE
-from clr_jax.types import PyTree, UserError
+from clr_jax.types import PyTree, TrainState, UserError
 
 AXIS = 'data'
 
@@ -33,13 +33,39 @@ def by_rows(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
-def train_state_shardings(mesh: Mesh, state: PyTree) -> PyTree:
-  """Shardings for a `TrainState`: per-example tables by rows, all else replicated."""
+def by_largest_axis(mesh: Mesh, tree: PyTree) -> PyTree:
+  """Each leaf split along its largest axis that the number of devices divides, else replicated.
+
+  Of equally large axes the first. For values of which every device needs its own part only.
+  """
+
+  def of(leaf) -> NamedSharding:
+    axes = [i for i, length in enumerate(leaf.shape) if length and length % mesh.size == 0]
+    if not axes:
+      return replicated(mesh)
+    axis = max(axes, key=lambda i: (leaf.shape[i], -i))
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+  return jax.tree.map(of, tree)
+
+
+def train_state_shardings(
+  mesh: Mesh, state: TrainState, *, shard_optimizer: bool = False
+) -> TrainState:
+  """Shardings for a train state: per-example tables by rows, all else replicated.
+
+  Args:
+    shard_optimizer: split the optimizer's state as `by_largest_axis` (stage 1 of ZeRO, Rajbhandari
+      et al., https://arxiv.org/abs/1910.02054).
+  """
 
   def of(path, _):
     return by_rows(mesh) if any(_name(p) == 'per_example' for p in path) else replicated(mesh)
 
-  return jax.tree_util.tree_map_with_path(of, state)
+  shardings = jax.tree_util.tree_map_with_path(of, state)
+  if shard_optimizer:
+    shardings = shardings.replace(opt_state=by_largest_axis(mesh, state.opt_state))
+  return shardings
 
 
 def _name(entry) -> str | None:

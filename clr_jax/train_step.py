@@ -14,7 +14,7 @@ from clr_jax import sharding
 from clr_jax.methods import _telemetry
 from clr_jax.ops.gradient_statistics import group_norms
 from clr_jax.ops.similarity import unit
-from clr_jax.types import Array, Batch, Method, Metrics, Params, TrainState, ViewFn
+from clr_jax.types import Array, Batch, Method, Metrics, Params, PyTree, TrainState, ViewFn
 
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -48,8 +48,19 @@ def make_step_parts(
   tx: optax.GradientTransformationExtraArgs,
   *,
   mesh: Mesh | None = None,
+  shard_optimizer: bool = False,
 ) -> StepParts:
   """The parts of `make_train_step`, with the same arguments."""
+
+  def whole(tree: PyTree) -> PyTree:
+    if mesh is None:
+      return tree
+    return jax.lax.with_sharding_constraint(tree, sharding.replicated(mesh))
+
+  def split(tree: PyTree) -> PyTree:
+    if mesh is None or not shard_optimizer:
+      return tree
+    return jax.lax.with_sharding_constraint(tree, sharding.by_largest_axis(mesh, tree))
 
   def on_rows(batch: Batch) -> Batch:
     # Left to itself XLA may gather the batch and let every device compute all of it.
@@ -76,18 +87,19 @@ def make_step_parts(
     return jax.grad(objective, has_aux=True)
 
   def gradients(state: TrainState, batch: Batch):
-    return grad_of(state, batch)(state.params)
+    return grad_of(state, batch)(whole(state.params))
 
   def update(state: TrainState, batch: Batch, grads, carry, metrics) -> tuple[TrainState, Metrics]:
+    # Whole on both sides of a pass: split weights or gradients would split its convolutions.
     updates, opt_state = tx.update(
-      grads,
+      split(whole(grads)),
       state.opt_state,
       state.params,
-      grad_fn=lambda params, _: grad_of(state, batch)(params)[0],
+      grad_fn=lambda params, _: split(whole(grad_of(state, batch)(whole(params))[0])),
     )
-    params = cast(Params, optax.apply_updates(state.params, updates))
-    if mesh is not None:
-      carry = jax.lax.with_sharding_constraint(carry, sharding.replicated(mesh))
+    opt_state = split(opt_state)
+    params = cast(Params, whole(optax.apply_updates(state.params, updates)))
+    carry = whole(carry)
     params, new_state = method.post_update(params, state.state, carry, state.step)
     metrics = {**metrics, 'update_norm': optax.tree.norm(updates)}
     if _telemetry.STEPS in metrics:
@@ -106,6 +118,7 @@ def make_train_step(
   tx: optax.GradientTransformationExtraArgs,
   *,
   mesh: Mesh | None = None,
+  shard_optimizer: bool = False,
 ) -> StepFn:
   """(state, batch) -> (state, metrics), to be jitted by the caller with the state donated.
 
@@ -116,8 +129,10 @@ def make_train_step(
     mesh: when given, the batch and its views are split over it, and what a step hands to
       `post_update` is replicated over it, so that queues and tables are written by local operations
       on every device.
+    shard_optimizer: with a mesh, every device computes and keeps only its part of the optimizer's
+      state (`sharding.by_largest_axis`), then gathers the new parameters.
   """
-  parts = make_step_parts(method, views, tx, mesh=mesh)
+  parts = make_step_parts(method, views, tx, mesh=mesh, shard_optimizer=shard_optimizer)
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     batch = parts.make_views(state, batch)

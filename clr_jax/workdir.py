@@ -46,8 +46,10 @@ NON_TRAJECTORY_KEYS = frozenset(
     'keep_last',
     'log_every',
     'method.block_size',
+    'model.remat',
     'profile',
     'progress',
+    'shard_optimizer',
     'steps_per_call',
     'stop_at_epoch',
     'telemetry',
@@ -321,6 +323,8 @@ def _idle(config: Mapping[str, Any]) -> set[str]:
   sam, plugins = config.get('sam', {}), config.get('plugins', {})
   idle = {f'sam.{key}' for key in optim.idle_sam_options(sam.get('name', 'none'))}
   tikhonov = plugins.get('tikhonov', {})
+  if config.get('accumulate') == 1:
+    idle.add('accumulate')
   if not tikhonov.get('weight') and not tikhonov.get('layer_weights'):
     idle |= {f'plugins.tikhonov.{key}' for key in tikhonov}
   return idle

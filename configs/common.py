@@ -130,6 +130,7 @@ def get_config() -> Config:
   config: Config = cast(Any, ConfigDict())
   config.seed = 0
   config.batch_size = 256  # images (not views) in the global batch
+  config.accumulate = 1  # passes of the network over parts of the batch; the loss sees all of it
   config.num_epochs = 100.0
   config.precision = 'float32'  # of the backbone's compute; 'bfloat16' on GPU and TPU
   config.deterministic = True  # bit-exact resume on GPU, at some cost in speed
@@ -164,6 +165,7 @@ def get_config() -> Config:
   config.keep_last = 2  # checkpoints
   config.keep_best = ''  # also the one with the highest, such as 'online_knn_top1'
   config.steps_per_call = config_dict.placeholder(int)  # None = 1 on CPUs, 25 elsewhere
+  config.shard_optimizer = False  # each device keeps only its part of the optimizer's state
   config.progress = True
   config.watchdog_seconds = 1800.0  # 0 = no watchdog
   config.profile = (0, 0)  # (first, last) step of a profiler trace

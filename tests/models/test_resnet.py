@@ -4,70 +4,10 @@ import numpy as np
 import pytest
 
 from clr_jax import models
-from clr_jax.models.resnet import STEMS, architecture
+from clr_jax.models.resnet import architecture
 from clr_jax.types import UserError
 
 STATISTICS = {'mean': (0.4, 0.5, 0.6), 'std': (0.2, 0.25, 0.3)}
-
-
-def torch_resnet(blocks, bottleneck, width, stem, downsample):
-  """The same network in plain torch, with torchvision's names."""
-  import torch
-  from torch import nn
-
-  class Block(nn.Module):
-    def __init__(self, inputs, features, stride):
-      super().__init__()
-      f, s = features, stride
-      layers = [(f, 1, 1), (f, 3, s), (4 * f, 1, 1)] if bottleneck else [(f, 3, s), (f, 3, 1)]
-      outputs, previous = layers[-1][0], inputs
-      for i, (channels, kernel, step) in enumerate(layers, 1):
-        conv = nn.Conv2d(previous, channels, kernel, step, kernel // 2, bias=False)
-        setattr(self, f'conv{i}', conv)
-        setattr(self, f'bn{i}', nn.BatchNorm2d(channels))
-        previous = channels
-      self.depth, self.downsample = len(layers), None
-      if stride != 1 or inputs != outputs:
-        pool = nn.Identity()
-        if downsample == 'avgpool':
-          pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
-          stride = 1
-        conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-        self.downsample = nn.Sequential(conv, nn.BatchNorm2d(outputs))
-        self.pool = pool
-
-    def forward(self, x):
-      shortcut = x if self.downsample is None else self.downsample(self.pool(x))
-      for i in range(1, self.depth + 1):
-        x = getattr(self, f'bn{i}')(getattr(self, f'conv{i}')(x))
-        x = torch.relu(x + shortcut if i == self.depth else x)
-      return x
-
-  class Network(nn.Module):
-    def __init__(self):
-      super().__init__()
-      kernel, stride, padding, self.max_pool = stem
-      self.conv1 = nn.Conv2d(3, width, kernel, stride, padding, bias=False)
-      self.bn1 = nn.BatchNorm2d(width)
-      inputs = width
-      for i, count in enumerate(blocks):
-        stage = []
-        for j in range(count):
-          stage.append(Block(inputs, width * 2**i, 2 if i and not j else 1))
-          inputs = width * 2**i * (4 if bottleneck else 1)
-        setattr(self, f'layer{i + 1}', nn.Sequential(*stage))
-
-    def forward(self, x):
-      mean, std = (torch.tensor(v, dtype=x.dtype)[:, None, None] for v in STATISTICS.values())
-      x = torch.relu(self.bn1(self.conv1((x - mean) / std)))
-      if self.max_pool:
-        x = nn.functional.max_pool2d(x, 3, 2, 1)
-      maps = [x]
-      for i in range(len(blocks)):
-        maps.append(getattr(self, f'layer{i + 1}')(maps[-1]))
-      return maps[-1].mean((2, 3)), maps
-
-  return Network().double()
 
 
 def to_torch_name(path):
@@ -98,6 +38,8 @@ def flatten(tree):
 )
 def test_equals_torch(x64, bottleneck, stem, downsample, size):
   torch = pytest.importorskip('torch')
+  from clr_jax.peer import network
+
   rng = np.random.default_rng(0)
   blocks = (2, 1)
   make = architecture(blocks, bottleneck=bottleneck)
@@ -106,19 +48,20 @@ def test_equals_torch(x64, bottleneck, stem, downsample, size):
   shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
   variables = jax.tree.map(lambda v: rng.normal(0, 0.5, v.shape), shapes)
   stats = variables['batch_stats'] = jax.tree.map(np.square, variables['batch_stats'])
-  reference = torch_resnet(blocks, bottleneck, 4, STEMS[stem], downsample)
+  reference = network.ResNet(model).double()
   state = {k: torch.tensor(v) for k, v in flatten(variables).items()}
   missing, unexpected = reference.load_state_dict(state, strict=False)
   assert not unexpected
   assert all('num_batches_tracked' in name for name in missing)
 
   x = torch.tensor(images.transpose(0, 3, 1, 2), requires_grad=True)
-  h, maps = reference(x)
+  maps = reference.stages(x)
+  h = maps[-1].mean((2, 3))
   cotangent = rng.normal(size=h.shape)
   (torch.tensor(cotangent) * h).sum().backward()
   trained = {k: v for k, v in reference.state_dict().items() if 'running' in k}
   reference.eval()
-  expected_eval = reference(x)[0].detach()
+  expected_eval = reference(x).detach()
 
   @jax.jit
   def run(params, images):
