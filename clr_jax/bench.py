@@ -38,16 +38,16 @@ def measure(config: ConfigDict, *, repeats: int = 5, steps: int = 20) -> dict[st
   calls_a_repeat = -(-steps // size)
   calls = [(i * size, size) for i in range(1 + repeats * calls_a_repeat)]
   pipeline = parts.make_pipeline()
-  data_seconds, block = _time_data(pipeline, calls[: 1 + calls_a_repeat])
-  compiled, compile_seconds = _compile(parts, pipeline, block, size)
+  data_seconds, block = time_data(pipeline, calls[: 1 + calls_a_repeat])
+  compiled, compile_seconds = compile_step(parts, pipeline, block, size)
   samples, wait_share, state = _time_training(parts, pipeline, compiled, calls, calls_a_repeat)
   memory = _memory(compiled)  # before the parts add to the device's peak
   row = jax.tree.map(lambda x: x[:1], block)
-  single = compiled if size == 1 else _compile(parts, pipeline, row, 1)[0]
+  single = compiled if size == 1 else compile_step(parts, pipeline, row, 1)[0]
   step_seconds = parts.info.batch_size / samples['median']
   split = _time_parts(parts, pipeline, state, row, repeats, steps)
   return {
-    'config': _describe(config),
+    'config': describe(config),
     'device': jax.devices()[0].device_kind,
     'devices': jax.device_count(),
     'processes': jax.process_count(),
@@ -67,7 +67,8 @@ def measure(config: ConfigDict, *, repeats: int = 5, steps: int = 20) -> dict[st
   }
 
 
-def _describe(config: Any) -> dict[str, Any]:
+def describe(config: Any) -> dict[str, Any]:
+  """What a measurement was of."""
   return {
     'hash': workdir.hash_config(to_dict(config)),
     'data': config.data.name,
@@ -79,7 +80,7 @@ def _describe(config: Any) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- time
-def _time_data(pipeline, calls) -> tuple[float, Any]:
+def time_data(pipeline, calls) -> tuple[float, Any]:
   """(seconds a step to make and place blocks when nothing else runs, one block)."""
   start, block = time.perf_counter(), None
   with contextlib.closing(pipeline.blocks(calls)) as blocks:
@@ -88,7 +89,8 @@ def _time_data(pipeline, calls) -> tuple[float, Any]:
   return (time.perf_counter() - start) / sum(count for _, count in calls), block
 
 
-def _compile(parts, pipeline, block, size: int) -> tuple[Any, dict[str, float]]:
+def compile_step(parts, pipeline, block, size: int) -> tuple[Any, dict[str, float]]:
+  """(the program of `size` training steps a call, seconds of its making)."""
   start = time.perf_counter()
   dispatch = train.make_dispatch(parts, pipeline, size)
   lowered = dispatch.lower(parts.abstract_state(), pipeline.resident, block)
@@ -97,24 +99,64 @@ def _compile(parts, pipeline, block, size: int) -> tuple[Any, dict[str, float]]:
   return compiled, {'lower': middle - start, 'compile': time.perf_counter() - middle}
 
 
+class Loop:
+  """The training program, run and timed a repeat at a time; a context manager.
+
+  The first call is slower and not timed.
+
+  Args:
+    parts, pipeline: of a run.
+    compiled: its program, from `compile_step`.
+    calls: (first step, number of steps) of each call.
+    calls_a_repeat: how many of them make a repeat.
+
+  Attributes:
+    state: after the last call.
+    wait_seconds: that the repeats waited for data.
+  """
+
+  def __init__(self, parts, pipeline, compiled, calls, calls_a_repeat: int):
+    self._pipeline, self._compiled = pipeline, compiled
+    self._calls_a_repeat = calls_a_repeat
+    self._blocks = pipeline.blocks(calls)
+    self.state = parts.init()
+    self._call(1)
+    self._waited = pipeline.wait_seconds
+
+  def __enter__(self) -> Loop:
+    return self
+
+  def __exit__(self, *exc) -> None:
+    self._blocks.close()
+
+  @property
+  def wait_seconds(self) -> float:
+    return self._pipeline.wait_seconds - self._waited
+
+  def repeat(self) -> float:
+    """Seconds of the next repeat, until all of its work is done."""
+    start = time.perf_counter()
+    self._call(self._calls_a_repeat)
+    return time.perf_counter() - start
+
+  def _call(self, times: int) -> None:
+    for _ in range(times):
+      self.state, _ = self._compiled(self.state, self._pipeline.resident, next(self._blocks))
+    jax.block_until_ready(self.state)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+  """Their median, minimum and maximum."""
+  return {'median': statistics.median(values), 'min': min(values), 'max': max(values)}
+
+
 def _time_training(parts, pipeline, compiled, calls, calls_a_repeat: int):
   """Samples/s of the repeats, the share of the time that they waited for data, the last state."""
-  state, seconds = parts.init(), []
-  with contextlib.closing(pipeline.blocks(calls)) as blocks:
-    state, _ = compiled(state, pipeline.resident, next(blocks))  # not timed: the first is slower
-    jax.block_until_ready(state)
-    waited = pipeline.wait_seconds
-    for _ in range((len(calls) - 1) // calls_a_repeat):
-      start = time.perf_counter()
-      for _ in range(calls_a_repeat):
-        state, _ = compiled(state, pipeline.resident, next(blocks))
-      jax.block_until_ready(state)
-      seconds.append(time.perf_counter() - start)
-    waited = pipeline.wait_seconds - waited
+  repeats = (len(calls) - 1) // calls_a_repeat
+  with Loop(parts, pipeline, compiled, calls, calls_a_repeat) as loop:
+    seconds = [loop.repeat() for _ in range(repeats)]
   images = calls_a_repeat * calls[0][1] * parts.info.batch_size
-  speeds = [images / s for s in seconds]
-  samples = {'median': statistics.median(speeds), 'min': min(speeds), 'max': max(speeds)}
-  return samples, waited / sum(seconds), state
+  return spread([images / s for s in seconds]), loop.wait_seconds / sum(seconds), loop.state
 
 
 def _time_parts(parts, pipeline, state, row, repeats: int, steps: int) -> dict[str, float]:

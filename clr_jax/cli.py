@@ -34,8 +34,9 @@ clr-jax: contrastive and self-supervised visual representation learning in JAX
       views, classes), robustness, few-label: pictures, and CSV files of their numbers
   clr-jax report --workdir=DIR [--workdir=DIR ...] --out=report.html
       all of that, the configs and the features' embedding in one HTML file that opens from disk
-  clr-jax bench --config=FILE[:ARG] [--config.KEY=VALUE ...]
-      compile time, samples/s, parts of a step, memory, MFU
+  clr-jax bench --config=FILE[:ARG] [--peer] [--collectives=ROWS] [--config.KEY=VALUE ...]
+      compile time, samples/s, parts of a step, memory, MFU; --peer: against the same step in
+      PyTorch, --collectives: bytes that 1 to 64 devices with so many images each send
   clr-jax methods            the methods, one line each
   clr-jax datasets           the data sets at hand, one line each
 
@@ -271,23 +272,22 @@ def _datasets(argv: list[str]) -> None:
 
 
 def _bench(argv: list[str]) -> None:
+  from clr_jax import bench_modes
+
   values = flags.FlagValues()
   config = _define_config(values, argv)
-  flags.DEFINE_integer('repeats', 5, 'timed repeats', lower_bound=1, flag_values=values)
-  flags.DEFINE_integer('steps', 20, 'steps in each repeat', lower_bound=1, flag_values=values)
-  flags.DEFINE_bool('json', False, 'print one JSON object', flag_values=values)
+  bench_modes.define(values)
   _define_distributed(values)
   _parse(values, argv)
+  bench_modes.prepare(values, config)
   _start_jax(values, config)
 
   def run(_):
     import jax
 
-    from clr_jax import bench
-
-    report = bench.measure(config, repeats=values.repeats, steps=values.steps)
+    report, text = bench_modes.run(values, config)
     if jax.process_index() == 0:
-      print(json.dumps(report) if values.json else bench.format_report(report))
+      print(json.dumps(report) if values.json else text(report))
 
   _run_guarded(run)
 

@@ -1,5 +1,6 @@
 """The launch scripts with stand-ins for what they start."""
 
+import json
 import os
 import pathlib
 import signal
@@ -229,3 +230,67 @@ def test_methods_are_compared_and_a_stopped_comparison_goes_on(tmp_path, stand_i
   assert lines[3].startswith('| `bad` | 41.0 ± 1.0 |')
   last = (tmp_path / 'calls').read_text().splitlines()[-1]
   assert '--config=quickstart:bad' in last and '--config.seed=1 ' in last and last.endswith('=1')
+
+
+BENCH = r"""
+echo "$@" >> "$HERE/calls"
+case "$*" in
+  *--collectives*)
+    echo '{"per_device": 8, "rows": [{"devices": 2, "batch_size": 16, "constant": 2048,' \
+      '"growing": 1024, "ring": 3072}]}' ;;
+  *--peer*)
+    [[ -e $HERE/failed ]] || { touch "$HERE/failed"; echo 'out of memory' >&2; exit 1; }
+    echo '{"torch_compile": "off",' \
+      '"samples_per_second": {"clr_jax": {"median": 99}, "torch": {"median": 50}},' \
+      '"ratio": {"median": 2.0, "min": 1.5, "max": 2.5}}' ;;
+  *)
+    echo '{"devices": 1, "device": "chip", "code_version": "1", "libraries": {"jax": "0"},' \
+      '"samples_per_second": {"median": 100, "min": 90, "max": 110}, "step_seconds": 0.64,' \
+      '"parts_seconds": {"augmentation": 1, "forward_backward": 2, "update": 1},' \
+      '"parts_sum_seconds": 4, "memory": {"peak_bytes": 1048576}, "mfu": null}' ;;
+esac
+"""
+
+
+def test_the_benchmark_goes_on_and_makes_a_table(tmp_path, stand_in):
+  """One measurement fails at first; the second time only this one is made."""
+  program = stand_in('program', BENCH)
+  stand_in('nvidia-smi', 'exit 9')
+  out = tmp_path / 'out'
+  out.mkdir()
+  (out / 'images_32.npz').touch()
+  # A stand-in for a Python with PyTorch, whether this one has it or not.
+  python = stand_in('python', f'[[ $1 != -c ]] || exit 0; exec {sys.executable} "$@"')
+  env = {'CLR_JAX': str(program), 'PYTHON': str(python), 'BATCHES': '64 128'}
+  for expected, calls in ((1, 10), (0, 11), (0, 11)):
+    code, output = _end(_start('benchmark.sh', [str(out)], tmp_path, **env))
+    assert code == expected, output
+    assert len((tmp_path / 'calls').read_text().splitlines()) == calls
+    failed = 'failed: resnet18 32 64 float32 peer off\n'
+    assert (failed in output) == bool(code)
+  records = [json.loads(line) for line in (out / 'results.jsonl').read_text().splitlines()]
+  assert len({record['name'] for record in records}) == len(records) == 10
+  table = (out / 'table.md').read_text()
+  row = '| resnet18 32 128 float32 | 100 | 90..110 | 640.00 | 25% | 50% | 25% | 1 | - |'
+  assert f'{row} 99 : 50 (off) | 2.00 (1.50..2.50) |' in table
+  assert '| 2 | 16 | 2.0 | 1.0 | 3.0 |' in table and table in output
+  calls = (tmp_path / 'calls').read_text()
+  assert f'--config.data.name=npz:{out}/images_32.npz' in calls
+  assert '--config.batch_size=128' in calls
+
+
+def test_the_benchmark_of_a_gpu(tmp_path, stand_in):
+  program = stand_in('program', BENCH)
+  stand_in('nvidia-smi', 'echo "GPU 0: Stand-in"')
+  python = stand_in('python', f'[[ $1 != -c ]] || exit 1; exec {sys.executable} "$@"')
+  out = tmp_path / 'out'
+  out.mkdir()
+  for side in (32, 224):
+    (out / f'images_{side}.npz').touch()
+  env = {'CLR_JAX': str(program), 'PYTHON': str(python)}
+  code, output = _end(_start('benchmark.sh', [str(out)], tmp_path, **env))
+  assert code == 0 and 'no PyTorch' in output
+  calls = (tmp_path / 'calls').read_text().splitlines()
+  assert len(calls) == 2 * (2 * 7 + 2) + 2 and not any('--peer' in call for call in calls)
+  large = [call for call in calls if '--config.augment.size=224' in call]
+  assert len(large) == 4 and all('--config.model.stem=imagenet' in call for call in large)
