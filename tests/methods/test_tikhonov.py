@@ -75,16 +75,17 @@ def test_routes_agree_and_the_weight_is_a_factor(name, x64):
   if name == 'un_mix':
     method, name = un_mix(method, 'simclr'), 'simclr'
 
-  @jax.jit
-  def run():
-    params, state = start(method, batch)
-    wrapped = [
-      tikhonov(method, name, weight=weight, route=route)
-      for weight, route in ((1.0, 'jvp'), (1.0, 'double'), (3.0, 'jvp'))
-    ]
-    return [value_grad_and_rest(m, params, state, batch) for m in (method, *wrapped)]
-
-  plain, jvp, double, heavier = run()
+  params, state = jax.jit(lambda: start(method, batch))()
+  wrapped = [
+    tikhonov(method, name, weight=weight, route=route)
+    for weight, route in ((1.0, 'jvp'), (1.0, 'double'), (3.0, 'jvp'))
+  ]
+  # A program for each: all in one, the code generator that conftest.py chooses (XLA of JAX 0.10.2)
+  # fuses InfoMin's gradients to 2e-9 of what each program gives, 1e-15 apart, by itself.
+  plain, jvp, double, heavier = (
+    jax.jit(lambda p, s, m=m: value_grad_and_rest(m, p, s, batch))(params, state)
+    for m in (method, *wrapped)
+  )
   assert jax.tree.structure(jvp[2]) == jax.tree.structure(plain[2])
   close(jvp[2]['batch_stats'], plain[2]['batch_stats'])
   penalty = jvp[3]['tikhonov_penalty']
@@ -95,7 +96,7 @@ def test_routes_agree_and_the_weight_is_a_factor(name, x64):
   close(jvp[0] - plain[0], penalty / 2, 1e-8)
   close(heavier[0] - plain[0], 3 * penalty / 2, 1e-8)
   slopes = [jax.tree.map(lambda a, b: a - b, x[1], plain[1]) for x in (heavier, jvp)]
-  close(slopes[0], jax.tree.map(lambda x: 3 * x, slopes[1]), 1e-8)
+  close(slopes[0], jax.tree.map(lambda x: 3 * x, slopes[1]))
 
 
 def test_own_gradients_of_the_supervised_loss(x64):
