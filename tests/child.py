@@ -1,6 +1,7 @@
 """`clr-jax` in a real process that meets a fault: python -m tests.child FAULT ARGUMENTS..."""
 
 import os
+import pathlib
 import resource
 import signal
 import sys
@@ -48,6 +49,18 @@ def send(number):
   return lambda: os.kill(os.getpid(), number)
 
 
+def once_saved(step, fault):
+  """`fault`, when checkpoint `step` is whole: it is written while training goes on."""
+
+  def wait():
+    workdir = next(a.split('=', 1)[1] for a in sys.argv if a.startswith('--workdir='))
+    while not (pathlib.Path(workdir) / 'checkpoints' / str(step)).exists():
+      time.sleep(0.01)
+    fault()
+
+  return wait
+
+
 def out_of_memory():
   import jax
 
@@ -64,7 +77,8 @@ def kill_second():
   """Process 1 is killed in a step, the others are not."""
   import jax
 
-  at_step(10, lambda: jax.process_index() and os.kill(os.getpid(), signal.SIGKILL))
+  kill = once_saved(6, send(signal.SIGKILL))
+  at_step(10, lambda: jax.process_index() and kill())
 
 
 def late():
@@ -94,7 +108,7 @@ FAULTS = {
   'none': lambda: None,
   'kill_first_step': lambda: at_step(1, send(signal.SIGKILL)),
   'kill_in_step': lambda: at_step(15, send(signal.SIGKILL)),
-  'kill_before_save': lambda: at_call(Checkpoints, 'save', 2, send(signal.SIGKILL)),
+  'kill_before_save': lambda: at_call(Checkpoints, 'save', 2, once_saved(6, send(signal.SIGKILL))),
   'kill_in_write': lambda: at_call(Checkpoints, 'save', 2, send(signal.SIGKILL), after=True),
   'kill_in_evaluation': lambda: at_call(Online, '__call__', 2, send(signal.SIGKILL)),
   'kill_before_results': lambda: at_call(clr_jax.results, 'write_result', 1, send(signal.SIGKILL)),
