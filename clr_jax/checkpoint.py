@@ -10,8 +10,9 @@ import contextlib
 import dataclasses
 import json
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,13 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
+from clr_jax.stores import first_line, reaching
 from clr_jax.types import Params, PyTree, TrainState, UserError
-from clr_jax.workdir import Workdir, from_process_0, jsonable, number
+from clr_jax.workdir import Workdir, from_process_0, in_all_processes, jsonable, number
 
 T = TypeVar('T')
+
+_LAST_WAIT_SECONDS = 20  # of a process that failed, for the checkpoint that is being written
 
 
 class SaveFailed(Exception):
@@ -57,8 +61,9 @@ class Checkpoints:
     self._scores: dict[int, float] = {}
     self._keep_best = keep_best
     self._damaged: set[int] = set()
-    if read_only and not self._folder.exists():
-      raise UserError(f'{workdir.path} has no checkpoints: give the workdir of a run')
+    with reaching(self._folder):
+      if read_only and not self._folder.exists():
+        raise UserError(f'{workdir.path} has no checkpoints: give the workdir of a run')
     # Orbax's own metrics are not used: one damaged metrics file keeps its manager from starting.
     options: dict[str, Any] = (
       {'read_only': True, 'save_interval_steps': 0, 'create': False}
@@ -68,9 +73,10 @@ class Checkpoints:
         'cleanup_tmp_directories': True,
       }
     )
-    self._manager = ocp.CheckpointManager(
-      self._folder, options=ocp.CheckpointManagerOptions(lightweight_initialize=True, **options)
-    )
+    with reaching(self._folder):
+      self._manager = ocp.CheckpointManager(
+        self._folder, options=ocp.CheckpointManagerOptions(lightweight_initialize=True, **options)
+      )
     for step in self._manager.all_steps() if keep_best else ():
       self._note_score(step, self.metrics(step))
 
@@ -143,8 +149,8 @@ class Checkpoints:
     def read(step: int) -> TrainState:
       saved = self._meta(step)['leaves']
       check_same(saved, describe(abstract), f'checkpoint {step} in {self._folder}')
-      args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-      return self._manager.restore(step, args=args)['state']
+      handler = ocp.StandardCheckpointHandler()
+      return self._read(handler, step, 'state', ocp.args.StandardRestore(abstract))
 
     return self._newest_good(read, step)[1]
 
@@ -166,7 +172,7 @@ class Checkpoints:
         restore_args=ocp.checkpoint_utils.construct_restore_args(chosen),
         partial_restore=True,
       )
-      return self._manager.restore(step, args=ocp.args.Composite(state=args))['state']
+      return self._read(ocp.PyTreeCheckpointHandler(), step, 'state', args)
 
     return self._newest_good(read, step)
 
@@ -175,7 +181,7 @@ class Checkpoints:
     try:
       return {name: number(value) for name, value in self._meta(step)['metrics'].items()}
     except Exception as error:  # whether it can be restored is seen when it is
-      logging.warning('checkpoint %d has no readable metrics: %s', step, _first_line(error))
+      logging.warning('checkpoint %d has no readable metrics: %s', step, first_line(error))
       return {}
 
   def wait(self) -> None:
@@ -191,8 +197,18 @@ class Checkpoints:
   def __enter__(self) -> Checkpoints:
     return self
 
-  def __exit__(self, *exc) -> None:
-    self.close()
+  def __exit__(self, kind: type[BaseException] | None, *exc) -> None:
+    if kind is None or jax.process_count() == 1:
+      self.close()
+      return
+    # Where this process failed alone, the others may never complete with it what is being written.
+    closing = threading.Thread(target=self._close_quietly, daemon=True)
+    closing.start()
+    closing.join(_LAST_WAIT_SECONDS)
+
+  def _close_quietly(self) -> None:
+    with contextlib.suppress(SaveFailed):
+      self.close()
 
   def _newest_good(self, read: Callable[[int], T], step: int | None) -> tuple[int, T]:
     self.wait()
@@ -205,16 +221,19 @@ class Checkpoints:
       raise UserError(f'{self._folder} holds no checkpoint: train the run first')
     reasons = []
     for candidate in candidates:
+      value, reason = None, ''
       try:
         value = read(candidate)
       # Out of memory says nothing about the file.
       except (UserError, MemoryError, jax.errors.JaxRuntimeError):
         raise
       except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
-        reasons.append(f'{candidate} ({_first_line(error)})')
-        continue
-      self._skip(candidates[: len(reasons)], reasons, candidate)
-      return candidate, value
+        reason = first_line(error)
+      # Each process reads its own part: all go back if one of them must.
+      if in_all_processes(not reason):
+        self._skip(candidates[: len(reasons)], reasons, candidate)
+        return candidate, cast(T, value)
+      reasons.append(f'{candidate} ({reason or "another process cannot read its part"})')
     raise UserError(
       f'no checkpoint in {self._folder} can be read, tried {", ".join(reasons)}: start a new '
       f'workdir'
@@ -228,7 +247,11 @@ class Checkpoints:
       print(f'skipped damaged checkpoint {", ".join(reasons)} and took step {used}', flush=True)
 
   def _meta(self, step: int) -> dict[str, Any]:
-    return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
+    return self._read(ocp.JsonCheckpointHandler(), step, 'meta', ocp.args.JsonRestore())
+
+  def _read(self, handler: ocp.CheckpointHandler, step: int, item: str, args: Any) -> Any:
+    """Without Orbax's manager, in which the processes wait for one that has failed."""
+    return handler.restore(self._folder / str(step) / item, args=args)
 
   def _note_score(self, step: int, metrics: Mapping[str, float]) -> None:
     self._scores.pop(step, None)
@@ -290,11 +313,7 @@ def _writing(folder: epath.Path) -> Iterator[None]:
   try:
     yield
   except Exception as error:
-    raise SaveFailed(f'no checkpoint can be written to {folder} ({_first_line(error)})') from error
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).splitlines() or [''])[0][:120] or type(error).__name__
+    raise SaveFailed(f'no checkpoint can be written to {folder} ({first_line(error)})') from error
 
 
 @jax.jit

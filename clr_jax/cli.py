@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import logging
 import os
 import re
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from absl import flags
 from ml_collections import config_flags
 
 from clr_jax import config as configs
+from clr_jax.guard import run_guarded, tell
 from clr_jax.types import Config, UserError
 
 USAGE = """\
@@ -41,22 +40,21 @@ clr-jax: contrastive and self-supervised visual representation learning in JAX
   clr-jax datasets           the data sets at hand, one line each
 
 FILE is a path or the name of a packaged config: {configs}.
-Several processes: add --distributed (TPU pods, SLURM), or --coordinator=HOST:PORT
---num_processes=N --process_id=I."""
+Several processes: add --distributed (TPU pods, SLURM, Kubernetes), or
+--coordinator=HOST:PORT --num_processes=N --process_id=I."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs one command; ends the process with code 0, 2 for bad input, or the run's own code."""
   argv = list(sys.argv if argv is None else argv)
+  logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # it prints the stack of what it raises
   if len(argv) < 2 or argv[1] in ('-h', '--help', '--helpfull', 'help'):
     print(USAGE.format(configs=', '.join(configs.packaged())))
     raise SystemExit(0 if len(argv) > 1 else 2)
   try:
     _command(argv[1])(argv[2:])
-  except UserError as error:
-    raise SystemExit(_fail(str(error), 2)) from None
-  except KeyboardInterrupt:
-    raise SystemExit(_fail('interrupted: the same command goes on', 130)) from None
+  except (UserError, KeyboardInterrupt) as error:
+    raise SystemExit(tell(error)) from None
   except BrokenPipeError:  # `clr-jax results | head`
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(0) from None
@@ -68,11 +66,6 @@ def _command(name: str) -> Callable[[list[str]], None]:
   return _COMMANDS[name]
 
 
-def _fail(message: str, code: int) -> int:
-  print(f'clr-jax: {message}', file=sys.stderr, flush=True)
-  return code
-
-
 # ---------------------------------------------------------------- commands
 def _train(argv: list[str]) -> None:
   values = flags.FlagValues()
@@ -81,47 +74,7 @@ def _train(argv: list[str]) -> None:
   _define_distributed(values)
   _parse(values, argv, required=('workdir',))
   _start_jax(values, config)
-  _run_guarded(lambda train: train.train(config, values.workdir))
-
-
-def _run_guarded(run: Callable) -> None:
-  """Turns what can happen to a long run into one sentence and an exit code."""
-  import jax
-
-  from clr_jax import train
-
-  try:
-    with _sigterm_ends():
-      run(train)
-  except train.RunStopped as stopped:
-    raise SystemExit(_fail(str(stopped), stopped.code)) from None
-  except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error) and 'out of memory' not in str(error).lower():
-      raise
-    message = (
-      'out of device memory: lower batch_size, model.width or the image size, or set '
-      'precision=bfloat16'
-    )
-    raise SystemExit(_fail(message, 1)) from None
-
-
-@contextlib.contextmanager
-def _sigterm_ends() -> Iterator[None]:
-  """Ends with the code of a preempted run where no training loop handles SIGTERM better."""
-  from clr_jax import runtime
-
-  def end(number, frame):
-    del number, frame
-    raise SystemExit(_fail('stopped by SIGTERM: the same command goes on', runtime.EXIT_PREEMPTED))
-
-  if threading.current_thread() is not threading.main_thread() or not runtime.owns_sigterm():
-    yield
-    return
-  previous = signal.signal(signal.SIGTERM, end)
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGTERM, previous)
+  run_guarded(lambda train: train.train(config, values.workdir))
 
 
 def _evaluate(argv: list[str]) -> None:
@@ -190,7 +143,7 @@ def _evaluate(argv: list[str]) -> None:
         out = values.out or f'{values.workdir[0]}/figures/{name}.png'
         print(*(str(path) for path in figure(values.workdir, out)), sep='\n', flush=True)
 
-  _run_guarded(run)
+  run_guarded(run)
 
 
 def _results(argv: list[str]) -> None:
@@ -234,7 +187,7 @@ def _inspect(argv: list[str]) -> None:
   _parse(values, argv, required=('workdir',))
   plots.check_out(values.out, '.png')
   options = configs.to_dict(params) | ({'step': values.step} if takes_step else {})
-  _run_guarded(
+  run_guarded(
     lambda _: print(*figures.FIGURES[name](values.workdir, values.out, **options), sep='\n')
   )
 
@@ -247,7 +200,7 @@ def _report(argv: list[str]) -> None:
   flags.DEFINE_string('out', 'report.html', 'the page', flag_values=values)
   _parse(values, argv, required=('workdir',))
   plots.check_out(values.out, '.html')
-  _run_guarded(lambda _: print(*report.report(values.workdir, values.out), sep='\n'))
+  run_guarded(lambda _: print(*report.report(values.workdir, values.out), sep='\n'))
 
 
 def _methods(argv: list[str]) -> None:
@@ -289,7 +242,7 @@ def _bench(argv: list[str]) -> None:
     if jax.process_index() == 0:
       print(json.dumps(report) if values.json else text(report))
 
-  _run_guarded(run)
+  run_guarded(run)
 
 
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {
@@ -386,9 +339,14 @@ def _start_jax(values: flags.FlagValues, config: Config) -> None:
     )
   try:
     jax.distributed.initialize(*explicit)
-  except (ValueError, RuntimeError) as error:
-    reason = str(error).partition('\n')[0]
-    raise UserError(f'the processes did not find each other ({reason})') from None
+  except Exception as error:  # a cluster's own client raises its own types
+    reason = ' '.join(re.split(r'\n\s*\n|```', str(error))[0].split())
+    asks_api = 'KUBERNETES_SERVICE_HOST' in os.environ
+    package = 'install the package kubernetes for --distributed, or ' if asks_api else ''
+    raise UserError(
+      f'the processes did not find each other ({reason}): {package}give --coordinator, '
+      f'--num_processes and --process_id'
+    ) from None
 
 
 def _stored_config(directory: str) -> Config:

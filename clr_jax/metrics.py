@@ -24,7 +24,8 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from clr_jax.workdir import Workdir, is_local, jsonable, number, write_whole
+from clr_jax.stores import is_local, write_whole
+from clr_jax.workdir import Workdir, jsonable, number
 
 _SEGMENT = re.compile(r'(\d{20})-step(\d{12})\.jsonl')
 _ROWS_PER_FILE = 4096  # a flush writes a whole file: this bounds its size
@@ -153,7 +154,7 @@ class _EventFile:
 
   def flush(self) -> None:
     if isinstance(self._sink, io.BytesIO):
-      self._path.write_bytes(self._sink.getvalue())
+      write_whole(self._path, self._sink.getvalue())
     else:
       self._sink.flush()
 

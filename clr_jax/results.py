@@ -16,7 +16,8 @@ import numpy as np
 from absl import logging
 
 from clr_jax.provenance import code_version, device, libraries
-from clr_jax.workdir import Workdir, jsonable, now, number, write_arrays, write_whole
+from clr_jax.stores import write_whole
+from clr_jax.workdir import Workdir, jsonable, now, number, write_arrays
 
 _count = itertools.count()
 # What readers need of a record, beyond its value.

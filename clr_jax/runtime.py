@@ -5,19 +5,26 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
+import pathlib
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+from etils import epath
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from clr_jax.stores import is_local, write_whole
+
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: a launcher starts the same command again
 EXIT_INTERRUPTED = 130  # the shell's code for Ctrl-C
+EXIT_LOST = 69  # EX_UNAVAILABLE: another process of the run is gone
 EXIT_STALLED = 70  # EX_SOFTWARE: the watchdog ended the process
 
 
@@ -184,7 +191,7 @@ class Profiler:
 
   def __init__(self, steps: tuple[int, int], directory: Any):
     self._first, self._last = steps
-    self._directory = str(directory)
+    self._directory = self._traced = os.fspath(directory)
     self._running = False
     self._result: Any = None
 
@@ -200,7 +207,9 @@ class Profiler:
   def before(self, step: int, count: int) -> None:
     """Before the dispatch of `count` steps from `step`: starts tracing if it is the first one."""
     if not self._running and step < self._last and step + count > self._first:
-      jax.profiler.start_trace(self._directory)
+      if not is_local(self._directory):  # JAX reaches stores in another way, if at all
+        self._traced = tempfile.mkdtemp()
+      jax.profiler.start_trace(self._traced)
       self._running = True
 
   def after(self, step: int, count: int, result: Any) -> None:
@@ -214,4 +223,12 @@ class Profiler:
 
   def _stop(self) -> None:
     self._running, self._result = False, None
-    jax.profiler.stop_trace()
+    try:
+      jax.profiler.stop_trace()
+      if not is_local(self._directory):
+        for path in filter(pathlib.Path.is_file, pathlib.Path(self._traced).rglob('*')):
+          name = path.relative_to(self._traced).as_posix()
+          write_whole(epath.Path(self._directory) / name, path.read_bytes())
+    finally:
+      if not is_local(self._directory):
+        shutil.rmtree(self._traced)

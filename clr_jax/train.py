@@ -18,6 +18,7 @@ from clr_jax.evaluate.sets import Sets
 from clr_jax.methods import _telemetry
 from clr_jax.ops import ema
 from clr_jax.runtime import Interrupt, Profiler, Progress, Watchdog
+from clr_jax.stores import is_local, reaching, write_whole
 from clr_jax.types import Config, Metrics, TrainState, UserError
 
 STREAMED_BLOCK_BYTES = 256 * 2**20
@@ -38,38 +39,39 @@ def train(config: Config, directory: str) -> None:
 
   Raises:
     UserError: bad input, before any work.
-    RunStopped: preempted, or the loss is not finite; the state is saved. Or a full disk; what was
-      saved before is.
+    RunStopped: preempted, or the loss is not finite; the state is saved. Or a full disk, or one or
+      a store that cannot be written; what was saved before is.
   """
   parts = experiment.make(config)
   run = workdir.Workdir(directory)
   _check(config, run)
   sets = evaluation.check(parts)
   parts.check_shapes()
-  identity = workdir.open_run(run, config)
-  workdir.check_data(run, _data_facts(parts))
-  with (
-    _stop_where_nothing_can_be_written(),
-    checkpoint.Checkpoints(
+  with _stop_where_nothing_can_be_written(run):
+    identity = workdir.open_run(run, config)
+    workdir.check_data(run, _data_facts(parts))
+    with checkpoint.Checkpoints(
       run, keep_last=config.keep_last, keep_best=config.keep_best or None
-    ) as checkpoints,
-  ):
-    state, first_step, window = _start(parts, run, checkpoints)
-    last_step = _last_step(config, parts.info)
-    if first_step < last_step:
-      _write_overview(run, state)
-      state = _loop(parts, sets, run, checkpoints, state, window, first_step, last_step)
-    evaluation.offline(parts, sets, state, run, identity.config_hash)
+    ) as checkpoints:
+      state, first_step, window = _start(parts, run, checkpoints)
+      last_step = _last_step(config, parts.info)
+      if first_step < last_step:
+        _write_overview(run, state)
+        state = _loop(parts, sets, run, checkpoints, state, window, first_step, last_step)
+      evaluation.offline(parts, sets, state, run, identity.config_hash)
 
 
 @contextlib.contextmanager
-def _stop_where_nothing_can_be_written() -> Iterator[None]:
+def _stop_where_nothing_can_be_written(run: workdir.Workdir) -> Iterator[None]:
   try:
     yield
   except (OSError, checkpoint.SaveFailed) as error:
     if isinstance(error, OSError) and error.errno not in _CANNOT_WRITE:
       raise
-    message = f'{error}: make room; the same command goes on from the last checkpoint'
+    cause = error if isinstance(error, OSError) else error.__cause__
+    room = is_local(run.path) and getattr(cause, 'errno', None) not in (errno.EROFS, errno.EIO)
+    mend = 'make room' if room else 'see that the workdir can be written'
+    message = f'{error}: {mend}; the same command goes on from the last checkpoint'
     raise RunStopped(message, EXIT_CANNOT_WRITE) from error
 
 
@@ -92,7 +94,7 @@ def _write_overview(run: workdir.Workdir, state: TrainState) -> None:
   if jax.process_index():
     return
   overview = parameter_overview.get_parameter_overview(state.params, include_stats='sharding')
-  workdir.write_whole(run.path / 'parameters.txt', overview + '\n')
+  write_whole(run.path / 'parameters.txt', overview + '\n')
   sizes = {k: parameter_overview.count_parameters(v) for k, v in state.params.items()}
   parts = ', '.join(f'{k} {v:,}' for k, v in sizes.items())
   print(f'{sum(sizes.values()):,} parameters: {parts}', flush=True)
@@ -117,7 +119,9 @@ def _check(config: Config, run: workdir.Workdir) -> None:
     raise UserError(
       f'profile={profile} is not (first, last) with 0 <= first <= last: give both steps'
     )
-  if config.init_from and not run.checkpoints.exists():
+  with reaching(run.path):
+    begins = not run.checkpoints.exists()
+  if config.init_from and begins:
     with checkpoint.Checkpoints(config.init_from, read_only=True) as other:
       if other.latest_step() is None:
         raise UserError(f'init_from={config.init_from} has no checkpoint: train that run first')

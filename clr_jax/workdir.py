@@ -13,6 +13,7 @@ process 0 writes.
 from __future__ import annotations
 
 import datetime
+import errno
 import hashlib
 import io
 import json
@@ -31,6 +32,7 @@ from ml_collections import ConfigDict, config_dict
 from clr_jax import optim
 from clr_jax.config import to_dict
 from clr_jax.provenance import code_version
+from clr_jax.stores import is_local, reaching, write_whole
 from clr_jax.types import Config, UserError
 
 # Keys, with all below them, that do not change what is trained: how far, how often, how fast.
@@ -56,6 +58,8 @@ NON_TRAJECTORY_KEYS = frozenset(
     'watchdog_seconds',
   }
 )
+
+_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 
 
 class Workdir:
@@ -86,23 +90,6 @@ class RunIdentity(NamedTuple):
 
 
 # ---------------------------------------------------------------- files
-def is_local(path: epath.PathLike) -> bool:
-  """False in an object store ('gs://...')."""
-  return '://' not in os.fspath(path)
-
-
-def write_whole(path: epath.Path, content: str | bytes) -> None:
-  """Writes a file that readers see complete or not at all, and makes its folder."""
-  raw = content.encode() if isinstance(content, str) else content
-  path.parent.mkdir(parents=True, exist_ok=True)
-  if not is_local(path):  # an object appears when it is complete
-    path.write_bytes(raw)
-    return
-  temporary = path.parent / f'.{path.name}.{os.getpid()}'
-  temporary.write_bytes(raw)
-  os.replace(temporary, path)
-
-
 def write_arrays(path: epath.Path, arrays: Mapping[str, Any]) -> None:
   """Writes an .npz file, whole or not at all."""
   buffer = io.BytesIO()
@@ -149,6 +136,13 @@ def from_process_0(numbers: Sequence[int]) -> list[int]:
   if jax.process_index() == 0:
     own[:] = numbers
   return multihost_utils.broadcast_one_to_all(own).tolist() if size else []
+
+
+def in_all_processes(flag: bool) -> bool:
+  """Whether the flag is set in every process; all must call this."""
+  if jax.process_count() == 1:
+    return flag
+  return bool(multihost_utils.process_allgather(np.bool_(flag)).all())
 
 
 # ---------------------------------------------------------------- identity
@@ -265,8 +259,9 @@ def _as_config(value: Any) -> Any:
 
 def _config_records(workdir: Workdir) -> list[dict[str, Any]]:
   """config.json, config-1.json, ...; [] if there is no run."""
-  if not (workdir.path / 'config.json').exists():
-    return []
+  with reaching(workdir.path):
+    if not (workdir.path / 'config.json').exists():
+      return []
   paths = [workdir.path / 'config.json']
   while (following := workdir.path / f'config-{len(paths)}.json').exists():
     paths.append(following)
@@ -308,7 +303,16 @@ def _record_config(workdir: Workdir, name: str, config_hash: str, config, **more
     return
   record = {'config_hash': config_hash, 'code_version': code_version(), 'time': now(), **more}
   text = json.dumps({**record, 'config': config}, indent=2, sort_keys=True)
-  write_whole(workdir.path / name, text + '\n')
+  try:
+    with reaching(workdir.path):
+      write_whole(workdir.path / name, text + '\n')
+  except OSError as error:
+    if error.errno not in _NO_PLACE:
+      raise
+    raise UserError(
+      f'{workdir.path} cannot be written ({error.strerror}): make it writable or give another '
+      f'workdir'
+    ) from None
 
 
 def _changes_trajectory(key: str) -> bool:

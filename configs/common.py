@@ -33,11 +33,12 @@ SOLO_STATISTICS = {  # solo-learn
   'imagenet100': IMAGENET,
 }
 
-# `config.data` where it is more than a TFDS name. The folders have one sub-folder a class below
-# train and val. Of images larger than the views the central square at 256 pixels is read: crops of
-# 224 come from it, and evaluation sees all of it (published: the central 224 of it).
+# `config.data` where it is more than a name. A folder with one sub-folder a class below train and
+# val will do for any of them: `--config.data.name=folder:PATH`. Of images larger than the views the
+# central square at 256 pixels is read: crops of 224 come from it, and evaluation sees all of it
+# (published: the central 224 of it).
 DATA = {
-  'imagenet100': {'name': 'folder:imagenet100', 'test_split': 'val', 'image_size': 256},
+  'imagenet100': {'name': 'imagenet100', 'test_split': 'validation', 'image_size': 256},
   'imagenet': {'name': 'imagenet2012', 'test_split': 'validation', 'image_size': 256},
   'tiny_imagenet': {'name': 'folder:tiny-imagenet-200', 'test_split': 'val', 'image_size': 64},
 }
@@ -137,7 +138,7 @@ def get_config() -> Config:
 
   config.data = ConfigDict(
     {
-      'name': 'digits',  # a TFDS name, 'folder:PATH', 'npz:PATH', or 'digits'
+      'name': 'digits',  # a TFDS name, 'imagenet100', 'folder:PATH', 'npz:PATH' or 'digits'
       'train_split': 'train',
       'test_split': 'test',  # '' = none
       'data_dir': config_dict.placeholder(str),  # of TFDS; None = ~/tensorflow_datasets

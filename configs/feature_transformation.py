@@ -1,10 +1,10 @@
 """Feature transformation: positive extrapolation and negative interpolation on ImageNet-100.
 
   clr-jax train --config=configs/feature_transformation.py:imagenet100-moco_v1-both --workdir=DIR
-    --config.data.name=folder:PATH
 
-PATH has ImageNet-100 as train/CLASS and val/CLASS. Argument DATASET-METHOD[-VARIANT]; published
-top-1 in percent after 200 epochs of a ResNet-50 (Zhu et al., table 7; slides of W. V. Barbosa):
+Argument DATASET-METHOD[-VARIANT]; ImageNet-100 is read from TFDS's imagenet2012, or from a folder
+with train/CLASS and val/CLASS by `--config.data.name=folder:PATH`. Published top-1 in percent after
+200 epochs of a ResNet-50 (Zhu et al., table 7; slides of W. V. Barbosa):
 
   imagenet100   moco_v1  moco_v2  simclr  infomin  swav  simsiam
   (none)         71.10    75.61   74.32    81.9    82.1   77.1

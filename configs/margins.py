@@ -49,7 +49,7 @@ imagenet-simclr (curvature: s 2, c 1); its numbers are not in the text that we h
 5: `--config.plugins.gradient_scaling.curvature=0.5`, of 1/3, .5, .7, 1, 1.5, 2.5, 5.
 
 Data: cifar10, cifar100 and stl10 from TFDS, imagenet as TFDS's imagenet2012, tiny_imagenet as
-`--config.data.name=folder:PATH` with train/CLASS and val/CLASS (as distributed, val is flat).
+`--config.data.name=folder:PATH`, the folder as it is distributed.
 
 Protocol: a linear classifier on the frozen features by SGD, 100 epochs (imagenet: 90), learning
 rate 1 with a cosine; here on features of unaugmented images.

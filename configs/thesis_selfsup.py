@@ -21,8 +21,8 @@ percent, and solo-learn's README where it differs by more than 0.1:
   barlow_twins256   87.4           57.9           67.2
   barlow_twins2048  89.6 (92.10)   69.2 (70.90)   78.6 (80.38)
 
-"TCL (Supervised)" is in `thesis_supervised.py`. ImageNet-100 is a folder with train/CLASS and
-val/CLASS: `--config.data.name=folder:PATH`.
+"TCL (Supervised)" is in `thesis_supervised.py`. ImageNet-100 is read from TFDS's imagenet2012, or
+from a folder with train/CLASS and val/CLASS: `--config.data.name=folder:PATH`.
 
 Protocol: solo-learn's numbers are of the classifier trained online beside the method (here
 `online_probe_top1`, on 1,024 test images) and so is the one to compare; TCL's is of a linear

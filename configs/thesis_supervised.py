@@ -18,7 +18,8 @@ Flags of `batch128` are figures 5.1, `--config.model.name=resnet101
 `--config.method.out_dim=2048` (64 to 2048), and 5.5 to 5.8, `--config.method.k1=50000
 --config.method.k2=3.25` (76.2; with k2 1 71.8). The row "TCL (Supervised)" of table 5.2, 95.8 and
 77.5 on CIFAR and that above, is `--config.model.name=resnet18`; its other numbers are not given.
-ImageNet-100 is a folder with train/CLASS and val/CLASS: `--config.data.name=folder:PATH`.
+ImageNet-100 is read from TFDS's imagenet2012, or from a folder with train/CLASS and val/CLASS:
+`--config.data.name=folder:PATH`.
 
 Protocol: contrastive training, then a linear classifier on the frozen features by SGD, 50 epochs;
 on features of unaugmented images, where the thesis augments them. The supervised runs are

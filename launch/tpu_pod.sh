@@ -8,10 +8,12 @@
 # create   asks for a spot slice of that accelerator type and waits for the state ACTIVE.
 # train    copies the current folder (a checkout of clr_jax) to all workers, installs it there with
 #          JAX for TPUs, and runs `clr-jax train --distributed ...` on all workers at once; JAX finds
-#          the others through the TPU's metadata. Before maintenance or preemption the run saves and
-#          ends with code 75, and this script starts the same command again. Code 75 of a worker
-#          reaches here through ssh; if the slice itself was taken away (ssh's code 255), create
-#          another and call train again: the workdir in the bucket is the state.
+#          the others through the TPU's metadata. On SIGTERM to any worker the run saves and ends with
+#          code 75, and this script starts the same command again. Cloud TPU sends SIGTERM before
+#          maintenance, and waits up to 5 minutes, where the slice was made with
+#          TPU_FLAGS='--spot --autocheckpoint-enabled'; without it maintenance comes without a word.
+#          Code 75 of a worker reaches here through ssh; if the slice itself was taken away (ssh's
+#          code 255), create another and call train again: the workdir in the bucket is the state.
 # delete   gives the slice back. You pay until then.
 #
 # Environment: PROJECT and ZONE (default: gcloud's own), RUNTIME (default v2-alpha-tpuv5-lite),
@@ -66,7 +68,7 @@ train() {
   tpu tpu-vm scp "$archive" "$name:clr_jax.tar.gz" --worker=all || exit
   on_workers "mkdir -p clr_jax && tar -xzf clr_jax.tar.gz -C clr_jax && \
     python3 -m venv --system-site-packages clr_jax_env && \
-    clr_jax_env/bin/pip install --quiet --editable './clr_jax[tpu]'" || exit
+    clr_jax_env/bin/pip install --quiet --editable './clr_jax[tpu,gcs]'" || exit
   command="cd clr_jax && ../clr_jax_env/bin/clr-jax train --distributed$(printf ' %q' "$@")"
   while :; do
     on_workers "$command"

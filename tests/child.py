@@ -1,16 +1,18 @@
 """`clr-jax` in a real process that meets a fault: python -m tests.child FAULT ARGUMENTS..."""
 
 import os
-import pathlib
 import resource
 import signal
 import sys
 import time
 
 import orbax.checkpoint as ocp
+from etils import epath
 
+import clr_jax.augment
 import clr_jax.checkpoint
 import clr_jax.evaluate.run
+import clr_jax.experiment
 import clr_jax.metrics
 import clr_jax.results
 import clr_jax.train
@@ -54,7 +56,10 @@ def once_saved(step, fault):
 
   def wait():
     workdir = next(a.split('=', 1)[1] for a in sys.argv if a.startswith('--workdir='))
-    while not (pathlib.Path(workdir) / 'checkpoints' / str(step)).exists():
+    whole = epath.Path(workdir) / 'checkpoints' / str(step)
+    if '://' in workdir:  # a store has a folder with its first file
+      whole /= 'commit_success.txt'
+    while not whole.exists():
       time.sleep(0.01)
     fault()
 
@@ -73,12 +78,63 @@ def disk_full():
   resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 
 
-def kill_second():
-  """Process 1 is killed in a step, the others are not."""
-  import jax
+def only_in(process, fault):
+  """`fault`, in one of several processes."""
 
-  kill = once_saved(6, send(signal.SIGKILL))
-  at_step(10, lambda: jax.process_index() and kill())
+  def meet():
+    import jax
+
+    if jax.process_index() == process:
+      fault()
+
+  return meet
+
+
+def in_float64():
+  """Trains in float64 (JAX_ENABLE_X64=1 must be set), on views that are images shifted at random.
+
+  A program for one device rounds the float32 augmentations otherwise than one for two, by 1e-6.
+  That can turn a ReLU on or off, which moves gradients by percents, in float64 as in float32.
+  """
+  import jax
+  import jax.numpy as jnp
+
+  def wide(tree):
+    def cast(x):
+      return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(cast, tree)
+
+  def shifted(self, key, images):
+    shifts = jax.random.randint(key, (self.num_views, len(images)), 0, 4)
+    roll = jax.vmap(lambda image, shift: jnp.roll(image, shift, 0))
+    return {'global': jnp.stack([roll(images / 255.0, shift) for shift in shifts], 1)}
+
+  init_state = clr_jax.experiment.init_state
+  clr_jax.experiment.init_state = lambda *args: wide(init_state(*args))
+  clr_jax.augment.Views.__call__ = shifted
+
+
+def not_a_number():
+  """The last row of the tenth batch is NaN; of several processes only the last one reads it."""
+  import jax
+  import jax.numpy as jnp
+
+  original = clr_jax.experiment.make_train_step
+
+  def make_train_step(method, *args, **kwargs):
+    def embed(params, state, batch, rng, step):
+      def injured(views):
+        row = jnp.arange(len(views)).reshape(-1, *[1] * (views.ndim - 1))
+        return jnp.where((row == len(views) - 1) & (step == 9), jnp.nan, views)
+
+      return method.embed(
+        params, state, batch._replace(views=jax.tree.map(injured, batch.views)), rng, step
+      )
+
+    return original(method._replace(embed=embed), *args, **kwargs)
+
+  clr_jax.experiment.make_train_step = make_train_step
 
 
 def late():
@@ -102,6 +158,28 @@ def late():
   ocp.CheckpointManager.all_steps = late_steps
 
 
+def kubernetes():
+  """A pod of an indexed Job of two; stands in for the package by which JAX asks Kubernetes."""
+  from unittest import mock
+
+  from jax._src.clusters.k8s_cluster import K8sCluster
+
+  package = mock.MagicMock()
+  package.client.CoreV1Api().list_namespaced_pod().items = [mock.MagicMock()]
+  package.client.BatchV1Api().read_namespaced_job().spec.parallelism = 2
+  sys.modules['kubernetes'] = package
+  mock.patch.object(K8sCluster, '_namespace', lambda: 'default').start()  # a file in the pod
+
+
+def unread_in_1():
+  """Process 1 cannot read its part of the newest checkpoint."""
+
+  def cut_off():
+    raise ValueError('its part is cut off')
+
+  at_call(ocp.StandardCheckpointHandler, 'restore', 1, only_in(1, cut_off))
+
+
 Checkpoints, Online = clr_jax.checkpoint.Checkpoints, clr_jax.evaluate.run.Online
 MetricWriter = clr_jax.metrics.MetricWriter
 FAULTS = {
@@ -113,16 +191,23 @@ FAULTS = {
   'kill_in_evaluation': lambda: at_call(Online, '__call__', 2, send(signal.SIGKILL)),
   'kill_before_results': lambda: at_call(clr_jax.results, 'write_result', 1, send(signal.SIGKILL)),
   'kill_in_results': lambda: at_call(clr_jax.results, 'write_result', 2, send(signal.SIGKILL)),
-  'kill_second': kill_second,
+  'kill_0': lambda: at_step(10, only_in(0, once_saved(6, send(signal.SIGKILL)))),
+  'kill_1': lambda: at_step(10, only_in(1, once_saved(6, send(signal.SIGKILL)))),
+  'stop_1': lambda: at_step(10, only_in(1, once_saved(6, send(signal.SIGSTOP)))),
+  'not_a_number': not_a_number,
   'sigterm': lambda: at_step(3, send(signal.SIGTERM)),
   'ctrl_c': lambda: at_step(7, send(signal.SIGINT)),
   'sigterm_at_end': lambda: at_call(Online, '__call__', 3, send(signal.SIGTERM)),
   'sigterm_in_results': lambda: at_call(clr_jax.results, 'write_result', 1, send(signal.SIGTERM)),
   'hang': lambda: at_step(5, lambda: time.sleep(600)),
+  'in_float64': in_float64,
+  'kubernetes': kubernetes,
   'late': late,
+  'unread_in_1': unread_in_1,
   'disk_full_of_checkpoints': lambda: at_call(Checkpoints, 'save', 2, disk_full),
   'disk_full_of_metrics': lambda: at_call(MetricWriter, 'flush', 3, disk_full),
   'disk_full_of_results': lambda: at_call(clr_jax.results, 'write_result', 1, disk_full),
+  'disk_full_in_0': lambda: at_call(Checkpoints, 'save', 2, only_in(0, disk_full)),
   'out_of_memory': lambda: at_step(2, out_of_memory),
 }
 

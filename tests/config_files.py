@@ -19,7 +19,7 @@ SHAPES = {  # image shape, training images, classes
   'digits': ((16, 16, 1), 1_437, 10),
   'stl10': ((64, 64, 3), 100_000, 10),
   'folder:tiny-imagenet-200': ((64, 64, 3), 100_000, 200),
-  'folder:imagenet100': ((256, 256, 3), 126_689, 100),
+  'imagenet100': ((256, 256, 3), 126_689, 100),
   'imagenet2012': ((256, 256, 3), 1_281_167, 1000),
 }
 TRAINING = ('train', 'unlabelled')  # splits of that many images; the others have 1000

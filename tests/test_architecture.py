@@ -16,7 +16,7 @@ NAMES = [str(p.relative_to(ROOT)) for p in FILES]
 
 # A module may import from its own layer and from those before it. `data` stands beside the models.
 LAYERS = (
-  {'types', 'lookup'},
+  {'types', 'lookup', 'stores'},
   {'losses', 'ops', 'augment', 'schedules', 'sharding', 'data'},
   {'models', 'optim'},
   {'methods'},

@@ -252,3 +252,20 @@ def test_overrides_reach_the_run(monkeypatch, tmp_path):
   assert directory == str(tmp_path)
   assert (config.seed, config.method.temperature, config.stop_at_epoch) == (3, 0.25, 0.5)
   assert config.method.name == 'simclr'
+
+
+@pytest.mark.parametrize('pod', [False, True])
+def test_a_cluster_that_is_not_recognised(monkeypatch, capsys, pod):
+  def initialize(*args):
+    raise RuntimeError('coordinator_address\nis not there.\n\nRPC: more')
+
+  monkeypatch.setattr(jax.distributed, 'initialize', initialize)
+  monkeypatch.delenv('KUBERNETES_SERVICE_HOST', raising=False)
+  if pod:
+    monkeypatch.setenv('KUBERNETES_SERVICE_HOST', '10.0.0.1')
+  with pytest.raises(SystemExit) as ended:
+    cli.main(['clr-jax', 'train', '--config=quickstart', '--workdir=unused', '--distributed'])
+  assert ended.value.code == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert '(coordinator_address is not there.): ' in line and '--process_id' in line
+  assert ('package kubernetes' in line) == pod

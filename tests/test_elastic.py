@@ -12,10 +12,10 @@ import pytest
 from clr_jax import config as configs
 from clr_jax import experiment, train
 from clr_jax.checkpoint import Checkpoints
-from tests import test_multiprocess as processes
+from tests.launching import ROOT, assert_same, ended, launch, rows_of, script
 
 pytestmark = pytest.mark.slow
-TINY = str(processes.ROOT / 'tests' / 'tiny.py:dynamic_moco')
+TINY = str(ROOT / 'tests' / 'tiny.py:dynamic_moco')
 # At the config's own rate training amplifies rounding a thousandfold within 20 steps.
 RATE = 0.01
 
@@ -72,15 +72,15 @@ def test_devices_come_and_go(tmp_path):
 
 def test_processes_come_and_go(tmp_path):
   """4, then 1, then 2 real processes; the state is that of one process all along."""
-  program = processes._script(tmp_path, 'clr_jax')
+  program = script(tmp_path, 'clr_jax')
   shorter = {'num_epochs': 12 / 22, 'schedule.warmup_epochs': 0.2, 'data.test_split': ''}
   settings = {**shorter, 'eval_every': 0.0, 'optimizer.learning_rate': RATE}
 
   def run(number, name, **more):
     flags = [f'--config.{key}={value}' for key, value in {**settings, **more}.items()]
     workdir = f'--workdir={tmp_path / name}'
-    started = processes._launch(program, number, 'train', f'--config={TINY}', workdir, *flags)
-    code, output = processes._end(started)
+    started = launch(program, number, 'train', f'--config={TINY}', workdir, *flags)
+    code, output = ended(started)
     assert code == 0, output
     return output
 
@@ -95,5 +95,5 @@ def test_processes_come_and_go(tmp_path):
   run(4, 'many', stop_at_epoch=4 / 22, shard_optimizer=True)
   assert 'at step 4' in run(1, 'many', stop_at_epoch=8 / 22)
   assert 'at step 8' in run(2, 'many', shard_optimizer=True)
-  processes._assert_same(processes._rows(tmp_path / 'many'), processes._rows(tmp_path / 'one'))
+  assert_same(rows_of(tmp_path / 'many'), rows_of(tmp_path / 'one'))
   assert_close(final('many'), final('one'), 12)

@@ -1,5 +1,8 @@
 """The profiler's range of steps, whatever dispatches, resumptions and failures cut it."""
 
+import contextlib
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -17,8 +20,8 @@ def events(monkeypatch):
   return seen
 
 
-def _run(steps, calls, events, fail_at=None):
-  with Profiler(steps, 'unused') as profiler:
+def _run(steps, calls, events, fail_at=None, directory='unused'):
+  with Profiler(steps, directory) as profiler:
     for step, count in calls:
       profiler.before(step, count)
       events.append(step)
@@ -47,6 +50,28 @@ def test_a_failing_run_keeps_its_trace(events):
   with pytest.raises(ValueError):
     _run((0, 5), [(0, 1), (1, 1)], events, fail_at=1)
   assert events == ['start', 0, 1, 'wait', 'stop']
+
+
+@pytest.mark.parametrize('fails', [False, True])
+def test_a_trace_goes_to_a_store_and_nothing_stays_here(events, tmp_path, monkeypatch, fails):
+  sent, temporary = {}, tmp_path / 'temporary'
+
+  def start_trace(folder):
+    (pathlib.Path(folder) / 'plugins').mkdir(parents=True)
+    (pathlib.Path(folder) / 'plugins' / 'nameless').write_bytes(b'trace')
+
+  def write_whole(path, content):
+    if fails:
+      raise OSError
+    sent[str(path)] = content
+
+  monkeypatch.setattr(runtime.jax.profiler, 'start_trace', start_trace)
+  monkeypatch.setattr(runtime, 'write_whole', write_whole)
+  monkeypatch.setattr(runtime.tempfile, 'mkdtemp', lambda: str(temporary))
+  with pytest.raises(OSError) if fails else contextlib.nullcontext():
+    _run((0, 1), [(0, 1)], events, directory='gs://bucket/profile')
+  assert sent == ({} if fails else {'gs://bucket/profile/plugins/nameless': b'trace'})
+  assert not temporary.exists()
 
 
 def test_a_trace_appears(tmp_path):

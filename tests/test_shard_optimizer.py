@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from clr_jax import checkpoint, experiment, optim, sharding, train, workdir
 from clr_jax import config as configs
+from clr_jax.stores import write_whole
 from clr_jax.train_step import init_state, make_train_step
 from clr_jax.types import Batch, Group, Method, Out
 
@@ -227,7 +228,7 @@ def test_switched_on_resume(tiny, tmp_path):
     del old['shard_optimizer'], old.model['remat']
   run = workdir.Workdir(tmp_path)
   identity = workdir.open_run(run, old)
-  workdir.write_whole(run.metrics / 'rows', '{}')  # it has trained
+  write_whole(run.metrics / 'rows', '{}')  # it has trained
   leaves = []
   for config in (on, tiny, old):
     assert workdir.open_run(run, config).config_hash == identity.config_hash

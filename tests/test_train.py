@@ -1,5 +1,6 @@
 """The loop without processes: its plan, its rows, what it refuses and what stops it."""
 
+import errno
 import math
 import pathlib
 import types
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from clr_jax import config as configs
 from clr_jax import experiment, metrics, sharding, train, workdir
-from clr_jax.checkpoint import Checkpoints
+from clr_jax.checkpoint import Checkpoints, SaveFailed
 from clr_jax.train import Cadence, RunStopped, Window, plan
 from clr_jax.types import UserError
 from tests.test_checkpoint import make_state
@@ -285,6 +286,25 @@ def test_a_loss_that_is_not_finite_from_the_start(tmp_path):
   with pytest.raises(RunStopped, match='no checkpoint was written yet') as stopped:
     train.train(config, str(tmp_path))
   assert stopped.value.code == 1
+
+
+@pytest.mark.parametrize(
+  ('error', 'mend'),
+  [
+    (OSError(errno.ENOSPC, 'No space'), 'make room; the same'),
+    (OSError(errno.EROFS, 'Read-only'), 'see that the workdir can be written; the same'),
+    (OSError(errno.EIO, 'Input/output'), 'see that the workdir can be written; the same'),
+    (SaveFailed('no checkpoint can be written'), 'make room; the same'),
+  ],
+)
+def test_what_to_do_where_nothing_can_be_written(tmp_path, monkeypatch, error, mend):
+  def refuse(*_):
+    raise error
+
+  monkeypatch.setattr(train, '_loop', refuse)
+  with pytest.raises(RunStopped, match=mend) as stopped:
+    train.train(tiny(**ONLINE_AT_END), str(tmp_path))
+  assert stopped.value.code == 74
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Whose run it is, what changed, what was measured."""
 
+import errno
 import hashlib
 import json
 import math
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict, config_dict
 import clr_jax
 from clr_jax import provenance, workdir
 from clr_jax.results import Measurement, read_results, write_result
+from clr_jax.stores import write_whole
 from clr_jax.table import format_table
 from clr_jax.types import UserError
 from clr_jax.workdir import Workdir, open_run, read_config
@@ -70,7 +72,7 @@ def test_a_new_run_records_its_config(tmp_path):
 def test_changed_trajectory_is_refused_with_every_key(tmp_path):
   run = Workdir(tmp_path)
   open_run(run, make_config())
-  workdir.write_whole(run.metrics / 'row.jsonl', '{"step": 1}')
+  write_whole(run.metrics / 'row.jsonl', '{"step": 1}')
   changed = make_config(**{'seed': 1, 'method.temperature': 0.1, 'log_every': 9, 'evaluator': 2})
   with changed.unlocked():
     changed.new = 'x'
@@ -149,7 +151,7 @@ def test_options_of_what_is_off_do_not_make_another_run(tmp_path):
   all_of_sam = {'rho': 0.05, 'adaptive': False, 'eps': 1e-5, 'seed': 0}
   off = {'tikhonov': {'weight': 0.0, 'layer_weights': (), 'route': 'jvp'}, 'margin': {'angular': 0}}
   before = open_run(run, make(sam={'name': 'none'}, plugins={'margin': {'angular': 0}}))
-  workdir.write_whole(run.metrics / 'row.jsonl', '{"step": 1}')
+  write_whole(run.metrics / 'row.jsonl', '{"step": 1}')
   assert open_run(run, make(sam={'name': 'none', **all_of_sam}, plugins=off)) == before
   on = {**off, 'tikhonov': {**off['tikhonov'], 'weight': 0.1}}
   with pytest.raises(UserError, match=r'sam\.name: "none" -> "sam".*sam\.rho: unset'):
@@ -170,6 +172,8 @@ def test_foreign_directories_are_refused_and_untouched(tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
   with pytest.raises(UserError, match='is a file'):
     open_run(Workdir(tmp_path / 'thesis.tex'), make_config())
+  with pytest.raises(UserError, match='cannot be written'):
+    open_run(Workdir(tmp_path / 'thesis.tex' / 'run'), make_config())
   other = tmp_path / 'other'
   other.mkdir()
   (other / 'config.json').write_text('{"hidden_size": 768}')
@@ -180,6 +184,22 @@ def test_foreign_directories_are_refused_and_untouched(tmp_path):
   empty.mkdir()
   (empty / '.nfs01').write_text('')
   open_run(Workdir(empty), make_config())
+
+
+@pytest.mark.parametrize('number', [errno.EACCES, errno.EROFS])
+def test_a_workdir_that_cannot_be_written_is_bad_input(tmp_path, monkeypatch, number):
+  run = Workdir(tmp_path)
+  open_run(run, make_config())
+
+  def refuse(path, content):
+    raise OSError(number, 'Refused', str(path))
+
+  monkeypatch.setattr(workdir, 'write_whole', refuse)
+  with pytest.raises(UserError, match=r'cannot be written \(Refused\): make it writable or give'):
+    open_run(run, make_config(log_every=7))
+  number = errno.ENOSPC
+  with pytest.raises(OSError, match='Refused'):  # train says to make room
+    open_run(run, make_config(log_every=7))
 
 
 def test_configs_that_are_not_data_are_refused(tmp_path):

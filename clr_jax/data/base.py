@@ -14,8 +14,18 @@ from clr_jax.types import UserError
 
 _HASH_ALL_BYTES = 256 * 2**20  # larger sources are hashed by a sample
 _HASH_SAMPLE = 4096
-_READ_ROWS = 256  # rows that one thread decodes at a time
+_PART_BYTES = 4 * 2**20  # a thread decodes so much at a time, but at most _PART_ROWS
+_PART_ROWS = 256
 NUM_THREADS = min(16, 2 * (os.cpu_count() or 1))
+
+
+def rows_at_once(image_shape: tuple[int, int, int]) -> int:
+  """How many images one thread decodes at a time, at least 1.
+
+  Reading image by image costs Python more than decoding small ones does; parts of many large ones
+  would leave threads idle.
+  """
+  return max(1, min(_PART_ROWS, _PART_BYTES // math.prod(image_shape)))
 
 
 class Source(abc.ABC):
@@ -80,7 +90,7 @@ class Source(abc.ABC):
       UserError: a file is damaged (the message names it).
     """
     if self._arrays is None:
-      return self._read(self._rows[indices])
+      return self._read_by_threads(self._rows[indices])
     images, labels = self._arrays
     return images[indices], None if labels is None else labels[indices]
 
@@ -91,19 +101,26 @@ class Source(abc.ABC):
       UserError: a file is damaged (the message names it).
     """
     if self._arrays is None:
-      images = np.empty((self.num_examples, *self.image_shape), np.uint8)
-      labels = None if self.num_classes is None else np.empty(self.num_examples, np.int32)
-
-      def read(start: int) -> None:
-        rows = slice(start, start + _READ_ROWS)
-        images[rows], part = self._read(self._rows[rows])
-        if labels is not None and part is not None:
-          labels[rows] = part
-
-      with ThreadPoolExecutor(NUM_THREADS) as pool:
-        list(pool.map(read, range(0, self.num_examples, _READ_ROWS)))
-      self._arrays = _frozen(images, labels)
+      self._arrays = _frozen(*self._read_by_threads(self._rows))
     return self._arrays
+
+  def _read_by_threads(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """`_read`, a part of the rows by each thread."""
+    size = rows_at_once(self.image_shape)
+    if len(rows) <= size:
+      return self._read(rows)
+    images = np.empty((len(rows), *self.image_shape), np.uint8)
+    labels = None if self.num_classes is None else np.empty(len(rows), np.int32)
+
+    def read(start: int) -> None:
+      part = slice(start, start + size)
+      images[part], found = self._read(rows[part])
+      if labels is not None and found is not None:
+        labels[part] = found
+
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+      list(pool.map(read, range(0, len(rows), size)))
+    return images, labels
 
   def labels(self) -> np.ndarray | None:
     """All labels [N] int32, or None if unlabeled; images are decoded only where they must be.
@@ -115,11 +132,15 @@ class Source(abc.ABC):
       return None
     if self._arrays is not None:
       return self._arrays[1]
-    parts = [
-      self._read_labels(self._rows[start : start + _READ_ROWS])
-      for start in range(0, self.num_examples, _READ_ROWS)
-    ]
-    return np.concatenate([part for part in parts if part is not None])
+    return self._labels_by_threads()
+
+  def _labels_by_threads(self) -> np.ndarray:
+    """`_read_labels` of all rows of labeled data, a part of them by each thread."""
+    rows = self._rows
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+      starts = range(0, len(rows), _PART_ROWS)
+      parts = pool.map(lambda i: self._read_labels(rows[i : i + _PART_ROWS]), starts)
+      return np.concatenate([part for part in parts if part is not None])
 
   def checksum(self) -> str:
     """SHA-256 (hexadecimal) of shape, class names, labels and pixels.
@@ -133,8 +154,8 @@ class Source(abc.ABC):
     n = self.num_examples
     sampled = self.nbytes > _HASH_ALL_BYTES and n > _HASH_SAMPLE
     indices = np.arange(_HASH_SAMPLE) * n // _HASH_SAMPLE if sampled else np.arange(n)
-    for start in range(0, len(indices), _READ_ROWS):
-      images, labels = self.load(indices[start : start + _READ_ROWS])
+    for start in range(0, len(indices), _PART_ROWS):
+      images, labels = self.load(indices[start : start + _PART_ROWS])
       digest.update(images.tobytes())
       if labels is not None:
         digest.update(labels.astype('<i4').tobytes())

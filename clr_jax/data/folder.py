@@ -16,7 +16,8 @@ from clr_jax.data.slices import base_split, resolve_split
 from clr_jax.types import UserError
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')  # in upper case too
-_SPLITS = ('train', 'test', 'val')
+_SPLITS = ('train', 'test', 'val', 'validation')
+_ANNOTATIONS = 'val_annotations.txt'
 
 
 class FolderSource(Source):
@@ -24,7 +25,9 @@ class FolderSource(Source):
 
   `PATH/<class>/**/<file>` gives labels: the classes are the sorted names of the sub-folders, those
   of the training split for every split. `PATH/<file>` gives unlabeled data. `PATH/train` and
-  `PATH/test` or `PATH/val` are splits if they are there; 'test' falls back on `val`.
+  `PATH/test`, `PATH/val` or `PATH/validation` are splits if they are there; the last two are one
+  unless both are, and 'test' falls back on it. Tiny ImageNet is read as it is distributed: the
+  labels of its `val` are in val_annotations.txt, its `test` has none.
 
   Every image becomes RGB, or grey with `channels=1`. With `image_size` the shorter side is resized
   to it (bilinear) and the central square kept. Example i is the i-th file sorted by relative path.
@@ -50,12 +53,11 @@ class FolderSource(Source):
     """
     base, class_names, folder = _find_split(Path(path).expanduser(), split)
     files = _list_images(folder)
-    classes = _classes(files, folder)
+    classes = _classes(files, folder, class_names or ())
     if class_names is None:
-      class_names = classes
-    elif not set(classes) <= set(class_names):
-      odd = min(set(classes) - set(class_names))
-      raise UserError(f'the class folder {odd!r} of {folder} does not exist in the training split')
+      class_names = _names(classes)
+    elif odd := set(classes or ()) - set(class_names):
+      raise UserError(f'the class {min(odd)!r} of {folder} does not exist in the training split')
     _, lo, hi = resolve_split(split, {base: len(files)}, source=name)
     hi = hi if limit is None else min(hi, lo + limit)
     rows = np.arange(len(files))
@@ -66,16 +68,16 @@ class FolderSource(Source):
     self._image_size = image_size
     number = {c: i for i, c in enumerate(class_names)}
     self._labels = None
-    if class_names:
-      self._labels = np.array([number[f.split('/', 1)[0]] for f in files], np.int32)
+    if classes is not None:
+      self._labels = np.array([number[c] for c in classes], np.int32)
     height, width = (image_size, image_size) if image_size else self._common_size(rows)
     super().__init__(
       name=name,
       split=split,
       rows=rows,
       image_shape=(height, width, channels or 3),
-      num_classes=len(class_names) or None,
-      class_names=class_names or None,
+      num_classes=None if classes is None else len(class_names),
+      class_names=None if classes is None else class_names,
     )
 
   def _path(self, row: int) -> str:
@@ -129,14 +131,15 @@ def _find_split(root: Path, split: str) -> tuple[str, tuple[str, ...] | None, st
       )
     return base, None, str(root)
   found = {s: root / s for s in _SPLITS if s in below}
-  if 'val' in found:
-    found.setdefault('test', found['val'])
+  for name, other in (('val', 'validation'), ('validation', 'val'), ('test', 'val')):
+    if other in found:
+      found.setdefault(name, found[other])
   if base not in found:
     raise UserError(f'the folder {root} has no split {base!r}: choose one of {", ".join(found)}')
   if base == 'train':
     return base, None, str(found[base])
   train = str(found['train'])
-  return base, _classes(_list_images(train), train), str(found[base])
+  return base, _names(_classes(_list_images(train), train)), str(found[base])
 
 
 def _list_images(folder: str) -> list[str]:
@@ -152,12 +155,44 @@ def _list_images(folder: str) -> list[str]:
   return sorted(found)
 
 
-def _classes(files: list[str], folder: str) -> tuple[str, ...]:
-  """Sorted class names, () for a flat folder."""
+def _classes(files: list[str], folder: str, known: tuple[str, ...] = ()) -> list[str] | None:
+  """The class of each file, None for unlabeled images; `known` are the training split's."""
   flat = [f for f in files if '/' not in f]
   if flat and len(flat) < len(files):
     raise UserError(
       f'the folder {folder} holds both class sub-folders and loose images such as {flat[0]}: move '
       'the loose ones away or all images into one flat folder'
     )
-  return () if flat else tuple(sorted({f.split('/', 1)[0] for f in files}))
+  classes = [f.split('/', 1)[0] for f in files]
+  # As in Tiny ImageNet's val and test.
+  below_images = set(classes) == {'images'} and 'images' not in known
+  annotations = Path(folder) / _ANNOTATIONS
+  if (flat or below_images) and annotations.is_file():
+    return _annotated(files, annotations)
+  if below_images and known:
+    if annotations.parent.name == 'test':
+      return None
+    raise UserError(
+      f'the images of {folder} have no classes: restore {annotations} or sort them into class '
+      'sub-folders'
+    )
+  return None if flat else classes
+
+
+def _annotated(files: list[str], annotations: Path) -> list[str]:
+  """Classes by the lines of Tiny ImageNet's val_annotations.txt: file, class, box; tabs between."""
+  rows = [line.split('\t') for line in annotations.read_text().splitlines() if line.strip()]
+  class_of = {row[0]: row[1] for row in rows if len(row) > 1}
+  names = [f.rpartition('/')[2] for f in files]
+  missing = [name for name in names if name not in class_of]
+  if missing:
+    raise UserError(
+      f'{annotations} has no class of the image {missing[0]}: unpack the folder again or remove '
+      'the image'
+    )
+  return [class_of[name] for name in names]
+
+
+def _names(classes: list[str] | None) -> tuple[str, ...]:
+  """Sorted class names, () for unlabeled images."""
+  return tuple(sorted(set(classes or ())))

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from clr_jax.data import imagenet100
 from clr_jax.data import images as images_lib
 from clr_jax.data.base import ArraySource, Source, checked_images, checked_labels
 from clr_jax.data.folder import FolderSource
 from clr_jax.data.order import shuffled
 from clr_jax.data.slices import base_split, resolve_split
+from clr_jax.data.subset import ClassSubset
 from clr_jax.data.tfds_source import TfdsSource, prepared
 from clr_jax.types import UserError
 
@@ -33,8 +35,9 @@ def load_source(
 
   Args:
     name: 'digits' (scikit-learn's, embedded); 'npz:PATH' or a path that ends in .npz, in which
-      '{split}' stands for the split; 'folder:PATH'; anything else is a TFDS name, 'cifar10',
-      'name/config' or 'name:1.2.3', prepared at first use.
+      '{split}' stands for the split; 'folder:PATH'; 'imagenet100', the classes of that name of
+      TFDS's imagenet2012; anything else is a TFDS name, 'cifar10', 'name/config' or 'name:1.2.3',
+      prepared at first use.
     split: its name, or a slice in TFDS's syntax: 'train[:1000]', 'train[10%:90%]'.
     data_dir: where TFDS data sets are; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     image_size: resizes the shorter side (PIL, bilinear, antialiased) and keeps the central square;
@@ -63,6 +66,10 @@ def load_source(
   if name.startswith('folder:'):
     path = name.removeprefix('folder:')
     return FolderSource(path, name=name, split=split, **fitted)
+  if name == 'imagenet100':
+    fitted['limit'] = None
+    whole = TfdsSource(name='imagenet2012', split=base_split(split), data_dir=data_dir, **fitted)
+    return ClassSubset(whole, imagenet100.CLASSES, name=name, split=split, limit=limit)
   return TfdsSource(name=name, split=split, data_dir=data_dir, **fitted)
 
 
@@ -73,7 +80,11 @@ def available(data_dir: str | None = None) -> list[tuple[str, str]]:
     ('npz:PATH', "arrays 'image' [N,H,W,C] uint8 and 'label' [N]; '{split}' in PATH is replaced"),
     ('folder:PATH', 'images, in class sub-folders or flat (unlabeled); train and test sub-folders'),
   ]
-  return rows + [(key, f'TFDS, version {version}, prepared') for key, version in prepared(data_dir)]
+  for key, version in prepared(data_dir):
+    rows.append((key, f'TFDS, version {version}, prepared'))
+    if key == 'imagenet2012':
+      rows.append(('imagenet100', "100 classes of imagenet2012, Tian et al.'s list"))
+  return rows
 
 
 def _digits(base: str) -> tuple[np.ndarray, np.ndarray]:

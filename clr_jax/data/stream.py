@@ -5,7 +5,6 @@ No JAX here: Grain's worker processes import this module.
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
@@ -14,23 +13,19 @@ from typing import Any, TypeVar
 import numpy as np
 from absl import flags
 
-from clr_jax.data.base import NUM_THREADS, Source
+from clr_jax.data.base import NUM_THREADS, Source, rows_at_once
 from clr_jax.data.order import batch_indices
 from clr_jax.types import UserError
 
 T = TypeVar('T')
 Chunks = Sequence[tuple[int, int]]  # (first step, number of steps) of each block
 
-_PART_BYTES = 4 * 2**20  # a reader thread decodes so much at a time, but at most _PART_ROWS
-_PART_ROWS = 256
-
 
 class StepParts:
   """Random access to the rows that this process reads, in the order of training.
 
-  A part is a run of rows of one step: reading row by row costs Python more than decoding small
-  images does, and a whole step by one thread would make the first batch late. Part p is a pure
-  function of p, so that threads, worker processes and restarts cannot change the order.
+  A part is a run of rows of one step. Part p is a pure function of p, so that threads, worker
+  processes and restarts cannot change the order.
   """
 
   def __init__(
@@ -50,7 +45,7 @@ class StepParts:
     self._steps = steps
     self._rows = rows
     self._labels = labels
-    most = max(1, min(_PART_ROWS, _PART_BYTES // math.prod(source.image_shape)))
+    most = rows_at_once(source.image_shape)
     self.part_rows = next(n for n in range(min(most, len(rows)), 0, -1) if len(rows) % n == 0)
     self.parts_per_step = len(rows) // self.part_rows
 

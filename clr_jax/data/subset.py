@@ -1,10 +1,13 @@
-"""Some examples of a source, read when they are asked for."""
+"""Some examples of a source, read when they are asked for: by position or by class."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from clr_jax.data.base import Source
+from clr_jax.data.slices import base_split, resolve_split
 from clr_jax.types import UserError
 
 
@@ -35,3 +38,60 @@ class SubsetSource(Source):
 
   def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return self._source.load(rows)
+
+  def labels(self) -> np.ndarray | None:
+    labels = self._source.labels()
+    return None if labels is None else labels[self._rows]
+
+
+class ClassSubset(SubsetSource):
+  """The examples of some classes, numbered 0..K-1 in the order in which the classes are given."""
+
+  def __init__(
+    self, source: Source, class_names: Sequence[str], *, name: str, split: str, limit: int | None
+  ):
+    """Reads all labels of `source`, a whole split.
+
+    Args:
+      class_names: some of those of the source.
+      name: of the subset.
+      split: that of the source, maybe with a slice, which counts examples of the subset.
+      limit: at most so many examples.
+
+    Raises:
+      UserError: unlabeled data, an unknown class, or a slice that selects nothing.
+    """
+    labels, known = source.labels(), source.class_names
+    if labels is None or known is None or not set(class_names) <= set(known):
+      raise UserError(
+        f'{name} is made of classes that the split {source.split!r} of {source.name} does not '
+        f"name: take train or validation of TFDS's own {source.name}"
+      )
+    number = np.full(len(known), -1, np.int32)
+    number[[known.index(c) for c in class_names]] = np.arange(len(class_names))
+    positions = np.flatnonzero(number[labels] >= 0)
+    _, lo, hi = resolve_split(split, {base_split(split): len(positions)}, source=name)
+    super().__init__(source, positions[lo : hi if limit is None else min(hi, lo + limit)])
+    self.name, self.split = name, split
+    self.num_classes, self.class_names = len(class_names), tuple(class_names)
+    self._number = number
+
+  def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    images, labels = super()._read(rows)
+    return images, self._numbers(labels)
+
+  def labels(self) -> np.ndarray | None:
+    return self._numbers(super().labels())
+
+  def _numbers(self, labels: np.ndarray | None) -> np.ndarray | None:
+    """UserError if the examples are not those that had the labels at the start."""
+    if labels is None:
+      return None
+    numbers = self._number[labels]
+    if (numbers < 0).any():
+      raise UserError(
+        f'an example of {self.name} has a class outside it: {self._source.name} has changed since '
+        'its labels were read; remove the files clr_jax-labels-*.npy beside it and in '
+        '~/.cache/clr_jax, and start again'
+      )
+    return numbers

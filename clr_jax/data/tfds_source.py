@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
+import contextlib
+import functools
 import os
 import re
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
-from absl import logging
 from etils import epath
 
 from clr_jax.data import images as images_lib
+from clr_jax.data import label_store, preparing
 from clr_jax.data.base import Source
+from clr_jax.data.locks import one_at_a_time
 from clr_jax.data.slices import resolve_split
 from clr_jax.types import UserError
 
 _NAME = re.compile(r'(?P<name>\w+)(/(?P<config>[\w.\-+]+))?(:(?P<version>\d+\.\d+\.\d+))?')
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
+# Labels of more data are stored when they are read: 1.28 million take minutes.
+_STORE_LABELS_BYTES = 2**30
 
 
 class TfdsSource(Source):
@@ -48,6 +49,12 @@ class TfdsSource(Source):
     hi = hi if limit is None else min(hi, lo + limit)
     self._image_key, self._label_key = _feature_keys(builder.info, name)
     self._reader = _open(builder, base, self._image_key, name)
+    self._folder = epath.Path(builder.data_dir)
+    self._base = base
+    stored: Any = builder.info.splits[base]
+    self._store_labels = stored.num_bytes * (hi - lo) / sizes[base] > _STORE_LABELS_BYTES
+    self._files = [path.name for path in stored.filepaths]
+    self._file_ends = np.cumsum(stored.shard_lengths)
     self._image_size = image_size
     features: Any = builder.info.features
     height, width, own_channels = features[self._image_key].shape
@@ -55,9 +62,11 @@ class TfdsSource(Source):
       height = width = image_size
     if height is None or width is None:
       raise UserError(f'the images of {name} differ in size: set image_size')
-    if self._label_key and self._reader[lo][self._label_key] < 0:
-      self._label_key = None  # an unlabeled split (stl10's 'unlabelled'): every label is -1
-    label = features[self._label_key] if self._label_key else None
+    self.name = name  # for the message if the first example cannot be read
+    key = self._label_key
+    if key is not None and self._examples(np.array([lo]))[0][key] < 0:
+      key = self._label_key = None  # unlabeled (stl10's 'unlabelled'): every label is -1
+    label = None if key is None else features[key]
     super().__init__(
       name=name,
       split=split,
@@ -69,23 +78,48 @@ class TfdsSource(Source):
 
   def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     images = np.empty((len(rows), *self.image_shape), np.uint8)
-    labels = np.empty(len(rows), np.int32) if self._label_key else None
-    for i, example in enumerate(self._reader.__getitems__(rows.tolist())):
-      where = f'{rows[i]} of the split {self.split!r} of {self.name}'
+    examples, key = self._examples(rows), self._label_key
+    for i, example in enumerate(examples):
       images[i] = images_lib.decode(
-        example[self._image_key], self.image_shape[2], self._image_size, where
+        example[self._image_key], self.image_shape[2], self._image_size, self._where(rows[i])
       )
-      if labels is not None:
-        labels[i] = example[self._label_key]
-    return images, labels
+    return images, None if key is None else np.array([x[key] for x in examples], np.int32)
 
   def _read_labels(self, rows: np.ndarray) -> np.ndarray | None:
     key = self._label_key
     if key is None:
       return None
-    return np.array(
-      [example[key] for example in self._reader.__getitems__(rows.tolist())], np.int32
-    )
+    return np.array([example[key] for example in self._examples(rows)], np.int32)
+
+  def labels(self) -> np.ndarray | None:
+    if self._label_key is None or self._arrays is not None or not self._store_labels:
+      return super().labels()
+    return label_store.stored_labels(self._folder, self._files, self._rows, self._labels_by_threads)
+
+  def _examples(self, rows: np.ndarray) -> list[dict[str, Any]]:
+    """The stored examples, images still encoded; UserError names a damaged one and its file."""
+    try:
+      return self._reader.__getitems__(rows.tolist())
+    except MemoryError:
+      raise
+    except Exception as error:  # array_record has no class of its own for damaged files
+      if 'Too many open files' in str(error):  # EMFILE, a RuntimeError too
+        raise UserError(
+          f'{self.name} {self._base} needs its {len(self._files)} files open at once, more than '
+          'this process may open: raise `ulimit -n`'
+        ) from error
+      if len(rows) > 1:
+        for row in rows:  # names the one that it is
+          self._examples(np.array([row]))
+        raise
+      raise UserError(
+        f'cannot read the example {self._where(rows[0])} ({error}): restore that file, or remove '
+        f'{self._folder} to have {self.name} prepared again'
+      ) from error
+
+  def _where(self, row: int) -> str:
+    file = self._files[np.searchsorted(self._file_ends, row, side='right')]
+    return f'{row} of {self.name} {self._base} in {self._folder / file}'
 
 
 def _data_dir(data_dir: str | None) -> epath.Path:
@@ -146,35 +180,18 @@ def _builder(name: str, root: epath.Path):
       f"cannot read the data set name {name!r}: write 'digits', 'npz:FILE', 'folder:PATH' or a "
       "TFDS name such as 'cifar10', 'name/config' or 'name:1.2.3'"
     )
-  path = _find(match['name'], match['config'], match['version'], root)
+  found = functools.partial(_find, match['name'], match['config'], match['version'], root)
+  path = found()
   if path is None:
-    _prepare(tfds, name, match['name'], root)
-    path = _find(match['name'], match['config'], match['version'], root)
+    preparing.check(name, match['name'], root)
+    with one_at_a_time(root / f'.clr_jax-{match["name"]}.lock'):
+      path = found()  # another process was faster
+      if path is None:
+        preparing.prepare(name, root)
+        path = found()
     if path is None:
       raise UserError(f'TFDS prepared {name} but left nothing readable in {root}')
   return tfds.builder_from_directory(path)
-
-
-def _prepare(tfds, name: str, bare_name: str, root: epath.Path) -> None:
-  """Prepares a data set in a child process, so that TensorFlow never enters this one."""
-  # Community data sets need the network and TensorFlow just to be listed.
-  known = tfds.core.load.list_builders(with_community_datasets=False)
-  if bare_name not in known:
-    close = difflib.get_close_matches(bare_name, [*known, 'digits'], n=3)
-    hint = f': did you mean {" or ".join(close)}?' if close else ''
-    raise UserError(f'there is no data set {name!r}, neither in TFDS nor prepared in {root}{hint}')
-  if importlib.util.find_spec('tensorflow') is None:
-    raise UserError(
-      f'{name} is not prepared in {root} yet, and preparing it needs TensorFlow, once: '
-      "pip install 'clr-jax[tfds]'"
-    )
-  logging.info('Preparing the TFDS data set %s in %s (once, in a child process).', name, root)
-  print(f'Preparing {name} in {root}, once (a child process with TensorFlow) ...', file=sys.stderr)
-  command = [sys.executable, '-m', 'clr_jax.data.prepare_tfds', name, f'--data_dir={root}']
-  child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-  if child.returncode:
-    reason = (child.stdout.strip().splitlines() or ['it was killed'])[-1]
-    raise UserError(f'preparing {name} failed: {reason}')
 
 
 def _feature_keys(info, name: str) -> tuple[str, str | None]:
@@ -200,6 +217,12 @@ def _choose(info, kind: type, usual: str, position: int) -> str | None:
 def _open(builder, base: str, image_key: str, name: str):
   import tensorflow_datasets as tfds
 
+  # array_record keeps every file open: ImageNet's 1024 are the usual limit. Children inherit it.
+  with contextlib.suppress(ImportError, OSError, ValueError):  # Windows; macOS, if it is infinite
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
   try:
     # Decoded by us: resizing a JPEG while it is decoded is cheaper, and all sources look alike.
     return builder.as_data_source(base, decoders={image_key: tfds.decode.SkipDecoding()})

@@ -150,7 +150,8 @@ def _check_fractions(sets: Sets, name: str, options: Mapping[str, Any]) -> None:
   fractions = np.atleast_1d(options.get('label_fraction', 1.0)).tolist()
   for fraction in (f for f in fractions if f != ''):
     labels = round(fraction * sets.train.num_examples)
-    if not 0 < fraction <= 1 or (sets.labeled and labels < (sets.train.num_classes or 0)):
+    few = fraction < 1 and sets.labeled and labels < (sets.train.num_classes or 0)
+    if not 0 < fraction <= 1 or few:
       raise UserError(
         f'{name}: label_fraction={fraction} is {labels} labels: it must be at most 1 and give one '
         f'to each of {sets.train.num_classes} classes'

@@ -23,6 +23,7 @@ from clr_jax.evaluate.sets import Sets, evaluation_sets
 from clr_jax.evaluate.subject import FEATURES, Subject
 from clr_jax.lookup import check_name
 from clr_jax.results import Measurement
+from clr_jax.stores import write_whole
 from clr_jax.table import format_table
 from clr_jax.types import Config, TrainState
 
@@ -172,7 +173,7 @@ def evaluate(
         seed=subject.parts.config.seed,
       )
     if jax.process_index() == 0:
-      workdir.write_whole(marker, '')
+      write_whole(marker, '')
 
 
 def _measure(subject: Subject, name: str, options: Mapping[str, Any]) -> Iterable[Measurement]:

@@ -12,7 +12,14 @@ from clr_jax.types import UserError
 # TFDS data sets whose labeled splits are not called train and test.
 SPLITS: Mapping[str, tuple[str, str]] = {
   **dict.fromkeys(
-    ('imagenet2012', 'imagenet2012_subset', 'imagenet_resized', 'imagenette', 'imagewang'),
+    (
+      'imagenet2012',
+      'imagenet2012_subset',
+      'imagenet100',
+      'imagenet_resized',
+      'imagenette',
+      'imagewang',
+    ),
     ('train', 'validation'),
   ),
   'food101': ('train', 'validation'),

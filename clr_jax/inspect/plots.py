@@ -8,6 +8,7 @@ from typing import Any
 
 from etils import epath
 
+from clr_jax.stores import reaching
 from clr_jax.types import UserError
 
 # Okabe and Ito's palette: tells apart under all common forms of colour blindness.
@@ -32,13 +33,14 @@ def check_out(out: str, suffix: str) -> None:
   path = epath.Path(out)
   if path.suffix != suffix:
     raise UserError(f'--out={out}: its name must end in {suffix}')
-  if path.is_dir():
-    raise UserError(f'--out={out} is a folder: name a file')
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-      path.write_text('')
-      path.unlink()
+    with reaching(path):
+      if path.is_dir():
+        raise UserError(f'--out={out} is a folder: name a file')
+      path.parent.mkdir(parents=True, exist_ok=True)
+      if not path.exists():
+        path.write_text('')
+        path.unlink()
   except OSError as error:
     raise UserError(f'--out={out} cannot be written: {error.strerror or error}') from None
 

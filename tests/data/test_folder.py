@@ -81,7 +81,7 @@ def test_splits_share_the_classes_of_the_training_split(tmp_path):
   write(tmp_path / 'test' / 'c' / '1.png')
   assert load_source(f'folder:{tmp_path}', split='test').arrays()[1].tolist() == [2]
   write(tmp_path / 'test' / 'new' / '1.png')
-  with pytest.raises(UserError, match=r"'new' .* does not exist in the training split"):
+  with pytest.raises(UserError, match=r"the class 'new' of .* does not exist in the training"):
     load_source(f'folder:{tmp_path}', split='test')
   with pytest.raises(UserError, match="no split 'dev': choose one of train, test, val"):
     load_source(f'folder:{tmp_path}', split='dev')
@@ -143,3 +143,77 @@ def test_the_checksum_sees_a_renamed_file(classes):
   assert load_source(f'folder:{classes}').checksum() == before
   (classes / 'bee' / '9.png').rename(classes / 'bee' / '8.png')
   assert load_source(f'folder:{classes}').checksum() != before
+
+
+def test_tiny_imagenet_as_it_is_distributed(tmp_path):
+  """train/CLASS/images, val/images with a list of labels, test/images without; boxes and words."""
+  classes = ('n02124075', 'n01443537')
+  for i, name in enumerate(classes):
+    for k in range(3):
+      mode = 'L' if k else 'RGB'
+      write(tmp_path / f'train/{name}/images/{name}_{k}.JPEG', value=100 * i, mode=mode)
+    (tmp_path / f'train/{name}/{name}_boxes.txt').write_text(f'{name}_0.JPEG\t0\t3\t5\t5\n')
+  for i in range(11):
+    write(tmp_path / f'val/images/val_{i}.JPEG', value=100 * (i % 2))
+    write(tmp_path / f'test/images/test_{i}.JPEG')
+  lines = [f'val_{i}.JPEG\t{classes[i % 2]}\t0\t32\t44\t62\n' for i in range(11)]
+  (tmp_path / 'val' / 'val_annotations.txt').write_text(''.join(lines))
+  (tmp_path / 'wnids.txt').write_text('\n'.join(classes))
+  (tmp_path / 'words.txt').write_text('n02124075\tEgyptian cat\n')
+  train = load_source(f'folder:{tmp_path}')
+  assert train.class_names == ('n01443537', 'n02124075')
+  assert train.arrays()[1].tolist() == [0, 0, 0, 1, 1, 1]
+  for split in ('val', 'validation'):
+    val = load_source(f'folder:{tmp_path}', split=split)
+    assert (val.num_examples, val.num_classes) == (11, 2)
+    images, labels = val.arrays()
+    assert labels.tolist() == (images[:, 0, 0, 0] < 50).astype(int).tolist()  # by the colour
+    assert set(labels.tolist()) == {0, 1}
+  assert load_source(f'folder:{tmp_path}', split='test').labels() is None
+  annotations = tmp_path / 'val' / 'val_annotations.txt'
+  annotations.write_text(''.join(lines).replace(classes[1], 'zz'))
+  with pytest.raises(UserError, match=r"the class 'zz' of .* does not exist in the"):
+    load_source(f'folder:{tmp_path}', split='val')
+  annotations.write_text(lines[0])
+  with pytest.raises(UserError, match=r'val_annotations\.txt has no class of the image val_1\.'):
+    load_source(f'folder:{tmp_path}', split='val')
+  annotations.unlink()
+  with pytest.raises(UserError, match=r'have no classes: restore .*val_annotations\.txt or sort'):
+    load_source(f'folder:{tmp_path}', split='val')
+
+
+def test_class_folders_count_where_a_list_is_left_behind(tmp_path):
+  for file in ('train/a/1.png', 'train/b/1.png', 'val/a/1.png', 'val/b/1.png'):
+    write(tmp_path / file)
+  (tmp_path / 'val' / 'val_annotations.txt').write_text('1.png\tb\n')
+  assert load_source(f'folder:{tmp_path}', split='val').labels().tolist() == [0, 1]
+
+
+def test_the_validation_split_by_its_long_name(tmp_path):
+  for file in ('train/a/1.png', 'train/b/1.png', 'validation/b/1.png'):
+    write(tmp_path / file)
+  for split in ('validation', 'val', 'test'):
+    assert load_source(f'folder:{tmp_path}', split=split).labels().tolist() == [1]
+  write(tmp_path / 'val/a/1.png')
+  assert load_source(f'folder:{tmp_path}', split='validation').labels().tolist() == [1]
+  assert load_source(f'folder:{tmp_path}', split='val').labels().tolist() == [0]
+
+
+def test_a_flat_test_folder_beside_classes_is_unlabeled(tmp_path):
+  for file in ('train/a/1.png', 'train/b/1.png', 'test/1.png'):
+    write(tmp_path / file)
+  test = load_source(f'folder:{tmp_path}', split='test')
+  assert (test.num_classes, test.class_names, test.labels()) == (None, None, None)
+  assert load_source(f'folder:{tmp_path}').num_classes == 2
+
+
+def test_what_imagenet_calls_jpeg(tmp_path):
+  """One of its files is a PNG, some are CMYK, some grey."""
+  (tmp_path / 'a').mkdir()
+  red = Image.new('RGB', (9, 7), (250, 10, 10))
+  for i, (mode, kind) in enumerate((('RGB', 'PNG'), ('CMYK', 'JPEG'), ('L', 'JPEG'))):
+    red.convert(mode).save(tmp_path / 'a' / f'{i}.JPEG', kind)
+  images, _ = load_source(f'folder:{tmp_path}', image_size=6).arrays()
+  for image in images[:2]:
+    np.testing.assert_allclose(image[3, 3], (250, 10, 10), atol=12)
+  assert len(set(images[2, 3, 3].tolist())) == 1

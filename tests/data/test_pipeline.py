@@ -7,7 +7,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from PIL import Image
 
-from clr_jax.data import ArraySource, batch_indices, load_source, make_pipeline, stream
+from clr_jax.data import ArraySource, base, batch_indices, load_source, make_pipeline, stream
 from clr_jax.data.pipeline import process_rows
 from clr_jax.types import UserError
 
@@ -129,7 +129,7 @@ def test_the_stream_is_the_same_for_any_number_of_processes(mesh, source, proces
 
 
 def test_large_images_are_read_in_small_parts(source, monkeypatch):
-  monkeypatch.setattr(stream, '_PART_BYTES', 5 * 18)  # five images
+  monkeypatch.setattr(base, '_PART_BYTES', 5 * 18)  # five images
   steps = np.array([4, 9])
   parts = stream.StepParts(
     source, seed=0, batch_size=16, steps=steps, rows=np.arange(4, 16), labels=True

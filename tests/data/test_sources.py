@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clr_jax.data import ArraySource, SubsetSource, available, images, load_source
+from clr_jax.data import ArraySource, SubsetSource, available, base, images, load_source
 from clr_jax.data.slices import resolve_split
+from clr_jax.data.subset import ClassSubset
 from clr_jax.types import UserError
 
 
@@ -254,3 +255,26 @@ class TestSubset:
   def test_positions_that_are_not_there(self, npz, positions):
     with pytest.raises(UserError, match='needs at least one position, all from 0 to 9'):
       SubsetSource(load_source(f'npz:{npz}/toy_train.npz'), np.array(positions, int))
+
+  def test_classes_whose_examples_have_changed(self, npz, monkeypatch):
+    images, labels = load_source(f'npz:{npz}/toy_train.npz').arrays()
+    whole = ArraySource(images, labels, class_names=tuple('abcde'))
+    part = ClassSubset(whole, ('d', 'b'), name='part', split='train', limit=None)
+    assert part.arrays()[1].tolist() == part.labels().tolist() == [1, 0, 1, 0]
+    monkeypatch.setattr(whole, 'labels', lambda: np.roll(labels, 1))
+    part = ClassSubset(whole, ('d', 'b'), name='part', split='train', limit=None)
+    with pytest.raises(UserError, match='an example of part has a class outside it'):
+      part.load(np.array([0]))
+
+
+def test_many_images_are_read_by_threads_in_order(tmp_path, monkeypatch):
+  monkeypatch.setattr(base, '_PART_BYTES', 2 * 4 * 4 * 3)  # two images a thread
+  for i in range(23):
+    path = tmp_path / ('ab'[i % 2]) / f'{i:02d}.png'
+    path.parent.mkdir(exist_ok=True)
+    images.Image.new('RGB', (4, 4), (i, 0, 0)).save(path)
+  rows = np.arange(23)[::-1]
+  got, labels = load_source(f'folder:{tmp_path}').load(rows)
+  value = np.concatenate([np.arange(0, 23, 2), np.arange(1, 23, 2)])[rows]
+  assert got[:, 0, 0, 0].tolist() == value.tolist()
+  assert labels.tolist() == (value % 2).tolist()

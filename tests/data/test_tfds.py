@@ -1,5 +1,3 @@
-import io
-import json
 import os
 import subprocess
 import sys
@@ -9,83 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clr_jax.data import available, load_source, tfds_source
+from clr_jax.data import available, load_source, preparing
 from clr_jax.types import UserError
+from tests.data.prepared import prepare, toy
 
 pytest.importorskip('array_record')
-pytest.importorskip('tensorflow_datasets')
-
-FEATURES = 'tensorflow_datasets.core.features.'
-
-
-def encoded(array):
-  buffer = io.BytesIO()
-  Image.fromarray(array).save(buffer, 'PNG')
-  return buffer.getvalue()
-
-
-def example(image, label):
-  from tensorflow_datasets.proto import tf_example_pb2
-
-  message = tf_example_pb2.Example()
-  message.features.feature['image'].bytes_list.value.append(encoded(image))
-  message.features.feature['label'].int64_list.value.append(label)
-  return message.SerializeToString()
-
-
-def prepare(root, name, splits, *, shape=(5, 4, 3), file_format='array_record'):
-  """Writes what TFDS would leave in `root`/name/1.0.0, without TensorFlow."""
-  from array_record.python.array_record_module import ArrayRecordWriter
-
-  folder = Path(root) / name / '1.0.0'
-  folder.mkdir(parents=True)
-  bare = name.split('/')[0]
-  for split, examples in splits.items():
-    writer = ArrayRecordWriter(
-      str(folder / f'{bare}-{split}.array_record-00000-of-00001'), 'group_size:1'
-    )
-    for image, label in examples:
-      writer.write(example(image, label))
-    writer.close()
-  info = {
-    'name': bare,
-    'version': '1.0.0',
-    'fileFormat': file_format,
-    'moduleName': 'nowhere',
-    'splits': [
-      {
-        'name': split,
-        'numBytes': '1',
-        'shardLengths': [str(len(examples))],
-        'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
-      }
-      for split, examples in splits.items()
-    ],
-  }
-  dimensions = [str(n) if n else '-1' for n in shape]
-  features = {
-    'image': {
-      'pythonClassName': FEATURES + 'image_feature.Image',
-      'image': {'dtype': 'uint8', 'shape': {'dimensions': dimensions}},
-    },
-    'label': {
-      'pythonClassName': FEATURES + 'class_label_feature.ClassLabel',
-      'classLabel': {'numClasses': '3'},
-    },
-  }
-  features = {
-    'pythonClassName': FEATURES + 'features_dict.FeaturesDict',
-    'featuresDict': {'features': features},
-  }
-  (folder / 'dataset_info.json').write_text(json.dumps(info))
-  (folder / 'features.json').write_text(json.dumps(features))
-  (folder / 'label.labels.txt').write_text('cat\ndog\neel\n')
-
-
-def toy(n, shape=(5, 4, 3), label=None):
-  rng = np.random.default_rng(n)
-  images = rng.integers(0, 256, (n, *shape)).astype(np.uint8)
-  return [(x, i % 3 if label is None else label) for i, x in enumerate(images)]
+load = pytest.importorskip('tensorflow_datasets.core.load')
 
 
 @pytest.fixture
@@ -168,18 +95,29 @@ def test_a_format_without_random_access(tmp_path):
 
 def test_unknown_name_offers_close_ones(tmp_path):
   with pytest.raises(UserError, match='did you mean cifar10'):
-    load_source('cifra10', data_dir=str(tmp_path))
+    load_source('cifra10', data_dir=str(tmp_path / 'new'))
+  assert not (tmp_path / 'new').exists()
   with pytest.raises(UserError, match='cannot read the data set name'):
     load_source('what is this?', data_dir=str(tmp_path))
 
 
 def test_without_tensorflow_one_sentence_says_what_to_install(tmp_path, monkeypatch):
-  monkeypatch.setattr(tfds_source.importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setattr(preparing.importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(UserError) as caught:
     load_source('cifar10', data_dir=str(tmp_path))
   message = str(caught.value)
   assert message.endswith("needs TensorFlow, once: pip install 'clr-jax[tfds]'")
   assert '\n' not in message
+  assert not any(tmp_path.iterdir())
+
+
+def test_a_package_that_a_data_set_needs_is_named(tmp_path, monkeypatch):
+  def builder_cls(name):
+    raise ModuleNotFoundError("No module named 'h5py'\nmore")
+
+  monkeypatch.setattr(load, 'builder_cls', builder_cls)
+  with pytest.raises(UserError, match=r"sift1m needs a package .*\(No module named 'h5py'\)"):
+    load_source('sift1m', data_dir=str(tmp_path))
 
 
 @pytest.mark.parametrize('good', [True, False])
@@ -190,8 +128,8 @@ def test_preparation_runs_in_a_child_process(tmp_path, monkeypatch, capfd, good)
       prepare(tmp_path, 'mnist', {'train': toy(3)})
     return subprocess.CompletedProcess(command, 0 if good else 1, 'noise\nno network\n')
 
-  monkeypatch.setattr(tfds_source.importlib.util, 'find_spec', lambda name: object())
-  monkeypatch.setattr(tfds_source.subprocess, 'run', child)
+  monkeypatch.setattr(preparing.importlib.util, 'find_spec', lambda name: object())
+  monkeypatch.setattr(preparing.subprocess, 'run', child)
   if good:
     assert load_source('mnist', data_dir=str(tmp_path)).num_examples == 3
   else:
@@ -205,6 +143,45 @@ def test_the_child_reports_a_failure_in_its_last_line(tmp_path):
   child = subprocess.run(command, capture_output=True, text=True, check=False)
   assert child.returncode == 1
   assert len(child.stdout.strip().splitlines()[-1]) > 10
+
+
+def test_more_files_than_the_usual_limit(tmp_path):
+  prepare(tmp_path, 'toy', {'train': toy(150)}, shards=150)
+  code = (
+    'import resource; from clr_jax.data import load_source\n'
+    'hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n'
+    'resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))\n'
+    f'load_source("toy", data_dir={str(tmp_path)!r}).arrays()\n'
+  )
+  assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+class Reader:
+  """Fails with an error: at every call, or when it is asked for several examples."""
+
+  def __init__(self, error, always):
+    self.error, self.always = error, always
+
+  def __getitems__(self, rows):
+    if self.always or len(rows) > 1:
+      raise self.error
+    return [{}]
+
+
+@pytest.mark.parametrize(
+  ('error', 'always', 'kind', 'words'),
+  [
+    (RuntimeError('open() failed: Too many open files; x'), True, UserError, 'raise `ulimit -n`'),
+    (MemoryError('full'), True, MemoryError, 'full'),
+    (RuntimeError('once'), False, RuntimeError, 'once'),
+    (RuntimeError('bad'), True, UserError, r'the example 4 of toy train in .*bad.*restore'),
+  ],
+)
+def test_only_a_damaged_record_is_called_so(toy_dir, error, always, kind, words):
+  source = load_source('toy', data_dir=str(toy_dir))
+  source._reader = Reader(error, always)
+  with pytest.raises(kind, match=words):
+    source.load(np.array([4, 2]))
 
 
 def test_reading_imports_no_tensorflow(toy_dir):

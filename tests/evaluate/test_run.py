@@ -12,6 +12,7 @@ from clr_jax import data, experiment, metrics, sharding, train, workdir
 from clr_jax import results as results_lib
 from clr_jax.checkpoint import Checkpoints
 from clr_jax.evaluate import run as evaluation
+from clr_jax.stores import write_whole
 from clr_jax.types import UserError
 from tests.test_cli import call
 
@@ -207,7 +208,7 @@ def test_training_does_not_go_on_with_other_images(digits, tmp_path, monkeypatch
   for part in (images[1:], images):
     with pytest.raises(ZeroDivisionError):
       start(part)
-  workdir.write_whole(run.metrics / 'row.jsonl', '{"step": 1}')
+  write_whole(run.metrics / 'row.jsonl', '{"step": 1}')
   with pytest.raises(UserError, match=r'have changed since it began \(number') as refused:
     start(images[1:])
   assert '\n' not in str(refused.value)

@@ -68,8 +68,7 @@ def same(a, b):
   'name',
   [
     'sogclr',
-    'moco',
-    *(pytest.param(n, marks=pytest.mark.slow) for n in ('byol', 'vicreg', 'nnclr', 'dino')),
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ('moco', 'byol', 'vicreg', 'nnclr', 'dino')),
   ],
 )
 def test_equals_the_whole_batch_with_the_parts_as_groups(name, x64, monkeypatch):
@@ -89,6 +88,7 @@ def test_eight_devices_equal_one(x64):
   same(step(method, mesh), step(method))
 
 
+@pytest.mark.slow
 def test_a_loop_is_the_same(x64):
   backbone = models.get('resnet_tiny', width=2)
   method = methods.get('moco')(backbone, INFO, **SMALL['moco'])

@@ -11,6 +11,7 @@ from etils import epath
 from clr_jax import workdir
 from clr_jax.inspect.report import embedding, measured, page, runs, series, tables
 from clr_jax.provenance import code_version
+from clr_jax.stores import write_whole
 from clr_jax.types import UserError
 
 
@@ -48,8 +49,8 @@ def report(directories: Sequence[str], out: str) -> list[epath.Path]:
   }
   text = json.dumps(workdir.jsonable(data), allow_nan=False)
   title = f'clr-jax report: {", ".join(run.name for run in found)}'
-  workdir.write_whole(path, page.render(content, title, text, data['created'], javascript))
-  workdir.write_whole(path.with_suffix('.json'), text + '\n')
+  write_whole(path, page.render(content, title, text, data['created'], javascript))
+  write_whole(path.with_suffix('.json'), text + '\n')
   return [path, path.with_suffix('.json')]
 
 

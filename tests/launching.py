@@ -1,0 +1,77 @@
+"""Real processes of `clr-jax` on this machine, and what their runs left behind."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from clr_jax import metrics, workdir
+
+ROOT = pathlib.Path(__file__).parent.parent
+NO_TEST = '--config.data.test_split='
+NOT_COMPARED = {'time', 'samples_per_second', 'data_wait_share', 'online_seconds'}
+
+
+def script(folder, module):
+  """A program of one word, as the launchers want it: `python -m MODULE`, maybe with a fault."""
+  path = folder / module.replace(' ', '_')
+  path.write_text(f'#!/bin/bash\nexec {sys.executable} -m {module} "$@"\n')
+  path.chmod(0o755)
+  return str(path)
+
+
+def start_training(program, processes, directory, *options, method='sogclr', **environment):
+  """A tiny run."""
+  # At the config's own rate training amplifies rounding a thousandfold within 20 steps, in float32
+  # only: from the same views in float64, 1 and 2 devices agree to 2e-14.
+  rate = '--config.optimizer.learning_rate=0.01'
+  config = f'--config={ROOT}/tests/tiny.py:{method}', f'--workdir={directory}', rate
+  return launch(program, processes, 'train', *config, *options, **environment)
+
+
+def launch(program, processes, *arguments, **environment):
+  """Starts a command in so many processes on loopback, or on its own."""
+  launcher = [str(ROOT / 'launch/local_multiprocess.sh'), str(processes)] if processes > 1 else []
+  command = [*(launcher or [program]), *arguments]
+  env = {**os.environ, 'CLR_JAX': program, 'PYTHON': sys.executable, 'JAX_PLATFORMS': 'cpu'}
+  env |= environment
+  return subprocess.Popen(
+    command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+  )
+
+
+def ended(process):
+  """(code, all that it said)."""
+  output = process.communicate(timeout=400)[0]
+  return process.returncode, output
+
+
+def rows_of(directory):
+  return metrics.read_metrics(workdir.Workdir(directory))
+
+
+def state_of(directory):
+  """{path: array} of the newest checkpoint, as it was saved."""
+  folder = max((directory / 'checkpoints').iterdir(), key=lambda path: int(path.name)) / 'state'
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    tree = checkpointer.metadata(folder).item_metadata.tree
+    plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    state = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=plain))
+  leaves = jax.tree_util.tree_leaves_with_path(state)
+  return {jax.tree_util.keystr(p, simple=True, separator='/'): x for p, x in leaves}
+
+
+def assert_same(rows, expected, rel=1e-4):
+  """Of the rows of two runs."""
+  assert [r['step'] for r in rows] == [r['step'] for r in expected]
+  for row, other in zip(rows, expected, strict=True):
+    for name in other.keys() - NOT_COMPARED:
+      # Single predictions may flip; all else is rounding.
+      relative, absolute = (0, 0.02) if 'top1' in name else (rel, rel / 100)
+      same = pytest.approx(other[name], rel=relative, abs=absolute)
+      assert row[name] == same, (row['step'], name)

@@ -1,0 +1,138 @@
+"""Runs on small data sets in the forms of the large ones: as TFDS prepares them, as distributed.
+
+Streamed, with reader processes, by the same keys of `config.data` as the published experiments.
+"""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clr_jax import results as results_lib
+from clr_jax import train, workdir
+from clr_jax.data import batch_indices, load_source
+from clr_jax.types import UserError
+from tests import tiny
+from tests.data.prepared import damage, imagenet_names, jpegs, prepare, toy
+from tests.launching import ROOT, ended, launch, script
+
+pytest.importorskip('array_record')
+pytest.importorskip('tensorflow_datasets')
+
+pytestmark = pytest.mark.slow
+INSIDE = ('n01558993', 'n03062245', 'n13040303')  # of ImageNet-100
+
+
+def run(tmp_path, dataset, **data):
+  """(protocol, metric) -> value, and the data of a run of one epoch with its evaluation."""
+  config = tiny.get_config('simclr')
+  tiny.common.data(config, dataset)
+  config.data.update({'image_size': 8, 'mode': 'streamed', 'data_dir': str(tmp_path), **data})
+  config.batch_size = 16
+  config.progress = False
+  config.eval.protocols = {'knn': {'k': 3}, 'linear': {}}
+  if dataset == 'stl10':
+    config.data.train_split = 'unlabelled'
+    config.eval.update({'train_split': 'train', 'test_split': 'test'})
+  train.train(config, str(tmp_path / 'run'))
+  records = results_lib.read_results(workdir.Workdir(tmp_path / 'run'))
+  assert {r['protocol'] for r in records} == {'knn', 'linear'}
+  assert {r['step'] for r in records} == {2}
+  return {r['protocol']: r['value'] for r in records}, records[0]['data']
+
+
+def test_imagenet100_among_other_classes(tmp_path):
+  splits = {
+    'train': jpegs(('n01440764', *INSIDE), 12),
+    'validation': jpegs(('n01440764', *INSIDE), 4, seed=1),
+  }
+  names = imagenet_names()
+  prepare(tmp_path, 'imagenet2012', splits, shape=(None, None, 3), class_names=names, shards=2)
+  values, data = run(tmp_path, 'imagenet100', workers=1)
+  assert data == 'imagenet100 train, validation'
+  assert values['linear'] > 0.9  # three classes of three brightnesses
+  assert values['knn'] > 0.5
+
+
+def test_stl10_trains_on_images_without_labels(tmp_path):
+  names = [str(i) for i in range(10)]
+  size = (96, 96, 3)
+  splits = {
+    'train': toy(20, size),
+    'test': toy(8, size),
+    'unlabelled': toy(40, size, label=-1),
+  }
+  prepare(tmp_path, 'stl10', splits, shape=size, class_names=names)
+  _, data = run(tmp_path, 'stl10')
+  assert data == 'stl10 train, test'
+
+
+def test_tiny_imagenet_from_its_folder(tmp_path):
+  folder, lines = tmp_path / 'tiny-imagenet-200', []
+
+  def picture(file, i):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB' if i % 3 else 'L', (64, 64), (200 if i % 2 else 40)).save(file)
+
+  for i in range(40):
+    name = ('n01443537', 'n02124075')[i % 2]
+    picture(folder / 'train' / name / 'images' / f'{name}_{i}.JPEG', i)
+  for i in range(10):
+    picture(folder / 'val' / 'images' / f'val_{i}.JPEG', i)
+    lines.append(f'val_{i}.JPEG\t{("n01443537", "n02124075")[i % 2]}\t0\t0\t9\t9\n')
+  (folder / 'val' / 'val_annotations.txt').write_text(''.join(lines))
+  values, _ = run(tmp_path, 'tiny_imagenet', name=f'folder:{folder}', workers=1)
+  assert values['linear'] == 1.0
+
+
+def _fails_at(folder, size):
+  """(example, seed, step): the damaged one, met by the second of two processes after a save."""
+  source = load_source('toy', data_dir=str(folder), image_size=8)
+  for bad in range(size):
+    try:
+      source.load(np.array([bad]))
+    except UserError:
+      break
+  for seed in range(100):
+    for step in range(5, 9):
+      order = batch_indices(seed, step, num_examples=size, batch_size=16).tolist()
+      if bad in order[8:]:
+        return bad, seed, step
+  raise AssertionError('no seed')
+
+
+def test_two_processes_end_at_a_damaged_record_and_go_on_when_it_is_restored(tmp_path):
+  data = tmp_path / 'data'
+  splits = {'train': toy(320, (40, 40, 3)), 'test': toy(32, (40, 40, 3))}
+  file = prepare(data, 'toy', splits, shape=(40, 40, 3), shards=2)
+  file = file / 'toy-train.array_record-00001-of-00002'
+  whole = file.read_bytes()
+  damage(file, 'flip')
+  bad, seed, step = _fails_at(data, 320)
+  program = script(tmp_path, 'clr_jax')
+  options = [
+    f'--config={ROOT}/tests/tiny.py:simclr',
+    f'--workdir={tmp_path / "run"}',
+    f'--config.data.data_dir={data}',
+    '--config.data.name=toy',
+    '--config.data.mode=streamed',
+    '--config.data.workers=1',
+    '--config.data.image_size=8',
+    f'--config.seed={seed}',
+    '--config.batch_size=16',
+    '--config.eval_every=0',
+    '--config.checkpoint_every=0.1',  # 2 steps
+    '--config.stop_at_epoch=0.6',  # 12 steps
+  ]
+  code, output = ended(launch(program, 2, 'train', *options))
+  assert code == 2, output
+  said = [line for line in output.splitlines() if 'clr-jax:' in line]
+  assert len(said) == 2, output
+  (reason,) = (line for line in said if line.startswith('[1] '))
+  assert f'clr-jax: cannot read the example {bad} of toy train in {file} (' in reason
+  assert '[0] clr-jax: ends with code 2, as process 1 did: its message says why' in said
+  assert 'Traceback' not in output and 'Check failure' not in output
+  saved = step - step % 2
+  assert max(int(p.name) for p in (tmp_path / 'run/checkpoints').iterdir()) == saved
+  file.write_bytes(whole)
+  code, output = ended(launch(program, 2, 'train', *options))
+  assert code == 0 and f'at step {saved}' in output, output
