@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from clr_jax import experiment, peaks, provenance, train, workdir
+from clr_jax import experiment, op_shares, peaks, provenance, train, workdir
 from clr_jax.config import to_dict
 from clr_jax.types import UserError
 
@@ -36,11 +36,14 @@ def measure(config: ConfigDict, *, repeats: int = 5, steps: int = 20) -> dict[st
   parts = experiment.make(config)
   size = train.steps_per_call(config)
   calls_a_repeat = -(-steps // size)
-  calls = [(i * size, size) for i in range(1 + repeats * calls_a_repeat)]
+  # A call to warm up, the timed repeats, and one that is traced: tracing is slower.
+  calls = [(i * size, size) for i in range(1 + (repeats + 1) * calls_a_repeat)]
   pipeline = parts.make_pipeline()
   data_seconds, block = time_data(pipeline, calls[: 1 + calls_a_repeat])
   compiled, compile_seconds = compile_step(parts, pipeline, block, size)
-  samples, wait_share, state = _time_training(parts, pipeline, compiled, calls, calls_a_repeat)
+  samples, wait_share, state, shares = _time_training(
+    parts, pipeline, compiled, calls, calls_a_repeat
+  )
   memory = _memory(compiled)  # before the parts add to the device's peak
   row = jax.tree.map(lambda x: x[:1], block)
   single = compiled if size == 1 else compile_step(parts, pipeline, row, 1)[0]
@@ -62,6 +65,7 @@ def measure(config: ConfigDict, *, repeats: int = 5, steps: int = 20) -> dict[st
     'step_seconds': step_seconds,
     'parts_seconds': {'data': data_seconds, **split},
     'parts_sum_seconds': sum(split.values()),
+    'shares': shares,
     'memory': memory,
     **_utilization(_cost(single), step_seconds, str(config.precision)),
   }
@@ -151,12 +155,14 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def _time_training(parts, pipeline, compiled, calls, calls_a_repeat: int):
-  """Samples/s of the repeats, the share of the time that they waited for data, the last state."""
-  repeats = (len(calls) - 1) // calls_a_repeat
+  """Samples/s of the repeats, the share of the time that they waited, the last state, shares."""
+  repeats = (len(calls) - 1) // calls_a_repeat - 1
   with Loop(parts, pipeline, compiled, calls, calls_a_repeat) as loop:
     seconds = [loop.repeat() for _ in range(repeats)]
+    waited = loop.wait_seconds / sum(seconds)
+    shares = op_shares.measure(compiled.as_text(), loop.repeat)
   images = calls_a_repeat * calls[0][1] * parts.info.batch_size
-  return spread([images / s for s in seconds]), loop.wait_seconds / sum(seconds), loop.state
+  return spread([images / s for s in seconds]), waited, loop.state, shares
 
 
 def _time_parts(parts, pipeline, state, row, repeats: int, steps: int) -> dict[str, float]:
@@ -264,9 +270,18 @@ its parts, each compiled and run alone (they do not add up exactly: one program 
   optimizer, state   {_ms(parts['update'])}  (with SAM, also its second pass)
   sum                {_ms(report['parts_sum_seconds'])}
   data               {_ms(parts['data'])}  on the host, meanwhile
+its operations' time, by the profiler's trace of {report['steps']} steps (a fusion counts once):
+{_format_shares(report['shares'])}
 peak memory    {peak} a device, from {memory['source']}
 work           {flops} and {moved} accessed, a step and device
 MFU            {mfu}"""
+
+
+def _format_shares(shares: dict[str, Any] | None) -> str:
+  if shares is None:
+    return '  unknown: the profiler saw no operation'
+  idle = {'no operation runs': shares['idle']}
+  return '\n'.join(f'  {kind:<23}{x:6.1%}' for kind, x in (shares['operations'] | idle).items())
 
 
 def _ms(seconds: float) -> str:

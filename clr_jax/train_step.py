@@ -109,7 +109,10 @@ def make_step_parts(
       )
     return TrainState(state.step + 1, params, new_state, opt_state, state.key), metrics
 
-  return StepParts(make_views, gradients, update)
+  # Scopes: op_shares.py tells by them what the time of the whole program goes to.
+  return StepParts(
+    jax.named_scope('augmentation')(make_views), gradients, jax.named_scope('optimizer')(update)
+  )
 
 
 def make_train_step(

@@ -41,6 +41,9 @@ def test_everything_is_measured(report):
   assert min(parts.values()) > 0 and min(report['compile_seconds'].values()) > 0
   parts.pop('data')  # beside the step, not in it
   assert report['parts_sum_seconds'] == pytest.approx(sum(parts.values()))
+  shares = report['shares']
+  assert sum(shares['operations'].values()) == pytest.approx(1) and 0 <= shares['idle'] < 1
+  assert min(shares['operations'].values()) > 0  # eight devices: communication too
   memory = report['memory']
   total = memory['argument'] + memory['output'] + memory['temp'] - memory['alias']
   assert memory['peak_bytes'] == total > 0
@@ -62,11 +65,13 @@ def test_the_text_names_all_numbers(report):
     'samples/s',
     'sum',
     'do not add up',
+    'no operation runs',
     'memory_analysis',
     'MFU',
     '8 x cpu',
   ):
     assert words in text
+  assert 'the profiler saw no operation' in bench.format_report({**report, 'shares': None})
   assert 'unknown and unknown' in bench.format_report(
     {**report, 'flops_per_step': None, 'bytes_per_step': None}
   )

@@ -1,0 +1,152 @@
+"""Which operations the time of a compiled program goes to, from a profiler trace of it."""
+
+from __future__ import annotations
+
+import collections
+import pathlib
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+PRODUCTS, BATCH_NORM = 'convolutions, products', 'BatchNorm'
+COMMUNICATION, OTHER = 'communication', 'other'
+# Kinds of work, and the scopes in the name of an operation that tell them: of train_step.py, or the
+# names of BatchNorm's modules. The first that fits.
+_SCOPES: Mapping[str, re.Pattern[str]] = {
+  'augmentation': re.compile(r'\baugmentation\b'),
+  'optimizer, state': re.compile(r'\boptimizer\b'),
+  BATCH_NORM: re.compile(r'\b(downsample_bn|bn\d|norm\d)\b'),
+}
+KINDS = (PRODUCTS, *_SCOPES, COMMUNICATION, OTHER)
+
+_INSTRUCTION = re.compile(r'\s*(?:ROOT )?%?([\w.\-]+) = ')
+_COMPUTATION = re.compile(r'(?:ENTRY )?%?([\w.\-]+) .*\{$')
+_CALLED = re.compile(r'\bcalls=%?([\w.\-]+)')
+_SCOPE = re.compile(r'op_name="([^"]*)"')
+_PRODUCT = re.compile(
+  r' (convolution|dot)\(|conv_general_dilated|dot_general'
+  r'|custom_call_target="[^"]*(gemm|conv|matmul)'
+)
+_COLLECTIVE = re.compile(r'all-|reduce-scatter|collective-|send|recv')
+
+
+class Run(NamedTuple):
+  """An operation, while it ran: nanoseconds."""
+
+  name: str
+  start: float
+  end: float
+
+
+def measure(text: str, run: Callable[[], Any]) -> dict[str, Any] | None:
+  """Shares of the time of one device while `run` executes a program, from a trace of it.
+
+  Args:
+    text: the program, as XLA prints it when compiled.
+    run: executes it and waits for its end.
+
+  Returns:
+    'operations', {kind: share of the time of all operations}, adding up to 1; a fusion is of the
+    kind of the operation whose name it has. 'idle', the share of the time between the first and
+    the last operation in which none runs. None where the profiler sees no operation of it.
+  """
+  options = jax.profiler.ProfileOptions()
+  options.python_tracer_level = 0
+  with tempfile.TemporaryDirectory() as folder:
+    with jax.profiler.trace(folder, profiler_options=options):
+      run()
+    files = sorted(pathlib.Path(folder).rglob('*.xplane.pb'))
+    lines = [line for file in files for line in _lines(file)]
+  kinds = _kinds(text)
+  lines = [own for line in lines if (own := [op for op in line if op.name in kinds])]
+  if not lines:
+    return None
+  seconds: dict[str, float] = dict.fromkeys(KINDS, 0.0)
+  for line in lines:
+    for name, time in _own_times(line):
+      seconds[kinds[name]] += time
+  total = sum(seconds.values())
+  return {
+    'operations': {kind: time / total for kind, time in seconds.items()},
+    'idle': _idle([op for line in lines for op in line]),
+  }
+
+
+def _kinds(text: str) -> dict[str, str]:
+  """The kind of each operation. What a fusion holds is printed before it."""
+  kinds: dict[str, str] = {}
+  held: dict[str, set[str]] = collections.defaultdict(set)
+  computation = ''
+  for line in text.splitlines():
+    if (match := _INSTRUCTION.match(line)) is None:
+      computation = found[1] if (found := _COMPUTATION.match(line)) else computation
+      continue
+    called = found[1] if (found := _CALLED.search(line)) else ''
+    kinds[match[1]] = kind = _kind(match[1], line, held[called])
+    held[computation].add(kind)
+  return kinds
+
+
+def _kind(name: str, line: str, held: set[str]) -> str:
+  if _COLLECTIVE.match(name):
+    return COMMUNICATION
+  scope = found[1] if (found := _SCOPE.search(line)) else ''
+  by_scope = [kind for kind, pattern in _SCOPES.items() if pattern.search(scope)]
+  if by_scope:
+    return by_scope[0]
+  if PRODUCTS in held or _PRODUCT.search(line):
+    return PRODUCTS
+  return next((kind for kind in _SCOPES if not scope and kind in held), OTHER)
+
+
+def _lines(file: pathlib.Path) -> list[list[Run]]:
+  """The operations of the first device, those of each of its threads or streams by itself."""
+  planes = list(jax.profiler.ProfileData.from_serialized_xspace(file.read_bytes()).planes)
+  devices = sorted((p for p in planes if p.name.startswith('/device:')), key=lambda p: p.name)
+  for plane in [*devices, *(p for p in planes if p.name == '/host:CPU')]:
+    lines = list(plane.lines)
+    # TPUs have lines of modules and steps around that of the operations.
+    lines = [line for line in lines if line.name == 'XLA Ops'] or lines
+    found = [runs for line in lines if (runs := _runs(line.events))]
+    if found:
+      return found
+  return []
+
+
+def _runs(events: Iterable[Any]) -> list[Run]:
+  runs = []
+  for event in events:
+    stats = dict(event.stats)
+    if 'hlo_op' in stats and stats.get('device_ordinal', 0) == 0:
+      start = event.start_ns
+      runs.append(Run(str(stats['hlo_op']), start, start + event.duration_ns))
+  return runs
+
+
+def _own_times(line: Sequence[Run]) -> list[tuple[str, float]]:
+  """(name, time without the operations inside it): a loop holds those of its body."""
+  own: list[tuple[str, float]] = []
+  open_: list[tuple[Run, int]] = []
+  for op in sorted(line, key=lambda op: (op.start, -op.end)):
+    while open_ and open_[-1][0].end <= op.start:
+      open_.pop()
+    if open_:
+      _, i = open_[-1]
+      own[i] = (own[i][0], own[i][1] - (op.end - op.start))
+    open_.append((op, len(own)))
+    own.append((op.name, op.end - op.start))
+  return own
+
+
+def _idle(ops: Sequence[Run]) -> float:
+  """Share of the time between the first start and the last end in which no operation runs."""
+  ordered = sorted(ops, key=lambda op: op.start)
+  first = last = ordered[0].start
+  busy = 0.0
+  for op in ordered:
+    busy += max(0.0, op.end - max(op.start, last))
+    last = max(last, op.end)
+  return 1 - busy / (last - first)
