@@ -6,6 +6,7 @@ import collections
 import pathlib
 import re
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -59,7 +60,9 @@ def measure(text: str, run: Callable[[], Any]) -> dict[str, Any] | None:
     with jax.profiler.trace(folder, profiler_options=options):
       run()
     files = sorted(pathlib.Path(folder).rglob('*.xplane.pb'))
-    lines = [line for file in files for line in _lines(file)]
+    with warnings.catch_warnings():  # one of JAX's own types, fatal where warnings are errors
+      warnings.simplefilter('ignore', DeprecationWarning)
+      lines = [line for file in files for line in _lines(file)]
   kinds = _kinds(text)
   lines = [own for line in lines if (own := [op for op in line if op.name in kinds])]
   if not lines:
@@ -104,7 +107,8 @@ def _kind(name: str, line: str, held: set[str]) -> str:
 
 def _lines(file: pathlib.Path) -> list[list[Run]]:
   """The operations of the first device, those of each of its threads or streams by itself."""
-  planes = list(jax.profiler.ProfileData.from_serialized_xspace(file.read_bytes()).planes)
+  data = jax.profiler.ProfileData.from_serialized_xspace(file.read_bytes())
+  planes = list(data.planes)  # they point into `data`
   devices = sorted((p for p in planes if p.name.startswith('/device:')), key=lambda p: p.name)
   for plane in [*devices, *(p for p in planes if p.name == '/host:CPU')]:
     lines = list(plane.lines)
