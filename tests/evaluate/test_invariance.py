@@ -45,6 +45,7 @@ def test_numbers_do_not_depend_on_the_batch_or_the_devices(subject):
   assert again == pytest.approx(first, abs=0.011)  # one test image
 
 
+@pytest.mark.slow
 def test_an_image_alone_has_the_features_it_has_among_others(subject):
   take = lambda rows: extract(  # noqa: E731
     subject.parts.method.represent, *subject.weights, subject.sets.train, indices=np.array(rows)

@@ -101,6 +101,7 @@ def nt_xent(z, tau):
   return (np.log(np.exp(logits).sum(1)) - logits[np.arange(len(z)), positive]).mean()
 
 
+@pytest.mark.slow
 def test_numbers_of_a_checkpoint(simclr, monkeypatch):
   opened, real = [], loss_surface.open_objective
 

@@ -81,6 +81,7 @@ def test_equals_the_whole_batch_with_the_parts_as_groups(name, x64, monkeypatch)
   assert not np.allclose(found[2]['loss'], plain[2]['loss'], rtol=1e-6)  # the groups matter
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one(x64):
   mesh = sharding.make_mesh()
   assert mesh.size == 8

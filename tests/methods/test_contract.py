@@ -290,7 +290,7 @@ DEVICE_CASES = [
   pytest.param(name, sam, id=f'{name}-{kind}', marks=marks(name, slow=slow))
   for name in NAMES
   for kind, sam, slow in (
-    ('sgd', None, name not in ('byol', 'moco')),
+    ('sgd', None, name != 'byol'),
     ('sam', {'rho': 0.05}, name != 'sogclr'),
   )
   if sam is None or name in SKELETONS
