@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -49,13 +50,22 @@ def step_on_eight(name, num_examples=1501):
   return step.lower(state, batch).compile(), state, batch
 
 
+HOST = re.compile(r'callback|infeed|outfeed|\bsend\(|\brecv\(|is_host_transfer=true', re.IGNORECASE)
+
+
+def test_a_callback_would_be_seen():
+  printing = jax.jit(lambda x: jax.debug.print('{}', x) or x)
+  assert HOST.search(printing.lower(1.0).compile().as_text())
+
+
 @pytest.mark.parametrize(
   'name',
   [pytest.param(n, marks=[pytest.mark.slow] * (n != 'sogclr')) for n in methods.names()],
 )
-def test_images_do_not_move(name):
-  compiled, _, _ = step_on_eight(name)
-  found = collectives(compiled.as_text())
+def test_images_do_not_move_and_the_host_is_not_asked(name):
+  text = step_on_eight(name)[0].as_text()
+  assert not HOST.search(text)
+  found = collectives(text)
   assert any(operation == 'all-reduce' for operation, _ in found)
   assert 'all-to-all' not in {operation for operation, _ in found}
   pixels = BATCH * 2 * SIDE * SIDE * 3
