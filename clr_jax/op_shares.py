@@ -50,9 +50,9 @@ def measure(text: str, run: Callable[[], Any]) -> dict[str, Any] | None:
     run: executes it and waits for its end.
 
   Returns:
-    'operations', {kind: share of the time of all operations}, adding up to 1; a fusion is of the
-    kind of the operation whose name it has. 'idle', the share of the time between the first and
-    the last operation in which none runs. None where the profiler sees no operation of it.
+    'operations', {kind: share of the time of all operations}, adding up to 1; a fusion counts once,
+    by the scope in its name, else by what it holds. 'idle', the share of the time between the first
+    and the last operation in which none runs. None where the profiler sees no operation of it.
   """
   options = jax.profiler.ProfileOptions()
   options.python_tracer_level = 0
