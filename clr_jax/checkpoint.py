@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging as python_logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,6 +74,7 @@ class Checkpoints:
         'cleanup_tmp_directories': True,
       }
     )
+    logging.get_absl_logger().addFilter(_orbax_log)  # once: it is the same one
     with reaching(self._folder):
       self._manager = ocp.CheckpointManager(
         self._folder, options=ocp.CheckpointManagerOptions(lightweight_initialize=True, **options)
@@ -305,6 +307,22 @@ def check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -
 
 def _leaf_text(leaf) -> str:
   return 'absent' if leaf is None else f'{leaf[1]}{json.dumps(leaf[0])}'
+
+
+class _OrbaxLog(python_logging.Filter):
+  """One line for each stack that Orbax's threads log: SaveFailed says it, too."""
+
+  def filter(self, record: python_logging.LogRecord) -> bool:
+    if not record.exc_info or 'orbax' not in record.pathname:
+      return True
+    message, error = record.getMessage(), record.exc_info[1]
+    if error and str(error) not in message:
+      message = f'{message} ({first_line(error)})'
+    record.msg, record.args, record.exc_info = message.splitlines()[0][:300], (), None
+    return True
+
+
+_orbax_log = _OrbaxLog()
 
 
 @contextlib.contextmanager

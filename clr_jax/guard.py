@@ -81,6 +81,8 @@ def run_guarded(run: Callable) -> None:
     code = tell(error)
     if together is not None and code not in (0, runtime.EXIT_PREEMPTED):  # preempted, all agree
       together.fail(code)
+    if code == train.EXIT_CANNOT_WRITE:  # Orbax's and TensorStore's threads meet the same error
+      processes.exit_now(code)
     raise SystemExit(code) from None
   finally:
     if together is not None:

@@ -118,7 +118,7 @@ def test_another_trajectory_is_refused(run, trained):
 
 def sentence(err):
   """The one line for the user; TensorStore logs below level W."""
-  assert 'Traceback' not in err
+  assert 'Traceback' not in err, err
   return next(line for line in err.splitlines() if line.startswith('clr-jax: '))
 
 
@@ -160,7 +160,7 @@ def test_writes_refused_in_the_middle(run, store, reference, tmp_path, monkeypat
   monkeypatch.setattr(store, 'on_operation', lose_access)
   monkeypatch.setattr(store, 'refused', dict(store.refused))
   _, err = run(*TRAIN, '--workdir=gs://bucket/lost', code=74)
-  last = err.splitlines()[-1]  # Orbax's threads log stacks before it
+  last = err.splitlines()[-1]  # TensorStore prints stacks before it
   assert last.startswith('clr-jax: '), err
   assert 'see that the workdir can be written; the same command goes on' in last, err
   monkeypatch.undo()
