@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -43,6 +44,14 @@ def launch(program, processes, *arguments, **environment):
   return subprocess.Popen(
     command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
   )
+
+
+def until_saved(process, directory):
+  """Waits for a first whole checkpoint of a run that goes on."""
+  deadline = time.monotonic() + 300
+  while not [p for p in (directory / 'checkpoints').glob('*') if p.name.isdigit()]:
+    assert process.poll() is None and time.monotonic() < deadline
+    time.sleep(0.1)
 
 
 def ended(process):

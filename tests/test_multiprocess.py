@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from tests.launching import (
   script,
   start_training,
   state_of,
+  until_saved,
 )
 from tests.test_launch import SRUN
 
@@ -95,11 +95,7 @@ def test_sigterm_saves_in_both(program, tmp_path):
   process = start_training(
     program, 2, tmp_path, '--config.num_epochs=500', '--config.schedule.warmup_epochs=1'
   )
-  checkpoints = tmp_path / 'checkpoints'
-  deadline = time.monotonic() + 300
-  while not (checkpoints / '6').exists() and time.monotonic() < deadline:
-    assert process.poll() is None
-    time.sleep(0.1)
+  until_saved(process, tmp_path)
   process.send_signal(signal.SIGTERM)
   code, output = ended(process)
   assert code == 75, output
@@ -138,10 +134,7 @@ def test_a_slurm_job_is_queued_again_and_goes_on(program, tmp_path):
 
   long = '--config.num_epochs=500', '--config.schedule.warmup_epochs=1'
   job = submit(*long)
-  deadline = time.monotonic() + 300
-  while not (tmp_path / 'run/checkpoints/6').exists() and time.monotonic() < deadline:
-    assert job.poll() is None
-    time.sleep(0.1)
+  until_saved(job, tmp_path / 'run')
   for pid in (tmp_path / 'tasks').read_text().split():
     os.kill(int(pid), signal.SIGTERM)
   code, output = ended(job)
@@ -181,10 +174,7 @@ def test_a_deleted_pod_saves_with_the_others(tmp_path):
     )
     for index in range(2)
   ]
-  deadline = time.monotonic() + 300
-  while not (tmp_path / 'run/checkpoints/6').exists() and time.monotonic() < deadline:
-    assert pods[1].poll() is None
-    time.sleep(0.1)
+  until_saved(pods[1], tmp_path / 'run')
   pods[1].send_signal(signal.SIGTERM)
   for pod in pods:
     code, output = ended(pod)

@@ -69,13 +69,13 @@ def test_watchdog_dumps_the_stacks_and_exits(capfd):
 
 def test_watchdog_is_quiet_while_alive_paused_or_compiling(capfd):
   codes = []
-  with Watchdog(0.4, exit_fn=codes.append) as watchdog:
-    time.sleep(0.6)  # the first step compiles: ten times as long
+  with Watchdog(1.0, exit_fn=codes.append) as watchdog:
+    time.sleep(1.3)  # the first step compiles: ten times as long
     for _ in range(6):
       watchdog.alive()
-      time.sleep(0.1)
+      time.sleep(0.25)
     watchdog.pause()
-    time.sleep(0.6)
+    time.sleep(1.3)
   with Watchdog(0, exit_fn=codes.append):
     time.sleep(0.05)
   assert not codes and not capfd.readouterr().err
