@@ -7,12 +7,11 @@ import logging
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 
 from absl import flags
-from ml_collections import config_flags
 
+from clr_jax import command_flags
 from clr_jax import config as configs
 from clr_jax.guard import run_guarded, tell
 from clr_jax.types import Config, UserError
@@ -24,8 +23,9 @@ clr-jax: contrastive and self-supervised visual representation learning in JAX
       pretrain, evaluate; the same command resumes a run that was stopped
   clr-jax evaluate PROTOCOL --workdir=DIR [--workdir=DIR ...] [--features=trained,untrained,pixels]
       [--params.KEY=VALUE ...] [--config.eval.data=NAME] [--config.eval.train_split=SPLIT]
-      linear, knn, few-label, finetune, transfer or robustness, from a checkpoint, on the run's own
-      or on other labeled data; what was measured already is not measured again (--again does)
+      linear, linear-augmented, knn, few-label, finetune, transfer or robustness, from a checkpoint
+      (--step), on the run's own or on other labeled data; what was measured already is not
+      measured again (--again does)
   clr-jax results --workdir=DIR [--json]
       everything that was measured in a run, oldest first
   clr-jax inspect FIGURE --workdir=DIR [--workdir=DIR ...] --out=FILE.png
@@ -33,12 +33,13 @@ clr-jax: contrastive and self-supervised visual representation learning in JAX
       views, classes), robustness, few-label: pictures, and CSV files of their numbers
   clr-jax report --workdir=DIR [--workdir=DIR ...] --out=report.html
       all of that, the configs and the features' embedding in one HTML file that opens from disk
-  clr-jax bench --config=FILE[:ARG] [--peer] [--collectives=ROWS] [--config.KEY=VALUE ...]
+  clr-jax bench --config=FILE[:ARG] [--peer] [--collectives=ROWS] [--json] [--config.KEY=VALUE ...]
       compile time, samples/s, parts of a step, memory, MFU; --peer: against the same step in
       PyTorch, --collectives: bytes that 1 to 64 devices with so many images each send
   clr-jax methods            the methods, one line each
   clr-jax datasets           the data sets at hand, one line each
 
+COMMAND ... --help lists all options; with --config=FILE or --workdir=DIR also those of the config.
 FILE is a path or the name of a packaged config: {configs}.
 Several processes: add --distributed (TPU pods, SLURM, Kubernetes), or
 --coordinator=HOST:PORT --num_processes=N --process_id=I."""
@@ -48,16 +49,26 @@ def main(argv: Sequence[str] | None = None) -> None:
   """Runs one command; ends the process with code 0, 2 for bad input, or the run's own code."""
   argv = list(sys.argv if argv is None else argv)
   logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # it prints the stack of what it raises
-  if len(argv) < 2 or argv[1] in ('-h', '--help', '--helpfull', 'help'):
+  if len(argv) < 2 or argv[1] in (*command_flags.HELP, 'help'):
     print(USAGE.format(configs=', '.join(configs.packaged())))
     raise SystemExit(0 if len(argv) > 1 else 2)
   try:
-    _command(argv[1])(argv[2:])
+    command = _command(argv[1])
+    if argv[2:] and argv[2] in command_flags.HELP:
+      print(_usage(argv[1]))
+      raise SystemExit(0)
+    command(argv[2:])
   except (UserError, KeyboardInterrupt) as error:
     raise SystemExit(tell(error)) from None
   except BrokenPipeError:  # `clr-jax results | head`
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(0) from None
+
+
+def _usage(name: str) -> str:
+  """What USAGE says of a command."""
+  found = re.search(rf'^  (clr-jax {name}\b.*?)(?=^  clr-jax |^$)', USAGE, re.S | re.M)
+  return found[1].rstrip() if found else ''
 
 
 def _command(name: str) -> Callable[[list[str]], None]:
@@ -69,10 +80,10 @@ def _command(name: str) -> Callable[[list[str]], None]:
 # ---------------------------------------------------------------- commands
 def _train(argv: list[str]) -> None:
   values = flags.FlagValues()
-  config = _define_config(values, argv)
+  config = command_flags.define_config(values, argv)
   flags.DEFINE_string('workdir', None, 'folder of the run', flag_values=values)
-  _define_distributed(values)
-  _parse(values, argv, required=('workdir',))
+  command_flags.define_distributed(values)
+  command_flags.parse(values, argv, required=('workdir',))
   _start_jax(values, config)
   run_guarded(lambda train: train.train(config, values.workdir))
 
@@ -96,15 +107,16 @@ def _evaluate(argv: list[str]) -> None:
   flags.DEFINE_list('features', ['trained'], 'trained,untrained,pixels', flag_values=values)
   flags.DEFINE_bool('again', False, 'measure again what was measured', flag_values=values)
   flags.DEFINE_string('out', None, 'the picture, of protocols that draw one', flag_values=values)
-  _define_distributed(values)
+  command_flags.define_distributed(values)
   params = protocols.parameters(name)
-  _define_dict(values, 'params', params, argv)
-  workdir_flag = _value_of(argv, 'workdir')
+  command_flags.define_dict(values, 'params', params, argv)
+  workdir_flag = command_flags.value_of(argv, 'workdir')
   if workdir_flag is None:
+    command_flags.help_if_asked(values, argv)
     raise UserError('--workdir is missing: give the folder of a run')
   config = _stored_config(workdir_flag)
-  _define_dict(values, 'config', config, argv)
-  _parse(values, argv)
+  command_flags.define_dict(values, 'config', config, argv)
+  command_flags.parse(values, argv)
   if not any(values.features):
     raise UserError('--features is empty: give some of trained, untrained, pixels')
   figure = protocols.PROTOCOLS[name].figure
@@ -113,9 +125,9 @@ def _evaluate(argv: list[str]) -> None:
       raise UserError(f'--out names a picture and evaluate {name.replace("_", "-")} draws none')
     plots.check_out(values.out, '.png')
   _start_jax(values, config)
-  given = _assigned(argv, 'params')
+  given = command_flags.assigned(argv, 'params')
   options = {k: v for k, v in configs.to_dict(params).items() if k in given}
-  changed = {key: configs.value_at(config, key) for key in _assigned(argv, 'config')}
+  changed = {key: configs.value_at(config, key) for key in command_flags.assigned(argv, 'config')}
   stored = {d: configs.changed(_stored_config(d), changed) for d in values.workdir}
 
   def run(_):
@@ -153,7 +165,7 @@ def _results(argv: list[str]) -> None:
   values = flags.FlagValues()
   flags.DEFINE_string('workdir', None, 'folder of the run', flag_values=values)
   flags.DEFINE_bool('json', False, 'one JSON object a line', flag_values=values)
-  _parse(values, argv, required=('workdir',))
+  command_flags.parse(values, argv, required=('workdir',))
   run = workdir.Workdir(values.workdir)
   workdir.read_config(run)  # says so if this is not a run
   records = results.read_results(run)
@@ -183,8 +195,8 @@ def _inspect(argv: list[str]) -> None:
   if takes_step := 'step' in params:
     del params['step']
     flags.DEFINE_integer('step', None, 'checkpoint; default: the newest', flag_values=values)
-  _define_dict(values, 'params', params, argv)
-  _parse(values, argv, required=('workdir',))
+  command_flags.define_dict(values, 'params', params, argv)
+  command_flags.parse(values, argv, required=('workdir',))
   plots.check_out(values.out, '.png')
   options = configs.to_dict(params) | ({'step': values.step} if takes_step else {})
   run_guarded(
@@ -198,7 +210,7 @@ def _report(argv: list[str]) -> None:
   values = flags.FlagValues()
   flags.DEFINE_multi_string('workdir', None, 'folder of a run', flag_values=values)
   flags.DEFINE_string('out', 'report.html', 'the page', flag_values=values)
-  _parse(values, argv, required=('workdir',))
+  command_flags.parse(values, argv, required=('workdir',))
   plots.check_out(values.out, '.html')
   run_guarded(lambda _: print(*report.report(values.workdir, values.out), sep='\n'))
 
@@ -206,7 +218,7 @@ def _report(argv: list[str]) -> None:
 def _methods(argv: list[str]) -> None:
   from clr_jax import methods
 
-  _parse(flags.FlagValues(), argv)
+  command_flags.parse(flags.FlagValues(), argv)
   width = max(map(len, methods.names()))
   for name in methods.names():
     print(f'{name:{width}}  {methods.summary(name)}')
@@ -217,7 +229,7 @@ def _datasets(argv: list[str]) -> None:
 
   values = flags.FlagValues()
   flags.DEFINE_string('data_dir', None, 'where TFDS data sets are', flag_values=values)
-  _parse(values, argv)
+  command_flags.parse(values, argv)
   rows = data.available(values.data_dir)
   width = max(len(name) for name, _ in rows)
   for name, line in rows:
@@ -228,10 +240,10 @@ def _bench(argv: list[str]) -> None:
   from clr_jax import bench_modes
 
   values = flags.FlagValues()
-  config = _define_config(values, argv)
+  config = command_flags.define_config(values, argv)
   bench_modes.define(values)
-  _define_distributed(values)
-  _parse(values, argv)
+  command_flags.define_distributed(values)
+  command_flags.parse(values, argv)
   bench_modes.prepare(values, config)
   _start_jax(values, config)
 
@@ -255,70 +267,6 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
   'methods': _methods,
   'datasets': _datasets,
 }
-
-
-# ---------------------------------------------------------------- flags
-def _define_config(values: flags.FlagValues, argv: list[str]) -> Config:
-  """Loads `--config=FILE[:ARG]` and defines a flag for each of its keys."""
-  spec = _value_of(argv, 'config')
-  if spec is None:
-    raise UserError(f'--config is missing: give a file or one of {", ".join(configs.packaged())}')
-  config = configs.load(spec)
-  argv[:] = _without(argv, 'config')
-  _define_dict(values, 'config', config, argv)
-  return config
-
-
-def _define_dict(values, name: str, config: Config, argv: list[str]) -> None:
-  """Defines `--name.KEY=VALUE` for the leaves of `config`, which the flags then change in place."""
-  configs.check_keys(config, _assigned(argv, name), name)
-  with warnings.catch_warnings():
-    warnings.simplefilter('ignore')
-    config_flags.DEFINE_config_dict(name, config, flag_values=values, sys_argv=[sys.argv[0], *argv])
-
-
-def _define_distributed(values: flags.FlagValues) -> None:
-  flags.DEFINE_bool('distributed', False, 'find the other processes', flag_values=values)
-  flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0', flag_values=values)
-  flags.DEFINE_integer('num_processes', None, 'how many', flag_values=values)
-  flags.DEFINE_integer('process_id', None, 'which one this is', flag_values=values)
-
-
-def _parse(values: flags.FlagValues, argv: list[str], required: Sequence[str] = ()) -> None:
-  try:
-    rest = values(['clr-jax', *argv])
-  except (flags.Error, TypeError, ValueError) as error:
-    raise UserError(str(error).partition('\n')[0]) from None
-  if len(rest) > 1:
-    raise UserError(f'what is {rest[1]!r}? options look like --workdir=DIR')
-  for name in required:
-    if getattr(values, name) is None:
-      raise UserError(f'--{name} is missing')
-
-
-def _value_of(argv: Sequence[str], name: str) -> str | None:
-  """VALUE of `--name=VALUE` or `--name VALUE`."""
-  for i, argument in enumerate(argv):
-    if argument.startswith(f'--{name}='):
-      return argument.partition('=')[2]
-    if argument == f'--{name}' and i + 1 < len(argv):
-      return argv[i + 1]
-  return None
-
-
-def _without(argv: Sequence[str], name: str) -> list[str]:
-  kept, skip = [], False
-  for argument in argv:
-    if not skip and not argument.startswith(f'--{name}=') and argument != f'--{name}':
-      kept.append(argument)
-    skip = argument == f'--{name}'
-  return kept
-
-
-def _assigned(argv: Sequence[str], name: str) -> list[str]:
-  """Dotted keys of `--name.KEY=VALUE`, `--name.KEY VALUE` and `--noname.KEY`, with one dash too."""
-  found = (re.match(rf'--?(?:no)?{name}\.([^=]*)', argument) for argument in argv)
-  return [match[1] for match in found if match]
 
 
 # ---------------------------------------------------------------- process

@@ -92,8 +92,10 @@ def measure(config: Config, *, per_device: int, devices: Sequence[int] = DEVICES
   Raises:
     UserError: what `experiment.make` refuses; too few devices in this process or in the list.
   """
-  if per_device < 1 or sum(n > 1 for n in devices) < 2:
-    raise UserError('give at least one image a device, and two numbers of devices above 1')
+  if per_device < 1:
+    raise UserError(f'{per_device} images a device cannot be compiled for: give 1 or more')
+  if sum(n > 1 for n in devices) < 2:
+    raise UserError(f'two numbers of devices above 1 are needed to compare, not {devices}')
   if max(devices) > jax.device_count():
     raise UserError(f'{max(devices)} devices are needed, and there are {jax.device_count()}')
   programs: dict[int, Found] = {}

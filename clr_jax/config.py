@@ -154,22 +154,25 @@ def value_at(config: ConfigDict, key: str) -> Any:
 
 def changed(config: ConfigDict, values: Mapping[str, Any]) -> Config:
   """A copy of `config` with other values of some dotted keys; UserError for an unknown key."""
-  check_keys(config, values, 'config')
+  check_keys(config, values)
   config = config.copy_and_resolve_references()
   with config.unlocked():
     config.update_from_flattened_dict(dict(values))
   return config
 
 
-def check_keys(config: ConfigDict, keys: Iterable[str], prefix: str) -> None:
-  """UserError with the nearest names for a dotted key that is no leaf of `config`."""
+def check_keys(config: ConfigDict, keys: Iterable[str], before: str = '--config.') -> None:
+  """UserError with the nearest names for a dotted key that is no leaf of `config`.
+
+  The sentence starts with `before` and the key.
+  """
   known = [key for key, _ in leaves(config)]
   for key in keys:
     if key not in known:
       close = difflib.get_close_matches(key, known, 3, 0.5)
       close = close or [k for k in known if k.rpartition('.')[2] == key.rpartition('.')[2]]
       hint = f'did you mean {" or ".join(close)}?' if close else f'it has {", ".join(known)}'
-      raise UserError(f'--{prefix}.{key}: there is no such key; {hint}')
+      raise UserError(f'{before}{key}: there is no such key; {hint}')
 
 
 def leaves(config: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:

@@ -39,8 +39,8 @@ def train(config: Config, directory: str) -> None:
 
   Raises:
     UserError: bad input, before any work.
-    RunStopped: preempted, or the loss is not finite; the state is saved. Or a full disk, or one or
-      a store that cannot be written; what was saved before is.
+    RunStopped: preempted (the state is saved); the loss is not finite (the last good checkpoint
+      stays); or a disk that is full or a store that cannot be written (what was saved stays).
   """
   parts = experiment.make(config)
   run = workdir.Workdir(directory)
@@ -363,6 +363,7 @@ def _stop_if_not_finite(row: Mapping[str, Any], step: int, checkpoints, writer) 
   )
   raise RunStopped(
     f'the loss is {seen["loss"]} and the norm of the update {seen["update_norm"]} by step {step}; '
-    f'{kept}: lower optimizer.learning_rate, or raise method.temperature, and start a new workdir',
+    f'{kept}: lower optimizer.learning_rate (or raise method.temperature, where there is one), and '
+    f'start a new workdir',
     1,
   )

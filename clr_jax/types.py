@@ -1,7 +1,8 @@
 """The vocabulary that every part of the library shares: arrays, batches, methods, training state.
 
 A *method* (SimCLR, SogCLR, ...) is a `Method`: a NamedTuple of pure functions. The one train step
-(`clr_jax.train.make_train_step`) calls them in the order embed -> loss -> optimizer -> post_update.
+(`clr_jax.train_step.make_train_step`) calls them in the order embed -> loss -> optimizer ->
+post_update.
 """
 
 from __future__ import annotations

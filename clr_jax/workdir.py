@@ -1,10 +1,11 @@
 """The directory of a run: whose it is, and what was measured in it.
 
   config.json, config-<n>.json   the config, and what was changed later
-  data.json                      what the training images were
+  data.json  parameters.txt      what the training images were; every array of the state
   checkpoints/                   see clr_jax.checkpoint
   metrics/  tensorboard/         see clr_jax.metrics
   results/                       one file per measurement
+  features/  figures/  profile/  kept features, pictures, profiler traces: as needed
 
 Object stores neither append nor rename, so a file is written whole and once; readers merge. Only
 process 0 writes.

@@ -141,7 +141,7 @@ def get_config() -> Config:
       'name': 'digits',  # a TFDS name, 'imagenet100', 'folder:PATH', 'npz:PATH' or 'digits'
       'train_split': 'train',
       'test_split': 'test',  # '' = none
-      'data_dir': config_dict.placeholder(str),  # of TFDS; None = ~/tensorflow_datasets
+      'data_dir': config_dict.placeholder(str),  # of TFDS; None = its own default
       'image_size': config_dict.placeholder(int),  # resizes images; None = as they are
       'mode': 'auto',  # 'resident' on the device or 'streamed'; auto = resident up to 2 GiB
       'workers': 0,  # processes that decode streamed images; 0 = threads

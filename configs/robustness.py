@@ -19,9 +19,9 @@ PGD and PLB attacks, has no numbers in the text. The report's future work, equat
 
 Not comparable: the published accuracies are the best over epochs on the test set. Those of the
 regularised supervised networks are of a penalty 128^2 times smaller than their lambda says, since
-the report's code differentiates the batch's mean loss: `--config.plugins.tikhonov.grad_of=
-batch_mean`. Compare the directions: with lambda the gradient's norm and accuracy on clean images
-fall, and attacks need larger perturbations.
+the report's code differentiates the batch's mean loss, which is here
+`--config.plugins.tikhonov.grad_of=batch_mean`. Compare the directions: with lambda the gradient's
+norm and accuracy on clean images fall, and attacks need larger perturbations.
 
 `fashion_contrastive` and `fashion_supervised` are for CPUs, no table's rows: 10,000 images of
 Fashion-MNIST, a small ResNet, 5 epochs with Adam 1e-3 or SGD 0.1 and a cosine; regularised, a step

@@ -17,7 +17,8 @@
 # delete   gives the slice back. You pay until then.
 #
 # Environment: PROJECT and ZONE (default: gcloud's own), RUNTIME (default v2-alpha-tpuv5-lite),
-# TPU_FLAGS (default --spot; empty for on-demand), GCLOUD (default gcloud).
+# TPU_FLAGS (default --spot; empty for on-demand), POLL_SECONDS between two looks at the request
+# (default 30), GCLOUD (default gcloud).
 #
 # Run here with a stand-in for gcloud only (tests/test_launch.py); not yet run on a TPU.
 set -uo pipefail

@@ -28,6 +28,20 @@ def x64():
     yield
 
 
+@pytest.fixture
+def nothing_compiles(monkeypatch):
+  """For bad input, which must be refused before any program is compiled."""
+  # Their functions are made into programs when they are loaded, which commands do late.
+  import clr_jax.evaluate.protocols
+  import clr_jax.inspect.figures
+  import clr_jax.train  # noqa: F401
+
+  def jit(*args, **kwargs):
+    raise AssertionError('nothing may be compiled before bad input is refused')
+
+  monkeypatch.setattr(jax, 'jit', jit)
+
+
 @pytest.fixture(autouse=True, scope='module')
 def _forget_programs():
   """A worker would keep every compiled program of every file in memory.

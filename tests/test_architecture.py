@@ -24,7 +24,7 @@ LAYERS = (
 )
 LEVEL = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 PURE = ('types', 'lookup', 'losses', 'ops', 'augment', 'data', 'schedules', 'sharding')
-SEES_CONFIG = {'config', 'experiment', 'cli', 'train', 'evaluate', 'workdir', 'bench'}
+SEES_CONFIG = {'config', 'experiment', 'command_flags', 'train', 'evaluate', 'workdir', 'bench'}
 
 
 def part(file):

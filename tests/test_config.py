@@ -152,15 +152,15 @@ def test_a_whole_number_for_a_float_stays_open_to_decimals():
 # ---------------------------------------------------------------- keys
 def test_check_keys():
   config = ConfigDict({'method': {'temperature': 0.5, 'gamma': 0.9}, 'seed': 0, 'empty': {}})
-  configs.check_keys(config, ['method.temperature', 'seed'], 'config')
+  configs.check_keys(config, ['method.temperature', 'seed'])
   with pytest.raises(UserError, match=r'did you mean method\.temperature'):
-    configs.check_keys(config, ['method.temprature'], 'config')
+    configs.check_keys(config, ['method.temprature'])
   with pytest.raises(UserError, match=r'did you mean method\.gamma'):
-    configs.check_keys(config, ['wrong.place.of.the.gamma'], 'config')
+    configs.check_keys(config, ['wrong.place.of.the.gamma'])
   with pytest.raises(UserError, match=r'it has method\.gamma, method\.temperature, seed'):
-    configs.check_keys(config, ['xyz'], 'config')
+    configs.check_keys(config, ['xyz'])
   with pytest.raises(UserError):  # a part is no leaf
-    configs.check_keys(config, ['method'], 'config')
+    configs.check_keys(config, ['method'])
 
 
 def test_leaves():

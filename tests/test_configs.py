@@ -201,7 +201,7 @@ def test_commands_of_the_docstring(file):
     assert configs.resolve(spec)[0] == path
     configs.load(spec)
   keys = re.findall(r'--config\.([\w.]+)=', docstring(file))
-  configs.check_keys(configs.load(specs[0]), keys, 'config')
+  configs.check_keys(configs.load(specs[0]), keys)
 
 
 @pytest.mark.parametrize('file', FILES)

@@ -116,7 +116,7 @@ class FolderSource(Source):
 def _find_split(root: Path, split: str) -> tuple[str, tuple[str, ...] | None, str]:
   """(base split, class names of the training split if known, folder of the split)."""
   if not root.is_dir():
-    raise UserError(f'there is no image folder {root}')
+    raise UserError(f'there is no image folder {root}: correct the path in data.name')
   below = {p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith('.')}
   # A class may be called 'train', too: then it has siblings that are no splits, and no sub-folders.
   has_splits = 'train' in below and (

@@ -30,7 +30,9 @@ def _bound(text: str | None, default: int, n: int, split: str) -> int:
   # TFDS's rounding='closest', so that the same text selects the same examples there.
   value = round(int(text[:-1]) * n / 100) if text.endswith('%') else int(text)
   if abs(value) > n:
-    raise UserError(f'the split {split!r} reaches beyond the {n} examples that there are')
+    raise UserError(
+      f'the split {split!r} reaches beyond the {n} examples that there are: take a smaller slice'
+    )
   return value + n if value < 0 else value
 
 

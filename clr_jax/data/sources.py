@@ -143,7 +143,7 @@ def _npz(
       'one file per split)'
     )
   if not path.is_file():
-    raise UserError(f'there is no file {path}')
+    raise UserError(f'there is no file {path}: correct the path in data.name')
   try:
     # np.load leaves a damaged file open if it opens the path itself.
     with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:

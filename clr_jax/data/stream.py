@@ -87,7 +87,7 @@ def read_blocks(
     import grain
   except ImportError as error:
     raise UserError(
-      "streaming needs Grain: pip install grain, or keep the data resident with mode='resident'"
+      'streaming needs Grain: pip install grain, or keep the data resident: data.mode=resident'
     ) from error
   steps = np.concatenate([np.arange(first, first + count) for first, count in chunks])
   parts = StepParts(source, seed=seed, batch_size=batch_size, steps=steps, rows=rows, labels=labels)

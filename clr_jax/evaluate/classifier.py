@@ -50,7 +50,7 @@ def classifier(
   if head == 'own' and not own:
     raise UserError(
       f'{subject.parts.config.method.name} has no logits for the {train.num_classes} classes of '
-      f'{train.name}: use head=linear'
+      f'{train.name}: use --params.head=linear'
     )
   if head == 'own' or (head == 'auto' and own):
     return Classifier(_own(represent), subject.weights)

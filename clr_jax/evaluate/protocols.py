@@ -96,7 +96,7 @@ def _several(value: Any) -> Sequence[Any]:
 def check(sets: Sets, name: str, options: Mapping[str, Any], kinds: Iterable[str]) -> None:
   """UserError for what a protocol would refuse only after the features, or after hours."""
   check_name(PROTOCOLS, name, 'protocol')
-  check_keys(parameters(name), options, f'the options of {name}')
+  check_keys(parameters(name), options, f'evaluate {name}: ')
   for kind in kinds:
     check_name(FEATURES, kind, 'features')
     if kind == 'pixels' and PROTOCOLS[name].network:

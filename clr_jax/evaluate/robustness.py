@@ -186,7 +186,9 @@ def check(sets: Sets, options: Mapping[str, Any]) -> None:
       raise UserError(f'robustness: {key}={options[key]} must be at least {least}')
   for epsilon in options.get('epsilons', ()):
     if not 0 < epsilon < np.inf:
-      raise UserError(f'robustness: epsilon={epsilon} is no budget to attack with: give more')
+      raise UserError(
+        f'robustness: epsilon={epsilon} is no budget to attack with: give epsilons above 0'
+      )
   if not options.get('prox_weight', 1.0) > 0:
     raise UserError(f'robustness: prox_weight={options["prox_weight"]} must be positive')
   for severity in options.get('severities', ()):
@@ -212,7 +214,8 @@ def _check_fit(sets: Sets, attack: str) -> None:
     )
   classes = sets.train.num_classes
   if attack.startswith('worst_case') and classes is not None and classes < 4:
-    raise UserError(f'{attack} has an attack for 4 classes or more, not {classes}: use pgd')
+    pgd = attack.replace('worst_case', 'pgd')
+    raise UserError(f'{attack} is for 4 classes or more, not {classes}: use {pgd}')
 
 
 # ---------------------------------------------------------------- attacks

@@ -205,7 +205,7 @@ def _stack_key(runs: Sequence[Run], by: str | None) -> str | None:
     print(f'not stacked: {why}; choose one with --params.by=KEY')
     return None
   for run in runs:
-    configs.check_keys(run.config, [by], 'config')
+    configs.check_keys(run.config, [by], '--params.by=')
   values = [configs.value_at(run.config, by) for run in runs]
   if all(value == values[0] for value in values):
     raise UserError(f'{by} is {values[0]} in every run: give --params.by another key, or more runs')

@@ -26,7 +26,10 @@ def supervised(
     per_view_bn: BatchNorm statistics of each view apart.
   """
   if info.num_classes is None:
-    raise UserError('supervised training needs labels and this data set has none')
+    raise UserError(
+      'supervised training needs labels and this data set has none: use labeled data or another '
+      'method'
+    )
   head = heads.get('linear', out_dim=info.num_classes)
   return classification(
     backbone, head, info.num_classes, label_smoothing=label_smoothing, per_view_bn=per_view_bn

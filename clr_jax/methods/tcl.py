@@ -35,7 +35,7 @@ def tcl(
 
   Args:
     temperature: 0.1 (thesis A.1).
-    k1: weight of hard positives: 5000 on CIFAR-10 with labels (thesis A.1), 1 without (A.2).
+    k1: weight of hard positives: 5000 on CIFAR-10 with labels (thesis A.1), 1 without (A.3).
     k2: weight of hard negatives: 1 with labels, 1.5 without.
     supervised: positives from labels; otherwise the views of an image, three in the thesis.
     reduction: 'mean' over all anchors, or 'mean_valid' over those that have a positive.

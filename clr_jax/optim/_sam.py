@@ -88,7 +88,7 @@ def noise_sam(
     part = _perturbed_part(params, groups)
     if subset == 'projector':
       if 'projector' not in part:
-        raise UserError("noise_sam finds no projector to perturb: set subset to 'all'")
+        raise UserError('noise_sam finds no projector to perturb: set sam.subset=all')
       part = {'projector': part['projector']}
     if subset == 'matrices':
       chosen = matrices(part)

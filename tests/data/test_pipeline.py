@@ -209,5 +209,5 @@ def test_the_mesh_needs_a_data_axis(source):
 def test_without_grain_only_resident_data(mesh, source, monkeypatch):
   monkeypatch.setitem(__import__('sys').modules, 'grain', None)
   assert len(list(pipe(source, mesh).blocks([(0, 1)]))) == 1
-  with pytest.raises(UserError, match="mode='resident'"):
+  with pytest.raises(UserError, match=r'data\.mode=resident'):
     list(pipe(source, mesh, mode='streamed').blocks([(0, 1)]))

@@ -183,8 +183,7 @@ def test_checkpoints_that_cannot_be_opened_leave_the_norms(tmp_path, capsys):
     (['--params.pionts=3'], ['pionts', 'points']),
   ],
 )
-def test_bad_options_are_refused(tmp_path, capsys, monkeypatch, arguments, words):
-  monkeypatch.setattr(jax, 'jit', None)
+def test_bad_options_are_refused(tmp_path, capsys, nothing_compiles, arguments, words):
   run = write(tmp_path / 'a', NORMS)
   assert call('inspect', 'gradients', f'--workdir={run}', *arguments) == 2
   err = capsys.readouterr().err
