@@ -40,6 +40,7 @@ def define_dict(values, name: str, config: Config, argv: list[str]) -> None:
 
 
 def define_distributed(values: flags.FlagValues) -> None:
+  """How the processes of a run find each other."""
   flags.DEFINE_bool('distributed', False, 'find the other processes', flag_values=values)
   flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0', flag_values=values)
   flags.DEFINE_integer('num_processes', None, 'how many', flag_values=values)
