@@ -7,7 +7,7 @@ import pytest
 
 from tests.launching import NO_TEST, NOT_COMPARED, ended, rows_of, script, start_training, state_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('process_faults')]  # one whole run
 SHORT = '--config.stop_at_epoch=0.64', '--config.eval_every=0', NO_TEST
 
 

@@ -25,6 +25,7 @@ from clr_jax.checkpoint import Checkpoints
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ROOT / 'tests' / 'tiny.py'
 WALL_CLOCK = ('time', 'samples_per_second', 'data_wait_share', 'online_seconds')
+ONE_WORKER = pytest.mark.xdist_group('survival')  # one reference run
 # One method of each skeleton. The fast suite kills sogclr in several ways.
 SKELETONS = ('simclr', 'byol', 'moco', 'swav', 'sogclr', 'supervised')
 TABLES = ('sogclr', 'isogclr', 'dynamic_moco', 'real')
@@ -132,6 +133,7 @@ def stored_steps(directory):
   return sorted(int(p.name) for p in (directory / 'checkpoints').iterdir() if p.name.isdigit())
 
 
+@ONE_WORKER
 def test_the_reference_has_what_the_comparisons_need(reference):
   directory = reference('sogclr')
   logged = rows(directory)
@@ -145,6 +147,7 @@ def test_the_reference_has_what_the_comparisons_need(reference):
   assert len(results(directory)) == 1
 
 
+@ONE_WORKER
 def test_killed_preempted_and_finished(run, reference, tmp_path):
   """SIGKILL while a checkpoint is written, SIGTERM off every grid, the end, and once more."""
   run(tmp_path, fault='kill_in_write', code=-signal.SIGKILL)
@@ -311,6 +314,7 @@ def test_batch_that_eight_devices_cannot_share(run, tmp_path):
   assert not (tmp_path / 'new').exists()
 
 
+@ONE_WORKER
 def test_records_are_valid_json(reference):
   for path in (reference('sogclr') / 'results').glob('*.json'):
     record = json.loads(path.read_text())

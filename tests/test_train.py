@@ -188,6 +188,9 @@ NO_TEST = {
 }
 
 
+ONE_WORKER = pytest.mark.xdist_group('trained')  # one run
+
+
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
   """A finished run without a test set and with `eval_every=0`."""
@@ -201,6 +204,7 @@ def rows(directory):
   return metrics.read_metrics(workdir.Workdir(directory))
 
 
+@ONE_WORKER
 def test_evaluated_and_saved_once_at_the_end(trained):
   read = rows(trained)
   assert [r['step'] for r in read] == [4, 6]
@@ -210,6 +214,7 @@ def test_evaluated_and_saved_once_at_the_end(trained):
   assert not any('online_knn_top1' in r for r in read)  # no test set
 
 
+@ONE_WORKER
 def test_a_finished_run_trains_nothing(trained, monkeypatch, capsys):
   monkeypatch.setattr(train, '_loop', None)  # would raise
   before = rows(trained)
@@ -222,6 +227,7 @@ def test_a_finished_run_trains_nothing(trained, monkeypatch, capsys):
   assert rows(trained) == before
 
 
+@ONE_WORKER
 def test_init_from_starts_at_step_0_with_a_fresh_optimizer(trained, tmp_path, monkeypatch):
   started = []
 
@@ -245,6 +251,7 @@ def test_init_from_starts_at_step_0_with_a_fresh_optimizer(trained, tmp_path, mo
   assert not np.isfinite(state.state['per_example']['log_u']).any()
 
 
+@ONE_WORKER
 def test_init_from_copies_the_online_network_into_an_ema_target(trained, tmp_path, monkeypatch):
   started = []
 

@@ -19,6 +19,8 @@ from clr_jax.types import UserError
 from tests.evaluate.network import make_subject
 from tests.test_cli import call
 
+pytestmark = pytest.mark.xdist_group('invariance')  # runs made once
+
 
 @pytest.fixture(scope='module')
 def subject():

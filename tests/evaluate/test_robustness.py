@@ -24,6 +24,9 @@ from tests.test_cli import call
 FAST = ('--params.num_images=12', '--params.batch_size=8', '--params.steps=3')
 
 
+pytestmark = pytest.mark.xdist_group('robustness')  # runs made once
+
+
 @pytest.fixture(autouse=True, scope='module')
 def one_device():
   with pytest.MonkeyPatch.context() as patch:

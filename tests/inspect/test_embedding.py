@@ -22,6 +22,9 @@ from clr_jax.types import UserError
 TINY = pathlib.Path(__file__).parent.parent / 'tiny.py'
 
 
+pytestmark = pytest.mark.xdist_group('embedding')  # runs made once
+
+
 @pytest.fixture(autouse=True, scope='module')
 def one_device():
   """Compiling for eight takes three times as long."""

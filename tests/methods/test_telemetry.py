@@ -213,7 +213,11 @@ def train(name, measured):
   return Run(states, rows, program.cost_analysis())
 
 
-TRAINED = ['moco', pytest.param('sogclr', marks=pytest.mark.slow)]
+# `train` keeps its runs: one worker for each method.
+TRAINED = [
+  pytest.param('moco', marks=pytest.mark.xdist_group('telemetry_moco')),
+  pytest.param('sogclr', marks=[pytest.mark.slow, pytest.mark.xdist_group('telemetry_sogclr')]),
+]
 
 
 @pytest.mark.parametrize('name', TRAINED)
