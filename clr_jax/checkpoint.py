@@ -318,7 +318,7 @@ class _OrbaxLog(python_logging.Filter):
     message, error = record.getMessage(), record.exc_info[1]
     if error and str(error) not in message:
       message = f'{message} ({first_line(error)})'
-    record.msg, record.args, record.exc_info = message.splitlines()[0][:300], (), None
+    record.msg, record.args, record.exc_info = message.partition('\n')[0][:300], (), None
     return True
 
 

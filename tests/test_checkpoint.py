@@ -1,5 +1,6 @@
 """Saving, keeping, restoring; damage, donation, other device counts, SIGKILL."""
 
+import logging as python_logging
 import math
 import os
 import pathlib
@@ -15,6 +16,7 @@ import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from clr_jax import checkpoint
 from clr_jax.checkpoint import Checkpoints
 from clr_jax.types import TrainState, UserError
 
@@ -245,6 +247,7 @@ CHILD = """
 import sys
 import jax, jax.numpy as jnp
 jax.config.update('jax_platforms', 'cpu')
+from clr_jax import checkpoint
 from clr_jax.checkpoint import Checkpoints
 from clr_jax.types import TrainState
 
@@ -301,3 +304,21 @@ def test_sigkill_at_any_moment_leaves_a_consistent_checkpoint(tmp_path):
     np.testing.assert_array_equal(np.asarray(restored.state['u']), step)
     np.testing.assert_array_equal(raw(restored.key), raw(jax.random.key(step)))
     latest = step
+
+
+@pytest.mark.parametrize(
+  ('file', 'message', 'kept'),
+  [
+    ('/x/orbax/a.py', 'failed: no room\nmore', 'failed: no room'),
+    ('/x/orbax/a.py', 'cannot remove', 'cannot remove (no room)'),
+    ('/x/orbax/a.py', '', ' (no room)'),
+    ('/x/other/a.py', 'ours\nmore', None),
+  ],
+)
+def test_a_stack_that_orbax_logs_becomes_a_line(file, message, kept):
+  error = OSError('no room')
+  info = (OSError, error, None)
+  record = python_logging.LogRecord('absl', python_logging.ERROR, file, 1, message, (), info)
+  assert checkpoint._orbax_log.filter(record)
+  assert (record.exc_info is None) == (kept is not None)
+  assert record.getMessage() == (message if kept is None else kept)
