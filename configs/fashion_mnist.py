@@ -6,7 +6,7 @@ No paper's row: it shows the whole path on 60,000 real images through TFDS. The 
 compares the trained encoder with the same one untrained and with raw pixels.
 """
 
-import common
+from clr_jax.experiment import config_base as common
 
 
 def get_config():

@@ -48,9 +48,9 @@ blend whole images (its ImageNet command). cifar10: ResNet-18 and numbers of MoC
 which is a MoCo v1 without blur, MoCHi with (256, 256, 32); moco_v2 adds head and temperature.
 """
 
-import common
-
-from clr_jax.config import choose
+from clr_jax.evaluation.probing.linear_settings import linear_sgd
+from clr_jax.experiment import config_base as common
+from clr_jax.experiment.config_files import choose
 
 MOCO = {'queue_length': 65536, 'out_dim': 128}
 SGD = {'name': 'sgd', 'learning_rate': 0.03, 'weight_decay': 1e-4, 'momentum': 0.9}
@@ -139,7 +139,7 @@ def get_config(argument: str = 'imagenet100-moco_v1-both'):
   config.optimizer = common.optimizer(**parts.get('optimizer', SGD))
   config.schedule = common.schedule(**parts.get('schedule', COSINE))
   config.eval_every = 10.0
-  config.eval.protocols.linear = common.linear_sgd(
+  config.eval.protocols.linear = linear_sgd(
     epochs=100 if dataset == 'imagenet' else 60,
     batch_size=256,
     base_lr=parts.get('linear', 30.0),

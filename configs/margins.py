@@ -71,9 +71,9 @@ linear layers in the projector, whose last BatchNorm has no scale here; both bat
 10, classifier's learning rate 0.1 per 256 images.
 """
 
-import common
-
-from clr_jax.config import choose
+from clr_jax.evaluation.probing.linear_settings import linear_sgd
+from clr_jax.experiment import config_base as common
+from clr_jax.experiment.config_files import choose
 
 SMALL = ('cifar10', 'cifar100', 'stl10', 'tiny_imagenet')
 # Supplementary A: (m1, m2); s; (s, c) of each data set in the order of SMALL.
@@ -178,7 +178,7 @@ def _small(config, dataset: str, method: str):
   )
   config.optimizer = common.optimizer('sgd', learning_rate=0.06, weight_decay=5e-4, momentum=0.9)
   config.schedule = common.schedule('warmup_cosine', warmup_epochs=5.0)
-  config.eval.protocols.linear = common.linear_sgd(epochs=100, batch_size=256, base_lr=1.0)
+  config.eval.protocols.linear = linear_sgd(epochs=100, batch_size=256, base_lr=1.0)
 
 
 def _imagenet(config, method: str):
@@ -190,4 +190,4 @@ def _imagenet(config, method: str):
   config.method = common.method(method, **parts['method'])
   config.optimizer = common.optimizer('lars', weight_decay=1e-6, momentum=0.9, **parts['optimizer'])
   config.schedule = common.schedule('warmup_cosine', warmup_epochs=10.0)
-  config.eval.protocols.linear = common.linear_sgd(epochs=90, batch_size=4096, base_lr=0.1)
+  config.eval.protocols.linear = linear_sgd(epochs=90, batch_size=4096, base_lr=0.1)

@@ -7,7 +7,7 @@ trained encoder, the same encoder untrained (BatchNorm statistics estimated on t
 and raw pixels. Any method: `--config=configs/quickstart.py:simclr`.
 """
 
-import common
+from clr_jax.experiment import config_base as common
 
 # What differs from each method's own defaults on so small a problem.
 SMALL_HEAD = {'hidden_dim': 128, 'out_dim': 64}

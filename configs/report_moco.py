@@ -25,10 +25,10 @@ values. The queue is longer than the 50,000 training images and holds older keys
 images, as the report's does; `--config.method.queue_length=32768` avoids that.
 """
 
-import common
 import report_sogclr
 
-from clr_jax.config import choose
+from clr_jax.experiment import config_base as common
+from clr_jax.experiment.config_files import choose
 
 PUBLISHED = {'temperature_twice': True, 'combine': 'sum', 'first_visit': 'none'}
 FORMS = {

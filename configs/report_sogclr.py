@@ -40,9 +40,9 @@ written in the code but never applied there. Gradient SAM: rho 0.05 (Foret et al
 Bigger batches: `--config.batch_size=512`; other lengths: `--config.num_epochs=100`.
 """
 
-import common
-
-from clr_jax.config import choose
+from clr_jax.evaluation.probing.linear_settings import linear_sgd
+from clr_jax.experiment import config_base as common
+from clr_jax.experiment.config_files import choose
 
 DATASETS = ('cifar10', 'cifar100')
 VARIANTS = {
@@ -102,7 +102,7 @@ def get_config(argument: str = 'cifar10'):
   config.sam = common.sam(**parts.get('sam', {}))
 
   config.eval_every = 10.0  # as in figure 5
-  config.eval.protocols.linear = common.linear_sgd(
+  config.eval.protocols.linear = linear_sgd(
     epochs=90, batch_size=1024, base_lr=0.1, momentum=0.9, weight_decay=0.0
   )
   return config

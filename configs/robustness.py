@@ -42,9 +42,8 @@ validation loss: here the last. Its classifier is by SGD on unit features: here 
 to convergence on standardised features.
 """
 
-import common
-
-from clr_jax.config import choose
+from clr_jax.experiment import config_base as common
+from clr_jax.experiment.config_files import choose
 
 CHOICES = {
   'contrastive': ('cifar10', 'contrastive'),

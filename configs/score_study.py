@@ -17,9 +17,8 @@ tenth of the images (there half of them), temperatures and heads as there. All o
 `launch/score_study.sh` took an hour on two cores that much other work shared.
 """
 
-import common
-
-from clr_jax.config import choose
+from clr_jax.experiment import config_base as common
+from clr_jax.experiment.config_files import choose
 
 
 def get_config(argument: str = 'moco'):

@@ -48,9 +48,9 @@ SimCLR with TCL's optimization: `--config.optimizer.learning_rate=0.5
 --config.optimizer.weight_decay=1e-4 --config.augment.blur_p=0.5`.
 """
 
-import common
-
-from clr_jax.config import choose
+from clr_jax.evaluation.probing.linear_settings import linear_sgd
+from clr_jax.experiment import config_base as common
+from clr_jax.experiment.config_files import choose
 
 LARS = {'name': 'lars', 'momentum': 0.9, 'form': 'clipped', 'trust_coefficient': 0.02}
 SGD = {'name': 'sgd', 'momentum': 0.9}
@@ -228,5 +228,5 @@ def get_config(argument: str = 'cifar10-tcl'):
   config.probe.learning_rate = parts.get('probe', 0.1)
 
   config.eval_every = 10.0
-  config.eval.protocols.linear = common.linear_sgd(epochs=100, batch_size=256, base_lr=0.5)
+  config.eval.protocols.linear = linear_sgd(epochs=100, batch_size=256, base_lr=0.5)
   return config

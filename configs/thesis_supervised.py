@@ -37,9 +37,9 @@ the thesis gives none of these. The batch of the linear stage is not given: it h
 that of the first stage has views.
 """
 
-import common
-
-from clr_jax.config import choose
+from clr_jax.evaluation.probing.linear_settings import linear_sgd
+from clr_jax.experiment import config_base as common
+from clr_jax.experiment.config_files import choose
 
 # Rows of a batch after augmentation, learning rate, k1, k2 (sections A.1 and A.2).
 TABLE = {
@@ -124,7 +124,7 @@ def _sgd(config, learning_rate: float):
 
 
 def _linear(config, batch_size: int):
-  config.eval.protocols.linear = common.linear_sgd(
+  config.eval.protocols.linear = linear_sgd(
     epochs=50,
     batch_size=batch_size,
     base_lr=0.5 * 256 / batch_size,  # the thesis' 0.5 is the rate itself

@@ -10,13 +10,13 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 import clr_jax.augment
-import clr_jax.checkpoint
-import clr_jax.evaluate.run
-import clr_jax.experiment
-import clr_jax.metrics
-import clr_jax.results
-import clr_jax.train
-from clr_jax import cli
+import clr_jax.evaluation.runner
+import clr_jax.experiment.build
+import clr_jax.rundir.checkpoint
+import clr_jax.rundir.metrics
+import clr_jax.rundir.results
+import clr_jax.training.loop
+from clr_jax.cli import main as cli
 
 
 def at_call(owner, name, number, fault, *, after=False):
@@ -37,14 +37,14 @@ def at_call(owner, name, number, fault, *, after=False):
 
 def at_step(number, fault):
   """Calls `fault` before the dispatch number `number` of this process."""
-  original = clr_jax.train.make_dispatch
+  original = clr_jax.training.loop.make_dispatch
 
   def make_dispatch(*args):
     holder = type('Holder', (), {'dispatch': staticmethod(original(*args))})
     at_call(holder, 'dispatch', number, fault)
     return lambda *operands: holder.dispatch(*operands)
 
-  clr_jax.train.make_dispatch = make_dispatch
+  clr_jax.training.loop.make_dispatch = make_dispatch
 
 
 def send(number):
@@ -110,8 +110,8 @@ def in_float64():
     roll = jax.vmap(lambda image, shift: jnp.roll(image, shift, 0))
     return {'global': jnp.stack([roll(images / 255.0, shift) for shift in shifts], 1)}
 
-  init_state = clr_jax.experiment.init_state
-  clr_jax.experiment.init_state = lambda *args: wide(init_state(*args))
+  init_state = clr_jax.experiment.build.init_state
+  clr_jax.experiment.build.init_state = lambda *args: wide(init_state(*args))
   clr_jax.augment.Views.__call__ = shifted
 
 
@@ -120,7 +120,7 @@ def not_a_number():
   import jax
   import jax.numpy as jnp
 
-  original = clr_jax.experiment.make_train_step
+  original = clr_jax.experiment.build.make_train_step
 
   def make_train_step(method, *args, **kwargs):
     def embed(params, state, batch, rng, step):
@@ -134,14 +134,14 @@ def not_a_number():
 
     return original(method._replace(embed=embed), *args, **kwargs)
 
-  clr_jax.experiment.make_train_step = make_train_step
+  clr_jax.experiment.build.make_train_step = make_train_step
 
 
 def late():
   """Process 1 sees neither the newest checkpoint nor the markers of complete evaluations yet."""
   import jax
 
-  marker, steps = clr_jax.evaluate.run._marker, ocp.CheckpointManager.all_steps
+  marker, steps = clr_jax.evaluation.runner._marker, ocp.CheckpointManager.all_steps
 
   def is_late():
     return jax.process_index() == 1
@@ -154,7 +154,7 @@ def late():
     found = sorted(steps(self, *args, **kwargs))
     return found[:-1] if is_late() else found
 
-  clr_jax.evaluate.run._marker = late_marker
+  clr_jax.evaluation.runner._marker = late_marker
   ocp.CheckpointManager.all_steps = late_steps
 
 
@@ -180,8 +180,8 @@ def unread_in_1():
   at_call(ocp.StandardCheckpointHandler, 'restore', 1, only_in(1, cut_off))
 
 
-Checkpoints, Online = clr_jax.checkpoint.Checkpoints, clr_jax.evaluate.run.Online
-MetricWriter = clr_jax.metrics.MetricWriter
+Checkpoints, Online = clr_jax.rundir.checkpoint.Checkpoints, clr_jax.evaluation.runner.Online
+MetricWriter = clr_jax.rundir.metrics.MetricWriter
 FAULTS = {
   'none': lambda: None,
   'kill_first_step': lambda: at_step(1, send(signal.SIGKILL)),
@@ -189,8 +189,12 @@ FAULTS = {
   'kill_before_save': lambda: at_call(Checkpoints, 'save', 2, once_saved(6, send(signal.SIGKILL))),
   'kill_in_write': lambda: at_call(Checkpoints, 'save', 2, send(signal.SIGKILL), after=True),
   'kill_in_evaluation': lambda: at_call(Online, '__call__', 2, send(signal.SIGKILL)),
-  'kill_before_results': lambda: at_call(clr_jax.results, 'write_result', 1, send(signal.SIGKILL)),
-  'kill_in_results': lambda: at_call(clr_jax.results, 'write_result', 2, send(signal.SIGKILL)),
+  'kill_before_results': lambda: at_call(
+    clr_jax.rundir.results, 'write_result', 1, send(signal.SIGKILL)
+  ),
+  'kill_in_results': lambda: at_call(
+    clr_jax.rundir.results, 'write_result', 2, send(signal.SIGKILL)
+  ),
   'kill_0': lambda: at_step(10, only_in(0, once_saved(6, send(signal.SIGKILL)))),
   'kill_1': lambda: at_step(10, only_in(1, once_saved(6, send(signal.SIGKILL)))),
   'stop_1': lambda: at_step(10, only_in(1, once_saved(6, send(signal.SIGSTOP)))),
@@ -198,7 +202,9 @@ FAULTS = {
   'sigterm': lambda: at_step(3, send(signal.SIGTERM)),
   'ctrl_c': lambda: at_step(7, send(signal.SIGINT)),
   'sigterm_at_end': lambda: at_call(Online, '__call__', 3, send(signal.SIGTERM)),
-  'sigterm_in_results': lambda: at_call(clr_jax.results, 'write_result', 1, send(signal.SIGTERM)),
+  'sigterm_in_results': lambda: at_call(
+    clr_jax.rundir.results, 'write_result', 1, send(signal.SIGTERM)
+  ),
   'hang': lambda: at_step(5, lambda: time.sleep(600)),
   'in_float64': in_float64,
   'kubernetes': kubernetes,
@@ -206,7 +212,7 @@ FAULTS = {
   'unread_in_1': unread_in_1,
   'disk_full_of_checkpoints': lambda: at_call(Checkpoints, 'save', 2, disk_full),
   'disk_full_of_metrics': lambda: at_call(MetricWriter, 'flush', 3, disk_full),
-  'disk_full_of_results': lambda: at_call(clr_jax.results, 'write_result', 1, disk_full),
+  'disk_full_of_results': lambda: at_call(clr_jax.rundir.results, 'write_result', 1, disk_full),
   'disk_full_in_0': lambda: at_call(Checkpoints, 'save', 2, only_in(0, disk_full)),
   'out_of_memory': lambda: at_step(2, out_of_memory),
 }

@@ -32,9 +32,9 @@ def x64():
 def nothing_compiles(monkeypatch):
   """For bad input, which must be refused before any program is compiled."""
   # Their functions are made into programs when they are loaded, which commands do late.
-  import clr_jax.evaluate.protocols
-  import clr_jax.inspect.figures
-  import clr_jax.train  # noqa: F401
+  import clr_jax.evaluation.registry
+  import clr_jax.figures.registry
+  import clr_jax.training.loop  # noqa: F401
 
   def jit(*args, **kwargs):
     raise AssertionError('nothing may be compiled before bad input is refused')

@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from clr_jax import metrics, workdir
+from clr_jax.rundir import metrics, workdir
 
 ROOT = pathlib.Path(__file__).parent.parent
 NO_TEST = '--config.data.test_split='

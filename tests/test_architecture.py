@@ -1,6 +1,7 @@
-"""The rules of the source tree: who may import whom, docstrings, file sizes."""
+"""The rules of the source tree: who imports whom, docstrings, sizes, names."""
 
 import ast
+import graphlib
 import pathlib
 import re
 import subprocess
@@ -11,100 +12,163 @@ import pytest
 import clr_jax
 
 ROOT = pathlib.Path(clr_jax.__file__).parent
-FILES = sorted(p for p in ROOT.rglob('*.py') if 'configs' not in p.relative_to(ROOT).parts)
-NAMES = [str(p.relative_to(ROOT)) for p in FILES]
 
-# A module may import from its own layer and from those before it. `data` stands beside the models.
-LAYERS = (
-  {'types', 'lookup', 'stores'},
-  {'losses', 'ops', 'augment', 'schedules', 'sharding', 'data'},
-  {'models', 'optim'},
-  {'methods'},
-  {'train_step'},
+# A room imports from itself and from the rooms before it.
+ORDER = (
+  'core',
+  'ops',
+  'augment',
+  'data',
+  'optim',
+  'models',
+  'losses',
+  'rundir',
+  'plugins',
+  'skeletons',
+  'wrappers',
+  'methods',
+  'experiment',
+  'evaluation',
+  'training',
+  'figures',
+  'report',
+  'bench',
+  'cli',
 )
-LEVEL = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-PURE = ('types', 'lookup', 'losses', 'ops', 'augment', 'data', 'schedules', 'sharding')
-SEES_CONFIG = {'config', 'experiment', 'command_flags', 'train', 'evaluate', 'workdir', 'bench'}
+LEVEL = {room: level for level, room in enumerate(ORDER)}
+PURE = ('ops', 'augment', 'data', 'losses')  # arrays in, arrays out
+SEES_CONFIG = ('core', 'rundir', 'experiment', 'evaluation', 'training', 'bench', 'cli')
 
 
-def part(file):
-  """'losses' of losses/contrastive.py, 'types' of types.py."""
-  first = file.relative_to(ROOT).parts[0]
-  return first.removesuffix('.py')
+class Source:
+  """One parsed file; `tree` is its syntax tree, `name` its dotted module name."""
+
+  def __init__(self, path):
+    self.path = path.relative_to(ROOT.parent)
+    self.text = path.read_text()
+    self.tree = ast.parse(self.text)
+    parts = self.path.with_suffix('').parts
+    self.is_package = parts[-1] == '__init__'
+    self.name = '.'.join(parts[:-1] if self.is_package else parts)
+
+  @property
+  def room(self):
+    first = self.name.split('.')[1:2]
+    return first[0] if first and first[0] in ORDER else ''
 
 
-def imports(tree, *, package):
-  """Dotted names of everything imported anywhere in a module, relative imports resolved."""
+SOURCES = [
+  Source(path)
+  for path in sorted(ROOT.rglob('*.py'))
+  if path.relative_to(ROOT).parts[0] != 'configs'  # in a wheel
+]
+MODULES = {source.name for source in SOURCES}
+
+
+def imports(tree):
+  """(node, dotted name) of everything imported anywhere in a file."""
   for node in ast.walk(tree):
     if isinstance(node, ast.Import):
-      yield from (alias.name for alias in node.names)
+      yield from ((node, alias.name) for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
-      base = node.module or ''
-      if node.level:
-        above = package[: len(package) - node.level + 1]
-        base = '.'.join([*above, *([base] if base else [])])
-      # `from clr_jax import data` imports the module clr_jax.data.
-      yield from (f'{base}.{alias.name}' for alias in node.names)
+      assert not node.level, f'line {node.lineno}: write the whole name of what is imported'
+      yield from ((node, f'{node.module}.{alias.name}') for alias in node.names)
 
 
-def imported(file):
-  package = ('clr_jax', *file.relative_to(ROOT).parent.parts)
-  return set(imports(ast.parse(file.read_text()), package=package))
+def module_of(name):
+  """The module of the library that an imported name is, or is in; None for other libraries."""
+  while name and name not in MODULES:
+    name = name.rpartition('.')[0]
+  return name or None
+
+
+def used(source):
+  """Modules of the library that a file imports."""
+  return {module_of(name) for _, name in imports(source.tree)} - {None, source.name, 'clr_jax'}
 
 
 def test_imports_are_read_right():
-  tree = ast.parse('import a.b, c\nfrom clr_jax import data\nfrom . import x\nfrom ..y import z')
-  found = set(imports(tree, package=('clr_jax', 'losses')))
-  assert found == {'a.b', 'c', 'clr_jax.data', 'clr_jax.losses.x', 'clr_jax.y.z'}
-  assert FILES and set(LEVEL) <= {part(file) for file in FILES}
+  tree = ast.parse('import a.b, c\ndef f():\n  from clr_jax.ops import ema')
+  assert [name for _, name in imports(tree)] == ['a.b', 'c', 'clr_jax.ops.ema']
+  assert module_of('clr_jax.ops.ema.update') == 'clr_jax.ops.ema' and module_of('jax') is None
 
 
-@pytest.mark.parametrize('file', FILES, ids=NAMES)
-def test_dependency_arrow(file):
-  """types <- losses, ops, augment, data <- models, optim <- methods <- train_step <- the rest."""
-  if part(file) not in LEVEL:
-    return
-  for name in imported(file):
-    if name.startswith('clr_jax.'):
-      other = name.split('.')[1]
-      assert LEVEL.get(other, len(LAYERS)) <= LEVEL[part(file)], f'imports {name}'
+def test_rooms():
+  packages = {s.name.split('.')[1] for s in SOURCES if s.is_package and '.' in s.name}
+  assert packages == set(ORDER)
+  assert len([s for s in SOURCES if s.name.count('.') == 1 and not s.is_package]) <= 1 + 5
+  assert not packages & sys.stdlib_module_names
 
 
-@pytest.mark.parametrize('file', FILES, ids=NAMES)
-def test_who_knows_flax_and_configs(file):
-  roots = {name.split('.')[0] for name in imported(file)}
-  if part(file) in PURE and part(file) != 'types':  # types has the train state's dataclass
-    assert 'flax' not in roots
-  if part(file) not in SEES_CONFIG:
-    assert 'ml_collections' not in roots
-  assert 'tensorflow' not in roots
+def test_a_room_imports_from_rooms_below_it():
+  wrong = [
+    f'{source.path} imports {name}'
+    for source in SOURCES
+    for name in used(source)
+    if source.room and LEVEL[name.split('.')[1]] > LEVEL[source.room]
+  ]
+  assert not wrong, wrong
+
+
+@pytest.mark.xfail(strict=True, reason='transfer runs the protocols of the registry that lists it')
+def test_no_circle():
+  # Importing a.b runs a/__init__ first, so a package's face may import its own files.
+  graph = {
+    source.name: {name for name in used(source) if not source.name.startswith(f'{name}.')}
+    for source in SOURCES
+  }
+  graphlib.TopologicalSorter(graph).prepare()  # raises CycleError with the circle
+  assert all(graph[name] for name in ('clr_jax.cli.main', 'clr_jax.training.loop'))
+
+
+def test_private_names_stay_in_their_file():
+  wrong = [
+    f'{source.path}:{node.lineno} takes {name}'
+    for source in SOURCES
+    for node, name in imports(source.tree)
+    if module_of(name) not in (None, name) and name.rpartition('.')[2].startswith('_')
+  ]
+  assert not wrong, wrong
+
+
+def test_who_knows_what():
+  for source in SOURCES:
+    roots = {name.split('.')[0] for _, name in imports(source.tree)}
+    assert 'tensorflow' not in roots, source.path
+    if source.room in PURE:
+      assert 'flax' not in roots, source.path
+    if source.room and source.room not in SEES_CONFIG:
+      assert 'ml_collections' not in roots, source.path
 
 
 def test_importing_the_library_does_not_import_tensorflow():
   code = (
-    'import sys, clr_jax.cli, clr_jax.train, clr_jax.evaluate.run; '
+    'import sys, clr_jax.cli.main, clr_jax.training.loop, clr_jax.report; '
     'assert "tensorflow" not in sys.modules'
   )
   subprocess.run([sys.executable, '-c', code], check=True, timeout=300)
 
 
-@pytest.mark.parametrize('file', FILES, ids=NAMES)
-def test_docstrings(file):
-  """Of modules, and of what other files may use: public functions and classes at the top level."""
-  tree = ast.parse(file.read_text())
+def test_docstrings():
+  """Of packages, modules, and the public functions and classes at their top level."""
   kinds = (ast.FunctionDef, ast.ClassDef)
-  public = [n for n in tree.body if isinstance(n, kinds) and not n.name.startswith('_')]
-  protocols = [n for n in tree.body if isinstance(n, ast.ClassDef) and _is_protocol(n)]
-  missing = [n.name for n in public if n not in protocols and not ast.get_docstring(n)]
-  assert ast.get_docstring(tree) and not missing, missing
+  for source in SOURCES:
+    public = [
+      node
+      for node in source.tree.body
+      if isinstance(node, kinds) and not node.name.startswith('_') and not is_protocol(node)
+    ]
+    missing = [node.name for node in public if not ast.get_docstring(node)]
+    assert ast.get_docstring(source.tree) and not missing, (source.path, missing)
 
 
-def _is_protocol(node):
-  return any(isinstance(base, ast.Name) and base.id == 'Protocol' for base in node.bases)
+def is_protocol(node):
+  bases = node.bases if isinstance(node, ast.ClassDef) else []
+  return any(isinstance(base, ast.Name) and base.id == 'Protocol' for base in bases)
 
 
-@pytest.mark.parametrize('file', FILES, ids=NAMES)
-def test_files_are_small_and_name_no_machine(file):
-  text = file.read_text()
-  assert len(text.splitlines()) < 400
-  assert not re.search(r'[\'"\s(](/work|/root|/home|/Users|C:\\)\b', text)
+def test_files_are_small_and_name_no_machine():
+  for source in SOURCES:
+    assert len(source.text.splitlines()) < 400, source.path
+    found = re.search(r'[\'"\s(](/work|/root|/home|/Users|C:\\)\b', source.text)
+    assert not found, source.path

@@ -9,9 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from clr_jax import config as configs
-from clr_jax import experiment, train
-from clr_jax.checkpoint import Checkpoints
+from clr_jax.core.config_tree import changed
+from clr_jax.experiment import build as experiment
+from clr_jax.experiment.config_files import load
+from clr_jax.rundir.checkpoint import Checkpoints
+from clr_jax.training.dispatch import make_dispatch
 from tests.launching import ROOT, assert_same, ended, launch, rows_of, script
 
 pytestmark = pytest.mark.slow
@@ -42,12 +44,10 @@ def assert_close(actual, expected, steps):
 
 def train_on(devices, shard, directory, first, last):
   """Steps first..last on so many devices, from the checkpoint at `first` to one at `last`."""
-  config = configs.changed(
-    configs.load(TINY), {'optimizer.learning_rate': RATE, 'shard_optimizer': shard}
-  )
+  config = changed(load(TINY), {'optimizer.learning_rate': RATE, 'shard_optimizer': shard})
   parts = experiment.make(config, devices=jax.devices()[:devices])
   pipeline = parts.make_pipeline()
-  dispatch = train.make_dispatch(parts, pipeline, 1)
+  dispatch = make_dispatch(parts, pipeline, 1)
   order = []
   with Checkpoints(directory) as checkpoints:
     state = checkpoints.restore(parts.abstract_state()) if first else parts.init()
@@ -85,9 +85,7 @@ def test_processes_come_and_go(tmp_path):
     return output
 
   def final(name):
-    parts = experiment.make(
-      configs.changed(configs.load(TINY), settings), devices=jax.devices()[:1]
-    )
+    parts = experiment.make(changed(load(TINY), settings), devices=jax.devices()[:1])
     with Checkpoints(tmp_path / name, read_only=True) as checkpoints:
       return leaves(checkpoints.restore(parts.abstract_state()))
 

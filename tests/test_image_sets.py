@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clr_jax import results as results_lib
-from clr_jax import train, workdir
+from clr_jax.core.errors import UserError
 from clr_jax.data import batch_indices, load_source
-from clr_jax.types import UserError
+from clr_jax.rundir import results as results_lib
+from clr_jax.rundir import workdir
+from clr_jax.training import loop as train
 from tests import tiny
 from tests.data.prepared import damage, imagenet_names, jpegs, prepare, toy
 from tests.launching import ROOT, ended, launch, script

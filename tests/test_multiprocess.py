@@ -8,8 +8,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from clr_jax import results as results_lib
-from clr_jax import workdir
+from clr_jax.rundir import results as results_lib
+from clr_jax.rundir import workdir
 from tests.launching import (
   NO_TEST,
   ROOT,

@@ -17,10 +17,12 @@ import jax
 import numpy as np
 import pytest
 
-from clr_jax import config as configs
-from clr_jax import experiment, methods, metrics, workdir
-from clr_jax import results as results_lib
-from clr_jax.checkpoint import Checkpoints
+from clr_jax import methods
+from clr_jax.experiment import build as experiment
+from clr_jax.experiment.config_files import load
+from clr_jax.rundir import metrics, workdir
+from clr_jax.rundir import results as results_lib
+from clr_jax.rundir.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ROOT / 'tests' / 'tiny.py'
@@ -87,7 +89,7 @@ def reference(run, tmp_path_factory):
 
 @functools.cache
 def abstract_state(method):
-  config = configs.load(f'{TINY}:{method}')
+  config = load(f'{TINY}:{method}')
   return experiment.make(config, devices=jax.devices()[:1]).abstract_state()
 
 

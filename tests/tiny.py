@@ -7,11 +7,11 @@ import pathlib
 import sys
 
 from clr_jax import methods
-from clr_jax.lookup import keyword_only
+from clr_jax.core.registry import keyword_only
 
 CONFIGS = str(pathlib.Path(__file__).parent.parent / 'configs')
 sys.path.insert(0, CONFIGS)
-import common  # noqa: E402
+from clr_jax.experiment import config_base as common  # noqa: E402
 
 sys.path.remove(CONFIGS)
 

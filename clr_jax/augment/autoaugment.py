@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from clr_jax.augment import color, filters, geometry
-from clr_jax.lookup import look_up
-from clr_jax.types import Array, UserError
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import look_up
+from clr_jax.core.types import Array
 
 OPERATIONS = (
   'identity',

@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from clr_jax.types import Array
+from clr_jax.core.types import Array
 
 # ITU-R 601, what PIL's convert('L') uses. torchvision's tensors round the first weight to 0.2989.
 _LUMA = (0.299, 0.587, 0.114)

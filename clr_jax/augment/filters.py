@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from clr_jax.augment.color import blend, per_image
 from clr_jax.augment.geometry import apply_matrices
-from clr_jax.lookup import check_name
-from clr_jax.types import Array, UserError
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Array
 
 
 def _blur_matrices(sigma: Array, size: int, radius: int) -> Array:

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from clr_jax.augment.color import per_image
-from clr_jax.lookup import check_name
-from clr_jax.types import Array, UserError
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Array
 
 
 def _triangle(x: Array) -> Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from clr_jax.augment import color, filters, geometry
 from clr_jax.augment.filters import drawn, where_drawn
-from clr_jax.types import Array
+from clr_jax.core.types import Array
 
 
 def _uniform(key: Array, batch: int, low: float, high: float) -> Array:

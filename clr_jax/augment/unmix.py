@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from clr_jax.types import Array
+from clr_jax.core.types import Array
 
 
 class Draw(NamedTuple):

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from clr_jax.types import UserError
+from clr_jax.core.errors import UserError
 
 _HASH_ALL_BYTES = 256 * 2**20  # larger sources are hashed by a sample
 _HASH_SAMPLE = 4096

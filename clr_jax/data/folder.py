@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from clr_jax.core.errors import UserError
 from clr_jax.data import images as images_lib
 from clr_jax.data.base import NUM_THREADS, Source
 from clr_jax.data.order import shuffled
 from clr_jax.data.slices import base_split, resolve_split
-from clr_jax.types import UserError
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')  # in upper case too
 _SPLITS = ('train', 'test', 'val', 'validation')

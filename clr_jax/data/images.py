@@ -8,7 +8,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from clr_jax.types import UserError
+from clr_jax.core.errors import UserError
 
 # PIL's 'L': ITU-R 601-2 luma, in 16-bit fixed point as its Convert.c computes it.
 _LUMA = np.array([19595, 38470, 7471], np.uint32)

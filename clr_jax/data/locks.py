@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from clr_jax.stores import is_local
+from clr_jax.core.storage import is_local
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import threading
 
 import numpy as np
 
-from clr_jax.types import UserError
+from clr_jax.core.errors import UserError
 
 _LOCK = threading.Lock()  # reader threads reach a new epoch together: only one shuffles
 

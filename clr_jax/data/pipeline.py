@@ -11,10 +11,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Array, Batch
 from clr_jax.data import order, stream
 from clr_jax.data.base import Source
-from clr_jax.lookup import check_name
-from clr_jax.types import Array, Batch, UserError
 
 Block = dict[str, Array]
 RESIDENT_LIMIT = 2 * 2**30  # bytes of uint8 images that may lie on every device

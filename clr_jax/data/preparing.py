@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from absl import logging
 from etils import epath
 
-from clr_jax.stores import first_line
-from clr_jax.types import UserError
+from clr_jax.core.errors import UserError
+from clr_jax.core.storage import first_line
 
 # TFDS prepares what it finds of these, and a split that was missing stays missing.
 _ARCHIVES: Mapping[str, tuple[str, ...]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from clr_jax.types import UserError
+from clr_jax.core.errors import UserError
 
 _SPLIT = re.compile(r'(?P<base>[^\[\]]+?)(\[(?P<lo>-?\d[\d_]*%?)?:(?P<hi>-?\d[\d_]*%?)?\])?')
 

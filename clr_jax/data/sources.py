@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clr_jax.core.errors import UserError
 from clr_jax.data import imagenet100
 from clr_jax.data import images as images_lib
 from clr_jax.data.base import ArraySource, Source, checked_images, checked_labels
@@ -15,7 +16,6 @@ from clr_jax.data.order import shuffled
 from clr_jax.data.slices import base_split, resolve_split
 from clr_jax.data.subset import ClassSubset
 from clr_jax.data.tfds_source import TfdsSource, prepared
-from clr_jax.types import UserError
 
 _DIGITS_TEST = 360  # of 1797, a fifth
 _IMAGE_KEYS = ('image', 'images', 'x')

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import numpy as np
 from absl import flags
 
+from clr_jax.core.errors import UserError
 from clr_jax.data.base import NUM_THREADS, Source, rows_at_once
 from clr_jax.data.order import batch_indices
-from clr_jax.types import UserError
 
 T = TypeVar('T')
 Chunks = Sequence[tuple[int, int]]  # (first step, number of steps) of each block

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from clr_jax.core.errors import UserError
 from clr_jax.data.base import Source
 from clr_jax.data.slices import base_split, resolve_split
-from clr_jax.types import UserError
 
 
 class SubsetSource(Source):

@@ -15,12 +15,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from clr_jax.lookup import check_name
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Array, State
 from clr_jax.losses.global_contrastive import first_visit_gamma, update_log_u
 from clr_jax.losses.temperatures import temperature_step
 from clr_jax.ops import tables
 from clr_jax.ops.similarity import logsumexp, similarity, widen
-from clr_jax.types import Array, State, UserError
 
 SCHEMES = ('global_constant', 'individual_learnable', 'global_learnable')
 FLOOR = 1e-20  # of the stored u

@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from clr_jax.core.types import Array
 from clr_jax.losses.distillation import cross_entropy_of_views
 from clr_jax.ops.similarity import widen
 from clr_jax.ops.sinkhorn import sinkhorn
-from clr_jax.types import Array
 
 
 def assignments(

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from clr_jax.lookup import check_name
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Array
 from clr_jax.losses import score_statistics
 from clr_jax.losses.scores import ScoreSets, denominator_terms
 from clr_jax.ops.blocked import scan_columns
 from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, widen
-from clr_jax.types import Array
 
 ANCHORS = ('all', 'one')
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from clr_jax.core.types import Array
 from clr_jax.losses.contrastive import pair_masks
 from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, widen
-from clr_jax.types import Array
 
 
 class PairScores(NamedTuple):

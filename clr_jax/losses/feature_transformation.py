@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Array
 from clr_jax.ops.similarity import similarity, unit, widen
-from clr_jax.types import Array, UserError
 
 SCOPES = ('batch', 'row', 'dim')
 _CELLS = 4096  # of the table of quantiles

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from clr_jax.lookup import check_name
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Array
 from clr_jax.losses.scores import Scores, pair_scores, two_view_scores, view_major
 from clr_jax.ops.blocked import scan_columns
 from clr_jax.ops.similarity import flatten_views, logsumexp, unit, widen
-from clr_jax.types import Array
 
 FIRST_VISIT = ('per_index', 'per_batch', 'none')
 COMBINE = ('mean', 'sum')

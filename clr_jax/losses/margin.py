@@ -12,10 +12,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from clr_jax.lookup import check_name
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Array
 from clr_jax.losses.scores import Scores, log_p_positive
 from clr_jax.ops.similarity import widen
-from clr_jax.types import Array
 
 BEYOND = ('raw', 'arcface', 'clip')
 ATTENUATIONS = ('none', 'type1', 'type2')

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Array
 from clr_jax.ops.similarity import NEG_INF, similarity, unit, widen
-from clr_jax.types import Array, UserError
 
 
 class Draws(NamedTuple):

@@ -8,9 +8,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from clr_jax.core.types import Array
 from clr_jax.losses.scores import queue_scores
 from clr_jax.ops.similarity import similarity, unit, widen
-from clr_jax.types import Array
 
 
 def queue_logits(

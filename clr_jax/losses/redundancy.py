@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from clr_jax.core.types import Array
 from clr_jax.ops.similarity import similarity, unit, widen
-from clr_jax.types import Array
 
 
 def cross_correlation(z: Array, *, eps: float = 1e-5) -> Array:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from clr_jax.core.types import Array
 from clr_jax.losses.scores import Scores
 from clr_jax.ops.similarity import similarity
-from clr_jax.types import Array
 
 
 class Selection(NamedTuple):

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clr_jax.core.types import Array
 from clr_jax.losses.scores import ScoreSets, log_denominator
 from clr_jax.ops.similarity import logsumexp, similarity, widen
-from clr_jax.types import Array
 
 
 class ScoreRows(NamedTuple):

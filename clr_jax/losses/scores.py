@@ -12,8 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from clr_jax.core.types import Array
 from clr_jax.ops.similarity import logsumexp, similarity, widen
-from clr_jax.types import Array
 
 
 class Scores(NamedTuple):

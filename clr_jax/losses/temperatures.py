@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from clr_jax.core.types import Array
 from clr_jax.losses.global_contrastive import SogCLR
-from clr_jax.types import Array
 
 
 def temperature_gradient(result: SogCLR, temperature: Array, *, rho: float) -> Array:

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from clr_jax.lookup import check_name
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Array, PyTree
 from clr_jax.ops.similarity import unit, widen
-from clr_jax.types import Array, PyTree, UserError
 
 ROUTES = ('jvp', 'double')
 GRADIENTS = ('batch', 'own', 'batch_mean')

@@ -6,8 +6,8 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 
-from clr_jax.lookup import check_name
-from clr_jax.types import Method
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Method
 
 
 def names() -> list[str]:

@@ -2,12 +2,13 @@
 
 import flax.linen as nn
 
-from clr_jax.lookup import check_name
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import alignment
-from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
 from clr_jax.models import heads
 from clr_jax.ops import whitening
-from clr_jax.types import Method, RunInfo, UserError
+from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_with
 
 
 def arb(

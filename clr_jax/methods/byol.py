@@ -3,12 +3,12 @@
 import flax.linen as nn
 import jax
 
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import distillation as losses
-from clr_jax.methods._distillation import distillation
-from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
-from clr_jax.types import Method, RunInfo
+from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.skeletons.self_distillation import distillation
 
 
 def byol(
@@ -45,7 +45,7 @@ def byol(
       as with a strong view for the student and a weak one for the teacher (margins paper).
     per_view_bn: the code bases embed one view at a time (True).
     represent: 'online', or 'target' for the averaged network.
-    plugins: see `clr_jax.methods._plugins`.
+    plugins: see `clr_jax.plugins.pipeline`.
   """
   plugins.check('byol', negatives=False, softmax=False)
   num_queries = 2 if symmetric else 1

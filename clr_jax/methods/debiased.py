@@ -2,8 +2,8 @@
 
 import flax.linen as nn
 
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.methods.hcl import hcl
-from clr_jax.types import Method, RunInfo
 
 
 def debiased(

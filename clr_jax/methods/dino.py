@@ -5,14 +5,14 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
-from clr_jax import schedules
+from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.losses import distillation as losses
-from clr_jax.methods._distillation import distillation
-from clr_jax.methods._joint_embedding import keep_statistics
 from clr_jax.models import heads
 from clr_jax.ops import ema
 from clr_jax.ops.similarity import widen
-from clr_jax.types import Group, Method, RunInfo
+from clr_jax.optim import schedules
+from clr_jax.skeletons.joint_embedding import keep_statistics
+from clr_jax.skeletons.self_distillation import distillation
 
 
 def dino(

@@ -2,15 +2,15 @@
 
 import flax.linen as nn
 
-from clr_jax.lookup import takes_options_of
-from clr_jax.methods._dynamic import dynamic
-from clr_jax.types import Method, RunInfo
+from clr_jax.core.registry import takes_options_of
+from clr_jax.core.types import Method, RunInfo
+from clr_jax.skeletons.dynamic_contrast import dynamic
 
 
 @takes_options_of(dynamic)
 def dynamic_moco(backbone: nn.Module, info: RunInfo, **options) -> Method:
   """Global contrastive learning whose negatives are all keys of a queue; both views are queries.
 
-  options: see `clr_jax.methods._dynamic.dynamic`.
+  options: see `clr_jax.skeletons.dynamic_contrast.dynamic`.
   """
   return dynamic('dynamic_moco', backbone, info, **options)

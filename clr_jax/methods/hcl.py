@@ -2,15 +2,16 @@
 
 import flax.linen as nn
 
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import decoupled
-from clr_jax.methods._joint_embedding import (
+from clr_jax.models import heads
+from clr_jax.skeletons.joint_embedding import (
   check_two_views,
   joint_embedding,
   mean_with,
   scores_in_batch,
 )
-from clr_jax.models import heads
-from clr_jax.types import Method, RunInfo, UserError
 
 
 def hcl(

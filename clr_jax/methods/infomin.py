@@ -5,12 +5,13 @@ import functools
 import flax.linen as nn
 import jax
 
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.queue import queue_infonce
-from clr_jax.methods._momentum_contrast import momentum_contrast
-from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.models import heads
 from clr_jax.models.siamese import Chain
-from clr_jax.types import Method, RunInfo, UserError
+from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.skeletons.momentum_contrast import momentum_contrast
 
 # `Chain.init` folds 0, 1, 2, ... into the same key.
 JIGSAW_STREAM = 2000
@@ -46,7 +47,7 @@ def infomin(
     out_dim: 128 (PyContrast).
     per_view_bn: PyContrast embeds one view at a time (True).
     represent: 'online', or 'target' for the averaged network.
-    plugins: see `clr_jax.methods._plugins`; they act on the main branch only.
+    plugins: see `clr_jax.plugins.pipeline`; they act on the main branch only.
 
   Raises:
     UserError: a weight outside [0, 1]; at init, views without 'jigsaw'; what MoCo

@@ -2,15 +2,16 @@
 
 import flax.linen as nn
 
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import global_contrastive as gcl
 from clr_jax.losses.scores import score_sets
 from clr_jax.losses.temperatures import temperature_gradient, temperature_step
-from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
-from clr_jax.methods._plugins import NONE, Plugins
-from clr_jax.methods._table import moving_average, write_tables
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
-from clr_jax.types import Method, RunInfo, UserError
+from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.skeletons.table_state import moving_average, write_tables
 
 
 def isogclr(

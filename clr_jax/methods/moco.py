@@ -2,9 +2,9 @@
 
 import flax.linen as nn
 
-from clr_jax.lookup import takes_options_of
-from clr_jax.methods._momentum_contrast import momentum_contrast
-from clr_jax.types import Method, RunInfo
+from clr_jax.core.registry import takes_options_of
+from clr_jax.core.types import Method, RunInfo
+from clr_jax.skeletons.momentum_contrast import momentum_contrast
 
 
 @takes_options_of(momentum_contrast)
@@ -14,6 +14,6 @@ def moco(backbone: nn.Module, info: RunInfo, **options) -> Method:
   MoCo v2 is temperature=0.2, projector='mocov2'. There is no shuffled BatchNorm: statistics are
   those of the global batch (as SyncBN), apart for queries and keys.
 
-  options: see `clr_jax.methods._momentum_contrast.momentum_contrast`.
+  options: see `clr_jax.skeletons.momentum_contrast.momentum_contrast`.
   """
   return momentum_contrast('moco', backbone, info, **options)

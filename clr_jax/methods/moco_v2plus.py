@@ -3,13 +3,13 @@
 import flax.linen as nn
 import jax
 
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.scores import infonce, score_sets
-from clr_jax.methods._distillation import distillation
-from clr_jax.methods._plugins import NONE, Plugins
-from clr_jax.methods._queue import check_queue, enqueue_keys, init_queue, key_rows
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
-from clr_jax.types import Method, RunInfo
+from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.skeletons.queue_state import check_queue, enqueue_keys, init_queue, key_rows
+from clr_jax.skeletons.self_distillation import distillation
 
 
 def moco_v2plus(
@@ -41,7 +41,7 @@ def moco_v2plus(
     out_dim: 256 (solo-learn; 128 in its 2022 state).
     per_view_bn: solo-learn embeds one view at a time (True).
     represent: 'online', or 'target' for the averaged network.
-    plugins: see `clr_jax.methods._plugins`.
+    plugins: see `clr_jax.plugins.pipeline`.
   """
   check_queue('moco_v2plus', queue_length, info)
   plugins.check('moco_v2plus')

@@ -3,13 +3,13 @@
 import flax.linen as nn
 import jax
 
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.scores import infonce, score_sets
-from clr_jax.methods._distillation import distillation
-from clr_jax.methods._joint_embedding import check_two_views
-from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
-from clr_jax.types import Method, RunInfo
+from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.skeletons.joint_embedding import check_two_views
+from clr_jax.skeletons.self_distillation import distillation
 
 
 def moco_v3(
@@ -48,7 +48,7 @@ def moco_v3(
       as with a strong view for the student and a weak one for the teacher (margins paper).
     per_view_bn: official code embeds one view at a time (True).
     represent: 'online', or 'target' for the averaged network.
-    plugins: see `clr_jax.methods._plugins`.
+    plugins: see `clr_jax.plugins.pipeline`.
   """
   check_two_views('moco_v3', info)
   num_queries = 2 if symmetric else 1

@@ -3,14 +3,14 @@
 import flax.linen as nn
 import jax
 
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import queue as losses
 from clr_jax.losses.scores import infonce, score_sets
-from clr_jax.methods._joint_embedding import check_two_views, joint_embedding
-from clr_jax.methods._plugins import NONE, Plugins
-from clr_jax.methods._queue import check_queue, enqueue_keys, init_queue, key_rows
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
-from clr_jax.types import Method, RunInfo
+from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding
+from clr_jax.skeletons.queue_state import check_queue, enqueue_keys, init_queue, key_rows
 
 
 def nnclr(
@@ -38,7 +38,7 @@ def nnclr(
     predictor: recipe of `clr_jax.models.heads`.
     predictor_dim: 4096 (solo-learn and paper).
     per_view_bn: solo-learn embeds one view at a time (True).
-    plugins: see `clr_jax.methods._plugins`.
+    plugins: see `clr_jax.plugins.pipeline`.
   """
   check_two_views('nnclr', info)
   check_queue('nnclr', queue_length, info)

@@ -3,11 +3,12 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from clr_jax.lookup import check_name, refuse_changed, takes_options_of
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_name, refuse_changed, takes_options_of
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.retrieval import hardest_negatives, select_hardest, select_in_radius
-from clr_jax.methods._dynamic import Retrieval, dynamic
 from clr_jax.ops import queue as ring
-from clr_jax.types import Method, RunInfo, UserError
+from clr_jax.skeletons.dynamic_contrast import Retrieval, dynamic
 
 # Each form of retrieval with the options that it reads.
 RETRIEVAL = {'top_p': ('top_p',), 'radius': ('radius', 'as_published'), 'top_k': ('top_k',)}
@@ -29,7 +30,7 @@ def real(
   """Dynamic MoCo that keeps, or compares with, only negatives that are hard for some query.
 
   The views are selected from one after the other. options: as in Dynamic MoCo, see
-  `clr_jax.methods._dynamic.dynamic`.
+  `clr_jax.skeletons.dynamic_contrast.dynamic`.
 
   Args:
     retrieval: 'top_p' (the fraction top_p of the keys that are most similar to another image's

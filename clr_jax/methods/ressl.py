@@ -2,11 +2,11 @@
 
 import flax.linen as nn
 
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import distillation as losses
-from clr_jax.methods._distillation import distillation
-from clr_jax.methods._queue import check_queue, enqueue_keys, init_queue, key_rows
 from clr_jax.models import heads
-from clr_jax.types import Method, RunInfo
+from clr_jax.skeletons.queue_state import check_queue, enqueue_keys, init_queue, key_rows
+from clr_jax.skeletons.self_distillation import distillation
 
 
 def ressl(

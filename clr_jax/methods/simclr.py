@@ -2,18 +2,19 @@
 
 import flax.linen as nn
 
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.contrastive import ntxent
 from clr_jax.losses.scores import infonce, score_sets
-from clr_jax.methods._joint_embedding import (
+from clr_jax.models import heads
+from clr_jax.ops.similarity import unit
+from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.skeletons.joint_embedding import (
   check_block_size,
   joint_embedding,
   mean_with,
   scores_in_batch,
 )
-from clr_jax.methods._plugins import NONE, Plugins
-from clr_jax.models import heads
-from clr_jax.ops.similarity import unit
-from clr_jax.types import Method, RunInfo, UserError
 
 
 def simclr(
@@ -40,7 +41,7 @@ def simclr(
     loss_scale: 1 = mean over anchors (paper); 2 = the official code's sum over the two views.
     block_size: columns of the similarity matrix at a time, a divisor of the rows of a batch: for
       batches whose matrix does not fit (`clr_jax.ops.blocked`). Telemetry then leaves out scores.
-    plugins: see `clr_jax.methods._plugins`.
+    plugins: see `clr_jax.plugins.pipeline`.
   """
   if info.num_views < 2:
     raise UserError(

@@ -3,12 +3,12 @@
 import flax.linen as nn
 import jax
 
+from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.losses import alignment
-from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
-from clr_jax.methods._plugins import NONE, Plugins
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
-from clr_jax.types import Group, Method, RunInfo
+from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_with
 
 
 def simsiam(
@@ -34,7 +34,7 @@ def simsiam(
     predictor: recipe of `clr_jax.models.heads`.
     predictor_dim: 512 (official).
     per_view_bn: official code embeds one view at a time (True).
-    plugins: see `clr_jax.methods._plugins`.
+    plugins: see `clr_jax.plugins.pipeline`.
   """
   check_two_views('simsiam', info)
   plugins.check('simsiam', negatives=False, softmax=False)

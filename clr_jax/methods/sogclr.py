@@ -2,19 +2,19 @@
 
 import flax.linen as nn
 
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import global_contrastive as gcl
 from clr_jax.losses.scores import score_sets
-from clr_jax.methods._joint_embedding import (
+from clr_jax.models import heads
+from clr_jax.ops.similarity import unit
+from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.skeletons.joint_embedding import (
   check_block_size,
   check_two_views,
   joint_embedding,
   mean_with,
 )
-from clr_jax.methods._plugins import NONE, Plugins
-from clr_jax.methods._table import moving_average, write_tables
-from clr_jax.models import heads
-from clr_jax.ops.similarity import unit
-from clr_jax.types import Method, RunInfo
+from clr_jax.skeletons.table_state import moving_average, write_tables
 
 
 def sogclr(
@@ -53,7 +53,7 @@ def sogclr(
     per_view_bn: official code embeds one view at a time (True).
     block_size: columns of the similarity matrix at a time, a divisor of the rows of a batch: for
       batches whose matrix does not fit (`clr_jax.ops.blocked`). Telemetry then leaves out scores.
-    plugins: see `clr_jax.methods._plugins`.
+    plugins: see `clr_jax.plugins.pipeline`.
   """
   check_two_views('sogclr', info)
   check_block_size('sogclr', block_size, info, plugins.active)

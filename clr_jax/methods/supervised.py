@@ -6,10 +6,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 import optax
 
-from clr_jax.methods._joint_embedding import joint_embedding, mean_with
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.models import heads
 from clr_jax.ops.similarity import widen
-from clr_jax.types import Group, Method, RunInfo, UserError
+from clr_jax.skeletons.joint_embedding import joint_embedding, mean_with
 
 
 def supervised(

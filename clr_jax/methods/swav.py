@@ -4,12 +4,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from absl import logging
 
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.losses import clustering
-from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, keep_statistics
-from clr_jax.methods._queue import check_queue, key_rows
 from clr_jax.models import heads
 from clr_jax.ops.similarity import similarity, unit
-from clr_jax.types import Group, Method, RunInfo, UserError
+from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, keep_statistics
+from clr_jax.skeletons.queue_state import check_queue, key_rows
 
 
 def swav(

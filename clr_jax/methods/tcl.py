@@ -3,17 +3,18 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from clr_jax.lookup import check_name
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import contrastive
-from clr_jax.methods._joint_embedding import (
+from clr_jax.methods.supcon import check_positives
+from clr_jax.models import heads
+from clr_jax.skeletons.joint_embedding import (
   check_block_size,
   joint_embedding,
   mean_with,
   scores_in_batch,
 )
-from clr_jax.methods.supcon import check_positives
-from clr_jax.models import heads
-from clr_jax.types import Method, RunInfo, UserError
 
 
 def tcl(

@@ -3,11 +3,12 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import redundancy
-from clr_jax.methods._distillation import distillation
-from clr_jax.methods._joint_embedding import keep_statistics
 from clr_jax.models import heads
-from clr_jax.types import Method, RunInfo, UserError
+from clr_jax.skeletons.joint_embedding import keep_statistics
+from clr_jax.skeletons.self_distillation import distillation
 
 
 def tico(

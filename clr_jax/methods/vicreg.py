@@ -2,10 +2,10 @@
 
 import flax.linen as nn
 
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import redundancy
-from clr_jax.methods._joint_embedding import check_two_views, joint_embedding, mean_with
 from clr_jax.models import heads
-from clr_jax.types import Method, RunInfo
+from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_with
 
 
 def vicreg(

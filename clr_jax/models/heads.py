@@ -12,11 +12,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from clr_jax.lookup import check_name, look_up
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_name, look_up
+from clr_jax.core.types import Array
 from clr_jax.models.norm import BatchNorm
 from clr_jax.models.resnet import compute_dtype, torch_default
 from clr_jax.ops.similarity import similarity, unit
-from clr_jax.types import Array, UserError
 
 ACTIVATIONS = {'relu': nn.relu, 'gelu': functools.partial(nn.gelu, approximate=False)}
 NORMS: dict[str, dict[str, bool] | None] = {

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from clr_jax.types import Array, UserError
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Array
 
 
 class BatchNorm(nn.Module, kw_only=True):

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from clr_jax.lookup import check_name
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Array
 from clr_jax.models.norm import BatchNorm
-from clr_jax.types import Array, UserError
 
 # torchvision: normal with variance 2 / (kernel area * output channels).
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from clr_jax.types import Array, Params, State
+from clr_jax.core.types import Array, Params, State
 
 
 class Chain(NamedTuple):

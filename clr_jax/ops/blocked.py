@@ -7,8 +7,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from clr_jax.core.types import Array
 from clr_jax.ops.similarity import NEG_INF, similarity
-from clr_jax.types import Array
 
 Sums = dict[str, Array]
 # (cosines [A, C], their columns [C]) -> (values [A, K], where [A, K], sums of the columns {: [A]}).

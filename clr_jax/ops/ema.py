@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from clr_jax.types import PyTree
+from clr_jax.core.types import PyTree
 
 
 def copy(online: PyTree) -> PyTree:

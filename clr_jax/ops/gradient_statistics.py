@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from clr_jax.core.types import Array, Params, PyTree
 from clr_jax.ops.similarity import widen
-from clr_jax.types import Array, Params, PyTree
 
 
 def tensor_norms(tree: PyTree) -> PyTree:

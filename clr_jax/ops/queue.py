@@ -8,8 +8,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Array
 from clr_jax.ops.similarity import unit
-from clr_jax.types import Array, UserError
 
 Queue = dict[str, Array]
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from clr_jax.types import Array
+from clr_jax.core.types import Array
 
 NEG_INF = -jnp.inf
 

@@ -10,7 +10,7 @@ undefined under XLA: rows that share an index store their mean, in any order of 
 import jax
 import jax.numpy as jnp
 
-from clr_jax.types import Array
+from clr_jax.core.types import Array
 
 ROW_MULTIPLE = 1024
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
+from clr_jax.core.types import Array
 from clr_jax.ops.similarity import widen
-from clr_jax.types import Array
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from clr_jax.lookup import check_options, keyword_only, look_up, refuse_changed
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_options, keyword_only, look_up, refuse_changed
+from clr_jax.core.types import Group, Params, PyTree, Schedule
 from clr_jax.optim import _optimizers, _sam
-from clr_jax.types import Group, Params, PyTree, Schedule, UserError
 
 _OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
   'sgd': _optimizers.sgd,

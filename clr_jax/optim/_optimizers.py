@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from clr_jax.lookup import check_name
-from clr_jax.types import PyTree, Schedule, UserError
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import PyTree, Schedule
 
 Mask = Callable[[PyTree], PyTree]
 Value = float | Schedule

@@ -17,9 +17,10 @@ import optax
 import optax.contrib
 from jax.typing import ArrayLike
 
-from clr_jax.lookup import check_name
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Array, Group, Params, PyTree
 from clr_jax.optim._optimizers import matrices
-from clr_jax.types import Array, Group, Params, PyTree, UserError
 
 _SUBSETS = ('matrices', 'projector', 'all')
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from clr_jax.augment import autoaugment as aa
-from clr_jax.types import UserError
+from clr_jax.core.errors import UserError
 from tests.augment._images import levels, run, through_pil, unit
 
 KEY = jax.random.key(11)

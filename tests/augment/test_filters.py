@@ -9,7 +9,7 @@ import skimage.util
 from PIL import ImageEnhance, ImageFilter
 
 from clr_jax.augment import filters
-from clr_jax.types import UserError
+from clr_jax.core.errors import UserError
 from tests.augment._images import assert_levels, levels, run, through_pil, unit
 
 KEY = jax.random.key(3)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from clr_jax.augment import geometry
-from clr_jax.types import UserError
+from clr_jax.core.errors import UserError
 from tests.augment._images import assert_levels, levels, pil, run, through_pil, unit
 
 METHODS = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}

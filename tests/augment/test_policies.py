@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clr_jax.augment import geometry, policies, presets, random_ops
-from clr_jax.types import UserError
+from clr_jax.core.errors import UserError
 from tests.augment._images import levels, run, unit
 
 KEY = jax.random.key(5)

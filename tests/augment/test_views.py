@@ -9,7 +9,7 @@ import pytest
 
 import clr_jax.augment as augment
 from clr_jax.augment import views
-from clr_jax.types import UserError
+from clr_jax.core.errors import UserError
 from tests.augment._images import levels, run, unit
 
 KEY = jax.random.key(9)

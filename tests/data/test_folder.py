@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clr_jax.core.errors import UserError
 from clr_jax.data import load_source
-from clr_jax.types import UserError
 
 
 def write(path, *, value=0, size=(6, 6), mode='RGB'):

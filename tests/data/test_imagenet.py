@@ -10,6 +10,7 @@ import pytest
 from etils import epath
 from jax.sharding import Mesh
 
+from clr_jax.core.errors import UserError
 from clr_jax.data import (
   available,
   imagenet100,
@@ -20,7 +21,6 @@ from clr_jax.data import (
   preparing,
   tfds_source,
 )
-from clr_jax.types import UserError
 from tests.data.prepared import damage, imagenet_names, jpegs, prepare, toy
 
 pytest.importorskip('array_record')

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clr_jax.core.errors import UserError
 from clr_jax.data.order import batch_indices, shuffled, steps_per_epoch
-from clr_jax.types import UserError
 
 sizes = st.integers(1, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n)))
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clr_jax.core.errors import UserError
 from clr_jax.data import ArraySource, SubsetSource, available, base, images, load_source
 from clr_jax.data.slices import resolve_split
 from clr_jax.data.subset import ClassSubset
-from clr_jax.types import UserError
 
 
 @pytest.fixture

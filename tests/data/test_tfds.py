@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clr_jax.core.errors import UserError
 from clr_jax.data import available, load_source, preparing
-from clr_jax.types import UserError
 from tests.data.prepared import prepare, toy
 
 pytest.importorskip('array_record')

@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 
-from clr_jax.evaluate.attacks.base import Classifier, logits_of
-from clr_jax.evaluate.attacks.losses import image_loss, margin
-from clr_jax.evaluate.attacks.norms import distance, flat
-from clr_jax.evaluate.attacks.pgd import pgd, pgd_steps
-from clr_jax.evaluate.attacks.plb import plb_steps
-from clr_jax.evaluate.attacks.prox import PROX
+from clr_jax.evaluation.attacks.base import Classifier, logits_of
+from clr_jax.evaluation.attacks.losses import image_loss, margin
+from clr_jax.evaluation.attacks.norms import distance, flat
+from clr_jax.evaluation.attacks.pgd import pgd, pgd_steps
+from clr_jax.evaluation.attacks.plb import plb_steps
+from clr_jax.evaluation.attacks.prox import PROX
 from tests.golden.check_unmix import part
 
 PLB = {'dt': 0.1, 'alpha': 0.1, 'beta': 0.75, 'gamma': 0.05, 'max_backtracks': 30}

@@ -6,11 +6,11 @@ import numpy as np
 import optax
 
 from clr_jax import optim
+from clr_jax.core.types import Batch, Out
 from clr_jax.losses import clustering
 from clr_jax.models.heads import Prototypes
 from clr_jax.ops.similarity import similarity, unit
 from clr_jax.ops.sinkhorn import sinkhorn
-from clr_jax.types import Batch, Out
 from tests.golden.check_distillation import make_method, through_unit
 
 

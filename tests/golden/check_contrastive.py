@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from clr_jax import methods, models
+from clr_jax.core.types import Batch, Out, RunInfo
 from clr_jax.losses import contrastive
-from clr_jax.types import Batch, Out, RunInfo
 
 
 def make_method(name, *, batch_size, num_views, num_classes=10, **hyper):

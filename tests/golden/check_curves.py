@@ -1,6 +1,6 @@
 """Checker for robustness curves: the `curve_*` arrays of archive b_stats."""
 
-from clr_jax.inspect.robustness_curves import paper_curve, robust_error, summary
+from clr_jax.figures.robustness_curves import paper_curve, robust_error, summary
 
 
 def check_curves(case, close):

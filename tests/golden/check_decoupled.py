@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clr_jax.core.types import Batch, Out
 from clr_jax.losses import decoupled
-from clr_jax.types import Batch, Out
 from tests.golden.check_contrastive import _sample_major, make_method, method_loss
 from tests.golden.check_distillation import through_unit
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from clr_jax import methods, models
+from clr_jax.core.types import Batch, Out, RunInfo
 from clr_jax.losses import distillation as losses
-from clr_jax.types import Batch, Out, RunInfo
 
 
 def make_method(name, *, batch_size, num_examples=None, steps_per_epoch=1, epochs=10, **hyper):

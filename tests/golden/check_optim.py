@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from clr_jax import optim, schedules
+from clr_jax import optim
 from clr_jax.ops import ema
+from clr_jax.optim import schedules
 
 
 def trajectory(tx, params, num_steps, *, grads=None, grad_fn=None):

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clr_jax.core.types import Batch, Out
 from clr_jax.losses import queue as losses
 from clr_jax.ops import ema
 from clr_jax.ops import queue as ring
-from clr_jax.types import Batch, Out
 from tests.golden.check_distillation import (
   NO_NETWORK,
   NO_STATISTICS,

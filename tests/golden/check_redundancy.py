@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clr_jax.core.types import Batch, Out
 from clr_jax.losses import alignment, redundancy
 from clr_jax.ops import whitening
-from clr_jax.types import Batch, Out
 from tests.golden.check_contrastive import make_method, method_loss
 from tests.golden.check_decoupled import close_views, metrics_of
 

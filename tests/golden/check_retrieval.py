@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clr_jax.core.types import Out
 from clr_jax.losses.retrieval import select_in_radius
-from clr_jax.types import Out
 from tests.golden.check_distillation import NO_NETWORK, make_method, method_step, views
 
 

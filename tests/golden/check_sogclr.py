@@ -5,8 +5,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clr_jax import methods, models
-from clr_jax.sharding import AXIS
-from clr_jax.types import Batch, Out, RunInfo
+from clr_jax.core.types import Batch, Out, RunInfo
+from clr_jax.ops.sharding import AXIS
 
 
 def run(case, *, name='sogclr', tables=None, mesh=None, **hyper):

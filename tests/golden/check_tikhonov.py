@@ -9,15 +9,15 @@ import numpy as np
 import optax
 
 from clr_jax import methods
+from clr_jax.core.types import Batch, RunInfo
 from clr_jax.losses.tikhonov import (
   ROUTES,
   directional_derivatives,
   dual_direction,
   input_gradient_penalties,
 )
-from clr_jax.methods._layerwise import layerwise, stage_losses
-from clr_jax.methods._tikhonov import tikhonov
-from clr_jax.types import Batch, RunInfo
+from clr_jax.wrappers.layerwise import layerwise, stage_losses
+from clr_jax.wrappers.tikhonov import tikhonov
 from tests.golden.check_unmix import part
 
 STEP = jnp.zeros([], jnp.int32)

@@ -7,12 +7,12 @@ import numpy as np
 
 from clr_jax import methods
 from clr_jax.augment import unmix
+from clr_jax.core.types import Batch, RunInfo
 from clr_jax.losses.queue import queue_infonce
 from clr_jax.losses.scores import batch_scores, infonce
-from clr_jax.methods._unmix import by_shares, un_mix
 from clr_jax.ops import ema
 from clr_jax.ops.similarity import similarity, unit
-from clr_jax.types import Batch, RunInfo
+from clr_jax.wrappers.un_mix import by_shares, un_mix
 from tests.golden.check_queue import queue_of, same_queue
 
 STEP = jnp.zeros([], jnp.int32)

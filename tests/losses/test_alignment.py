@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from clr_jax.core.errors import UserError
 from clr_jax.losses import alignment
 from clr_jax.ops import whitening
-from clr_jax.types import UserError
 from tests.losses._cases import rotation, same
 
 Z = jax.random.normal(jax.random.key(0), [12, 2, 4])

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from clr_jax.core.errors import UserError
 from clr_jax.losses.bimodal import bimodal_sogclr, init_state
-from clr_jax.types import UserError
 
 INDEX = jnp.array([3, 0, 6, 2, 7])
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clr_jax import sharding
 from clr_jax.losses.contrastive import ntxent, supcon, tcl
 from clr_jax.losses.global_contrastive import sogclr
+from clr_jax.ops import sharding
 
 GIB = 2**30
 

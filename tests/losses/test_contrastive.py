@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clr_jax.core.errors import UserError
 from clr_jax.losses.contrastive import ntxent, responses, supcon, tcl
-from clr_jax.types import UserError
 from tests.losses._cases import batches, rotation, same
 
 LABELS = jnp.array([0, 0, 1, 1, 2])

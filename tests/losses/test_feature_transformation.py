@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
+from clr_jax.core.errors import UserError
 from clr_jax.losses import feature_transformation as ft
 from clr_jax.losses.scores import Scores, infonce, pair_scores, queue_scores
 from clr_jax.ops.similarity import similarity, unit
-from clr_jax.types import UserError
 from tests.losses._cases import batches, same
 
 ALPHAS = [0.2, 1.6, 2.0, 5.0]

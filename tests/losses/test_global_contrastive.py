@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clr_jax.losses.global_contrastive import (
-  combine_log_u,
-  first_visit_gamma,
-  sogclr,
-  update_log_u,
-)
-from clr_jax.types import UserError
+from clr_jax.core.errors import UserError
+from clr_jax.losses.global_contrastive import combine_log_u, first_visit_gamma, sogclr, update_log_u
 from tests.losses._cases import batches, rotation, same
 
 Z = jax.random.normal(jax.random.key(3), [5, 2, 6])

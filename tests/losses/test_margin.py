@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clr_jax.core.errors import UserError
 from clr_jax.losses import margin
 from clr_jax.losses.scores import Scores, infonce, log_p_positive, pair_scores, queue_scores
 from clr_jax.ops.similarity import unit
-from clr_jax.types import UserError
 from tests.losses._cases import same
 
 T = 0.25

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clr_jax.core.errors import UserError
 from clr_jax.losses import mochi
 from clr_jax.losses.scores import infonce, queue_scores
 from clr_jax.ops.similarity import similarity, unit
-from clr_jax.types import UserError
 from tests.losses._cases import same
 
 SIZES = {'num_hard': 5, 'num_mixed': 7, 'num_query_mixed': 3}

@@ -11,11 +11,12 @@ import pytest
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from clr_jax import augment, methods, models, optim, sharding
-from clr_jax.checkpoint import Checkpoints
-from clr_jax.methods._wrappers import online_probe
-from clr_jax.train_step import init_state, make_train_step
-from clr_jax.types import Batch, RunInfo
+from clr_jax import augment, methods, models, optim
+from clr_jax.core.types import Batch, RunInfo
+from clr_jax.experiment.train_step import init_state, make_train_step
+from clr_jax.ops import sharding
+from clr_jax.rundir.checkpoint import Checkpoints
+from clr_jax.wrappers.online_probe import online_probe
 
 NAMES = methods.names()
 BATCH, EXAMPLES, CLASSES, SIDE = 16, 51, 4, 8  # 51 examples: no device count divides them

@@ -8,10 +8,11 @@ import pytest
 from absl import logging
 
 from clr_jax import methods, models
-from clr_jax.methods._distillation import distillation
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Batch, Out, RunInfo
 from clr_jax.models import heads
 from clr_jax.models.norm import BatchNorm
-from clr_jax.types import Batch, Out, RunInfo, UserError
+from clr_jax.skeletons.self_distillation import distillation
 
 INFO = RunInfo(
   num_examples=100,

@@ -5,8 +5,10 @@ import numpy as np
 import optax
 import pytest
 
-from clr_jax import methods, models, optim, schedules
-from clr_jax.types import RunInfo, UserError
+from clr_jax import methods, models, optim
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import RunInfo
+from clr_jax.optim import schedules
 
 PAIRWISE = ('arb', 'barlow_twins', 'dcl', 'debiased', 'flatnce', 'hcl', 'rpc', 'simsiam', 'vicreg')
 

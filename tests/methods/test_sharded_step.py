@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from clr_jax import augment, methods, models, optim, sharding
-from clr_jax.collectives import dimensions
-from clr_jax.collectives import found as collectives
+from clr_jax import augment, methods, models, optim
+from clr_jax.bench.communication import dimensions
+from clr_jax.bench.communication import found as collectives
+from clr_jax.core.types import Batch, RunInfo
+from clr_jax.experiment.train_step import init_state, make_train_step
+from clr_jax.ops import sharding
 from clr_jax.ops.tables import num_rows
-from clr_jax.train_step import init_state, make_train_step
-from clr_jax.types import Batch, RunInfo
 from tests.methods.test_contract import SMALL
 
 SIDE, BATCH, CLASSES = 8, 16, 4
@@ -23,7 +24,7 @@ SIDE, BATCH, CLASSES = 8, 16, 4
 
 @functools.cache
 def step_on_eight(name, num_examples=1501):
-  """(compiled step, state, batch) with real views, as `clr_jax.experiment` puts them together."""
+  """(compiled step, state, batch) with real views, as an experiment puts them together."""
   mesh = sharding.make_mesh()
   preset = 'infomin_jigsaw' if name == 'infomin' else 'sogclr'
   views = augment.get(preset, size=SIDE, num_views=2)

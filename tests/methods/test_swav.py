@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from clr_jax import methods
-from clr_jax.types import Out, UserError
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Out
 from tests.methods.test_distillation import INFO, STEP, Tiny, batch
 
 SMALL = {'num_prototypes': 5, 'hidden_dim': 4, 'out_dim': 3}

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clr_jax.types import Out, UserError
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Out
 from tests.golden.check_distillation import NO_NETWORK, make_method, method_step
 
 B, D, K = 4, 5, 11  # a queue that two keys an image do not divide

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from clr_jax.core.errors import UserError
 from clr_jax.models import heads
-from clr_jax.types import UserError
 
 # L = Linear, Lb = Linear with bias, B = BatchNorm, Bs = without offset, Bn = without both.
 LAYERS = {

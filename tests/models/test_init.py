@@ -2,8 +2,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from clr_jax import config, models
-from clr_jax.types import UserError
+from clr_jax import models
+from clr_jax.core import options as config
+from clr_jax.core.errors import UserError
 
 TORCHVISION = {
   'resnet18': 11_689_512,

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from clr_jax.core.errors import UserError
 from clr_jax.models.norm import BatchNorm
-from clr_jax.types import UserError
 
 
 def random_variables(rng, channels, **affine):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from clr_jax import models
+from clr_jax.core.errors import UserError
 from clr_jax.models.resnet import architecture
-from clr_jax.types import UserError
 
 STATISTICS = {'mean': (0.4, 0.5, 0.6), 'std': (0.2, 0.25, 0.3)}
 
@@ -38,7 +38,7 @@ def flatten(tree):
 )
 def test_equals_torch(x64, bottleneck, stem, downsample, size):
   torch = pytest.importorskip('torch')
-  from clr_jax.peer import network
+  from clr_jax.bench.torch_reference import network
 
   rng = np.random.default_rng(0)
   blocks = (2, 1)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clr_jax.core.errors import UserError
 from clr_jax.ops import queue as ring
-from clr_jax.types import UserError
 
 
 @settings(max_examples=10, deadline=None)

@@ -1,0 +1,162 @@
+"""What a compiled step sends between devices, read from XLA's text; weak scaling of a config."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import math
+import operator
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from clr_jax.bench import step as bench
+from clr_jax.core.config_tree import changed
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Config
+from clr_jax.experiment import build as experiment
+
+OPERATIONS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
+# `%name = f32[4,2]{1,0} all-reduce(...)` or `= (f32[4]{0}, f32[2]{0}) all-gather-start(...)`
+_OPERATION = re.compile(rf'= (.*?) ({"|".join(OPERATIONS)})(?:-start)?\(')
+_SHAPE = re.compile(r'[a-z]+\d*\[[\d,]*\]')
+DEVICES = (1, 2, 4, 8, 16, 32, 64)
+
+Found = collections.Counter[tuple[str, str]]
+
+
+def found(text: str) -> Found:
+  """Multiset of (operation, shape of a result such as 'f32[16,8]') in an XLA module.
+
+  The body of a loop counts once, however often it runs. The asynchronous forms of some backends
+  list their operands too.
+  """
+  return collections.Counter(
+    (match[2], shape)
+    for line in text.splitlines()
+    if (match := _OPERATION.search(line))
+    for shape in _SHAPE.findall(match[1])
+  )
+
+
+def dimensions(shape: str) -> list[int]:
+  """[16, 8] of 'f32[16,8]', [] of a scalar."""
+  return [int(n) for n in re.findall(r'\d+', shape.partition('[')[2])]
+
+
+def num_bytes(shape: str) -> int:
+  """Of an array: 512 of 'f32[16,8]'; a boolean takes one."""
+  bits = re.search(r'\d+', shape.partition('[')[0])
+  return math.prod(dimensions(shape)) * (max(int(bits[0]) // 8, 1) if bits else 1)
+
+
+def total_bytes(collected: Found) -> int:
+  """Of all results together, on one device."""
+  return sum(count * num_bytes(shape) for (_, shape), count in collected.items())
+
+
+def ring_bytes(collected: Found, devices: int) -> int:
+  """What one of so many devices in a ring sends (Patarasuk & Yuan 2009, bandwidth-optimal).
+
+  An all-reduce of S bytes takes 2 (n - 1) / n S, gathering S bytes (n - 1) / n S, scattering the
+  sum into parts of S bytes (n - 1) S; what is permuted is sent once.
+  """
+  n = devices
+  share = {'all-reduce': 2 * (n - 1) / n, 'reduce-scatter': n - 1, 'collective-permute': 1}
+  return round(
+    sum(
+      count * num_bytes(shape) * share.get(operation, (n - 1) / n)
+      for (operation, shape), count in collected.items()
+    )
+  )
+
+
+def measure(config: Config, *, per_device: int, devices: Sequence[int] = DEVICES) -> dict[str, Any]:
+  """Collectives of the training step of `config`, compiled for several numbers of devices.
+
+  Nothing runs. The batch is `per_device` images on each device. An operation with a shape that all
+  programs have (as often) is of the constant part, all others grow with the global batch.
+
+  Args:
+    config: of a run; its batch_size is replaced.
+    per_device: images.
+    devices: numbers of devices, at least two of them above 1.
+
+  Returns:
+    JSON values. 'rows': one dict for each number of devices with bytes a step and a device:
+    'constant' and 'growing' are sizes of the results of collectives, 'ring' what a device sends;
+    'growing_shapes' lists the latter part, {'all-gather f32[64,64]': 2}.
+
+  Raises:
+    UserError: what `experiment.make` refuses; too few devices in this process or in the list.
+  """
+  if per_device < 1:
+    raise UserError(f'{per_device} images a device cannot be compiled for: give 1 or more')
+  if sum(n > 1 for n in devices) < 2:
+    raise UserError(f'two numbers of devices above 1 are needed to compare, not {devices}')
+  if max(devices) > jax.device_count():
+    raise UserError(f'{max(devices)} devices are needed, and there are {jax.device_count()}')
+  programs: dict[int, Found] = {}
+  for n in devices:
+    print(f'compiling for {n} device(s)', file=sys.stderr, flush=True)
+    programs[n] = found(_compiled(changed(config, {'batch_size': n * per_device}), n))
+  constant: Found = functools.reduce(operator.and_, (c for n, c in programs.items() if n > 1))
+  rows = []
+  for n, collected in programs.items():
+    growing = collected - constant
+    shapes = {' '.join(key): count for key, count in sorted(growing.items())}
+    row = {
+      'devices': n,
+      'batch_size': n * per_device,
+      'constant': total_bytes(collected & constant),
+      'growing': total_bytes(growing),
+      'ring': ring_bytes(collected, n),
+      'growing_shapes': shapes,
+    }
+    rows.append(row)
+  return {
+    'config': bench.describe(changed(config, {'batch_size': per_device})),
+    'per_device': per_device,
+    'parameter_bytes': _parameter_bytes(config),
+    'rows': rows,
+  }
+
+
+def _compiled(config: Config, devices: int) -> str:
+  parts = experiment.make(config, devices=jax.devices()[:devices])
+  pipeline = parts.make_pipeline()
+  with contextlib.closing(pipeline.blocks([(0, 1)])) as blocks:
+    block = next(blocks)
+  return bench.compile_step(parts, pipeline, block, 1)[0].as_text()
+
+
+def _parameter_bytes(config: Config) -> int:
+  params = experiment.make(config, devices=jax.devices()[:1]).abstract_state().params
+  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params))
+
+
+def format_table(report: dict[str, Any]) -> str:
+  """The report of `measure` as a Markdown table."""
+  config = report['config']
+  lines = [
+    f'{config["method"]} on {config["data"]}, {config["model"]}, {report["per_device"]} images a '
+    f'device, {_kib(report["parameter_bytes"])} of parameters; bytes a step and a device',
+    '',
+    '| devices | batch | gradients, BatchNorm | embeddings | sent in a ring | what grows |',
+    '|---|---|---|---|---|---|',
+  ]
+  for row in report['rows']:
+    shapes = ', '.join(f'{count} x {shape}' for shape, count in row['growing_shapes'].items())
+    numbers = (_kib(row[key]) for key in ('constant', 'growing', 'ring'))
+    lines.append(
+      f'| {row["devices"]} | {row["batch_size"]} | {" | ".join(numbers)} | {shapes or "-"} |'
+    )
+  return '\n'.join(lines)
+
+
+def _kib(size: int) -> str:
+  return f'{size / 2**10:.1f} KiB'

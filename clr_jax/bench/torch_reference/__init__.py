@@ -1,0 +1,68 @@
+"""The training step of a config in plain PyTorch, to measure `clr_jax` against.
+
+Same network, batch, views, loss, precision and optimizer; see `clr-jax bench --peer`. PyTorch is no
+dependency: this file does not import it, the others do.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from clr_jax.augment.policies import POLICIES, simclr_family
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import keyword_only
+from clr_jax.core.types import Config
+from clr_jax.plugins.pipeline import FACTORIES
+
+METHODS = ('simclr', 'sogclr')
+VIEWS = (
+  *(name for name, f in POLICIES.items() if getattr(f, 'func', f) is simclr_family),
+  'affine',
+  'none',
+)
+OPTIMIZERS = ('sgd', 'lars', 'adam', 'adamw')
+COMPILE = ('off', 'default', 'reduce-overhead', 'max-autotune')  # the last three: torch.compile's
+# Options that the peer has one value of.
+_FIXED: dict[str, dict[str, Any]] = {
+  'augment': {'rand_ops': 0, 'noise_variance': None, 'salt_pepper': 0.0},
+  'method': {'block_size': None, 'gamma_schedule': 'constant', 'combine': 'mean'},
+  'model': {'remat': False},
+  'sam': {'name': 'none'},
+}
+
+
+def check(config: Config) -> None:
+  """Raises UserError, in one sentence, for a config whose step the peer does not have."""
+  if importlib.util.find_spec('torch') is None:
+    raise UserError('--peer needs PyTorch, which is not installed: pip install torch')
+  for what, value, choices in (
+    ('methods', config.method.name, METHODS),
+    ('views', config.augment.name, VIEWS),
+    ('optimizers', config.optimizer.name, OPTIMIZERS),
+  ):
+    if value not in choices:
+      raise UserError(f'--peer has the {what} {", ".join(choices)}, not {value}')
+  fixed = {part: dict(values) for part, values in _FIXED.items()}
+  if config.augment.name != 'affine':
+    fixed['augment']['noise_sigma'] = None
+  if config.optimizer.name == 'lars':
+    fixed['optimizer'] = {'form': 'mocov3'}
+  for part, values in fixed.items():
+    for key, value in values.items():
+      if config[part].get(key, value) != value:
+        raise UserError(f'--peer has {part}.{key}={value} only, not {config[part][key]}')
+  if config.get('accumulate', 1) > 1:
+    raise UserError('--peer takes the batch in one pass: leave accumulate out')
+  first_visit = config.method.get('first_visit', 'none')
+  if first_visit not in ('per_index', 'none'):
+    raise UserError(f'--peer has method.first_visit=per_index or none, not {first_visit}')
+  plugins = config.get('plugins', {})
+  for name, factory in FACTORIES.items():
+    for key, parameter in keyword_only(factory).items():
+      if plugins.get(name, {}).get(key, parameter.default) != parameter.default:
+        raise UserError(f'--peer has no plug-ins: leave plugins.{name}.{key} out')
+  for key in ('un_mix.enabled', 'layerwise.weights', 'tikhonov.weight', 'tikhonov.layer_weights'):
+    name, option = key.split('.')
+    if plugins.get(name, {}).get(option):
+      raise UserError(f'--peer has no plug-ins: leave plugins.{key} out')

@@ -1,0 +1,134 @@
+"""Both training programs timed in one run, taking turns."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import jax
+
+from clr_jax.bench import step as bench
+from clr_jax.bench import torch_reference as peer
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Config
+from clr_jax.experiment import build as experiment
+from clr_jax.models.resnet import ResNet
+from clr_jax.rundir import provenance
+from clr_jax.training.dispatch import steps_per_call
+
+WARM_UP = 5  # steps: torch.compile's CUDA graphs are recorded in the third
+
+
+def compare(
+  config: Config, *, repeats: int = 5, steps: int = 20, compile_mode: str = 'off'
+) -> dict[str, Any]:
+  """The training program of `config` on the first device, and the same step in PyTorch.
+
+  A repeat of ours, one of PyTorch's, one of ours, ...: what else the machine does meets both.
+
+  Args:
+    config: of a run; both take its whole batch.
+    repeats: timed repeats of each.
+    steps: training steps in each, rounded up to whole calls of our program.
+    compile_mode: of `clr_jax.bench.torch_reference.COMPILE`.
+
+  Returns:
+    JSON values: 'samples_per_second' of 'clr_jax' and 'torch' (median, min, max), and 'ratio', the
+    same of ours / PyTorch's speed in each pair of neighbouring repeats.
+
+  Raises:
+    UserError: bad input; a config that the peer does not have; no PyTorch, or not on this device.
+  """
+  if repeats < 1 or steps < 1:
+    raise UserError(f'repeats={repeats} and steps={steps} must be at least 1: raise them')
+  peer.check(config)
+  if jax.process_count() > 1:
+    raise UserError('--peer compares one device with one: start a single process')
+  backend = {'cpu': 'cpu', 'gpu': 'cuda'}.get(jax.default_backend())
+  if backend is None:
+    raise UserError(f'--peer runs on CPUs and GPUs, not on {jax.default_backend()}')
+  parts = experiment.make(config, devices=jax.devices()[:1])
+  pipeline = parts.make_pipeline()
+  if pipeline.mode != 'resident':
+    raise UserError('--peer compares steps on resident images: set data.mode=resident')
+  theirs, version = _make_peer(parts, backend, compile_mode)
+  size = steps_per_call(config)
+  calls_a_repeat = -(-steps // size)
+  steps = calls_a_repeat * size
+  calls = [(i * size, size) for i in range(1 + repeats * calls_a_repeat)]
+  block = bench.time_data(pipeline, calls[:1])[1]
+  compiled, compile_seconds = bench.compile_step(parts, pipeline, block, size)
+  first = theirs.run(max(WARM_UP, steps))
+  seconds: dict[str, list[float]] = {'clr_jax': [], 'torch': []}
+  with bench.Loop(parts, pipeline, compiled, calls, calls_a_repeat) as ours:
+    for _ in range(repeats):
+      seconds['clr_jax'].append(ours.repeat())
+      seconds['torch'].append(theirs.run(steps))
+  params = jax.tree.leaves(parts.abstract_state().params['backbone'])
+  images = steps * parts.info.batch_size
+  pairs = zip(seconds['clr_jax'], seconds['torch'], strict=True)
+  return {
+    'config': bench.describe(config),
+    'device': {'clr_jax': jax.devices()[0].device_kind, 'torch': theirs.device_name()},
+    'code_version': provenance.code_version(),
+    'libraries': {**provenance.libraries(), 'torch': version},
+    'repeats': repeats,
+    'steps': steps,
+    'steps_per_call': size,
+    'deterministic': config.deterministic,
+    'torch_compile': compile_mode,
+    'torch_threads': theirs.threads(),
+    'views': theirs.view_steps,
+    'num_views': parts.info.num_views,
+    'backbone_parameters': {
+      'clr_jax': sum(x.size for x in params),
+      'torch': sum(p.numel() for p in theirs.backbone.parameters()),
+    },
+    'compile_seconds': {'clr_jax': sum(compile_seconds.values()), 'torch_warm_up': first},
+    'torch_peak_bytes': theirs.peak_bytes(),
+    'samples_per_second': {
+      name: bench.spread([images / s for s in spent]) for name, spent in seconds.items()
+    },
+    'ratio': bench.spread([torch / ours for ours, torch in pairs]),
+  }
+
+
+def _make_peer(parts: experiment.Experiment, device: str, compile_mode: str) -> tuple[Any, str]:
+  """(the training in PyTorch, its version); imports it."""
+  import torch  # pyright: ignore[reportMissingImports]
+
+  from clr_jax.bench.torch_reference.training import Training
+
+  training = Training(
+    parts.config,
+    cast(ResNet, experiment.make_backbone(parts.config, parts.source)),
+    parts.info,
+    parts.source.arrays()[0],
+    learning_rate=float(parts.learning_rate(1)),
+    device=device,
+    compile_mode=compile_mode,
+  )
+  return training, torch.__version__
+
+
+def format_report(report: dict[str, Any]) -> str:
+  """The report of `compare` for people."""
+  config, ratio, count = report['config'], report['ratio'], report['backbone_parameters']
+  torch = f'torch {report["libraries"]["torch"]}, compile {report["torch_compile"]}'
+  lines = '\n'.join(
+    f'{name:8} {s["median"]:10.1f} samples/s (min {s["min"]:.1f}, max {s["max"]:.1f}), '
+    f'{1e3 * config["batch_size"] / s["median"]:.2f} ms a step'
+    for name, s in report['samples_per_second'].items()
+  )
+  return f"""\
+{config['method']} on {config['data']}, {config['model']}, {config['precision']}, \
+batch {config['batch_size']}, {report['num_views']} views (config {config['hash']})
+clr-jax {report['code_version']} on {report['device']['clr_jax']}, \
+{report['steps_per_call']} step(s) a call, config.deterministic={report['deterministic']} (PyTorch \
+is free to choose any algorithm)
+{torch}, on {report['device']['torch']}, {report['torch_threads']} thread(s)
+PyTorch does: {', '.join(report['views'])} of each view; backbone of {count['torch']:,} parameters \
+(clr-jax {count['clr_jax']:,}), head, loss, optimizer; no online probe, no metrics
+
+{lines}
+ratio    {ratio['median']:10.2f} (min {ratio['min']:.2f}, max {ratio['max']:.2f}), \
+{report['repeats']} pairs of {report['steps']} steps: speed of clr-jax / speed of PyTorch"""

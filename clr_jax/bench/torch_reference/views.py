@@ -1,0 +1,190 @@
+"""Random views on the device in plain PyTorch, as image libraries on top of it make them.
+
+The work is that of `clr_jax.augment.policies` or less: crops are sampled with `grid_sample`,
+without antialiasing, together with the flip, and the jitter has one order for all images.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch  # pyright: ignore[reportMissingImports]
+from torch.nn import functional  # pyright: ignore[reportMissingImports]
+
+Step = Callable[[torch.Tensor], torch.Tensor]  # [B, C, H, W] in [0, 1] -> the same of a view
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def make(name: str, options: Mapping[str, Any]) -> tuple[Step, list[str]]:
+  """(a view of float images, what it consists of) for a policy that `check` accepts.
+
+  Args:
+    name: 'affine', 'none', or a policy of the family of SimCLR.
+    options: of the policy, `size` included, all of them.
+  """
+  size = options['size']
+  steps: dict[str, Step] = {}
+  if name in ('affine', 'none'):
+    steps['resize'] = functools.partial(_resize, size=size)
+  if name == 'affine':
+    keys = ('degrees', 'translate', 'scale', 'shear')
+    steps['affine map'] = functools.partial(_affine, **{k: options[k] for k in keys})
+    strength = (options['brightness'], options['contrast'], 0.0, 0.0)
+    steps['brightness and contrast'] = functools.partial(_jitter, strength=strength, p=1.0)
+    steps['noise'] = functools.partial(_noise, sigma=options['noise_sigma'], p=options['noise_p'])
+  elif name != 'none':
+    steps |= _of_family(options, size)
+
+  def view(images: torch.Tensor) -> torch.Tensor:
+    for step in steps.values():
+      images = step(images)
+    return images
+
+  return view, list(steps)
+
+
+def _of_family(options: Mapping[str, Any], size: int) -> dict[str, Step]:
+  part = functools.partial
+  steps: dict[str, Step] = {
+    'random resized crop and flip': part(
+      _crop_flip,
+      size=size,
+      scale=options['crop_scale'],
+      ratio=options['crop_ratio'],
+      mode=options['method'],
+      flip_p=options['flip_p'],
+    )
+  }
+  strength = tuple(options['jitter_strength'] * v for v in options['jitter'])
+  if options['jitter_p'] > 0 and any(strength):
+    steps['colour jitter'] = part(_jitter, strength=strength, p=options['jitter_p'])
+  if options['gray_p'] > 0:
+    steps['grayscale'] = part(_gray, p=options['gray_p'])
+  if options['blur_p'] > 0:
+    blur = part(_blur, sigma=options['blur_sigma'], kernel=options['blur_kernel'])
+    steps['blur'] = part(blur, p=options['blur_p'])
+  if options['solarize_p'] > 0:
+    threshold, p = options['solarize_threshold'], options['solarize_p']
+    steps['solarize'] = part(_solarize, threshold=threshold, p=p)
+  return steps
+
+
+def _uniform(x: torch.Tensor, low: float, high: float, *more: int) -> torch.Tensor:
+  """[B, *more] on the device of x."""
+  return low + (high - low) * torch.rand(len(x), *more, device=x.device)
+
+
+def _where_drawn(p: float, changed: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+  return changed if p >= 1 else torch.where(_uniform(x, 0, 1, 1, 1, 1) < p, changed, x)
+
+
+def _sample(x: torch.Tensor, theta: torch.Tensor, size: int, mode: str, padding: str):
+  grid = functional.affine_grid(theta, [*x.shape[:2], size, size], align_corners=False)
+  return functional.grid_sample(x, grid, mode, padding, align_corners=False)
+
+
+def _crop_flip(x: torch.Tensor, *, size, scale, ratio, mode, flip_p) -> torch.Tensor:
+  """The first of ten boxes that fits, like torchvision's RandomResizedCrop; else all of it."""
+  height, width = x.shape[2:]
+  area = height * width * _uniform(x, *scale, 10)
+  aspect = torch.exp(_uniform(x, math.log(ratio[0]), math.log(ratio[1]), 10))
+  w, h = (area * aspect).sqrt() / width, (area / aspect).sqrt() / height
+  fits = (w <= 1) & (h <= 1)
+  first = fits.int().argmax(1, keepdim=True)
+  w, h = (torch.where(fits.any(1), s.gather(1, first)[:, 0], 1.0) for s in (w, h))
+  sign = torch.where(_uniform(x, 0, 1) < flip_p, -1.0, 1.0)
+  zero = torch.zeros_like(w)
+  theta = torch.stack(
+    [w * sign, zero, (1 - w) * _uniform(x, -1, 1), zero, h, (1 - h) * _uniform(x, -1, 1)], 1
+  )
+  return _sample(x, theta.view(-1, 2, 3), size, mode, 'border').clamp(0, 1)
+
+
+def _resize(x: torch.Tensor, *, size: int) -> torch.Tensor:
+  if x.shape[2:] == (size, size):
+    return x
+  return functional.interpolate(x, (size, size), mode='bilinear', antialias=True)
+
+
+def _affine(x: torch.Tensor, *, degrees, translate, scale, shear) -> torch.Tensor:
+  """Rotation, shear, scale and shift; each image is sampled at the inverse map."""
+  angle, shear_x, shear_y = (
+    _uniform(x, -math.radians(v), math.radians(v)) for v in (degrees, shear, shear)
+  )
+  factor = 1 / _uniform(x, *scale)
+  cos, sin = angle.cos() * factor, angle.sin() * factor
+  xx, xy = cos, sin + shear_x.tan() * cos
+  yx, yy = shear_y.tan() * cos - sin, cos
+  x0, y0 = _uniform(x, -2 * translate, 2 * translate), _uniform(x, -2 * translate, 2 * translate)
+  theta = torch.stack([xx, xy, x0, yx, yy, y0], 1).view(-1, 2, 3)
+  return _sample(x, theta, x.shape[-1], 'bilinear', 'zeros')
+
+
+def _luma(x: torch.Tensor) -> torch.Tensor:
+  if x.shape[1] == 1:
+    return x
+  r, g, b = x.unbind(1)
+  return (_LUMA[0] * r + _LUMA[1] * g + _LUMA[2] * b)[:, None]
+
+
+def _jitter(x: torch.Tensor, *, strength, p: float) -> torch.Tensor:
+  """Brightness, contrast, saturation and hue, as in torchvision, always in this order."""
+  changed = x
+  for i, value in enumerate(strength[:3]):
+    if not value or (i == 2 and x.shape[1] == 1):
+      continue
+    factor = _uniform(x, max(0.0, 1 - value), 1 + value, 1, 1, 1)
+    if i == 0:
+      changed = (factor * changed).clamp(0, 1)
+      continue
+    gray = _luma(changed)
+    other = gray.mean((2, 3), keepdim=True) if i == 1 else gray
+    changed = (factor * changed + (1 - factor) * other).clamp(0, 1)
+  if strength[3] and x.shape[1] == 3:
+    changed = _turn_hue(changed, _uniform(x, -strength[3], strength[3], 1, 1))
+  return _where_drawn(p, changed, x)
+
+
+def _turn_hue(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+  """HSV and back in closed form, as `clr_jax.augment.color.adjust_hue`."""
+  r, g, b = x.unbind(1)
+  top = x.amax(1)
+  chroma = top - x.amin(1)
+  scale = 1 / torch.where(chroma > 0, chroma, 1.0)
+  rest = torch.where(g >= b, 2 + (b - r) * scale, 4 + (r - g) * scale)
+  sector = torch.where((r >= g) & (r >= b), (g - b) * scale, rest) + 6 * shift
+
+  def channel(n: float) -> torch.Tensor:
+    k = (n + sector) % 6
+    return top - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
+
+  return torch.stack([channel(5.0), channel(3.0), channel(1.0)], 1)
+
+
+def _gray(x: torch.Tensor, *, p: float) -> torch.Tensor:
+  return _where_drawn(p, _luma(x).expand_as(x), x)
+
+
+def _blur(x: torch.Tensor, *, sigma, kernel: int | None, p: float) -> torch.Tensor:
+  """Two depthwise convolutions, each image with its own sigma."""
+  size, channels, height, width = x.shape
+  radius = kernel // 2 if kernel else height // 20
+  offset = torch.arange(-radius, radius + 1, device=x.device)
+  taps = torch.exp(-0.5 * (offset / _uniform(x, *sigma, 1)) ** 2)
+  taps = (taps / taps.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None]
+  padded = functional.pad(x, (radius,) * 4, mode='reflect')
+  padded = padded.reshape(1, size * channels, *padded.shape[2:])
+  for weight in (taps[:, :, :, None], taps[:, :, None, :]):
+    padded = functional.conv2d(padded, weight, groups=size * channels)
+  return _where_drawn(p, padded.view(size, channels, height, width), x)
+
+
+def _solarize(x: torch.Tensor, *, threshold: float, p: float) -> torch.Tensor:
+  return _where_drawn(p, torch.where(x >= threshold, 1 - x, x), x)
+
+
+def _noise(x: torch.Tensor, *, sigma: float, p: float) -> torch.Tensor:
+  return _where_drawn(p, (x + sigma * torch.randn_like(x)).clamp(0, 1), x)

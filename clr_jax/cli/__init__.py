@@ -1,0 +1,1 @@
+"""The command line `clr-jax`: commands, their flags, exit codes. Computes nothing itself."""

@@ -1,0 +1,3 @@
+"""What every room speaks: errors, shared types, options, registries, storage. No network, no data
+set, no training.
+"""

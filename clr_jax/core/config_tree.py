@@ -1,0 +1,58 @@
+"""Config dicts as trees of dotted keys."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Config
+
+
+def to_dict(config: ConfigDict) -> dict[str, Any]:
+  """Plain nested dict: references resolved, empty placeholders are None."""
+  return config.copy_and_resolve_references().to_dict()
+
+
+def value_at(config: ConfigDict, key: str) -> Any:
+  """The value of a dotted key, such as 'eval.data'."""
+  value: Any = config
+  for part in key.split('.'):
+    value = value[part]
+  return value
+
+
+def changed(config: ConfigDict, values: Mapping[str, Any]) -> Config:
+  """A copy of `config` with other values of some dotted keys; UserError for an unknown key."""
+  check_keys(config, values)
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.update_from_flattened_dict(dict(values))
+  return config
+
+
+def check_keys(config: ConfigDict, keys: Iterable[str], before: str = '--config.') -> None:
+  """UserError with the nearest names for a dotted key that is no leaf of `config`.
+
+  The sentence starts with `before` and the key.
+  """
+  known = [key for key, _ in leaves(config)]
+  for key in keys:
+    if key not in known:
+      close = difflib.get_close_matches(key, known, 3, 0.5)
+      close = close or [k for k in known if k.rpartition('.')[2] == key.rpartition('.')[2]]
+      hint = f'did you mean {" or ".join(close)}?' if close else f'it has {", ".join(known)}'
+      raise UserError(f'{before}{key}: there is no such key; {hint}')
+
+
+def leaves(config: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """(dotted key, value) of every leaf."""
+  for key in config:
+    value = config[key]
+    if isinstance(value, ConfigDict):
+      yield from leaves(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}', value

@@ -1,0 +1,74 @@
+"""Object stores (gs://...) as the place of files: what of it is not like a disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+from etils import epath
+
+from clr_jax.core.errors import UserError
+
+_BUGS = (TypeError, AttributeError, NameError, KeyError, AssertionError)  # never a store's answer
+
+
+def is_local(path: epath.PathLike) -> bool:
+  """False in an object store ('gs://...')."""
+  return '://' not in os.fspath(path)
+
+
+def write_whole(path: epath.Path, content: str | bytes) -> None:
+  """Writes a file that readers see complete or not at all, and makes its folder.
+
+  Raises:
+    OSError: it cannot be written; EIO for all that an object store's client raises.
+  """
+  raw = content.encode() if isinstance(content, str) else content
+  if not is_local(path):  # an object appears when it is complete, and needs no folder
+    try:
+      path.write_bytes(raw)
+    except Exception as error:
+      raise OSError(errno.EIO, first_line(error), os.fspath(path)) from error
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.parent / f'.{path.name}.{os.getpid()}'
+  try:
+    temporary.write_bytes(raw)
+    os.replace(temporary, path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      temporary.unlink()
+    raise
+
+
+@contextlib.contextmanager
+def reaching(path: epath.PathLike) -> Iterator[None]:
+  """Turns what an object store's client raises into a UserError that says what to do."""
+  try:
+    yield
+  except (UserError, *_BUGS):
+    raise
+  except Exception as error:  # of many types
+    if is_local(path):
+      raise
+    raise UserError(_mend_store(os.fspath(path), error.__cause__ or error)) from error
+
+
+def _mend_store(path: str, error: BaseException) -> str:
+  bucket = '/'.join(path.split('/')[:3])
+  if isinstance(error, ImportError):
+    return f"{bucket} needs a package ({first_line(error)}): pip install 'clr-jax[gcs]' for gs://"
+  if isinstance(error, FileNotFoundError):
+    return f'there is no bucket {bucket}: create it first, or correct the name'
+  return (
+    f'{bucket} cannot be used ({first_line(error)}): check the network, or log in with `gcloud '
+    f'auth application-default login` as an account that may get this bucket and list, read, write '
+    f'and delete its objects'
+  )
+
+
+def first_line(error: BaseException) -> str:
+  """Of its message, or its type."""
+  return (str(error).splitlines() or [''])[0][:120] or type(error).__name__

@@ -1,0 +1,70 @@
+"""Norms, projections and steepest directions of one image each, for a batch [B, ...]."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from clr_jax.core.types import Array
+
+NORMS = ('l2', 'linf', 'l1', 'l0')
+
+
+def flat(x: Array) -> Array:
+  """[B, ...] -> [B, n]."""
+  return x.reshape(len(x), -1)
+
+
+def spread(value: Array, like: Array) -> Array:
+  """[B] -> [B, 1, ...], to combine with `like` [B, ...]."""
+  return value.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def distance(delta: Array, norm: str) -> Array:
+  """[B] norms of delta [B, ...]; 'l0' counts the entries that differ from 0."""
+  size = jnp.abs(flat(delta))
+  if norm == 'l2':
+    return jnp.sqrt(jnp.sum(size**2, axis=1))
+  if norm == 'linf':
+    return jnp.max(size, axis=1)
+  if norm == 'l1':
+    return jnp.sum(size, axis=1)
+  return jnp.sum(size > 0, axis=1).astype(size.dtype)
+
+
+def project(delta: Array, norm: str, radius: Array | float) -> Array:
+  """The nearest point (in l2) of the 'l2', 'linf' or 'l1' ball of `radius` to each delta."""
+  if norm == 'l2':
+    size = jnp.maximum(distance(delta, 'l2'), jnp.finfo(delta.dtype).tiny)
+    return delta * spread(jnp.minimum(1, radius / size), delta)
+  if norm == 'linf':
+    return jnp.clip(delta, -radius, radius)
+  inside = distance(delta, 'l1') <= radius
+  return jnp.where(spread(inside, delta), delta, onto_l1_sphere(delta, radius))
+
+
+def onto_l1_sphere(delta: Array, radius: Array | float) -> Array:
+  """Soft-thresholding to |.|_1 = radius; from inside the ball all entries but zeros grow.
+
+  From outside this is the projection onto the ball (Duchi et al., "Efficient projections onto the
+  l1-ball", ICML 2008, figure 1).
+  """
+  size = jnp.abs(flat(delta))
+  descending = jnp.flip(jnp.sort(size, axis=1), axis=1)
+  excess = jnp.cumsum(descending, axis=1) - radius
+  count = jnp.arange(1, size.shape[1] + 1, dtype=size.dtype)[None]
+  kept = jnp.maximum(jnp.sum(descending * count > excess, axis=1), 1)
+  threshold = jnp.take_along_axis(excess, kept[:, None] - 1, axis=1) / kept[:, None]
+  return jnp.sign(delta) * jnp.maximum(size - threshold, 0).reshape(delta.shape)
+
+
+def steepest(gradient: Array, norm: str) -> Array:
+  """The direction of unit norm ('l2' or 'linf') that raises a loss most; 0 where the gradient is.
+
+  The gradient's scale does not matter, not even below 1e-12 where foolbox and torchattacks let
+  the l2 step shrink: a confident network would only look robust.
+  """
+  if norm == 'linf':
+    return jnp.sign(gradient)
+  tiny = jnp.finfo(gradient.dtype).tiny
+  scaled = gradient / spread(jnp.maximum(distance(gradient, 'linf'), tiny), gradient)
+  return scaled / spread(jnp.maximum(distance(scaled, 'l2'), tiny), scaled)

@@ -1,0 +1,229 @@
+"""Frozen features of a whole source, and BatchNorm statistics for an untrained encoder."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+
+from clr_jax.augment import Policy
+from clr_jax.core.registry import look_up
+from clr_jax.core.types import Array, Batch, Method, Params, RepresentFn, State
+from clr_jax.ops import sharding
+
+
+class Features(NamedTuple):
+  """Features of a source, in its order, on the host.
+
+  Attributes:
+    h: [N, F] float32.
+    label: [N] int32, or None for unlabeled data.
+  """
+
+  h: np.ndarray
+  label: np.ndarray | None
+
+
+def extract(
+  represent: RepresentFn,
+  params: Params,
+  state: State,
+  source: Any,
+  *,
+  batch_size: int = 512,
+  mesh: Mesh | None = None,
+  key: str = 'h',
+  indices: np.ndarray | None = None,
+  augment: Policy | None = None,
+  seed: int = 0,
+) -> Features:
+  """The features of a source's images in inference mode, by default without augmentation.
+
+  The result does not depend on the batch size or the number of devices, beyond rounding. Pass the
+  same `represent` object again and nothing is compiled again.
+
+  Args:
+    represent: `Method.represent`.
+    params, state: as in the train state; on a mesh, where they already lie.
+    source: has `num_examples` and `load(indices) -> (uint8 [n, H, W, C], int32 [n] or None)`.
+    batch_size: images a call; rounded up to a multiple of the mesh's axis 'data'.
+    mesh: splits each batch over its axis 'data'. A process loads only the rows of its own devices;
+      every process gets all features.
+    key: which of the representations: 'h', 'z', 'logits', ...
+    indices: [n] the examples to take; None takes all, in order.
+    augment: changes each image first, with a key of `seed` and the image's index.
+    seed: of the augmentation.
+
+  Raises:
+    UserError: the method has no representation `key`.
+  """
+  rows = np.arange(source.num_examples) if indices is None else np.asarray(indices)
+  size = min(batch_size, len(rows))
+  if mesh is not None:
+    shards = mesh.shape[sharding.AXIS]
+    size = -(-size // shards) * shards
+  compute = functools.partial(_represent, represent, key, augment, np.uint32(seed))
+  features, labels = [], []
+  for (h, label), count in _one_behind(
+    (_forward(compute, params, state, source, part, mesh), count)
+    for part, count in _batches(rows, size)
+  ):
+    features.append(_to_host(h)[:count].astype(np.float32))
+    labels.append(None if label is None else _to_host(label)[:count])
+  return Features(np.concatenate(features), _joined(labels))
+
+
+def pixels(source: Any, *, batch_size: int = 4096) -> Features:
+  """Raw pixels in [0, 1], flattened to [N, H * W * C]: the baseline that no encoder has touched."""
+  loads = [
+    source.load(part[:count])
+    for part, count in _batches(np.arange(source.num_examples), batch_size)
+  ]
+  h = np.concatenate([image.reshape(len(image), -1).astype(np.float32) / 255 for image, _ in loads])
+  return Features(h, _joined([label for _, label in loads]))
+
+
+def estimate_batch_stats(
+  method: Method,
+  params: Params,
+  state: State,
+  source: Any,
+  *,
+  num_views: int,
+  steps: int = 100,
+  batch_size: int = 256,
+  seed: int,
+) -> State:
+  """The state with BatchNorm's running statistics of the images, for an encoder never trained.
+
+  An untrained encoder with the initial statistics (mean 0, variance 1) is a weaker baseline than
+  the weights deserve. `steps` passes over un-augmented images, all views alike, without an update
+  of the parameters, move the running averages; 100 steps at momentum .9 leave 3e-5 of the initial
+  value. A state without 'batch_stats' comes back as it is.
+
+  Args:
+    source: the training set, see `extract`.
+    num_views: V of the method's views['global'].
+    batch_size: images a step, at most the size of the source.
+    seed: of the order of the images and of the method's own randomness.
+  """
+  if 'batch_stats' not in state:
+    return state
+  order = _training_order(source.num_examples, min(batch_size, source.num_examples), seed)
+
+  @jax.jit
+  def update(params: Params, state: State, batch: Batch, step: Array) -> Any:
+    assert batch.image is not None
+    view = _to_float(batch.image)[:, None]
+    views = {'global': jnp.broadcast_to(view, (len(view), num_views, *view.shape[2:]))}
+    rng = jax.random.fold_in(jax.random.key(seed), step)
+    _, carry = method.embed(params, state, batch._replace(image=None, views=views), rng, step)
+    return carry['batch_stats']
+
+  for step in range(steps):
+    index = next(order)
+    image, label = source.load(index)
+    batch = Batch(image=image, label=label, index=index)
+    state = {**state, 'batch_stats': update(params, state, batch, np.int32(step))}
+  if 'target' in state:  # an EMA target that was never updated is a copy of the online network
+    statistics = {name: state['batch_stats'][name] for name in state['target']['batch_stats']}
+    state = {**state, 'target': {**state['target'], 'batch_stats': statistics}}
+  return state
+
+
+def _to_float(image: Array) -> Array:
+  return image.astype(jnp.float32) / 255
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _represent(
+  represent: Callable[..., dict[str, Array]],
+  key: str,
+  augment: Policy | None,
+  seed: Any,
+  params: Params,
+  state: State,
+  image: Array,
+  index: Array,
+) -> Array:
+  image = _to_float(image)
+  if augment is not None:
+    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(index)
+    image = jax.vmap(lambda key, image: augment(key, image[None])[0])(keys, image)
+  return look_up(represent(params, state, image), key, 'representation')
+
+
+def _forward(
+  compute: Callable[..., Array],
+  params: Params,
+  state: State,
+  source: Any,
+  rows: np.ndarray,
+  mesh: Mesh | None,
+) -> tuple[Any, Any]:
+  """Features and labels of one full batch, maybe still being computed."""
+  if mesh is None:
+    image, label = source.load(rows)
+  else:
+    image, label = _load_sharded(source, rows, sharding.by_rows(mesh))
+  return compute(params, state, image, rows.astype(np.int32)), label
+
+
+def _load_sharded(source: Any, rows: np.ndarray, by_rows: NamedSharding) -> tuple[Any, Any]:
+  """Images and labels as global arrays; this process reads the rows of its own devices only."""
+  mine = np.zeros(len(rows), bool)
+  for (where,) in by_rows.addressable_devices_indices_map((len(rows),)).values():  # type: ignore
+    mine[where] = True
+
+  def place(local: np.ndarray | None) -> Array | None:
+    if local is None:
+      return None
+    full = np.zeros((len(rows), *local.shape[1:]), local.dtype)
+    full[mine] = local
+    return jax.make_array_from_callback(full.shape, by_rows, lambda where: full[where])
+
+  image, label = source.load(rows[mine])
+  return place(image), place(label)
+
+
+def _to_host(array: Any) -> np.ndarray:
+  if jax.process_count() > 1 and isinstance(array, jax.Array) and not array.is_fully_replicated:
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+  return np.asarray(array)
+
+
+def _joined(labels: list[Any]) -> np.ndarray | None:
+  return None if labels[0] is None else np.concatenate(labels).astype(np.int32)
+
+
+def _batches(rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
+  """Parts of exactly `size` rows, the last filled up with copies, and how many rows are real."""
+  for start in range(0, len(rows), size):
+    part = rows[start : start + size]
+    yield np.pad(part, (0, size - len(part)), mode='edge'), len(part)
+
+
+def _one_behind(items: Iterator[Any]) -> Iterator[Any]:
+  """The same items, each after the next one was started: loading overlaps with computing."""
+  previous = None
+  for item in items:
+    if previous is not None:
+      yield previous
+    previous = item
+  if previous is not None:
+    yield previous
+
+
+def _training_order(num_examples: int, size: int, seed: int) -> Iterator[Any]:
+  """Batches of distinct examples without end: shuffle, batch, drop the remainder, repeat."""
+  rng = np.random.default_rng(seed)
+  while True:
+    order = rng.permutation(num_examples).astype(np.int32)
+    for start in range(0, num_examples - size + 1, size):
+      yield order[start : start + size]

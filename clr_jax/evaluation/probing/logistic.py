@@ -1,0 +1,259 @@
+"""Multinomial logistic regression on cached features: full-batch L-BFGS and minibatch SGD."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Array
+from clr_jax.ops.similarity import widen
+
+SCHEDULES = ('cosine', 'step', 'constant')
+SCALINGS = ('linear', 'none')
+
+
+class Head(NamedTuple):
+  """A linear classifier, logits = h @ w + b; leading axes are the values of a sweep.
+
+  Attributes:
+    w: [..., F, C].
+    b: [..., C].
+  """
+
+  w: Array
+  b: Array
+
+
+def fit_lbfgs(
+  h: Any,
+  label: Any,
+  *,
+  num_classes: int,
+  l2: Any = 1.0,
+  max_iter: int = 1000,
+  tol: float = 1e-6,
+) -> tuple[Head, dict[str, Array]]:
+  """The minimum of 0.5 * l2 * ||w||^2 + sum of cross-entropies; the bias is not penalised.
+
+  scikit-learn's objective with l2 = 1 / C (default C = 1), so features should be standardised.
+  All features lie on the device at once, in float32 or wider.
+
+  Args:
+    h: [N, F].
+    label: [N] integers in [0, num_classes).
+    l2: the penalty, or [S] penalties that are solved side by side.
+    tol: stops where the largest gradient of the objective / N is below it, or where rounding lets
+      the objective fall no further.
+
+  Returns:
+    The head (leading axis S for a sweep) and {'loss': objective / N, 'iterations', 'gradient'}.
+  """
+  h, label = _as_arrays(h, label)
+  return _lbfgs(h, label, jnp.asarray(l2, h.dtype), num_classes, max_iter, tol)
+
+
+@functools.partial(jax.jit, static_argnums=(3,))
+def _lbfgs(
+  h: Array, label: Array, l2: Array, num_classes: int, max_iter: Any, tol: Any
+) -> tuple[Head, dict[str, Array]]:
+  optimizer = optax.lbfgs()
+
+  def solve(l2: Array) -> tuple[Head, dict[str, Array]]:
+    def objective(head: Head) -> Array:
+      penalty = 0.5 * l2 * jnp.sum(head.w**2) / len(h)
+      return jnp.mean(_cross_entropy(head, h, label)) + penalty
+
+    value_and_grad = optax.value_and_grad_from_state(objective)
+
+    def unfinished(carry: Any) -> Array:
+      _, _, step, loss, before, gradient = carry
+      # One rounding of the loss: below that the line search only chases noise.
+      falling = before - loss > jnp.finfo(h.dtype).eps * jnp.maximum(loss, 1e-3)
+      return (step == 0) | ((step < max_iter) & (gradient > tol) & falling)
+
+    def iterate(carry: Any) -> Any:
+      head, state, step, *_ = carry
+      value, grad = value_and_grad(head, state=state)
+      updates, state = optimizer.update(
+        grad, state, head, value=value, grad=grad, value_fn=objective
+      )
+      head = optax.apply_updates(head, updates)
+      loss = optax.tree.get(state, 'value')
+      gradient = jnp.max(
+        jnp.abs(jnp.concatenate([g.ravel() for g in optax.tree.get(state, 'grad')]))
+      )
+      return head, state, step + 1, loss, value, gradient
+
+    head = Head(jnp.zeros((h.shape[1], num_classes), h.dtype), jnp.zeros((num_classes,), h.dtype))
+    far = jnp.asarray(jnp.inf, h.dtype)
+    head, _, steps, loss, _, gradient = jax.lax.while_loop(
+      unfinished, iterate, (head, optimizer.init(head), jnp.int32(0), far, far, far)
+    )
+    return head, {'loss': loss, 'iterations': steps, 'gradient': gradient}
+
+  return solve(l2) if l2.ndim == 0 else jax.vmap(solve)(l2)
+
+
+def fit_sgd(
+  h: Any,
+  label: Any,
+  *,
+  num_classes: int,
+  epochs: int = 90,
+  batch_size: int = 1024,
+  base_lr: Any = 0.1,
+  scaling: Literal['linear', 'none'] = 'linear',
+  schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
+  milestones: tuple[int, ...] = (),
+  factor: float = 0.1,
+  momentum: float = 0.9,
+  nesterov: bool = False,
+  weight_decay: Any = 0.0,
+  seed: int = 0,
+  watch: Sequence[tuple[Any, Any]] = (),
+) -> tuple[Head, list[np.ndarray]]:
+  """Minibatch SGD, by default the linear evaluation of the SogCLR report ("lincls").
+
+  w ~ N(0, .01), b = 0; the learning rate changes per epoch, without warm-up; momentum as in
+  PyTorch; the last batch of an epoch may be short. A batch larger than N becomes N, and a scaled
+  learning rate follows. Defaults: the report's (MoCo's main_lincls with SogCLR's lr).
+
+  Args:
+    h: [N, F], or [K, N, F]: features of K augmented copies of the images, of which epoch e takes
+      copy e modulo K; one of them lies on the device at a time.
+    label: [N] integers in [0, num_classes).
+    base_lr: the learning rate, or [S] of them, trained side by side from the same initial weights
+      on the same batches.
+    scaling: 'linear', base_lr is for 256 images and multiplied by batch_size / 256; 'none', as is.
+    schedule: 'cosine' to 0; 'step', multiplied by `factor` after each of the `milestones` (epochs);
+      'constant'.
+    nesterov: PyTorch's form, g + momentum * velocity.
+    weight_decay: adds weight_decay * (w, b) to the gradient; or [S], side by side with base_lr.
+    watch: sets (h, label) of examples whose accuracies are taken after every epoch.
+
+  Returns:
+    The head after the last epoch (leading axis S for a sweep), and for each set of `watch` the
+    accuracies [..., epochs] in [0, 1].
+
+  Raises:
+    UserError: an unknown schedule or scaling.
+  """
+  check_name(SCHEDULES, schedule, 'schedule of the linear layer')
+  check_name(SCALINGS, scaling, 'scaling')
+  copies = h if np.ndim(h) == 3 else [h]
+  rows, label = _as_arrays(copies[0], label)
+  size = min(batch_size, len(rows))
+  key, init_key = jax.random.split(jax.random.key(seed))
+  rates, decays = (np.asarray(x) for x in np.broadcast_arrays(base_lr, weight_decay))
+  single = rates.ndim == 0
+  peaks = jnp.asarray(np.atleast_1d(rates) * (size / 256 if scaling == 'linear' else 1), rows.dtype)
+  decays = jnp.asarray(np.atleast_1d(decays), rows.dtype)
+  w = 0.01 * jax.random.normal(init_key, (rows.shape[1], num_classes), rows.dtype)
+  head = Head(
+    jnp.broadcast_to(w, (len(peaks), *w.shape)), jnp.zeros((len(peaks), num_classes), rows.dtype)
+  )
+  velocity = jax.tree.map(jnp.zeros_like, head)
+  watched = [_as_arrays(*examples) for examples in watch]
+  curves = [[] for _ in watched]
+  for epoch in range(epochs):
+    if len(copies) > 1:
+      rows = widen(copies[epoch % len(copies)])
+    rate = peaks * _scale(schedule, epoch, epochs, milestones, factor)
+    key_now = jax.random.fold_in(key, epoch)
+    head, velocity = _sgd_epoch(
+      rows, label, head, velocity, rate, decays, key_now, momentum, nesterov, size
+    )
+    for curve, examples in zip(curves, watched, strict=True):
+      curve.append(score(head, *examples)[0])
+  if single:
+    head = jax.tree.map(lambda x: x[0], head)
+    curves = [[point[0] for point in curve] for curve in curves]
+  return head, [np.stack(curve, axis=-1) for curve in curves]
+
+
+def _scale(
+  schedule: str, epoch: int, epochs: int, milestones: Sequence[int], factor: float
+) -> float:
+  """What multiplies the learning rate in an epoch."""
+  if schedule == 'cosine':
+    return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+  if schedule == 'step':
+    return factor ** sum(epoch >= milestone for milestone in milestones)
+  return 1.0
+
+
+@functools.partial(jax.jit, static_argnums=(8, 9))
+def _sgd_epoch(
+  h: Array,
+  label: Array,
+  head: Head,
+  velocity: Head,
+  rate: Array,
+  decay: Array,
+  key: Array,
+  momentum: float,
+  nesterov: bool,
+  size: int,
+) -> tuple[Head, Head]:
+  steps = -(-len(h) // size)
+  order = jnp.pad(jax.random.permutation(key, len(h)), (0, steps * size - len(h)))
+  real = jnp.arange(steps * size) < len(h)
+
+  def train(head: Head, velocity: Head, rate: Array, decay: Array) -> tuple[Head, Head]:
+    def step(carry: tuple[Head, Head], batch: tuple[Array, Array]) -> tuple[Any, None]:
+      head, velocity = carry
+      index, mask = batch
+
+      def loss(head: Head) -> Array:
+        return jnp.sum(_cross_entropy(head, h[index], label[index]) * mask) / jnp.sum(mask)
+
+      grad = jax.tree.map(lambda g, p: g + decay * p, jax.grad(loss)(head), head)
+      velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, grad)
+      change = velocity
+      if nesterov:
+        change = jax.tree.map(lambda v, g: g + momentum * v, velocity, grad)
+      return (jax.tree.map(lambda p, c: p - rate * c, head, change), velocity), None
+
+    batches = (order.reshape(steps, size), real.reshape(steps, size).astype(h.dtype))
+    return jax.lax.scan(step, (head, velocity), batches)[0]
+
+  return jax.vmap(train)(head, velocity, rate, decay)
+
+
+def score(head: Head, h: Any, label: Any) -> tuple[np.ndarray, np.ndarray]:
+  """Top-1 accuracy in [0, 1] and mean cross-entropy on h [N, F], label [N].
+
+  Both have the shape of the head's leading axes.
+  """
+  correct, loss = _score(head, *_as_arrays(h, label))
+  return np.asarray(correct) / len(h), np.asarray(loss)
+
+
+@jax.jit
+def _score(head: Head, h: Array, label: Array) -> tuple[Array, Array]:
+  def one(head: Head) -> tuple[Array, Array]:
+    logits = _logits(head, h)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    return jnp.sum(jnp.argmax(logits, axis=1) == label), jnp.mean(loss)
+
+  return one(head) if head.b.ndim == 1 else jax.lax.map(one, head)
+
+
+def _cross_entropy(head: Head, h: Array, label: Array) -> Array:
+  return optax.softmax_cross_entropy_with_integer_labels(_logits(head, h), label)
+
+
+def _logits(head: Head, h: Array) -> Array:
+  return jnp.matmul(h, head.w, precision='highest') + head.b[None, :]
+
+
+def _as_arrays(h: Any, label: Any) -> tuple[Array, Array]:
+  return widen(h), jnp.asarray(label, jnp.int32)

@@ -1,0 +1,163 @@
+"""The labeled images that a run is evaluated on: its own, or others that `config.eval` names."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from clr_jax import data
+from clr_jax.core.errors import UserError
+from clr_jax.experiment import build as experiment
+
+# TFDS data sets whose labeled splits are not called train and test.
+SPLITS: Mapping[str, tuple[str, str]] = {
+  **dict.fromkeys(
+    (
+      'imagenet2012',
+      'imagenet2012_subset',
+      'imagenet100',
+      'imagenet_resized',
+      'imagenette',
+      'imagewang',
+    ),
+    ('train', 'validation'),
+  ),
+  'food101': ('train', 'validation'),
+  'places365_small': ('train', 'validation'),
+  'i_naturalist2017': ('train', 'validation'),
+  'i_naturalist2018': ('train', 'validation'),
+  'i_naturalist2021': ('train', 'val'),
+  'eurosat': ('train[:80%]', 'train[80%:]'),  # it has no other split
+}
+_HOW = 'name labeled data with eval.data, eval.train_split and eval.test_split'
+
+
+class Sets(NamedTuple):
+  """The training set of a probe or the bank of kNN, and the set that is scored.
+
+  Attributes:
+    train: training images.
+    test: test images; None if there are none.
+  """
+
+  train: data.Source
+  test: data.Source | None
+
+  @property
+  def labeled(self) -> bool:
+    """Whether both sets are labeled; false without a test set."""
+    return all(s is not None and s.num_classes is not None for s in self)
+
+  @property
+  def names(self) -> str:
+    """'digits train, test'."""
+    splits = [s.split for s in self if s is not None]
+    return f'{self.train.name} {", ".join(splits)}'
+
+  def checksum(self) -> str:
+    """Those of both sets, with a space between them."""
+    return ' '.join(s.checksum() for s in self if s is not None)
+
+  def refuse_unlabeled(self) -> None:
+    """UserError unless both sets are there and labeled."""
+    if self.test is None:
+      raise UserError('evaluation needs a test set: set data.test_split or eval.test_split')
+    for source in self:
+      if source is not None and source.num_classes is None:
+        raise UserError(
+          f'evaluation needs labels and {source.name} {source.split} has none: {_HOW}'
+        )
+
+  def refuse_other_classes(self) -> None:
+    """UserError if the test set has classes that the training set does not have."""
+    train, test = self
+    if test is None or train.num_classes is None or test.num_classes is None:
+      return
+    names = train.class_names, test.class_names
+    if test.num_classes > train.num_classes or (all(names) and names[0] != names[1]):
+      raise UserError(
+        f'the {test.num_classes} classes of {test.name} {test.split} are not the '
+        f'{train.num_classes} of {train.name} {train.split}: choose splits with the same classes'
+      )
+
+
+def evaluation_sets(parts: experiment.Experiment) -> Sets:
+  """The sets that `eval.data`, `eval.train_split` and `eval.test_split` name.
+
+  Each of them that is None is that of `config.data`. Images of another size are allowed; they are
+  resized like those of training if `data.image_size` is set.
+
+  Raises:
+    UserError: unknown data, sets that are named and unlabeled, images that do not fit.
+  """
+  own, asked = parts.config.data, parts.config.eval
+  name = asked.get('data') or own.name
+
+  def load(split: str, trained: data.Source | None) -> data.Source:
+    if trained is not None and (name, split) == (own.name, trained.split):
+      return trained
+    return data.load_source(name, split=split, data_dir=own.data_dir, image_size=own.image_size)
+
+  train = load(asked.get('train_split') or own.train_split, parts.source)
+  test_split = asked.get('test_split') or own.test_split
+  sets = Sets(train, load(test_split, parts.test) if test_split else None)
+  if any(asked.get(key) for key in ('data', 'train_split', 'test_split')):
+    sets.refuse_unlabeled()
+    _check_images(sets, parts.source)
+  return sets
+
+
+def target_sets(
+  parts: experiment.Experiment,
+  name: str,
+  *,
+  train_split: str | None = None,
+  test_split: str | None = None,
+) -> Sets:
+  """Another data set, its images made as large and as colourful as the run's own.
+
+  Args:
+    parts: the run; its images are square.
+    name: see `data.load_source`; TFDS data are in `config.data.data_dir`.
+    train_split, test_split: None = those of SPLITS, else 'train' and 'test'.
+
+  Raises:
+    UserError: unknown data, a set without labels, other classes in the test set, or a run whose
+      images are not square.
+  """
+  height, width, channels = parts.source.image_shape
+  if height != width:
+    raise UserError(
+      f'the images of {parts.source.name} are {height}x{width} and those of other data are made '
+      'square: train with data.image_size'
+    )
+  usual = SPLITS.get(name.partition(':')[0].partition('/')[0], ('train', 'test'))
+  splits = train_split or usual[0], test_split or usual[1]
+  load = functools.partial(
+    data.load_source,
+    name,
+    data_dir=parts.config.data.data_dir,
+    image_size=height,
+    channels=channels,
+  )
+  sets = Sets(*(load(split=split) for split in splits))
+  sets.refuse_unlabeled()
+  sets.refuse_other_classes()
+  return sets
+
+
+def _check_images(sets: Sets, trained_on: data.Source) -> None:
+  assert sets.test is not None  # refused before
+  if sets.test.image_shape != sets.train.image_shape:
+    raise UserError(
+      f'the test images of {sets.names} are {sets.test.image_shape} and the others '
+      f'{sets.train.image_shape}: set data.image_size or choose another eval.data'
+    )
+  channels = sets.train.image_shape[-1]
+  if channels != trained_on.image_shape[-1]:
+    raise UserError(
+      f'the images of {sets.names} have {channels} channel(s) and those of the training set, '
+      f'{trained_on.name}, {trained_on.image_shape[-1]}: choose another '
+      'eval.data, or the protocol transfer, which converts images'
+    )

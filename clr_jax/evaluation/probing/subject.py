@@ -1,0 +1,145 @@
+"""What is evaluated: one network of a run, the labeled sets, and its features."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import zipfile
+import zlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+
+from clr_jax.core.config_tree import to_dict
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Params, State, TrainState
+from clr_jax.evaluation.probing.features import Features, estimate_batch_stats, extract, pixels
+from clr_jax.evaluation.probing.sets import Sets
+from clr_jax.experiment import build as experiment
+from clr_jax.rundir import weights, workdir
+from clr_jax.rundir.codec import write_arrays
+from clr_jax.rundir.identity import hash_config
+from clr_jax.rundir.provenance import code_version
+
+FEATURES = ('trained', 'untrained', 'pixels')
+_CACHED_BYTES = 2**30  # features of more than that are not kept on disk
+
+
+class Subject:
+  """One network of a run on labeled sets; what needs computing is computed once.
+
+  Attributes:
+    parts: the experiment.
+    sets: what to evaluate on; labeled.
+    step: of the network.
+    kind: 'trained' (the network given), 'untrained' (the network of step 0, its BatchNorm
+      statistics estimated on the run's own training images) or 'pixels' (no network).
+    run: where features are kept; None keeps them in memory only.
+  """
+
+  def __init__(
+    self,
+    parts: experiment.Experiment,
+    sets: Sets,
+    network: TrainState | weights.Network,
+    kind: str = 'trained',
+    *,
+    run: workdir.Workdir | None = None,
+  ):
+    check_name(FEATURES, kind, 'features')
+    self.parts, self.sets, self.kind, self.run = parts, sets, kind, run
+    self.step = int(network.step)
+    self._network = network
+
+  @functools.cached_property
+  def checksum(self) -> str:
+    """Of the sets."""
+    return self.sets.checksum()
+
+  @functools.cached_property
+  def weights(self) -> tuple[Params, State]:
+    """(params, state) of the network, as in the train state; not for 'pixels'."""
+    assert self.kind != 'pixels'
+    if self.kind == 'trained':
+      return self._network.params, self._network.state
+    parts, first = self.parts, self.parts.init()
+    state = estimate_batch_stats(
+      parts.plain,
+      first.params,
+      first.state,
+      parts.source,
+      num_views=parts.info.num_views,
+      seed=parts.config.seed,
+    )
+    return first.params, state
+
+  @functools.cached_property
+  def features(self) -> tuple[Features, Features]:
+    """Features 'h' of the training and the test set, or their pixels."""
+    train, test = self.sets
+    if self.kind == 'pixels':
+      return pixels(train), pixels(test)
+    kept = _Kept.of(self)
+    if kept is not None and (found := kept.read()) is not None:
+      return found
+    take = functools.partial(
+      extract, self.parts.method.represent, *self.weights, mesh=self.parts.mesh
+    )
+    both = take(train), take(test)
+    if kept is not None and jax.process_index() == 0:
+      kept.write(both)
+    return both
+
+
+class _Kept(NamedTuple):
+  """The file that keeps the features of one network on two sets, `features/` in the workdir."""
+
+  path: epath.Path
+
+  @classmethod
+  def of(cls, subject: Subject) -> _Kept | None:
+    """None where they are not kept: no workdir, several processes, too many bytes, edited code."""
+    parts, sets, version = subject.parts, subject.sets, code_version()
+    if subject.run is None or jax.process_count() > 1 or version.endswith('.dirty'):
+      return None
+    image = jax.ShapeDtypeStruct((1, *sets.train.image_shape), np.float32)
+    abstract = parts.abstract_state()
+    shapes = jax.eval_shape(parts.method.represent, abstract.params, abstract.state, image)
+    rows = sum(s.num_examples for s in sets if s is not None)
+    if rows * math.prod(shapes['h'].shape) * 4 > _CACHED_BYTES:
+      return None
+    depends_on = [hash_config(to_dict(parts.config)), subject.checksum, version]
+    digest = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:16]
+    return cls(subject.run.path / 'features' / f'{subject.kind}-{subject.step}-{digest}.npz')
+
+  def read(self) -> tuple[Features, Features] | None:
+    if not self.path.exists():
+      return None
+    try:
+      with self.path.open('rb') as raw, np.load(raw, allow_pickle=False) as file:
+        train, test = (Features(file[f'{s}_h'], file[f'{s}_label']) for s in ('train', 'test'))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+      logging.warning('computing features again: cannot read %s (%s)', self.path, error)
+      return None
+    return train, test
+
+  def write(self, features: tuple[Features, Features]) -> None:
+    """Of each kind only the newest step's are kept."""
+    arrays = {
+      f'{name}_{field}': array
+      for name, part in zip(('train', 'test'), features, strict=True)
+      for field, array in part._asdict().items()
+    }
+    try:
+      write_arrays(self.path, arrays)
+      kind, step, _ = self.path.name.split('-')
+      for old in self.path.parent.glob(f'{kind}-*.npz'):
+        if old.name.split('-')[1] != step:
+          old.unlink(missing_ok=True)
+    except OSError as error:  # a full disk must not end an evaluation
+      logging.warning('the features are not kept: %s', error)

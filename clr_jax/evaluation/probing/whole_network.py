@@ -1,0 +1,278 @@
+"""A run's backbone with a new classifier, trained together by the library's train step."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from clr_jax import augment, data, optim
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Array, Batch, Group, Metrics, Params, RepresentFn, State, TrainState
+from clr_jax.evaluation.probing.features import extract
+from clr_jax.experiment import build as experiment
+from clr_jax.experiment.train_step import init_state, make_train_step
+from clr_jax.methods.supervised import classification
+from clr_jax.models.heads import MLPHead
+from clr_jax.ops import ema, sharding
+from clr_jax.ops.similarity import unit
+from clr_jax.optim import schedules
+
+NORMALISATIONS = ('none', 'l2')
+SCHEDULES = {'cosine': 'warmup_cosine', 'step': 'step_decay', 'constant': 'constant'}
+
+
+class Recipe(NamedTuple):
+  """How a network is trained, without what depends on the labels. See `finetune` for the fields."""
+
+  epochs: int
+  batch_size: int
+  backbone_lr: float
+  head_lr: float
+  momentum: float
+  weight_decay: float
+  schedule: str
+  milestones: tuple[float, ...]
+  factor: float
+  warmup_epochs: float
+  head_layers: int
+  normalise: str
+  detach_features: bool
+  augment: str
+
+
+class Tuned(NamedTuple):
+  """A trained network, and what its training showed.
+
+  Attributes:
+    represent: see `Method`; {'h': ..., 'logits': ...}.
+    params, state: for it.
+    loss: mean training loss of every epoch.
+    epoch: the epochs after which the network was tested, from 1; the last is one of them.
+    scores: top-1 accuracy in [0, 1] on each of the tested sets, after each of these epochs.
+  """
+
+  represent: RepresentFn
+  params: Params
+  state: State
+  loss: list[float]
+  epoch: list[int]
+  scores: list[list[float]]
+
+
+class _Program(NamedTuple):
+  """Compiled once for all trainings of one shape."""
+
+  init: Callable[[Array], TrainState]
+  step: Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
+  represent: RepresentFn
+
+
+class Classifier(nn.Module, kw_only=True):
+  """Linear, or Linear - ReLU - Linear, on features or on unit features.
+
+  Attributes:
+    hidden_dims: () or (width of the hidden layer,).
+    num_classes: outputs.
+    normalise: divide each feature vector by its length.
+    detach: no gradient reaches the features.
+  """
+
+  hidden_dims: tuple[int, ...]
+  num_classes: int
+  normalise: bool
+  detach: bool
+
+  @nn.compact
+  def __call__(self, h: Array, *, train: bool, groups: int = 1) -> Array:
+    """[R, F] -> logits [R, num_classes]."""
+    if self.detach:
+      h = jax.lax.stop_gradient(h)
+    if self.normalise:
+      h = unit(h)
+    head = MLPHead(hidden_dims=self.hidden_dims, out_dim=self.num_classes, name='mlp')
+    return head(h, train=train, groups=groups)
+
+
+def backbone_weights(
+  parts: experiment.Experiment, params: Params, state: State
+) -> tuple[Params, State]:
+  """Parameters and BatchNorm statistics of the backbone that `Method.represent` uses.
+
+  Args:
+    params, state: as in the train state; also shapes.
+
+  Raises:
+    UserError: the method keeps its backbone elsewhere.
+  """
+  if parts.config.method.get('represent') == 'target':
+    params, state = state['target']['params'], state['target']
+  try:
+    found = params['backbone'], state['batch_stats']['backbone']
+  except KeyError:
+    found = None
+  backbone = experiment.make_backbone(parts.config, parts.source)
+  image = jax.ShapeDtypeStruct((1, *parts.source.image_shape), jnp.float32)
+  init = functools.partial(backbone.init, train=False)
+  wanted = jax.eval_shape(init, jax.random.key(0), image)
+  if found is None or _shapes(found) != _shapes((wanted['params'], wanted['batch_stats'])):
+    raise UserError(
+      f"{parts.config.method.name} does not keep the network of config.model as 'backbone': "
+      'it cannot be fine-tuned'
+    )
+  return found
+
+
+def _shapes(tree: Any) -> Any:
+  return jax.tree.map(jnp.shape, tree)
+
+
+def fit(
+  parts: experiment.Experiment,
+  weights: tuple[Params, State],
+  train: data.Source,
+  tested: list[data.Source],
+  recipe: Recipe,
+  *,
+  test_every: int,
+  seed: int,
+) -> Tuned:
+  """Trains backbone and a new classifier on a labeled source.
+
+  The weights given stay as they are; accuracies are of BatchNorm in inference mode.
+
+  Args:
+    parts: the run that the backbone is of.
+    weights: of `backbone_weights`, on the run's mesh.
+    train: at least `recipe.batch_size` examples.
+    tested: labeled, with the same classes.
+    test_every: epochs between tests.
+    seed: of the classifier's weights, the order of the examples and the augmentation.
+
+  Raises:
+    UserError: a warm-up longer than the training, a negative weight decay, what
+      `data.make_pipeline` refuses.
+  """
+  options = parts.config.data
+  pipeline = data.make_pipeline(
+    train,
+    batch_size=recipe.batch_size,
+    seed=seed,
+    mesh=parts.mesh,
+    mode=options.mode,
+    workers=options.workers,
+  )
+  program = _program(
+    experiment.make_backbone(parts.config, parts.source),
+    recipe,
+    train.num_classes,
+    train.image_shape,
+    parts.config.augment.size,
+    pipeline.steps_per_epoch,
+    parts.mesh,
+  )
+  params, statistics = ema.copy(weights)  # the train step takes its state's buffers over
+  state = program.init(jax.random.key(seed))
+  state = state.replace(
+    params={**state.params, 'backbone': params},
+    state={'batch_stats': {**state.state['batch_stats'], 'backbone': statistics}},
+  )
+  losses, epoch_losses, epochs, scores = [], [], [], []
+  steps = [(step, 1) for step in range(recipe.epochs * pipeline.steps_per_epoch)]
+  with contextlib.closing(pipeline.blocks(steps)) as blocks:
+    for step, block in enumerate(blocks, 1):
+      state, metrics = program.step(state, pipeline.resident, block)
+      losses.append(metrics['loss'])
+      epoch, inside = divmod(step, pipeline.steps_per_epoch)
+      if inside:
+        continue
+      epoch_losses.append(float(np.mean(jax.device_get(losses))))
+      losses.clear()
+      if epoch % test_every == 0 or epoch == recipe.epochs:
+        epochs.append(epoch)
+        scores.append([_top1(program, state, source, parts.mesh) for source in tested])
+  return Tuned(program.represent, state.params, state.state, epoch_losses, epochs, scores)
+
+
+def _top1(program: _Program, state: TrainState, source: data.Source, mesh: Mesh) -> float:
+  logits = extract(program.represent, state.params, state.state, source, mesh=mesh, key='logits')
+  assert logits.label is not None
+  return float(np.mean(logits.h.argmax(-1) == logits.label))
+
+
+# Draws, and labels of other images, differ in arrays only.
+@functools.lru_cache(maxsize=16)
+def _program(
+  backbone: nn.Module,
+  recipe: Recipe,
+  num_classes: int,
+  image_shape: tuple[int, int, int],
+  size: int,
+  steps_per_epoch: int,
+  mesh: Mesh,
+) -> _Program:
+  total_steps = recipe.epochs * steps_per_epoch
+  frozen = recipe.detach_features or recipe.backbone_lr == 0
+  method = classification(
+    backbone,
+    Classifier(
+      hidden_dims=(backbone.num_features,) * (recipe.head_layers - 1),
+      num_classes=num_classes,
+      normalise=recipe.normalise == 'l2',
+      detach=recipe.detach_features,
+    ),
+    num_classes,
+    groups={
+      # Frozen, it keeps its bits: no weight decay either.
+      'backbone': Group(lr_scale=recipe.backbone_lr, freeze_steps=total_steps if frozen else 0),
+      'classifier': Group(lr_scale=recipe.head_lr),
+    },
+  )
+  tx = optim.build(
+    {key: {} for key in method.groups},
+    method.groups,
+    name='sgd',
+    learning_rate=_schedule(recipe, steps_per_epoch, total_steps),
+    weight_decay=recipe.weight_decay,
+    momentum=recipe.momentum,
+  )
+  # He et al.'s 4 pixels of padding are for images of 32.
+  options = {'padding': max(1, size // 8)} if recipe.augment == 'crop_flip' else {}
+  views = augment.get(recipe.augment, size=size, num_views=1, **options)
+  train_step = make_train_step(method, views, tx, mesh=mesh)
+  everywhere = sharding.replicated(mesh)
+
+  def init(key: Array) -> TrainState:
+    label, index = jnp.zeros([2], jnp.int32), jnp.arange(2, dtype=jnp.int32)
+    batch = Batch(image=jnp.zeros([2, *image_shape], jnp.uint8), label=label, index=index)
+    return init_state(key, batch, method, views, tx)
+
+  def step(state: TrainState, resident: Any, block: Any) -> tuple[TrainState, Metrics]:
+    row = jax.tree.map(lambda x: x[0], block)
+    return train_step(state, data.Pipeline.batch(resident, row))
+
+  return _Program(
+    jax.jit(init, out_shardings=everywhere),
+    jax.jit(step, donate_argnums=0, out_shardings=(everywhere, None)),
+    method.represent,
+  )
+
+
+def _schedule(recipe: Recipe, steps_per_epoch: int, total_steps: int):
+  """Of the factor that multiplies both learning rates."""
+  step = {'milestones': recipe.milestones, 'factor': recipe.factor}
+  return schedules.get_schedule(
+    SCHEDULES[recipe.schedule],
+    peak=1.0,
+    steps_per_epoch=steps_per_epoch,
+    total_steps=total_steps,
+    warmup_epochs=recipe.warmup_epochs,
+    **(step if recipe.schedule == 'step' else {}),
+  )

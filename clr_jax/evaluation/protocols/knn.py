@@ -1,0 +1,174 @@
+"""Exact k-nearest-neighbour classification of frozen features."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Array
+from clr_jax.evaluation.probing.features import Features
+from clr_jax.ops.similarity import unit
+from clr_jax.rundir.results import Measurement
+
+DISTANCES = ('cosine', 'euclidean')
+WEIGHTS = ('vote', 'uniform')
+
+
+def knn(
+  train: Features,
+  test: Features,
+  *,
+  k: int = 200,
+  temperature: float = 0.1,
+  distance: Literal['cosine', 'euclidean'] = 'cosine',
+  weights: Literal['vote', 'uniform'] = 'vote',
+  block: int = 4096,
+  features: Literal['trained', 'untrained', 'pixels'] = 'trained',
+) -> list[Measurement]:
+  """Top-1 test accuracy, in [0, 1], of a vote among the k nearest training features.
+
+  Default: the vote of InstDisc and MoCo (Wu et al. 2018; k = 200, T = .1 of MoCo's CIFAR notebook).
+  Exact: of equally near examples the first of the bank counts, of classes with equal votes the
+  smallest label wins.
+
+  Args:
+    train, test: the bank and the queries, with labels.
+    k: neighbours; at most the size of the bank (`params` has both the k used and the k asked for).
+    temperature: T of the vote; not used with uniform weights.
+    distance: 'cosine', sim = <x, y> of unit features; 'euclidean', sim = -||x - y||^2 / 2 of the
+      features as they are, which on unit features is the same vote.
+    weights: 'vote', each neighbour counts exp(sim / T); 'uniform', each counts 1.
+    block: rows of bank and queries compared at a time. The queries lie on the device, the bank only
+      `block` rows at a time; beyond rounding the result does not depend on it.
+    features: which features these are, for the record.
+
+  Raises:
+    UserError: features without labels, a k, temperature, distance or weights that cannot be.
+  """
+  start = time.perf_counter()
+  predicted = predict(
+    train, test, k=k, temperature=temperature, distance=distance, weights=weights, block=block
+  )
+  params: dict[str, Any] = {'k': min(k, len(train.h)), 'k_asked': k}
+  params |= {'distance': distance, 'weights': weights}
+  if weights == 'vote':
+    params['temperature'] = temperature
+  params |= {'num_train': len(train.h), 'num_test': len(test.h)}
+  return [
+    Measurement(
+      metric='top1',
+      value=float(np.mean(predicted == test.label)),
+      protocol='knn',
+      params=params,
+      features=features,
+      seconds=time.perf_counter() - start,
+    )
+  ]
+
+
+def predict(
+  train: Features,
+  test: Features,
+  *,
+  k: int = 200,
+  temperature: float = 0.1,
+  distance: Literal['cosine', 'euclidean'] = 'cosine',
+  weights: Literal['vote', 'uniform'] = 'vote',
+  block: int = 4096,
+) -> np.ndarray:
+  """The label [M] that `knn` gives each of the test examples; see there."""
+  if train.label is None or test.label is None:
+    raise UserError('kNN evaluation needs labels; give labeled data for training and test')
+  check_name(DISTANCES, distance, 'distance')
+  check_name(WEIGHTS, weights, 'weights')
+  if k < 1 or temperature <= 0:
+    raise UserError(f'k={k} and temperature={temperature} must be positive; change them')
+  used = min(k, len(train.h))
+  similarity, index = nearest(train.h, test.h, k=used, distance=distance, block=block)
+  classes, label = np.unique(train.label, return_inverse=True)
+  # Relative to the nearest neighbour, or exp would underflow for large Euclidean distances.
+  relative = (similarity - similarity[:, :1]) / temperature
+  vote = np.exp(relative) if weights == 'vote' else np.ones_like(relative)
+  scores = np.zeros((len(test.h), len(classes)))
+  np.add.at(scores, (np.arange(len(scores))[:, None], label[index]), vote)
+  return classes[np.argmax(scores, axis=1)]
+
+
+def nearest(
+  bank: np.ndarray,
+  query: np.ndarray,
+  *,
+  k: int,
+  distance: Literal['cosine', 'euclidean'] = 'cosine',
+  block: int = 4096,
+) -> tuple[np.ndarray, np.ndarray]:
+  """The k most similar rows of the bank for every query, most similar first, ties by position.
+
+  Args:
+    bank: [N, F], stays on the host.
+    query: [M, F].
+    k: at most N.
+    distance, block: see `knn`.
+
+  Returns:
+    (similarity [M, k] as defined in `knn`, position in the bank [M, k]).
+  """
+  # A common shift leaves distances alone and keeps the digits that |x|^2 would lose.
+  shift = bank.mean(0, dtype=np.float64).astype(np.float32)
+  queries = jnp.asarray(_filled(query, min(block, len(query))))
+  best = (
+    jnp.full((*queries.shape[:2], k), -jnp.inf, queries.dtype),
+    jnp.zeros((*queries.shape[:2], k), jnp.int32),
+  )
+  size = min(block, len(bank))
+  for start in range(0, len(bank), size):
+    rows = _filled(bank[start : start + size], size)[0]
+    best = _merge(queries, rows, shift, start, len(bank), best, distance)
+  similarity, index = (np.asarray(x).reshape(-1, k)[: len(query)] for x in best)
+  return similarity, index
+
+
+@functools.partial(jax.jit, static_argnums=(6,))
+def _merge(
+  queries: Array,
+  rows: Array,
+  shift: Array,
+  start: Any,
+  num_bank: Any,
+  best: tuple[Array, Array],
+  distance: str,
+) -> tuple[Array, Array]:
+  """The running top-k of each block of queries after another block of the bank."""
+  position = start + jnp.arange(len(rows), dtype=jnp.int32)
+  prepare = unit if distance == 'cosine' else lambda x: x - shift[None, :]
+  rows = prepare(rows)
+
+  def one(args: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+    query, similarity, index = args
+    query = prepare(query)
+    new = jnp.matmul(query, rows.T, precision='highest')
+    if distance == 'euclidean':
+      norms = jnp.sum(query**2, axis=1)[:, None] + jnp.sum(rows**2, axis=1)[None, :]
+      new = jnp.minimum(new - norms / 2, 0)
+    new = jnp.where((position < num_bank)[None, :], new, -jnp.inf)
+    # Earlier rows of the bank come first, and top_k prefers the first of equal values.
+    similarity, order = jax.lax.top_k(
+      jnp.concatenate([similarity, new], axis=1), similarity.shape[1]
+    )
+    both = jnp.concatenate([index, jnp.broadcast_to(position[None, :], new.shape)], axis=1)
+    return similarity, jnp.take_along_axis(both, order, axis=1)
+
+  return jax.lax.map(one, (queries, *best))
+
+
+def _filled(h: np.ndarray, size: int) -> np.ndarray:
+  """[ceil(N / size), size, F], the last block filled up with zeros."""
+  count = -(-len(h) // size)
+  return np.pad(h, ((0, count * size - len(h)), (0, 0))).reshape(count, size, -1)

@@ -1,0 +1,77 @@
+"""Config files: finding one by path or name, and running its get_config."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import inspect
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import look_up
+from clr_jax.core.types import Config
+
+_PACKAGED = pathlib.Path(__file__).parent.parent / 'configs'  # in the wheel
+
+
+_CHECKOUT = pathlib.Path(__file__).parent.parent.parent / 'configs'
+
+
+def resolve(spec: str) -> tuple[pathlib.Path, str | None]:
+  """`path.py[:ARG]` -> (file, ARG): a path if it exists, else the packaged config of that name."""
+  path, _, argument = spec.partition(':')
+  name = pathlib.Path(path).name
+  name = name if name.endswith('.py') else f'{name}.py'
+  folder = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
+  bare = pathlib.PurePath(path).parent.as_posix() in ('.', 'configs')
+  for candidate in (pathlib.Path(path), folder / name) if bare else (pathlib.Path(path),):
+    if candidate.is_file():
+      return candidate.resolve(), argument or None
+  raise UserError(f'no config file {path!r}: give a path, or one of {", ".join(packaged())}')
+
+
+def packaged() -> list[str]:
+  """Names of the configs that come with the library."""
+  folder = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
+  return sorted(p.stem for p in folder.glob('*.py') if p.stem != 'common')
+
+
+def load(spec: str) -> Config:
+  """Runs `get_config([ARG])` of a config file, with its folder importable (for `common`)."""
+  path, argument = resolve(spec)
+  with _importable(path.parent):
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, 'get_config'):
+      raise UserError(f'{path} is no config: it must define get_config()')
+    takes_argument = bool(inspect.signature(module.get_config).parameters)
+    if argument is not None and not takes_argument:
+      raise UserError(f'{path.name} takes no argument, so drop {":" + argument!r}')
+    config = module.get_config(argument) if argument is not None else module.get_config()
+  config.lock()
+  return config
+
+
+def choose(argument: str | None, choices: dict[str, Any], default: str) -> Any:
+  """The entry of `choices` that a config's argument names; UserError lists the names."""
+  return look_up(choices, argument or default, 'config argument')
+
+
+@contextlib.contextmanager
+def _importable(folder: pathlib.Path) -> Iterator[None]:
+  """Modules of `folder` come first and leave no trace: another folder may have its own `common`."""
+  siblings = {p.stem for p in folder.glob('*.py')} - sys.stdlib_module_names
+  hidden = {name: sys.modules.pop(name) for name in siblings & sys.modules.keys()}
+  sys.path.insert(0, str(folder))
+  try:
+    yield
+  finally:
+    sys.path.remove(str(folder))
+    for name in siblings:
+      sys.modules.pop(name, None)
+    sys.modules.update(hidden)

@@ -1,0 +1,169 @@
+"""The loss of a checkpoint on one fixed batch, along its gradient and over a plane around it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Array, Batch, Config, Params, PyTree
+from clr_jax.data import order
+from clr_jax.experiment import build as experiment
+from clr_jax.rundir import workdir
+from clr_jax.rundir.checkpoint import Checkpoints, check_same, describe
+from clr_jax.rundir.identity import read_config
+
+MOST_IMAGES = 256  # of the batch by default: a CPU's patience
+
+
+class Objective(NamedTuple):
+  """Attributes:
+  step: of the checkpoint.
+  params: of the checkpoint, without the online probe.
+  loss: params -> scalar: the method's training loss, compiled.
+  value_and_grad: params -> (loss, gradient), compiled.
+  """
+
+  step: int
+  params: Params
+  loss: Callable[[Params], Array]
+  value_and_grad: Callable[[Params], tuple[Array, Params]]
+
+
+def open_objective(
+  directory: str, *, step: int | None = None, batch_size: int | None = None, seed: int = 0
+) -> Objective:
+  """The loss of a run's method as a function of the parameters alone.
+
+  All else is fixed: the images, their views (the run's own), the draws of the loss, and of the
+  checkpoint the tables, the queue, the EMA target and the step. BatchNorm uses the statistics of
+  the batch, as in training.
+
+  Args:
+    directory: workdir of the run.
+    step: of the checkpoint; None = the newest.
+    batch_size: images of the training set; None = the run's batch, at most MOST_IMAGES.
+    seed: of images, views and draws: runs on the same data see the same ones.
+
+  Raises:
+    UserError: no such checkpoint, one of another method or model, or a bad batch size.
+  """
+  run = workdir.Workdir(directory)
+  config = _bare(read_config(run), directory)
+  parts = experiment.make(config)
+  size = min(config.batch_size, MOST_IMAGES) if batch_size is None else batch_size
+  if not 2 <= size <= parts.source.num_examples:
+    raise UserError(
+      f'batch_size={size} must be at least 2 and at most the {parts.source.num_examples} training '
+      f'images'
+    )
+  step, params, state = _restore(run, parts, step)
+  batch = _batch(parts, size, seed)
+  key = jax.random.key(seed)
+  at = jnp.asarray(step, jnp.int32)
+
+  def loss(params: Params, state, batch: Batch) -> Array:
+    embed_key, loss_key = jax.random.split(key)
+    out, _ = parts.method.embed(params, state, batch, embed_key, at)
+    return parts.method.loss(out, state, batch, loss_key, at)[0]
+
+  # State and batch are arguments: as constants they would be compiled into the programs.
+  forward, both = jax.jit(loss), jax.jit(jax.value_and_grad(loss))
+  return Objective(
+    step, params, lambda p: forward(p, state, batch), lambda p: both(p, state, batch)
+  )
+
+
+def _bare(config: Config, directory: str) -> Config:
+  """Without the online probe, whose loss is not the method's, and without measurements."""
+  config = config.copy_and_resolve_references()
+  try:
+    with config.unlocked():
+      config.probe.enabled = False
+      if 'telemetry' in config:
+        config.telemetry.enabled = False
+  except (AttributeError, KeyError) as error:
+    raise UserError(f'{directory} is a run of another version ({error}): train it again') from None
+  return config
+
+
+def _restore(run: workdir.Workdir, parts: experiment.Experiment, step: int | None):
+  """(step, params, state) of a checkpoint, whatever its optimizer."""
+  abstract = parts.abstract_state()
+  tree = {'params': abstract.params, 'state': abstract.state}
+  flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='/')
+  leaves = {k: v for k, v in flat.items() if hasattr(v, 'shape')}
+  wanted = describe(traverse_util.unflatten_dict(leaves, sep='/'))
+
+  def choose(saved) -> PyTree:
+    check_same({k: saved[k] for k in wanted if k in saved}, wanted, f'the checkpoint of {run.path}')
+    return traverse_util.unflatten_dict(leaves, sep='/')
+
+  with Checkpoints(run, read_only=True) as checkpoints:
+    step, restored = checkpoints.restore_leaves(choose, step)
+  found = {**flat, **traverse_util.flatten_dict(restored, sep='/')}
+  merged = traverse_util.unflatten_dict(found, sep='/')
+  return step, merged['params'], merged['state']
+
+
+def _batch(parts: experiment.Experiment, size: int, seed: int) -> Batch:
+  """Training images drawn by `seed`, with views of a key of it."""
+  source = parts.source
+  index = np.sort(order.shuffled(seed, 0, source.num_examples)[:size])
+  images, labels = source.load(index)
+  views = jax.jit(parts.views)(jax.random.fold_in(jax.random.key(seed), 1), jnp.asarray(images))
+  label = None if labels is None else jnp.asarray(labels, jnp.int32)
+  return Batch(label=label, index=jnp.asarray(index, jnp.int32), views=views)
+
+
+# ---------------------------------------------------------------- the plane
+def filter_normalised(key: Array, params: Params) -> Params:
+  """A random direction whose filters are as long as those of `params`.
+
+  Gaussian; each filter d of a kernel becomes d ||w|| / ||d||, filters being the slices of the last
+  axis (in Flax the outputs of convolutions and of dense layers). Zero for biases and for BatchNorm
+  (all arrays of fewer than two axes). Li et al., https://arxiv.org/abs/1712.09913, section 4, and
+  their code's 'ignore=biasbn'. The draw of a leaf depends on (key, its path, its shape) alone:
+  networks of one shape go the same way, each in the lengths of its own filters.
+  """
+
+  def of(path, w: Array) -> Array:
+    if w.ndim < 2:
+      return jnp.zeros_like(w)
+    leaf_key = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
+    d = jax.random.normal(leaf_key, w.shape, w.dtype)
+    axes = tuple(range(w.ndim - 1))
+    length = lambda x: jnp.sqrt(jnp.sum(jnp.square(x), axes, keepdims=True))  # noqa: E731
+    return d * (length(w) / length(d))
+
+  return jax.tree_util.tree_map_with_path(of, params)
+
+
+@jax.jit
+def _moved(params: Params, d1: Params, d2: Params, a: Array, b: Array) -> Params:
+  return jax.tree.map(
+    lambda w, x, y: w + a.astype(w.dtype) * x + b.astype(w.dtype) * y, params, d1, d2
+  )
+
+
+def surface(
+  loss: Callable[[Params], Array], params: Params, offsets: Sequence[float], *, seed: int = 0
+) -> np.ndarray:
+  """loss(params + a d1 + b d2) [b, a] for all offsets a and b; d1, d2 are `filter_normalised`.
+
+  Args:
+    loss: compiled by the caller; it is called from Python for each point, because XLA's loops
+      around convolutions are slow on CPUs.
+    params: w.
+    offsets: in lengths of the filters.
+    seed: of the directions.
+  """
+  d1, d2 = (filter_normalised(key, params) for key in jax.random.split(jax.random.key(seed)))
+  at = [jnp.asarray(x, jnp.float32) for x in offsets]
+  return np.array([[float(loss(_moved(params, d1, d2, a, b))) for a in at] for b in at])

@@ -1,0 +1,114 @@
+"""Runs that differ only in their seed, as one group: its curves and results with intervals."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from clr_jax.core.config_tree import to_dict
+from clr_jax.core.intervals import Interval, interval
+from clr_jax.rundir import table
+from clr_jax.rundir.identity import trajectory
+from clr_jax.rundir.reader import Run
+
+_SEED_SUFFIX = re.compile(r'[-_.= ]+(seed|s)?[-_.= ]*$')  # 'moco_s' of 'moco_s0' and 'moco_s1'
+
+
+class Group(NamedTuple):
+  """Attributes:
+  name: tells the groups apart.
+  runs: alike in all that changes what is trained, but the seed.
+  """
+
+  name: str
+  runs: list[Run]
+
+
+def groups(runs: Sequence[Run]) -> list[Group]:
+  """The runs by config, in the order in which they are given."""
+  found: dict[str, list[Run]] = {}
+  for run in runs:
+    found.setdefault(json.dumps(_without_seed(run), sort_keys=True), []).append(run)
+  names = [_name(members) for members in found.values()]
+  return [
+    Group(name if names.count(name) == 1 else f'{name}: {members[0].name}', members)
+    for name, members in zip(names, found.values(), strict=True)
+  ]
+
+
+def differences(found: Sequence[Group]) -> list[tuple[str, ...]]:
+  """(key, its value in each group as JSON or 'unset') of the keys in which the groups differ."""
+  flat = [_without_seed(group.runs[0]) for group in found]
+  rows = []
+  for key in sorted({key for own in flat for key in own}):
+    values = [json.dumps(own[key]) if key in own else 'unset' for own in flat]
+    if len(set(values)) > 1:
+      rows.append((key, *values))
+  return rows
+
+
+def curve(group: Group, metric: str) -> list[tuple[int, Interval]]:
+  """(step, mean and 95 % interval over the runs that have the metric there) in order."""
+  values: dict[int, list[float]] = {}
+  for run in group.runs:
+    for row in run.rows:
+      if isinstance(row.get(metric), (int, float)):
+        values.setdefault(row['step'], []).append(row[metric])
+  return [(step, interval(values[step])) for step in sorted(values)]
+
+
+def results(found: Sequence[Group]) -> list[dict[str, Any]]:
+  """Records as `rundir.table` takes them, one for each setting and run, equal settings together.
+
+  Of each run its newest step counts. A run's value is the mean over its draws; the draws of the
+  table are the runs of the group.
+  """
+  records = []
+  for group in found:
+    newest = [_newest(run) for run in group.runs]
+    steps = sorted({row.first['step'] for rows in newest for row in rows})
+    step = ' to '.join(str(s) for s in dict.fromkeys((steps[0], steps[-1]))) if steps else ''
+    for run, rows in zip(group.runs, newest, strict=True):
+      records += [_record(row, group, run, step) for row in rows]
+  order = {key: i for i, key in enumerate(dict.fromkeys(map(_setting, records)))}
+  return sorted(records, key=lambda record: order[_setting(record)])
+
+
+def _newest(run: Run) -> list[table.Row]:
+  last = max((record['step'] for record in run.records), default=None)
+  return table.averaged(record for record in run.records if record['step'] == last)
+
+
+def _record(row: table.Row, group: Group, run: Run, step: str) -> dict[str, Any]:
+  kept = {key: row.first[key] for key in ('protocol', 'features', 'metric', 'data')}
+  return {
+    **kept,
+    'params': {**table.settings(row.first['params']), 'draw': run.name},
+    'value': row.value.mean,
+    'step': step,
+    'data_checksum': row.first['data_checksum'],
+    'run': group.name,
+  }
+
+
+def _setting(record: Mapping[str, Any]) -> str:
+  """All but the group and the run."""
+  asked = {k: v for k, v in record['params'].items() if k != 'draw'}
+  kept = [record[key] for key in ('protocol', 'features', 'metric', 'data')]
+  return json.dumps([*kept, asked], sort_keys=True)
+
+
+def _without_seed(run: Run) -> dict[str, Any]:
+  return {k: v for k, v in trajectory(to_dict(run.config)).items() if k != 'seed'}
+
+
+def _name(runs: Sequence[Run]) -> str:
+  if len(runs) == 1:
+    return runs[0].name
+  columns = zip(*(run.name for run in runs), strict=False)
+  same = itertools.takewhile(lambda letters: len(set(letters)) == 1, columns)
+  shared = _SEED_SUFFIX.sub('', ''.join(letters[0] for letters in same))
+  return f'{shared or runs[0].name} ({len(runs)} runs)'

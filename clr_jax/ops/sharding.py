@@ -1,0 +1,73 @@
+"""One mesh with one axis, 'data', over all devices; where every array lies on it."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import PyTree, TrainState
+from clr_jax.ops.tables import ROW_MULTIPLE
+
+AXIS = 'data'
+
+
+def make_mesh(devices=None) -> Mesh:
+  """A mesh over `devices` (default: all). Global-batch semantics: XLA writes the collectives."""
+  devices = np.asarray(jax.devices() if devices is None else devices)
+  if ROW_MULTIPLE % devices.size:
+    raise UserError(
+      f'{devices.size} devices do not divide {ROW_MULTIPLE} table rows: use a power of two, '
+      f'at most {ROW_MULTIPLE}'
+    )
+  return Mesh(devices, (AXIS,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Every device holds the whole array."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def by_rows(mesh: Mesh) -> NamedSharding:
+  """The first axis is split over the devices."""
+  return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def by_largest_axis(mesh: Mesh, tree: PyTree) -> PyTree:
+  """Each leaf split along its largest axis that the number of devices divides, else replicated.
+
+  Of equally large axes the first. For values of which every device needs its own part only.
+  """
+
+  def of(leaf) -> NamedSharding:
+    axes = [i for i, length in enumerate(leaf.shape) if length and length % mesh.size == 0]
+    if not axes:
+      return replicated(mesh)
+    axis = max(axes, key=lambda i: (leaf.shape[i], -i))
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+  return jax.tree.map(of, tree)
+
+
+def train_state_shardings(
+  mesh: Mesh, state: TrainState, *, shard_optimizer: bool = False
+) -> TrainState:
+  """Shardings for a train state: per-example tables by rows, all else replicated.
+
+  Args:
+    shard_optimizer: split the optimizer's state as `by_largest_axis` (stage 1 of ZeRO, Rajbhandari
+      et al., https://arxiv.org/abs/1910.02054).
+  """
+
+  def of(path, _):
+    return by_rows(mesh) if any(_name(p) == 'per_example' for p in path) else replicated(mesh)
+
+  shardings = jax.tree_util.tree_map_with_path(of, state)
+  if shard_optimizer:
+    shardings = shardings.replace(opt_state=by_largest_axis(mesh, state.opt_state))
+  return shardings
+
+
+def _name(entry) -> str | None:
+  return getattr(entry, 'key', None) or getattr(entry, 'name', None)

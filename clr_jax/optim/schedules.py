@@ -1,0 +1,224 @@
+"""Schedules: functions of the integer step (arrays too) that can be traced; no state.
+
+Factories take the peak value first and everything else by keyword. Each form below is the one of
+the code base it names; `get_schedule` builds them by name from the sizes of a run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from typing import Any
+
+import jax.numpy as jnp
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_options, keyword_only, look_up
+from clr_jax.core.types import Schedule
+
+
+def scaled_lr(base: float, batch_size: int, rule: str = 'linear') -> float:
+  """Peak learning rate for a global batch of `batch_size` images (not views).
+
+  Args:
+    rule: 'linear' base * B / 256 (Goyal et al., https://arxiv.org/abs/1706.02677), 'sqrt'
+      base * sqrt(B) (SimCLR, appendix B.1, https://arxiv.org/abs/2002.05709) or 'none'.
+  """
+  factors = {'linear': batch_size / 256, 'sqrt': math.sqrt(batch_size), 'none': 1.0}
+  return base * look_up(factors, rule, 'scaling rule')
+
+
+def constant(peak: float) -> Schedule:
+  """The same value at every step."""
+  return lambda step: jnp.full_like(_real(step), peak)
+
+
+def warmup_cosine(
+  peak: float, *, total_steps: int, warmup_steps: int, end: float = 0.0, start: float = 0.0
+) -> Schedule:
+  """Linear from `start` at step 0 to `peak` at `warmup_steps`, then half a cosine to `end`.
+
+  SogCLR, MoCo v3 (the fractional epoch of their formulas is step / steps_per_epoch) and, with
+  end = 0.001 * peak, VICReg and Barlow Twins. Without warm-up also DINO's weight decay.
+  """
+  _check_lengths(total_steps, warmup_steps)
+
+  def schedule(step):
+    step = _real(step)
+    warm = start + (peak - start) * (step / max(warmup_steps, 1))
+    fraction = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
+    return jnp.where(step < warmup_steps, warm, _cosine(peak, end, fraction))
+
+  return schedule
+
+
+def simclr(
+  peak: float, *, num_examples: int, batch_size: int, epochs: int, warmup_epochs: float = 10
+) -> Schedule:
+  """google-research/simclr: `warmup_cosine` with its count of steps, not N // B an epoch."""
+  return warmup_cosine(
+    peak,
+    total_steps=num_examples * epochs // batch_size + 1,
+    warmup_steps=round(warmup_epochs * num_examples // batch_size),
+  )
+
+
+def epoch_cosine(peak: float, *, epochs: int, steps_per_epoch: int, end: float = 0.0) -> Schedule:
+  """Half a cosine, constant inside an epoch, without warm-up (SogCLR's linear evaluation)."""
+  whole = warmup_cosine(peak, total_steps=epochs, warmup_steps=0, end=end)
+  return lambda step: whole(step // steps_per_epoch)
+
+
+def supcontrast(
+  peak: float,
+  *,
+  epochs: int,
+  steps_per_epoch: int,
+  warmup_epochs: float = 0,
+  warmup_from: float = 0.01,
+  decay_rate: float = 0.1,
+) -> Schedule:
+  """HobbitLong/SupContrast: per-epoch cosine to peak * decay_rate^3, epochs counted from 1.
+
+  The warm-up is linear per step, from `warmup_from` (absolute) to the cosine's value at the epoch
+  `warmup_epochs`; official: 10 epochs if the batch is larger than 256, else none.
+  """
+  _check_lengths(epochs, warmup_epochs)
+  end = peak * decay_rate**3
+
+  def schedule(step):
+    step = _real(step)
+    warm_to = _cosine(peak, end, warmup_epochs / epochs)
+    warm = warmup_from + step / max(warmup_epochs * steps_per_epoch, 1) * (warm_to - warmup_from)
+    cosine = _cosine(peak, end, (step // steps_per_epoch + 1) / epochs)
+    return jnp.where(step < warmup_epochs * steps_per_epoch, warm, cosine)
+
+  return schedule
+
+
+def tcl(peak: float, *, epochs: int, steps_per_epoch: int, decay_rate: float = 0.1) -> Schedule:
+  """Tuned-Contrastive-Learning's code: SupContrast's cosine one epoch late (0 and 1 are equal)."""
+  end = peak * decay_rate**3
+  return lambda step: _cosine(peak, end, (_real(step) // steps_per_epoch - 1) / epochs)
+
+
+def solo(
+  peak: float, *, total_steps: int, warmup_steps: float, start: float = 3e-5, end: float = 0.0
+) -> Schedule:
+  """solo-learn: linear from `start` (absolute) to `peak` at step warmup_steps - 1, then cosine.
+
+  With start = 0 and end = 1e-6 the learning rate of facebookresearch/dino.
+  """
+  _check_lengths(total_steps, warmup_steps)
+
+  def schedule(step):
+    step = _real(step)
+    warm = start + step * ((peak - start) / max(warmup_steps - 1, 1))
+    fraction = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
+    return jnp.where(step < warmup_steps, warm, _cosine(peak, end, fraction))
+
+  return schedule
+
+
+def solo_epoch(
+  peak: float,
+  *,
+  epochs: int,
+  steps_per_epoch: int,
+  warmup_epochs: float = 10,
+  start: float = 3e-5,
+  end: float = 0.0,
+) -> Schedule:
+  """solo-learn's 2021-22 scripts: `solo` counted in epochs; the whole first epoch at `start`."""
+  whole = solo(peak, total_steps=epochs, warmup_steps=warmup_epochs, start=start, end=end)
+  return lambda step: whole(step // steps_per_epoch)
+
+
+def step_decay(
+  peak: float, *, milestones: Collection[float], steps_per_epoch: int = 1, factor: float = 0.1
+) -> Schedule:
+  """Times `factor` at each milestone, in epochs (solo-learn's linear evaluation: 60 and 80)."""
+  steps = [round(m * steps_per_epoch) for m in milestones]
+  return lambda step: peak * jnp.power(factor, sum(_real(step) >= s for s in steps))
+
+
+def cosine_gamma(gamma_min: float, decay_epochs: int) -> Schedule:
+  """SogCLR's gamma by epoch: from 1 along half a cosine to `gamma_min`, kept from `decay_epochs`.
+
+  LibAUC, https://github.com/Optimization-AI/LibAUC.
+  """
+  return warmup_cosine(1.0, total_steps=decay_epochs, warmup_steps=0, end=gamma_min)
+
+
+def ema_cosine(base: float, *, total_steps: int, final: float = 1.0) -> Schedule:
+  """EMA coefficient final - (final - base) (1 + cos(pi s / S)) / 2, s = updates already done.
+
+  BYOL, appendix (https://arxiv.org/abs/2006.07733), MoCo v3, DINO, solo-learn.
+  """
+  return warmup_cosine(base, total_steps=total_steps, warmup_steps=0, end=final)
+
+
+_SCHEDULES: dict[str, Callable[..., Schedule]] = {
+  f.__name__: f
+  for f in (
+    constant, warmup_cosine, epoch_cosine, simclr, supcontrast, tcl, solo, solo_epoch, step_decay,
+  )
+}  # fmt: skip
+RUN_FACTS = ('total_steps', 'steps_per_epoch', 'epochs', 'warmup_epochs', 'warmup_steps')
+
+
+def factory(name: str) -> Callable[..., Schedule]:
+  """The function `(peak, *, ...) -> Schedule` of that name; `get_schedule` fills in `RUN_FACTS`."""
+  return look_up(_SCHEDULES, name, 'schedule')
+
+
+def get_schedule(
+  name: str,
+  *,
+  peak: float,
+  steps_per_epoch: int,
+  total_steps: int,
+  warmup_epochs: float = 10.0,
+  **hyper: Any,
+) -> Schedule:
+  """The schedule called `name` for a run of `total_steps`.
+
+  Args:
+    name: constant, warmup_cosine, epoch_cosine, simclr, supcontrast, tcl, solo, solo_epoch or
+      step_decay: the function of that name here.
+    warmup_epochs: 10 (all the code bases named here); no effect where there is no warm-up.
+    hyper: the other keyword arguments of that function.
+
+  Raises:
+    UserError: unknown name or option, or a warm-up longer than the run.
+  """
+  make = factory(name)
+  check_options(f'schedule {name!r}', make, hyper, given=RUN_FACTS)
+  facts = (
+    total_steps,
+    steps_per_epoch,
+    math.ceil(total_steps / steps_per_epoch),
+    warmup_epochs,
+    round(warmup_epochs * steps_per_epoch),
+  )
+  accepted = keyword_only(make)
+  facts = {k: v for k, v in zip(RUN_FACTS, facts, strict=True) if k in accepted}
+  return make(peak, **facts, **hyper)
+
+
+def _real(step):
+  """A traced int32 divided by a number would be float32 even when JAX computes in float64."""
+  return jnp.asarray(step, float)
+
+
+def _cosine(start, end, fraction):
+  """Half a cosine: `start` up to fraction 0, `end` from fraction 1 on."""
+  return end + (start - end) * (1 + jnp.cos(jnp.pi * jnp.clip(fraction, 0.0, 1.0))) / 2
+
+
+def _check_lengths(total: float, warmup: float) -> None:
+  if not 0 <= warmup <= total:
+    raise UserError(
+      f'a warm-up of {warmup} does not fit into the {total} of the run: '
+      f'lower warmup_epochs or train longer'
+    )

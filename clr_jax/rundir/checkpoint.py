@@ -1,0 +1,343 @@
+"""Checkpoints of a run: written in the background, complete or invisible, finite, and portable.
+
+Orbax's CheckpointManager does the work. Beside the state lies a list of its leaves and the metrics
+of the step (`meta`), so that a checkpoint of another model is told from a damaged one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging as python_logging
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+
+from clr_jax.core.consensus import from_process_0, in_all_processes
+from clr_jax.core.errors import UserError
+from clr_jax.core.storage import first_line, reaching
+from clr_jax.core.types import Params, PyTree, TrainState
+from clr_jax.rundir.codec import jsonable, number
+from clr_jax.rundir.workdir import Workdir
+
+T = TypeVar('T')
+
+_LAST_WAIT_SECONDS = 20  # of a process that failed, for the checkpoint that is being written
+
+
+class SaveFailed(Exception):
+  """A checkpoint could not be written; those written before stand."""
+
+
+class Checkpoints:
+  """The checkpoints of a run; every process makes the same calls. A context manager that closes.
+
+  Args:
+    workdir: of the run, or the folder of a run.
+    keep_last: so many newest checkpoints stay.
+    keep_best: name of a metric, higher is better: the checkpoint with its highest value stays too.
+    read_only: nothing is written or cleaned up (another process may be training there).
+
+  Raises:
+    UserError: keep_last < 1.
+  """
+
+  def __init__(
+    self,
+    workdir: Workdir | epath.PathLike,
+    *,
+    keep_last: int = 2,
+    keep_best: str | None = None,
+    read_only: bool = False,
+  ):
+    if keep_last < 1:
+      raise UserError(f'keep_last={keep_last} would delete every checkpoint: keep at least 1')
+    workdir = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
+    self._folder = workdir.checkpoints
+    self._scores: dict[int, float] = {}
+    self._keep_best = keep_best
+    self._damaged: set[int] = set()
+    with reaching(self._folder):
+      if read_only and not self._folder.exists():
+        raise UserError(f'{workdir.path} has no checkpoints: give the workdir of a run')
+    # Orbax's own metrics are not used: one damaged metrics file keeps its manager from starting.
+    options: dict[str, Any] = (
+      {'read_only': True, 'save_interval_steps': 0, 'create': False}
+      if read_only
+      else {
+        'preservation_policy': _LastAndBest(keep_last, self._scores),
+        'cleanup_tmp_directories': True,
+      }
+    )
+    logging.get_absl_logger().addFilter(_orbax_log)  # once: it is the same one
+    with reaching(self._folder):
+      self._manager = ocp.CheckpointManager(
+        self._folder, options=ocp.CheckpointManagerOptions(lightweight_initialize=True, **options)
+      )
+    for step in self._manager.all_steps() if keep_best else ():
+      self._note_score(step, self.metrics(step))
+
+  def latest_step(self) -> int | None:
+    """The newest checkpoint, also one that is still being written; None without any."""
+    return max(self._manager.all_steps(), default=None)
+
+  def best_step(self) -> int | None:
+    """The checkpoint with the highest `keep_best` metric; None if none has it."""
+    steps = [s for s in self._manager.all_steps() if s in self._scores]
+    return max(steps, key=lambda s: (self._scores[s], s), default=None)
+
+  def save(
+    self,
+    step: int,
+    state: TrainState,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    force: bool = False,
+  ) -> bool:
+    """Starts writing `state`, which may be donated as soon as this returns.
+
+    Nothing is written, with a warning in the log, if `metrics['loss']` or any parameter is not
+    finite, so that the last checkpoint is a good one.
+
+    Args:
+      step: number of the checkpoint.
+      state: all of it is saved.
+      metrics: numbers of this step, stored beside it; `keep_best` names one of them.
+      force: replaces a checkpoint of the same step, which is left alone otherwise.
+
+    Returns:
+      Whether the state is being written.
+    """
+    metrics = {name: float(value) for name, value in (metrics or {}).items()}
+    if not math.isfinite(metrics.get('loss', 0.0)):
+      logging.warning('step %d is not saved: the loss is %s', step, metrics['loss'])
+      return False
+    if not bool(_all_finite(state.params)):
+      logging.warning('step %d is not saved: a parameter is not finite', step)
+      return False
+    exists = step in self._manager.all_steps() and step not in self._damaged
+    if exists and not force:
+      return False
+    self.wait()
+    for damaged in sorted(self._damaged | ({step} if exists else set())):
+      self._manager.delete(damaged)
+    self._damaged.clear()
+    self._note_score(step, metrics)
+    meta = {'leaves': describe(state), 'metrics': jsonable(metrics)}
+    args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+    # force: the decision is made here; Orbax would refuse a step before the latest.
+    with _writing(self._folder):
+      return self._manager.save(step, args=args, force=True)
+
+  def restore(self, abstract: TrainState, step: int | None = None) -> TrainState:
+    """The saved state, bit for bit, with the shardings of `abstract` (on any number of devices).
+
+    A damaged newest checkpoint is skipped, with one printed sentence, and deleted by the next
+    `save`: the run goes through its step again.
+
+    Args:
+      abstract: shapes, dtypes and shardings, as ShapeDtypeStruct or as arrays.
+      step: a certain checkpoint instead of the newest good one.
+
+    Raises:
+      UserError: no (good) checkpoint, or one of another method or model.
+    """
+
+    def read(step: int) -> TrainState:
+      saved = self._meta(step)['leaves']
+      check_same(saved, describe(abstract), f'checkpoint {step} in {self._folder}')
+      handler = ocp.StandardCheckpointHandler()
+      return self._read(handler, step, 'state', ocp.args.StandardRestore(abstract))
+
+    return self._newest_good(read, step)[1]
+
+  def restore_leaves(
+    self, choose: Callable[[Mapping[str, Any]], PyTree], step: int | None = None
+  ) -> tuple[int, PyTree]:
+    """(step, some leaves of the newest good checkpoint).
+
+    Args:
+      choose: from {'params/...': [shape, dtype]} of the checkpoint to a nested dict of
+        ShapeDtypeStruct with shardings, {'params': {...}, 'state': {...}}.
+      step: a certain checkpoint instead.
+    """
+
+    def read(step: int) -> PyTree:
+      chosen = choose(self._meta(step)['leaves'])
+      args = ocp.args.PyTreeRestore(
+        chosen,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(chosen),
+        partial_restore=True,
+      )
+      return self._read(ocp.PyTreeCheckpointHandler(), step, 'state', args)
+
+    return self._newest_good(read, step)
+
+  def metrics(self, step: int) -> Mapping[str, float]:
+    """The numbers that were saved beside a checkpoint; {}, with a warning, if it is damaged."""
+    try:
+      return {name: number(value) for name, value in self._meta(step)['metrics'].items()}
+    except Exception as error:  # whether it can be restored is seen when it is
+      logging.warning('checkpoint %d has no readable metrics: %s', step, first_line(error))
+      return {}
+
+  def wait(self) -> None:
+    """Returns when all that was saved is on disk; SaveFailed for what went wrong since."""
+    with _writing(self._folder):
+      self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits and releases the background threads; SaveFailed as in `wait`."""
+    with _writing(self._folder):
+      self._manager.close()
+
+  def __enter__(self) -> Checkpoints:
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, *exc) -> None:
+    if kind is None or jax.process_count() == 1:
+      self.close()
+      return
+    # Where this process failed alone, the others may never complete with it what is being written.
+    closing = threading.Thread(target=self._close_quietly, daemon=True)
+    closing.start()
+    closing.join(_LAST_WAIT_SECONDS)
+
+  def _close_quietly(self) -> None:
+    with contextlib.suppress(SaveFailed):
+      self.close()
+
+  def _newest_good(self, read: Callable[[int], T], step: int | None) -> tuple[int, T]:
+    self.wait()
+    # Training may go on in the folder: every process must take the same checkpoint.
+    steps = from_process_0(sorted(self._manager.all_steps(), reverse=True))
+    if step is not None and step not in steps:
+      raise UserError(f'{self._folder} has no checkpoint {step}: there are {sorted(steps)}')
+    candidates = steps if step is None else [step]
+    if not candidates:
+      raise UserError(f'{self._folder} holds no checkpoint: train the run first')
+    reasons = []
+    for candidate in candidates:
+      value, reason = None, ''
+      try:
+        value = read(candidate)
+      # Out of memory says nothing about the file.
+      except (UserError, MemoryError, jax.errors.JaxRuntimeError):
+        raise
+      except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
+        reason = first_line(error)
+      # Each process reads its own part: all go back if one of them must.
+      if in_all_processes(not reason):
+        self._skip(candidates[: len(reasons)], reasons, candidate)
+        return candidate, cast(T, value)
+      reasons.append(f'{candidate} ({reason or "another process cannot read its part"})')
+    raise UserError(
+      f'no checkpoint in {self._folder} can be read, tried {", ".join(reasons)}: start a new '
+      f'workdir'
+    )
+
+  def _skip(self, steps: Sequence[int], reasons: list[str], used: int) -> None:
+    if not steps:
+      return
+    self._damaged.update(steps)
+    if jax.process_index() == 0:
+      print(f'skipped damaged checkpoint {", ".join(reasons)} and took step {used}', flush=True)
+
+  def _meta(self, step: int) -> dict[str, Any]:
+    return self._read(ocp.JsonCheckpointHandler(), step, 'meta', ocp.args.JsonRestore())
+
+  def _read(self, handler: ocp.CheckpointHandler, step: int, item: str, args: Any) -> Any:
+    """Without Orbax's manager, in which the processes wait for one that has failed."""
+    return handler.restore(self._folder / str(step) / item, args=args)
+
+  def _note_score(self, step: int, metrics: Mapping[str, float]) -> None:
+    self._scores.pop(step, None)
+    score = metrics.get(self._keep_best or '', math.nan)
+    if math.isfinite(score):
+      self._scores[step] = score
+
+
+@dataclasses.dataclass
+class _LastAndBest:
+  """Orbax preservation policy; `scores` is filled by its owner."""
+
+  last: int
+  scores: dict[int, float]
+
+  def should_preserve(self, checkpoints, *, context) -> Sequence[bool]:
+    del context
+    steps = [c.step for c in checkpoints]
+    scored = [s for s in steps if s in self.scores]
+    kept = {*sorted(steps)[-self.last :]}
+    if scored:
+      kept.add(max(scored, key=lambda s: (self.scores[s], s)))
+    return [s in kept for s in steps]
+
+
+# ---------------------------------------------------------------- leaves
+def describe(tree: PyTree) -> dict[str, Any]:
+  """{'params/backbone/...': [shape, dtype]} of every leaf."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): [list(leaf.shape), str(leaf.dtype)]
+    for path, leaf in leaves
+  }
+
+
+def check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None:
+  """UserError, naming some, if the leaves that `describe` gave differ."""
+  names = [k for k in sorted(saved.keys() | wanted.keys()) if saved.get(k) != wanted.get(k)]
+  if not names:
+    return
+  shown = '; '.join(
+    f'{k} is {_leaf_text(saved.get(k))} there and {_leaf_text(wanted.get(k))} here'
+    for k in names[:3]
+  )
+  more = f'; and {len(names) - 3} more' if len(names) > 3 else ''
+  raise UserError(
+    f'{what} belongs to another method or model ({shown}{more}): restore it with the config it was '
+    f'trained with'
+  )
+
+
+def _leaf_text(leaf) -> str:
+  return 'absent' if leaf is None else f'{leaf[1]}{json.dumps(leaf[0])}'
+
+
+class _OrbaxLog(python_logging.Filter):
+  """One line for each stack that Orbax's threads log: SaveFailed says it, too."""
+
+  def filter(self, record: python_logging.LogRecord) -> bool:
+    if not record.exc_info or 'orbax' not in record.pathname:
+      return True
+    message, error = record.getMessage(), record.exc_info[1]
+    if error and str(error) not in message:
+      message = f'{message} ({first_line(error)})'
+    record.msg, record.args, record.exc_info = message.partition('\n')[0][:300], (), None
+    return True
+
+
+_orbax_log = _OrbaxLog()
+
+
+@contextlib.contextmanager
+def _writing(folder: epath.Path) -> Iterator[None]:
+  """Orbax and TensorStore report a full disk by many types."""
+  try:
+    yield
+  except Exception as error:
+    raise SaveFailed(f'no checkpoint can be written to {folder} ({first_line(error)})') from error
+
+
+@jax.jit
+def _all_finite(params: Params) -> jax.Array:
+  floats = [x for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.inexact)]
+  return jnp.asarray([jnp.isfinite(x).all() for x in floats]).all()

@@ -1,0 +1,48 @@
+"""How numbers, arrays and times are written into the files of a run."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from clr_jax.core.storage import write_whole
+
+
+def write_arrays(path: epath.Path, arrays: Mapping[str, Any]) -> None:
+  """Writes an .npz file, whole or not at all."""
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, **arrays)
+  write_whole(path, buffer.getvalue())
+
+
+def jsonable(value: Any) -> Any:
+  """Plain JSON values; arrays become (lists of) numbers, non-finite numbers 'nan', 'inf', '-inf'.
+
+  JSON has no such numbers, and null would not tell a diverged loss from one that was not measured.
+  """
+  if isinstance(value, Mapping):
+    return {str(k): jsonable(v) for k, v in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [jsonable(v) for v in value]
+  if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+    return jsonable(np.asarray(value).tolist())
+  if isinstance(value, float) and not math.isfinite(value):
+    return str(value)
+  return value
+
+
+def number(value: Any) -> Any:
+  """The inverse of `jsonable` for one number; anything else as it is."""
+  return float(value) if value in ('nan', 'inf', '-inf') else value
+
+
+def now() -> str:
+  """UTC, ISO 8601, to the second."""
+  return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')

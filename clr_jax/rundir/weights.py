@@ -1,0 +1,155 @@
+"""Parts of a checkpoint: the weights of another run to start from, the network to evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from etils import epath
+from flax import traverse_util
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Params, PyTree, State, TrainState
+from clr_jax.rundir.checkpoint import Checkpoints, check_same, describe
+from clr_jax.rundir.workdir import Workdir
+
+_REPRESENTED = ('batch_stats', 'target')  # what `Method.represent` reads of the state
+
+
+class WeightsReport(NamedTuple):
+  """What `restore_weights` did, by path ('params/backbone/...').
+
+  Attributes:
+    source: the checkpoint.
+    taken: leaves that were copied.
+    kept: leaves that keep their own values -> why.
+    unused: leaves of the checkpoint below the same first keys that fit nowhere.
+  """
+
+  source: str
+  taken: tuple[str, ...]
+  kept: Mapping[str, str]
+  unused: tuple[str, ...]
+
+  def __str__(self) -> str:
+    kept = '; '.join(f'{path}: {why}' for path, why in self.kept.items())
+    return '\n'.join(
+      [
+        f'weights from {self.source}: {len(self.taken)} arrays taken',
+        f'  kept as initialised: {kept or "none"}',
+        f'  not used from the checkpoint: {", ".join(self.unused) or "none"}',
+      ]
+    )
+
+
+def restore_weights(
+  path: Workdir | epath.PathLike,
+  into_params: Params,
+  into_state: State,
+  *,
+  state_keys: Sequence[str] = ('batch_stats',),
+) -> tuple[Params, State, WeightsReport]:
+  """Starts from another run: copies its newest weights, where path and shape agree.
+
+  Parameters and batch statistics are copied, in the dtypes and shardings given; step, optimizer,
+  tables and queues are not.
+
+  Args:
+    path: workdir of the other run.
+    into_params, into_state: initialised arrays, as in TrainState.
+    state_keys: first keys of the state that are copied too.
+
+  Raises:
+    UserError: no checkpoint there, or nothing in common with it.
+  """
+  target = {
+    'params': into_params,
+    'state': {k: into_state[k] for k in state_keys if k in into_state},
+  }
+  own, arrays = _leaves(target)
+  prefixes = ('params/', *(f'state/{k}/' for k in state_keys))
+  kept: dict[str, str] = {}
+  unused: list[str] = []
+
+  def choose(saved: Mapping[str, Any]) -> PyTree:
+    kept.clear()
+    for name, array in arrays.items():
+      if name not in saved:
+        kept[name] = 'not in the checkpoint'
+      elif tuple(saved[name][0]) != array.shape:
+        kept[name] = f'shape {tuple(saved[name][0])} in the checkpoint, {array.shape} here'
+    fitting = {k: v for k, v in arrays.items() if k not in kept}
+    if not fitting:
+      raise UserError(
+        f'the checkpoint of {path} has no weights in common with this model: give a run of the '
+        f'same backbone'
+      )
+    unused[:] = [k for k in saved if k.startswith(prefixes) and k not in fitting]
+    return _tree({k: _abstract(v) for k, v in fitting.items()})
+
+  with Checkpoints(path, read_only=True) as checkpoints:
+    step, restored = checkpoints.restore_leaves(choose)
+  taken = traverse_util.flatten_dict(restored, sep='/')
+  merged = _tree({**own, **taken})
+  source = path.path if isinstance(path, Workdir) else path
+  report = WeightsReport(f'{source}, step {step}', tuple(taken), dict(kept), tuple(unused))
+  return merged['params'], {**into_state, **merged.get('state', {})}, report
+
+
+class Network(NamedTuple):
+  """What evaluation needs of a `TrainState`.
+
+  Attributes:
+    step: of the checkpoint.
+    params, state: as in the train state, without tables and queues.
+  """
+
+  step: int
+  params: Params
+  state: State
+
+
+def restore_network(
+  path: Workdir | epath.PathLike, abstract: TrainState, step: int | None = None
+) -> Network:
+  """The parameters, batch statistics and EMA target of a checkpoint.
+
+  Tables, queues and the optimizer are left alone, and so are parameters that `abstract` does not
+  have: a run without its training set's size and labels can still be evaluated.
+
+  Args:
+    path: workdir of the run.
+    abstract: shapes, dtypes and shardings.
+    step: of the checkpoint; None = the newest good one.
+
+  Raises:
+    UserError: no (good) checkpoint, or one of another method or model.
+  """
+  state = {k: abstract.state[k] for k in _REPRESENTED if k in abstract.state}
+  own, arrays = _leaves({'params': abstract.params, 'state': state})
+  wanted = describe(_tree(arrays))
+
+  def choose(saved: Mapping[str, Any]) -> PyTree:
+    check_same({k: saved[k] for k in wanted if k in saved}, wanted, f'the checkpoint of {path}')
+    return _tree(arrays)
+
+  with Checkpoints(path, read_only=True) as checkpoints:
+    step, restored = checkpoints.restore_leaves(choose, step)
+  merged = _tree({**own, **traverse_util.flatten_dict(restored, sep='/')})
+  return Network(step, merged['params'], merged['state'])
+
+
+# ---------------------------------------------------------------- leaves
+def _leaves(tree: PyTree) -> tuple[dict[str, Any], dict[str, Any]]:
+  """{'params/backbone/...': leaf}, with empty nodes and without them."""
+  everything: dict[str, Any] = traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='/')
+  return everything, {k: v for k, v in everything.items() if hasattr(v, 'shape')}
+
+
+def _tree(leaves: Mapping[str, Any]) -> dict[str, Any]:
+  return traverse_util.unflatten_dict(dict(leaves), sep='/')
+
+
+def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)

@@ -1,0 +1,1 @@
+"""What methods are built from: networks, target networks, queues, tables. No method itself."""

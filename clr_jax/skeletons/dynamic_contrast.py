@@ -1,0 +1,143 @@
+"""The skeleton of Dynamic MoCo and REAL: SogCLR's averages over a queue of keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+
+from clr_jax.core.types import Array, Method, RunInfo, State
+from clr_jax.losses import global_contrastive as gcl
+from clr_jax.losses.scores import Scores, score_sets
+from clr_jax.models import heads
+from clr_jax.ops import queue as ring
+from clr_jax.ops.similarity import unit
+from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.skeletons.joint_embedding import mean_with
+from clr_jax.skeletons.queue_state import check_queue, init_queue, key_rows
+from clr_jax.skeletons.self_distillation import distillation
+from clr_jax.skeletons.table_state import moving_average, write_tables
+
+
+def admit_all(state: State, queries: Array, keys: Array) -> State:
+  """All keys [V, B, D] enter the queue, those of view 0 first."""
+  del queries
+  return {**state, 'queue': ring.enqueue(state['queue'], keys.reshape(-1, keys.shape[-1]))}
+
+
+class Retrieval(NamedTuple):
+  """What REAL changes of Dynamic MoCo.
+
+  Attributes:
+    negatives: what the queries' scores become before the estimator, behind the plug-ins.
+    admit: (state, queries, keys), unit rows [V, B, D], -> state with the next queue.
+    first_state: state that `admit` needs.
+  """
+
+  negatives: Callable[[Scores], Scores] = lambda scores: scores
+  admit: Callable[[State, Array, Array], State] = admit_all
+  first_state: Callable[[], State] = dict
+
+
+def dynamic(
+  name: str,
+  backbone: nn.Module,
+  info: RunInfo,
+  retrieval: Retrieval = Retrieval(),
+  *,
+  temperature: float = 0.3,
+  gamma: float = 0.9,
+  first_visit: str = 'per_index',
+  combine: str = 'mean',
+  temperature_twice: bool = False,
+  queue_length: int = 65536,
+  momentum: float = 0.999,
+  final_momentum: float | None = None,
+  ema_index: str = 'next',
+  projector: str = 'sogclr',
+  hidden_dim: int = 2048,
+  out_dim: int = 128,
+  per_view_bn: bool = True,
+  represent: str = 'online',
+  plugins: Plugins = NONE,
+) -> Method:
+  """The method `name`; its hyper-parameters, of Dynamic MoCo and REAL alike, are these.
+
+  The report's code is temperature_twice=True, combine='sum', first_visit='none'.
+
+  Args:
+    temperature: .3 (the report).
+    gamma: weight of the new value of u, .9 (the report).
+    first_visit: 'per_index' (u starts at g), 'none' (the report's code), others: see `sogclr`.
+    combine: u of the two views: 'mean', or 'sum' (the report's code).
+    temperature_twice: weights from exp(s / temperature^2), loss divided by the temperature.
+    queue_length: 65536 (the report's code); two keys an image enter it.
+    momentum: .999 (the report's code).
+    final_momentum: end of a cosine from `momentum`; None keeps it constant.
+    ema_index: 'next' (the average precedes the keys); matters with a cosine only.
+    projector: recipe of `clr_jax.models.heads`.
+    hidden_dim: 2048 (the report's code).
+    out_dim: 128 (the report).
+    per_view_bn: the report's code embeds one view at a time (True).
+    represent: 'online', or 'target' for the averaged network.
+    plugins: see `clr_jax.plugins.pipeline`.
+  """
+  check_queue(name, queue_length, info, keys_per_image=2)
+  plugins.check(name, softmax=False)
+  average = moving_average(info, gamma=gamma, first_visit=first_visit, combine=combine)
+
+  weighting = temperature**2 if temperature_twice else temperature
+
+  def compare(out, state, rng, step):
+    paired = jax.lax.stop_gradient(out.target[:, ::-1])  # a query's key is the other view's
+    scores = plugins.scores(
+      unit(out.online),
+      unit(paired),
+      state['queue']['rows'],
+      own=0,
+      temperature=temperature,
+      rng=rng,
+      step=step,
+    )
+    return paired, retrieval.negatives(scores)
+
+  def loss(out, state, batch, rng, step):
+    log_u, weight = average.read(state, batch, step)
+    paired, scores = compare(out, state, rng, step)
+    result = gcl.estimate(scores, log_u, temperature=weighting, gamma=weight, eps=0.0)
+    scale = 1 / temperature if temperature_twice else 1.0
+    mean, _, metrics = mean_with({'objective': result.objective.mean()}, scale * result.per_example)
+    rows = {'queries': key_rows(out.online), 'keys': key_rows(paired)}
+    return mean, {**average.carry(batch, result.log_u), **rows}, metrics
+
+  def post_update(params, state, carry, step):
+    params, state = write_tables(params, state, carry, step)
+    return params, retrieval.admit(state, carry['queries'], carry['keys'])
+
+  def scores_of(out, state, batch, rng, step):
+    del batch
+    return score_sets(compare(out, state, rng, step)[1], temperature=weighting)
+
+  method = distillation(
+    name,
+    {
+      'backbone': backbone,
+      'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+    },
+    loss,
+    info,
+    momentum=momentum,
+    final_momentum=momentum if final_momentum is None else final_momentum,
+    ema_index=ema_index,
+    per_view=per_view_bn,
+    represent=represent,
+    init_state=lambda rng: {
+      **average.init(),
+      **init_queue(rng, queue_length, out_dim),
+      **retrieval.first_state(),
+    },
+    post_update=post_update,
+  )
+  return method._replace(scores=scores_of)

@@ -1,0 +1,99 @@
+"""The skeleton of MoCo and InfoMin: InfoNCE of queries against keys and a queue of keys."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from clr_jax.core.types import Method, RunInfo
+from clr_jax.losses.scores import infonce, score_sets
+from clr_jax.models import heads
+from clr_jax.ops.similarity import unit
+from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.skeletons.queue_state import check_queue, enqueue_keys, init_queue, key_rows
+from clr_jax.skeletons.self_distillation import distillation
+
+
+def momentum_contrast(
+  name: str,
+  backbone: nn.Module,
+  info: RunInfo,
+  *,
+  temperature: float = 0.07,
+  queue_length: int = 65536,
+  momentum: float = 0.999,
+  final_momentum: float | None = None,
+  ema_index: str = 'next',
+  symmetric: bool = False,
+  projector: str = 'linear',
+  hidden_dim: int | None = None,
+  out_dim: int = 128,
+  per_view_bn: bool = True,
+  represent: str = 'online',
+  plugins: Plugins = NONE,
+) -> Method:
+  """The method `name`; its hyper-parameters are MoCo's.
+
+  Args:
+    name: of the method, for messages.
+    temperature: .07 (v1), .2 (v2), .1 (official CIFAR notebook).
+    queue_length: 65536 (official), 4096 (official CIFAR notebook).
+    momentum: .999 (official), .99 (official CIFAR notebook).
+    final_momentum: end of a cosine from `momentum`; None keeps it constant (official).
+    ema_index: 'next' (official: the average precedes the keys); matters with a cosine only.
+    symmetric: both views are queries and keys, the loss is the sum of both directions (official
+      CIFAR notebook), and two keys an image enter the queue.
+    projector: recipe of `clr_jax.models.heads`: 'linear' (v1), 'mocov2' (v2).
+    hidden_dim: None = the backbone's width (v2).
+    out_dim: 128 (official).
+    per_view_bn: official code embeds one view at a time (True).
+    represent: 'online', or 'target' for the averaged network.
+    plugins: see `clr_jax.plugins.pipeline`.
+  """
+  num_keys = 2 if symmetric else 1
+  check_queue(name, queue_length, info, keys_per_image=num_keys)
+  plugins.check(name)
+
+  def compare(out, state, rng, step):
+    # Asymmetric: one query view and one key view. Symmetric: each query meets the other view's key.
+    return plugins.scores(
+      unit(out.online),
+      jnp.swapaxes(key_rows(out.target)[::-1], 0, 1),
+      state['queue']['rows'],
+      own=0,
+      temperature=temperature,
+      rng=rng,
+      step=step,
+    )
+
+  def loss(out, state, batch, rng, step):
+    del batch
+    keys, scores = key_rows(out.target), compare(out, state, rng, step)
+    total = infonce(scores, temperature=temperature).sum(1).mean()
+    return total, {'keys': keys.reshape(-1, keys.shape[-1])}, {}
+
+  def scores(out, state, batch, rng, step):
+    del batch
+    return score_sets(compare(out, state, rng, step), temperature=temperature)
+
+  method = distillation(
+    name,
+    {
+      'backbone': backbone,
+      'projector': heads.get(
+        projector, hidden_dim=hidden_dim or backbone.num_features, out_dim=out_dim
+      ),
+    },
+    loss,
+    info,
+    momentum=momentum,
+    final_momentum=momentum if final_momentum is None else final_momentum,
+    ema_index=ema_index,
+    online_views=slice(0, num_keys),
+    target_views=slice(2 - num_keys, 2),
+    per_view=per_view_bn,
+    represent=represent,
+    init_state=lambda rng: init_queue(rng, queue_length, out_dim),
+    post_update=enqueue_keys,
+  )
+  return method._replace(scores=scores)

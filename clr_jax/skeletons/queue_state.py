@@ -1,0 +1,52 @@
+"""What methods with a queue share: checks at construction, the state, the `post_update`."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Array, Carry, Params, RunInfo, State
+from clr_jax.ops import queue as ring
+from clr_jax.ops.similarity import unit
+from clr_jax.skeletons.joint_embedding import keep_statistics
+
+# `Chain.init` folds 0, 1, 2, ... into the same key.
+QUEUE_STREAM = 1000
+
+
+def check_queue(name: str, length: int, info: RunInfo, *, keys_per_image: int = 1) -> None:
+  """Refuses a queue shorter than a step's keys; warns of one longer than the data set."""
+  count = keys_per_image * info.batch_size
+  if length < count:
+    raise UserError(
+      f'{name} writes {count} keys a step into a queue of {length}: '
+      f'set method.queue_length >= {count} or lower batch_size'
+    )
+  if length > info.num_examples:
+    logging.warning(
+      '%s: a queue of %d keys is longer than the data set (%d images), so that it holds older keys '
+      "of the batch's own images: set method.queue_length <= %d to avoid that",
+      name,
+      length,
+      info.num_examples,
+      info.num_examples,
+    )
+
+
+def init_queue(rng: Array, length: int, dim: int, *, leading: tuple[int, ...] = ()) -> State:
+  """The state of a queue; `rng` as given to `Method.init`."""
+  key = jax.random.fold_in(rng, QUEUE_STREAM)
+  return {'queue': ring.init(key, length, dim, leading=leading)}
+
+
+def key_rows(target: Array) -> Array:
+  """Embeddings [B, V, D] -> detached unit rows [V, B, D], the order in which they are enqueued."""
+  return jnp.swapaxes(unit(jax.lax.stop_gradient(target)), 0, 1)
+
+
+def enqueue_keys(params: Params, state: State, carry: Carry, step: Array):
+  """A `post_update`: new statistics, and carry['keys'] ([..., B, D], unit) into the queue."""
+  params, state = keep_statistics(params, state, carry, step)
+  return params, {**state, 'queue': ring.enqueue(state['queue'], carry['keys'])}

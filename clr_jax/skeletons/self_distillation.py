@@ -1,0 +1,125 @@
+"""The skeleton of methods with a target network, a moving average of the online one.
+
+`state['target'] = {'params': ..., 'batch_stats': ...}`: the target runs in training mode and its
+batch statistics are its own; only parameters are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+import jax
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Array, Batch, Carry, Group, Method, Out, Params, RunInfo, State
+from clr_jax.models.siamese import Chain
+from clr_jax.ops import ema
+from clr_jax.optim.schedules import ema_cosine
+from clr_jax.skeletons.joint_embedding import embed_mixed, keep_statistics
+
+EMA_INDEX = ('current', 'next')
+REPRESENT = ('online', 'target')
+
+
+def distillation(
+  name: str,
+  encoder: Mapping[str, nn.Module],
+  loss: Callable,
+  info: RunInfo,
+  *,
+  predictor: nn.Module | None = None,
+  momentum: float,
+  final_momentum: float,
+  ema_index: str,
+  online_views: slice = slice(None),
+  target_views: slice = slice(None),
+  local_views: bool = False,
+  per_view: bool = True,
+  represent: str = 'online',
+  init_state: Callable[[Array], State] = lambda rng: {},
+  post_update: Callable = keep_statistics,
+  groups: Mapping[str, Group] | None = None,
+) -> Method:
+  """Out.online = output of encoder and predictor, Out.target = output of the averaged encoder.
+
+  Out.extra is as in `joint_embedding`, of the online network.
+
+  Args:
+    name: of the method, for messages.
+    encoder: {'backbone': ..., 'projector': ..., ...} in order; the target is its average.
+    loss: a `LossFn`.
+    info: two global views are required; total_steps is the length of the momentum's cosine.
+    predictor: runs behind the online encoder only.
+    momentum, final_momentum: ends of the momentum's half cosine; equal = constant.
+    ema_index: the average after step s has the momentum m(s) ('current': BYOL, DINO, solo-learn) or
+      m(s + 1) ('next': equal to an average before the keys of step s + 1; MoCo, ReSSL).
+    online_views, target_views: which global views each network sees.
+    local_views: the online network embeds batch.views['local'] too, if there; last in Out.online.
+    per_view: BatchNorm statistics of each view apart (see `Chain.apply_views`).
+    represent: the network of the evaluation, one of REPRESENT.
+    init_state: rng -> state beside statistics and target, such as a queue.
+    post_update: a `PostUpdateFn` for that state that also keeps the online statistics.
+    groups: optimizer groups by first key of params.
+  """
+  _check(name, info, momentum, final_momentum, ema_index, represent)
+  target_network = Chain(encoder)
+  network = Chain({**encoder, 'predictor': predictor} if predictor is not None else encoder)
+  first, last = next(iter(encoder)), list(encoder)[-1]
+  online_last = last if predictor is None else 'predictor'
+  schedule = ema_cosine(momentum, final=final_momentum, total_steps=info.total_steps)
+  shift = EMA_INDEX.index(ema_index)
+
+  def of_encoder(tree):
+    return {k: tree[k] for k in encoder if k in tree}
+
+  def init(rng: Array, batch: Batch):
+    params, batch_stats = network.init(rng, batch.views['global'][:, 0])
+    target = {'params': of_encoder(params), 'batch_stats': of_encoder(batch_stats)}
+    return params, {'batch_stats': batch_stats, 'target': ema.copy(target), **init_state(rng)}
+
+  def embed(params: Params, state: State, batch: Batch, rng: Array, step: Array):
+    del rng, step
+    views, target = batch.views['global'], state['target']
+    outputs, batch_stats = network.apply_views(
+      params, state['batch_stats'], views[:, online_views], per_view=per_view, stages=True
+    )
+    online = outputs[online_last]
+    if local_views:
+      online, batch_stats = network.append_local(
+        params, batch_stats, batch.views.get('local'), online, per_view=per_view
+      )
+    mixed, batch_stats = embed_mixed(network, params, batch_stats, batch, per_view=per_view)
+    target_outputs, target_stats = target_network.apply_views(
+      target['params'], target['batch_stats'], views[:, target_views], per_view=per_view
+    )
+    fixed = jax.lax.stop_gradient(target_outputs[last])
+    out = Out(online, fixed, outputs[first], {'stages': outputs['stages'], **mixed})
+    return out, {'batch_stats': batch_stats, 'target_stats': target_stats}
+
+  def update(params: Params, state: State, carry: Carry, step: Array):
+    params, state = post_update(params, state, carry, step)
+    average = ema.update(state['target']['params'], of_encoder(params), schedule(step + shift))
+    target = {'params': average, 'batch_stats': carry['target_stats']}
+    return params, {**state, 'target': target}
+
+  def represent_images(params: Params, state: State, images: Array):
+    if represent == 'target':
+      params, state = state['target']['params'], state['target']
+    outputs, _ = target_network.apply(params, state['batch_stats'], images, train=False)
+    return {'h': outputs[first], 'z': outputs['projector']}
+
+  return Method(init, embed, loss, update, represent_images, groups or {})
+
+
+def _check(name, info, momentum, final_momentum, ema_index, represent) -> None:
+  if info.num_views != 2:
+    raise UserError(f'{name} compares two views: set augment.num_views=2, not {info.num_views}')
+  check_name(EMA_INDEX, ema_index, 'method.ema_index')
+  check_name(REPRESENT, represent, 'method.represent')
+  if not 0 <= momentum <= final_momentum <= 1:
+    raise UserError(
+      f'{name} needs 0 <= method.momentum <= method.final_momentum <= 1, '
+      f'not {momentum} and {final_momentum}'
+    )

@@ -1,0 +1,84 @@
+"""What methods with per-example tables share: checks, the moving average u, the writing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from absl import logging
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Array, Batch, Carry, Params, RunInfo, State
+from clr_jax.losses import global_contrastive as gcl
+from clr_jax.ops import tables
+from clr_jax.optim.schedules import cosine_gamma
+from clr_jax.skeletons.joint_embedding import keep_statistics
+
+FIRST_VISIT = (*gcl.FIRST_VISIT, 'per_batch_first_epoch')
+GAMMA_SCHEDULE = ('constant', 'cosine')
+
+
+class MovingAverage(NamedTuple):
+  """Attributes:
+  init: (**other tables' first values) -> {'per_example': {'log_u': [N_pad], ...}}, none visited.
+  read: (state, batch, step) -> (log u [B], weight of the new value [B]).
+  carry: (batch, log_u [B, V], **other tables' rows [B]) -> the carry that `write_tables` reads.
+  """
+
+  init: Callable[..., State]
+  read: Callable[[State, Batch, Array], tuple[Array, Array]]
+  carry: Callable[..., Carry]
+
+
+def moving_average(
+  info: RunInfo,
+  *,
+  gamma: float,
+  first_visit: str,
+  combine: str = 'mean',
+  gamma_schedule: str = 'constant',
+  gamma_decay_epochs: int | None = None,
+) -> MovingAverage:
+  """u of each training example; the arguments are hyper-parameters as `sogclr` explains them."""
+  check_name(FIRST_VISIT, first_visit, 'method.first_visit')
+  check_name(gcl.COMBINE, combine, 'method.combine')
+  check_name(GAMMA_SCHEDULE, gamma_schedule, 'method.gamma_schedule')
+  if not 0 < gamma <= 1:
+    raise UserError(f'method.gamma is the weight of the new value, in (0, 1], not {gamma}')
+  if combine == 'sum' and gamma <= 0.5:
+    logging.warning("u diverges with method.combine='sum' and gamma=%s: use 'mean'", gamma)
+  total_epochs = max(info.total_steps // info.steps_per_epoch, 1)
+  decay = cosine_gamma(gamma, gamma_decay_epochs or max(total_epochs // 2, 1))
+
+  def init(**others):
+    start = {name: tables.init(info.num_examples, value) for name, value in others.items()}
+    return {'per_example': {'log_u': tables.init_log(info.num_examples), **start}}
+
+  def read(state, batch, step):
+    log_u = state['per_example']['log_u'][batch.index]
+    epoch = step // info.steps_per_epoch
+    now = decay(epoch) if gamma_schedule == 'cosine' else gamma
+    if first_visit != 'per_batch_first_epoch':
+      return log_u, gcl.first_visit_gamma(log_u, now, first_visit)
+    return log_u, jnp.where(epoch == 0, gcl.first_visit_gamma(log_u, now, 'per_batch'), now)
+
+  def carry(batch, log_u, **others):
+    rows = {'log_u': gcl.combine_log_u(log_u, combine), **others}
+    return {'index': batch.index, 'per_example': rows}
+
+  return MovingAverage(init, read, carry)
+
+
+def write_tables(params: Params, state: State, carry: Carry, step: Array):
+  """A `PostUpdateFn`: new statistics, and carry['per_example'] at the rows carry['index'].
+
+  Tables whose name begins with 'log_' average duplicates in linear space.
+  """
+  params, state = keep_statistics(params, state, carry, step)
+  written = dict(state['per_example'])
+  for name, value in carry['per_example'].items():
+    write = tables.set_log_mean if name.startswith('log_') else tables.set_mean
+    written[name] = write(written[name], carry['index'], value)
+  return params, {**state, 'per_example': written}

@@ -1,0 +1,49 @@
+"""At which steps a run logs, evaluates and saves, and how its steps are grouped into dispatches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from clr_jax.core.types import Config, RunInfo
+
+
+class Cadence(NamedTuple):
+  """Every how many steps something happens; 0 = never (but evaluation and saving at the end)."""
+
+  log: int
+  evaluate: int
+  save: int
+
+
+def cadence_of(config: Config, info: RunInfo) -> Cadence:
+  """The periods of a config in steps; those given in epochs are rounded, to one step at least."""
+
+  def in_steps(epochs: float) -> int:
+    return max(round(epochs * info.steps_per_epoch), 1) if epochs else 0
+
+  return Cadence(config.log_every, in_steps(config.eval_every), in_steps(config.checkpoint_every))
+
+
+def plan(first: int, last: int, cadence: Cadence, size: int) -> Iterator[tuple[int, int]]:
+  """(step, count) of every dispatch: `count` is `size` or 1, and no cadence falls inside one.
+
+  Dispatches lie on a grid that does not depend on where a run was resumed, so that the same
+  compiled programs run over the same steps; only a dispatch that `first` cuts is done in ones.
+  """
+  periods = [p for p in cadence if p]
+  step = 0
+  while step < last:
+    boundary = min([last, *(step + p - step % p for p in periods)])
+    while step < boundary:
+      count = size if boundary - step >= size else 1
+      if step >= first:
+        yield step, count
+      else:  # nothing, or the rest of what another `last` or `size` left half done
+        yield from ((cut, 1) for cut in range(first, step + count))
+      step += count
+
+
+def due(step: int, period: int, done: bool) -> bool:
+  """Whether something with this period happens after `step` steps; `done` is the last one."""
+  return done or bool(period and step % period == 0)

@@ -1,0 +1,230 @@
+"""What surrounds the training loop: interruption, watchdog, progress, profiler."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+from etils import epath
+from jax.experimental import multihost_utils
+from tqdm import tqdm
+
+from clr_jax.core.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_STALLED
+from clr_jax.core.storage import is_local, write_whole
+
+
+class Signal(NamedTuple):
+  """What asked for a stop, and the exit code that says so."""
+
+  name: str
+  code: int
+
+
+def owns_sigterm() -> bool:
+  """Whether SIGTERM is ours to handle: with several processes JAX's preemption service has it."""
+  return jax.process_count() == 1
+
+
+class Interrupt:
+  """Turns SIGTERM and Ctrl-C into a request that the loop reads between two steps.
+
+  A second Ctrl-C raises KeyboardInterrupt as usual. With several processes they agree on the step
+  through JAX's preemption service, because all of them must write the same checkpoint.
+  """
+
+  _SIGNALS: ClassVar[Mapping[signal.Signals, Signal]] = {
+    signal.SIGTERM: Signal('SIGTERM', EXIT_PREEMPTED),
+    signal.SIGINT: Signal('Ctrl-C', EXIT_INTERRUPTED),
+  }
+
+  def __init__(self):
+    self._received: Signal | None = None
+    self._calls = 0
+    self._previous = {}
+
+  def __enter__(self):
+    if threading.current_thread() is threading.main_thread():
+      for number in self._SIGNALS:
+        if number == signal.SIGTERM and not owns_sigterm():
+          continue
+        self._previous[number] = signal.signal(number, self._handle)
+    return self
+
+  def __exit__(self, *exc):
+    for number, handler in self._previous.items():
+      signal.signal(number, handler)
+
+  def _handle(self, number, frame):
+    del frame
+    if self._received is not None and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    self._received = self._SIGNALS[signal.Signals(number)]
+    if not owns_sigterm():
+      # Alone this process would stop at a step of its own: the service makes all agree on one.
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  def requested(self) -> Signal | None:
+    """What asked for a stop, or None; to be called once after every dispatch, by all processes."""
+    # The service waits for a number that is one above all that it was asked about: steps skip it.
+    self._calls += 1
+    if owns_sigterm():
+      return self._received
+    agreed = multihost_utils.reached_preemption_sync_point(self._calls)
+    return self._SIGNALS[signal.SIGTERM] if agreed else None
+
+
+class Watchdog:
+  """Dumps all stacks and ends the process when `alive` was not called for `seconds` (0 = never).
+
+  A hung collective or file system never returns to Python, so this is a thread and a hard exit.
+  The first wait is ten times as long: it includes compiling.
+  """
+
+  def __init__(self, seconds: float, exit_fn=os._exit):
+    self._seconds, self._exit = seconds, exit_fn
+    self._deadline = time.monotonic() + 10 * seconds
+    self._ended = threading.Event()
+
+  def __enter__(self):
+    if self._seconds:
+      threading.Thread(target=self._watch, daemon=True).start()
+    return self
+
+  def __exit__(self, *exc):
+    self._ended.set()
+
+  def alive(self) -> None:
+    self._deadline = time.monotonic() + self._seconds
+
+  def pause(self) -> None:
+    """No limit until the next `alive`: evaluation takes as long as it takes."""
+    self._deadline = float('inf')
+
+  def _watch(self) -> None:
+    while not self._ended.wait(min(self._seconds / 4, 5)):
+      if time.monotonic() > self._deadline:
+        print(
+          f'watchdog: no step ended for {self._seconds:g} s; stacks follow, then exit code '
+          f'{EXIT_STALLED}; the same command resumes from the last checkpoint',
+          file=sys.stderr,
+          flush=True,
+        )
+        faulthandler.dump_traceback(file=sys.stderr)
+        self._exit(EXIT_STALLED)
+        return
+
+
+class Progress:
+  """A progress bar with loss, samples/s, share of time waiting for data, and time left.
+
+  Without a terminal it prints a line at most every 10 seconds.
+  """
+
+  def __init__(self, first: int, last: int, batch_size: int, *, enabled: bool = True):
+    self._batch_size = batch_size
+    self._last, self._step, self._time, self._waited = last, first, time.monotonic(), 0.0
+    self._printed = self._paused = 0.0
+    self._enabled = enabled and jax.process_index() == 0
+    bar = self._enabled and sys.stderr.isatty()
+    self._bar = tqdm(total=last, initial=first, unit='step', dynamic_ncols=True, disable=not bar)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exc):
+    self._bar.close()
+
+  def resume(self) -> None:
+    """After a pause that is not training (evaluation): its time does not count."""
+    self._time += time.monotonic() - self._paused
+
+  def pause(self) -> None:
+    """Before it."""
+    self._paused = time.monotonic()
+
+  def update(self, step: int, loss: float, waited: float) -> dict[str, float]:
+    """Shows the state after `step` steps; returns samples/s and data-wait share since last time."""
+    now = time.monotonic()
+    seconds = max(now - self._time, 1e-9)
+    speed = (step - self._step) * self._batch_size / seconds
+    wait_share = min((waited - self._waited) / seconds, 1.0)
+    self._bar.update(step - self._step)
+    self._bar.set_postfix_str(f'loss {loss:.4f}, {speed:.0f} samples/s, data {wait_share:.0%}')
+    if self._enabled and self._bar.disable and (now - self._printed > 10 or step == self._last):
+      left = (self._last - step) * self._batch_size / speed
+      print(
+        f'step {step}/{self._last}  loss {loss:.4f}  {speed:.0f} samples/s  '
+        f'waiting for data {wait_share:.0%}  {left:.0f} s left',
+        file=sys.stderr,
+        flush=True,
+      )
+      self._printed = now
+    self._step, self._time, self._waited = step, now, waited
+    return {'samples_per_second': speed, 'data_wait_share': wait_share}
+
+
+class Profiler:
+  """A trace of the dispatches that overlap steps `first <= step < last` (none if last is 0).
+
+  A run that resumes inside the range traces the rest of it; one that ends or fails inside it keeps
+  what was traced. A context manager around the loop.
+
+  Args:
+    steps: (first, last).
+    directory: where the trace goes; every process adds its own file.
+  """
+
+  def __init__(self, steps: tuple[int, int], directory: Any):
+    self._first, self._last = steps
+    self._directory = self._traced = os.fspath(directory)
+    self._running = False
+    self._result: Any = None
+
+  def __enter__(self) -> Profiler:
+    return self
+
+  def __exit__(self, *exc) -> None:
+    if self._running:
+      with contextlib.suppress(Exception):  # an error of the device is raised by the loop itself
+        jax.block_until_ready(self._result)
+      self._stop()
+
+  def before(self, step: int, count: int) -> None:
+    """Before the dispatch of `count` steps from `step`: starts tracing if it is the first one."""
+    if not self._running and step < self._last and step + count > self._first:
+      if not is_local(self._directory):  # JAX reaches stores in another way, if at all
+        self._traced = tempfile.mkdtemp()
+      jax.profiler.start_trace(self._traced)
+      self._running = True
+
+  def after(self, step: int, count: int, result: Any) -> None:
+    """After it; `result` is what it returned, maybe still being computed."""
+    if not self._running:
+      return
+    self._result = result
+    if step + count >= self._last:
+      jax.block_until_ready(result)  # otherwise the trace ends before the device has begun
+      self._stop()
+
+  def _stop(self) -> None:
+    self._running, self._result = False, None
+    try:
+      jax.profiler.stop_trace()
+      if not is_local(self._directory):
+        for path in filter(pathlib.Path.is_file, pathlib.Path(self._traced).rglob('*')):
+          name = path.relative_to(self._traced).as_posix()
+          write_whole(epath.Path(self._directory) / name, path.read_bytes())
+    finally:
+      if not is_local(self._directory):
+        shutil.rmtree(self._traced)

@@ -1,0 +1,85 @@
+"""Large batches in little memory: the network sees a part of the batch at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Array, Batch, Carry, Method, Params, RunInfo, State
+
+
+def accumulate(method: Method, info: RunInfo, *, parts: int, unroll: bool | None = None) -> Method:
+  """Embeds the batch in `parts` passes; the loss sees the embeddings of the whole batch.
+
+  Each pass is computed again in the backward pass (`jax.checkpoint`), so that activations of one
+  part only are in memory, and the gradient is that of the loss of the whole batch, not a mean of
+  losses of small batches: the gradient cache of Gao et al., https://arxiv.org/abs/2101.06983. A
+  step costs one more forward pass.
+
+  Image b belongs to part b % parts, so that every device has its share of each part. BatchNorm
+  normalises each part by its own statistics, one part after the other: as `groups` of
+  `clr_jax.models.norm` with the parts as further groups. It belongs right around a method.
+
+  Args:
+    method: its `embed` gives rows of images, new statistics in the carry ('batch_stats',
+      'target_stats'), and what does not depend on the batch.
+    info: of the run.
+    parts: 1 or more; divides the batch.
+    unroll: False is a loop, True a program for each part, which XLA may run side by side: fast and
+      without any gain in memory. None: a loop but on CPUs, where loops of convolutions are slow.
+
+  Raises:
+    UserError: the batch cannot be split so.
+  """
+  if parts < 1 or info.batch_size % parts:
+    raise UserError(
+      f'accumulate={parts} must divide batch_size={info.batch_size} and be at least 1'
+    )
+  if info.batch_size == parts:
+    raise UserError(
+      f'accumulate={parts} leaves one image for a pass, which BatchNorm cannot normalise: lower it'
+    )
+  if parts == 1:
+    return method
+  size = info.batch_size // parts
+
+  def embed(params: Params, state: State, batch: Batch, rng: Array, step: Array):
+    def one(stats: Carry, given: tuple[Batch, Array]):
+      found = method.embed(params, _with(state, stats), *given, step)
+      return {name: found[1][name] for name in stats}, found
+
+    whole = jax.eval_shape(lambda: method.embed(params, state, batch, rng, step))
+    given = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(size, parts, *x.shape[1:]), 0, 1), batch)
+    keys = jax.random.split(rng, parts)
+    side_by_side = jax.default_backend() == 'cpu' if unroll is None else unroll
+    _, found = jax.lax.scan(
+      jax.checkpoint(one), _statistics(state), (given, keys), unroll=parts if side_by_side else 1
+    )
+    return jax.tree.map(_join, whole, found)
+
+  return method._replace(embed=embed)
+
+
+def _statistics(state: State) -> Carry:
+  """What a pass changes for the next one, by its names in the carry of `embed`."""
+  found = {'batch_stats': state['batch_stats']}
+  if 'target' in state:
+    found['target_stats'] = state['target']['batch_stats']
+  return found
+
+
+def _with(state: State, stats: Carry) -> State:
+  state = {**state, 'batch_stats': stats['batch_stats']}
+  if 'target_stats' in stats:
+    state['target'] = {**state['target'], 'batch_stats': stats['target_stats']}
+  return state
+
+
+def _join(shape: Any, stacked: Array) -> Array:
+  """Rows of images [parts, size, ...] in the order of the batch; else what the last pass gave."""
+  if stacked.shape[1:] == shape.shape:
+    return stacked[-1]
+  return jnp.swapaxes(stacked, 0, 1).reshape(shape.shape)

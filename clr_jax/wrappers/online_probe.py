@@ -1,0 +1,64 @@
+"""Method -> Method: what any method can be trained with."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from clr_jax.core.types import Array, Batch, Carry, Group, Method, Out, Params, State
+from clr_jax.ops.similarity import widen
+
+
+def online_probe(
+  method: Method, *, num_classes: int, learning_rate: float = 0.1, weight_decay: float = 0.0
+) -> Method:
+  """Trains a linear classifier on the detached feature beside the method; always the outermost.
+
+  The encoder's update is the same with and without it: the features are cut off from the gradient
+  and SAM leaves the group alone. Rows with label -1 (unlabeled) do not count.
+
+  Args:
+    num_classes: of the labels.
+    learning_rate: constant, of the group 'probe' (solo-learn: 0.1).
+    weight_decay: of the group 'probe' (solo-learn: 0).
+  """
+
+  def classify(params: Params, h: Array) -> Array:
+    rows = widen(h).reshape(-1, h.shape[-1])
+    logits = rows @ params['probe']['kernel'] + params['probe']['bias'][None]
+    return logits.reshape(*h.shape[:-1], num_classes)
+
+  def init(rng: Array, batch: Batch):
+    params, state = method.init(rng, batch)
+    images = jax.ShapeDtypeStruct(batch.views['global'][:, 0].shape, batch.views['global'].dtype)
+    width = jax.eval_shape(method.represent, params, state, images)['h'].shape[-1]
+    kernel = 0.01 * jax.random.normal(jax.random.fold_in(rng, 1), [width, num_classes])
+    return {**params, 'probe': {'kernel': kernel, 'bias': jnp.zeros(num_classes)}}, state
+
+  def embed(params: Params, state: State, batch: Batch, rng: Array, step: Array):
+    out, carry = method.embed(params, state, batch, rng, step)
+    logits = classify(params, jax.lax.stop_gradient(out.h))
+    return out._replace(extra={**out.extra, 'probe_logits': logits}), carry
+
+  def loss(out: Out, state: State, batch: Batch, rng: Array, step: Array):
+    value, carry, metrics = method.loss(out, state, batch, rng, step)
+    logits = out.extra['probe_logits']
+    label = jnp.broadcast_to(batch.label[:, None], logits.shape[:-1])
+    known = label >= 0
+    count = jnp.maximum(known.sum(), 1)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(known, label, 0))
+    probe_loss = jnp.where(known, losses, 0.0).sum() / count
+    top1 = (known & (logits.argmax(-1) == label)).sum() / count
+    metrics = {'loss': value, **metrics, 'probe_loss': probe_loss, 'probe_top1': top1}
+    return value + probe_loss, carry, jax.tree.map(jax.lax.stop_gradient, metrics)
+
+  def post_update(params: Params, state: State, carry: Carry, step: Array):
+    return method.post_update(params, state, carry, step)
+
+  def represent(params: Params, state: State, images: Array):
+    outputs = method.represent(params, state, images)
+    return {**outputs, 'probe_logits': classify(params, outputs['h'])}
+
+  group = Group(lr=learning_rate, weight_decay=weight_decay, no_sam=True)
+  return Method(init, embed, loss, post_update, represent, {**method.groups, 'probe': group})

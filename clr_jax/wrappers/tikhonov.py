@@ -1,0 +1,152 @@
+"""Tikhonov regularisation by the images, Method -> Method: the robustness report, eqs. 2 to 5."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import check_name
+from clr_jax.core.types import Array, Batch, Method, Metrics, Out, Params, State
+from clr_jax.losses.tikhonov import (
+  GRADIENTS,
+  ROUTES,
+  Penalties,
+  eq_factor,
+  input_gradient_penalties,
+  norms_per_image,
+)
+
+# Methods whose loss is a mean of losses of single images.
+INDEPENDENT = ('supervised',)
+
+# The method's own embed gets the key itself.
+TIKHONOV_STREAM = 3000
+
+
+def tikhonov(
+  method: Method,
+  name: str,
+  stage_losses: Callable[[Out], Sequence[Array]] | None = None,
+  *,
+  weight: float,
+  layer_weights: tuple[float, ...] = (),
+  route: str = 'jvp',
+  grad_of: str = 'auto',
+) -> Method:
+  """Adds weight / 2 * R + sum_k layer_weights[k] * R_k of squared gradients by the images.
+
+  R is of the method's whole loss as it is trained: by all `batch.views`, through the batch
+  statistics, and with what the method itself holds fixed (targets, queues, tables) fixed. R_k =
+  sum_i |dL_k/dx_i|^2 / 2 is of the loss of the backbone's stage k (eq. 5). The penalties need the
+  networks, so that `embed` computes loss and all, random losses with a key of their own, and
+  `loss` returns what it finds in `Out.extra['tikhonov']`. This wraps what adds to the loss (un_mix,
+  layerwise), not the online probe.
+
+  Metrics: tikhonov_penalty R and input_gradient_norm, the mean over views and images of the L2 norm
+  of the gradient in R (`own`: that of each image's own loss); tikhonov_layer_penalty, the sum over
+  stages.
+
+  Args:
+    name: of the method, for the default of `grad_of`.
+    stage_losses: L_k of each stage, shallow to deep: what `layerwise` adds to the loss. They couple
+      images.
+    weight: lambda >= 0, 0.1 to 10 in the report.
+    layer_weights: beta_k >= 0, one for each stage; increasing in the report.
+    route: 'jvp' or 'double', see `input_gradient_penalties`; the numbers are the same.
+    grad_of: 'batch' (eq. 3), 'own' (eq. 2) or 'batch_mean', see `eq_factor`; 'auto' is 'own' for
+      losses of single images (supervised), else 'batch'.
+
+  Raises:
+    UserError: for weights that are negative, not finite or all 0, for layer weights without stage
+      losses and for 'own' of a loss that couples images; when traced, unless the backbone has as
+      many stages.
+  """
+  layer_weights = tuple(layer_weights)
+  _check_weights(weight, layer_weights, stage_losses is not None)
+  check_name(ROUTES, route, 'plugins.tikhonov.route')
+  grad_of = _resolve(grad_of, name, layers=stage_losses is not None)
+
+  def embed(params: Params, state: State, batch: Batch, rng: Array, step: Array):
+    def losses(views):
+      seen = batch._replace(views=views)
+      out, carry = method.embed(params, state, seen, rng, step)
+      loss_key = jax.random.fold_in(rng, TIKHONOV_STREAM)
+      result = method.loss(out, state, seen, loss_key, step)
+      penalised = [result[0]] if weight else []
+      if layer_weights and stage_losses is not None:
+        stages = stage_losses(out)
+        _check_count(layer_weights, stages)
+        penalised += [loss for w, loss in zip(layer_weights, stages, strict=True) if w]
+      return penalised, (out, carry, result)
+
+    found = input_gradient_penalties(losses, batch.views, route=route)
+    out, carry, (value, loss_carry, metrics) = found.aux
+    rows = math.prod(batch.views['global'].shape[:2])
+    added, of_penalty = _penalise(found, weight, layer_weights, grad_of, rows)
+    metrics = {**metrics, **jax.tree.map(jax.lax.stop_gradient, of_penalty)}
+    result = value + added, loss_carry, metrics
+    return out._replace(extra={**out.extra, 'tikhonov': result}), carry
+
+  def loss(out: Out, state: State, batch: Batch, rng: Array, step: Array):
+    del state, batch, rng, step
+    return out.extra['tikhonov']
+
+  return method._replace(embed=embed, loss=loss)
+
+
+def _penalise(
+  found: Penalties, weight: float, layer_weights: Sequence[float], grad_of: str, rows: int
+) -> tuple[Array, Metrics]:
+  """What is added to the loss, and metrics; `found` is of what has a positive weight, in order."""
+  added, metrics = jnp.zeros([], found.halves.dtype), {}
+  if weight:
+    penalty = eq_factor(grad_of, rows) * found.halves[0]
+    norm = norms_per_image(found.gradients[0]).mean() * (rows if grad_of == 'own' else 1)
+    metrics |= {'tikhonov_penalty': penalty, 'input_gradient_norm': norm}
+    added += weight / 2 * penalty
+  if betas := [w for w in layer_weights if w]:
+    penalty = jnp.asarray(betas, found.halves.dtype) @ found.halves[-len(betas) :]
+    metrics['tikhonov_layer_penalty'] = penalty
+    added += penalty
+  return added, metrics
+
+
+def _check_weights(weight: float, layer_weights: tuple[float, ...], stages: bool) -> None:
+  if not all(0 <= w < math.inf for w in (weight, *layer_weights)):
+    raise UserError(
+      f'plugins.tikhonov.weight and layer_weights must be finite and not negative, not {weight} '
+      f'and {layer_weights}'
+    )
+  if not weight and not any(layer_weights):
+    raise UserError('tikhonov needs a positive plugins.tikhonov.weight, or layer_weights')
+  if layer_weights and not stages:
+    raise UserError(
+      'plugins.tikhonov.layer_weights is of the losses that plugins.layerwise adds: set '
+      'plugins.layerwise.weights, too'
+    )
+
+
+def _resolve(grad_of: str, name: str, *, layers: bool) -> str:
+  """`grad_of` without 'auto'; UserError for 'own' of a loss that couples images."""
+  check_name(('auto', *GRADIENTS), grad_of, 'plugins.tikhonov.grad_of')
+  independent = name in INDEPENDENT and not layers
+  if grad_of == 'auto':
+    return 'own' if independent else 'batch'
+  if grad_of == 'own' and not independent:
+    raise UserError(
+      f'the loss of {name}{" with layerwise" if layers else ""} couples the images, which have '
+      f'no losses of their own: set plugins.tikhonov.grad_of=batch'
+    )
+  return grad_of
+
+
+def _check_count(layer_weights: Sequence[float], stages: Sequence[Array]) -> None:
+  if len(layer_weights) != len(stages):
+    raise UserError(
+      f'plugins.tikhonov.layer_weights has {len(layer_weights)} values and the backbone '
+      f'{len(stages)} stages: give one weight for each'
+    )

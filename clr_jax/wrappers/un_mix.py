@@ -1,0 +1,100 @@
+"""Un-Mix, Method -> Method: Shen et al., https://arxiv.org/abs/2003.05438."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from clr_jax.augment import unmix
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Array, Batch, Method, Out, Params, State
+
+_CLASSES = 'its positives are a set, a class or all other views, and mixtures have two images'
+_STATISTIC = 'its loss is a statistic of the whole batch, not a mean over images to be weighted'
+
+# Methods that do not compare each image with a positive of its own.
+REFUSED = {
+  'arb': _STATISTIC,
+  'barlow_twins': _STATISTIC,
+  'supcon': _CLASSES,
+  'supervised': _CLASSES,
+  'swav': 'its targets are computed from the online embeddings, which the mixtures replace',
+  'tcl': _CLASSES,
+  'tico': _STATISTIC,
+  'vicreg': _STATISTIC,
+}
+
+# The method's own embed gets the key itself.
+UNMIX_STREAM = 2000
+
+
+def un_mix(method: Method, name: str, *, probability: float = 0.5) -> Method:
+  """Adds the losses of image mixtures, whose positives are both images by their shares.
+
+  loss(online) + lam loss(mixed) + (1 - lam) loss(mixed[::-1]): mixtures of view 0 pass the online
+  network once; the reversed order meets the partners' positives. Queues, tables and metrics are
+  those of the plain term, whose random key the other two share. The mixtures stand in place:
+    - with targets (EMA network, detached projections): of every online view, so that a symmetric
+      loss compares the same mixtures with the targets of both views (official CIFAR code); local
+      views are in the plain term only;
+    - without targets: of view 0; the other views, with gradient, are the positives. Mixtures are
+      negatives of each other there, also the two of the same pair of images.
+  A wrapper that adds a loss of its own (layerwise, online probe) belongs outside of this one.
+
+  Args:
+    name: of the method, to refuse those of REFUSED.
+    probability: share of the steps that blend whole images; in the others a box is pasted. 0.5 in
+      the official CIFAR script and ImageNet command, 0 = boxes only (default of its ImageNet code).
+
+  Raises:
+    UserError: for a method without such a loss or, when traced, without the mixtures' embedding.
+  """
+  if name in REFUSED:
+    raise UserError(
+      f'un_mix has no meaning for {name}: {REFUSED[name]}; set plugins.un_mix.enabled=False'
+    )
+  if not 0 <= probability <= 1:
+    raise UserError(f'plugins.un_mix.probability must be in [0, 1], not {probability}')
+
+  def embed(params: Params, state: State, batch: Batch, rng: Array, step: Array):
+    images = batch.views['global'][:, 0]
+    key = jax.random.fold_in(rng, UNMIX_STREAM)
+    drawn = unmix.draw(key, height=images.shape[1], width=images.shape[2], probability=probability)
+    mixture = unmix.mix(images, drawn)
+    views = {**batch.views, 'mixed': mixture.images[:, None]}
+    out, carry = method.embed(params, state, batch._replace(views=views), rng, step)
+    if 'mixed' not in out.extra:
+      raise UserError(
+        f'{name} does not embed image mixtures, which un_mix needs: '
+        f'set plugins.un_mix.enabled=False'
+      )
+    return out._replace(extra={**out.extra, 'mixed_lam': mixture.lam}), carry
+
+  def loss(out: Out, state: State, batch: Batch, rng: Array, step: Array):
+    def of_mixed(mixed: Array) -> Array:
+      return method.loss(_in_place(out, mixed), state, batch, rng, step)[0]
+
+    value, carry, metrics = method.loss(out, state, batch, rng, step)
+    mixed_loss = by_shares(of_mixed, out.extra['mixed'], out.extra['mixed_lam'])
+    metrics = {**metrics, 'mixed_loss': jax.lax.stop_gradient(mixed_loss)}
+    return value + mixed_loss, carry, metrics
+
+  return method._replace(embed=embed, loss=loss)
+
+
+def by_shares(loss: Callable[[Array], Array], mixed: Array, lam: Array) -> Array:
+  """lam loss(mixed) + (1 - lam) loss(mixed[::-1]); `mixed` [B, ...] in the order of the batch."""
+  return lam * loss(mixed) + (1 - lam) * loss(mixed[::-1])
+
+
+def _in_place(out: Out, mixed: Array) -> Out:
+  """`out` whose online embeddings are the mixtures' [B, 1, D]; see `un_mix`."""
+  # InfoMin's patches have their own positive already in the plain term.
+  out = out._replace(extra={k: v for k, v in out.extra.items() if k != 'jigsaw'})
+  if out.target is None:
+    return out._replace(online=jnp.concatenate([mixed, out.online[:, 1:]], 1))
+  # As many as targets: without the local views.
+  online = jnp.broadcast_to(mixed, (*out.target.shape[:2], mixed.shape[-1]))
+  return out._replace(online=online)

@@ -1,0 +1,123 @@
+"""Where the time of a program goes: kinds of its operations, and times from a real trace."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from clr_jax import models
+from clr_jax.bench import profile as op_shares
+from clr_jax.bench.profile import BATCH_NORM, OTHER, PRODUCTS, Run
+
+
+@pytest.fixture(scope='module')
+def gradient():
+  """(text, function, arguments) of the gradient of a ResNet, as the train step names its parts."""
+  backbone = models.get('resnet_tiny', width=4)
+  images = jnp.ones([4, 8, 8, 1])
+  variables = backbone.init(jax.random.key(0), images, train=False)
+
+  @jax.jit
+  def function(params, images):
+    def loss(params):
+      views = jax.named_scope('augmentation')(lambda x: jnp.sin(x) * 2)(images)
+      stats = {'params': params, 'batch_stats': variables['batch_stats']}
+      h, _ = backbone.apply(stats, views, train=True, mutable=['batch_stats'])
+      return jnp.sum(h**2)
+
+    return jax.grad(loss)(params)
+
+  compiled = function.lower(variables['params'], images).compile()
+  return compiled.as_text(), compiled, (variables['params'], images)
+
+
+def test_every_convolution_is_one(gradient):
+  """Those of the weights' gradients lose their names on the way."""
+  text = gradient[0]
+  kinds = op_shares._kinds(text)
+  lines = [line for line in text.splitlines() if ' convolution(' in line]
+  assert len(lines) > 20  # 9 convolutions, their two gradients but for the images'
+  names = [op_shares._INSTRUCTION.match(line)[1] for line in lines]
+  assert {kinds[name] for name in names} == {PRODUCTS}
+  found = set(kinds.values())
+  assert {PRODUCTS, BATCH_NORM, 'augmentation', OTHER} <= found and found <= set(op_shares.KINDS)
+
+
+def test_kinds_by_name_scope_and_content():
+  text = """
+%fused (a: f32[2]) -> f32[2] {
+  %a = f32[2]{0} parameter(0)
+  ROOT %dot.1 = f32[2,2]{1,0} dot(%a, %a), lhs_contracting_dims={0}
+}
+
+ENTRY %main (x: f32[2]) -> f32[2] {
+  %x = f32[2]{0} parameter(0)
+  %fusion.1 = f32[2,2]{1,0} fusion(%x), kind=kOutput, calls=%fused
+  %gemm = f32[2]{0} custom-call(%x), custom_call_target="__cublas$lt$matmul"
+  %mul.7 = f32[2]{0} multiply(%x, %x), metadata={op_name="jit(f)/transpose(jvp(R))/bn2/mul"}
+  %dot.2 = f32[2]{0} dot(%x, %x), metadata={op_name="jit(f)/optimizer/dot_general"}
+  %norm.3 = f32[2]{0} multiply(%x, %x), metadata={op_name="jit(f)/jvp(MLPHead)/norm0/mul"}
+  %all-reduce-start.1 = f32[2]{0} all-reduce-start(%x), metadata={op_name="jit(f)/bn1/mean"}
+  ROOT %add = f32[2]{0} add(%x, %x), metadata={op_name="jit(f)/normalise/bnb/add"}
+}
+"""
+  kinds = op_shares._kinds(text)
+  assert kinds == {
+    'a': OTHER,
+    'x': OTHER,
+    'dot.1': PRODUCTS,
+    'fusion.1': PRODUCTS,
+    'gemm': PRODUCTS,
+    'mul.7': BATCH_NORM,
+    'dot.2': 'optimizer, state',
+    'norm.3': BATCH_NORM,
+    'all-reduce-start.1': 'communication',
+    'add': OTHER,
+  }
+
+
+def test_a_loop_has_what_its_body_leaves():
+  line = [Run('while', 0, 10), Run('a', 1, 4), Run('b', 4, 9), Run('c', 5, 6), Run('d', 12, 13)]
+  own = op_shares._own_times(line[::-1])
+  assert dict(own) == {'while': 2, 'a': 3, 'b': 4, 'c': 1, 'd': 1}
+  assert op_shares._idle(line) == pytest.approx(2 / 13)
+  assert op_shares._idle([Run('a', 0, 4), Run('b', 2, 5), Run('c', 2, 3)]) == 0
+
+
+def test_a_real_trace(gradient):
+  text, function, arguments = gradient
+  assert op_shares.measure(text, lambda: None) is None
+  found = op_shares.measure(text, lambda: jax.block_until_ready(function(*arguments)))
+  shares = found['operations']
+  assert list(shares) == list(op_shares.KINDS) and sum(shares.values()) == pytest.approx(1)
+  assert min(shares[PRODUCTS], shares[BATCH_NORM]) > 0.005 and shares['communication'] == 0
+  assert 0 <= found['idle'] < 1
+  # Operations of other programs do not count.
+  assert op_shares.measure('', lambda: jax.block_until_ready(function(*arguments))) is None
+
+
+def test_one_device_and_the_line_of_operations_on_a_tpu(monkeypatch):
+  def event(name, **stats):
+    return types.SimpleNamespace(
+      start_ns=0.0, duration_ns=1.0, stats=[('hlo_op', name), *stats.items()]
+    )
+
+  def plane(name, **lines):
+    lines = [types.SimpleNamespace(name=k.replace('_', ' '), events=v) for k, v in lines.items()]
+    return types.SimpleNamespace(name=name, lines=lines)
+
+  planes = [
+    plane('/host:CPU', thread=[event('host', device_ordinal=0)]),
+    plane('/device:TPU:1', XLA_Ops=[event('other')]),
+    plane('/device:TPU:0', XLA_Modules=[event('module')], XLA_Ops=[event('a'), event('b')]),
+  ]
+  data = types.SimpleNamespace(
+    from_serialized_xspace=lambda raw: types.SimpleNamespace(planes=planes)
+  )
+  monkeypatch.setattr(op_shares.jax.profiler, 'ProfileData', data)
+  file = types.SimpleNamespace(read_bytes=lambda: b'')
+  assert [[op.name for op in line] for line in op_shares._lines(file)] == [['a', 'b']]
+  planes[1:] = []
+  planes[0].lines[0].events.append(event('second device', device_ordinal=1))
+  assert [[op.name for op in line] for line in op_shares._lines(file)] == [['host']]

@@ -1,0 +1,285 @@
+"""The command line in this process: what it prints, and what it refuses in one sentence."""
+
+import json
+import os
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from clr_jax.cli import main as cli
+from clr_jax.experiment.config_files import load
+from clr_jax.rundir import results as results_lib
+from clr_jax.rundir import workdir
+from clr_jax.rundir.identity import open_run
+from clr_jax.training import loop as train
+
+TINY = pathlib.Path(__file__).parent.parent / 'tiny.py'
+
+
+def call(*arguments):
+  """The exit code of `clr-jax ARGUMENTS`."""
+  try:
+    cli.main(['clr-jax', *map(str, arguments)])
+  except SystemExit as ended:
+    return ended.code
+  return 0
+
+
+@pytest.fixture
+def refused(capsys, tmp_path, nothing_compiles):
+  """refused(words, ...): the command ends with code 2 and one line that holds all of the words."""
+
+  def check(*arguments, words):
+    before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob('*'))
+    code = call(*arguments)
+    out, err = capsys.readouterr()
+    assert code == 2, (code, out, err)
+    assert err.startswith('clr-jax: ') and err.count('\n') == 1, err
+    for word in words:
+      assert word in err, err
+    assert not out
+    assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob('*')) == before
+
+  return check
+
+
+def npz(path, shape, labels=True, train_shape=None):
+  """{split} files of noise; `shape` is that of the test images, and of the others by default."""
+  rng = np.random.default_rng(0)
+  for split, size in (('train', train_shape or shape), ('test', shape)):
+    arrays = {'image': rng.integers(0, 255, (70, *size)).astype(np.uint8)}
+    if labels:
+      arrays['label'] = np.arange(70) % 3
+    np.savez(path / f'{split}.npz', **arrays)
+  return f'npz:{path}/{{split}}.npz'
+
+
+@pytest.fixture
+def started(tmp_path):
+  """The workdir of a run that was opened and never reached a checkpoint."""
+  directory = tmp_path / 'started'
+  open_run(workdir.Workdir(directory), load(f'{TINY}'))
+  return directory
+
+
+# ---------------------------------------------------------------- refusals
+@pytest.mark.parametrize(
+  ('arguments', 'words'),
+  [
+    (['--config.method.temprature=1'], ['method.temprature', 'method.temperature']),
+    (['--config.nonsense=1'], ['nonsense']),
+    (['--config.method.name=simclrr'], ['simclrr', 'simclr']),
+    (['--config.augment.name=afine'], ['afine', 'affine']),
+    (['--config.optimizer.name=sdg'], ['sdg', 'sgd']),
+    (['--config.model.name=resnet_tinny'], ['resnet_tinny']),
+    (['--config.batch_size=2000'], ['batch_size=2000', '1437']),
+    (['--config.batch_size=60'], ['batch_size=60', '8']),
+    (['--config.batch_size=abc'], ['batch_size', 'abc']),
+    (['--config.batch_size=0'], ['batch']),
+    (['--config.num_epochs=0'], ['num_epochs']),
+    (['--config.num_epochs=abc'], ['num_epochs', 'abc']),
+    (['--config.model.mean=(0.5,0.5,0.5)'], ['model.mean', '3 values']),
+    (['--config.eval.features=("trainde",)'], ['trainde', 'trained']),
+    (['--config.eval.protocols.knn.k=0'], ['k=0']),
+    (['--config.data.name=npz:nowhere.npz'], ['nowhere.npz']),
+    (['--config.data.test_split=tset'], ['tset']),
+    (['--config.init_from=nowhere'], ['nowhere']),
+    (['--config.precision=float16'], ['float16', 'bfloat16']),
+    (['--confg.seed=1'], ['confg']),
+    (['something'], ['something']),
+  ],
+)
+def test_train_refuses(refused, tmp_path, arguments, words):
+  new = tmp_path / 'new'
+  refused('train', f'--config={TINY}', f'--workdir={new}', *arguments, words=words)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'words'),
+  [
+    (['tarin'], ['tarin', 'train']),
+    (['train', '--workdir=x'], ['--config']),
+    (['train', f'--config={TINY}', '--workdir=x', '--num_processes=2'], ['--coordinator']),
+    (['train', '--config=nowhere.py', '--workdir=x'], ['nowhere.py', 'quickstart']),
+    (['train', f'--config={TINY}'], ['--workdir']),
+    (['train', f'--config={TINY}:simclrr', '--workdir=x'], ['simclrr']),
+    (['train', f'--config={pathlib.Path(__file__)}', '--workdir=x'], ['get_config']),
+    (['evaluate'], ['linear', 'knn']),
+    (['evaluate', 'liner', '--workdir=x'], ['liner', 'linear']),
+    (['evaluate', 'knn'], ['--workdir']),
+    (['evaluate', 'knn', '--workdir=nowhere'], ['nowhere']),
+    (['results'], ['--workdir']),
+    (['results', '--workdir=nowhere'], ['nowhere']),
+    (['results', '--wrkdir=x'], ['wrkdir']),
+    (['methods', '--x=1'], ['x']),
+    (['bench'], ['--config']),
+  ],
+)
+def test_commands_refuse(refused, arguments, words):
+  refused(*arguments, words=words)
+
+
+@pytest.mark.parametrize('method', ['supcon', 'tcl', 'supervised'])
+def test_labels_that_are_missing(refused, tmp_path, method):
+  name = npz(tmp_path, (8, 8), labels=False)
+  arguments = f'--config={TINY}:{method}', f'--config.data.name={name}'
+  refused('train', *arguments, f'--workdir={tmp_path / "new"}', words=['labels'])
+
+
+def test_a_flat_folder_has_no_labels(refused, tmp_path):
+  from PIL import Image
+
+  for split in ('train', 'test'):
+    (tmp_path / 'images' / split).mkdir(parents=True)
+    for i in range(70):
+      Image.new('L', (8, 8), i).save(tmp_path / 'images' / split / f'{i}.png')
+  arguments = f'--config={TINY}:supcon', f'--config.data.name=folder:{tmp_path / "images"}'
+  refused('train', *arguments, f'--workdir={tmp_path / "new"}', words=['labels'])
+
+
+@pytest.mark.parametrize('channels', [2, 4])
+def test_channels_that_are_neither_grey_nor_rgb(refused, tmp_path, channels):
+  name = npz(tmp_path, (8, 8, channels))
+  arguments = f'--config={TINY}', f'--config.data.name={name}', f'--workdir={tmp_path / "new"}'
+  refused('train', *arguments, words=[str(channels), 'channels'])
+
+
+def test_sets_of_different_shapes(refused, tmp_path):
+  name = npz(tmp_path, (9, 9), train_shape=(8, 8))
+  arguments = f'--config={TINY}', f'--config.data.name={name}', f'--workdir={tmp_path / "new"}'
+  refused('train', *arguments, words=['(9, 9, 1)', '(8, 8, 1)'])
+
+
+def test_another_trajectory(refused, started):
+  (started / 'metrics').mkdir()
+  (started / 'metrics' / 'row.jsonl').write_text('{"step": 1}\n')
+  arguments = f'--config={TINY}', f'--workdir={started}'
+  refused('train', *arguments, '--config.method.temperature=0.25', words=['method.temperature: '])
+  refused('train', *arguments, '--config.seed=3', words=['seed: 0 -> 3', 'new workdir'])
+
+
+def test_a_workdir_that_is_something_else(refused, tmp_path):
+  (tmp_path / 'file').write_text('mine')
+  (tmp_path / 'foreign').mkdir()
+  (tmp_path / 'foreign' / 'thesis.tex').write_text('mine')
+  command = 'train', f'--config={TINY}'
+  refused(*command, f'--workdir={tmp_path / "file"}', words=['is a file'])
+  refused(*command, f'--workdir={tmp_path / "foreign"}', words=['thesis.tex'])
+  refused('evaluate', 'knn', f'--workdir={tmp_path / "foreign"}', words=['not a run'])
+
+
+def test_evaluate_without_a_checkpoint(refused, started):
+  refused('evaluate', 'knn', f'--workdir={started}', words=['no checkpoint'])
+  refused('evaluate', 'knn', f'--workdir={started}', '--params.kk=3', words=['params.kk', 'k'])
+  refused('evaluate', 'knn', f'--workdir={started}', '--params.k=a', words=['params.k', 'a'])
+  refused('evaluate', 'knn', f'--workdir={started}', '--features=x', words=["'x'", 'trained'])
+
+
+def test_evaluate_linear_needs_labels(refused, tmp_path):
+  config = load(f'{TINY}')
+  config.data.name = npz(tmp_path, (8, 8), labels=False)
+  directory = tmp_path / 'run'
+  open_run(workdir.Workdir(directory), config)
+  refused('evaluate', 'linear', f'--workdir={directory}', words=['labels'])
+
+
+# ---------------------------------------------------------------- output
+def test_help_and_no_arguments(capsys):
+  for arguments, code in (([], 2), (['--help'], 0), (['help'], 0)):
+    assert call(*arguments) == code
+    out = capsys.readouterr().out
+    for command in ('train', 'evaluate', 'results', 'bench', 'methods', 'datasets', 'quickstart'):
+      assert command in out
+
+
+def test_help_of_a_command(capsys, tmp_path):
+  def said(*arguments):
+    assert call(*arguments) == 0
+    return capsys.readouterr().out
+
+  assert said('train', '--help').startswith('clr-jax train --config=FILE[:ARG] --workdir=DIR')
+  assert said('methods', '-h') == 'clr-jax methods            the methods, one line each\n'
+  lines = said('train', f'--config={TINY}', f'--workdir={tmp_path}/x', '--help').splitlines()
+  assert '  --config.batch_size=64' in lines and '  --config.method.temperature=0.3' in lines
+  assert any(line.startswith('  --num_processes ') for line in lines)
+  lines = said('evaluate', 'knn', '--help').splitlines()  # without a run: not its config's
+  assert '  --params.k=200' in [line.rstrip() for line in lines]
+  assert not any('--config.' in line for line in lines)
+  assert not any(tmp_path.iterdir())
+
+
+def test_methods_and_datasets_have_a_line_each(capsys, tmp_path):
+  assert call('methods') == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert {'simclr', 'sogclr', 'supcon', 'supervised', 'tcl'} <= {x.split()[0] for x in lines}
+  assert all(len(x.split()) > 2 for x in lines)
+  assert call('datasets', f'--data_dir={tmp_path}') == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert {'digits', 'npz:PATH', 'folder:PATH'} <= {x.split()[0] for x in lines}
+
+
+def test_results_oldest_first(capsys, started):
+  assert call('results', f'--workdir={started}') == 0
+  assert capsys.readouterr().out == 'no results yet\n'
+  for value in (0.5, 0.75):
+    results_lib.write_result(
+      workdir.Workdir(started),
+      results_lib.Measurement('top1', value, 'knn', {'k': int(value * 100)}, 'trained', 0.1),
+      step=3,
+      checkpoint=None,
+      config_hash='abc',
+      data='digits train, test',
+      data_checksum='def',
+      seed=0,
+    )
+  assert call('results', f'--workdir={started}', '--json') == 0
+  records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+  assert [r['value'] for r in records] == [0.5, 0.75]
+  fields = (
+    'metric value protocol params features step checkpoint config_hash code_version libraries'
+  )
+  assert {*fields.split(), 'data_checksum', 'seed', 'device', 'seconds'} <= records[0].keys()
+  assert call('results', f'--workdir={started}') == 0
+  table = capsys.readouterr().out
+  assert '0.5000' in table and '0.7500' in table and 'knn' in table
+
+
+def test_a_command_leaves_the_process_as_it_was(capsys, monkeypatch, tmp_path):
+  monkeypatch.delenv('XLA_FLAGS', raising=False)
+  monkeypatch.setattr(train, 'train', lambda config, directory: None)
+  before = dict(jax.config.values), list(sys.argv), list(sys.path)
+  for _ in range(2):
+    assert call('train', f'--config={TINY}', '--workdir', tmp_path, '--config.seed=3') == 0
+  assert (dict(jax.config.values), sys.argv, sys.path) == before
+  assert os.environ['XLA_FLAGS'].count('deterministic') == 1
+
+
+def test_overrides_reach_the_run(monkeypatch, tmp_path):
+  seen = []
+  monkeypatch.setattr(train, 'train', lambda *given: seen.append(given))
+  arguments = '--config.seed', '3', '--config.method.temperature=0.25', '--config.stop_at_epoch=0.5'
+  assert call('train', '--config', f'{TINY}:simclr', '--workdir', tmp_path, *arguments) == 0
+  ((config, directory),) = seen
+  assert directory == str(tmp_path)
+  assert (config.seed, config.method.temperature, config.stop_at_epoch) == (3, 0.25, 0.5)
+  assert config.method.name == 'simclr'
+
+
+@pytest.mark.parametrize('pod', [False, True])
+def test_a_cluster_that_is_not_recognised(monkeypatch, capsys, pod):
+  def initialize(*args):
+    raise RuntimeError('coordinator_address\nis not there.\n\nRPC: more')
+
+  monkeypatch.setattr(jax.distributed, 'initialize', initialize)
+  monkeypatch.delenv('KUBERNETES_SERVICE_HOST', raising=False)
+  if pod:
+    monkeypatch.setenv('KUBERNETES_SERVICE_HOST', '10.0.0.1')
+  with pytest.raises(SystemExit) as ended:
+    cli.main(['clr-jax', 'train', '--config=quickstart', '--workdir=unused', '--distributed'])
+  assert ended.value.code == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert '(coordinator_address is not there.): ' in line and '--process_id' in line
+  assert ('package kubernetes' in line) == pod

@@ -1,0 +1,41 @@
+"""What an object store's client raises becomes a sentence; what a disk raises stays."""
+
+import pytest
+from etils import epath
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.storage import reaching, write_whole
+
+
+@pytest.mark.parametrize(
+  ('error', 'text'),
+  [
+    (ImportError('Please install gcsfs'), r"gs://b needs a package .*pip install 'clr-jax\[gcs\]'"),
+    (FileNotFoundError('b/b/o'), 'there is no bucket gs://b: create it first'),
+    (OSError('Forbidden: b/b/o\nlong'), r'gs://b cannot be used \(Forbidden: b/b/o\): check'),
+    (RuntimeError(), r'gs://b cannot be used \(RuntimeError\): .* log in with `gcloud auth'),
+  ],
+)
+def test_a_store_in_one_sentence(error, text):
+  with pytest.raises(UserError, match=text), reaching('gs://b/run/x'):
+    raise error
+
+
+def test_other_errors_stay():
+  with pytest.raises(UserError, match='ours'), reaching('gs://b/run'):
+    raise UserError('ours')
+  with pytest.raises(PermissionError), reaching('/run'):
+    raise PermissionError
+  with pytest.raises(AttributeError), reaching('gs://b/run'):  # ours: its traceback is needed
+    raise AttributeError
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+  path = epath.Path(tmp_path) / 'new' / 'file'
+  write_whole(path, 'text')
+  write_whole(path, b'more')
+  assert path.read_text() == 'more'
+  (tmp_path / 'new' / 'folder').mkdir()
+  with pytest.raises(IsADirectoryError):
+    write_whole(path.parent / 'folder', 'text')
+  assert sorted(p.name for p in path.parent.iterdir()) == ['file', 'folder']

@@ -1,0 +1,110 @@
+import csv
+import types
+
+import numpy as np
+import pytest
+
+from clr_jax.core.errors import UserError
+from clr_jax.evaluation.protocols import few_label as few
+from clr_jax.evaluation.protocols.linear import linear
+from clr_jax.figures.few_label_curves import draw_few_label
+from clr_jax.rundir.results import Measurement
+from tests.evaluation.protocols.test_linear import TEST, TRAIN
+
+LABELS = types.SimpleNamespace(labels=lambda: TRAIN.label)
+SETS = types.SimpleNamespace(train=LABELS, refuse_other_classes=lambda: None)
+SUBJECT = types.SimpleNamespace(features=(TRAIN, TEST), sets=SETS)
+FEW = {'label_fraction': (0.05, 1.0), 'per_class': (2,), 'draws': 3}
+
+
+def measure(**options):
+  return list(few.few_label(SUBJECT, **{**FEW, **options}))  # type: ignore
+
+
+def test_the_classifier_is_that_of_linear():
+  got = measure()
+  amounts = [(m.params.get('label_fraction'), m.params.get('per_class')) for m in got]
+  assert amounts == [(0.05, None)] * 3 + [(1.0, None)] + [(None, 2)] * 3  # all labels: one draw
+  assert [m.params['num_labels'] for m in got] == [10] * 3 + [200] + [8] * 3
+  assert [m.params['draw'] for m in got] == [0, 1, 2, 0, 0, 1, 2]
+  assert {m.protocol for m in got} == {'few_label'}
+  same = linear(TRAIN, TEST, label_fraction=(0.05, 1.0), draws=3)
+  assert [m.value for m in got[:4]] == [m.value for m in same]
+  assert len({m.value for m in got[:3]}) > 1 and got[3].value > max(m.value for m in got[4:])
+
+
+def test_any_preset_and_unbalanced_labels():
+  got = measure(preset='robustness', epochs=2, balanced=False, features='untrained')
+  assert len(got) == 2 * 9 and {m.params['preset'] for m in got} == {'robustness'}
+  assert {m.params['balanced'] for m in got} == {False}
+  assert {m.features for m in got} == {'untrained'}
+  assert [m.params['num_labels'] for m in got[-6:]] == [8] * 6
+
+
+def test_the_baseline_has_the_same_labels(monkeypatch):
+  asked = []
+
+  def finetune(subject, **options):
+    asked.append(options)
+    used = {'preset': options['preset'], 'label_fraction': 0.5, 'per_class': 7, 'num_labels': 9}
+    return [Measurement('top1', 0.5, 'finetune', {**used, 'draw': options['draw']}, 'untrained', 0)]
+
+  monkeypatch.setattr(few.finetune, 'finetune', finetune)
+  got = measure(baseline='small_supervised', seed=4)[7:]
+  assert [(a.get('label_fraction'), a.get('per_class'), a['draw']) for a in asked] == [
+    *((0.05, None, draw) for draw in range(3)),
+    *((1.0, None, draw) for draw in range(3)),
+    *((None, 2, draw) for draw in range(3)),
+  ]
+  assert {(a['features'], a['seed'], a['balanced']) for a in asked} == {('untrained', 4, True)}
+  assert {(m.protocol, m.features) for m in got} == {('few_label', 'untrained')}
+  first, last = got[0].params, got[-1].params
+  assert first['label_fraction'] == 0.05 and 'per_class' not in first and 'preset' not in first
+  assert last['per_class'] == 2 and 'label_fraction' not in last
+  assert first['baseline'] == 'small_supervised' and first['num_labels'] == 9
+  assert len(measure(baseline='small_supervised', features='untrained')) == 7  # once is enough
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'label_fraction': (0.01,)}, '2 labels are too few for 4 classes'),
+    ({'label_fraction': (0.01,), 'balanced': False}, '2 labels are not between'),
+    ({'label_fraction': (2.0,)}, 'not in'),
+    ({'per_class': (51,)}, 'at most 50'),
+    ({'per_class': (), 'label_fraction': ()}, 'both empty'),
+    ({'draws': 0}, 'draws=0 must be at least 1'),
+    ({'preset': 'thesys'}, "did you mean 'thesis'"),
+    ({'solver': 'sgd', 'l2': 1.0}, "'sgd' has no option 'l2'"),
+    ({'momentum': 0.5}, "'lbfgs' has no option 'momentum'"),
+    ({'baseline': 'supervised'}, "unknown finetune preset 'supervised'"),
+  ],
+)
+def test_bad_input_is_refused_before_any_work(options, message):
+  with pytest.raises(UserError, match=message) as refused:
+    few.check(SETS, {**FEW, **options})  # type: ignore
+  assert '\n' not in str(refused.value)
+  few.check(SETS, FEW)  # type: ignore
+
+
+def test_figure(tmp_path):
+  records = [m._asdict() for kind in ('trained', 'untrained') for m in measure(features=kind)]
+  values = [r['value'] for r in records[:3]]
+  sgd = [m._asdict() for m in measure(preset='report', epochs=2, label_fraction=())]
+  other = {'protocol': 'knn', 'features': 'trained', 'value': 0.5, 'params': {'k': 5}}
+  data = draw_few_label(
+    {'a': [*records, other], 'b': sgd, 'c': records}, str(tmp_path / 'new' / 'few.png')
+  )
+  with data.open() as file:
+    rows = list(csv.DictReader(file))
+  assert [(r['line'], int(r['num_labels']), int(r['draws'])) for r in rows] == [
+    *((f'a, c: linear layer, {kind} features (lbfgs)', *amount)
+      for kind in ('trained', 'untrained') for amount in ((8, 3), (10, 3), (200, 1))),
+    ('b: linear layer, trained features (report)', 8, 3),  # the last epoch, not the best
+  ]  # fmt: skip
+  assert float(rows[1]['top1_mean']) == pytest.approx(np.mean(values))
+  half = 4.302652729911275 * np.std(values, ddof=1) / np.sqrt(3)  # t(2), 97.5 %
+  assert float(rows[1]['top1_half_interval_95']) == pytest.approx(half)
+  assert (tmp_path / 'new' / 'few.png').read_bytes().startswith(b'\x89PNG')
+  with pytest.raises(UserError, match='no results with few labels'):
+    draw_few_label({'a': [other]}, str(tmp_path / 'none.png'))

@@ -1,0 +1,240 @@
+"""Transfer: the target's images as the run's own, its own classes, the other protocols' numbers."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from clr_jax.core.errors import UserError
+from clr_jax.evaluation import registry as protocols
+from clr_jax.evaluation import runner as evaluation
+from clr_jax.evaluation.probing.features import extract
+from clr_jax.evaluation.probing.sets import SPLITS, target_sets
+from clr_jax.evaluation.probing.subject import Subject
+from clr_jax.evaluation.probing.whole_network import Tuned
+from clr_jax.evaluation.protocols import finetune as finetune_module
+from clr_jax.evaluation.protocols.finetune import SWEPT as FINETUNE_SWEPT
+from clr_jax.evaluation.protocols.finetune import check as check_finetune
+from clr_jax.evaluation.protocols.finetune import finetune
+from clr_jax.evaluation.protocols.knn import knn
+from clr_jax.evaluation.protocols.transfer import (
+  SWEPT,
+  check,
+  format_matrix,
+  more,
+  on_target,
+  transfer,
+)
+from clr_jax.experiment import build as experiment
+from clr_jax.rundir import results as results_lib
+from clr_jax.rundir import workdir
+from clr_jax.rundir.identity import open_run
+from tests.evaluation.network import make_subject, same
+from tests.evaluation.test_runner import tiny
+
+
+@pytest.fixture(scope='module', autouse=True)
+def registry():
+  """With fine-tuning and transfer in it."""
+  table = {
+    **protocols.PROTOCOLS,
+    'finetune': protocols.Protocol(finetune, check_finetune, network=True, swept=FINETUNE_SWEPT),
+    'transfer': protocols.Protocol(transfer, check, network=True, swept=SWEPT, more=more),
+  }
+  with pytest.MonkeyPatch.context() as patch:
+    for place in (protocols, evaluation):
+      patch.setattr(place, 'PROTOCOLS', table)
+    yield
+
+
+@pytest.fixture(scope='module')
+def subject():
+  return make_subject()  # grey, 8x8
+
+
+@pytest.fixture(scope='module')
+def target(tmp_path_factory):
+  """60 and 20 colour images of 12x9 in three classes, told apart by their brightness."""
+  folder, rng = tmp_path_factory.mktemp('colours'), np.random.default_rng(0)
+  for split, count in (('train', 60), ('test', 20)):
+    label = np.arange(count) % 3
+    image = rng.integers(0, 85, (count, 12, 9, 3)) + 85 * label[:, None, None, None]
+    np.savez(folder / f'{split}.npz', image=image.astype(np.uint8), label=label)
+  return f'npz:{folder}/{{split}}.npz'
+
+
+def fitted(image):
+  """PIL: grey, the shorter side 8, the centre."""
+  small = Image.fromarray(image).convert('L').resize((8, 11), Image.Resampling.BILINEAR)
+  return np.asarray(small.crop((0, 1, 8, 9)))[..., None]
+
+
+def test_the_targets_images_are_as_the_runs_and_its_classes_its_own(subject, target):
+  on = on_target(subject, {'to': target})
+  assert [s.image_shape for s in on.sets] == [(8, 8, 1)] * 2
+  assert [s.num_classes for s in on.sets] == [3, 3]
+  raw = np.load(target.removeprefix('npz:').replace('{split}', 'train'))['image']
+  np.testing.assert_array_equal(on.sets.train.arrays()[0], [fitted(image) for image in raw])
+  assert on.checksum == on.sets.checksum() != subject.checksum
+  assert on.weights is subject.weights and on.step == subject.step
+  assert subject.sets.train.name == 'digits'  # as it was
+  assert on_target(subject, {'to': target, 'protocol': 'knn'}) is on  # its features are shared
+
+
+def test_grey_images_for_a_run_on_colours(target):
+  parts = experiment.make(
+    tiny('simclr', **{'data.name': target, 'data.image_size': 8, 'batch_size': 16})
+  )
+  sets = target_sets(parts, 'digits')
+  assert sets.train.image_shape == (8, 8, 3) and sets.train.num_classes == 10
+  image = sets.train.arrays()[0]
+  np.testing.assert_array_equal(image, np.repeat(image[..., :1], 3, axis=-1))
+
+
+def test_the_number_is_the_other_protocols(subject, target):
+  on = on_target(subject, {'to': target})
+  take = functools.partial(extract, subject.parts.method.represent, *subject.weights)
+  (wanted,) = knn(take(on.sets.train), take(on.sets.test), k=5)
+  (found,) = transfer(on, to=target, protocol='knn', k=5, l2=(2.0,))  # l2 is of linear
+  assert found.value == wanted.value > 0.6  # by brightness; chance is 0.35
+  assert (found.protocol, found.metric, found.features) == ('transfer', 'top1', 'trained')
+  assert found.params == {'to': target, 'protocol': 'knn', **wanted.params}
+  halves = list(transfer(on, to=target, label_fraction=(0.5, 1.0), l2=(2.0,)))
+  assert [m.params['label_fraction'] for m in halves] == [0.5, 1.0]
+  assert {m.params['l2'] for m in halves} == {2.0}
+
+
+@pytest.fixture
+def tuned(monkeypatch):
+  """How often something was fine-tuned, on which classes."""
+  calls = []
+
+  def instead(parts, weights, train, tested, recipe, **_):
+    calls.append((train.num_classes, recipe.backbone_lr))
+    return Tuned(lambda *_: {}, {}, {}, [1.0], [1], [[0.25]])
+
+  monkeypatch.setattr(finetune_module, 'fit', instead)
+  return calls
+
+
+def test_a_matrix_of_targets_and_protocols_is_resumable(subject, target, tuned, tmp_path):
+  """As `run.evaluate` must call it: on the subject of each unit."""
+  run = workdir.Workdir(tmp_path)
+  config_hash = open_run(run, subject.parts.config).config_hash
+  options = {'to': (target, 'digits'), 'protocol': 'knn,finetune', 'backbone_lr': (0.1, 0.2)}
+  protocols.check(subject.sets, 'transfer', options, ['trained'])
+  units = list(protocols.units('transfer', options))
+  assert [(u['to'], u['protocol']) for u in units] == [
+    (to, protocol) for to in (target, 'digits') for protocol in ('knn', 'finetune')
+  ]
+  for _ in range(2):
+    for unit in units:
+      on = on_target(subject, unit)
+      evaluation.evaluate(on, run, config_hash, 'transfer', unit)
+  assert tuned == [(3, 0.1), (3, 0.2), (10, 0.1), (10, 0.2)]  # once
+  records = results_lib.read_results(run)
+  assert {r['protocol'] for r in records} == {'transfer'}
+  sums = [on_target(subject, {'to': to}).checksum for to in (target, 'digits')]
+  assert list(dict.fromkeys(r['data_checksum'] for r in records)) == sums
+  assert records[0]['data'] == f'{target} train, test'
+  table = format_matrix([{**r, 'run': name} for name in ('a', 'b') for r in records])
+  header, a, b = table.splitlines()
+  assert header.count('knn') == header.count('finetune') == 2
+  assert a.split()[:2] == ['a', 'trained'] and b.split()[0] == 'b' and '0.2500' in b
+
+
+def test_the_matrix_shows_the_last_epoch_the_newest_options_and_the_mean_of_draws():
+  def record(value, protocol='transfer', **params):
+    params = {'to': 'x', 'protocol': 'finetune', 'selection': 'last', **params}
+    row = {'value': value, 'step': 1, 'params': params, 'run': 'a', 'features': 'trained'}
+    return {**row, 'protocol': protocol}
+
+  rows = [
+    record(0.9, epochs=5),
+    record(0.1, draw=0),
+    record(0.7, draw=0, selection='best_on_test'),
+    record(0.4, draw=1),
+    record(0.2, draw=0),
+    record(0.5, protocol='finetune'),
+    {**record(0.6, to='y'), 'features': 'untrained'},
+  ]
+  assert [line.split() for line in format_matrix(rows).splitlines()] == [
+    ['x', 'finetune', 'y', 'finetune'],
+    ['a', 'trained', '0.3000', '-'],
+    ['a', 'untrained', '-', '0.6000'],
+  ]
+
+
+def test_an_untrained_networks_statistics_are_estimated_once(target, monkeypatch):
+  subject = make_subject(kind='untrained')
+  calls = []
+  monkeypatch.setattr(
+    'clr_jax.evaluation.probing.subject.estimate_batch_stats',
+    lambda method, params, state, source, **_: calls.append(source) or state,
+  )
+  found = [on_target(subject, {'to': to}).weights for to in (target, 'digits')]
+  assert calls == [subject.parts.source]
+  assert same(*map(jax.tree.leaves, found))
+
+
+def test_options_of_all_protocols_can_be_flags():
+  config = protocols.parameters('transfer')
+  assert {'to', 'protocol', 'train_split', 'l2', 'k', 'backbone_lr', 'epochs'} <= set(config)
+  config.backbone_lr = (0.1,)
+  config.head_layers = 2  # was None, an integer
+  with pytest.raises(TypeError):
+    config.head_layers = 'two'
+
+
+def test_usual_splits():
+  assert SPLITS['imagenet2012'] == ('train', 'validation')
+
+
+class TestRefusals:
+  @pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+      ({'to': ''}, 'transfer needs the name of a data set'),
+      ({}, 'transfer needs the name of a data set'),
+      ({'to': 'digits', 'protocol': 'fine_tune'}, "did you mean 'finetune'"),
+      ({'to': 'digitz'}, "there is no data set 'digitz'.*did you mean digits"),
+      ({'to': 'digits', 'test_split': 'dev'}, "digits has no split 'dev'"),
+    ],
+  )
+  def test_options(self, subject, options, words):
+    with pytest.raises(UserError, match=words):
+      on_target(subject, options)
+
+  def test_sets_that_cannot_be(self, subject, target, tmp_path):
+    with np.load(target.removeprefix('npz:').replace('{split}', 'test')) as file:
+      image, label = file['image'], file['label']
+    np.savez(tmp_path / 'train.npz', image=image, label=np.minimum(label, 1))
+    np.savez(tmp_path / 'test.npz', image=image, label=label)
+    with pytest.raises(UserError, match=r'the 3 classes of .* are not the 2 of'):
+      on_target(subject, {'to': f'npz:{tmp_path}/{{split}}.npz'})
+    np.savez(tmp_path / 'test.npz', image=image)
+    with pytest.raises(UserError, match='needs labels and'):
+      on_target(subject, {'to': f'npz:{tmp_path}/{{split}}.npz', 'train_split': 'train[:9]'})
+
+  def test_runs_on_images_that_are_not_square(self, target):
+    parts = experiment.make(tiny('simclr', **{'data.name': target, 'batch_size': 16}))
+    with pytest.raises(UserError, match='are 12x9 and those of other data are made square'):
+      target_sets(parts, 'digits')
+
+  def test_too_few_labels_of_the_target(self, subject, target):
+    with pytest.raises(UserError, match='is 1 labels'):
+      on_target(subject, {'to': target, 'label_fraction': (0.02,)})
+
+  def test_options_that_the_protocol_refuses(self, subject, target):
+    """At once, as `run.evaluate` asks for all subjects before it measures on the first."""
+    options = {'to': target, 'schedule': 'step'}
+    on_target(subject, {**options, 'protocol': 'knn'})
+    with pytest.raises(UserError, match='schedule=step needs milestones'):
+      on_target(subject, {**options, 'protocol': 'finetune'})
+
+  def test_a_subject_on_other_data(self, subject):
+    assert isinstance(subject, Subject)
+    with pytest.raises(AssertionError):
+      next(transfer(subject, to='cifar10'))

@@ -1,0 +1,189 @@
+"""The HTML report of a trained run: its numbers are the run's, and a browser draws it."""
+
+import base64
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clr_jax import data
+from clr_jax.experiment.config_files import load
+from clr_jax.rundir import results, workdir
+from clr_jax.rundir.metrics import read_metrics
+from clr_jax.training import loop as train
+from tests.report.report_page import TINY, browse, make, needs_browser
+
+go = pytest.importorskip('plotly.graph_objects')
+pytestmark = pytest.mark.xdist_group('report')  # one run, trained once
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  config = load(f'{TINY}:simclr')
+  with config.unlocked():
+    config.telemetry.enabled = True
+    config.telemetry.every = 2
+    config.num_epochs = 0.5
+  directory = tmp_path_factory.mktemp('report') / 'trained'
+  train.train(config, str(directory))
+  return directory
+
+
+@pytest.fixture(scope='module')
+def page_of_trained(trained):
+  return make([trained], trained.parent / 'report.html')
+
+
+# ---------------------------------------------------------------- the page
+def test_page_is_one_file_without_links_to_elsewhere(page_of_trained, trained):
+  found = page_of_trained
+  assert (trained.parent / 'report.html').stat().st_size < 6e6
+  assert (trained.parent / 'report.json').stat().st_size < 2e5
+  for tag, attrs in found.tags:
+    assert tag not in ('link', 'iframe', 'object', 'base')
+    for key in ('src', 'href', 'srcset', 'action', 'data'):
+      assert attrs.get(key, '#').startswith('#'), (tag, attrs)
+  policy = next(a['content'] for t, a in found.tags if a.get('http-equiv'))
+  assert policy.startswith("default-src 'none'") and 'http' not in policy
+  ids = found.ids()
+  assert len(set(ids)) == len(ids)
+  links = {attrs['href'][1:] for tag, attrs in found.tags if tag == 'a'}
+  assert links == {attrs['id'] for tag, attrs in found.tags if tag == 'section'}
+  assert {'overview', 'results', 'curves', 'telemetry', 'embedding', 'configuration'} <= links
+  assert [tag for tag, _ in found.tags].count('caption') == [t for t, _ in found.tags].count(
+    'table'
+  )
+
+
+def test_plotly_knows_every_option(page_of_trained):
+  figures = page_of_trained.data['figures']
+  assert len(figures) > 15
+  for name, figure in figures.items():
+    go.Figure({'data': figure['traces'], 'layout': figure['layout']})
+    assert figure['title'] and figure['x'] and figure['y'] and name in page_of_trained.ids()
+
+
+def test_curves_are_the_metrics(page_of_trained, trained):
+  rows = read_metrics(workdir.Workdir(trained))
+  figures = page_of_trained.data['figures']
+  for name, keys in {
+    'curve-loss': ['loss'],
+    'curve-online-accuracy': ['online_knn_top1', 'online_probe_top1'],
+    'curve-learning-rate': ['learning_rate'],
+    'telemetry-variance-of-the-scores': ['telemetry/pos_var', 'telemetry/neg_var'],
+    'telemetry-gradient-norm-of-each-parameter-group': [
+      f'telemetry/grad_norm/{part}' for part in ('backbone', 'probe', 'projector')
+    ],
+  }.items():
+    traces = figures[name]['traces']
+    assert len(traces) == len(keys)
+    for key, trace in zip(keys, traces, strict=True):
+      points = [(row['step'], row[key]) for row in rows if key in row]
+      assert points and trace['x'] == [x for x, _ in points]
+      np.testing.assert_allclose(trace['y'], [y for _, y in points], rtol=1e-6)
+  drawn = sum(
+    len(f['traces']) for n, f in figures.items() if n.startswith(('curve-', 'telemetry-'))
+  )
+  ours = {key for row in rows for key in row} - {'step', 'time', 'telemetry/steps'}
+  assert drawn == len([key for key in ours if not key.endswith('_hist')])
+
+
+def test_heat_map_has_the_shares(page_of_trained, trained):
+  rows = [r for r in read_metrics(workdir.Workdir(trained)) if 'telemetry/neg_hist' in r]
+  trace = page_of_trained.data['figures']['heat-neg_hist-trained']['traces'][0]
+  counts = np.array([row['telemetry/neg_hist'] for row in rows])
+  share = (counts / counts.sum(1, keepdims=True)).T
+  keep = slice(0 if share[0].any() else 1, None if share[-1].any() else -1)
+  np.testing.assert_allclose(trace['z'], share[keep], rtol=1e-6)
+  assert trace['x'] == [row['step'] for row in rows]
+  inner = np.linspace(-1, 1, 41)
+  assert len(trace['y']) == len(trace['z']) + 1 and set(np.round(inner, 5)) <= set(
+    np.round(trace['y'], 5)
+  )
+
+
+def test_points_have_their_images(page_of_trained):
+  figure = page_of_trained.data['figures']['embedding-0']
+  source = data.load_source('digits', split='test')
+  images, labels = source.arrays()
+  seen = []
+  for trace in figure['traces']:
+    for index, image, text in zip(trace['ids'], trace['customdata'], trace['text'], strict=True):
+      uri = page_of_trained.images[image]
+      pixels = Image.open(io.BytesIO(base64.b64decode(uri.partition(',')[2])))
+      np.testing.assert_array_equal(np.asarray(pixels), images[int(index)][..., 0])
+      assert text == f'{trace["name"]}, image {int(index):,}'
+      assert trace['name'] == source.class_names[labels[int(index)]]
+      seen.append(int(index))
+  assert sorted(seen) == list(range(source.num_examples))  # fewer than the 500 that may be drawn
+
+
+def test_tables_have_the_run(page_of_trained, trained):
+  found = page_of_trained
+  assert 'finished' in found.texts and 'digits train' in found.texts
+  assert '11 of 11' in found.texts and 'simclr' in found.texts
+  (measured,) = results.read_results(workdir.Workdir(trained))
+  assert f'{measured["value"]:.4f}' in found.texts and all(
+    f'{key}={value}' in found.text for key, value in measured['params'].items()
+  )
+  for name, version in measured['libraries'].items():
+    assert f'{name}, evaluation' in found.texts and version in found.texts
+  assert 'method.temperature' in found.texts and 'backbone/conv1/kernel' in found.texts
+  facts = json.loads((trained / 'data.json').read_text())
+  assert facts['checksum'][:16] in found.texts
+  assert found.data['runs'][0]['training_images'] == facts
+
+
+# ---------------------------------------------------------------- what is missing
+def test_run_of_another_version(tmp_path, trained):
+  """Keys that this version needs are gone, others came, a record has fewer fields."""
+  shutil.copytree(trained, tmp_path / 'old')
+  path = tmp_path / 'old' / 'config.json'
+  record_ = json.loads(path.read_text())
+  del record_['config']['augment'], record_['config']['telemetry']
+  record_['config']['of_the_future'] = {'key': 7}
+  record_['code_version'] = '9.9.9'
+  path.write_text(json.dumps(record_))
+  (result,) = (tmp_path / 'old' / 'results').glob('*.json')
+  old = {
+    k: v for k, v in json.loads(result.read_text()).items() if k not in ('device', 'libraries')
+  }
+  result.write_text(json.dumps(old))
+  found = make([tmp_path / 'old'], tmp_path / 'r.html')
+  assert 'clr-jax 9.9.9' in found.text and 'of_the_future.key' in found.texts
+  assert 'old has no embedding: it does not fit this version' in found.text
+  assert 'lacks the edges of the histogram' in found.text
+  assert found.data['figures']['curve-loss']['traces']
+  assert '11 of 11' in found.texts
+
+
+def test_names_that_make_one_anchor(tmp_path, trained):
+  for name in ('a b', 'a-b'):
+    shutil.copytree(trained, tmp_path / name)
+  found = make([tmp_path / 'a b', tmp_path / 'a-b'], tmp_path / 'r.html')
+  maps = [name for name in found.data['figures'] if name.startswith('heat-neg')]
+  assert len(maps) == 2 and len(set(found.ids())) == len(found.ids())
+  loss = found.data['figures']['curve-loss']
+  assert [trace['name'] for trace in loss['traces']] == ['a b', 'a-b']
+  assert len({trace['line']['color'] for trace in loss['traces']}) == 2
+  both = found.data['figures']['embedding-0'], found.data['figures']['embedding-1']
+  assert both[0]['traces'] == both[1]['traces']  # and of the same images
+  assert len(found.images) == len({i for t in both[0]['traces'] for i in t['customdata']})
+
+
+# ---------------------------------------------------------------- a browser
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize('width', [1400, 500])
+def test_browser_draws_all_figures_and_shows_images(page_of_trained, trained, width):
+  found, dom = browse(trained.parent / 'report.html', width)
+  number = len(page_of_trained.data['figures'])
+  assert found['drawn'] and f'data-drawn="{number}"' in dom
+  assert len(found['marks']) == number and min(found['marks']) > 0, found['marks']
+  tip = found['tip']
+  assert not tip['hidden'] and tip['inside'] and tip['text'] == tip['expected']
+  assert tip['width'] == 8 and tip['source'] == page_of_trained.images[tip['number']]
+  assert not found['overflow']  # wide tables scroll by themselves

@@ -1,0 +1,325 @@
+"""Saving, keeping, restoring; damage, donation, other device counts, SIGKILL."""
+
+import logging as python_logging
+import math
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import TrainState
+from clr_jax.rundir import checkpoint
+from clr_jax.rundir.checkpoint import Checkpoints
+
+# Reading a damaged checkpoint, Orbax leaves its other reads behind: they find their loop closed.
+pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+
+TX = optax.chain(optax.trace(0.9), optax.scale_by_adam())
+
+
+def sharded(tree, devices=8):
+  """Tables by rows, all else replicated, over so many devices."""
+  mesh = Mesh(np.array(jax.devices()[:devices]), ('data',))
+
+  def of(path, _):
+    rows = any(getattr(p, 'key', None) == 'per_example' for p in path)
+    return NamedSharding(mesh, PartitionSpec('data') if rows else PartitionSpec())
+
+  return jax.tree_util.tree_map_with_path(of, tree)
+
+
+def make_state(seed=0, width=4):
+  key = jax.random.key(seed)
+  params = {
+    'backbone': {'kernel': jax.random.normal(key, (3, width)), 'scale': jnp.ones(width)},
+    'projector': {'kernel': jnp.ones((width, 2), jnp.bfloat16)},
+  }
+  state = {
+    'batch_stats': {'backbone': {'mean': jnp.full(width, 0.5)}},
+    'per_example': {'log_u': jnp.full(1024, -jnp.inf).at[3].set(1 / 3)},
+    'queue': {'ptr': jnp.int32(5)},
+  }
+  made = TrainState(jnp.int32(7), params, state, TX.init(params), jax.random.fold_in(key, 1))
+  return jax.device_put(made, sharded(made))
+
+
+def abstract(state, devices=8):
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, sharded(state, devices)
+  )
+
+
+def raw(x):
+  is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+  return np.asarray(jax.random.key_data(x) if is_key else x)
+
+
+def assert_same(actual, expected):
+  assert jax.tree.structure(actual) == jax.tree.structure(expected)
+  for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+    assert a.dtype == b.dtype
+    np.testing.assert_array_equal(raw(a), raw(b))
+
+
+def saved(path, steps, **options):
+  state = make_state()
+  with Checkpoints(path, **options) as checkpoints:
+    for step in steps:
+      assert checkpoints.save(step, state.replace(step=jnp.int32(step)))
+  return state
+
+
+def truncate(folder):
+  """Half of every file that holds numbers."""
+  for file in (pathlib.Path(folder) / 'state').rglob('d/*'):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize('devices', [8, 4, 1])
+def test_restores_bit_exactly_on_any_number_of_devices(tmp_path, devices):
+  state = make_state()
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.latest_step() is None
+    assert checkpoints.save(7, state)
+    assert checkpoints.latest_step() == 7
+  with Checkpoints(tmp_path) as checkpoints:
+    target = abstract(state, devices)
+    restored = checkpoints.restore(target)
+  assert_same(restored, state)
+  assert restored.key.dtype == state.key.dtype
+  for leaf, wanted in zip(jax.tree.leaves(restored), jax.tree.leaves(target), strict=True):
+    assert leaf.sharding.is_equivalent_to(wanted.sharding, leaf.ndim)
+  jax.random.normal(restored.key)  # still a typed key
+
+
+def test_saved_buffers_may_be_donated_at_once(tmp_path):
+  step = jax.jit(lambda x: x + 1, donate_argnums=0)
+  x = jax.device_put(jnp.zeros(2**20), jax.devices()[0])
+  base = make_state()
+  with Checkpoints(tmp_path, keep_last=9) as checkpoints:
+    for number in range(4):
+      checkpoints.save(number, base.replace(params={'x': x}, opt_state=()))
+      x = step(x)
+      buffer = x.unsafe_buffer_pointer()
+      for _ in range(20):
+        x = step(x)
+      assert x.unsafe_buffer_pointer() == buffer  # donation does overwrite here
+    checkpoints.wait()
+    target = base.replace(params={'x': x}, opt_state=())
+    for number in range(4):
+      found = np.asarray(checkpoints.restore(target, number).params['x'])
+      np.testing.assert_array_equal(found, 21.0 * number)
+
+
+def test_keeps_the_last_and_the_best(tmp_path):
+  state = make_state()
+  scores = {1: 0.1, 2: 0.9, 3: None, 4: 0.3, 5: 0.9, 6: 0.2, 7: float('nan')}
+
+  def save(checkpoints, step):
+    metrics = {} if scores[step] is None else {'knn': scores[step]}
+    assert checkpoints.save(step, state, metrics=metrics)
+
+  with Checkpoints(tmp_path, keep_last=2, keep_best='knn') as checkpoints:
+    for step in (1, 2, 3, 4):
+      save(checkpoints, step)
+    checkpoints.wait()
+    assert steps_on_disk(tmp_path) == [2, 3, 4]
+    assert checkpoints.best_step() == 2
+  with Checkpoints(tmp_path, keep_last=2, keep_best='knn') as checkpoints:  # scores are read back
+    assert checkpoints.best_step() == 2
+    for step in (5, 6, 7):  # of equals the later one
+      save(checkpoints, step)
+    checkpoints.wait()
+    assert steps_on_disk(tmp_path) == [5, 6, 7]
+    assert checkpoints.best_step() == 5
+  with pytest.raises(UserError, match='keep_last'):
+    Checkpoints(tmp_path, keep_last=0)
+
+
+def steps_on_disk(path):
+  return sorted(int(p.name) for p in (path / 'checkpoints').iterdir() if p.name.isdigit())
+
+
+def test_numbers_that_are_not_finite_come_back(tmp_path):
+  metrics = {'a': math.inf, 'b': -math.inf, 'c': math.nan, 'd': 1 / 3}
+  with Checkpoints(tmp_path, keep_best='a') as checkpoints:
+    assert checkpoints.save(1, make_state(), metrics=metrics)
+    assert checkpoints.best_step() is None
+  with Checkpoints(tmp_path, keep_best='a') as checkpoints:
+    assert checkpoints.best_step() is None
+    np.testing.assert_equal(dict(checkpoints.metrics(1)), metrics)
+
+
+def test_only_finite_states_are_saved(tmp_path, caplog):
+  state = make_state()
+  broken = jax.tree.map(lambda x: x, state.params)
+  broken['projector']['kernel'] = broken['projector']['kernel'].at[0, 0].set(jnp.nan)
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.save(1, state, metrics={'loss': 2.0})
+    assert not checkpoints.save(2, state, metrics={'loss': float('inf')})
+    assert not checkpoints.save(3, state.replace(params=broken), force=True)
+    assert checkpoints.latest_step() == 1
+  assert 'loss is inf' in caplog.text
+  assert 'parameter is not finite' in caplog.text
+
+
+def test_a_saved_step_is_replaced_only_by_force(tmp_path):
+  state = make_state()
+  other = make_state(seed=1)
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.save(1, state)
+    assert not checkpoints.save(1, other)
+    assert_same(checkpoints.restore(abstract(state)), state)
+    assert checkpoints.save(1, other, force=True)
+    assert_same(checkpoints.restore(abstract(state)), other)
+
+
+def test_a_damaged_newest_checkpoint_is_skipped_and_replaced(tmp_path, capsys):
+  state = saved(tmp_path, (1, 2, 3), keep_last=3)
+  truncate(tmp_path / 'checkpoints' / '3')
+  (tmp_path / 'checkpoints' / '2' / 'meta' / 'metadata').write_text('{"leav')
+  (tmp_path / 'checkpoints' / '4.orbax-checkpoint-tmp').mkdir()  # killed while writing
+  with Checkpoints(tmp_path, keep_last=2, keep_best='knn') as checkpoints:
+    assert checkpoints.latest_step() == 3
+    restored = checkpoints.restore(abstract(state))
+    assert int(restored.step) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 1
+    assert 'damaged checkpoint 3 (' in out[0]
+    assert 'took step 1' in out[0]
+    with pytest.raises(UserError, match='can be read'):
+      checkpoints.restore(abstract(state), 3)
+    assert checkpoints.save(2, restored.replace(step=jnp.int32(2)))  # before the damaged latest
+    checkpoints.wait()
+    assert checkpoints.latest_step() == 2
+    assert int(checkpoints.restore(abstract(state)).step) == 2
+    assert steps_on_disk(tmp_path) == [1, 2]
+  assert not (tmp_path / 'checkpoints' / '4.orbax-checkpoint-tmp').exists()
+
+
+def test_nothing_to_restore(tmp_path):
+  state = make_state()
+  with Checkpoints(tmp_path) as checkpoints:
+    with pytest.raises(UserError, match='no checkpoint'):
+      checkpoints.restore(abstract(state))
+    checkpoints.save(1, state)
+    with pytest.raises(UserError, match=r'no checkpoint 5: there are \[1\]'):
+      checkpoints.restore(abstract(state), 5)
+  truncate(tmp_path / 'checkpoints' / '1')
+  with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match='tried 1'):
+    checkpoints.restore(abstract(state))
+  with pytest.raises(UserError, match='no checkpoints'):
+    Checkpoints(tmp_path / 'elsewhere', read_only=True)
+  assert not (tmp_path / 'elsewhere').exists()
+
+
+def test_another_model_is_refused_in_one_sentence(tmp_path):
+  saved(tmp_path, (1, 2))
+  wider, fewer = make_state(width=5), make_state()
+  fewer.params.pop('projector')
+  with Checkpoints(tmp_path) as checkpoints:
+    with pytest.raises(UserError, match='another method or model') as error:
+      checkpoints.restore(abstract(wider))
+    assert 'float32[4] there and float32[5] here' in str(error.value)
+    with pytest.raises(UserError, match=r'projector/kernel is bfloat16.* and absent here'):
+      checkpoints.restore(abstract(fewer))
+
+
+def test_read_only_neither_writes_nor_cleans(tmp_path):
+  state = saved(tmp_path, (1,))
+  writing = tmp_path / 'checkpoints' / '2.orbax-checkpoint-tmp'
+  writing.mkdir()
+  with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    assert_same(checkpoints.restore(abstract(state)).params, state.params)
+  assert writing.exists()
+
+
+CHILD = """
+import sys
+import jax, jax.numpy as jnp
+jax.config.update('jax_platforms', 'cpu')
+from clr_jax import checkpoint
+from clr_jax.rundir.checkpoint import Checkpoints
+from clr_jax.core.types import TrainState
+
+def make(step):
+  big = jnp.full((300, 1000), step, jnp.float32)
+  parts = {str(i): big + i for i in range(5)}
+  return TrainState(jnp.int32(step), parts, {'u': big}, (), jax.random.key(step))
+
+with Checkpoints(sys.argv[1]) as checkpoints:
+  start = checkpoints.latest_step()
+  start = 0 if start is None else int(checkpoints.restore(make(0)).step)
+  print('ready', start, flush=True)
+  for step in range(start + 1, 10**6):
+    checkpoints.save(step, make(step))
+    print(step, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_sigkill_at_any_moment_leaves_a_consistent_checkpoint(tmp_path):
+  environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(p for p in sys.path if p)}
+  rng = np.random.default_rng(0)
+  latest = 0
+  for _ in range(6):
+    child = subprocess.Popen(
+      [sys.executable, '-c', CHILD, str(tmp_path)],
+      env=environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.DEVNULL,
+      text=True,
+    )
+    assert child.stdout is not None
+    try:
+      ready = child.stdout.readline().split()
+      assert ready[:1] == ['ready']
+      assert int(ready[1]) == latest
+      for _ in range(4):
+        assert int(child.stdout.readline()) > latest
+      time.sleep(rng.uniform(0, 0.3))
+    finally:
+      child.send_signal(signal.SIGKILL)
+      child.wait()
+      child.stdout.close()
+    big = jnp.zeros((300, 1000))
+    target = TrainState(
+      jnp.int32(0), {str(i): big for i in range(5)}, {'u': big}, (), jax.random.key(0)
+    )
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+      restored = checkpoints.restore(target)
+    step = int(restored.step)
+    assert step >= latest + 3  # a save waits for the one before
+    for i, part in restored.params.items():
+      np.testing.assert_array_equal(np.asarray(part), step + int(i))
+    np.testing.assert_array_equal(np.asarray(restored.state['u']), step)
+    np.testing.assert_array_equal(raw(restored.key), raw(jax.random.key(step)))
+    latest = step
+
+
+@pytest.mark.parametrize(
+  ('file', 'message', 'kept'),
+  [
+    ('/x/orbax/a.py', 'failed: no room\nmore', 'failed: no room'),
+    ('/x/orbax/a.py', 'cannot remove', 'cannot remove (no room)'),
+    ('/x/orbax/a.py', '', ' (no room)'),
+    ('/x/other/a.py', 'ours\nmore', None),
+  ],
+)
+def test_a_stack_that_orbax_logs_becomes_a_line(file, message, kept):
+  error = OSError('no room')
+  info = (OSError, error, None)
+  record = python_logging.LogRecord('absl', python_logging.ERROR, file, 1, message, (), info)
+  assert checkpoint._orbax_log.filter(record)
+  assert (record.exc_info is None) == (kept is not None)
+  assert record.getMessage() == (message if kept is None else kept)

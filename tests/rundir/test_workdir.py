@@ -1,0 +1,354 @@
+"""Whose run it is, what changed, what was measured."""
+
+import errno
+import hashlib
+import json
+import math
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict, config_dict
+
+import clr_jax
+from clr_jax.core.errors import UserError
+from clr_jax.core.storage import write_whole
+from clr_jax.rundir import provenance, workdir
+from clr_jax.rundir.identity import RunIdentity, hash_config, open_run, read_config
+from clr_jax.rundir.results import Measurement, read_results, write_result
+from clr_jax.rundir.table import format_table
+from clr_jax.rundir.workdir import Workdir
+
+
+def make_config(**changes):
+  config = ConfigDict(
+    {
+      'seed': 0,
+      'num_epochs': 10.0,
+      'log_every': 50,
+      'evaluator': 1,
+      'stop_at_epoch': config_dict.placeholder(float),
+      'method': {'name': 'simclr', 'temperature': 0.5},
+      'data': {'name': 'digits', 'workers': 0, 'mean': (0.5, 0.25), 'data_dir': None},
+      'eval': {'protocols': {'knn': {'k': 10}, 'linear': {}}},
+      'clip': math.inf,
+    }
+  )
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def read(path):
+  return json.loads(path.read_text())
+
+
+# ---------------------------------------------------------------- paths
+def test_paths(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  run = Workdir('some/../run')
+  assert str(run.path) == str(tmp_path / 'run')
+  assert run.results.parent == run.path
+  assert not run.path.exists()
+  remote = Workdir('gs://bucket/run')
+  assert str(remote.checkpoints).startswith('gs://bucket/run/checkpoints')
+
+
+# ---------------------------------------------------------------- identity
+def test_a_new_run_records_its_config(tmp_path):
+  run = Workdir(tmp_path / 'a' / 'run')
+  identity = open_run(run, make_config())
+  assert identity.changed == ()
+  record = read(run.path / 'config.json')
+  assert record['config_hash'] == identity.config_hash
+  assert len(identity.config_hash) == 12
+  int(identity.config_hash, 16)
+  assert list(record['config']) == sorted(record['config'])
+  assert record['config']['method'] == {'name': 'simclr', 'temperature': 0.5}
+  assert [p.name for p in run.path.iterdir()] == ['config.json']
+  assert open_run(run, make_config()) == identity  # the same again: nothing new
+  assert [p.name for p in run.path.iterdir()] == ['config.json']
+
+
+def test_changed_trajectory_is_refused_with_every_key(tmp_path):
+  run = Workdir(tmp_path)
+  open_run(run, make_config())
+  write_whole(run.metrics / 'row.jsonl', '{"step": 1}')
+  changed = make_config(**{'seed': 1, 'method.temperature': 0.1, 'log_every': 9, 'evaluator': 2})
+  with changed.unlocked():
+    changed.new = 'x'
+    del changed.num_epochs
+  with pytest.raises(UserError) as error:
+    open_run(run, changed)
+  message = str(error.value)
+  for text in (
+    'seed: 0 -> 1',
+    'method.temperature: 0.5 -> 0.1',
+    'evaluator: 1 -> 2',
+    'new: unset -> "x"',
+    'num_epochs: 10.0 -> unset',
+  ):
+    assert text in message
+  assert 'log_every' not in message
+  assert '\n' not in message
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['config.json', 'metrics']
+
+
+def test_a_start_that_failed_locks_nobody_out(tmp_path):
+  run = Workdir(tmp_path)
+  open_run(run, make_config())
+  identity = open_run(run, make_config(seed=1))  # nothing was trained
+  assert identity.changed == ('seed: 0 -> 1',)
+  assert read_config(run).seed == 1
+  assert open_run(run, make_config(seed=1)) == RunIdentity(identity.config_hash, ())
+
+
+def test_other_changes_are_recorded_each_in_a_new_file(tmp_path):
+  run = Workdir(tmp_path)
+  first = open_run(run, make_config())
+  second = make_config(
+    **{'log_every': 9, 'stop_at_epoch': 3.0, 'data.workers': 4, 'eval.protocols.knn.k': 20}
+  )
+  identity = open_run(run, second)
+  assert identity.config_hash == first.config_hash
+  assert set(identity.changed) == {
+    'log_every: 50 -> 9',
+    'stop_at_epoch: null -> 3.0',
+    'data.workers: 0 -> 4',
+    'eval.protocols.knn.k: 10 -> 20',
+  }
+  assert open_run(run, second).changed == ()
+  assert open_run(run, make_config()).changed != ()
+  assert sorted(p.name for p in tmp_path.iterdir()) == [
+    'config-1.json',
+    'config-2.json',
+    'config.json',
+  ]
+  assert read(tmp_path / 'config-1.json')['changed'] == list(identity.changed)
+  assert read(tmp_path / 'config.json')['config']['log_every'] == 50
+
+
+def test_hash_depends_on_trajectory_keys_only_and_not_on_order():
+  base = {'a': 1, 'b': {'c': 2, 'd': 3.0}, 'log_every': 1}
+  reordered = {'log_every': 99, 'b': {'d': 3.0, 'c': 2}, 'a': 1, 'eval': {'x': 1}}
+  assert hash_config(base) == hash_config(reordered)
+  assert hash_config(base) != hash_config({**base, 'a': 2})
+  # Pinned: another hash for the same config would cut old results off.
+  text = b'{"a":1,"b.c":[1,2.5]}'
+  assert hash_config({'b': {'c': [1, 2.5]}, 'a': 1}) == hashlib.sha256(text).hexdigest()[:12]
+
+
+def test_options_of_what_is_off_do_not_make_another_run(tmp_path):
+  """Versions before wrote none of them: `sam` had its own options only, and tikhonov none."""
+
+  def make(**changes):
+    config = make_config()
+    config.update(changes)
+    return config
+
+  run = Workdir(tmp_path)
+  all_of_sam = {'rho': 0.05, 'adaptive': False, 'eps': 1e-5, 'seed': 0}
+  off = {'tikhonov': {'weight': 0.0, 'layer_weights': (), 'route': 'jvp'}, 'margin': {'angular': 0}}
+  before = open_run(run, make(sam={'name': 'none'}, plugins={'margin': {'angular': 0}}))
+  write_whole(run.metrics / 'row.jsonl', '{"step": 1}')
+  assert open_run(run, make(sam={'name': 'none', **all_of_sam}, plugins=off)) == before
+  on = {**off, 'tikhonov': {**off['tikhonov'], 'weight': 0.1}}
+  with pytest.raises(UserError, match=r'sam\.name: "none" -> "sam".*sam\.rho: unset'):
+    open_run(run, make(sam={'name': 'sam', **all_of_sam}, plugins=off))
+  with pytest.raises(UserError, match=r'plugins\.tikhonov\.weight: unset -> 0\.1'):
+    open_run(run, make(sam={'name': 'none'}, plugins=on))
+  hashes = [
+    hash_config({'sam': {'name': 'sam', 'rho': rho, 'adaptive': False, **more}})
+    for rho, more in ((0.1, {}), (0.1, {'eps': 1e-5, 'seed': 0}), (0.2, {}))
+  ]
+  assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_foreign_directories_are_refused_and_untouched(tmp_path):
+  (tmp_path / 'thesis.tex').write_text('text')
+  with pytest.raises(UserError, match=r"holds 'thesis.tex' and is not a run"):
+    open_run(Workdir(tmp_path), make_config())
+  assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
+  with pytest.raises(UserError, match='is a file'):
+    open_run(Workdir(tmp_path / 'thesis.tex'), make_config())
+  with pytest.raises(UserError, match='cannot be written'):
+    open_run(Workdir(tmp_path / 'thesis.tex' / 'run'), make_config())
+  other = tmp_path / 'other'
+  other.mkdir()
+  (other / 'config.json').write_text('{"hidden_size": 768}')
+  with pytest.raises(UserError, match='was not written by clr-jax'):
+    open_run(Workdir(other), make_config())
+  assert (other / 'config.json').read_text() == '{"hidden_size": 768}'
+  empty = tmp_path / 'empty'
+  empty.mkdir()
+  (empty / '.nfs01').write_text('')
+  open_run(Workdir(empty), make_config())
+
+
+@pytest.mark.parametrize('number', [errno.EACCES, errno.EROFS])
+def test_a_workdir_that_cannot_be_written_is_bad_input(tmp_path, monkeypatch, number):
+  run = Workdir(tmp_path)
+  open_run(run, make_config())
+
+  def refuse(path, content):
+    raise OSError(number, 'Refused', str(path))
+
+  monkeypatch.setattr(workdir, 'write_whole', refuse)
+  with pytest.raises(UserError, match=r'cannot be written \(Refused\): make it writable or give'):
+    open_run(run, make_config(log_every=7))
+  number = errno.ENOSPC
+  with pytest.raises(OSError, match='Refused'):  # train says to make room
+    open_run(run, make_config(log_every=7))
+
+
+def test_configs_that_are_not_data_are_refused(tmp_path):
+  config = make_config()
+  with config.unlocked():
+    config.function = np.sin
+  with pytest.raises(UserError, match='config holds a ufunc'):
+    open_run(Workdir(tmp_path), config)
+
+
+def test_read_config_gives_the_last_config_back(tmp_path):
+  run = Workdir(tmp_path)
+  with pytest.raises(UserError, match='is not a run'):
+    read_config(run)
+  identity = open_run(run, make_config())
+  open_run(run, make_config(log_every=7))
+  config = read_config(run)
+  assert config.log_every == 7
+  assert config.data.mean == (0.5, 0.25)
+  assert config.clip == math.inf
+  assert config.stop_at_epoch is None
+  assert config.is_locked
+  again = open_run(run, config)  # what was read is the same config
+  assert again == (identity.config_hash, ())
+
+
+def test_only_process_zero_writes(tmp_path, monkeypatch):
+  run = Workdir(tmp_path / 'run')
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  identity = open_run(run, make_config())
+  record(run, 0.5)
+  assert not run.path.exists()
+  monkeypatch.setattr(jax, 'process_index', lambda: 0)
+  assert open_run(run, make_config()) == identity
+
+
+# ---------------------------------------------------------------- results
+def record(run, value, *, step=10, data='digits train, test', **changes):
+  measurement = Measurement('top1', value, 'knn', {'k': 20}, 'trained', 1.5)
+  write_result(
+    run,
+    measurement._replace(**changes),
+    step=step,
+    checkpoint='checkpoints/10',
+    config_hash='0123456789ab',
+    data=data,
+    data_checksum='crc',
+    seed=3,
+  )
+
+
+def test_results_come_back_oldest_first_with_their_circumstances(tmp_path, caplog):
+  run = Workdir(tmp_path)
+  assert read_results(run) == []
+  record(run, 0.5)
+  record(run, float('nan'), protocol='a/b')
+  record(run, np.float32(0.25), params={'eps': np.float32(2), 'norm': math.inf})
+  (run.results / f'{0:020d}-broken.json').write_text('{"value": 1')
+  (run.results / f'{1:020d}-list.json').write_text('[]')
+  (run.results / f'{2:020d}-half.json').write_text('{"value": 1, "metric": "top1"}')
+  results = read_results(run)
+  assert caplog.text.count('damaged result') == 3
+  assert [r['value'] for r in results if math.isfinite(r['value'])] == [0.5, 0.25]
+  assert math.isnan(results[1]['value'])
+  assert results[2]['params'] == {'eps': 2.0, 'norm': 'inf'}
+  assert set(results[0]) == {
+    'metric',
+    'value',
+    'protocol',
+    'params',
+    'features',
+    'step',
+    'checkpoint',
+    'config_hash',
+    'code_version',
+    'libraries',
+    'data',
+    'data_checksum',
+    'seed',
+    'device',
+    'seconds',
+    'time',
+  }
+  assert results[0]['device'] == '8 x cpu'
+  assert results[0]['libraries']['jax'] == jax.__version__
+  assert results[0]['libraries']['orbax-checkpoint']
+  assert results[0]['code_version'].startswith(clr_jax.__version__)
+  for path in run.results.glob('*top1.json'):  # strict JSON
+    json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
+
+
+def test_code_version(tmp_path, monkeypatch):
+  package = tmp_path / 'clr_jax' / '__init__.py'
+  package.parent.mkdir()
+  package.write_text('')
+  monkeypatch.setattr(clr_jax, '__file__', str(package))
+
+  def version():
+    provenance.code_version.cache_clear()
+    return provenance.code_version()
+
+  def git(*arguments):
+    identity = ['-c', 'user.name=a', '-c', 'user.email=b@c']
+    subprocess.run(['git', '-C', tmp_path, *identity, *arguments], check=True, capture_output=True)
+
+  assert version() == clr_jax.__version__  # no checkout
+  git('init')
+  assert version() == clr_jax.__version__  # no commit
+  git('add', '.')
+  git('commit', '-m', 'x')
+  clean = version()
+  assert clean.startswith(f'{clr_jax.__version__}+g')
+  assert not clean.endswith('dirty')
+  package.write_text('changed')
+  assert version() == f'{clean}.dirty'
+  monkeypatch.setenv('PATH', '')
+  assert version() == clr_jax.__version__  # no git
+  provenance.code_version.cache_clear()
+
+
+# ---------------------------------------------------------------- table
+def test_table_averages_over_draws(tmp_path):
+  run = Workdir(tmp_path)
+  params = {'solver': 'lbfgs', 'label_fraction': 0.01, 'l2_chosen_by': 'held-out', 'seed': 0}
+  for draw, value in enumerate([0.6, 0.7, 0.8]):
+    chosen = {'l2': 10.0**draw, 'iterations': draw + 5, 'draw': draw}
+    record(run, value, protocol='linear', params={**params, **chosen})
+  record(run, 0.7, protocol='linear', params={**params, 'l2': 1.0, 'draw': 1})  # measured again
+  record(run, 0.9, protocol='linear', params={**params, 'label_fraction': 1.0, 'l2': 1.0})
+  record(run, 0.5, protocol='linear', params={**params, 'draw': 0}, features='pixels')
+  record(run, 0.95, step=20, params={'k': 20, 'metric': 'cosine'})
+  lines = format_table(read_results(run)).splitlines()
+  assert [' '.join(line.split()) for line in lines] == [
+    'protocol params features metric value step',
+    # t(0.975, 2) = 4.3027; 4.3027 * 0.1 / sqrt(3) = 0.2484
+    'linear solver=lbfgs label_fraction=0.01 trained top1 0.7000 +- 0.2484 (n=3) 10',
+    'linear solver=lbfgs label_fraction=1 trained top1 0.9000 10',
+    'linear solver=lbfgs label_fraction=0.01 pixels top1 0.5000 10',
+    'knn k=20 trained top1 0.9500 20',
+  ]
+  column = lines[0].index('features')
+  assert {line[column:].split()[0] for line in lines} == {'features', 'trained', 'pixels'}
+
+
+def test_table_shows_the_params_that_tell_rows_apart(tmp_path):
+  run = Workdir(tmp_path)
+  for standardise in (True, False):
+    record(run, 0.5, params={'k': 20, 'standardise': standardise, 'solver': 'x'})
+  record(run, 63.25, metric='rank', protocol='rank', params={})
+  text = format_table(read_results(run))
+  assert 'k=20 standardise=True solver=x' in text
+  assert 'k=20 standardise=False solver=x' in text
+  assert ' 63.25 ' in text

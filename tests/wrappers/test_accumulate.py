@@ -1,0 +1,135 @@
+"""A batch embedded in parts has the loss and the gradient of one embedded at once."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clr_jax import methods, models, optim
+from clr_jax.core.errors import UserError
+from clr_jax.experiment.train_step import init_state, make_step_parts
+from clr_jax.models import siamese
+from clr_jax.ops import sharding
+from clr_jax.wrappers.accumulate import accumulate
+from tests.methods.test_contract import INFO, SMALL, toy_batch, toy_views
+
+PARTS = 4
+
+
+def grouped(monkeypatch):
+  """BatchNorm sees `PARTS` times as many groups: those of the parts."""
+  apply = siamese.Chain.apply
+
+  def in_groups(self, *args, groups=1, train, **kwargs):
+    return apply(self, *args, groups=groups * PARTS if train else groups, train=train, **kwargs)
+
+  monkeypatch.setattr(siamese.Chain, 'apply', in_groups)
+
+
+def make(name, parts, **options):
+  backbone = models.get('resnet_tiny', width=2)
+  method = methods.get(name)(backbone, INFO, **{**SMALL.get(name, {}), **options})
+  return accumulate(method, INFO, parts=parts)
+
+
+def step(method, mesh=None):
+  """(gradients, carry, metrics) of the first step."""
+  batch = toy_batch(0)
+  tx = optim.build(
+    jax.eval_shape(functools.partial(init, method, batch))[0], method.groups, name='sgd',
+    learning_rate=0.1,
+  )  # fmt: skip
+  state = jax.jit(lambda key: init_state(key, batch, method, toy_views, tx))(jax.random.key(0))
+  state = jax.tree.map(wide, state)
+  parts = make_step_parts(method, toy_views, tx, mesh=mesh)
+  grads, (carry, metrics) = jax.jit(lambda s, b: parts.gradients(s, parts.make_views(s, b)))(
+    state, batch
+  )
+  return grads, carry, metrics
+
+
+def wide(x):
+  return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+
+def init(method, batch):
+  key = jax.random.key(0)
+  return method.init(key, batch._replace(views=toy_views(key, batch.image)))
+
+
+def same(a, b):
+  for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+    scale = max(np.abs(np.asarray(y)).max(initial=0), 1e-6)
+    np.testing.assert_allclose(x, y, atol=1e-8 * scale, rtol=0, err_msg=str(path))
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'sogclr',
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ('moco', 'byol', 'vicreg', 'nnclr', 'dino')),
+  ],
+)
+def test_equals_the_whole_batch_with_the_parts_as_groups(name, x64, monkeypatch):
+  found = step(make(name, PARTS))
+  plain = step(make(name, 1))
+  with monkeypatch.context() as patch:
+    grouped(patch)
+    expected = step(make(name, 1))
+  same(found, expected)
+  assert not np.allclose(found[2]['loss'], plain[2]['loss'], rtol=1e-6)  # the groups matter
+
+
+@pytest.mark.slow
+def test_eight_devices_equal_one(x64):
+  mesh = sharding.make_mesh()
+  assert mesh.size == 8
+  method = make('sogclr', 2)
+  same(step(method, mesh), step(method))
+
+
+@pytest.mark.slow
+def test_a_loop_is_the_same(x64):
+  backbone = models.get('resnet_tiny', width=2)
+  method = methods.get('moco')(backbone, INFO, **SMALL['moco'])
+  looped, unrolled = (accumulate(method, INFO, parts=2, unroll=u) for u in (False, True))
+  same(step(looped), step(unrolled))
+
+
+@pytest.mark.slow
+def test_memory_is_that_of_a_part():
+  """Of a network whose activations are most of it."""
+  batch = toy_batch(0)
+  backbone = models.get('resnet_tiny', width=32)
+
+  def memory(parts):
+    method = accumulate(
+      methods.get('simclr')(backbone, INFO, hidden_dim=8), INFO, parts=parts, unroll=False
+    )
+    params, state = jax.eval_shape(functools.partial(init, method, batch))
+
+    def loss(params, state, views):
+      out, _ = method.embed(params, state, batch._replace(views=views, image=None), KEY, STEP)
+      return method.loss(out, state, batch, KEY, STEP)[0]
+
+    views = jax.eval_shape(toy_views, KEY, batch.image)
+    compiled = jax.jit(jax.grad(loss)).lower(params, state, views).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  assert memory(4) < 0.5 * memory(1)
+
+
+KEY, STEP = jax.random.key(0), jnp.int32(0)
+
+
+@pytest.mark.parametrize(('parts', 'says'), [(3, 'must divide'), (0, 'at least 1')])
+def test_bad_parts_are_refused(parts, says):
+  with pytest.raises(UserError, match=says):
+    make('simclr', parts)
+
+
+def test_one_image_for_a_pass_is_refused():
+  with pytest.raises(UserError, match='one image for a pass'):
+    make('simclr', INFO.batch_size)

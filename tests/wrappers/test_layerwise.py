@@ -1,0 +1,192 @@
+"""The layer-by-layer loss: values, which stage's gradient goes where, and the checks."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clr_jax import methods, models
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Batch, Out
+from clr_jax.models.siamese import Chain
+from clr_jax.wrappers.layerwise import layerwise
+from tests.methods import test_contract as contract
+
+STEP = jnp.zeros([], jnp.int32)
+KEY = jax.random.key(5)
+WEIGHTS = (0.01, 0.1, 1.0)
+
+
+def nt_xent(z, temperature):
+  """[B, V, D] -> mean over anchors, as written in the paper."""
+  rows = np.asarray(z, np.float64)
+  size, views, _ = rows.shape
+  rows = (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).transpose(1, 0, 2)
+  rows = rows.reshape(views * size, -1)
+  losses = []
+  for i, row in enumerate(rows):
+    scores = np.exp(rows @ row / temperature)
+    losses.append(-np.log(scores[(i + size) % len(rows)] / (scores.sum() - scores[i])))
+  return np.mean(losses)
+
+
+def silent():
+  """A method whose own loss is the number 3."""
+  method = methods.get('simclr')(models.get('resnet_tiny', width=2), contract.INFO)
+  return method._replace(loss=lambda *args: (jnp.float32(3), {'kept': 1}, {'m': jnp.float32(2)}))
+
+
+def stages(sizes=(4, 7, 5), num_views=2):
+  keys = jax.random.split(KEY, len(sizes))
+  return {
+    f'stage{k}': jax.random.normal(key, [6, num_views, size])
+    for k, (key, size) in enumerate(zip(keys, sizes, strict=True), 1)
+  }
+
+
+def loss_of(method, extra):
+  return method.loss(Out(extra=extra), {}, Batch(), KEY, STEP)
+
+
+@pytest.mark.parametrize('temperature', [0.5, 0.1])
+@pytest.mark.parametrize('weights', [WEIGHTS, (0, 0, 1.0), (2.0, 0.0, 0.5)])
+def test_values(weights, temperature):
+  rows = stages()
+  method = layerwise(silent(), weights=weights, temperature=temperature)
+  value, carry, metrics = loss_of(method, {'stages': rows})
+  expected = sum(w * nt_xent(rows[f'stage{k}'], temperature) for k, w in enumerate(weights, 1))
+  np.testing.assert_allclose(value, 3 + expected, rtol=1e-5)
+  np.testing.assert_allclose(metrics['layerwise_loss'], expected, rtol=1e-5)
+  assert carry == {'kept': 1} and metrics['m'] == 2
+
+
+def test_ten_stages_stay_in_order():
+  """A dict that went through jax is sorted by name: stage10 before stage2."""
+  rows = jax.tree.map(lambda x: x, stages(sizes=(3,) * 11))
+  method = layerwise(silent(), weights=(0.0,) * 9 + (1.0, 0.0))
+  value = loss_of(method, {'stages': rows})[0]
+  np.testing.assert_allclose(value, 3 + nt_xent(rows['stage10'], 0.5), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  'weights, extra, message',
+  [
+    ((1.0, 1.0), {'stages': stages()}, 'has 2 values and the backbone 3 stages'),
+    (WEIGHTS, {'stages': {}}, 'the backbone 0 stages'),
+    (WEIGHTS, {}, 'the backbone 0 stages'),
+    (WEIGHTS, {'stages': stages(num_views=1)}, 'symmetric'),
+  ],
+)
+def test_stages_that_do_not_fit(weights, extra, message):
+  with pytest.raises(UserError, match=message):
+    loss_of(layerwise(silent(), weights=weights), extra)
+
+
+@pytest.mark.parametrize('weights', [(), (0.0, 0.0), (1.0, -1.0), (1.0, float('nan'))])
+def test_weights_that_cannot_work(weights):
+  with pytest.raises(UserError, match=r'layerwise\.weights must'):
+    layerwise(silent(), weights=weights)
+
+
+@pytest.mark.parametrize('temperature', [0.0, -1.0, float('nan')])
+def test_a_temperature_that_cannot_work(temperature):
+  with pytest.raises(UserError, match=r'layerwise\.temperature must'):
+    layerwise(silent(), weights=WEIGHTS, temperature=temperature)
+
+
+def views():
+  batch = jax.tree.map(jnp.asarray, contract.toy_batch(0))
+  return batch._replace(views=contract.toy_views(jax.random.key(0), batch.image), image=None)
+
+
+@pytest.mark.parametrize('name', ['simclr', pytest.param('byol', marks=pytest.mark.slow)])
+def test_gradient_of_a_stage(name):
+  """Stage 2 alone teaches the stem and stages 1 and 2 of the online network, nothing behind."""
+  backbone = models.get('resnet_tiny', width=2)
+  method = methods.get(name)(backbone, contract.INFO, **contract.SMALL.get(name, {}))
+  method = layerwise(method._replace(loss=lambda *args: (0.0, {}, {})), weights=(0, 1.0, 0))
+
+  @jax.jit
+  def run():
+    params, state = method.init(KEY, views())
+
+    def loss(params):
+      out, _ = method.embed(params, state, views(), KEY, STEP)
+      return method.loss(out, state, views(), KEY, STEP)[0], out
+
+    return jax.grad(loss, has_aux=True)(params)
+
+  grad, out = run()
+  reached = {
+    k: any((x != 0).any() for x in jax.tree.leaves(v)) for k, v in grad['backbone'].items()
+  }
+  assert reached == {k: not k.startswith('layer3') for k in reached}
+  heads = [v for k, v in grad.items() if k != 'backbone']
+  assert all((x == 0).all() for x in jax.tree.leaves(heads))
+  shapes = {k: v.shape for k, v in out.extra['stages'].items()}
+  assert shapes == {f'stage{k}': (contract.BATCH, 2, 2**k) for k in (1, 2, 3)}
+  np.testing.assert_array_equal(out.extra['stages']['stage3'], out.h)
+
+
+def test_stages_are_the_pooled_maps():
+  model = models.get('resnet_tiny', width=2)
+  images = views().views['global'][:, 0]
+  variables = jax.jit(functools.partial(model.init, train=False))(KEY, images)
+  assert set(variables) == {'params', 'batch_stats'}
+
+  @jax.jit
+  def run(variables):
+    mutable = ['batch_stats', 'stages']
+    (_, maps), updated = model.apply(variables, images, train=True, stages=True, mutable=mutable)
+    return maps, updated['stages']
+
+  maps, pooled = run(variables)
+  assert list(pooled) == ['stage1', 'stage2', 'stage3']
+  for name, rows in pooled.items():
+    np.testing.assert_allclose(rows, maps[name].mean((1, 2)), rtol=1e-5)
+    assert (rows >= 0).all() and rows.dtype == jnp.float32
+
+
+def test_stages_only_when_asked_for():
+  model = models.get('resnet_tiny', width=2)
+  chain, images = Chain({'backbone': model}), views().views['global'][:, 0]
+
+  def outputs(**options):
+    def run():
+      return chain.apply(*chain.init(KEY, images), images, train=True, **options)[0]
+
+    return set(jax.eval_shape(run))
+
+  assert outputs() == {'backbone'} and outputs(stages=True) == {'backbone', 'stages'}
+
+
+class Staged(nn.Module):
+  """Two layers that leave their outputs as stages."""
+
+  num_features: int = 5
+
+  @nn.compact
+  def __call__(self, x, *, train, groups=1):
+    x = x.reshape(len(x), -1)
+    for k in (1, 2):
+      x = nn.tanh(nn.Dense(self.num_features, name=f'linear{k}')(x))
+      if self.is_mutable_collection('stages') and not self.is_initializing():
+        self.put_variable('stages', f'stage{k}', x)
+    return x
+
+
+@pytest.mark.slow
+def test_eight_devices_equal_one(monkeypatch, x64):
+  get = methods.get
+
+  def wrapped(name):
+    def make(backbone, *args, **hyper):
+      return layerwise(get(name)(Staged(), *args, **hyper), weights=(0.1, 1.0))
+
+    return make
+
+  monkeypatch.setattr(methods, 'get', wrapped)
+  contract.test_eight_devices_equal_one('simclr', None, None)

@@ -1,0 +1,85 @@
+"""The online probe: it learns, and nothing of the method notices."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clr_jax import methods, models, optim
+from clr_jax.core.types import Batch, Out
+from clr_jax.experiment.train_step import init_state, make_train_step
+from clr_jax.wrappers.online_probe import online_probe
+from tests.methods.test_contract import CLASSES, INFO, toy_batch, toy_views
+
+SAM_RHO = 0.1
+
+
+@functools.cache
+def train(rho, probe):
+  """Parameters of step 0 and state of step 3, float32, one device; with SAM if rho is given."""
+  backbone = models.get('resnet_tiny', width=2)
+  method = methods.get('sogclr')(backbone, INFO, hidden_dim=8, out_dim=4)
+  method = online_probe(method, num_classes=CLASSES) if probe else method
+  batch = toy_batch(0)
+  init = jax.eval_shape(
+    lambda key: method.init(key, batch._replace(views=toy_views(key, batch.image))),
+    jax.random.key(0),
+  )
+  tx = optim.build(init[0], method.groups, name='sgd', learning_rate=0.1, sam=rho and {'rho': rho})
+  state = jax.jit(lambda key: init_state(key, batch, method, toy_views, tx))(jax.random.key(0))
+  step = jax.jit(make_train_step(method, toy_views, tx))
+  start = jax.device_get(state.params)
+  for i in range(3):
+    state, _ = step(state, toy_batch(i))
+  return start, state
+
+
+@pytest.mark.parametrize(
+  'rho', [pytest.param(None, marks=pytest.mark.slow), SAM_RHO], ids=['sgd', 'sam']
+)
+def test_the_encoder_is_the_same_to_the_bit(rho):
+  _, without = train(rho, probe=False)
+  start, state = train(rho, probe=True)
+  params = dict(state.params)
+  probe = params.pop('probe')
+  assert np.abs(probe['kernel'] - start['probe']['kernel']).max() > 1e-3
+  jax.tree.map(np.testing.assert_array_equal, params, dict(without.params))
+  jax.tree.map(np.testing.assert_array_equal, state.state, without.state)
+
+
+@pytest.mark.slow
+def test_sam_changes_the_encoder():
+  """So that the test above compares two different optimizers."""
+  sgd, sam = (train(rho, probe=False)[1].params for rho in (None, SAM_RHO))
+  equal = jax.tree.map(np.array_equal, dict(sgd), dict(sam))
+  assert not any(jax.tree.leaves(equal['backbone']))
+
+
+def probe_loss(label, logits):
+  """(loss of the probe alone, metrics) for given logits [B, V, CLASSES]."""
+  none = methods.get('simclr')(models.get('resnet_tiny', width=2), INFO)
+  silent = none._replace(loss=lambda *args: (jnp.float32(0), {}, {}))
+  wrapped = online_probe(silent, num_classes=CLASSES)
+  out = Out(extra={'probe_logits': logits})
+  value, _, metrics = wrapped.loss(out, {}, Batch(label=label), jax.random.key(0), jnp.int32(0))
+  return value, metrics
+
+
+def test_unlabeled_rows_do_not_count():
+  logits = jax.random.normal(jax.random.key(1), [4, 2, CLASSES])
+  label = jnp.array([1, -1, 3, -1])
+  value, metrics = probe_loss(label, logits)
+  expected, expected_metrics = probe_loss(label[::2], logits[::2])
+  np.testing.assert_allclose(value, expected, rtol=1e-6)
+  assert metrics['probe_top1'] == expected_metrics['probe_top1']
+  grad = jax.grad(lambda x: probe_loss(label, x)[0])(logits)
+  assert (grad[1::2] == 0).all() and (grad[::2] != 0).all()
+
+
+def test_a_batch_without_labels():
+  logits = jnp.ones([3, 2, CLASSES])
+  value, metrics = probe_loss(jnp.full(3, -1), logits)
+  grad = jax.grad(lambda x: probe_loss(jnp.full(3, -1), x)[0])(logits)
+  assert value == 0 and metrics['probe_top1'] == 0 and (grad == 0).all()

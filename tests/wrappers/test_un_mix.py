@@ -1,0 +1,244 @@
+"""Un-Mix around methods: what is added to the loss, and what stays as it was."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clr_jax import methods
+from clr_jax.augment import unmix
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Batch, Out
+from clr_jax.models.norm import BatchNorm
+from clr_jax.wrappers.un_mix import REFUSED, UNMIX_STREAM, un_mix
+from tests.methods import test_contract as contract
+
+STEP = jnp.zeros([], jnp.int32)
+KEY = jax.random.key(5)
+TAKEN = ('byol', 'dcl', 'dynamic_moco', 'moco', 'moco_v2plus', 'moco_v3', 'nnclr', 'simclr')
+TAKEN += ('simsiam', 'sogclr')
+
+
+class Tiny(nn.Module):
+  """One layer of nine pixels from all over the image, with BatchNorm if asked for."""
+
+  num_features: int = 5
+  norm: bool = False
+
+  @nn.compact
+  def __call__(self, x, *, train, groups=1):
+    x = x[:, :: x.shape[1] // 3, :: x.shape[2] // 3][:, :3, :3]
+    x = nn.Dense(self.num_features)(x.reshape(len(x), -1))
+    return BatchNorm()(x, train=train, groups=groups) if self.norm else x
+
+
+def make(name, *, norm=False, **hyper):
+  return methods.get(name)(
+    Tiny(norm=norm), contract.INFO, **{**contract.SMALL.get(name, {}), **hyper}
+  )
+
+
+def toy(name='simclr'):
+  batch = jax.tree.map(jnp.asarray, contract.toy_batch(0))
+  views = contract.VIEWS.get(name, contract.toy_views)(jax.random.key(0), batch.image)
+  return batch._replace(views=views, image=None)
+
+
+def one_pass(method, params, state, batch):
+  out, carry = method.embed(params, state, batch, KEY, STEP)
+  value, more, metrics = method.loss(out, state, batch, KEY, STEP)
+  return value, out, {**carry, **more}, metrics
+
+
+def mixture(batch, probability):
+  images = batch.views['global'][:, 0]
+  key = jax.random.fold_in(KEY, UNMIX_STREAM)
+  size = {'height': images.shape[1], 'width': images.shape[2]}
+  return unmix.mix(images, unmix.draw(key, **size, probability=probability))
+
+
+@pytest.mark.parametrize('name', methods.names())
+def test_every_method_takes_mixtures_or_says_why_not(name):
+  method, batch = make(name), jax.eval_shape(lambda: toy(name))
+  if name in REFUSED:
+    with pytest.raises(UserError, match=f'no meaning for {name}: '):
+      un_mix(method, name)
+    return
+
+  def whole(batch):
+    params, state = method.init(KEY, batch)
+    return one_pass(un_mix(method, name), params, state, batch)
+
+  try:
+    value, out, _, metrics = jax.eval_shape(whole, batch)
+  except UserError as error:
+    assert name not in TAKEN and 'does not embed image mixtures' in str(error)
+    return
+  assert value.shape == metrics['mixed_loss'].shape == ()
+  assert out.extra['mixed'].shape == (contract.BATCH, 1, out.online.shape[-1])
+
+
+def test_patches_stay_in_the_plain_term():
+  """InfoMin's jigsaw loss does not meet the mixtures, and counts once."""
+  method = make('infomin')
+  rng = np.random.default_rng(0)
+  rows = jnp.asarray(rng.normal(size=[4, 6, 16]), jnp.float32)
+  queue = rows[0] / jnp.linalg.norm(rows[0], axis=-1, keepdims=True)
+  state = {'queue': {'rows': queue, 'ptr': jnp.zeros([], jnp.int32)}}
+
+  def loss(method, jigsaw, extra):
+    out = Out(rows[1][:, None], rows[2][:, None], extra={'jigsaw': jigsaw, **extra})
+    return method.loss(out, state, Batch(), KEY, STEP)[0]
+
+  mixed = {'mixed': rows[3][:, None], 'mixed_lam': jnp.asarray(0.3)}
+  plain = jax.grad(lambda jigsaw: loss(method, jigsaw, {}))(rows[3])
+  wrapped = jax.grad(lambda jigsaw: loss(un_mix(method, 'infomin'), jigsaw, mixed))(rows[3])
+  np.testing.assert_allclose(wrapped, plain, rtol=1e-6)
+  assert np.abs(plain).max() > 0
+
+
+def test_a_method_that_ignores_the_mixtures():
+  deaf = make('simclr')._replace(embed=lambda *args: (Out(), {}))
+  with pytest.raises(UserError, match=r'^new does not embed'):
+    jax.eval_shape(lambda: un_mix(deaf, 'new').embed({}, {}, toy(), KEY, STEP))
+
+
+@pytest.mark.parametrize('probability', [-0.1, 1.5, float('nan')])
+def test_a_probability_that_cannot_be(probability):
+  with pytest.raises(UserError, match='probability'):
+    un_mix(make('simclr'), 'simclr', probability=probability)
+
+
+@pytest.mark.parametrize('name', ['moco', 'simclr'])
+@pytest.mark.parametrize('probability', [0.0, 1.0])
+def test_the_total(name, probability):
+  """The mixtures as a batch of their own: in place of every query, or of view 0."""
+  symmetric = name == 'moco'
+  method = make(name, symmetric=True) if symmetric else make(name, projector='linear')
+
+  @jax.jit
+  def values():
+    batch = toy()
+    params, state = method.init(KEY, batch)
+    wrapped = un_mix(method, name, probability=probability)
+    value, out, _, metrics = one_pass(wrapped, params, state, batch)
+    mixed = mixture(batch, probability)
+    views = jnp.stack([mixed.images, mixed.images], 1)
+    z, _ = method.embed(params, state, batch._replace(views={'global': views}), KEY, STEP)
+
+    def loss(mixed):
+      second = mixed if symmetric else out.online[:, 1]
+      online = jnp.stack([mixed, second], 1)
+      return method.loss(out._replace(online=online), state, batch, KEY, STEP)[0]
+
+    rows = z.online[:, 0]
+    expected = mixed.lam * loss(rows) + (1 - mixed.lam) * loss(rows[::-1])
+    plain = method.loss(out, state, batch, KEY, STEP)[0]
+    return (value, plain + expected), (metrics['mixed_loss'], expected), mixed.lam
+
+  total, of_mixed, lam = values()
+  np.testing.assert_allclose(*total, rtol=1e-5)
+  np.testing.assert_allclose(*of_mixed, rtol=1e-5)
+  assert 0.05 < lam < 0.95
+
+
+def test_a_share_of_one_doubles_the_loss(monkeypatch):
+  """The mixtures are then the images, and their partners do not count."""
+  whole = unmix.Draw(jnp.asarray(False), jnp.float32(1.0), jnp.zeros(2, jnp.int32))
+  monkeypatch.setattr(unmix, 'draw', lambda key, **options: whole)
+  method = make('moco')
+
+  @jax.jit
+  def values():
+    params, state = method.init(KEY, toy())
+    return [one_pass(m, params, state, toy())[0] for m in (method, un_mix(method, 'moco'))]
+
+  plain, value = values()
+  np.testing.assert_allclose(value, 2 * plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'name, carried', [('moco', 'queue'), ('sogclr', 'per_example'), ('nnclr', 'queue')]
+)
+def test_queues_and_tables_are_those_of_the_plain_term(name, carried):
+  method = make(name, norm=True)
+
+  @jax.jit
+  def run():
+    batch = toy()
+    params, before = method.init(KEY, batch)
+
+    def after(method):
+      value, _, carry, _ = one_pass(method, params, before, batch)
+      return value, method.post_update(params, before, carry, STEP)[1]
+
+    plain, mixed = after(method), after(un_mix(method, name))
+    # The official code's second forward: the statistics of the first pass, moved on by the second.
+    first = plain[1]['batch_stats']['backbone']
+    x = mixture(batch, 0.5).images
+    _, second = method_backbone(params, first, x)
+    return before, plain, mixed, second
+
+  def method_backbone(params, statistics, x):
+    variables = {'params': params['backbone'], 'batch_stats': statistics}
+    return Tiny(norm=True).apply(variables, x, train=True, mutable=['batch_stats'])
+
+  before, (plain_value, plain), (value, mixed), second = run()
+  jax.tree.map(np.testing.assert_array_equal, mixed[carried], plain[carried])
+  assert not jax.tree.all(jax.tree.map(np.array_equal, plain[carried], before[carried]))
+  assert jax.tree.structure(mixed) == jax.tree.structure(before) and value != plain_value
+  statistics = mixed['batch_stats']['backbone']
+  for a, b in zip(*map(jax.tree.leaves, (statistics, second['batch_stats'])), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+  assert not np.allclose(
+    *(jax.tree.leaves(s['batch_stats']['backbone'])[0] for s in (mixed, plain))
+  )
+
+
+def test_gradients():
+  """Into the online network through the mixtures alone; not into the target network."""
+  method = make('byol')
+  wrapped = un_mix(method, 'byol')
+
+  @jax.jit
+  def gradients():
+    params, state = method.init(KEY, toy())
+
+    def mixed_only(params, target):
+      new = {**state, 'target': {**state['target'], 'params': target}}
+      out, _ = wrapped.embed(params, new, toy(), KEY, STEP)
+      out = out._replace(online=jax.lax.stop_gradient(out.online))
+      return wrapped.loss(out, new, toy(), KEY, STEP)[0]
+
+    return jax.grad(mixed_only, (0, 1))(params, state['target']['params'])
+
+  online, target = gradients()
+  for name in ('backbone', 'projector', 'predictor'):
+    assert max(np.abs(x).max() for x in jax.tree.leaves(online[name])) > 0, name
+  assert all((x == 0).all() for x in jax.tree.leaves(target))
+
+
+def test_local_views_count_in_the_plain_term_only():
+  method = make('byol')
+  sizes = zip(jax.random.split(KEY, 3), (5, 2, 1), strict=True)
+  online, target, mixed = (jax.random.normal(key, [6, v, 4]) for key, v in sizes)
+  out = Out(online, target, None, {'mixed': mixed, 'mixed_lam': jnp.float32(1.0)})
+
+  def loss(method, out):
+    return jax.jit(lambda out: method.loss(out, {}, Batch(), KEY, STEP)[0])(out)
+
+  pair = loss(method, out._replace(online=mixed.repeat(2, 1)))
+  value = loss(un_mix(method, 'byol'), out)
+  np.testing.assert_allclose(value, loss(method, out) + pair, rtol=1e-6)
+
+
+def test_eight_devices_equal_one(monkeypatch, x64):
+  """The reversed order of the batch crosses all of them."""
+  get = methods.get
+
+  def wrapped(name):
+    return lambda backbone, *args, **hyper: un_mix(get(name)(Tiny(norm=True), *args, **hyper), name)
+
+  monkeypatch.setattr(methods, 'get', wrapped)
+  contract.test_eight_devices_equal_one('moco', None, None)
