@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clr_jax.core.config_tree import changed
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.training.dispatch import make_dispatch
@@ -45,12 +45,12 @@ def assert_close(actual, expected, steps):
 def train_on(devices, shard, directory, first, last):
   """Steps first..last on so many devices, from the checkpoint at `first` to one at `last`."""
   config = changed(load(TINY), {'optimizer.learning_rate': RATE, 'shard_optimizer': shard})
-  parts = experiment.make(config, devices=jax.devices()[:devices])
-  pipeline = parts.make_pipeline()
-  dispatch = make_dispatch(parts, pipeline, 1)
+  experiment = build_experiment(config, devices=jax.devices()[:devices])
+  pipeline = experiment.make_pipeline()
+  dispatch = make_dispatch(experiment, pipeline, 1)
   order = []
   with Checkpoints(directory) as checkpoints:
-    state = checkpoints.restore(parts.abstract_state()) if first else parts.init()
+    state = checkpoints.restore(experiment.abstract_state()) if first else experiment.init()
     with contextlib.closing(pipeline.blocks([(i, 1) for i in range(first, last)])) as blocks:
       for block in blocks:
         order.append(jax.device_get(block))
@@ -85,9 +85,9 @@ def test_processes_come_and_go(tmp_path):
     return output
 
   def final(name):
-    parts = experiment.make(changed(load(TINY), settings), devices=jax.devices()[:1])
+    experiment = build_experiment(changed(load(TINY), settings), devices=jax.devices()[:1])
     with Checkpoints(tmp_path / name, read_only=True) as checkpoints:
-      return leaves(checkpoints.restore(parts.abstract_state()))
+      return leaves(checkpoints.restore(experiment.abstract_state()))
 
   run(1, 'one')
   run(4, 'many', stop_at_epoch=4 / 22, shard_optimizer=True)

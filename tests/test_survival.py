@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from clr_jax import methods
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.rundir import metrics, workdir
 from clr_jax.rundir import results as results_lib
@@ -90,7 +90,7 @@ def reference(run, tmp_path_factory):
 @functools.cache
 def abstract_state(method):
   config = load(f'{TINY}:{method}')
-  return experiment.make(config, devices=jax.devices()[:1]).abstract_state()
+  return build_experiment(config, devices=jax.devices()[:1]).abstract_state()
 
 
 def saved(directory, method='sogclr'):

@@ -7,7 +7,7 @@ import pathlib
 import sys
 
 from clr_jax import methods
-from clr_jax.core.registry import keyword_only
+from clr_jax.core.options import keyword_only
 
 CONFIGS = str(pathlib.Path(__file__).parent.parent / 'configs')
 sys.path.insert(0, CONFIGS)

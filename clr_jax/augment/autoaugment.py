@@ -14,7 +14,7 @@ import numpy as np
 
 from clr_jax.augment import color, filters, geometry
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import look_up
+from clr_jax.core.names import look_up
 from clr_jax.core.types import Array
 
 OPERATIONS = (

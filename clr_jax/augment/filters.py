@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from clr_jax.augment.color import blend, per_image
 from clr_jax.augment.geometry import apply_matrices
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array
 
 

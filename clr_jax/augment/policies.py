@@ -16,7 +16,8 @@ from clr_jax.augment import autoaugment as aa
 from clr_jax.augment import filters, geometry
 from clr_jax.augment import random_ops as ops
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_options, look_up
+from clr_jax.core.names import look_up
+from clr_jax.core.registry import check_options
 from clr_jax.core.types import Array
 
 Policy = Callable[[Array, Array], Array]

@@ -14,7 +14,7 @@ from clr_jax.augment import policies
 from clr_jax.augment import random_ops as ops
 from clr_jax.augment.policies import Policy, simclr_family
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 
 ViewPolicies = (
   tuple[tuple[Policy, ...], tuple[Policy, ...]]

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from clr_jax.augment.policies import POLICIES, Policy, simclr_family
 from clr_jax.augment.presets import PRESETS
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_options, look_up
+from clr_jax.core.names import look_up
+from clr_jax.core.registry import check_options
 from clr_jax.core.types import Array
 
 

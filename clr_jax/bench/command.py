@@ -10,8 +10,8 @@ import jax
 from absl import flags
 
 from clr_jax.bench import torch_reference as peer
+from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
-from clr_jax.core.types import Config
 
 
 def define(values: flags.FlagValues) -> None:

@@ -15,10 +15,9 @@ from typing import Any
 import jax
 
 from clr_jax.bench import step as bench
-from clr_jax.core.config_tree import changed
+from clr_jax.core.config_tree import Config, changed
 from clr_jax.core.errors import UserError
-from clr_jax.core.types import Config
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import build_experiment
 
 OPERATIONS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
 # `%name = f32[4,2]{1,0} all-reduce(...)` or `= (f32[4]{0}, f32[2]{0}) all-gather-start(...)`
@@ -92,7 +91,7 @@ def measure(config: Config, *, per_device: int, devices: Sequence[int] = DEVICES
     'growing_shapes' lists the latter part, {'all-gather f32[64,64]': 2}.
 
   Raises:
-    UserError: what `experiment.make` refuses; too few devices in this process or in the list.
+    UserError: what `build_experiment` refuses; too few devices in this process or in the list.
   """
   if per_device < 1:
     raise UserError(f'{per_device} images a device cannot be compiled for: give 1 or more')
@@ -127,15 +126,15 @@ def measure(config: Config, *, per_device: int, devices: Sequence[int] = DEVICES
 
 
 def _compiled(config: Config, devices: int) -> str:
-  parts = experiment.make(config, devices=jax.devices()[:devices])
-  pipeline = parts.make_pipeline()
+  experiment = build_experiment(config, devices=jax.devices()[:devices])
+  pipeline = experiment.make_pipeline()
   with contextlib.closing(pipeline.blocks([(0, 1)])) as blocks:
     block = next(blocks)
-  return bench.compile_step(parts, pipeline, block, 1)[0].as_text()
+  return bench.compile_step(experiment, pipeline, block, 1)[0].as_text()
 
 
 def _parameter_bytes(config: Config) -> int:
-  params = experiment.make(config, devices=jax.devices()[:1]).abstract_state().params
+  params = build_experiment(config, devices=jax.devices()[:1]).abstract_state().params
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params))
 
 

@@ -15,7 +15,7 @@ from clr_jax.bench import hardware as peaks
 from clr_jax.bench import profile as op_shares
 from clr_jax.core.config_tree import to_dict
 from clr_jax.core.errors import UserError
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import build_experiment
 from clr_jax.rundir import provenance
 from clr_jax.rundir.identity import hash_config
 from clr_jax.training.dispatch import make_dispatch, steps_per_call
@@ -38,22 +38,22 @@ def measure(config: ConfigDict, *, repeats: int = 5, steps: int = 20) -> dict[st
   """
   if repeats < 1 or steps < 1:
     raise UserError(f'repeats={repeats} and steps={steps} must be at least 1: raise them')
-  parts = experiment.make(config)
+  experiment = build_experiment(config)
   size = steps_per_call(config)
   calls_a_repeat = -(-steps // size)
   # A call to warm up, the timed repeats, and one that is traced: tracing is slower.
   calls = [(i * size, size) for i in range(1 + (repeats + 1) * calls_a_repeat)]
-  pipeline = parts.make_pipeline()
+  pipeline = experiment.make_pipeline()
   data_seconds, block = time_data(pipeline, calls[: 1 + calls_a_repeat])
-  compiled, compile_seconds = compile_step(parts, pipeline, block, size)
+  compiled, compile_seconds = compile_step(experiment, pipeline, block, size)
   samples, wait_share, state, shares = _time_training(
-    parts, pipeline, compiled, calls, calls_a_repeat
+    experiment, pipeline, compiled, calls, calls_a_repeat
   )
   memory = _memory(compiled)  # before the parts add to the device's peak
   row = jax.tree.map(lambda x: x[:1], block)
-  single = compiled if size == 1 else compile_step(parts, pipeline, row, 1)[0]
-  step_seconds = parts.info.batch_size / samples['median']
-  split = _time_parts(parts, pipeline, state, row, repeats, steps)
+  single = compiled if size == 1 else compile_step(experiment, pipeline, row, 1)[0]
+  step_seconds = experiment.info.batch_size / samples['median']
+  split = _time_parts(experiment, pipeline, state, row, repeats, steps)
   return {
     'config': describe(config),
     'device': jax.devices()[0].device_kind,
@@ -98,11 +98,11 @@ def time_data(pipeline, calls) -> tuple[float, Any]:
   return (time.perf_counter() - start) / sum(count for _, count in calls), block
 
 
-def compile_step(parts, pipeline, block, size: int) -> tuple[Any, dict[str, float]]:
+def compile_step(experiment, pipeline, block, size: int) -> tuple[Any, dict[str, float]]:
   """(the program of `size` training steps a call, seconds of its making)."""
   start = time.perf_counter()
-  dispatch = make_dispatch(parts, pipeline, size)
-  lowered = dispatch.lower(parts.abstract_state(), pipeline.resident, block)
+  dispatch = make_dispatch(experiment, pipeline, size)
+  lowered = dispatch.lower(experiment.abstract_state(), pipeline.resident, block)
   middle = time.perf_counter()
   compiled = lowered.compile()
   return compiled, {'lower': middle - start, 'compile': time.perf_counter() - middle}
@@ -114,7 +114,7 @@ class Loop:
   The first call is slower and not timed.
 
   Args:
-    parts, pipeline: of a run.
+    experiment, pipeline: of a run.
     compiled: its program, from `compile_step`.
     calls: (first step, number of steps) of each call.
     calls_a_repeat: how many of them make a repeat.
@@ -124,11 +124,11 @@ class Loop:
     wait_seconds: that the repeats waited for data.
   """
 
-  def __init__(self, parts, pipeline, compiled, calls, calls_a_repeat: int):
+  def __init__(self, experiment, pipeline, compiled, calls, calls_a_repeat: int):
     self._pipeline, self._compiled = pipeline, compiled
     self._calls_a_repeat = calls_a_repeat
     self._blocks = pipeline.blocks(calls)
-    self.state = parts.init()
+    self.state = experiment.init()
     self._call(1)
     self._waited = pipeline.wait_seconds
 
@@ -159,21 +159,21 @@ def spread(values: list[float]) -> dict[str, float]:
   return {'median': statistics.median(values), 'min': min(values), 'max': max(values)}
 
 
-def _time_training(parts, pipeline, compiled, calls, calls_a_repeat: int):
+def _time_training(experiment, pipeline, compiled, calls, calls_a_repeat: int):
   """Samples/s of the repeats, the share of the time that they waited, the last state, shares."""
   repeats = (len(calls) - 1) // calls_a_repeat - 1
-  with Loop(parts, pipeline, compiled, calls, calls_a_repeat) as loop:
+  with Loop(experiment, pipeline, compiled, calls, calls_a_repeat) as loop:
     seconds = [loop.repeat() for _ in range(repeats)]
     waited = loop.wait_seconds / sum(seconds)
     shares = op_shares.measure(compiled.as_text(), loop.repeat)
-  images = calls_a_repeat * calls[0][1] * parts.info.batch_size
+  images = calls_a_repeat * calls[0][1] * experiment.info.batch_size
   return spread([images / s for s in seconds]), waited, loop.state, shares
 
 
-def _time_parts(parts, pipeline, state, row, repeats: int, steps: int) -> dict[str, float]:
+def _time_parts(experiment, pipeline, state, row, repeats: int, steps: int) -> dict[str, float]:
   """Seconds a step of each part of the step, compiled and run alone on the same batch."""
-  step = parts.step_parts
-  shardings = jax.tree.map(lambda x: x.sharding, parts.abstract_state())
+  step = experiment.step_parts
+  shardings = jax.tree.map(lambda x: x.sharding, experiment.abstract_state())
 
   def make_views(state, resident, row):
     batch = pipeline.batch(resident, jax.tree.map(lambda x: x[0], row))

@@ -13,9 +13,8 @@ from absl import flags
 
 from clr_jax.cli import options as command_flags
 from clr_jax.cli.exit import run_guarded, tell
-from clr_jax.core.config_tree import changed, to_dict, value_at
+from clr_jax.core.config_tree import Config, changed, to_dict, value_at
 from clr_jax.core.errors import UserError
-from clr_jax.core.types import Config
 from clr_jax.experiment.config_files import packaged
 from clr_jax.rundir.identity import read_config
 

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from clr_jax.core.config_tree import check_keys, leaves
+from clr_jax.core.config_tree import Config, check_keys, leaves
 from clr_jax.core.errors import UserError
-from clr_jax.core.types import Config
 from clr_jax.experiment.config_files import load, packaged
 
 HELP = '-h', '--help', '--helpfull'

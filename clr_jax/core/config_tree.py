@@ -9,7 +9,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.types import Config
+
+Config = Any  # an ml_collections.ConfigDict: its attributes have no static types
 
 
 def to_dict(config: ConfigDict) -> dict[str, Any]:

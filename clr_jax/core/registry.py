@@ -1,55 +1,81 @@
-"""Names and options that a user writes: one way to look them up, one sentence to refuse them."""
+"""Factories by name: one calling convention for methods, models, policies, optimizers, ..."""
 
 from __future__ import annotations
 
-import difflib
+import importlib
 import inspect
-import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, TypeVar
+import pkgutil
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Generic, TypeVar
 
 from clr_jax.core.errors import UserError
+from clr_jax.core.names import check_name, hint, listed
+from clr_jax.core.options import check, keyword_only
 
-T = TypeVar('T')
-Factory = TypeVar('Factory', bound=Callable)
-
-
-def look_up(table: Mapping[str, T], name: str, what: str) -> T:
-  """table[name], or a UserError that suggests the nearest name and lists them all."""
-  check_name(table, name, what)
-  return table[name]
+F = TypeVar('F', bound=Callable[..., Any])
 
 
-def check_name(names: Iterable[str], name: str, what: str) -> None:
-  """UserError unless `name` is one of `names`; `what` says what it is the name of."""
-  names = list(names)
-  if name not in names:
-    raise UserError(f'unknown {what} {name!r}: {_hint(name, names)}choose one of {_list(names)}')
+class Registry(Generic[F]):
+  """Factories by name; the keyword-only parameters of a factory are its options.
 
-
-def keyword_only(factory: Callable) -> dict[str, inspect.Parameter]:
-  """The options of a factory by name: its keyword-only parameters."""
-  parameters = inspect.signature(factory).parameters
-  return {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-
-
-def takes_options_of(inner: Callable) -> Callable[[Factory], Factory]:
-  """Decorates a factory that hands its `**options` on to `inner`: these are its options then.
-
-  They keep the default and the type that `inner` gives them, and stand behind the factory's own,
-  which hide those of the same name.
+  Args:
+    what: names a factory in messages, such as 'model'.
+    factories: by name.
   """
 
-  def decorate(factory: Factory) -> Factory:
-    signature = inspect.signature(factory)
-    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    taken = {k: p for k, p in keyword_only(inner).items() if k not in signature.parameters}
-    types = {k: t for k, t in typing.get_type_hints(inner).items() if k in taken}
-    factory.__signature__ = signature.replace(parameters=[*own, *taken.values()])
-    factory.__annotations__ = {**factory.__annotations__, **types}
-    return factory
+  def __init__(self, what: str, factories: Mapping[str, F]):
+    self.what, self._factories = what, dict(factories)
 
-  return decorate
+  def names(self) -> list[str]:
+    """All names."""
+    return list(self._factories)
+
+  def factory(self, name: str) -> F:
+    """The factory called `name`; UserError lists the names."""
+    check_name(self.names(), name, self.what)
+    return self._load(name)
+
+  def make(self, name: str, *args: Any, **options: Any) -> Any:
+    """What the factory makes of `options`; UserError for one that it does not allow."""
+    factory = self.factory(name)
+    check(factory, options, what=f'{self.what} {name!r}')
+    return factory(*args, **options)
+
+  def _load(self, name: str) -> F:
+    return self._factories[name]
+
+
+class ModuleRegistry(Registry[F]):
+  """One file for each factory: a module NAME of a package, with a function NAME.
+
+  The names are known without importing any of the modules.
+
+  Args:
+    what: as in `Registry`.
+    package: dotted name of the package.
+    path: its `__path__`.
+  """
+
+  def __init__(self, what: str, package: str, path: Collection[str]):
+    super().__init__(what, {})
+    self._package, self._path = package, list(path)
+
+  def names(self) -> list[str]:
+    """All public modules of the package."""
+    found = (module.name for module in pkgutil.iter_modules(self._path))
+    return sorted(name for name in found if not name.startswith('_'))
+
+  def module(self, name: str) -> Any:
+    """The module called `name`; UserError lists the names."""
+    check_name(self.names(), name, self.what)
+    return importlib.import_module(f'{self._package}.{name}')
+
+  def summary(self, name: str) -> str:
+    """The first line of the module's docstring."""
+    return (self.module(name).__doc__ or '').strip().partition('\n')[0]
+
+  def _load(self, name: str) -> F:
+    return getattr(self.module(name), name)
 
 
 def refuse_changed(
@@ -90,16 +116,7 @@ def check_options(
   known = {k: p for k, p in {**own, **handed_on, **own}.items() if k not in given}
   for key in options if rest or not passes_on else ():
     if key not in known:
-      raise UserError(f'{what} has no option {key!r}: {_hint(key, known)}it takes {_list(known)}')
+      raise UserError(f'{what} has no option {key!r}: {hint(key, known)}it takes {listed(known)}')
   for key, parameter in known.items():
     if complete and parameter.default is parameter.empty and key not in options:
       raise UserError(f'{what} needs a value for {key}')
-
-
-def _hint(name: Any, names: Iterable[str]) -> str:
-  close = difflib.get_close_matches(str(name), list(names), 1)
-  return f'did you mean {close[0]!r}? ' if close else ''
-
-
-def _list(names: Iterable[str]) -> str:
-  return ', '.join(names) or 'none'

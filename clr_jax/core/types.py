@@ -19,7 +19,6 @@ State = dict[str, Any]  # everything else that must survive a restart
 Carry = dict[str, Any]  # what one step hands to `post_update`; replicated over the devices
 Metrics = dict[str, Array]  # scalars, and vectors of counts
 Schedule = Callable[[Any], Any]  # step -> value
-Config = Any  # an ml_collections.ConfigDict: its attributes have no static types
 
 
 class Batch(NamedTuple):

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, Batch
 from clr_jax.data import order, stream
 from clr_jax.data.base import Source

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clr_jax.augment import POLICIES
-from clr_jax.core.config_tree import check_keys
+from clr_jax.core.config_tree import Config, check_keys
 from clr_jax.core.errors import UserError
+from clr_jax.core.names import check_name
 from clr_jax.core.options import component
-from clr_jax.core.registry import check_name
-from clr_jax.core.types import Config
 from clr_jax.evaluation.probing.linear_settings import flags as linear_flags
 from clr_jax.evaluation.probing.linear_settings import settings_of
 from clr_jax.evaluation.probing.sets import Sets

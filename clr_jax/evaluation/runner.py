@@ -12,11 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from clr_jax.core.config_tree import to_dict
+from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.consensus import from_process_0
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.storage import write_whole
-from clr_jax.core.types import Config, TrainState
+from clr_jax.core.types import TrainState
 from clr_jax.evaluation import registry as protocols
 from clr_jax.evaluation.probing.features import extract
 from clr_jax.evaluation.probing.rank import rankme
@@ -24,7 +24,7 @@ from clr_jax.evaluation.probing.sets import Sets, evaluation_sets
 from clr_jax.evaluation.probing.subject import FEATURES, Subject
 from clr_jax.evaluation.protocols.knn import knn
 from clr_jax.evaluation.registry import PROTOCOLS
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.rundir import results, weights, workdir
 from clr_jax.rundir.codec import jsonable
 from clr_jax.rundir.identity import hash_config, read_config
@@ -43,14 +43,14 @@ class Online:
   tested on the test set of that.
   """
 
-  def __init__(self, parts: experiment.Experiment, sets: Sets):
-    self._parts, self._sets = parts, sets
-    self._knn = to_dict(parts.config.eval.protocols).get('knn') or {}
+  def __init__(self, experiment: Experiment, sets: Sets):
+    self._experiment, self._sets = experiment, sets
+    self._knn = to_dict(experiment.config.eval.protocols).get('knn') or {}
 
   def __call__(self, state: TrainState) -> dict[str, float]:
-    parts, start = self._parts, time.perf_counter()
+    experiment, start = self._experiment, time.perf_counter()
     take = functools.partial(
-      extract, parts.method.represent, state.params, state.state, mesh=parts.mesh
+      extract, experiment.method.represent, state.params, state.state, mesh=experiment.mesh
     )
     train, test = self._sets
     bank = take(train, indices=_spread(train.num_examples, BANK))
@@ -58,7 +58,7 @@ class Online:
     if test is not None and self._sets.labeled:
       queries = take(test, indices=_spread(test.num_examples, QUERIES))
       row['online_knn_top1'] = knn(bank, queries, **self._knn)[0].value
-    test = parts.test
+    test = experiment.test
     if 'probe' in state.params and test is not None and test.num_classes is not None:
       some = _spread(test.num_examples, QUERIES)
       logits = take(test, indices=some, key='probe_logits')
@@ -72,35 +72,35 @@ def _spread(num_examples: int, most: int) -> np.ndarray:
   return np.arange(size) * num_examples // size
 
 
-def check(parts: experiment.Experiment) -> Sets:
+def check(experiment: Experiment) -> Sets:
   """The sets of the evaluation; refuses at the start what `offline` could not do after hours.
 
   Raises:
     UserError: an unknown protocol, option or kind of features, too few labels, or unfit sets.
   """
-  sets = evaluation_sets(parts)
-  for kind in parts.config.eval.features:
+  sets = evaluation_sets(experiment)
+  for kind in experiment.config.eval.features:
     check_name(FEATURES, kind, 'eval.features')
-  for name, options in _asked(parts).items():
-    protocols.check(sets, name, options, _kinds(parts, name))
+  for name, options in _asked(experiment).items():
+    protocols.check(sets, name, options, _kinds(experiment, name))
   return sets
 
 
-def _asked(parts: experiment.Experiment) -> dict[str, dict[str, Any]]:
+def _asked(experiment: Experiment) -> dict[str, dict[str, Any]]:
   """Protocol -> options, as `config.eval` asks for them."""
-  asked = to_dict(parts.config.eval.protocols)
+  asked = to_dict(experiment.config.eval.protocols)
   return {name: options for name, options in asked.items() if options is not None}
 
 
-def _kinds(parts: experiment.Experiment, name: str) -> list[str]:
+def _kinds(experiment: Experiment, name: str) -> list[str]:
   """`config.eval.features`, for a protocol that needs a network without the pixels."""
   check_name(PROTOCOLS, name, 'protocol')
-  kinds = parts.config.eval.features
+  kinds = experiment.config.eval.features
   return [kind for kind in kinds if kind != 'pixels' or not PROTOCOLS[name].network]
 
 
 def offline(
-  parts: experiment.Experiment,
+  experiment: Experiment,
   sets: Sets,
   state: TrainState,
   run: workdir.Workdir,
@@ -112,27 +112,27 @@ def offline(
   step already (by a run that was killed while it evaluated) is not measured again.
   """
   say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda _: None
-  asked = _asked(parts)
+  asked = _asked(experiment)
   if asked and not sets.labeled:
     missing = 'is no test set' if sets.test is None else 'are no labels'
     say(f'the evaluation ({", ".join(asked)}) is skipped: there {missing}')
   elif asked:
-    subjects = _subjects(parts, sets, state, run)
-    for kind in parts.config.eval.features:
+    subjects = _subjects(experiment, sets, state, run)
+    for kind in experiment.config.eval.features:
       for name, options in asked.items():
-        if kind in _kinds(parts, name):
+        if kind in _kinds(experiment, name):
           evaluate(subjects[kind], run, config_hash, name, options)
     say(format_table(results.read_results(run)))
 
 
 def _subjects(
-  parts: experiment.Experiment,
+  experiment: Experiment,
   sets: Sets,
   network: TrainState | weights.Network,
   run: workdir.Workdir,
 ) -> dict[str, Subject]:
   """One of each kind; nothing is computed before it is asked for."""
-  return {kind: Subject(parts, sets, network, kind, run=run) for kind in FEATURES}
+  return {kind: Subject(experiment, sets, network, kind, run=run) for kind in FEATURES}
 
 
 def evaluate(
@@ -174,7 +174,7 @@ def evaluate(
         config_hash=config_hash,
         data=subject.sets.names,
         data_checksum=subject.checksum,
-        seed=subject.parts.config.seed,
+        seed=subject.experiment.config.seed,
       )
     if jax.process_index() == 0:
       write_whole(marker, '')
@@ -241,13 +241,13 @@ def evaluate_workdir(
   run = workdir.Workdir(directory)
   for kind in kinds:
     check_name(FEATURES, kind, '--features')
-  parts = experiment.make(_without_probe(config))
-  sets = evaluation_sets(parts)
+  experiment = build_experiment(_without_probe(config))
+  sets = evaluation_sets(experiment)
   sets.refuse_unlabeled()
   protocols.check(sets, protocol, options, kinds)
-  network = weights.restore_network(run, parts.abstract_state(), step)
+  network = weights.restore_network(run, experiment.abstract_state(), step)
   config_hash = hash_config(to_dict(config))
-  subjects = _subjects(parts, sets, network, run)
+  subjects = _subjects(experiment, sets, network, run)
   for kind in kinds:
     evaluate(subjects[kind], run, config_hash, protocol, options, again=again)
   return results.read_results(run)
@@ -265,9 +265,9 @@ def open_subject(config: Config, directory: str, *, step: int | None = None) -> 
     UserError: there is no such checkpoint.
   """
   run = workdir.Workdir(directory)
-  parts = experiment.make(_without_probe(config))
-  network = weights.restore_network(run, parts.abstract_state(), step)
-  return Subject(parts, evaluation_sets(parts), network, run=run)
+  experiment = build_experiment(_without_probe(config))
+  network = weights.restore_network(run, experiment.abstract_state(), step)
+  return Subject(experiment, evaluation_sets(experiment), network, run=run)
 
 
 def _without_probe(config: Config) -> Config:

@@ -13,10 +13,10 @@ from absl import logging
 from jax.sharding import Mesh
 
 from clr_jax import augment, data, models, optim
-from clr_jax.core.config_tree import to_dict
+from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import look_up
-from clr_jax.core.types import Array, Batch, Config, Method, RunInfo, Schedule, TrainState
+from clr_jax.core.names import look_up
+from clr_jax.core.types import Array, Batch, Method, RunInfo, Schedule, TrainState
 from clr_jax.experiment.method import make_method
 from clr_jax.experiment.train_step import (
   StepFn,
@@ -118,7 +118,7 @@ def example_batch(source: data.Source, size: int = 2) -> Batch:
   return Batch(image=image, label=label, index=jnp.arange(size, dtype=jnp.int32))
 
 
-def make(config: Config, *, devices: Any = None) -> Experiment:
+def build_experiment(config: Config, *, devices: Any = None) -> Experiment:
   """Builds and checks all parts of a run.
 
   Raises:

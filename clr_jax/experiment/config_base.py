@@ -8,8 +8,8 @@ from typing import Any, cast
 from ml_collections import ConfigDict, config_dict
 
 from clr_jax import augment, methods, models, optim
+from clr_jax.core.config_tree import Config
 from clr_jax.core.options import component
-from clr_jax.core.types import Config
 from clr_jax.optim import schedules
 from clr_jax.plugins import pipeline as _plugins
 from clr_jax.wrappers.layerwise import layerwise

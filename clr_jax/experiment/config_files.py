@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import look_up
-from clr_jax.core.types import Config
+from clr_jax.core.names import look_up
 
 _PACKAGED = pathlib.Path(__file__).parent.parent / 'configs'  # in the wheel
 

@@ -8,11 +8,10 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from clr_jax import methods
-from clr_jax.core.config_tree import to_dict
+from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
-from clr_jax.core.options import build
-from clr_jax.core.registry import keyword_only
-from clr_jax.core.types import Config, Method, RunInfo
+from clr_jax.core.options import build, keyword_only
+from clr_jax.core.types import Method, RunInfo
 from clr_jax.plugins import pipeline as _plugins
 from clr_jax.wrappers.accumulate import accumulate
 from clr_jax.wrappers.layerwise import layerwise, stage_losses
@@ -53,7 +52,7 @@ def make_method(config: Config, backbone: nn.Module, info: RunInfo) -> tuple[Met
       f'{name} takes no plug-ins inside its loss: switch plugins.{plugins.active[0]} off or use '
       f'one of {", ".join(taking)}'
     )
-  plain = method = build(factory, config.method, backbone, info, **fixed)
+  plain = method = build(factory, config.method, backbone, info, prefix='method.', **fixed)
   method = accumulate(method, info, parts=config.get('accumulate', 1))
   measuring = to_dict(config.telemetry) if 'telemetry' in config else {}
   if measuring.pop('enabled', False):

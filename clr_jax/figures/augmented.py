@@ -15,14 +15,14 @@ from clr_jax.figures.networks import Network, some
 _NAMES = {'global': 'view', 'local': 'crop', 'jigsaw': 'patch'}
 
 
-def views_of(parts: Experiment, images: np.ndarray, *, seed: int) -> dict[str, np.ndarray]:
+def views_of(experiment: Experiment, images: np.ndarray, *, seed: int) -> dict[str, np.ndarray]:
   """What the run's views make of images [B, H, W, C] uint8, before the network normalises them.
 
   Returns:
     'view 1', 'view 2', ... (of the large views), 'crop 1', ... (of the small ones of multi-crop),
     'patch 1', ... (of a jigsaw) -> [B, h, w, C] float, up to noise in [0, 1].
   """
-  made = jax.jit(parts.views)(jax.random.key(seed), images)
+  made = jax.jit(experiment.views)(jax.random.key(seed), images)
   return {
     f'{_NAMES.get(kind, kind)} {v + 1}': np.asarray(views[:, v])
     for kind, views in made.items()
@@ -50,12 +50,12 @@ def draw_views(networks: Sequence[Network], out: str, *, num_images: int, seed: 
 
 
 def _cells(network: Network, num_images: int, seed: int) -> tuple[list[mosaic.Cell], list[tuple]]:
-  parts = network.subject.parts
-  index = some(parts.source.num_examples, num_images, seed)
-  images, label = parts.source.load(index)
+  experiment = network.subject.experiment
+  index = some(experiment.source.num_examples, num_images, seed)
+  images, label = experiment.source.load(index)
   cells = []
   for column, (name, view) in enumerate(
-    {'original': images, **views_of(parts, images, seed=seed)}.items()
+    {'original': images, **views_of(experiment, images, seed=seed)}.items()
   ):
     text = f'{name}\n{view.shape[1]} x {view.shape[2]}'
     cells += [mosaic.Cell(i, column, view[i], '' if i else text) for i in range(len(index))]

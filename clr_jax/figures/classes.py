@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from clr_jax.core.config_tree import to_dict
-from clr_jax.core.registry import keyword_only
+from clr_jax.core.options import keyword_only
 from clr_jax.evaluation.protocols.knn import predict
 from clr_jax.figures import plots
 from clr_jax.figures.networks import Network
@@ -71,7 +71,7 @@ def draw_classes(networks: Sequence[Network], out: str) -> tuple[epath.Path, epa
 
 def knn_confusion(network: Network) -> tuple[np.ndarray, str]:
   """Counts by true and predicted class on the test images, and how they were predicted."""
-  asked = to_dict(network.subject.parts.config.eval.protocols).get('knn') or {}
+  asked = to_dict(network.subject.experiment.config.eval.protocols).get('knn') or {}
   options = {name: p.default for name, p in keyword_only(predict).items()} | asked
   predicted = predict(network.train, network.test, **options)
   assert network.test.label is not None  # predict has refused that

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from etils import epath
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.figures.augmented import draw_views
 from clr_jax.figures.classes import draw_classes
 from clr_jax.figures.neighbours import draw_neighbours

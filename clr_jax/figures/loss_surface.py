@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
-from clr_jax.core.types import Array, Batch, Config, Params, PyTree
+from clr_jax.core.types import Array, Batch, Params, PyTree
 from clr_jax.data import order
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.rundir import workdir
 from clr_jax.rundir.checkpoint import Checkpoints, check_same, describe
 from clr_jax.rundir.identity import read_config
@@ -56,22 +57,22 @@ def open_objective(
   """
   run = workdir.Workdir(directory)
   config = _bare(read_config(run), directory)
-  parts = experiment.make(config)
+  experiment = build_experiment(config)
   size = min(config.batch_size, MOST_IMAGES) if batch_size is None else batch_size
-  if not 2 <= size <= parts.source.num_examples:
+  if not 2 <= size <= experiment.source.num_examples:
     raise UserError(
-      f'batch_size={size} must be at least 2 and at most the {parts.source.num_examples} training '
-      f'images'
+      f'batch_size={size} must be at least 2 and at most the {experiment.source.num_examples} '
+      f'training images'
     )
-  step, params, state = _restore(run, parts, step)
-  batch = _batch(parts, size, seed)
+  step, params, state = _restore(run, experiment, step)
+  batch = _batch(experiment, size, seed)
   key = jax.random.key(seed)
   at = jnp.asarray(step, jnp.int32)
 
   def loss(params: Params, state, batch: Batch) -> Array:
     embed_key, loss_key = jax.random.split(key)
-    out, _ = parts.method.embed(params, state, batch, embed_key, at)
-    return parts.method.loss(out, state, batch, loss_key, at)[0]
+    out, _ = experiment.method.embed(params, state, batch, embed_key, at)
+    return experiment.method.loss(out, state, batch, loss_key, at)[0]
 
   # State and batch are arguments: as constants they would be compiled into the programs.
   forward, both = jax.jit(loss), jax.jit(jax.value_and_grad(loss))
@@ -93,9 +94,9 @@ def _bare(config: Config, directory: str) -> Config:
   return config
 
 
-def _restore(run: workdir.Workdir, parts: experiment.Experiment, step: int | None):
+def _restore(run: workdir.Workdir, experiment: Experiment, step: int | None):
   """(step, params, state) of a checkpoint, whatever its optimizer."""
-  abstract = parts.abstract_state()
+  abstract = experiment.abstract_state()
   tree = {'params': abstract.params, 'state': abstract.state}
   flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='/')
   leaves = {k: v for k, v in flat.items() if hasattr(v, 'shape')}
@@ -112,12 +113,14 @@ def _restore(run: workdir.Workdir, parts: experiment.Experiment, step: int | Non
   return step, merged['params'], merged['state']
 
 
-def _batch(parts: experiment.Experiment, size: int, seed: int) -> Batch:
+def _batch(experiment: Experiment, size: int, seed: int) -> Batch:
   """Training images drawn by `seed`, with views of a key of it."""
-  source = parts.source
+  source = experiment.source
   index = np.sort(order.shuffled(seed, 0, source.num_examples)[:size])
   images, labels = source.load(index)
-  views = jax.jit(parts.views)(jax.random.fold_in(jax.random.key(seed), 1), jnp.asarray(images))
+  views = jax.jit(experiment.views)(
+    jax.random.fold_in(jax.random.key(seed), 1), jnp.asarray(images)
+  )
   label = None if labels is None else jnp.asarray(labels, jnp.int32)
   return Batch(label=label, index=jnp.asarray(index, jnp.int32), views=views)
 

@@ -81,7 +81,7 @@ def _features(subject: Subject) -> tuple[Features, Features]:
   if sets.labeled:
     return subject.features
   take = functools.partial(
-    extract, subject.parts.method.represent, *subject.weights, mesh=subject.parts.mesh
+    extract, subject.experiment.method.represent, *subject.weights, mesh=subject.experiment.mesh
   )
   train = take(sets.train)
   return train, train if sets.test is None else take(sets.test)

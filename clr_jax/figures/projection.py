@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 
 PROJECTIONS = ('pca', 'tsne')
 _TSNE_INPUT = 50  # principal components (van der Maaten and Hinton 2008 take 30, scikit-learn's

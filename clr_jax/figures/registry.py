@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from etils import epath
 
+from clr_jax.core.config_tree import Config
 from clr_jax.core.options import component
-from clr_jax.core.types import Config
 from clr_jax.figures.compare import figures as compare
 from clr_jax.figures.curves import curves
 from clr_jax.figures.embedding import figures as embedding

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from clr_jax.core.config_tree import to_dict
+from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
-from clr_jax.core.types import Config
 from clr_jax.rundir import workdir
 from clr_jax.rundir.identity import read_config, trajectory
 from clr_jax.rundir.metrics import read_metrics

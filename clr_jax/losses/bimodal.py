@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, State
 from clr_jax.losses.global_contrastive import first_visit_gamma, update_log_u
 from clr_jax.losses.temperatures import temperature_step

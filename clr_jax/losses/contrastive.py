@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array
 from clr_jax.losses import score_statistics
 from clr_jax.losses.scores import ScoreSets, denominator_terms

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array
 from clr_jax.losses.scores import Scores, pair_scores, two_view_scores, view_major
 from clr_jax.ops.blocked import scan_columns

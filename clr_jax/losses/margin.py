@@ -12,7 +12,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array
 from clr_jax.losses.scores import Scores, log_p_positive
 from clr_jax.ops.similarity import widen

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, PyTree
 from clr_jax.ops.similarity import unit, widen
 

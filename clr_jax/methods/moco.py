@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from clr_jax.core.registry import takes_options_of
+from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.skeletons.momentum_contrast import momentum_contrast
 

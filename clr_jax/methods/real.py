@@ -4,7 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name, refuse_changed, takes_options_of
+from clr_jax.core.names import check_name
+from clr_jax.core.options import takes_options_of
+from clr_jax.core.registry import refuse_changed
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.retrieval import hardest_negatives, select_hardest, select_in_radius
 from clr_jax.ops import queue as ring

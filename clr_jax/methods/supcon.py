@@ -4,7 +4,7 @@ import flax.linen as nn
 from absl import logging
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import contrastive
 from clr_jax.models import heads

@@ -7,7 +7,8 @@ from typing import Any
 
 import flax.linen as nn
 
-from clr_jax.core.registry import check_options, look_up
+from clr_jax.core.names import look_up
+from clr_jax.core.registry import check_options
 from clr_jax.models import resnet
 
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name, look_up
+from clr_jax.core.names import check_name, look_up
 from clr_jax.core.types import Array
 from clr_jax.models.norm import BatchNorm
 from clr_jax.models.resnet import compute_dtype, torch_default

@@ -11,7 +11,9 @@ import optax
 from jax.typing import ArrayLike
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_options, keyword_only, look_up, refuse_changed
+from clr_jax.core.names import look_up
+from clr_jax.core.options import keyword_only
+from clr_jax.core.registry import check_options, refuse_changed
 from clr_jax.core.types import Group, Params, PyTree, Schedule
 from clr_jax.optim import _optimizers, _sam
 

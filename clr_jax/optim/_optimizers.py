@@ -15,7 +15,7 @@ import optax
 from jax.typing import ArrayLike
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import PyTree, Schedule
 
 Mask = Callable[[PyTree], PyTree]

@@ -18,7 +18,7 @@ import optax.contrib
 from jax.typing import ArrayLike
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, Group, Params, PyTree
 from clr_jax.optim._optimizers import matrices
 

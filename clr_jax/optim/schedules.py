@@ -13,7 +13,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_options, keyword_only, look_up
+from clr_jax.core.names import look_up
+from clr_jax.core.options import keyword_only
+from clr_jax.core.registry import check_options
 from clr_jax.core.types import Schedule
 
 

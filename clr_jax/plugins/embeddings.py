@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, RunInfo
 from clr_jax.losses import feature_transformation as ft
 from clr_jax.losses import mochi as mixing

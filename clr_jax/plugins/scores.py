@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, RunInfo
 from clr_jax.losses import margin as margins
 

@@ -45,8 +45,10 @@ def _figure(content: page.Page, run: Run, number: int, most: int) -> page.Figure
   source = subject.sets.test or subject.sets.train
   size = min(most, source.num_examples)
   indices = np.arange(size) * source.num_examples // size
-  represent = subject.parts.method.represent
-  features = extract(represent, *subject.weights, source, mesh=subject.parts.mesh, indices=indices)
+  represent = subject.experiment.method.represent
+  features = extract(
+    represent, *subject.weights, source, mesh=subject.experiment.mesh, indices=indices
+  )
   found = project(features.h)
   images, _ = source.load(indices)
   shown = [content.image(thumbnail(image)) for image in images]

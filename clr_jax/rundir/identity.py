@@ -13,11 +13,10 @@ from absl import logging
 from ml_collections import ConfigDict, config_dict
 
 from clr_jax import optim
-from clr_jax.core.config_tree import to_dict
+from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.consensus import from_process_0
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import reaching, write_whole
-from clr_jax.core.types import Config
 from clr_jax.rundir.codec import now
 from clr_jax.rundir.provenance import code_version
 from clr_jax.rundir.workdir import Workdir

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 from etils import epath
 from flax import traverse_util
 
-from clr_jax.core.config_tree import to_dict
+from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
-from clr_jax.core.types import Config
 from clr_jax.data import steps_per_epoch
 from clr_jax.rundir import workdir
 from clr_jax.rundir.codec import jsonable

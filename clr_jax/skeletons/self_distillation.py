@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, Batch, Carry, Group, Method, Out, Params, RunInfo, State
 from clr_jax.models.siamese import Chain
 from clr_jax.ops import ema

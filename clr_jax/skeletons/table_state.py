@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from absl import logging
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, Batch, Carry, Params, RunInfo, State
 from clr_jax.losses import global_contrastive as gcl
 from clr_jax.ops import tables

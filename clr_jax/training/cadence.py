@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from clr_jax.core.types import Config, RunInfo
+from clr_jax.core.config_tree import Config
+from clr_jax.core.types import RunInfo
 
 
 class Cadence(NamedTuple):

@@ -6,18 +6,19 @@ from typing import Any
 
 import jax
 
-from clr_jax.core.types import Config, Metrics, TrainState
-from clr_jax.experiment import build as experiment
+from clr_jax.core.config_tree import Config
+from clr_jax.core.types import Metrics, TrainState
+from clr_jax.experiment.build import Experiment
 
 STREAMED_BLOCK_BYTES = 256 * 2**20
 
 
-def make_dispatch(parts: experiment.Experiment, pipeline, size: int):
+def make_dispatch(experiment: Experiment, pipeline, size: int):
   """(state, resident, block) -> (state, metrics [count]): `count` training steps in one call.
 
   The CPU takes one step a call: XLA's control flow around convolutions is slow there.
   """
-  step_fn = parts.step_fn
+  step_fn = experiment.step_fn
 
   def one(state: TrainState, resident: Any, row: Any) -> tuple[TrainState, Metrics]:
     return step_fn(state, pipeline.batch(resident, row))
@@ -29,7 +30,7 @@ def make_dispatch(parts: experiment.Experiment, pipeline, size: int):
       return state, jax.tree.map(lambda x: x[None], step_metrics)
     return jax.lax.scan(lambda state, row: one(state, resident, row), state, block)
 
-  shardings = jax.tree.map(lambda x: x.sharding, parts.abstract_state())
+  shardings = jax.tree.map(lambda x: x.sharding, experiment.abstract_state())
   return jax.jit(many, donate_argnums=0, out_shardings=(shardings, None))
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import jax
 from clu import parameter_overview
 
+from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import EXIT_CANNOT_WRITE, RunStopped, UserError
 from clr_jax.core.storage import is_local, reaching, write_whole
-from clr_jax.core.types import Config, TrainState
+from clr_jax.core.types import TrainState
 from clr_jax.data.pipeline import RESIDENT_LIMIT
 from clr_jax.evaluation import runner as evaluation
 from clr_jax.evaluation.probing.sets import Sets
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.ops import ema
 from clr_jax.rundir import checkpoint, metrics, weights, workdir
 from clr_jax.rundir.identity import check_data, open_run
@@ -37,23 +38,23 @@ def train(config: Config, directory: str) -> None:
     RunStopped: preempted (the state is saved); the loss is not finite (the last good checkpoint
       stays); or a disk that is full or a store that cannot be written (what was saved stays).
   """
-  parts = experiment.make(config)
+  experiment = build_experiment(config)
   run = workdir.Workdir(directory)
   _check(config, run)
-  sets = evaluation.check(parts)
-  parts.check_shapes()
+  sets = evaluation.check(experiment)
+  experiment.check_shapes()
   with _stop_where_nothing_can_be_written(run):
     identity = open_run(run, config)
-    check_data(run, _data_facts(parts))
+    check_data(run, _data_facts(experiment))
     with checkpoint.Checkpoints(
       run, keep_last=config.keep_last, keep_best=config.keep_best or None
     ) as checkpoints:
-      state, first_step, window = _start(parts, run, checkpoints)
-      last_step = _last_step(config, parts.info)
+      state, first_step, window = _start(experiment, run, checkpoints)
+      last_step = _last_step(config, experiment.info)
       if first_step < last_step:
         _write_overview(run, state)
-        state = _loop(parts, sets, run, checkpoints, state, window, first_step, last_step)
-      evaluation.offline(parts, sets, state, run, identity.config_hash)
+        state = _loop(experiment, sets, run, checkpoints, state, window, first_step, last_step)
+      evaluation.offline(experiment, sets, state, run, identity.config_hash)
 
 
 @contextlib.contextmanager
@@ -70,9 +71,9 @@ def _stop_where_nothing_can_be_written(run: workdir.Workdir) -> Iterator[None]:
     raise RunStopped(message, EXIT_CANNOT_WRITE) from error
 
 
-def _data_facts(parts: experiment.Experiment) -> dict[str, Any]:
+def _data_facts(experiment: Experiment) -> dict[str, Any]:
   """What `check_data` compares. Pixels count where training decodes all of them anyway."""
-  source, mode = parts.source, parts.config.data.mode
+  source, mode = experiment.source, experiment.config.data.mode
   resident = mode != 'streamed' and source.nbytes <= RESIDENT_LIMIT
   if resident:
     source.arrays()  # decoded once, for the checksum and for the device
@@ -122,16 +123,16 @@ def _check(config: Config, run: workdir.Workdir) -> None:
         raise UserError(f'init_from={config.init_from} has no checkpoint: train that run first')
 
 
-def _start(parts, run, checkpoints) -> tuple[TrainState, int, Window]:
+def _start(experiment, run, checkpoints) -> tuple[TrainState, int, Window]:
   """The newest checkpoint's state, else a new one (from `init_from` if given)."""
-  config = parts.config
+  config = experiment.config
   if checkpoints.latest_step() is not None:
-    state = checkpoints.restore(parts.abstract_state())
+    state = checkpoints.restore(experiment.abstract_state())
     step = int(state.step)
     if jax.process_index() == 0:
       print(f'resumed {run.path} at step {step}', flush=True)
     return state, step, Window.restored(checkpoints.metrics(step))
-  state = parts.init()
+  state = experiment.init()
   if config.init_from:
     params, method_state, report = weights.restore_weights(
       config.init_from, state.params, state.state
@@ -156,19 +157,19 @@ def _last_step(config: Config, info) -> int:
 
 
 def _loop(
-  parts, sets: Sets, run, checkpoints, state: TrainState, window: Window, first: int, last: int
+  experiment, sets: Sets, run, checkpoints, state: TrainState, window: Window, first: int, last: int
 ) -> TrainState:
-  config, info = parts.config, parts.info
+  config, info = experiment.config, experiment.info
   cadence = cadence_of(config, info)
-  pipeline = parts.make_pipeline()
+  pipeline = experiment.make_pipeline()
   size = steps_per_call(config)
   if (
     pipeline.mode == 'streamed'
   ):  # a block holds the images of all its steps, and several are alive
-    step_bytes = info.batch_size * math.prod(parts.source.image_shape)
+    step_bytes = info.batch_size * math.prod(experiment.source.image_shape)
     size = max(1, min(size, STREAMED_BLOCK_BYTES // step_bytes))
-  dispatch = make_dispatch(parts, pipeline, size)
-  online = evaluation.Online(parts, sets)
+  dispatch = make_dispatch(experiment, pipeline, size)
+  online = evaluation.Online(experiment, sets)
   # Two passes over the same plan: the pipeline reads ahead of the loop.
   calls = list(plan(first, last, cadence, size))
   with (
@@ -190,7 +191,7 @@ def _loop(
       if due(step, cadence.log, done):
         row = window.means()
         watchdog.alive()
-        row['learning_rate'] = float(parts.learning_rate(step - 1))
+        row['learning_rate'] = float(experiment.learning_rate(step - 1))
         row |= progress.update(step, row['loss'], pipeline.wait_seconds)
         writer.write_scalars(step, row)
         _stop_if_not_finite(row, step, checkpoints, writer)

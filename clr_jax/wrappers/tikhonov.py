@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, Batch, Method, Metrics, Out, Params, State
 from clr_jax.losses.tikhonov import (
   GRADIENTS,

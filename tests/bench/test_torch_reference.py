@@ -13,9 +13,9 @@ from clr_jax.bench import torch_reference as peer
 from clr_jax.cli import main as cli
 from clr_jax.core.config_tree import changed
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import keyword_only
+from clr_jax.core.options import keyword_only
 from clr_jax.core.types import Batch
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import build_experiment, make_backbone
 from clr_jax.experiment.config_files import load
 from clr_jax.losses import contrastive, global_contrastive
 from clr_jax.models import heads
@@ -244,11 +244,11 @@ def test_the_step_has_the_same_loss_and_trains(method):
   from clr_jax.bench.torch_reference.training import Training
 
   config = tiny(method, batch_size=8, **STILL)
-  parts = experiment.make(config, devices=jax.devices()[:1])
-  images, size = parts.source.arrays()[0], 8
-  like = experiment.make_backbone(config, parts.source)
-  training = Training(config, like, parts.info, images, learning_rate=0.01, device='cpu')
-  state = parts.init()
+  experiment = build_experiment(config, devices=jax.devices()[:1])
+  images, size = experiment.source.arrays()[0], 8
+  like = make_backbone(config, experiment.source)
+  training = Training(config, like, experiment.info, images, learning_rate=0.01, device='cpu')
+  state = experiment.init()
   backbone = {k: torch.tensor(v) for k, v in flatten(state.params['backbone']).items()}
   missing, unexpected = training.backbone.load_state_dict(backbone, strict=False)
   assert not unexpected and all('running' in k or 'num_batches' in k for k in missing)
@@ -258,12 +258,12 @@ def test_the_step_has_the_same_loss_and_trains(method):
 
   @jax.jit
   def ours(state):
-    batch = parts.step_parts.make_views(
+    batch = experiment.step_parts.make_views(
       state, Batch(image=jnp.asarray(images[:size]), index=jnp.arange(size))
     )
     key = jax.random.key(0)
-    out, _ = parts.plain.embed(state.params, state.state, batch, key, state.step)
-    return parts.plain.loss(out, state.state, batch, key, state.step)[0]
+    out, _ = experiment.plain.embed(state.params, state.state, batch, key, state.step)
+    return experiment.plain.loss(out, state.state, batch, key, state.step)[0]
 
   with torch.no_grad():
     found, new_u = training._loss(torch.tensor(images[:size]), torch.zeros(size))
@@ -284,10 +284,10 @@ def test_the_compiled_step_is_one_graph(method):
   from clr_jax.bench.torch_reference.training import Training
 
   config = tiny(method, batch_size=8)
-  parts = experiment.make(config)
-  images = parts.source.arrays()[0]
-  like = experiment.make_backbone(config, parts.source)
-  training = Training(config, like, parts.info, images, learning_rate=0.01, device='cpu')
+  experiment = build_experiment(config)
+  images = experiment.source.arrays()[0]
+  like = make_backbone(config, experiment.source)
+  training = Training(config, like, experiment.info, images, learning_rate=0.01, device='cpu')
   whole = torch.compile(training._loss, backend='aot_eager', fullgraph=True)
   loss, _ = whole(torch.tensor(images[:8]), torch.zeros(8))
   loss.backward()

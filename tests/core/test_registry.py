@@ -5,14 +5,9 @@ import inspect
 import pytest
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.options import component
-from clr_jax.core.registry import (
-  check_options,
-  keyword_only,
-  look_up,
-  refuse_changed,
-  takes_options_of,
-)
+from clr_jax.core.names import look_up
+from clr_jax.core.options import component, keyword_only, takes_options_of
+from clr_jax.core.registry import check_options, refuse_changed
 
 
 def plain(rows, *, width, depth=2):

@@ -5,7 +5,7 @@ import numpy as np
 
 from clr_jax.evaluation.probing.sets import evaluation_sets
 from clr_jax.evaluation.probing.subject import Subject
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import build_experiment
 from tests.evaluation.test_runner import tiny
 
 
@@ -13,9 +13,9 @@ def make_subject(method='simclr', *, kind='trained', **changes):
   """A width of 4 on one device, 120 training and 100 test images; every weight is random."""
   splits = {'eval.train_split': 'train[:120]', 'eval.test_split': 'test[:100]'}
   config = tiny(method, **{'probe.enabled': False, **splits, **changes})
-  parts = experiment.make(config, devices=jax.devices()[:1])
-  network = parts.init()
-  return Subject(parts, evaluation_sets(parts), network, kind)
+  experiment = build_experiment(config, devices=jax.devices()[:1])
+  network = experiment.init()
+  return Subject(experiment, evaluation_sets(experiment), network, kind)
 
 
 def leaves(tree):

@@ -14,7 +14,7 @@ from clr_jax.evaluation.protocols import few_label
 from clr_jax.evaluation.protocols.knn import knn
 from clr_jax.evaluation.protocols.linear import linear
 from clr_jax.evaluation.protocols.linear_augmented import linear_augmented
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment import build
 from clr_jax.ops import sharding
 from clr_jax.rundir import results, workdir
 from clr_jax.rundir.checkpoint import Checkpoints
@@ -33,7 +33,7 @@ def subject():
 
 def test_numbers_do_not_depend_on_the_batch_or_the_devices(subject):
   """Each batch size puts other images beside an image: BatchNorm in train mode would show."""
-  represent, (train, test) = subject.parts.method.represent, subject.sets
+  represent, (train, test) = subject.experiment.method.represent, subject.sets
 
   def numbers(**options):
     bank, queries = (extract(represent, *weights, s, **options) for s in (train, test))
@@ -53,7 +53,10 @@ def test_numbers_do_not_depend_on_the_batch_or_the_devices(subject):
 @pytest.mark.slow
 def test_an_image_alone_has_the_features_it_has_among_others(subject):
   take = lambda rows: extract(  # noqa: E731
-    subject.parts.method.represent, *subject.weights, subject.sets.train, indices=np.array(rows)
+    subject.experiment.method.represent,
+    *subject.weights,
+    subject.sets.train,
+    indices=np.array(rows),
   )
   alone, copies = take([7]).h[0], take([7, 7, 7]).h
   among = take(list(range(120))).h[7]
@@ -65,10 +68,10 @@ def test_an_image_alone_has_the_features_it_has_among_others(subject):
 def run(subject, tmp_path_factory):
   """A run with the checkpoint of step 0."""
   directory = tmp_path_factory.mktemp('run')
-  open_run(workdir.Workdir(directory), subject.parts.config)
+  open_run(workdir.Workdir(directory), subject.experiment.config)
   params, state = subject.weights
   with Checkpoints(directory) as checkpoints:
-    assert checkpoints.save(0, subject.parts.init().replace(params=params, state=state))
+    assert checkpoints.save(0, subject.experiment.init().replace(params=params, state=state))
   return directory
 
 
@@ -79,7 +82,7 @@ def digest(directory):
 
 def test_an_evaluation_changes_no_checkpoint_and_no_mode_changes_a_number(run, monkeypatch):
   one = sharding.make_mesh(jax.devices()[:1])
-  monkeypatch.setattr(experiment.sharding, 'make_mesh', lambda devices=None: one)
+  monkeypatch.setattr(build.sharding, 'make_mesh', lambda devices=None: one)
   registered = protocols.Protocol(few_label.few_label, few_label.check, network=True, more=flags)
   monkeypatch.setattr(protocols, 'PROTOCOLS', {**protocols.PROTOCOLS, 'few_label': registered})
   monkeypatch.setattr('clr_jax.evaluation.runner.PROTOCOLS', protocols.PROTOCOLS)

@@ -11,7 +11,8 @@ from clr_jax import data
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import write_whole
 from clr_jax.evaluation import runner as evaluation
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment import build
+from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.ops import sharding
 from clr_jax.rundir import metrics, workdir
@@ -36,7 +37,7 @@ def one_device():
   """Compiling for eight takes three times as long."""
   with pytest.MonkeyPatch.context() as patch:
     mesh = sharding.make_mesh(jax.devices()[:1])
-    patch.setattr(experiment.sharding, 'make_mesh', lambda devices=None: mesh)
+    patch.setattr(build.sharding, 'make_mesh', lambda devices=None: mesh)
     yield
 
 
@@ -72,7 +73,7 @@ def unlabeled(digits, tmp_path_factory):
   directory = tmp_path_factory.mktemp('unlabeled')
   config = tiny(**{'data.name': f'npz:{digits}/unlabelled.npz', 'data.test_split': ''})
   open_run(workdir.Workdir(directory), config)
-  state = experiment.make(config).init()
+  state = build_experiment(config).init()
   assert state.state['per_example']['log_u'].shape == (1024,) and 'probe' not in state.params
   with Checkpoints(directory) as checkpoints:
     assert checkpoints.save(0, state)
@@ -146,7 +147,7 @@ def test_a_labeled_split_of_a_set_with_an_unlabeled_one(digits, tmp_path):
 @pytest.mark.slow
 def test_the_probe_does_not_change_what_is_untrained():
   config = tiny('simclr')
-  with_probe, without = map(experiment.make, (config, evaluation._without_probe(config)))
+  with_probe, without = map(build_experiment, (config, evaluation._without_probe(config)))
   first, second = with_probe.init(), without.init()
   assert 'probe' in first.params and 'probe' not in second.params and config.probe.enabled
   same = jax.tree.map(np.array_equal, first.params['backbone'], second.params['backbone'])
@@ -200,8 +201,8 @@ def test_unfit_sets_are_refused_before_training(digits, tmp_path):
 @pytest.mark.parametrize('mode', ['resident', 'streamed'])
 def test_training_does_not_go_on_with_other_images(digits, tmp_path, monkeypatch, mode):
   """The same name, other content; a run that has not trained yet may still change its mind."""
-  monkeypatch.setattr(train, '_start', lambda *parts: 1 / 0)  # where training would begin
-  monkeypatch.setattr(experiment.Experiment, 'check_shapes', lambda self: None)  # takes seconds
+  monkeypatch.setattr(train, '_start', lambda *experiment: 1 / 0)  # where training would begin
+  monkeypatch.setattr(Experiment, 'check_shapes', lambda self: None)  # takes seconds
   name, images = f'npz:{tmp_path}/images.npz', np.load(digits / 'train.npz')['image']
   config = tiny('simclr', **{'data.name': name, 'data.test_split': '', 'data.mode': mode})
   run = workdir.Workdir(tmp_path / 'run')

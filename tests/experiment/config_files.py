@@ -9,7 +9,7 @@ import pytest
 from clr_jax.core.errors import UserError
 from clr_jax.data import Source
 from clr_jax.data.slices import base_split, resolve_split
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment import build
 from clr_jax.experiment.config_files import load, packaged, resolve
 
 SHAPES = {  # image shape, training images, classes
@@ -58,7 +58,7 @@ class Fake(Source):
 @pytest.fixture(autouse=True)
 def no_data(monkeypatch):
   """Autouse where it is imported."""
-  monkeypatch.setattr(experiment.data, 'load_source', lambda name, *, split, **_: Fake(name, split))
+  monkeypatch.setattr(build.data, 'load_source', lambda name, *, split, **_: Fake(name, split))
 
 
 @functools.cache

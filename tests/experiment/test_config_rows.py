@@ -11,7 +11,7 @@ from clr_jax.core.config_tree import to_dict
 from clr_jax.evaluation.probing.features import Features
 from clr_jax.evaluation.probing.sets import evaluation_sets
 from clr_jax.evaluation.protocols.linear import linear
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from tests.experiment.config_files import arguments, docstring, no_data, tiny  # noqa: F401
 
@@ -60,8 +60,8 @@ def test_tcl_weights_and_batches_of_the_thesis(variant, rows, k1, k2):
 
 def test_triplets_without_labels():
   config = load('thesis_selfsup:cifar10-tcl')
-  parts = experiment.make(tiny(config))
-  assert parts.info.num_views == 3
+  experiment = build_experiment(tiny(config))
+  assert experiment.info.num_views == 3
   assert not config.method.supervised
   # Only the labels tell a supervised run from this one, and the probe needs them in both.
   assert load('thesis_supervised:cifar10-tcl').method.supervised
@@ -180,9 +180,9 @@ def test_margins_have_a_strong_and_a_weak_view():
 
 
 def test_stl10_is_trained_on_unlabelled_images_and_evaluated_on_labelled_ones():
-  parts = experiment.make(tiny(load('margins:stl10-simclr')))
-  sets = evaluation_sets(parts)
-  assert parts.info.num_classes is None
+  experiment = build_experiment(tiny(load('margins:stl10-simclr')))
+  sets = evaluation_sets(experiment)
+  assert experiment.info.num_classes is None
   assert sets.labeled
   assert sets.names == 'stl10 train, test'
 

@@ -8,7 +8,8 @@ import pytest
 
 from clr_jax import augment, optim
 from clr_jax.core.config_tree import check_keys, to_dict
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment import build
+from clr_jax.experiment.build import Experiment, build_experiment, example_batch
 from clr_jax.experiment.config_files import load, resolve
 from tests.experiment.config_files import (
   FILES,
@@ -122,19 +123,19 @@ def sampled(specs):
   return [mark(spec) for spec in specs]
 
 
-def abstract_step(parts: experiment.Experiment):
+def abstract_step(experiment: Experiment):
   """The shapes before a train step, after it, and of its metrics."""
-  state = parts.abstract_state()
-  batch = jax.eval_shape(lambda: experiment.example_batch(parts.source, parts.info.batch_size))
-  return state, *jax.eval_shape(parts.step_fn, state, batch)
+  state = experiment.abstract_state()
+  batch = jax.eval_shape(lambda: example_batch(experiment.source, experiment.info.batch_size))
+  return state, *jax.eval_shape(experiment.step_fn, state, batch)
 
 
-def check_step(parts: experiment.Experiment):
-  before, after, metrics = abstract_step(parts)
+def check_step(experiment: Experiment):
+  before, after, metrics = abstract_step(experiment)
   shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), state) for state in (before, after)]
   assert shapes[0] == shapes[1]
   assert metrics['loss'].shape == ()
-  assert ('probe_top1' in metrics) == (parts.info.num_classes is not None)
+  assert ('probe_top1' in metrics) == (experiment.info.num_classes is not None)
   return before
 
 
@@ -148,15 +149,15 @@ def test_the_papers_have_configs():
 def test_numbers_of_the_table(spec):
   config = load(spec)
   views = augment.get(**to_dict(config.augment))
-  # The parts of `experiment.make` that need no tracing.
-  info = experiment._run_info(config, Fake(config.data.name, config.data.train_split), views)
+  # The parts of `build_experiment` that need no tracing.
+  info = build._run_info(config, Fake(config.data.name, config.data.train_split), views)
   peak, total_steps = next(v for k, v in EXPECTED.items() if re.match(k, spec))
   assert info.total_steps == total_steps
   assert info.num_views == config.augment.num_views
   # Some cosines start or end their warm-up a little below the nominal rate.
   inexact = spec.endswith('-supervised') or spec.startswith('feature_transformation')
   steps = np.arange(total_steps)[:: 10 if total_steps > 10_000 else 1]
-  rates = np.asarray(experiment._make_schedule(config, info)(steps))
+  rates = np.asarray(build._make_schedule(config, info)(steps))
   assert rates.max() == pytest.approx(peak, rel=0.02 if inexact else 1e-3)
   assert rates[-1] < 0.01 * peak or config.schedule.name == 'constant'
 
@@ -173,7 +174,7 @@ def full_specs():
 @pytest.mark.parametrize('spec', list(full_specs()))
 def test_a_step_of_the_full_network(spec):
   config = load(spec)
-  state = check_step(experiment.make(config))
+  state = check_step(build_experiment(config))
   count = sum(x.size for x in jax.tree.leaves(state.params['backbone']))
   channels = SHAPES[config.data.name][0][-1]
   stem = STEMS.get(config.model.stem, 0)
@@ -190,7 +191,7 @@ STRUCTURES = [
 
 @pytest.mark.parametrize('spec', sampled(STRUCTURES))
 def test_a_step(spec):
-  check_step(experiment.make(tiny(load(spec))))
+  check_step(build_experiment(tiny(load(spec))))
 
 
 @pytest.mark.parametrize('file', FILES)

@@ -7,7 +7,7 @@ import pytest
 from clr_jax import models
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import RunInfo
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import build_experiment, example_batch
 from clr_jax.experiment.method import make_method
 from tests import tiny
 
@@ -65,9 +65,9 @@ def test_all_at_once_from_a_config():
   config.plugins.gradient_scaling.update({'emphasis': 2.0, 'curvature': 1.0})
   config.plugins.un_mix.enabled = True
   config.plugins.layerwise.weights = (0.1, 0.1, 0.1)
-  parts = experiment.make(config)
-  state, step = parts.init(), jax.jit(parts.step_fn)
+  experiment = build_experiment(config)
+  state, step = experiment.init(), jax.jit(experiment.step_fn)
   for _ in range(2):
-    state, metrics = step(state, experiment.example_batch(parts.source, 64))
+    state, metrics = step(state, example_batch(experiment.source, 64))
   assert all(np.isfinite(x) for x in metrics.values())
   assert {'mixed_loss', 'layerwise_loss'} <= set(metrics)

@@ -5,17 +5,17 @@ import re
 import jax
 import pytest
 
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.training.dispatch import make_dispatch
 
 
 def _compiled(config, devices):
-  parts = experiment.make(config, devices=jax.devices()[:devices])
-  pipeline = parts.make_pipeline()
+  experiment = build_experiment(config, devices=jax.devices()[:devices])
+  pipeline = experiment.make_pipeline()
   (block,) = pipeline.blocks([(0, 1)])
-  dispatch = make_dispatch(parts, pipeline, 1)
-  return dispatch.lower(parts.abstract_state(), pipeline.resident, block).compile()
+  dispatch = make_dispatch(experiment, pipeline, 1)
+  return dispatch.lower(experiment.abstract_state(), pipeline.resident, block).compile()
 
 
 @pytest.mark.parametrize('mode', ['resident', pytest.param('streamed', marks=pytest.mark.slow)])

@@ -1,6 +1,6 @@
 """Runs with rows of metrics that no training wrote."""
 
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.rundir import workdir
 from clr_jax.rundir.checkpoint import Checkpoints
@@ -22,5 +22,5 @@ def write(directory, rows=(), method='moco', checkpoint=False, **changes):
       writer.write_scalars(step, row)
   if checkpoint:
     with Checkpoints(run) as checkpoints:
-      checkpoints.save(0, experiment.make(config).init())
+      checkpoints.save(0, build_experiment(config).init())
   return str(directory)

@@ -15,7 +15,8 @@ from clr_jax.core.config_tree import changed
 from clr_jax.core.errors import UserError
 from clr_jax.evaluation.protocols.knn import knn
 from clr_jax.evaluation.runner import open_subject
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment import build
+from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.figures import augmented, classes, embedding, mosaic, networks, points
 from clr_jax.figures.neighbours import neighbours
@@ -35,7 +36,7 @@ def one_device():
   """Compiling for eight takes three times as long."""
   with pytest.MonkeyPatch.context() as patch:
     mesh = sharding.make_mesh(jax.devices()[:1])
-    patch.setattr(experiment.sharding, 'make_mesh', lambda devices=None: mesh)
+    patch.setattr(build.sharding, 'make_mesh', lambda devices=None: mesh)
     yield
 
 
@@ -45,7 +46,7 @@ def make_run(directory, save=True, **changes):
   open_run(workdir.Workdir(directory), config)
   if save:
     with Checkpoints(directory) as checkpoints:
-      assert checkpoints.save(0, experiment.make(config).init())
+      assert checkpoints.save(0, build_experiment(config).init())
   return directory
 
 
@@ -71,7 +72,7 @@ def unlabeled(tmp_path_factory):
     config.augment = {'name': 'multicrop_swav', 'size': 8, 'local_size': 4, 'num_local': 3}
   open_run(workdir.Workdir(folder / 'noise'), config)
   with Checkpoints(folder / 'noise') as checkpoints:
-    assert checkpoints.save(0, experiment.make(config).init())
+    assert checkpoints.save(0, build_experiment(config).init())
   return folder / 'noise'
 
 
@@ -157,11 +158,11 @@ def test_confusion_is_that_of_all_votes(drawn, subject):
 
 def test_views_are_those_of_training(drawn, subject):
   index, label = columns(read(drawn.with_name('x-views.csv')), 'index', 'label')
-  images, labels = subject.parts.source.load(index.astype(int))
+  images, labels = subject.experiment.source.load(index.astype(int))
   np.testing.assert_array_equal(label, labels)
-  made = augmented.views_of(subject.parts, images, seed=3)
+  made = augmented.views_of(subject.experiment, images, seed=3)
   assert list(made) == ['view 1', 'view 2']
-  expected = jax.jit(subject.parts.views)(jax.random.key(3), images)['global']
+  expected = jax.jit(subject.experiment.views)(jax.random.key(3), images)['global']
   np.testing.assert_allclose(np.stack(list(made.values()), 1), expected, atol=1e-6)
   assert made['view 1'].shape == (5, 8, 8, 1) and not np.allclose(made['view 1'], made['view 2'])
 
@@ -180,8 +181,8 @@ def test_unlabeled_images_without_a_test_set(unlabeled, tmp_path, capsys):
   assert nearest[0] == nearest[1][::-1]
   assert {row['label'] for row in read(tmp_path / 'u-points.csv')} == {''}
   subject = open_subject(read_config(workdir.Workdir(unlabeled)), str(unlabeled))
-  images, _ = subject.parts.source.load(np.arange(2))
-  made = augmented.views_of(subject.parts, images, seed=0)
+  images, _ = subject.experiment.source.load(np.arange(2))
+  made = augmented.views_of(subject.experiment, images, seed=0)
   sizes = {name: view.shape[1:] for name, view in made.items()}
   assert sizes == {
     **dict.fromkeys(('view 1', 'view 2'), (8, 8, 3)),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clr_jax.core.errors import UserError
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import build_experiment
 from clr_jax.figures import gradients, loss_surface
 from clr_jax.figures.gradients import figures
 from clr_jax.rundir import workdir
@@ -124,11 +124,11 @@ def test_numbers_of_a_checkpoint(simclr, monkeypatch):
 
   (objective,) = opened
   config = read_config(workdir.Workdir(simclr))
-  parts = experiment.make(config)
+  experiment = build_experiment(config)
   with Checkpoints(simclr, read_only=True) as checkpoints:
-    state = checkpoints.restore(parts.abstract_state())
-  batch = loss_surface._batch(parts, 16, 0)
-  out, _ = jax.jit(parts.plain.embed)(state.params, state.state, batch, jax.random.key(0), 0)
+    state = checkpoints.restore(experiment.abstract_state())
+  batch = loss_surface._batch(experiment, 16, 0)
+  out, _ = jax.jit(experiment.plain.embed)(state.params, state.state, batch, jax.random.key(0), 0)
   loss = nt_xent(np.asarray(out.online), config.method.temperature)
 
   surface = read('g-surface.csv')

@@ -13,7 +13,7 @@ from clr_jax import optim
 from clr_jax.core.config_tree import changed
 from clr_jax.core.storage import write_whole
 from clr_jax.core.types import Batch, Group, Method, Out
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.experiment.train_step import init_state, make_train_step
 from clr_jax.ops import sharding
@@ -212,11 +212,11 @@ def tiny(request):
 @pytest.mark.slow
 def test_the_step_of_a_run_gathers_parameters_only(tiny):
   """Split gradients must not split the convolutions that make them."""
-  parts = experiment.make(changed(tiny, {'shard_optimizer': True}), devices=jax.devices()[:4])
-  state = parts.abstract_state()
-  pipeline = parts.make_pipeline()
+  experiment = build_experiment(changed(tiny, {'shard_optimizer': True}), devices=jax.devices()[:4])
+  state = experiment.abstract_state()
+  pipeline = experiment.make_pipeline()
   (block,) = pipeline.blocks([(0, 1)])
-  dispatch = make_dispatch(parts, pipeline, 1)
+  dispatch = make_dispatch(experiment, pipeline, 1)
   text = dispatch.lower(state, pipeline.resident, block).compile().as_text()
   moves = r'= \(?\w+\[([\d,]+)\]\S* (?:all-gather|all-to-all|collective-permute)'
   moved = {tuple(map(int, shape.split(','))) for shape in re.findall(moves, text)}
@@ -236,7 +236,7 @@ def test_switched_on_resume(tiny, tmp_path):
   leaves = []
   for config in (on, tiny, old):
     assert open_run(run, config).config_hash == identity.config_hash
-    state = experiment.make(config, devices=jax.devices()[:4]).abstract_state()
+    state = build_experiment(config, devices=jax.devices()[:4]).abstract_state()
     leaves.append(checkpoint.describe(state))
     split = [x for x in jax.tree.leaves(state) if not x.sharding.is_fully_replicated]
     assert bool(split) == (config is on)

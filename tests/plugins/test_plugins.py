@@ -7,7 +7,7 @@ import pytest
 
 from clr_jax import methods, models
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import keyword_only
+from clr_jax.core.options import keyword_only
 from clr_jax.core.types import Batch, Out, RunInfo
 from clr_jax.losses import feature_transformation as ft
 from clr_jax.losses import margin as margins

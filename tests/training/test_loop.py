@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clr_jax.core.errors import RunStopped, UserError
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment import build
+from clr_jax.experiment.build import build_experiment, example_batch
 from clr_jax.experiment.config_files import load
 from clr_jax.ops import sharding
 from clr_jax.rundir import metrics, workdir
@@ -138,9 +139,9 @@ def test_telemetry_counts_in_its_own_steps_over_dispatches_and_interruptions():
 def test_telemetry_is_switched_by_config_and_not_part_of_what_is_trained():
   off, on = tiny('moco'), tiny('moco', **{'telemetry.enabled': True, 'telemetry.bins': 3})
   states, rows = [], []
-  for parts in map(experiment.make, (off, on)):
-    batch = experiment.example_batch(parts.source, 64)
-    state, row = jax.eval_shape(parts.step_fn, parts.abstract_state(), batch)
+  for experiment in map(build_experiment, (off, on)):
+    batch = example_batch(experiment.source, 64)
+    state, row = jax.eval_shape(experiment.step_fn, experiment.abstract_state(), batch)
     states.append(jax.tree.structure(state))
     rows.append(row)
   assert states[0] == states[1] and rows[0].keys() < rows[1].keys()
@@ -158,14 +159,14 @@ def test_one_dispatch_of_many_steps_equals_many_of_one():
     w = state['w'] * 0.5 + batch
     return {'w': w}, {'loss': w.sum()}
 
-  parts = types.SimpleNamespace(
+  experiment = types.SimpleNamespace(
     step_fn=step_fn,
     abstract_state=lambda: {'w': jax.ShapeDtypeStruct((3,), jnp.float32, sharding=sharding)},
   )
   pipeline = types.SimpleNamespace(batch=lambda resident, row: resident[row['index']])
   resident = jnp.arange(12.0).reshape(4, 3)
   index = jnp.array([2, 0, 3, 1])
-  many = make_dispatch(parts, pipeline, 4)
+  many = make_dispatch(experiment, pipeline, 4)
   end, together = many(jax.tree.map(jnp.copy, state), resident, {'index': index})
   apart = []
   for i in range(4):
@@ -181,7 +182,7 @@ def one_device():
   """Compiling for eight takes three times as long, and the loop does not ask how many."""
   with pytest.MonkeyPatch.context() as patch:
     mesh = sharding.make_mesh(jax.devices()[:1])
-    patch.setattr(experiment.sharding, 'make_mesh', lambda devices=None: mesh)
+    patch.setattr(build.sharding, 'make_mesh', lambda devices=None: mesh)
     yield
 
 
@@ -237,7 +238,7 @@ def test_a_finished_run_trains_nothing(trained, monkeypatch, capsys):
 def test_init_from_starts_at_step_0_with_a_fresh_optimizer(trained, tmp_path, monkeypatch):
   started = []
 
-  def no_loop(parts, sets, run, checkpoints, state, window, first, last):
+  def no_loop(experiment, sets, run, checkpoints, state, window, first, last):
     started.append((state, first))
     return state
 
@@ -246,9 +247,9 @@ def test_init_from_starts_at_step_0_with_a_fresh_optimizer(trained, tmp_path, mo
   train.train(config, str(tmp_path))
   ((state, first),) = started
   assert first == 0 and int(state.step) == 0
-  parts = experiment.make(tiny('simclr', **NO_TEST))
+  experiment = build_experiment(tiny('simclr', **NO_TEST))
   with Checkpoints(trained, read_only=True) as checkpoints:
-    other = checkpoints.restore(parts.abstract_state())
+    other = checkpoints.restore(experiment.abstract_state())
   assert any(x.any() for x in jax.tree.leaves(other.opt_state) if x.dtype == jnp.float32)
   same = jax.tree.map(np.array_equal, state.params['backbone'], other.params['backbone'])
   assert all(jax.tree.leaves(same))
@@ -261,7 +262,7 @@ def test_init_from_starts_at_step_0_with_a_fresh_optimizer(trained, tmp_path, mo
 def test_init_from_copies_the_online_network_into_an_ema_target(trained, tmp_path, monkeypatch):
   started = []
 
-  def no_loop(parts, sets, run, checkpoints, state, *rest):
+  def no_loop(experiment, sets, run, checkpoints, state, *rest):
     started.append(state)
     return state
 
@@ -270,7 +271,7 @@ def test_init_from_copies_the_online_network_into_an_ema_target(trained, tmp_pat
   train.train(tiny('byol', **NO_TEST, **small, init_from=str(trained), seed=1), str(tmp_path))
   (state,) = started
   with Checkpoints(trained, read_only=True) as checkpoints:
-    other = checkpoints.restore(experiment.make(tiny('simclr', **NO_TEST)).abstract_state())
+    other = checkpoints.restore(build_experiment(tiny('simclr', **NO_TEST)).abstract_state())
   for part, trees in state.state['target'].items():
     online = state.params if part == 'params' else state.state['batch_stats']
     for name, tree in trees.items():
@@ -286,7 +287,7 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
     train.train(config, str(tmp_path))
   assert stopped.value.code == 1 and '\n' not in str(stopped.value)
   with Checkpoints(tmp_path, read_only=True) as checkpoints:
-    state = checkpoints.restore(experiment.make(config).abstract_state())
+    state = checkpoints.restore(build_experiment(config).abstract_state())
   assert f'step {int(state.step)}:' in str(stopped.value)
   numbers = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
   assert all(np.isfinite(x).all() for x in numbers)

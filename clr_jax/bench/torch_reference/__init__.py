@@ -10,9 +10,9 @@ import importlib.util
 from typing import Any
 
 from clr_jax.augment.policies import POLICIES, simclr_family
+from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import keyword_only
-from clr_jax.core.types import Config
+from clr_jax.core.options import keyword_only
 from clr_jax.plugins.pipeline import FACTORIES
 
 METHODS = ('simclr', 'sogclr')

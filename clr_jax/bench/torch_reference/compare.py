@@ -8,9 +8,9 @@ import jax
 
 from clr_jax.bench import step as bench
 from clr_jax.bench import torch_reference as peer
+from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
-from clr_jax.core.types import Config
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import Experiment, build_experiment, make_backbone
 from clr_jax.models.resnet import ResNet
 from clr_jax.rundir import provenance
 from clr_jax.training.dispatch import steps_per_call
@@ -46,25 +46,25 @@ def compare(
   backend = {'cpu': 'cpu', 'gpu': 'cuda'}.get(jax.default_backend())
   if backend is None:
     raise UserError(f'--peer runs on CPUs and GPUs, not on {jax.default_backend()}')
-  parts = experiment.make(config, devices=jax.devices()[:1])
-  pipeline = parts.make_pipeline()
+  experiment = build_experiment(config, devices=jax.devices()[:1])
+  pipeline = experiment.make_pipeline()
   if pipeline.mode != 'resident':
     raise UserError('--peer compares steps on resident images: set data.mode=resident')
-  theirs, version = _make_peer(parts, backend, compile_mode)
+  theirs, version = _make_peer(experiment, backend, compile_mode)
   size = steps_per_call(config)
   calls_a_repeat = -(-steps // size)
   steps = calls_a_repeat * size
   calls = [(i * size, size) for i in range(1 + repeats * calls_a_repeat)]
   block = bench.time_data(pipeline, calls[:1])[1]
-  compiled, compile_seconds = bench.compile_step(parts, pipeline, block, size)
+  compiled, compile_seconds = bench.compile_step(experiment, pipeline, block, size)
   first = theirs.run(max(WARM_UP, steps))
   seconds: dict[str, list[float]] = {'clr_jax': [], 'torch': []}
-  with bench.Loop(parts, pipeline, compiled, calls, calls_a_repeat) as ours:
+  with bench.Loop(experiment, pipeline, compiled, calls, calls_a_repeat) as ours:
     for _ in range(repeats):
       seconds['clr_jax'].append(ours.repeat())
       seconds['torch'].append(theirs.run(steps))
-  params = jax.tree.leaves(parts.abstract_state().params['backbone'])
-  images = steps * parts.info.batch_size
+  params = jax.tree.leaves(experiment.abstract_state().params['backbone'])
+  images = steps * experiment.info.batch_size
   pairs = zip(seconds['clr_jax'], seconds['torch'], strict=True)
   return {
     'config': bench.describe(config),
@@ -78,7 +78,7 @@ def compare(
     'torch_compile': compile_mode,
     'torch_threads': theirs.threads(),
     'views': theirs.view_steps,
-    'num_views': parts.info.num_views,
+    'num_views': experiment.info.num_views,
     'backbone_parameters': {
       'clr_jax': sum(x.size for x in params),
       'torch': sum(p.numel() for p in theirs.backbone.parameters()),
@@ -92,18 +92,18 @@ def compare(
   }
 
 
-def _make_peer(parts: experiment.Experiment, device: str, compile_mode: str) -> tuple[Any, str]:
+def _make_peer(experiment: Experiment, device: str, compile_mode: str) -> tuple[Any, str]:
   """(the training in PyTorch, its version); imports it."""
   import torch  # pyright: ignore[reportMissingImports]
 
   from clr_jax.bench.torch_reference.training import Training
 
   training = Training(
-    parts.config,
-    cast(ResNet, experiment.make_backbone(parts.config, parts.source)),
-    parts.info,
-    parts.source.arrays()[0],
-    learning_rate=float(parts.learning_rate(1)),
+    experiment.config,
+    cast(ResNet, make_backbone(experiment.config, experiment.source)),
+    experiment.info,
+    experiment.source.arrays()[0],
+    learning_rate=float(experiment.learning_rate(1)),
     device=device,
     compile_mode=compile_mode,
   )

@@ -9,10 +9,10 @@ import torch  # pyright: ignore[reportMissingImports]
 
 from clr_jax import augment
 from clr_jax.bench.torch_reference import losses, network, optimizers, views
-from clr_jax.core.config_tree import to_dict
+from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import keyword_only
-from clr_jax.core.types import Config, RunInfo
+from clr_jax.core.options import keyword_only
+from clr_jax.core.types import RunInfo
 from clr_jax.models import heads
 from clr_jax.models.resnet import ResNet
 

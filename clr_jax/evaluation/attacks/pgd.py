@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, PyTree
 from clr_jax.evaluation.attacks.base import (
   Apply,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, Params, RepresentFn, State
 from clr_jax.evaluation.attacks import Classifier
 from clr_jax.evaluation.probing.features import Features
@@ -45,13 +45,13 @@ def classifier(
   check_name(HEADS, head, 'head')
   train = subject.sets.train
   image = jax.ShapeDtypeStruct((1, *train.image_shape), jnp.float32)
-  represent = subject.parts.method.represent
+  represent = subject.experiment.method.represent
   outputs = jax.eval_shape(represent, *subject.weights, image)
   own = 'logits' in outputs and outputs['logits'].shape[-1] == train.num_classes
   if head == 'own' and not own:
     raise UserError(
-      f'{subject.parts.config.method.name} has no logits for the {train.num_classes} classes of '
-      f'{train.name}: use --params.head=linear'
+      f'{subject.experiment.config.method.name} has no logits for the {train.num_classes} classes '
+      f'of {train.name}: use --params.head=linear'
     )
   if head == 'own' or (head == 'auto' and own):
     return Classifier(_own(represent), subject.weights)

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from clr_jax.augment import Policy
-from clr_jax.core.registry import look_up
+from clr_jax.core.names import look_up
 from clr_jax.core.types import Array, Batch, Method, Params, RepresentFn, State
 from clr_jax.ops import sharding
 

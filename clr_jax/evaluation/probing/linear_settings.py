@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
-from clr_jax.core.options import component
-from clr_jax.core.registry import check_name, check_options, keyword_only, look_up, refuse_changed
-from clr_jax.core.types import Config
+from clr_jax.core.names import check_name, look_up
+from clr_jax.core.options import component, keyword_only
+from clr_jax.core.registry import check_options, refuse_changed
 from clr_jax.evaluation.probing.logistic import SCALINGS, SCHEDULES, fit_lbfgs, fit_sgd
 from clr_jax.evaluation.probing.presets import PRESETS
 

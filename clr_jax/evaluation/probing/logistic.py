@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array
 from clr_jax.ops.similarity import widen
 

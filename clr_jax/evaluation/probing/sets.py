@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from clr_jax import data
 from clr_jax.core.errors import UserError
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import Experiment
 
 # TFDS data sets whose labeled splits are not called train and test.
 SPLITS: Mapping[str, tuple[str, str]] = {
@@ -82,7 +82,7 @@ class Sets(NamedTuple):
       )
 
 
-def evaluation_sets(parts: experiment.Experiment) -> Sets:
+def evaluation_sets(experiment: Experiment) -> Sets:
   """The sets that `eval.data`, `eval.train_split` and `eval.test_split` name.
 
   Each of them that is None is that of `config.data`. Images of another size are allowed; they are
@@ -91,7 +91,7 @@ def evaluation_sets(parts: experiment.Experiment) -> Sets:
   Raises:
     UserError: unknown data, sets that are named and unlabeled, images that do not fit.
   """
-  own, asked = parts.config.data, parts.config.eval
+  own, asked = experiment.config.data, experiment.config.eval
   name = asked.get('data') or own.name
 
   def load(split: str, trained: data.Source | None) -> data.Source:
@@ -99,17 +99,17 @@ def evaluation_sets(parts: experiment.Experiment) -> Sets:
       return trained
     return data.load_source(name, split=split, data_dir=own.data_dir, image_size=own.image_size)
 
-  train = load(asked.get('train_split') or own.train_split, parts.source)
+  train = load(asked.get('train_split') or own.train_split, experiment.source)
   test_split = asked.get('test_split') or own.test_split
-  sets = Sets(train, load(test_split, parts.test) if test_split else None)
+  sets = Sets(train, load(test_split, experiment.test) if test_split else None)
   if any(asked.get(key) for key in ('data', 'train_split', 'test_split')):
     sets.refuse_unlabeled()
-    _check_images(sets, parts.source)
+    _check_images(sets, experiment.source)
   return sets
 
 
 def target_sets(
-  parts: experiment.Experiment,
+  experiment: Experiment,
   name: str,
   *,
   train_split: str | None = None,
@@ -118,7 +118,7 @@ def target_sets(
   """Another data set, its images made as large and as colourful as the run's own.
 
   Args:
-    parts: the run; its images are square.
+    experiment: the run; its images are square.
     name: see `data.load_source`; TFDS data are in `config.data.data_dir`.
     train_split, test_split: None = those of SPLITS, else 'train' and 'test'.
 
@@ -126,18 +126,18 @@ def target_sets(
     UserError: unknown data, a set without labels, other classes in the test set, or a run whose
       images are not square.
   """
-  height, width, channels = parts.source.image_shape
+  height, width, channels = experiment.source.image_shape
   if height != width:
     raise UserError(
-      f'the images of {parts.source.name} are {height}x{width} and those of other data are made '
-      'square: train with data.image_size'
+      f'the images of {experiment.source.name} are {height}x{width} and those of other data are '
+      'made square: train with data.image_size'
     )
   usual = SPLITS.get(name.partition(':')[0].partition('/')[0], ('train', 'test'))
   splits = train_split or usual[0], test_split or usual[1]
   load = functools.partial(
     data.load_source,
     name,
-    data_dir=parts.config.data.data_dir,
+    data_dir=experiment.config.data.data_dir,
     image_size=height,
     channels=channels,
   )

@@ -16,11 +16,11 @@ from absl import logging
 from etils import epath
 
 from clr_jax.core.config_tree import to_dict
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Params, State, TrainState
 from clr_jax.evaluation.probing.features import Features, estimate_batch_stats, extract, pixels
 from clr_jax.evaluation.probing.sets import Sets
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import Experiment
 from clr_jax.rundir import weights, workdir
 from clr_jax.rundir.codec import write_arrays
 from clr_jax.rundir.identity import hash_config
@@ -34,7 +34,7 @@ class Subject:
   """One network of a run on labeled sets; what needs computing is computed once.
 
   Attributes:
-    parts: the experiment.
+    experiment: the experiment.
     sets: what to evaluate on; labeled.
     step: of the network.
     kind: 'trained' (the network given), 'untrained' (the network of step 0, its BatchNorm
@@ -44,7 +44,7 @@ class Subject:
 
   def __init__(
     self,
-    parts: experiment.Experiment,
+    experiment: Experiment,
     sets: Sets,
     network: TrainState | weights.Network,
     kind: str = 'trained',
@@ -52,7 +52,7 @@ class Subject:
     run: workdir.Workdir | None = None,
   ):
     check_name(FEATURES, kind, 'features')
-    self.parts, self.sets, self.kind, self.run = parts, sets, kind, run
+    self.experiment, self.sets, self.kind, self.run = experiment, sets, kind, run
     self.step = int(network.step)
     self._network = network
 
@@ -67,14 +67,14 @@ class Subject:
     assert self.kind != 'pixels'
     if self.kind == 'trained':
       return self._network.params, self._network.state
-    parts, first = self.parts, self.parts.init()
+    experiment, first = self.experiment, self.experiment.init()
     state = estimate_batch_stats(
-      parts.plain,
+      experiment.plain,
       first.params,
       first.state,
-      parts.source,
-      num_views=parts.info.num_views,
-      seed=parts.config.seed,
+      experiment.source,
+      num_views=experiment.info.num_views,
+      seed=experiment.config.seed,
     )
     return first.params, state
 
@@ -88,7 +88,7 @@ class Subject:
     if kept is not None and (found := kept.read()) is not None:
       return found
     take = functools.partial(
-      extract, self.parts.method.represent, *self.weights, mesh=self.parts.mesh
+      extract, self.experiment.method.represent, *self.weights, mesh=self.experiment.mesh
     )
     both = take(train), take(test)
     if kept is not None and jax.process_index() == 0:
@@ -104,16 +104,16 @@ class _Kept(NamedTuple):
   @classmethod
   def of(cls, subject: Subject) -> _Kept | None:
     """None where they are not kept: no workdir, several processes, too many bytes, edited code."""
-    parts, sets, version = subject.parts, subject.sets, code_version()
+    experiment, sets, version = subject.experiment, subject.sets, code_version()
     if subject.run is None or jax.process_count() > 1 or version.endswith('.dirty'):
       return None
     image = jax.ShapeDtypeStruct((1, *sets.train.image_shape), np.float32)
-    abstract = parts.abstract_state()
-    shapes = jax.eval_shape(parts.method.represent, abstract.params, abstract.state, image)
+    abstract = experiment.abstract_state()
+    shapes = jax.eval_shape(experiment.method.represent, abstract.params, abstract.state, image)
     rows = sum(s.num_examples for s in sets if s is not None)
     if rows * math.prod(shapes['h'].shape) * 4 > _CACHED_BYTES:
       return None
-    depends_on = [hash_config(to_dict(parts.config)), subject.checksum, version]
+    depends_on = [hash_config(to_dict(experiment.config)), subject.checksum, version]
     digest = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:16]
     return cls(subject.run.path / 'features' / f'{subject.kind}-{subject.step}-{digest}.npz')
 

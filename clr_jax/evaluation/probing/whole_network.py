@@ -17,7 +17,7 @@ from clr_jax import augment, data, optim
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Array, Batch, Group, Metrics, Params, RepresentFn, State, TrainState
 from clr_jax.evaluation.probing.features import extract
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import Experiment, make_backbone
 from clr_jax.experiment.train_step import init_state, make_train_step
 from clr_jax.methods.supervised import classification
 from clr_jax.models.heads import MLPHead
@@ -101,9 +101,7 @@ class Classifier(nn.Module, kw_only=True):
     return head(h, train=train, groups=groups)
 
 
-def backbone_weights(
-  parts: experiment.Experiment, params: Params, state: State
-) -> tuple[Params, State]:
+def backbone_weights(experiment: Experiment, params: Params, state: State) -> tuple[Params, State]:
   """Parameters and BatchNorm statistics of the backbone that `Method.represent` uses.
 
   Args:
@@ -112,19 +110,19 @@ def backbone_weights(
   Raises:
     UserError: the method keeps its backbone elsewhere.
   """
-  if parts.config.method.get('represent') == 'target':
+  if experiment.config.method.get('represent') == 'target':
     params, state = state['target']['params'], state['target']
   try:
     found = params['backbone'], state['batch_stats']['backbone']
   except KeyError:
     found = None
-  backbone = experiment.make_backbone(parts.config, parts.source)
-  image = jax.ShapeDtypeStruct((1, *parts.source.image_shape), jnp.float32)
+  backbone = make_backbone(experiment.config, experiment.source)
+  image = jax.ShapeDtypeStruct((1, *experiment.source.image_shape), jnp.float32)
   init = functools.partial(backbone.init, train=False)
   wanted = jax.eval_shape(init, jax.random.key(0), image)
   if found is None or _shapes(found) != _shapes((wanted['params'], wanted['batch_stats'])):
     raise UserError(
-      f"{parts.config.method.name} does not keep the network of config.model as 'backbone': "
+      f"{experiment.config.method.name} does not keep the network of config.model as 'backbone': "
       'it cannot be fine-tuned'
     )
   return found
@@ -135,7 +133,7 @@ def _shapes(tree: Any) -> Any:
 
 
 def fit(
-  parts: experiment.Experiment,
+  experiment: Experiment,
   weights: tuple[Params, State],
   train: data.Source,
   tested: list[data.Source],
@@ -149,7 +147,7 @@ def fit(
   The weights given stay as they are; accuracies are of BatchNorm in inference mode.
 
   Args:
-    parts: the run that the backbone is of.
+    experiment: the run that the backbone is of.
     weights: of `backbone_weights`, on the run's mesh.
     train: at least `recipe.batch_size` examples.
     tested: labeled, with the same classes.
@@ -160,23 +158,23 @@ def fit(
     UserError: a warm-up longer than the training, a negative weight decay, what
       `data.make_pipeline` refuses.
   """
-  options = parts.config.data
+  options = experiment.config.data
   pipeline = data.make_pipeline(
     train,
     batch_size=recipe.batch_size,
     seed=seed,
-    mesh=parts.mesh,
+    mesh=experiment.mesh,
     mode=options.mode,
     workers=options.workers,
   )
   program = _program(
-    experiment.make_backbone(parts.config, parts.source),
+    make_backbone(experiment.config, experiment.source),
     recipe,
     train.num_classes,
     train.image_shape,
-    parts.config.augment.size,
+    experiment.config.augment.size,
     pipeline.steps_per_epoch,
-    parts.mesh,
+    experiment.mesh,
   )
   params, statistics = ema.copy(weights)  # the train step takes its state's buffers over
   state = program.init(jax.random.key(seed))
@@ -197,7 +195,7 @@ def fit(
       losses.clear()
       if epoch % test_every == 0 or epoch == recipe.epochs:
         epochs.append(epoch)
-        scores.append([_top1(program, state, source, parts.mesh) for source in tested])
+        scores.append([_top1(program, state, source, experiment.mesh) for source in tested])
   return Tuned(program.represent, state.params, state.state, epoch_losses, epochs, scores)
 
 

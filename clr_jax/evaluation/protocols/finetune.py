@@ -13,7 +13,7 @@ from absl import logging
 from clr_jax import data
 from clr_jax.augment import POLICIES
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Params, State
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import Subject
@@ -185,7 +185,7 @@ def finetune(
   recipe = _recipe(options, len(fitted), subject)
   test_every = test_every or math.ceil(recipe.epochs / _TESTS)
   tuned = fit(
-    subject.parts,
+    subject.experiment,
     _first_weights(subject, features),
     train if len(fitted) == train.num_examples else data.SubsetSource(train, fitted),
     [test, *([data.SubsetSource(train, held)] if len(held) else [])],
@@ -297,9 +297,9 @@ def _check_labels(sets: Sets, given: Mapping[str, Any], preset: Mapping[str, Any
 def _first_weights(subject: Subject, features: str) -> tuple[Params, State]:
   """Those of step 0 need no BatchNorm statistics of images: training makes them."""
   if features == 'trained':
-    return backbone_weights(subject.parts, *subject.weights)
-  first = subject.parts.init()
-  return backbone_weights(subject.parts, first.params, first.state)
+    return backbone_weights(subject.experiment, *subject.weights)
+  first = subject.experiment.init()
+  return backbone_weights(subject.experiment, first.params, first.state)
 
 
 def _split(
@@ -321,7 +321,7 @@ def _recipe(options: Mapping[str, Any], labels: int, subject: Subject) -> Recipe
   values['milestones'] = tuple(map(float, values['milestones']))
   values |= {key: () if key == 'milestones' else 0.0 for key in unused}
   if values['augment'] == 'auto':
-    config, name = subject.parts.config, subject.sets.train.name
+    config, name = subject.experiment.config, subject.sets.train.name
     own = name == config.data.name and config.augment.name == 'affine'
     letters = name.partition(':')[0].partition('/')[0] in _NOT_MIRRORED
     values['augment'] = 'affine' if own or letters else 'crop_flip'
@@ -331,7 +331,7 @@ def _recipe(options: Mapping[str, Any], labels: int, subject: Subject) -> Recipe
   batch_size = values['batch_size']
   if batch_size is None:
     batch_size = min(max(2 ** int(math.log2(max(labels / 8, 1))), 8), 64)
-  devices = subject.parts.mesh.size
+  devices = subject.experiment.mesh.size
   values['batch_size'] = min(batch_size, labels) // devices * devices
   if not values['batch_size']:
     raise UserError(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array
 from clr_jax.evaluation.probing.features import Features
 from clr_jax.ops.similarity import unit

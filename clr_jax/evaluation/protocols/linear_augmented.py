@@ -56,10 +56,10 @@ def linear_augmented(
   make = policies.get(policy, size=train.image_shape[0])
   copies = [
     extract(
-      subject.parts.method.represent,
+      subject.experiment.method.represent,
       *subject.weights,
       train,
-      mesh=subject.parts.mesh,
+      mesh=subject.experiment.mesh,
       augment=make,
       seed=int(np.random.SeedSequence([seed, copy]).generate_state(1)[0]),
     )

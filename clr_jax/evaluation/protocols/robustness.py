@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.evaluation import attacks, corruptions
 from clr_jax.evaluation.attacks.base import batches, correct
 from clr_jax.evaluation.attacks.losses import LOSSES
@@ -111,7 +111,7 @@ def robustness(
   assert test is not None  # refused before
   image, label = test.load(rows)
   assert label is not None
-  run = functools.partial(_in_batches, network, subject.parts.mesh, batch_size)
+  run = functools.partial(_in_batches, network, subject.experiment.mesh, batch_size)
   clean = run(_is_correct, image, label, rows, seed)
   settings = {
     'num_images': len(rows),

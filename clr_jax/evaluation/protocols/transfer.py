@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.registry import check_name
+from clr_jax.core.names import check_name
 from clr_jax.evaluation.probing.sets import Sets, target_sets
 from clr_jax.evaluation.probing.subject import Subject
 from clr_jax.rundir.results import Measurement
@@ -82,7 +82,7 @@ def _given(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
 # The features of a target are those of all its protocols.
 @functools.lru_cache(maxsize=16)
 def _on(subject: Subject, to: str, train_split: str | None, test_split: str | None) -> Subject:
-  sets = target_sets(subject.parts, to, train_split=train_split, test_split=test_split)
+  sets = target_sets(subject.experiment, to, train_split=train_split, test_split=test_split)
   if subject.kind != 'pixels':
     _ = subject.weights  # an untrained network's statistics are computed once for all targets
   other = copy.copy(subject)

@@ -20,7 +20,7 @@ from clr_jax.evaluation.probing.subsets import labeled_subset
 from clr_jax.evaluation.probing.whole_network import Recipe, Tuned, backbone_weights, fit
 from clr_jax.evaluation.protocols import finetune as module
 from clr_jax.evaluation.protocols.finetune import PRESETS, SWEPT, check, finetune
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import build_experiment, make_backbone
 from clr_jax.experiment.config_files import load
 from clr_jax.ops import sharding
 from clr_jax.rundir import results as results_lib
@@ -55,9 +55,9 @@ def subject():
 
 
 def train(subject, recipe=RECIPE, seed=0):
-  weights = backbone_weights(subject.parts, *subject.weights)
+  weights = backbone_weights(subject.experiment, *subject.weights)
   train, test = subject.sets
-  return fit(subject.parts, weights, train, [test], recipe, test_every=5, seed=seed)
+  return fit(subject.experiment, weights, train, [test], recipe, test_every=5, seed=seed)
 
 
 @pytest.fixture(scope='module')
@@ -67,7 +67,7 @@ def tuned(subject):
 
 class TestTraining:
   def test_all_of_the_network_learns_and_the_given_one_stays(self, subject, tuned):
-    before = backbone_weights(subject.parts, *subject.weights)
+    before = backbone_weights(subject.experiment, *subject.weights)
     for old, new in zip(leaves(before[0]), leaves(tuned.params['backbone']), strict=True):
       assert not np.array_equal(old, new)
     assert not same(leaves(before[1]), leaves(tuned.state['batch_stats']['backbone']))
@@ -100,7 +100,7 @@ class TestTraining:
   )
   def test_a_fixed_encoder_keeps_its_bits_and_not_its_statistics(self, subject, changes):
     tuned = train(subject, RECIPE._replace(**changes))
-    weights, statistics = map(leaves, backbone_weights(subject.parts, *subject.weights))
+    weights, statistics = map(leaves, backbone_weights(subject.experiment, *subject.weights))
     assert same(weights, leaves(tuned.params['backbone']))
     assert not same(statistics, leaves(tuned.state['batch_stats']['backbone']))
     assert tuned.loss[-1] < tuned.loss[0]  # the head learns
@@ -110,7 +110,7 @@ class TestTraining:
     tuned = train(subject, RECIPE._replace(head_lr=0.0, weight_decay=0.0))
     first = program(subject).init(jax.random.key(0))
     assert same(leaves(first.params['classifier']), leaves(tuned.params['classifier']))
-    before, _ = backbone_weights(subject.parts, *subject.weights)
+    before, _ = backbone_weights(subject.experiment, *subject.weights)
     assert not same(leaves(before), leaves(tuned.params['backbone']))
 
   def test_batch_norm_is_in_inference_mode_in_the_test(self, subject, tuned):
@@ -126,9 +126,9 @@ class TestTraining:
 
 def program(subject):
   """That of RECIPE."""
-  parts, source = subject.parts, subject.sets.train
-  backbone = experiment.make_backbone(parts.config, parts.source)
-  return whole_network._program(backbone, RECIPE, 10, source.image_shape, 8, 5, parts.mesh)
+  experiment, source = subject.experiment, subject.sets.train
+  backbone = make_backbone(experiment.config, experiment.source)
+  return whole_network._program(backbone, RECIPE, 10, source.image_shape, 8, 5, experiment.mesh)
 
 
 class TestProtocol:
@@ -137,7 +137,7 @@ class TestProtocol:
     """What `fit` was asked for; the test's best epoch is 2, the held-out set's epoch 1."""
     calls = []
 
-    def instead(parts, weights, train, tested, recipe, *, test_every, seed):
+    def instead(experiment, weights, train, tested, recipe, *, test_every, seed):
       calls.append({**locals()})
       scores = [row[: len(tested)] for row in ([0.2, 0.5], [0.6, 0.4], [0.4, 0.1])]
       return Tuned(lambda *_: {}, {}, {}, [3.0, 2.0, 1.0], [1, 2, 3], scores)
@@ -200,7 +200,7 @@ class TestProtocol:
     params, state = subject.weights  # of step 0
     later = Network(7, jax.tree.map(lambda x: x + 1, params), state)
     for kind in FEATURES[:2]:
-      finetune(Subject(subject.parts, subject.sets, later, kind), features=kind)
+      finetune(Subject(subject.experiment, subject.sets, later, kind), features=kind)
     trained, untrained = (leaves(call['weights'][0]) for call in asked)
     assert same(leaves(params['backbone']), untrained)
     assert same(leaves(later.params['backbone']), trained)
@@ -211,7 +211,7 @@ class TestProtocol:
     for place in (protocols, evaluation):
       monkeypatch.setattr(place, 'PROTOCOLS', table)
     run = workdir.Workdir(tmp_path)
-    config_hash = open_run(run, subject.parts.config).config_hash
+    config_hash = open_run(run, subject.experiment.config).config_hash
     options = {'draw': (0, 1), 'backbone_lr': (0.1, 0.2), 'epochs': 3}
     measure = functools.partial(evaluation.evaluate, subject, run, config_hash, 'finetune')
     protocols.check(subject.sets, 'finetune', options, ['trained'])
@@ -273,8 +273,8 @@ class TestRefusals:
       finetune(subject, **options)
 
   def test_more_devices_than_labels(self, subject):
-    parts = subject.parts._replace(mesh=sharding.make_mesh())
-    other = Subject(parts, subject.sets, subject._network)
+    experiment = subject.experiment._replace(mesh=sharding.make_mesh())
+    other = Subject(experiment, subject.sets, subject._network)
     with pytest.raises(UserError, match='6 labels in a batch do not share out over 8 devices'):
       finetune(other, batch_size=6)
 
@@ -302,8 +302,8 @@ class TestBackbone:
     config.data.image_size, config.augment.size, config.model.width = 8, 8, 2
     if represent is not None:
       config.method.represent = represent
-    parts = experiment.make(config, devices=jax.devices()[:1])
-    abstract, rng = parts.abstract_state(), np.random.default_rng(0)
+    experiment = build_experiment(config, devices=jax.devices()[:1])
+    abstract, rng = experiment.abstract_state(), np.random.default_rng(0)
     params, state = jax.tree.map(
       lambda x: rng.uniform(0.5, 1.5, x.shape).astype(np.float32),
       (
@@ -311,17 +311,17 @@ class TestBackbone:
         {k: abstract.state[k] for k in ('batch_stats', 'target') if k in abstract.state},
       ),
     )
-    weights, statistics = backbone_weights(parts, params, state)
+    weights, statistics = backbone_weights(experiment, params, state)
     images = rng.uniform(size=(2, 8, 8, 1)).astype(np.float32)
-    backbone = experiment.make_backbone(parts.config, parts.source)
+    backbone = make_backbone(experiment.config, experiment.source)
     h = backbone.apply({'params': weights, 'batch_stats': statistics}, images, train=False)
-    np.testing.assert_array_equal(h, parts.plain.represent(params, state, images)['h'])
+    np.testing.assert_array_equal(h, experiment.plain.represent(params, state, images)['h'])
 
   def test_a_method_that_keeps_it_elsewhere(self, subject):
     params, state = subject.weights
     other = {('encoder' if k == 'backbone' else k): v for k, v in params.items()}
     with pytest.raises(UserError, match='simclr does not keep the network of config'):
-      backbone_weights(subject.parts, other, state)
-    wider = experiment.make(tiny('simclr', **{'model.width': 6}))
+      backbone_weights(subject.experiment, other, state)
+    wider = build_experiment(tiny('simclr', **{'model.width': 6}))
     with pytest.raises(UserError, match='it cannot be fine-tuned'):
       backbone_weights(wider, params, state)

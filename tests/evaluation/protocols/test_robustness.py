@@ -14,7 +14,8 @@ from clr_jax.evaluation.probing.classifier import classifier
 from clr_jax.evaluation.probing.sets import Sets, evaluation_sets
 from clr_jax.evaluation.probing.subject import Subject
 from clr_jax.evaluation.protocols import robustness
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment import build
+from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.ops import sharding
 from clr_jax.rundir import results as results_lib
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.xdist_group('robustness')  # runs made once
 def one_device():
   with pytest.MonkeyPatch.context() as patch:
     mesh = sharding.make_mesh(jax.devices()[:1])
-    patch.setattr(experiment.sharding, 'make_mesh', lambda devices=None: mesh)
+    patch.setattr(build.sharding, 'make_mesh', lambda devices=None: mesh)
     yield
 
 
@@ -45,7 +46,7 @@ def started(directory, method):
     config.data.train_split = 'train[:300]'
   open_run(workdir.Workdir(directory), config)
   with Checkpoints(directory) as checkpoints:
-    assert checkpoints.save(0, experiment.make(config).init())
+    assert checkpoints.save(0, build_experiment(config).init())
   return directory
 
 
@@ -61,9 +62,9 @@ def supervised(tmp_path_factory):
 
 def subject(directory, **kwargs):
   config = read_config(workdir.Workdir(directory))
-  parts = experiment.make(config)
-  network = weights.restore_network(workdir.Workdir(directory), parts.abstract_state())
-  return Subject(parts, evaluation_sets(parts), network, **kwargs)
+  experiment = build_experiment(config)
+  network = weights.restore_network(workdir.Workdir(directory), experiment.abstract_state())
+  return Subject(experiment, evaluation_sets(experiment), network, **kwargs)
 
 
 def records(directory):

@@ -27,7 +27,7 @@ from clr_jax.evaluation.protocols.transfer import (
   on_target,
   transfer,
 )
-from clr_jax.experiment import build as experiment
+from clr_jax.experiment.build import build_experiment
 from clr_jax.rundir import results as results_lib
 from clr_jax.rundir import workdir
 from clr_jax.rundir.identity import open_run
@@ -84,10 +84,10 @@ def test_the_targets_images_are_as_the_runs_and_its_classes_its_own(subject, tar
 
 
 def test_grey_images_for_a_run_on_colours(target):
-  parts = experiment.make(
+  experiment = build_experiment(
     tiny('simclr', **{'data.name': target, 'data.image_size': 8, 'batch_size': 16})
   )
-  sets = target_sets(parts, 'digits')
+  sets = target_sets(experiment, 'digits')
   assert sets.train.image_shape == (8, 8, 3) and sets.train.num_classes == 10
   image = sets.train.arrays()[0]
   np.testing.assert_array_equal(image, np.repeat(image[..., :1], 3, axis=-1))
@@ -95,7 +95,7 @@ def test_grey_images_for_a_run_on_colours(target):
 
 def test_the_number_is_the_other_protocols(subject, target):
   on = on_target(subject, {'to': target})
-  take = functools.partial(extract, subject.parts.method.represent, *subject.weights)
+  take = functools.partial(extract, subject.experiment.method.represent, *subject.weights)
   (wanted,) = knn(take(on.sets.train), take(on.sets.test), k=5)
   (found,) = transfer(on, to=target, protocol='knn', k=5, l2=(2.0,))  # l2 is of linear
   assert found.value == wanted.value > 0.6  # by brightness; chance is 0.35
@@ -111,7 +111,7 @@ def tuned(monkeypatch):
   """How often something was fine-tuned, on which classes."""
   calls = []
 
-  def instead(parts, weights, train, tested, recipe, **_):
+  def instead(experiment, weights, train, tested, recipe, **_):
     calls.append((train.num_classes, recipe.backbone_lr))
     return Tuned(lambda *_: {}, {}, {}, [1.0], [1], [[0.25]])
 
@@ -122,7 +122,7 @@ def tuned(monkeypatch):
 def test_a_matrix_of_targets_and_protocols_is_resumable(subject, target, tuned, tmp_path):
   """As `run.evaluate` must call it: on the subject of each unit."""
   run = workdir.Workdir(tmp_path)
-  config_hash = open_run(run, subject.parts.config).config_hash
+  config_hash = open_run(run, subject.experiment.config).config_hash
   options = {'to': (target, 'digits'), 'protocol': 'knn,finetune', 'backbone_lr': (0.1, 0.2)}
   protocols.check(subject.sets, 'transfer', options, ['trained'])
   units = list(protocols.units('transfer', options))
@@ -175,7 +175,7 @@ def test_an_untrained_networks_statistics_are_estimated_once(target, monkeypatch
     lambda method, params, state, source, **_: calls.append(source) or state,
   )
   found = [on_target(subject, {'to': to}).weights for to in (target, 'digits')]
-  assert calls == [subject.parts.source]
+  assert calls == [subject.experiment.source]
   assert same(*map(jax.tree.leaves, found))
 
 
@@ -219,9 +219,9 @@ class TestRefusals:
       on_target(subject, {'to': f'npz:{tmp_path}/{{split}}.npz', 'train_split': 'train[:9]'})
 
   def test_runs_on_images_that_are_not_square(self, target):
-    parts = experiment.make(tiny('simclr', **{'data.name': target, 'batch_size': 16}))
+    experiment = build_experiment(tiny('simclr', **{'data.name': target, 'batch_size': 16}))
     with pytest.raises(UserError, match='are 12x9 and those of other data are made square'):
-      target_sets(parts, 'digits')
+      target_sets(experiment, 'digits')
 
   def test_too_few_labels_of_the_target(self, subject, target):
     with pytest.raises(UserError, match='is 1 labels'):

@@ -1,0 +1,35 @@
+"""Names that a user writes: one way to look them up, one sentence to refuse them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from clr_jax.core.errors import UserError
+
+T = TypeVar('T')
+
+
+def look_up(table: Mapping[str, T], name: str, what: str) -> T:
+  """table[name], or a UserError that suggests the nearest name and lists them all."""
+  check_name(table, name, what)
+  return table[name]
+
+
+def check_name(names: Iterable[str], name: str, what: str) -> None:
+  """UserError unless `name` is one of `names`; `what` says what it is the name of."""
+  names = list(names)
+  if name not in names:
+    raise UserError(f'unknown {what} {name!r}: {hint(name, names)}choose one of {listed(names)}')
+
+
+def hint(name: Any, names: Iterable[str]) -> str:
+  """'did you mean X? ' with the nearest of `names`, or ''."""
+  close = difflib.get_close_matches(str(name), list(names), 1)
+  return f'did you mean {close[0]!r}? ' if close else ''
+
+
+def listed(names: Iterable[str]) -> str:
+  """The names with commas between them."""
+  return ', '.join(names) or 'none'
