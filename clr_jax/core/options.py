@@ -147,10 +147,8 @@ def component(factory: Callable, name: str | None = None, **given: Any) -> Any:
   check(factory, given, what=name or _name_of(factory), complete=False)
   config = ConfigDict({} if name is None else {'name': name})
   options = options_of(factory)
-  handed_on = {
-    key: Option(value, type(value)) for key, value in given.items() if key not in options
-  }
-  for key, option in {**options, **handed_on}.items():
+  handed_on = {key: Option(value, type(value)) for key, value in given.items()}
+  for key, option in {**options, **handed_on, **options}.items():
     value = given.get(key, option.default)
     if value is not inspect.Parameter.empty:
       config[key] = _of_type(tuple if SEVERAL in option.facts else value_type(option.hint), value)
@@ -354,7 +352,7 @@ def _describe_member(hint: Any) -> str:
     if args and args[-1] is not Ellipsis and (origin or hint) is tuple:
       words = '(' + ', '.join(map(describe, args)) + ')'
     else:
-      words = f'a sequence, each {describe(args[0])}' if args else 'a sequence'
+      words = ''.join(['a sequence', *(f', each {describe(arg)}' for arg in args[:1])])
   else:
     names = {float: 'a number', int: 'a whole number', bool: 'True or False', str: 'a string'}
     words = names.get(hint, getattr(hint, '__name__', str(hint)))
