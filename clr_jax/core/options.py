@@ -347,7 +347,7 @@ def _describe_member(hint: Any) -> str:
     return 'None'
   bounds = ' and '.join(map(_describe_bound, _bounds(facts)))
   if origin is Literal:
-    words = 'one of ' + ', '.join(map(repr, args)) if len(args) > 1 else repr(args[0])
+    words = ('one of ' if len(args) > 1 else '') + ', '.join(map(repr, args))
   elif (origin or hint) in (tuple, list, Sequence):
     if args and args[-1] is not Ellipsis and (origin or hint) is tuple:
       words = '(' + ', '.join(map(describe, args)) + ')'
