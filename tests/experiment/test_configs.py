@@ -19,6 +19,7 @@ from tests.experiment.config_files import (
   arguments,
   commanded,
   docstring,
+  no_data,  # noqa: F401
   tiny,
 )
 

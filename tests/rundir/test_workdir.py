@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, config_dict
 import clr_jax
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import write_whole
-from clr_jax.rundir import provenance, workdir
+from clr_jax.rundir import identity, provenance
 from clr_jax.rundir.identity import RunIdentity, hash_config, open_run, read_config
 from clr_jax.rundir.results import Measurement, read_results, write_result
 from clr_jax.rundir.table import format_table
@@ -193,7 +193,7 @@ def test_a_workdir_that_cannot_be_written_is_bad_input(tmp_path, monkeypatch, nu
   def refuse(path, content):
     raise OSError(number, 'Refused', str(path))
 
-  monkeypatch.setattr(workdir, 'write_whole', refuse)
+  monkeypatch.setattr(identity, 'write_whole', refuse)
   with pytest.raises(UserError, match=r'cannot be written \(Refused\): make it writable or give'):
     open_run(run, make_config(log_every=7))
   number = errno.ENOSPC
