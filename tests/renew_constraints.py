@@ -1,6 +1,6 @@
 """Renews tests/constraints.txt: python tests/renew_constraints.py python3.11 python3.12
 
-Installs the extras of the tests into a fresh environment of each Python and pins what pip chose: the
+Installs the extra `test` into a fresh environment of each Python and pins what pip chose: the
 lowest JAX and flax that pyproject.toml allows with the first one, the newest with the second.
 """
 

@@ -26,11 +26,11 @@ def test_wheel_carries_the_configs_and_runs_from_another_folder(tmp_path):
   subprocess.run([*pip, 'install', '--no-deps', '--target', str(site), str(wheel)], check=True)
   program = """
 import clr_jax, sys
-from clr_jax import config
+from clr_jax.experiment import config_files
 assert clr_jax.__file__.startswith(sys.argv[1]), clr_jax.__file__
-path, argument = config.resolve('quickstart:simclr')
+path, argument = config_files.resolve('quickstart:simclr')
 assert str(path).startswith(sys.argv[1]) and argument == 'simclr', path
-assert config.load('quickstart:simclr').method.name == 'simclr'
+assert config_files.load('quickstart:simclr').method.name == 'simclr'
 """
   env = {**os.environ, 'PYTHONPATH': str(site)}
   subprocess.run([sys.executable, '-c', program, str(site)], cwd=elsewhere, env=env, check=True)

@@ -1,0 +1,100 @@
+"""Makes the archives of this folder: python -m tests.expected.make
+
+Needs torch and torchvision, which the tests themselves do not. The versions are kept beside the
+values: torch 2.13.0 and torchvision 0.28.0, on a CPU.
+"""
+
+import numpy as np
+import torch
+import torchvision
+from PIL import Image
+from torchvision.models import resnet
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as tv
+
+from tests.expected import FOLDER, images, weights
+
+
+def save(name, arrays):
+  versions = {lib.__name__: np.str_(lib.__version__) for lib in (torch, torchvision)}
+  np.savez_compressed(FOLDER / f'{name}.npz', **arrays, **versions)
+
+
+def resnets():
+  """Features [B, F] of torchvision's blocks, and gradients of their squared sum by the images."""
+  found = {}
+  for name, block, layers in (
+    ('basic', resnet.BasicBlock, [1, 1, 1, 1]),
+    ('bottleneck', resnet.Bottleneck, [1, 2, 1, 1]),
+  ):
+    model = resnet.ResNet(block, layers).double().eval()
+    model.fc = torch.nn.Identity()
+    state = model.state_dict()
+    for key, value in state.items():
+      if not key.endswith('num_batches_tracked'):
+        state[key] = torch.tensor(weights(key, tuple(value.shape)))
+    model.load_state_dict(state)
+    x = torch.tensor(images((2, 40, 36, 3)) / 255.0).permute(0, 3, 1, 2).requires_grad_()
+    h = model(x)
+    (h**2).sum().backward()
+    found[f'{name}_h'] = h.detach().numpy()
+    found[f'{name}_gradient'] = x.grad.permute(0, 2, 3, 1).numpy()
+  save('resnet', found)
+
+
+def transforms():
+  """torchvision on 8-bit images [H, W, 3]: on PIL images where its recipes use them."""
+  image = images((19, 23, 3), seed=1)
+  pil = Image.fromarray(image)
+  tensor = torch.tensor(image).permute(2, 0, 1)
+  box = {'top': 3, 'left': 5, 'height': 11, 'width': 14}
+  on_pil = {
+    'brightness': tv.adjust_brightness(pil, 1.3),
+    'contrast': tv.adjust_contrast(pil, 0.6),
+    'saturation': tv.adjust_saturation(pil, 1.7),
+    'hue': tv.adjust_hue(pil, 0.1),
+    'sharpness': tv.adjust_sharpness(pil, 1.8),
+    'autocontrast': tv.autocontrast(pil),
+    'equalize': tv.equalize(pil),
+    'posterize': tv.posterize(pil, 3),
+    'solarize': tv.solarize(pil, 128),
+    'grayscale': tv.to_grayscale(pil, 3),
+    'crop_down': tv.resized_crop(pil, **box, size=[7, 7]),
+    'crop_up': tv.resized_crop(pil, **box, size=[32, 32]),
+    'crop_bicubic': tv.resized_crop(
+      pil, **box, size=[20, 20], interpolation=InterpolationMode.BICUBIC
+    ),
+  }
+  found = {name: np.asarray(picture) for name, picture in on_pil.items()}
+  for taps, sigma in ((3, 0.7), (9, 1.9)):
+    blurred = tv.gaussian_blur(tensor.double() / 255, [taps, taps], [sigma, sigma])
+    found[f'blur_{taps}'] = blurred.permute(1, 2, 0).numpy()
+  save('transforms', {'image': image, **found})
+
+
+def optimizers():
+  """Parameters [steps, 6, 5] after each step with fixed gradients."""
+  rng = np.random.default_rng(3)
+  start, gradients = rng.normal(size=(6, 5)), rng.normal(size=(4, 6, 5))
+  makers = {
+    'sgd': lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.01),
+    'nesterov': lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
+    'adam': lambda p: torch.optim.Adam(p, 0.01, betas=(0.9, 0.95)),
+    'adamw': lambda p: torch.optim.AdamW(p, 0.01, betas=(0.9, 0.95), weight_decay=0.1),
+  }
+  found = {'start': start, 'gradients': gradients}
+  for name, make in makers.items():
+    parameter = torch.nn.Parameter(torch.tensor(start))
+    optimizer, path = make([parameter]), []
+    for gradient in gradients:
+      parameter.grad = torch.tensor(gradient)
+      optimizer.step()
+      path.append(parameter.detach().numpy().copy())
+    found[name] = np.stack(path)
+  save('optimizers', found)
+
+
+if __name__ == '__main__':
+  resnets()
+  transforms()
+  optimizers()
