@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
       UserError: an unknown option, a missing or an invalid argument.
     """
     rest, given = overrides.split(arguments, self.overridable)
-    options = re.findall(r'(?<![\w-])--?\w+', self.format_usage())
+    options = re.findall(r'--\w+', self.format_usage())
     for option in (argument.partition('=')[0] for argument in rest if argument.startswith('--')):
       if option not in (*options, *HELP):
         self.error(
