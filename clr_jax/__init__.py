@@ -1,3 +1,30 @@
-"""clr_jax: contrastive and self-supervised visual representation learning in JAX/Flax."""
+"""Contrastive and self-supervised visual representation learning in JAX/Flax.
+
+  load_config(spec)                       a config file, by path or name
+  train(config, workdir)                  trains a run and evaluates it, or resumes it
+  evaluate(workdir, protocol, **options)  measures a checkpoint
+  results(workdir)                        everything that was measured in a run
+
+These names are imported when they are first used: `import clr_jax` imports no JAX.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from clr_jax.api import evaluate, load_config, results, train
 
 __version__ = '0.1.0'
+__all__ = ['evaluate', 'load_config', 'results', 'train']
+
+
+def __getattr__(name: str) -> Any:
+  if name in __all__:
+    return getattr(importlib.import_module('clr_jax.api'), name)
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__})

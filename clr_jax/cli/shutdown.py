@@ -1,4 +1,4 @@
-"""The processes of one run end together: an error that only one of them meets ends all."""
+"""Propagates a failure of one process of a run to all others."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _POLL_SECONDS = 1.0
 _WAIT_SECONDS = 10  # for the others to have noticed
 
 
-class EndTogether:
-  """Watches, in a thread, for the failure of another process of `jax.distributed`.
+class CoordinatedShutdown:
+  """Ends all processes of `jax.distributed` when one of them fails, watching in a thread.
 
-  A process that ends in its own way waits 5 minutes in JAX's shutdown barrier, while the others
-  wait for it in a collective, and then all are aborted with a stack trace. Instead the one that
-  fails says so in the coordination service's store, and all exit at once with its code.
+  A process that just exits waits 5 minutes in JAX's shutdown barrier, while the others wait for it
+  in a collective, and then all are aborted with a stack trace. Instead the one that fails writes
+  its exit code into the coordination service's store, and all exit at once with that code.
   """
 
   def __init__(self):
@@ -35,17 +35,17 @@ class EndTogether:
     self._thread.start()
 
   def close(self) -> None:
-    """Stops watching: JAX's own shutdown follows."""
+    """Stops watching; JAX's own shutdown follows."""
     self._ended.set()
     self._thread.join()
 
   def wait_if_ending(self) -> None:
-    """Does not come back where another process ends this one: an error here is of its doing."""
+    """Never returns where another process is ending this one, which caused the error here."""
     if self._ending.is_set():
       self._thread.join()
 
   def fail(self, code: int) -> NoReturn:
-    """Ends all processes with `code`, this one too; what was being saved must be saved by now."""
+    """Ends all processes, this one too, with `code`; whatever is being saved must be complete."""
     self.close()
     with contextlib.suppress(Exception):  # another one was first, or the coordinator is gone
       self._client.key_value_set(_KEY, f'{jax.process_index()} {code}')
@@ -66,7 +66,7 @@ class EndTogether:
       self._exit(int(code))
 
   def _exit(self, code: int) -> NoReturn:
-    """Past JAX's shutdown barrier, when all have come here; process 0, the coordinator, last."""
+    """Exits once all processes are here, process 0 (the coordinator) last, past JAX's barrier."""
     with contextlib.suppress(Exception):  # some process is dead or hangs
       self._client.wait_at_barrier(_KEY, _WAIT_SECONDS * 1000)
     if jax.process_index() == 0:

@@ -1,19 +1,20 @@
-"""Data: sources (which images), order (which at which step), pipeline (resident or streamed)."""
+"""Images: sources (which), order (which at which step), pipeline (from a source to the devices).
 
-from clr_jax.data.base import ArraySource, Source
+Only `clr_jax.data.pipeline` imports JAX, so that processes that read images do without it.
+"""
+
+from clr_jax.data.arrays import ArraySource
+from clr_jax.data.base import Source
 from clr_jax.data.order import batch_indices, steps_per_epoch
-from clr_jax.data.pipeline import Pipeline, make_pipeline
 from clr_jax.data.sources import available, load_source
 from clr_jax.data.subset import SubsetSource
 
 __all__ = [
   'ArraySource',
-  'Pipeline',
   'Source',
   'SubsetSource',
   'available',
   'batch_indices',
   'load_source',
-  'make_pipeline',
   'steps_per_epoch',
 ]

@@ -1,4 +1,4 @@
-"""What every source of images is: random access by a stable index, uint8, labels or none."""
+"""The interface of a source: random access by a stable index to uint8 images, labels or none."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-
-from clr_jax.core.errors import UserError
 
 _HASH_ALL_BYTES = 256 * 2**20  # larger sources are hashed by a sample
 _HASH_SAMPLE = 4096
@@ -101,7 +99,7 @@ class Source(abc.ABC):
       UserError: a file is damaged (the message names it).
     """
     if self._arrays is None:
-      self._arrays = _frozen(*self._read_by_threads(self._rows))
+      self._arrays = frozen(*self._read_by_threads(self._rows))
     return self._arrays
 
   def _read_by_threads(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -162,83 +160,9 @@ class Source(abc.ABC):
     return digest.hexdigest()
 
 
-def _frozen(images: np.ndarray, labels: np.ndarray | None):
+def frozen(images: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+  """The arrays themselves, made read-only."""
   images.setflags(write=False)
   if labels is not None:
     labels.setflags(write=False)
   return images, labels
-
-
-class ArraySource(Source):
-  """Images that are in memory already."""
-
-  def __init__(
-    self,
-    images: np.ndarray,
-    labels: np.ndarray | None = None,
-    *,
-    name: str = 'arrays',
-    split: str = 'train',
-    num_classes: int | None = None,
-    class_names: tuple[str, ...] | None = None,
-  ):
-    """images [N, H, W, C] or [N, H, W] uint8, C is 1 or 3; labels [N] integers >= 0, or None.
-
-    Raises:
-      UserError: wrong dtype, rank, number of channels or number of labels.
-    """
-    images = checked_images(images, name)
-    if labels is not None:
-      labels = checked_labels(labels, len(images), name)
-      if num_classes is None:
-        num_classes = len(class_names) if class_names else int(labels.max()) + 1
-    super().__init__(
-      name=name,
-      split=split,
-      rows=np.arange(len(images)),
-      image_shape=images.shape[1:],
-      num_classes=num_classes if labels is not None else None,
-      class_names=class_names if labels is not None else None,
-    )
-    # Views, so that the caller's own arrays stay writable.
-    self._arrays = _frozen(images.view(), None if labels is None else labels.view())
-
-  def __getstate__(self):
-    return self.__dict__
-
-  def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    raise AssertionError('the arrays are always there')
-
-
-def checked_images(images: np.ndarray, name: str) -> np.ndarray:
-  """images as uint8 [N, H, W, C].
-
-  Raises:
-    UserError: wrong dtype, rank or number of channels, or no image.
-  """
-  if images.dtype != np.uint8:
-    raise UserError(
-      f'{name}: images must be uint8 in 0..255, got {images.dtype}: convert them first'
-    )
-  if images.ndim == 3:
-    images = images[..., None]
-  if images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
-    raise UserError(
-      f'{name}: images must have the shape [N, H, W, C] with 1 or 3 channels, or [N, H, W], got '
-      f'{list(images.shape)}'
-    )
-  return images
-
-
-def checked_labels(labels: np.ndarray, n: int, name: str) -> np.ndarray:
-  """labels as int32 [N].
-
-  Raises:
-    UserError: not integers, not one per image, or negative.
-  """
-  if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (n,) or labels.min() < 0:
-    raise UserError(
-      f'{name}: labels must be {n} integers of at least 0, one per image, got {labels.dtype} of '
-      f'shape {list(labels.shape)}'
-    )
-  return labels.astype(np.int32)

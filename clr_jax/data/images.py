@@ -31,7 +31,7 @@ def fit(image: Image.Image, size: int | None) -> Image.Image:
 
 
 def decode(encoded: str | os.PathLike | bytes, channels: int, size: int | None, where: str):
-  """One image as uint8 [H, W, channels] (1 = grey, 3 = RGB), fitted to `size` unless it is None.
+  """One image as uint8 [H, W, channels] (1 = gray, 3 = RGB), fitted to `size` unless it is None.
 
   JPEGs much larger than `size` are decoded at the next larger of libjpeg's reduced scales, as it
   is several times faster.
@@ -87,11 +87,11 @@ def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
     return images
   if channels == 3:
     return np.repeat(images, 3, axis=3)
-  grey = np.empty((*images.shape[:3], 1), np.uint8)
+  gray = np.empty((*images.shape[:3], 1), np.uint8)
   for start in range(0, len(images), _BLOCK):
     rows = slice(start, start + _BLOCK)
-    grey[rows, ..., 0] = (images[rows].astype(np.uint32) @ _LUMA + 0x8000) >> 16
-  return grey
+    gray[rows, ..., 0] = (images[rows].astype(np.uint32) @ _LUMA + 0x8000) >> 16
+  return gray
 
 
 def _fit_each(images: np.ndarray, size: int | None) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Reading batches while the accelerator computes: Grain reads, a thread keeps blocks ready.
 
-No JAX here: Grain's worker processes import this module.
+No JAX here: Grain's worker processes import this module (Grain itself imports JAX).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def read_blocks(
     UserError: Grain is not installed, or a file is damaged.
   """
   try:
-    import grain
+    import grain  # late: it imports JAX, and resident data do without it
   except ImportError as error:
     raise UserError(
       'streaming needs Grain: pip install grain, or keep the data resident: data.mode=resident'

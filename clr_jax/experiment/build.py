@@ -17,6 +17,7 @@ from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import look_up
 from clr_jax.core.types import Array, Batch, Method, RunInfo, Schedule, TrainState
+from clr_jax.data.pipeline import Pipeline, make_pipeline
 from clr_jax.experiment.method import make_method
 from clr_jax.experiment.train_step import (
   StepFn,
@@ -98,10 +99,10 @@ class Experiment(NamedTuple):
     batch = example_batch(self.source)
     return init_state(key, batch, self.method, self.views, self.tx)
 
-  def make_pipeline(self) -> data.Pipeline:
+  def make_pipeline(self) -> Pipeline:
     """Starts feeding: uploads a resident data set, or starts the workers of a streamed one."""
     options = self.config.data
-    return data.make_pipeline(
+    return make_pipeline(
       self.source,
       batch_size=self.info.batch_size,
       seed=self.config.seed,

@@ -104,6 +104,12 @@ def test_train_refuses(refused, tmp_path, arguments, words):
     (['train', '--workdir=x'], ['--config']),
     (['train', f'--config={TINY}', '--workdir=x', '--num_processes=2'], ['--coordinator']),
     (['train', '--config=nowhere.py', '--workdir=x'], ['nowhere.py', 'quickstart']),
+    (
+      ['train', f'--config={TINY}', '--workdir=x', '--num_processes=two'],
+      ['--num_processes', 'two'],
+    ),
+    (['train', f'--config={TINY}', '--workdir=x', '--params.k=3'], ['--params.k']),
+    (['train', f'--config={TINY}', '--workdir=x', '--noconfig.seed'], ['--config.seed', 'boolean']),
     (['train', f'--config={TINY}'], ['--workdir']),
     (['train', f'--config={TINY}:simclrr', '--workdir=x'], ['simclrr']),
     (['train', f'--config={pathlib.Path(__file__)}', '--workdir=x'], ['get_config']),
@@ -111,11 +117,17 @@ def test_train_refuses(refused, tmp_path, arguments, words):
     (['evaluate', 'liner', '--workdir=x'], ['liner', 'linear']),
     (['evaluate', 'knn'], ['--workdir']),
     (['evaluate', 'knn', '--workdir=nowhere'], ['nowhere']),
+    (['inspect'], ['curves', 'few-label']),
+    (['inspect', 'cruves', '--workdir=x'], ['cruves', 'curves']),
+    (['inspect', 'curves', '--workdir=x', '--step=3'], ['--step', 'curves']),
+    (['inspect', 'curves', '--workdir=x', '--out=x.pdf'], ['x.pdf', '.png']),
     (['results'], ['--workdir']),
     (['results', '--workdir=nowhere'], ['nowhere']),
-    (['results', '--wrkdir=x'], ['wrkdir']),
+    (['results', '--wrkdir=x'], ['--wrkdir', '--workdir']),
     (['methods', '--x=1'], ['x']),
     (['bench'], ['--config']),
+    (['bench', f'--config={TINY}', '--repeats=0'], ['--repeats', 'at least 1']),
+    (['--x=1'], ['--x']),
   ],
 )
 def test_commands_refuse(refused, arguments, words):
@@ -200,14 +212,15 @@ def test_help_of_a_command(capsys, tmp_path):
     assert call(*arguments) == 0
     return capsys.readouterr().out
 
-  assert said('train', '--help').startswith('clr-jax train --config=FILE[:ARG] --workdir=DIR')
-  assert said('methods', '-h') == 'clr-jax methods            the methods, one line each\n'
-  lines = said('train', f'--config={TINY}', f'--workdir={tmp_path}/x', '--help').splitlines()
+  assert said('train', '--help').startswith('usage: clr-jax train [-h] --config FILE --workdir DIR')
+  assert 'list the methods' in said('methods', '-h')
+  lines = said('train', '--help', f'--config={TINY}', f'--workdir={tmp_path}/x').splitlines()
   assert '  --config.batch_size=64' in lines and '  --config.method.temperature=0.3' in lines
   assert any(line.startswith('  --num_processes ') for line in lines)
   lines = said('evaluate', 'knn', '--help').splitlines()  # without a run: not its config's
-  assert '  --params.k=200' in [line.rstrip() for line in lines]
-  assert not any('--config.' in line for line in lines)
+  assert '  --params.k=200' in lines
+  assert not any(line.startswith('  --config.') for line in lines)
+  assert '  --params.by=None' in said('inspect', 'scores', '--help').splitlines()
   assert not any(tmp_path.iterdir())
 
 

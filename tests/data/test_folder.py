@@ -208,7 +208,7 @@ def test_a_flat_test_folder_beside_classes_is_unlabeled(tmp_path):
 
 
 def test_what_imagenet_calls_jpeg(tmp_path):
-  """One of its files is a PNG, some are CMYK, some grey."""
+  """One of its files is a PNG, some are CMYK, some gray."""
   (tmp_path / 'a').mkdir()
   red = Image.new('RGB', (9, 7), (250, 10, 10))
   for i, (mode, kind) in enumerate((('RGB', 'PNG'), ('CMYK', 'JPEG'), ('L', 'JPEG'))):

@@ -11,16 +11,10 @@ from etils import epath
 from jax.sharding import Mesh
 
 from clr_jax.core.errors import UserError
-from clr_jax.data import (
-  available,
-  imagenet100,
-  label_store,
-  load_source,
-  locks,
-  make_pipeline,
-  preparing,
-  tfds_source,
-)
+from clr_jax.data import available, label_store, load_source, locks, preparing
+from clr_jax.data.pipeline import make_pipeline
+from clr_jax.data.sources import imagenet100
+from clr_jax.data.sources import tfds as tfds_source
 from tests.data.prepared import damage, imagenet_names, jpegs, prepare, toy
 
 pytest.importorskip('array_record')
@@ -216,8 +210,8 @@ def test_a_process_that_waits_says_so(tmp_path, capfd):
     with locks.one_at_a_time(epath.Path(first.with_name('2.lock'))):  # of another data set
       assert not capfd.readouterr().err
     thread.start()
-    while not said and thread.is_alive() and time.monotonic() < deadline:
-      said = capfd.readouterr().err
+    while not said.endswith('\n') and thread.is_alive() and time.monotonic() < deadline:
+      said += capfd.readouterr().err
     assert f'Waiting for another process that prepares data in {first.parent} ...' in said
     assert not done.is_set()
   thread.join(60)

@@ -8,8 +8,8 @@ from jax.sharding import PartitionSpec as P
 from PIL import Image
 
 from clr_jax.core.errors import UserError
-from clr_jax.data import ArraySource, base, batch_indices, load_source, make_pipeline, stream
-from clr_jax.data.pipeline import process_rows
+from clr_jax.data import ArraySource, base, batch_indices, load_source, stream
+from clr_jax.data.pipeline import make_pipeline, process_rows
 
 CHUNKS = [(0, 2), (2, 3), (5, 1)]  # over the end of the first epoch, of 4 steps
 

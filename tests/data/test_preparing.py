@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clr_jax.data import imagenet100, load_source, prepare_tfds
+from clr_jax.data import load_source, prepare_tfds
+from clr_jax.data.sources import imagenet100
 
 PYTHON = os.environ.get('CLR_TFDS_PYTHON')
 pytestmark = [
@@ -62,7 +63,7 @@ def jpeg(rng, mode='RGB', kind='JPEG'):
   return buffer.getvalue()
 
 
-def grey(level):
+def gray(level):
   buffer = io.BytesIO()
   Image.new('RGB', (40, 40), (level, level, level)).save(buffer, 'JPEG')
   return buffer.getvalue()
@@ -87,7 +88,7 @@ def test_imagenet(tmp_path):
   manual.mkdir(parents=True)
   train = archive({f'{s}.tar': archive(files) for s, files in images.items()})
   (manual / 'ILSVRC2012_img_train.tar').write_bytes(train)
-  val = {f'ILSVRC2012_val_{i + 1:08d}.JPEG': grey(4 * i) for i in range(60)}
+  val = {f'ILSVRC2012_val_{i + 1:08d}.JPEG': gray(4 * i) for i in range(60)}
   (manual / 'ILSVRC2012_img_val.tar').write_bytes(archive(val))
   prepare('imagenet2012', tmp_path)
   whole = load_source('imagenet2012', data_dir=str(tmp_path), image_size=32)

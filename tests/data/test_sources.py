@@ -3,14 +3,23 @@ import pytest
 from PIL import Image
 
 from clr_jax.core.errors import UserError
-from clr_jax.data import ArraySource, SubsetSource, available, base, images, load_source
+from clr_jax.core.registry import ModuleRegistry
+from clr_jax.data import (
+  ArraySource,
+  SubsetSource,
+  available,
+  base,
+  images,
+  load_source,
+  sources,
+)
 from clr_jax.data.slices import resolve_split
 from clr_jax.data.subset import ClassSubset
 
 
 @pytest.fixture
 def npz(tmp_path):
-  """train: 10 images 6x4 RGB with labels 0..4; test: 5 grey images without labels."""
+  """train: 10 images 6x4 RGB with labels 0..4; test: 5 gray images without labels."""
   rng = np.random.default_rng(0)
   image = rng.integers(0, 256, (10, 6, 4, 3)).astype(np.uint8)
   np.savez(tmp_path / 'toy_train.npz', image=image, label=np.arange(10) % 5)
@@ -190,7 +199,43 @@ def test_sizes_below_one_are_refused():
 
 
 def test_available_names_what_needs_no_download(tmp_path):
-  assert [name for name, _ in available(tmp_path)] == ['digits', 'npz:PATH', 'folder:PATH']
+  assert [name for name, _ in available(tmp_path)] == ['digits', 'folder:PATH', 'npz:PATH']
+
+
+@pytest.mark.parametrize(
+  ('name', 'words'),
+  [
+    ('digits:3.0.0', "takes no path: leave ':3.0.0' out"),
+    ('imagenet100:x', "takes no path: leave ':x' out"),
+    ('folder', 'write folder:PATH'),
+    ('npz:nowhere', 'no file nowhere'),
+    ('C:/nowhere.npz', 'no file C:/nowhere.npz'),
+    ('fodler:/x', "cannot read the data set name 'fodler:/x'"),
+  ],
+)
+def test_names_of_schemes(name, words):
+  with pytest.raises(UserError, match=words):
+    load_source(name)
+
+
+def test_a_source_is_one_file(tmp_path, monkeypatch):
+  (tmp_path / 'constant_level.py').write_text("""
+import numpy as np
+from clr_jax.data import ArraySource
+
+def load(path, *, name, split, **options):
+  return ArraySource(np.full((3, 2, 2), int(path), np.uint8), name=name, split=split)
+
+def available(data_dir):
+  return [('constant_level:LEVEL', 'three images')]
+""")
+  monkeypatch.setattr(sources, '__path__', [*sources.__path__, str(tmp_path)])
+  schemes = ModuleRegistry('data source', sources.__name__, sources.__path__)
+  monkeypatch.setattr(sources, 'SCHEMES', schemes)
+  source = load_source('constant_level:7', split='test')
+  assert (source.name, source.split, source.num_examples) == ('constant_level:7', 'test', 3)
+  assert (source.arrays()[0] == 7).all()
+  assert ('constant_level:LEVEL', 'three images') in available(str(tmp_path))
 
 
 class TestChannels:
@@ -198,17 +243,17 @@ class TestChannels:
 
   def test_rgb_to_grey_is_pils_luma(self, npz):
     whole = load_source(f'npz:{npz}/toy_train.npz').arrays()[0]
-    grey = load_source(f'npz:{npz}/toy_train.npz', channels=1)
-    assert grey.image_shape == (6, 4, 1)
+    gray = load_source(f'npz:{npz}/toy_train.npz', channels=1)
+    assert gray.image_shape == (6, 4, 1)
     expected = [np.asarray(Image.fromarray(image).convert('L')) for image in whole]
-    np.testing.assert_array_equal(grey.arrays()[0][..., 0], expected)
+    np.testing.assert_array_equal(gray.arrays()[0][..., 0], expected)
 
-  def test_every_grey_level_and_many_colours(self):
+  def test_every_grey_level_and_many_colors(self):
     rng = np.random.default_rng(0)
-    colours = rng.integers(0, 256, (2048, 4, 4, 3)).astype(np.uint8)  # more than one block
-    colours[0, 0, :2] = [[0, 0, 0], [255, 255, 255]]
-    wide = np.asarray(Image.fromarray(colours.reshape(2048, 16, 3)).convert('L'))
-    np.testing.assert_array_equal(images.with_channels(colours, 1).reshape(2048, 16), wide)
+    colors = rng.integers(0, 256, (2048, 4, 4, 3)).astype(np.uint8)  # more than one block
+    colors[0, 0, :2] = [[0, 0, 0], [255, 255, 255]]
+    wide = np.asarray(Image.fromarray(colors.reshape(2048, 16, 3)).convert('L'))
+    np.testing.assert_array_equal(images.with_channels(colors, 1).reshape(2048, 16), wide)
     levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     there_and_back = images.with_channels(images.with_channels(levels, 3), 1)
     np.testing.assert_array_equal(there_and_back, levels)

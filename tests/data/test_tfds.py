@@ -46,8 +46,8 @@ def test_slices_limit_and_image_size(toy_dir):
 def test_channels_and_labels_alone(toy_dir):
   source = load_source('toy', data_dir=str(toy_dir), channels=1)
   assert source.image_shape == (5, 4, 1)
-  grey = [np.asarray(Image.fromarray(x).convert('L')) for x, _ in toy(20)]
-  np.testing.assert_array_equal(source.arrays()[0][..., 0], grey)
+  gray = [np.asarray(Image.fromarray(x).convert('L')) for x, _ in toy(20)]
+  np.testing.assert_array_equal(source.arrays()[0][..., 0], gray)
   again = load_source('toy', data_dir=str(toy_dir), split='train[3:]')
   labels = again.labels()
   assert labels.dtype == np.int32 and labels.tolist() == [i % 3 for i in range(3, 20)]

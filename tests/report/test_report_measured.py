@@ -94,7 +94,7 @@ def test_command_line(tmp_path, capsys):
   assert lines == [str(tmp_path / 'a' / 'r.html'), str(tmp_path / 'a' / 'r.json')]
   with pytest.raises(SystemExit) as ended:
     cli.main(['clr-jax', 'report'])
-  assert '--workdir is missing' in capsys.readouterr().err
+  assert '--workdir' in capsys.readouterr().err
   assert ended.value.code == 2
 
 

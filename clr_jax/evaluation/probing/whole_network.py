@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from clr_jax import augment, data, optim
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Array, Batch, Group, Metrics, Params, RepresentFn, State, TrainState
+from clr_jax.data.pipeline import Pipeline, make_pipeline
 from clr_jax.evaluation.probing.features import extract
 from clr_jax.experiment.build import Experiment, make_backbone
 from clr_jax.experiment.train_step import init_state, make_train_step
@@ -156,10 +157,10 @@ def fit(
 
   Raises:
     UserError: a warm-up longer than the training, a negative weight decay, what
-      `data.make_pipeline` refuses.
+      `make_pipeline` refuses.
   """
   options = experiment.config.data
-  pipeline = data.make_pipeline(
+  pipeline = make_pipeline(
     train,
     batch_size=recipe.batch_size,
     seed=seed,
@@ -254,7 +255,7 @@ def _program(
 
   def step(state: TrainState, resident: Any, block: Any) -> tuple[TrainState, Metrics]:
     row = jax.tree.map(lambda x: x[0], block)
-    return train_step(state, data.Pipeline.batch(resident, row))
+    return train_step(state, Pipeline.batch(resident, row))
 
   return _Program(
     jax.jit(init, out_shardings=everywhere),

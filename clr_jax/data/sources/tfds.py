@@ -122,6 +122,17 @@ class TfdsSource(Source):
     return f'{row} of {self.name} {self._base} in {self._folder / file}'
 
 
+def load(path: str, *, name: str, **options: Any) -> TfdsSource:
+  """One split of the data set that TFDS calls `path`; see `clr_jax.data.sources`."""
+  del name
+  return TfdsSource(name=path, **options)
+
+
+def available(data_dir: str | None) -> list[tuple[str, str]]:
+  """The prepared data sets; see `clr_jax.data.sources`."""
+  return [(name, f'TFDS, version {version}, prepared') for name, version in prepared(data_dir)]
+
+
 def _data_dir(data_dir: str | None) -> epath.Path:
   """TFDS's own default: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
   chosen = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'

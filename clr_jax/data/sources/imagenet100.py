@@ -4,6 +4,15 @@ Contrastive Multiview Coding (https://arxiv.org/abs/1906.05849); its code, Hobbi
 list as imagenet100.txt. In the order of the names, in which a folder of these classes has them.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
+from clr_jax.core.errors import UserError
+from clr_jax.data.slices import base_split
+from clr_jax.data.sources import tfds
+from clr_jax.data.subset import ClassSubset
+
 CLASSES = tuple(
   """
   n01558993 n01692333 n01729322 n01735189 n01749939 n01773797 n01820546 n01855672
@@ -21,3 +30,18 @@ CLASSES = tuple(
   n07831146 n07836838 n13037406 n13040303
   """.split()  # noqa: SIM905
 )
+
+
+def load(path: str, *, name: str, split: str, limit: int | None, **options: Any) -> ClassSubset:
+  """The examples of these classes in one split of imagenet2012; see `clr_jax.data.sources`."""
+  if path:
+    raise UserError(f"the data set 'imagenet100' takes no path: leave {':' + path!r} out")
+  whole = tfds.TfdsSource(name='imagenet2012', split=base_split(split), limit=None, **options)
+  return ClassSubset(whole, CLASSES, name=name, split=split, limit=limit)
+
+
+def available(data_dir: str | None) -> list[tuple[str, str]]:
+  """ImageNet-100, where imagenet2012 is prepared; see `clr_jax.data.sources`."""
+  if not any(name == 'imagenet2012' for name, _ in tfds.prepared(data_dir)):
+    return []
+  return [('imagenet100', "100 classes of imagenet2012, Tian et al.'s list")]

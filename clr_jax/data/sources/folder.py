@@ -6,6 +6,7 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class FolderSource(Source):
   unless both are, and 'test' falls back on it. Tiny ImageNet is read as it is distributed: the
   labels of its `val` are in val_annotations.txt, its `test` has none.
 
-  Every image becomes RGB, or grey with `channels=1`. With `image_size` the shorter side is resized
+  Every image becomes RGB, or gray with `channels=1`. With `image_size` the shorter side is resized
   to it (bilinear) and the central square kept. Example i is the i-th file sorted by relative path.
   As that order is by class, a slice ('train[:10%]') and `limit` take a fixed random subset, in the
   same sorted order; slices that do not overlap share no file.
@@ -111,6 +112,22 @@ class FolderSource(Source):
 
   def _read_labels(self, rows: np.ndarray) -> np.ndarray | None:
     return None if self._labels is None else self._labels[rows]
+
+
+def load(path: str, *, data_dir: str | None, **options: Any) -> FolderSource:
+  """One split of an image folder; see `clr_jax.data.sources`."""
+  del data_dir
+  if not path:
+    raise UserError('the data source folder needs a path: write folder:PATH')
+  return FolderSource(path, **options)
+
+
+def available(data_dir: str | None) -> list[tuple[str, str]]:
+  """How such folders are named; see `clr_jax.data.sources`."""
+  del data_dir
+  return [
+    ('folder:PATH', 'images, in class sub-folders or flat (unlabeled); train and test sub-folders')
+  ]
 
 
 def _find_split(root: Path, split: str) -> tuple[str, tuple[str, ...] | None, str]:

@@ -1,0 +1,67 @@
+"""The public functions of the library; `clr_jax` has them by the same names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from clr_jax.core.config_tree import Config
+from clr_jax.evaluation.runner import evaluate_workdir
+from clr_jax.experiment.config_files import load as load_config
+from clr_jax.rundir.identity import read_config
+from clr_jax.rundir.results import read_results
+from clr_jax.rundir.workdir import Workdir
+from clr_jax.training.loop import train
+
+__all__ = ['evaluate', 'load_config', 'results', 'train']
+
+
+def evaluate(
+  workdir: epath.PathLike,
+  protocol: str,
+  *,
+  features: Sequence[str] = ('trained',),
+  config: Config | None = None,
+  step: int | None = None,
+  again: bool = False,
+  **options: Any,
+) -> list[dict[str, Any]]:
+  """Measures a checkpoint of a run, as `clr-jax evaluate` does; the results are kept in the run.
+
+  Args:
+    workdir: directory of the run.
+    protocol: 'knn', 'linear', ...; `clr-jax evaluate --help` lists them.
+    features: some of 'trained', 'untrained' (the network of step 0) and 'pixels'.
+    config: the run's own by default; with other values of `eval` the run is measured on other data.
+    step: of the checkpoint; default: the newest.
+    again: measures again what was measured already.
+    options: of the protocol; `clr-jax evaluate PROTOCOL --help` lists them.
+
+  Returns:
+    The records of this protocol in the run, oldest first; see `results`.
+
+  Raises:
+    UserError: no run, no checkpoint, or an unknown or unsuitable option.
+  """
+  directory = os.fspath(workdir)
+  if config is None:
+    config = read_config(Workdir(directory))
+  found = evaluate_workdir(config, directory, protocol, options, features, step=step, again=again)
+  return [record for record in found if record['protocol'] == protocol]
+
+
+def results(workdir: epath.PathLike) -> list[dict[str, Any]]:
+  """All records of a run, oldest first.
+
+  A record has the metric, its value, the protocol and its params, the step, and whatever else the
+  number depends on: see `clr_jax.rundir.results.write_result`.
+
+  Raises:
+    UserError: the directory is not a run.
+  """
+  run = Workdir(workdir)
+  read_config(run)
+  return read_results(run)

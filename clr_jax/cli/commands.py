@@ -1,0 +1,235 @@
+"""The bodies of the commands. What needs JAX is imported in them, so that `--help` is quick.
+
+A body takes the parsed arguments and the overrides of configs (see `clr_jax.cli.overrides`). What
+these may override is what the function `*_configs` beside it returns, by the name that stands
+before the dot; it holds as much as the arguments determine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from clr_jax.cli import overrides
+from clr_jax.cli.overrides import Given
+from clr_jax.core.config_tree import Config
+from clr_jax.core.errors import UserError
+from clr_jax.core.names import check_name
+from clr_jax.experiment.config_files import load
+
+
+# ---------------------------------------------------------------- train
+def train(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
+  """Trains a run and evaluates it, or resumes it."""
+  from clr_jax.cli.process import run_with_exit_code, start_jax
+  from clr_jax.training import loop
+
+  config = overrides.apply(load(args.config), given['config'], 'config')
+  start_jax(args, deterministic=config.deterministic)
+  run_with_exit_code(lambda: loop.train(config, args.workdir))
+
+
+def file_configs(args: argparse.Namespace) -> dict[str, Config]:
+  """The config of --config=FILE."""
+  return {'config': load(args.config)} if args.config else {}
+
+
+# ---------------------------------------------------------------- evaluate
+def evaluate(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
+  """Measures checkpoints by one protocol, and draws its figure."""
+  from clr_jax.cli.process import run_with_exit_code, start_jax
+  from clr_jax.evaluation import registry as protocols
+  from clr_jax.figures import plots
+  from clr_jax.figures import registry as figures
+
+  options = overrides.values_of(protocols.parameters(args.protocol), given['params'], 'params')
+  configs = {
+    directory: overrides.apply(_stored_config(directory), given['config'], 'config')
+    for directory in args.workdir
+  }
+  if not any(args.features):
+    raise UserError('--features is empty: give some of trained, untrained, pixels')
+  draw = figures.FIGURES.get(args.protocol)  # a figure of what the protocol measures has its name
+  if args.out is not None:
+    if draw is None:
+      raise UserError(
+        f'--out names a picture and evaluate {args.protocol} draws none: leave it out'
+      )
+    plots.check_out(args.out, '.png')
+  start_jax(args, deterministic=any(config.deterministic for config in configs.values()))
+  run_with_exit_code(lambda: _measure(args, configs, options, draw))
+
+
+def _measure(
+  args: argparse.Namespace,
+  configs: Mapping[str, Config],
+  options: Mapping[str, Any],
+  draw: Callable | None,
+) -> None:
+  import jax
+
+  from clr_jax.evaluation import registry as protocols
+  from clr_jax.evaluation import runner
+  from clr_jax.rundir.table import format_table
+
+  records = []
+  for directory, config in configs.items():
+    found = runner.evaluate_workdir(
+      config, directory, args.protocol, options, args.features, step=args.step, again=args.again
+    )
+    several = {'run': directory} if len(configs) > 1 else {}
+    records += [{**several, **record} for record in found if record['protocol'] == args.protocol]
+  if jax.process_index() == 0:
+    print((protocols.PROTOCOLS[args.protocol].table or format_table)(records), flush=True)
+    if draw is not None:
+      out = args.out or f'{args.workdir[0]}/figures/{args.protocol}.png'
+      print(*map(str, draw(args.workdir, out)), sep='\n', flush=True)
+
+
+def evaluate_configs(args: argparse.Namespace) -> dict[str, Config]:
+  """The options of the protocol, and the config of the first run."""
+  configs = {}
+  if args.protocol:
+    from clr_jax.evaluation import registry as protocols
+
+    configs['params'] = protocols.parameters(args.protocol)
+  if args.workdir:
+    configs['config'] = _stored_config(args.workdir[0])
+  return configs
+
+
+def _stored_config(directory: str) -> Config:
+  from clr_jax.rundir.identity import read_config
+  from clr_jax.rundir.workdir import Workdir
+
+  return read_config(Workdir(directory))
+
+
+# ---------------------------------------------------------------- results, inspect, report
+def results(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
+  """Prints all records of a run."""
+  from clr_jax.rundir.results import read_results
+  from clr_jax.rundir.table import format_table
+  from clr_jax.rundir.workdir import Workdir
+
+  _stored_config(args.workdir)  # refuses what is no run
+  records = read_results(Workdir(args.workdir))
+  if args.json:
+    for record in records:
+      print(json.dumps(record))
+  else:
+    print(format_table(records) if records else 'no results yet')
+
+
+def inspect(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
+  """Draws one figure of runs."""
+  from clr_jax.cli.process import run_with_exit_code
+  from clr_jax.core.options import keyword_only
+  from clr_jax.figures import plots
+  from clr_jax.figures import registry as figures
+
+  draw = figures.FIGURES[args.figure]
+  options = overrides.values_of(inspect_configs(args)['params'], given['params'], 'params')
+  if args.step is not None:
+    if 'step' not in keyword_only(draw):
+      raise UserError(f'--step has no effect on inspect {args.figure}: leave it out')
+    options['step'] = args.step
+  out = args.out or f'{args.figure}.png'
+  plots.check_out(out, '.png')
+  run_with_exit_code(lambda: print(*draw(args.workdir, out, **options), sep='\n'))
+
+
+def inspect_configs(args: argparse.Namespace) -> dict[str, Config]:
+  """The options of the figure, without `step`, which is a flag of its own."""
+  if not args.figure:
+    return {}
+  from clr_jax.figures import registry as figures
+
+  params = figures.parameters(args.figure)
+  if 'step' in params:
+    del params['step']
+  return {'params': params}
+
+
+def report(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
+  """Writes all that is known of runs into one page."""
+  from clr_jax import report as report_lib
+  from clr_jax.cli.process import run_with_exit_code
+  from clr_jax.figures import plots
+
+  plots.check_out(args.out, '.html')
+  run_with_exit_code(lambda: print(*report_lib.report(args.workdir, args.out), sep='\n'))
+
+
+# ---------------------------------------------------------------- bench
+def bench(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
+  """Measures the training step of a config."""
+  from clr_jax.cli.process import run_with_exit_code, start_jax
+
+  config = overrides.apply(load(args.config), given['config'], 'config')
+  measure, text = _bench_mode(args, config)
+  start_jax(args, deterministic=config.deterministic)
+
+  def run() -> None:
+    import jax
+
+    found = measure()
+    if jax.process_index() == 0:
+      print(json.dumps(found) if args.json else text(found))
+
+  run_with_exit_code(run)
+
+
+def _bench_mode(
+  args: argparse.Namespace, config: Config
+) -> tuple[Callable[[], dict[str, Any]], Callable[..., str]]:
+  """(the measurement, the function that formats its result), as the flags ask for it."""
+  import jax
+
+  from clr_jax.bench import communication, step, torch_reference
+
+  check_name(torch_reference.COMPILE, args.peer_compile, 'value of --peer_compile')
+  if args.peer_compile != 'off' and not args.peer:
+    raise UserError(f'--peer_compile={args.peer_compile} does nothing without --peer: add it')
+  if args.collectives is not None:
+    if args.peer:
+      raise UserError('--peer and --collectives are two measurements: give one of them')
+    jax.config.update('jax_platforms', 'cpu')
+    jax.config.update('jax_num_cpu_devices', max(communication.DEVICES))
+    measure = functools.partial(communication.measure, config, per_device=args.collectives)
+    return measure, communication.format_table
+  timing = {'repeats': args.repeats, 'steps': args.steps}
+  if not args.peer:
+    return functools.partial(step.measure, config, **timing), step.format_report
+  torch_reference.check(config)
+  # Left to itself JAX reserves three quarters of the GPU, which PyTorch needs too.
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  from clr_jax.bench.torch_reference import compare  # imports PyTorch, which is there
+
+  measure = functools.partial(compare.compare, config, **timing, compile_mode=args.peer_compile)
+  return measure, compare.format_report
+
+
+# ---------------------------------------------------------------- lists
+def methods(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
+  """Lists the methods."""
+  from clr_jax import methods as methods_lib
+
+  _print_rows([(name, methods_lib.summary(name)) for name in methods_lib.names()])
+
+
+def datasets(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
+  """Lists the data sets."""
+  from clr_jax.data import available
+
+  _print_rows(available(args.data_dir))
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+  width = max(len(name) for name, _ in rows)
+  for name, line in rows:
+    print(f'{name:{width}}  {line}')

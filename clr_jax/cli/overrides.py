@@ -1,0 +1,134 @@
+"""`--config.KEY=VALUE` and `--params.KEY=VALUE`: values of config keys from the command line.
+
+A value has the type of the one that it replaces:
+
+  --config.seed=3  --config.seed 3      a number, or a string
+  --config.probe.enabled                True; --noconfig.probe.enabled is False
+  --config.profile=18,20  --params.attack=plb_l2,corruptions  --params.scale=(0.5,1)    a tuple
+  --config.stop_at_epoch=None           no value, whatever the type
+
+Of several values for one key the last counts.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from clr_jax.core.config_tree import Config, check_keys, leaves
+from clr_jax.core.errors import UserError
+
+Given = list[tuple[str, str | bool]]  # (dotted key, text of the value, or True and False without)
+
+_OVERRIDE = re.compile(r'--(?P<no>no)?(?P<name>\w+)\.(?P<key>[^=]+)(=(?P<value>.*))?', re.DOTALL)
+_BOOLEANS = {'true': True, '1': True, 'false': False, '0': False}
+
+
+def split(arguments: Sequence[str], names: Collection[str]) -> tuple[list[str], dict[str, Given]]:
+  """Takes the overrides of the configs called `names` out of the arguments of a command.
+
+  Returns:
+    The other arguments, and the overrides by the config's name, in their order.
+  """
+  rest: list[str] = []
+  given: dict[str, Given] = {name: [] for name in names}
+  remaining = list(arguments)
+  while remaining:
+    argument = remaining.pop(0)
+    match = _OVERRIDE.fullmatch(argument)
+    if match is None or match['name'] not in given:
+      rest.append(argument)
+      continue
+    value: str | bool | None = match['value']
+    if match['no'] and value is None:
+      value = False
+    elif value is None:
+      apart = bool(remaining) and not remaining[0].startswith('--')
+      value = remaining.pop(0) if apart else True
+    given[match['name']].append((match['key'], value))
+  return rest, given
+
+
+def values_of(config: Config, given: Given, name: str) -> dict[str, Any]:
+  """The values given for `config`, by dotted key.
+
+  Args:
+    config: its values determine the types.
+    given: from `split`.
+    name: of the config on the command line, such as 'params'.
+
+  Raises:
+    UserError: a key that is no leaf of the config (with the nearest ones), or a value that is not
+      of the type.
+  """
+  check_keys(config, [key for key, _ in given], f'--{name}.')
+  values = {}
+  for key, text in given:
+    parent, _, leaf = key.rpartition('.')
+    holder = config[parent] if parent else config
+    values[key] = _value(holder.get_type(leaf), text, f'--{name}.{key}')
+  return values
+
+
+def apply(config: Config, given: Given, name: str) -> Config:
+  """`config` itself with the values given for it; raises as `values_of` does."""
+  config.update_from_flattened_dict(values_of(config, given, name))
+  return config
+
+
+def listing(config: Config, name: str) -> Iterator[str]:
+  """One line for each leaf, `--name.KEY=VALUE`, as it can be given."""
+  for key, value in leaves(config):
+    yield f'  --{name}.{key}={value}'
+
+
+def _value(kind: type, text: str | bool, flag: str) -> Any:
+  if isinstance(text, bool):
+    if kind is bool:
+      return text
+    if text:
+      raise UserError(f'{flag} needs a value: write {flag}=VALUE')
+    raise UserError(f'--no{flag[2:]} is not allowed, for {flag} is not a boolean: give it a value')
+  if text == 'None':
+    return None
+  read, expected = _READERS.get(kind, (_literal, 'a value'))
+  try:
+    return read(text)
+  except ValueError:
+    raise UserError(f'{flag}={text} cannot be read: give {expected}') from None
+
+
+def _boolean(text: str) -> bool:
+  if text.lower() not in _BOOLEANS:
+    raise ValueError
+  return _BOOLEANS[text.lower()]
+
+
+def _tuple(text: str) -> tuple[Any, ...]:
+  """'1,2' and '(1, 2)'; words need no quotes: 'pgd_l2,plb_l2'; '' is ()."""
+  if not text.startswith(('(', '[', '{', '"', "'")):
+    return tuple(_literal(part.strip()) for part in text.split(',') if part.strip())
+  try:
+    value = ast.literal_eval(text)
+  except SyntaxError as error:
+    raise ValueError from error
+  return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _literal(text: str) -> Any:
+  """A number, True, False or None, or else the text itself."""
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
+
+
+_READERS = {
+  bool: (_boolean, 'True or False'),
+  int: (int, 'a whole number'),
+  float: (float, 'a number'),
+  str: (str, 'a string'),
+  tuple: (_tuple, 'values with commas between them'),
+}

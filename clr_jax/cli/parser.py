@@ -1,0 +1,247 @@
+"""The options of every command: one argparse parser for each, whose errors are one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NoReturn
+
+import clr_jax
+from clr_jax import figures
+from clr_jax.cli import commands, overrides
+from clr_jax.cli.overrides import Given
+from clr_jax.core.config_tree import Config
+from clr_jax.core.errors import UserError
+from clr_jax.core.names import check_name, hint, listed
+from clr_jax.core.registry import ModuleRegistry
+from clr_jax.evaluation import protocols
+from clr_jax.experiment.config_files import packaged
+
+HELP = ('-h', '--help')
+_EPILOG = """\
+clr-jax COMMAND --help lists the options of a command; given a config (--config=FILE) or a run
+(--workdir=DIR), also the keys of its config, and given PROTOCOL or FIGURE its --params. FILE is a
+path or the name of a packaged config: {configs}."""
+_KEYS_EPILOG = """\
+{flags} set single keys; --help lists them if the other arguments name a config, a run, a protocol
+or a figure."""
+
+Run = Callable[[argparse.Namespace, Mapping[str, Given]], None]
+Configs = Callable[[argparse.Namespace], Mapping[str, Config]]
+
+
+class Parser(argparse.ArgumentParser):
+  """The parser of one command, or of `clr-jax` itself; errors are UserErrors.
+
+  Args:
+    run: body of the command.
+    overridable: names of the configs that `--NAME.KEY=VALUE` overrides.
+    configs: those of them that the parsed arguments determine.
+  """
+
+  def __init__(
+    self,
+    *,
+    run: Run = lambda args, given: None,
+    overridable: Collection[str] = (),
+    configs: Configs = lambda args: {},
+    **options: Any,
+  ):
+    flags = ' and '.join(f'--{name}.KEY=VALUE' for name in overridable)
+    epilog = _KEYS_EPILOG.format(flags=flags) if flags else None
+    super().__init__(**{'epilog': epilog, **options}, allow_abbrev=False, add_help=False)
+    self.add_argument(*HELP, action=_Help, nargs=0, help='list all options')
+    self.run, self.overridable, self.configs = run, overridable, configs
+
+  def error(self, message: str) -> NoReturn:
+    raise UserError(f'{message} ({self.prog} --help lists all options)')
+
+  def parse(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, Mapping[str, Given]]:
+    """The parsed arguments and the overrides; lists the options and exits if that is asked for.
+
+    Raises:
+      UserError: an unknown option, a missing or an invalid argument.
+    """
+    rest, given = overrides.split(arguments, self.overridable)
+    options = re.findall(r'--\w+', self.format_usage())
+    for option in (argument.partition('=')[0] for argument in rest if argument.startswith('--')):
+      if option not in (*options, *HELP):
+        self.error(
+          f'unknown option {option}: {hint(option.partition(".")[0], options)}'.strip(': ')
+        )
+    if any(argument in HELP for argument in rest):  # last: it depends on the others
+      rest = [*(argument for argument in rest if argument not in HELP), '--help']
+    args, unexpected = self.parse_known_args(rest)
+    if unexpected:
+      self.error(f'unexpected argument {unexpected[0]!r}: options have the form --name=value')
+    return args, given
+
+
+class _Help(argparse.Action):
+  """Prints the options of a command, and those of the configs that the arguments determine."""
+
+  def __call__(self, parser, namespace, values, option_string=None):
+    assert isinstance(parser, Parser)
+    parser.print_help()
+    for name, config in parser.configs(namespace).items():
+      print(f'\n--{name}.KEY=VALUE:', *overrides.listing(config, name), sep='\n')
+    parser.exit()
+
+
+def make_parser() -> tuple[Parser, dict[str, Parser]]:
+  """The parser of `clr-jax` itself, and those of the commands by name."""
+  parser = Parser(
+    prog='clr-jax',
+    description='Contrastive and self-supervised visual representation learning in JAX.',
+    epilog=_EPILOG.format(configs=listed(packaged())),
+  )
+  parser.add_argument('--version', action='version', version=f'clr-jax {clr_jax.__version__}')
+  group = parser.add_subparsers(title='commands', metavar='COMMAND', parser_class=Parser)
+
+  def add(name: str, run: Run, text: str, **options: Any) -> Parser:
+    return group.add_parser(name, run=run, help=text, description=text, **options)
+
+  _add_training(add)
+  _add_evaluation(add)
+  _add_pictures(add)
+  _add_bench(add)
+  add('methods', commands.methods, 'list the methods, one line each')
+  datasets = add('datasets', commands.datasets, 'list the data sets on this machine')
+  datasets.add_argument('--data_dir', metavar='DIR', help='folder of the TFDS data sets')
+  return parser, dict(group.choices)
+
+
+def _add_training(add: Callable[..., Parser]) -> None:
+  train = add(
+    'train',
+    commands.train,
+    'pretrain and evaluate; the same command resumes a run that was stopped',
+    overridable=('config',),
+    configs=commands.file_configs,
+  )
+  _add_config(train)
+  train.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
+  _add_processes(train)
+
+
+def _add_evaluation(add: Callable[..., Parser]) -> None:
+  evaluate = add(
+    'evaluate',
+    commands.evaluate,
+    "measure checkpoints by one protocol, on the run's own or on other labeled data",
+    overridable=('params', 'config'),
+    configs=commands.evaluate_configs,
+  )
+  _add_name(evaluate, 'protocol', _modules_of(protocols))
+  _add_workdirs(evaluate)
+  evaluate.add_argument('--step', type=int, metavar='N', help='checkpoint; default: the newest')
+  evaluate.add_argument(
+    '--features',
+    type=lambda text: text.split(','),
+    default=['trained'],
+    metavar='NAMES',
+    help='some of trained,untrained,pixels; default: trained',
+  )
+  evaluate.add_argument(
+    '--again', action='store_true', help='measure again what was measured already'
+  )
+  evaluate.add_argument('--out', metavar='FILE.png', help='the picture, of protocols that draw one')
+  _add_processes(evaluate)
+  results = add('results', commands.results, 'print all measurements of a run, oldest first')
+  results.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
+  results.add_argument('--json', action='store_true', help='print one JSON object a line')
+
+
+def _add_pictures(add: Callable[..., Parser]) -> None:
+  inspect = add(
+    'inspect',
+    commands.inspect,
+    'draw a figure of runs, with CSV files of its numbers',
+    overridable=('params',),
+    configs=commands.inspect_configs,
+  )
+  _add_name(inspect, 'figure', figures.NAMES)
+  _add_workdirs(inspect)
+  inspect.add_argument('--out', metavar='FILE.png', help='the picture; default: FIGURE.png')
+  inspect.add_argument(
+    '--step',
+    type=int,
+    metavar='N',
+    help='checkpoint, of figures that load one; default: the newest',
+  )
+  report = add('report', commands.report, 'write all that is known of runs into one HTML file')
+  _add_workdirs(report)
+  report.add_argument(
+    '--out', default='report.html', metavar='FILE.html', help='the page; default: report.html'
+  )
+
+
+def _add_bench(add: Callable[..., Parser]) -> None:
+  bench = add(
+    'bench',
+    commands.bench,
+    'measure compile time, samples/s, parts of a step, memory and MFU',
+    overridable=('config',),
+    configs=commands.file_configs,
+  )
+  _add_config(bench)
+  for name, default, text in (('repeats', 5, 'timed repeats'), ('steps', 20, 'steps of a repeat')):
+    bench.add_argument(
+      f'--{name}', type=_positive, default=default, metavar='N', help=f'{text}; default: {default}'
+    )
+  bench.add_argument('--json', action='store_true', help='print one JSON object')
+  bench.add_argument('--peer', action='store_true', help='compare with the same step in PyTorch')
+  bench.add_argument(
+    '--peer_compile', default='off', metavar='MODE', help='mode of torch.compile; default: off'
+  )
+  bench.add_argument(
+    '--collectives',
+    type=_positive,
+    metavar='ROWS',
+    help='count the bytes that 1 to 64 devices with so many images each send',
+  )
+  _add_processes(bench)
+
+
+def _add_config(parser: Parser) -> None:
+  parser.add_argument(
+    '--config', required=True, metavar='FILE', help='config file; FILE:ARG passes it an argument'
+  )
+
+
+def _add_workdirs(parser: Parser) -> None:
+  parser.add_argument(
+    '--workdir', action='append', required=True, metavar='DIR', help='folder of a run; repeatable'
+  )
+
+
+def _add_processes(parser: Parser) -> None:
+  group = parser.add_argument_group('several processes')
+  group.add_argument(
+    '--distributed', action='store_true', help='join those that SLURM, Kubernetes or a TPU started'
+  )
+  group.add_argument('--coordinator', metavar='HOST:PORT', help='address of process 0')
+  group.add_argument('--num_processes', type=int, metavar='N', help='number of processes')
+  group.add_argument('--process_id', type=int, metavar='I', help='number of this process')
+
+
+def _add_name(parser: Parser, what: str, names: Collection[str]) -> None:
+  """A positional argument: one of the names, with '-' or '_' between words."""
+  shown = [name.replace('_', '-') for name in names]
+
+  def read(text: str) -> str:
+    check_name(shown, text.replace('_', '-'), what)
+    return text.replace('-', '_')
+
+  parser.add_argument(what, type=read, metavar=f'{{{",".join(shown)}}}')
+
+
+def _modules_of(package: Any) -> list[str]:
+  return ModuleRegistry('module', package.__name__, package.__path__).names()
+
+
+def _positive(text: str) -> int:
+  if not text.isdecimal() or int(text) < 1:
+    raise argparse.ArgumentTypeError(f'{text} is not a whole number of at least 1')
+  return int(text)

@@ -1,0 +1,128 @@
+"""The process of a command that uses JAX: how it starts, alone or as one of several, and ends."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import jax
+
+from clr_jax.cli.exit import Outcome, outcome_of, report_error
+from clr_jax.cli.shutdown import CoordinatedShutdown, exit_now
+from clr_jax.core.errors import (
+  EXIT_CANNOT_WRITE,
+  EXIT_FAILED,
+  EXIT_LOST,
+  EXIT_PREEMPTED,
+  RunStopped,
+  UserError,
+)
+from clr_jax.core.storage import first_line
+from clr_jax.training.callbacks import owns_sigterm
+
+# Words of JAX's collectives and of its coordination service when a process does not answer.
+_LOST = re.compile(
+  'gloo|nccl|heartbeat|coordination|unavailable|deadline_exceeded|connection (reset|closed)', re.I
+)
+
+
+def start_jax(args: argparse.Namespace, *, deterministic: bool) -> None:
+  """Sets what must be set before JAX's first computation, and joins the processes of the run.
+
+  Args:
+    args: with the options of several processes, `distributed` and so on.
+    deterministic: the same program gives the same bits on a GPU, too.
+
+  Raises:
+    UserError: incomplete options, or the processes do not find each other.
+  """
+  xla_flags = os.environ.get('XLA_FLAGS', '')
+  if deterministic and 'xla_gpu_deterministic_ops' not in xla_flags:
+    os.environ['XLA_FLAGS'] = f'{xla_flags} --xla_gpu_deterministic_ops=true'.strip()
+  explicit = (args.coordinator, args.num_processes, args.process_id)
+  if not args.distributed and explicit == (None, None, None):
+    return
+  if not args.distributed and None in explicit:
+    raise UserError(
+      '--coordinator, --num_processes and --process_id belong together: give all three, or '
+      '--distributed where the cluster provides them'
+    )
+  try:
+    jax.distributed.initialize(*explicit)
+  except Exception as error:  # a cluster's own client raises its own types
+    reason = ' '.join(re.split(r'\n\s*\n|```', str(error))[0].split())
+    asks_api = 'KUBERNETES_SERVICE_HOST' in os.environ
+    package = 'install the package kubernetes for --distributed, or ' if asks_api else ''
+    raise UserError(
+      f'the processes did not find each other ({reason}): {package}give --coordinator, '
+      f'--num_processes and --process_id'
+    ) from None
+
+
+def run_with_exit_code(run: Callable[[], object]) -> None:
+  """Calls `run`; an error of it ends the process with a one-line message and an exit code.
+
+  With several processes all of them end, so that none waits for one that failed. An unexpected
+  error is raised as it is where there is only one process.
+  """
+  together = CoordinatedShutdown() if jax.process_count() > 1 else None
+  try:
+    with _sigterm_ends():
+      run()
+  except BaseException as error:
+    if together is not None:
+      together.wait_if_ending()
+    outcome = _outcome_of(error)
+    if together is None and outcome.message is None:
+      raise
+    code = report_error(error, outcome)
+    if together is not None and code not in (0, EXIT_PREEMPTED):  # preempted, all agree
+      together.fail(code)
+    if code == EXIT_CANNOT_WRITE:  # Orbax's and TensorStore's threads meet the same error
+      exit_now(code)
+    raise SystemExit(code) from None
+  finally:
+    if together is not None:
+      together.close()
+
+
+def _outcome_of(error: BaseException) -> Outcome:
+  """`outcome_of`, and that of the errors of JAX's runtime."""
+  text = str(error) if isinstance(error, jax.errors.JaxRuntimeError) else ''
+  if 'RESOURCE_EXHAUSTED' in text or 'out of memory' in text.lower():
+    return Outcome(
+      EXIT_FAILED,
+      'out of device memory: lower batch_size, model.width or the image size, or set '
+      'precision=bfloat16',
+    )
+  if text and jax.process_count() > 1 and _LOST.search(text):
+    return Outcome(
+      EXIT_LOST,
+      f'another process of this run is gone ({first_line(error)}): the same command goes on from '
+      f'the last checkpoint',
+    )
+  return outcome_of(error)
+
+
+@contextlib.contextmanager
+def _sigterm_ends() -> Iterator[None]:
+  """SIGTERM ends with EXIT_PREEMPTED wherever the training loop does not handle it itself."""
+
+  def end(number, frame):
+    del number, frame
+    message = 'stopped by SIGTERM: the same command goes on'
+    raise SystemExit(report_error(RunStopped(message, EXIT_PREEMPTED)))
+
+  if threading.current_thread() is not threading.main_thread() or not owns_sigterm():
+    yield
+    return
+  previous = signal.signal(signal.SIGTERM, end)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,70 @@
+"""Data sets by name: one module of this package for each scheme.
+
+A name is 'SCHEME' or 'SCHEME:PATH', where SCHEME is a module here. Any other name is one of TFDS; a
+path that ends in .npz needs no scheme. The module SCHEME defines two functions:
+
+  load(path, *, name, split, data_dir, image_size, channels, limit) -> Source
+      `path` is what follows the colon, or ''; the rest are the arguments of `load_source`.
+  available(data_dir) -> [(name, one line), ...]
+      what it reads on this machine without a download.
+"""
+
+from __future__ import annotations
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.registry import ModuleRegistry
+from clr_jax.data.base import Source
+
+SCHEMES = ModuleRegistry('data source', __name__, __path__)
+
+
+def load_source(
+  name: str,
+  *,
+  split: str = 'train',
+  data_dir: str | None = None,
+  image_size: int | None = None,
+  channels: int | None = None,
+  limit: int | None = None,
+) -> Source:
+  """Opens one split of a data set.
+
+  Args:
+    name: 'digits' (scikit-learn's, embedded); 'npz:PATH' or a path that ends in .npz, in which
+      '{split}' stands for the split; 'folder:PATH'; 'imagenet100', the classes of that name of
+      TFDS's imagenet2012; anything else is a TFDS name, 'cifar10', 'name/config' or 'name:1.2.3',
+      prepared at first use.
+    split: its name, or a slice in TFDS's syntax: 'train[:1000]', 'train[10%:90%]'.
+    data_dir: folder of the TFDS data sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    image_size: resizes the shorter side (PIL, bilinear, antialiased) and keeps the central square;
+      needed where images differ in size.
+    channels: 1 makes images gray (PIL's luma), 3 makes them RGB (gray repeated); default: as they
+      are, with a folder RGB.
+    limit: at most so many examples, the first of the slice (with a folder: a random subset).
+
+  Raises:
+    UserError: unknown name or split, unreadable or unsuitable data.
+  """
+  if image_size is not None and image_size < 1:
+    raise UserError(f'image_size must be at least 1, got {image_size}')
+  if channels not in (None, 1, 3):
+    raise UserError(f'channels must be 1 (gray) or 3 (RGB), got {channels}')
+  if limit is not None and limit < 1:
+    raise UserError(f'limit must be at least 1, got {limit}')
+  scheme, _, path = name.partition(':')
+  if scheme not in SCHEMES.names():
+    scheme, path = 'npz' if name.endswith('.npz') else 'tfds', name
+  return SCHEMES.module(scheme).load(
+    path,
+    name=name,
+    split=split,
+    data_dir=data_dir,
+    image_size=image_size,
+    channels=channels,
+    limit=limit,
+  )
+
+
+def available(data_dir: str | None = None) -> list[tuple[str, str]]:
+  """(name, one line) of each data set that `load_source` reads here without a download."""
+  return [row for scheme in SCHEMES.names() for row in SCHEMES.module(scheme).available(data_dir)]

@@ -1,0 +1,86 @@
+"""Exceptions as messages and exit codes."""
+
+import signal
+
+import jax
+import pytest
+
+from clr_jax.cli.exit import outcome_of, report_error
+from clr_jax.cli.process import run_with_exit_code
+from clr_jax.core import errors
+from clr_jax.core.errors import RunStopped, UserError
+
+
+def test_each_code_has_one_meaning():
+  codes = {name: code for name, code in vars(errors).items() if name.startswith('EXIT_')}
+  assert codes == {
+    'EXIT_FAILED': 1,
+    'EXIT_BAD_INPUT': 2,
+    'EXIT_LOST': 69,
+    'EXIT_STALLED': 70,
+    'EXIT_CANNOT_WRITE': 74,
+    'EXIT_PREEMPTED': 75,
+    'EXIT_INTERRUPTED': 130,
+  }
+
+
+@pytest.mark.parametrize(
+  ('error', 'code', 'message'),
+  [
+    (UserError('k=0: give 1'), 2, 'k=0: give 1'),
+    (RunStopped('no room', 74), 74, 'no room'),
+    (KeyboardInterrupt(), 130, 'interrupted: the same command goes on'),
+    (SystemExit(3), 3, ''),
+    (SystemExit(), 0, ''),
+    (ValueError('a bug'), 1, None),
+  ],
+)
+def test_outcomes(error, code, message):
+  assert outcome_of(error) == (code, message)
+
+
+def test_an_unexpected_error_is_shown_with_its_traceback(capsys):
+  assert report_error(ValueError('a bug')) == 1
+  assert capsys.readouterr().err.endswith('ValueError: a bug\n')
+
+
+def ending(error):
+  def run():
+    raise error
+
+  return run
+
+
+@pytest.mark.parametrize(
+  ('error', 'code', 'line'),
+  [
+    (UserError('k=0: give 1'), 2, 'clr-jax: k=0: give 1'),
+    (RunStopped('stopped', 75), 75, 'clr-jax: stopped'),
+    (
+      jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.'),
+      1,
+      'clr-jax: out of device memory: lower batch_size, model.width or the image size, or set '
+      'precision=bfloat16',
+    ),
+  ],
+)
+def test_a_command_ends_with_a_line_and_a_code(capsys, error, code, line):
+  with pytest.raises(SystemExit) as ended:
+    run_with_exit_code(ending(error))
+  assert ended.value.code == code
+  assert capsys.readouterr().err == f'{line}\n'
+
+
+@pytest.mark.parametrize('error', [ValueError('a bug'), jax.errors.JaxRuntimeError('gloo: gone')])
+def test_a_single_process_raises_unexpected_errors(error):
+  with pytest.raises(type(error)):
+    run_with_exit_code(ending(error))
+
+
+def test_sigterm_outside_of_training(capsys):
+  before = signal.getsignal(signal.SIGTERM)
+  with pytest.raises(SystemExit) as ended:
+    run_with_exit_code(lambda: signal.raise_signal(signal.SIGTERM))
+  assert ended.value.code == 75
+  assert capsys.readouterr().err == 'clr-jax: stopped by SIGTERM: the same command goes on\n'
+  assert signal.getsignal(signal.SIGTERM) is before
