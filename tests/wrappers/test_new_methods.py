@@ -1,6 +1,9 @@
-"""Methods written by the README's recipe, in a folder of their own: each wrapper accepts or refuses
-them by the facts that they state, and no file of the library knows their names.
+"""The README's method and others by its recipe, in a folder of their own: each wrapper accepts or
+refuses them by the facts that they state, and no file of the library knows their names.
 """
+
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +80,8 @@ def plugged(backbone, info, *, t: float = 0.5, plugins: Plugins = NONE):
   head = heads.get('simclr', hidden_dim=backbone.num_features, out_dim=8)
   return joint_embedding('plugged', {'backbone': backbone, 'projector': head}, loss, 'own')
 '''
+README = pathlib.Path(__file__).parents[2] / 'README.md'
+MINE = re.search(r'## Add a method\n.*?```python\n(.*?)```', README.read_text(), re.DOTALL)
 SWITCHES = {
   'un_mix': {'plugins.un_mix.enabled': True},
   'layerwise': {'plugins.layerwise.weights': (0.1, 0.1, 1.0)},
@@ -101,6 +106,9 @@ REFUSED = {
   ('capacity', 'un_mix'): 'in which the loss is a statistic of the whole batch',
   ('capacity', 'tikhonov own'): COUPLED,
   ('capacity', 'margin'): NO_PLUGINS,
+  ('mine', 'un_mix'): 'in which the loss is a statistic of the whole batch',
+  ('mine', 'tikhonov own'): COUPLED,
+  ('mine', 'margin'): NO_PLUGINS,
   ('single', 'un_mix'): 'in which the positives are a set',
   ('single', 'margin'): NO_PLUGINS,
   ('plugged', 'tikhonov own'): COUPLED,
@@ -110,7 +118,7 @@ REFUSED = {
 @pytest.fixture(autouse=True)
 def new_methods(tmp_path):
   texts = {n: HEAD.format(name=n, loss=loss, facts=f) for n, (loss, f) in LOSSES.items()}
-  with added(tmp_path, methods, {**texts, 'plugged': PLUGGED}):
+  with added(tmp_path, methods, {**texts, 'plugged': PLUGGED, 'mine': MINE[1]}):
     yield
 
 
@@ -135,7 +143,7 @@ def metrics(method):
 
 
 @pytest.mark.parametrize('switch', SWITCHES)
-@pytest.mark.parametrize('name', ['pairwise', 'capacity', 'single', 'plugged'])
+@pytest.mark.parametrize('name', ['pairwise', 'capacity', 'single', 'plugged', 'mine'])
 def test_accepted_or_refused_by_its_facts(name, switch):
   if reason := REFUSED.get((name, switch)):
     with pytest.raises(UserError, match=f'{name}.*{reason}|{reason}.*{name}'):
