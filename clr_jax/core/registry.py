@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from clr_jax.core.errors import UserError
@@ -54,16 +54,17 @@ class ModuleRegistry(Registry[F]):
     what: as in `Registry`.
     package: dotted name of the package.
     path: its `__path__`.
+    besides: public modules of the package that are no factories.
   """
 
-  def __init__(self, what: str, package: str, path: Collection[str]):
+  def __init__(self, what: str, package: str, path: Iterable[str], besides: Collection[str] = ()):
     super().__init__(what, {})
-    self._package, self._path = package, list(path)
+    self._package, self._path, self._besides = package, path, besides
 
   def names(self) -> list[str]:
-    """All public modules of the package."""
+    """All public modules of the package but `besides`."""
     found = (module.name for module in pkgutil.iter_modules(self._path))
-    return sorted(name for name in found if not name.startswith('_'))
+    return sorted(n for n in found if not n.startswith('_') and n not in self._besides)
 
   def module(self, name: str) -> Any:
     """The module called `name`; UserError lists the names."""

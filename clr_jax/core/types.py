@@ -6,8 +6,8 @@ A *method* (SimCLR, SogCLR, ...) is a `Method`: a NamedTuple of pure functions. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import flax.struct
 import jax
@@ -16,9 +16,33 @@ Array = jax.Array
 PyTree = Any
 Params = dict[str, Any]  # first key = component: 'backbone', 'projector', 'predictor', 'probe', ...
 State = dict[str, Any]  # everything else that must survive a restart
-Carry = dict[str, Any]  # what one step hands to `post_update`; replicated over the devices
 Metrics = dict[str, Array]  # scalars, and vectors of counts
 Schedule = Callable[[Any], Any]  # step -> value
+
+Carry = dict[str, Any]
+"""What `embed` and `loss` hand to `post_update`, merged; replicated over the devices.
+
+key           written by                                    read by
+batch_stats   embed of all skeletons                        keep_statistics, accumulate
+target_stats  embed of `distillation`                       its post_update, accumulate
+keys          loss of methods with a queue                  enqueue_keys, swav, dynamic
+queries       loss of `dynamic`                             its post_update
+index         loss of methods with tables (MovingAverage)   write_tables
+per_example   loss of methods with tables (MovingAverage)   write_tables, telemetry
+covariance    loss of tico                                  its post_update
+teacher_mean  loss of dino                                  its post_update
+
+A method may add keys of its own for its own `post_update`.
+"""
+
+Pairs = Literal['own', 'set', 'cluster', 'batch']
+PAIRS: Mapping[Pairs, str] = {
+  'own': 'each image is compared with a positive of its own, such as another view or a neighbor',
+  'set': 'the positives are a set at once, such as a class or all other views',
+  'cluster': 'the targets are computed from the online embeddings of the batch',
+  'batch': 'the loss is a statistic of the whole batch, not a mean over images',
+}
+"""What losses compare an image with, in the words of messages; see `Method.pairs`."""
 
 
 class Batch(NamedTuple):
@@ -139,19 +163,40 @@ class ScoresFn(Protocol):
     ...
 
 
-class Method(NamedTuple):
-  """A method of representation learning: pure functions over (params, state).
+class StageLossesFn(Protocol):
+  def __call__(self, out: Out) -> Sequence[Array]:
+    """One scalar for each stage of the backbone, shallow to deep."""
+    ...
 
-  `scores` is what telemetry measures: None for methods without negatives.
+
+class Method(NamedTuple):
+  """A method of representation learning: pure functions over (params, state), and facts about them.
+
+  Wrappers ask the facts, so that none of them needs to know methods by name.
+
+  Attributes:
+    name: of the method, for messages.
+    init, embed, loss, post_update, represent: see the classes of these names + Fn.
+    pairs: what the loss compares an image with, a key of PAIRS. With 'own' the loss is a mean over
+      images (other images may be negatives), so that it can be weighted image by image.
+    independent: the loss is a mean of losses of single views, none of which depends on another view
+      or on another image of the batch.
+    groups: how the optimizer treats parameters, by first key of `params`.
+    scores: what telemetry measures; None for methods without negatives.
+    stage_losses: the losses of the backbone's stages that are added to the loss; None = none are.
   """
 
+  name: str
   init: InitFn
   embed: EmbedFn
   loss: LossFn
   post_update: PostUpdateFn
   represent: RepresentFn
+  pairs: Pairs
+  independent: bool = False
   groups: Mapping[str, Group] = {}
   scores: ScoresFn | None = None
+  stage_losses: StageLossesFn | None = None
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -28,7 +28,6 @@ from clr_jax.experiment.train_step import (
 )
 from clr_jax.ops import sharding
 from clr_jax.optim import schedules
-from clr_jax.wrappers import online_probe as _wrappers
 
 # exp(1 / T) is the largest that float32 holds: log(3.4e38) = 88.7.
 LOWEST_TEMPERATURE = 0.0113
@@ -134,10 +133,6 @@ def build_experiment(config: Config, *, devices: Any = None) -> Experiment:
   _check_numbers(config)
   backbone = make_backbone(config, source)
   plain, method = make_method(config, backbone, info)
-  if config.probe.enabled and info.num_classes is not None:
-    method = _wrappers.online_probe(
-      method, num_classes=info.num_classes, learning_rate=config.probe.learning_rate
-    )
   learning_rate = _make_schedule(config, info)
   tx = _make_optimizer(config, source, views, method, learning_rate)
   return Experiment(config, info, source, test, views, plain, method, tx, learning_rate, mesh)

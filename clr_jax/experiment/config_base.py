@@ -10,12 +10,10 @@ from ml_collections import ConfigDict, config_dict
 from clr_jax import augment, methods, models, optim
 from clr_jax.core.config_tree import Config
 from clr_jax.core.options import component
+from clr_jax.experiment.method import plugin_factories
 from clr_jax.optim import schedules
-from clr_jax.plugins import pipeline as _plugins
-from clr_jax.wrappers.layerwise import layerwise
+from clr_jax.wrappers.online_probe import online_probe
 from clr_jax.wrappers.telemetry import telemetry
-from clr_jax.wrappers.tikhonov import tikhonov
-from clr_jax.wrappers.un_mix import un_mix
 
 # Channel statistics of the training images, as the sources use them (spec: pixels in [0, 1]).
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
@@ -59,12 +57,7 @@ def method(name: str, **hyper) -> Config:
 
 def plugins() -> Config:
   """`config.plugins`: all that methods can be trained with, all switched off."""
-  config = ConfigDict({key: component(f) for key, f in _plugins.FACTORIES.items()})
-  config.un_mix = component(un_mix)
-  config.un_mix.enabled = False
-  config.layerwise = component(layerwise, weights=())
-  config.tikhonov = component(tikhonov, weight=0.0)
-  return config
+  return ConfigDict({name: component(f) for name, f in plugin_factories().items()})
 
 
 def model(name: str, **hyper) -> Config:
@@ -143,7 +136,7 @@ def get_config() -> Config:
   config.sam = sam()
   config.plugins = plugins()
   # A linear classifier on the detached feature, trained beside the method when there are labels.
-  config.probe = ConfigDict({'enabled': True, 'learning_rate': 0.1})
+  config.probe = component(online_probe)
 
   config.init_from = ''  # another run's workdir: start from its weights
   config.stop_at_epoch = config_dict.placeholder(float)  # pause there; the schedule is unchanged
@@ -152,7 +145,6 @@ def get_config() -> Config:
   config.log_every = 50  # steps
   # Scores, gradients and embeddings of every 50th step, in its row of the metrics.
   config.telemetry = component(telemetry)
-  config.telemetry.enabled = False
   config.eval_every = 1.0  # epochs; 0 = only at the end
   config.checkpoint_every = 1.0  # epochs; 0 = only at the end
   config.keep_last = 2  # checkpoints

@@ -2,85 +2,64 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
+from ml_collections import ConfigDict
 
-from clr_jax import methods
-from clr_jax.core.config_tree import Config, to_dict
+from clr_jax import methods, wrappers
+from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
+from clr_jax.core.names import check_name, listed
 from clr_jax.core.options import build, keyword_only
 from clr_jax.core.types import Method, RunInfo
-from clr_jax.plugins import pipeline as _plugins
+from clr_jax.plugins import PLUGINS
 from clr_jax.wrappers.accumulate import accumulate
-from clr_jax.wrappers.layerwise import layerwise, stage_losses
+from clr_jax.wrappers.online_probe import online_probe
 from clr_jax.wrappers.telemetry import telemetry
-from clr_jax.wrappers.tikhonov import tikhonov
-from clr_jax.wrappers.un_mix import un_mix
 
-# What switches a plug-in on.
-_SWITCHES = {
-  'feature_transformation': 'positive or negative',
-  'mochi': 'num_mixed or num_query_mixed',
-  'margin': 'angular or subtractive',
-  'gradient_scaling': 'emphasis, curvature or attenuation',
-  'un_mix': 'enabled',
-  'layerwise': 'weights',
-  'tikhonov': 'weight or layer_weights',
-}
+
+def plugin_factories() -> dict[str, Callable]:
+  """What `config.plugins` has options for: plug-ins, then wrappers in their order."""
+  inside = {name: PLUGINS.factory(name) for name in PLUGINS.names()}
+  return inside | {name: wrappers.WRAPPERS.factory(name) for name in wrappers.in_order()}
 
 
 def make_method(config: Config, backbone: nn.Module, info: RunInfo) -> tuple[Method, Method]:
-  """(the method with the plug-ins inside its loss, the same with telemetry and those around it).
+  """(the method with the plug-ins inside its loss, the same with all that goes around it).
 
   Raises:
     UserError: what has no meaning, and options of a plug-in that is off.
   """
-  name = config.method.name
-  options = config.get('plugins', {})  # none: a workdir of an earlier version
-  inside = {key: f for key, f in _plugins.FACTORIES.items() if key in options}
-  plugins = _plugins.Plugins(**{key: build(f, options[key], info) for key, f in inside.items()})
-  for key, plugin in inside.items():
-    _refuse_idle(key, getattr(plugins, key) is not None, plugin, options[key])
-  factory, fixed = methods.get(name), {}
+  factories = plugin_factories()
+  for name in config.plugins:
+    check_name(factories, name, 'plug-in')
+
+  def make(name: str, *args: Any) -> Any:
+    # A plug-in that is younger than the config is off.
+    options = config.plugins.get(name, ConfigDict())
+    return build(factories[name], options, *args, prefix=f'plugins.{name}.')
+
+  made = {name: make(name, info) for name in PLUGINS.names()}
+  plain = _base_method(
+    config, backbone, info, {name: plugin for name, plugin in made.items() if plugin is not None}
+  )
+  method = accumulate(plain, info, parts=config.accumulate)
+  method = build(telemetry, config.telemetry, method, info, prefix='telemetry.')
+  for name in wrappers.in_order():
+    method = make(name, method, info)
+  return plain, build(online_probe, config.probe, method, info, prefix='probe.')
+
+
+def _base_method(config: Config, backbone: nn.Module, info: RunInfo, plugins: Any) -> Method:
+  factory, fixed = methods.get(config.method.name), {}
   if 'plugins' in keyword_only(factory):
     fixed = {'plugins': plugins}
-  elif plugins.active:
+  elif plugins:
     taking = [n for n in methods.names() if 'plugins' in keyword_only(methods.get(n))]
     raise UserError(
-      f'{name} takes no plug-ins inside its loss: switch plugins.{plugins.active[0]} off or use '
-      f'one of {", ".join(taking)}'
+      f'{config.method.name} takes no plug-ins inside its loss: switch '
+      f'plugins.{next(iter(plugins))} off or use one of {listed(taking)}'
     )
-  plain = method = build(factory, config.method, backbone, info, prefix='method.', **fixed)
-  method = accumulate(method, info, parts=config.get('accumulate', 1))
-  measuring = to_dict(config.telemetry) if 'telemetry' in config else {}
-  if measuring.pop('enabled', False):
-    method = telemetry(method, **measuring)
-  if 'un_mix' in options:
-    _refuse_idle('un_mix', options.un_mix.enabled, un_mix, options.un_mix)
-    if options.un_mix.enabled:
-      method = un_mix(method, name, probability=options.un_mix.probability)
-  of_stages = None
-  if 'layerwise' in options:
-    weights, temperature = options.layerwise.weights, options.layerwise.temperature
-    _refuse_idle('layerwise', bool(weights), layerwise, options.layerwise)
-    if weights:
-      method = build(layerwise, options.layerwise, method)
-      of_stages = functools.partial(stage_losses, count=len(weights), temperature=temperature)
-  if 'tikhonov' in options:
-    active = bool(options.tikhonov.weight or options.tikhonov.layer_weights)
-    _refuse_idle('tikhonov', active, tikhonov, options.tikhonov)
-    if active:
-      method = build(tikhonov, options.tikhonov, method, name, of_stages)
-  return plain, method
-
-
-def _refuse_idle(name: str, active: bool, factory: Callable, options: Config) -> None:
-  """UserError for a changed option of a plug-in that is off: it would silently do nothing."""
-  for key, parameter in keyword_only(factory).items() if not active else ():
-    if parameter.default is not parameter.empty and options.get(key) != parameter.default:
-      raise UserError(
-        f'plugins.{name}.{key}={options.get(key)} does nothing while {name} is off: set what '
-        f'switches it on ({_SWITCHES[name]}), or leave it'
-      )
+  return build(factory, config.method, backbone, info, prefix='method.', **fixed)

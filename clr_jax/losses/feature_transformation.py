@@ -11,20 +11,24 @@ for each row and dimension (`dim`).
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
 from clr_jax.core.errors import UserError
+from clr_jax.core.names import check_name
 from clr_jax.core.types import Array
 from clr_jax.ops.similarity import similarity, unit, widen
 
-SCOPES = ('batch', 'row', 'dim')
+Distribution = Literal['beta', 'uniform']
+Scope = Literal['batch', 'row', 'dim']
 _CELLS = 4096  # of the table of quantiles
 
 
-def beta_quantiles(alpha: float, distribution: str = 'beta') -> np.ndarray:
+def beta_quantiles(alpha: float, distribution: Distribution = 'beta') -> np.ndarray:
   """Table of quantiles at equally spaced probabilities 0..1, float64, made on the host.
 
   Drawing `lam` by table look-up replaces `jax.random.beta`, a rejection sampler about a hundred
@@ -40,20 +44,18 @@ def beta_quantiles(alpha: float, distribution: str = 'beta') -> np.ndarray:
   Raises:
     UserError: alpha <= 0, or an unknown distribution.
   """
+  check_name(get_args(Distribution), distribution, 'distribution of lambda')
   if distribution == 'uniform':
     return np.array([0.0, 1.0])
-  if distribution != 'beta':
-    raise UserError(f"unknown distribution {distribution!r} of lambda: use 'beta' or 'uniform'")
   if not alpha > 0:
     raise UserError(f'alpha of the Beta distribution of lambda must be above 0, not {alpha}')
   lower = special.betaincinv(alpha, alpha, np.linspace(0.0, 0.5, _CELLS // 2 + 1))
   return np.concatenate([lower, 1.0 - lower[-2::-1]])
 
 
-def _draw(key: Array, shape: tuple[int, ...], *, scope: str, quantiles: np.ndarray) -> Array:
+def _draw(key: Array, shape: tuple[int, ...], *, scope: Scope, quantiles: np.ndarray) -> Array:
   """One weight in [0, 1] for each cell of the scope, as [1, ..., 1], [*rows, 1] or `shape`."""
-  if scope not in SCOPES:
-    raise UserError(f'unknown scope {scope!r} of lambda: use one of {", ".join(SCOPES)}')
+  check_name(get_args(Scope), scope, 'scope of lambda')
   rows, dim = shape[:-1], shape[-1]
   cells = {'batch': (1,) * len(shape), 'row': (*rows, 1), 'dim': (*rows, dim)}[scope]
   uniform = jax.random.uniform(key, cells)
@@ -65,14 +67,14 @@ def _draw(key: Array, shape: tuple[int, ...], *, scope: str, quantiles: np.ndarr
 
 
 def draw_positive(
-  key: Array, shape: tuple[int, ...], *, scope: str, quantiles: np.ndarray
+  key: Array, shape: tuple[int, ...], *, scope: Scope, quantiles: np.ndarray
 ) -> Array:
   """Weights `lam` in [1, 2] for `extrapolate`: 1 + a draw.
 
   Args:
     key: random key.
     shape: (*rows, D) of the vectors to transform.
-    scope: one of SCOPES; the result has shape [1, ..., 1], [*rows, 1] or [*rows, D].
+    scope: of a weight; the result has shape [1, ..., 1], [*rows, 1] or [*rows, D].
     quantiles: from `beta_quantiles`.
 
   Raises:
@@ -82,14 +84,14 @@ def draw_positive(
 
 
 def draw_negative(
-  key: Array, shape: tuple[int, int], *, scope: str, quantiles: np.ndarray
+  key: Array, shape: tuple[int, int], *, scope: Scope, quantiles: np.ndarray
 ) -> tuple[Array, Array]:
   """Weights `lam` in [0, 1] and partners [K] int32 for `interpolate`, `interpolated_scores`.
 
   Args:
     key: random key.
     shape: (K, D), K = number of negatives of an anchor.
-    scope: one of SCOPES; the weights have shape [1, 1], [K, 1] or [K, D].
+    scope: of a weight; the weights have shape [1, 1], [K, 1] or [K, D].
     quantiles: from `beta_quantiles`.
 
   Raises:

@@ -9,6 +9,8 @@ Here no gradient passes through arccos: everything is a function of the cosine.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 
@@ -17,8 +19,8 @@ from clr_jax.core.types import Array
 from clr_jax.losses.scores import Scores, log_p_positive
 from clr_jax.ops.similarity import widen
 
-BEYOND = ('raw', 'arcface', 'clip')
-ATTENUATIONS = ('none', 'type1', 'type2')
+Beyond = Literal['raw', 'arcface', 'clip']
+Attenuation = Literal['none', 'type1', 'type2']
 MIN_DENOMINATOR = 1e-6  # 1 / (1 - p) is unbounded, the gradient it multiplies is not
 
 
@@ -44,7 +46,7 @@ def add_margin(
   *,
   angular: float | Array,
   subtractive: float | Array,
-  beyond: str = 'raw',
+  beyond: Beyond = 'raw',
 ) -> Array:
   """cos(theta + m1) - m2 of positives, the margins paper (arXiv 2306.11526, eq. 7).
 
@@ -62,9 +64,9 @@ def add_margin(
     [...], finite with a finite gradient at theta = 0 and pi.
 
   Raises:
-    UserError: `beyond` is none of `BEYOND`.
+    UserError: unknown `beyond`.
   """
-  check_name(BEYOND, beyond, 'beyond')
+  check_name(get_args(Beyond), beyond, 'beyond')
   cos_m, sin_m = jnp.cos(angular), jnp.sin(angular)
   moved = cosine * cos_m - sine * sin_m
   if beyond != 'raw':
@@ -122,7 +124,7 @@ def scale_scores(
   temperature: float | Array,
   emphasis: float | Array = 1.0,
   curvature: float | Array | None = None,
-  attenuation: str = 'none',
+  attenuation: Attenuation = 'none',
   strength: float | Array = 1.0,
   plain: Scores | None = None,
 ) -> Scores:
@@ -141,9 +143,9 @@ def scale_scores(
     plain: the scores without margins, for theta and p; None = `scores` have none.
 
   Raises:
-    UserError: `attenuation` is none of `ATTENUATIONS`.
+    UserError: unknown `attenuation`.
   """
-  check_name(ATTENUATIONS, attenuation, 'attenuation')
+  check_name(get_args(Attenuation), attenuation, 'attenuation')
   plain = scores if plain is None else plain
   weight = emphasis * curve(plain.positive, curvature)
   negative = scores.negative

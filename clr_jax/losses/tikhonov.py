@@ -8,7 +8,7 @@ images in [0, 1], after augmentation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,9 @@ from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, PyTree
 from clr_jax.ops.similarity import unit, widen
 
-ROUTES = ('jvp', 'double')
-GRADIENTS = ('batch', 'own', 'batch_mean')
-NORMS = ('l2', 'l1', 'linf')
-ORDERS = (1, 2)
+Route = Literal['jvp', 'double']
+GradOf = Literal['batch', 'own', 'batch_mean']
+Norm = Literal['l2', 'l1', 'linf']
 
 
 class Penalties(NamedTuple):
@@ -41,7 +40,7 @@ class Penalties(NamedTuple):
 
 
 def input_gradient_penalties(
-  losses: Callable[[PyTree], tuple[Sequence[Array], Any]], x: PyTree, *, route: str = 'jvp'
+  losses: Callable[[PyTree], tuple[Sequence[Array], Any]], x: PyTree, *, route: Route = 'jvp'
 ) -> Penalties:
   """|dL_k/dx|^2 / 2 of scalars L_k, to be differentiated with respect to what L_k closes over.
 
@@ -58,7 +57,7 @@ def input_gradient_penalties(
   Raises:
     UserError: for an unknown route.
   """
-  check_name(ROUTES, route, 'route of tikhonov')
+  check_name(get_args(Route), route, 'route of tikhonov')
 
   def stacked(x: PyTree):
     values, aux = losses(x)
@@ -75,7 +74,7 @@ def input_gradient_penalties(
   return Penalties(values, halves, fixed, aux)
 
 
-def eq_factor(grad_of: str, rows: int) -> float:
+def eq_factor(grad_of: GradOf, rows: int) -> float:
   """R / (|g|^2 / 2) for g = gradient of a batch's mean loss with respect to all its `rows` images.
 
   The regularised loss is L + (weight / 2) R in all three forms.
@@ -89,7 +88,7 @@ def eq_factor(grad_of: str, rows: int) -> float:
   Raises:
     UserError: for an unknown `grad_of`.
   """
-  check_name(GRADIENTS, grad_of, 'grad_of of tikhonov')
+  check_name(get_args(GradOf), grad_of, 'grad_of of tikhonov')
   return {'batch': 1.0, 'own': 2.0 * rows, 'batch_mean': 2.0 / rows}[grad_of]
 
 
@@ -102,7 +101,7 @@ def norms_per_image(gradient: PyTree) -> Array:
   return jnp.concatenate([norms(g) for g in jax.tree.leaves(gradient)], 1)
 
 
-def dual_direction(gradient: Array, *, norm: str = 'l2') -> Array:
+def dual_direction(gradient: Array, *, norm: Norm = 'l2') -> Array:
   """The direction d along which finite differences see the `norm` of each row's gradient.
 
   Without gradient, 0 where that of a row is 0. <gradient, d> is its L2 norm; its L1 norm /
@@ -115,7 +114,7 @@ def dual_direction(gradient: Array, *, norm: str = 'l2') -> Array:
   Raises:
     UserError: for an unknown norm.
   """
-  check_name(NORMS, norm, 'norm of the input gradient')
+  check_name(get_args(Norm), norm, 'norm of the input gradient')
   rows = jax.lax.stop_gradient(widen(gradient).reshape(len(gradient), -1))
   if norm == 'l2':
     direction = unit(rows)
@@ -133,7 +132,7 @@ def directional_derivatives(
   direction: Array,
   *,
   step: float = 0.01,
-  order: int = 1,
+  order: Literal[1, 2] = 1,
 ) -> Array:
   """[B] finite differences of each example's own loss; the penalty is mean(derivatives^2) / 2.
 
@@ -151,7 +150,7 @@ def directional_derivatives(
   Raises:
     UserError: for another order or a step that is not positive.
   """
-  if order not in ORDERS:
+  if order not in (1, 2):
     raise UserError(f'finite differences have order 1 or 2, not {order}')
   if not 0 < step < float('inf'):
     raise UserError(f'the step of finite differences must be positive and finite, not {step}')

@@ -55,4 +55,10 @@ def arb(
     options = {'groups': groups, 'shrinkage': shrinkage, 'divisor': divisor}
     return mean_with({}, loss_scale * alignment.arb(out.online, order, **options))
 
-  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  return joint_embedding(
+    'arb',
+    {'backbone': backbone, 'projector': head},
+    loss,
+    pairs='batch',
+    per_view=per_view_bn,
+  )

@@ -38,4 +38,10 @@ def barlow_twins(
     value = redundancy.barlow_twins(out.online, off_diagonal_weight=off_diagonal_weight)
     return mean_with({}, loss_scale * value)
 
-  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  return joint_embedding(
+    'barlow_twins',
+    {'backbone': backbone, 'projector': head},
+    loss,
+    pairs='batch',
+    per_view=per_view_bn,
+  )

@@ -7,7 +7,7 @@ from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import distillation as losses
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
-from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.self_distillation import distillation
 
 
@@ -47,13 +47,13 @@ def byol(
     represent: 'online', or 'target' for the averaged network.
     plugins: see `clr_jax.plugins.pipeline`.
   """
-  plugins.check('byol', negatives=False, softmax=False)
+  pipeline = Pipeline(plugins, 'byol', negatives=False, softmax=False, free_anchor=True)
   num_queries = 2 if symmetric else 1
 
   def loss(out, state, batch, rng, step):
     del state, batch
     target = unit(jax.lax.stop_gradient(out.target))
-    cosine = plugins.pair_scores(unit(out.online)[:, None], target[:, :, None], rng=rng, step=step)
+    cosine = pipeline.pair_scores(unit(out.online)[:, None], target[:, :, None], rng=rng, step=step)
     pairs = 2 - 2 * cosine.mean(0)
     return loss_scale * (losses.other_views(pairs) if symmetric else pairs).sum(), {}, {}
 
@@ -65,6 +65,7 @@ def byol(
     },
     loss,
     info,
+    pairs='own',
     predictor=heads.get(predictor, hidden_dim=predictor_dim, out_dim=out_dim),
     momentum=momentum,
     final_momentum=final_momentum,

@@ -54,5 +54,11 @@ def dcl(
     )
     return mean_with({}, loss_scale * per_anchor)
 
-  method = joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  method = joint_embedding(
+    'dcl',
+    {'backbone': backbone, 'projector': head},
+    loss,
+    pairs='own',
+    per_view=per_view_bn,
+  )
   return method._replace(scores=scores_in_batch(temperature=temperature))

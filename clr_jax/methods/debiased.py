@@ -27,7 +27,7 @@ def debiased(
     out_dim: 128 (official).
     per_view_bn: official code embeds one view at a time (True).
   """
-  return hcl(
+  method = hcl(
     backbone,
     info,
     temperature=temperature,
@@ -38,3 +38,4 @@ def debiased(
     out_dim=out_dim,
     per_view_bn=per_view_bn,
   )
+  return method._replace(name='debiased')

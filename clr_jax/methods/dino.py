@@ -94,6 +94,7 @@ def dino(
     },
     loss,
     info,
+    pairs='own',
     momentum=momentum,
     final_momentum=final_momentum,
     ema_index=ema_index,

@@ -39,5 +39,11 @@ def flatnce(
     del state, batch, rng, step
     return mean_with({}, decoupled.flatnce(out.online, temperature=temperature))
 
-  method = joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  method = joint_embedding(
+    'flatnce',
+    {'backbone': backbone, 'projector': head},
+    loss,
+    pairs='own',
+    per_view=per_view_bn,
+  )
   return method._replace(scores=scores_in_batch(temperature=temperature))

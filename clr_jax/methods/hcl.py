@@ -49,5 +49,11 @@ def hcl(
     result = decoupled.hcl(out.online, temperature=temperature, tau_plus=tau_plus, beta=beta)
     return mean_with({'clamped_anchors': result.clamped.mean()}, result.per_anchor)
 
-  method = joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  method = joint_embedding(
+    'hcl',
+    {'backbone': backbone, 'projector': head},
+    loss,
+    pairs='own',
+    per_view=per_view_bn,
+  )
   return method._replace(scores=scores_in_batch(temperature=temperature))

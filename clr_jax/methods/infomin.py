@@ -3,18 +3,15 @@
 import functools
 
 import flax.linen as nn
-import jax
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.queue import queue_infonce
 from clr_jax.models import heads
 from clr_jax.models.siamese import Chain
+from clr_jax.ops.random import Stream, stream
 from clr_jax.plugins.pipeline import NONE, Plugins
 from clr_jax.skeletons.momentum_contrast import momentum_contrast
-
-# `Chain.init` folds 0, 1, 2, ... into the same key.
-JIGSAW_STREAM = 2000
 
 
 def infomin(
@@ -85,7 +82,7 @@ def infomin(
       )
     params, state = main.init(rng, batch)
     extra, batch_stats = jigsaw_network(patches.shape[1]).init(
-      jax.random.fold_in(rng, JIGSAW_STREAM), patches.reshape(-1, *patches.shape[2:])
+      stream(rng, Stream.JIGSAW), patches.reshape(-1, *patches.shape[2:])
     )
     return {**extra, **params}, {**state, 'batch_stats': {**batch_stats, **state['batch_stats']}}
 

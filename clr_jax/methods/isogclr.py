@@ -9,7 +9,7 @@ from clr_jax.losses.scores import score_sets
 from clr_jax.losses.temperatures import temperature_gradient, temperature_step
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
-from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_with
 from clr_jax.skeletons.table_state import moving_average, write_tables
 
@@ -48,7 +48,7 @@ def isogclr(
     temperature_min, temperature_max: they stay within [.05, .7] (LibAUC).
   """
   check_two_views('isogclr', info)
-  plugins.check('isogclr', softmax=False)
+  pipeline = Pipeline(plugins, 'isogclr', negatives=True, softmax=False, free_anchor=True)
   if not 0 < temperature_min <= temperature <= temperature_max:
     raise UserError(
       'isogclr needs 0 < method.temperature_min <= method.temperature <= method.temperature_max, '
@@ -68,7 +68,7 @@ def isogclr(
   )
 
   def compare(out, own, rng, step):
-    return plugins.two_view_scores(unit(out.online), temperature=own, rng=rng, step=step)
+    return pipeline.two_view_scores(unit(out.online), temperature=own, rng=rng, step=step)
 
   def loss(out, state, batch, rng, step):
     log_u, weight = average.read(state, batch, step)
@@ -89,11 +89,13 @@ def isogclr(
     return score_sets(compare(out, own, rng, step), temperature=own)
 
   method = joint_embedding(
+    'isogclr',
     {
       'backbone': backbone,
       'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
     },
     loss,
+    pairs='own',
     per_view=per_view_bn,
     init_state=lambda: average.init(temperature=temperature, momentum=0.0),
     post_update=write_tables,

@@ -7,7 +7,7 @@ from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.scores import infonce, score_sets
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
-from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.queue_state import check_queue, enqueue_keys, init_queue, key_rows
 from clr_jax.skeletons.self_distillation import distillation
 
@@ -44,14 +44,14 @@ def moco_v2plus(
     plugins: see `clr_jax.plugins.pipeline`.
   """
   check_queue('moco_v2plus', queue_length, info)
-  plugins.check('moco_v2plus')
+  pipeline = Pipeline(plugins, 'moco_v2plus', negatives=True, softmax=True, free_anchor=True)
 
   def compare(out, state, rng, step):
     keys, queue = key_rows(out.target), state['queue']['rows']
     query = unit(out.online)
 
     def one_way(view):
-      return plugins.scores(
+      return pipeline.scores(
         query[:, view, None],
         keys[1 - view][:, None],
         queue[1 - view],
@@ -82,6 +82,7 @@ def moco_v2plus(
     },
     loss,
     info,
+    pairs='own',
     momentum=momentum,
     final_momentum=final_momentum,
     ema_index=ema_index,

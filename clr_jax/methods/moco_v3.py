@@ -7,7 +7,7 @@ from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.scores import infonce, score_sets
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
-from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import check_two_views
 from clr_jax.skeletons.self_distillation import distillation
 
@@ -53,13 +53,13 @@ def moco_v3(
   check_two_views('moco_v3', info)
   num_queries = 2 if symmetric else 1
   scale = 2 * temperature if loss_scale is None else loss_scale
-  plugins.check('moco_v3')
+  pipeline = Pipeline(plugins, 'moco_v3', negatives=True, softmax=True, free_anchor=True)
 
   def compare(out, rng, step):
     query, keys = unit(out.online), unit(jax.lax.stop_gradient(out.target))
 
     def one_way(view):
-      return plugins.scores(
+      return pipeline.scores(
         query[:, view, None],
         keys[:, -1 - view, None],
         keys[:, -1 - view],
@@ -88,6 +88,7 @@ def moco_v3(
     },
     loss,
     info,
+    pairs='own',
     predictor=heads.get(predictor, hidden_dim=predictor_dim, out_dim=out_dim),
     momentum=momentum,
     final_momentum=final_momentum,

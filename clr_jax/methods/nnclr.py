@@ -8,7 +8,7 @@ from clr_jax.losses import queue as losses
 from clr_jax.losses.scores import infonce, score_sets
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
-from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding
 from clr_jax.skeletons.queue_state import check_queue, enqueue_keys, init_queue, key_rows
 
@@ -42,7 +42,7 @@ def nnclr(
   """
   check_two_views('nnclr', info)
   check_queue('nnclr', queue_length, info)
-  plugins.check('nnclr', free_anchor=False)
+  pipeline = Pipeline(plugins, 'nnclr', negatives=True, softmax=True, free_anchor=False)
 
   def compare(out, state, rng, step):
     keys, queue = key_rows(out.target), state['queue']['rows']
@@ -51,7 +51,7 @@ def nnclr(
     def one_way(view):  # the softmax runs over the predictions
       neighbour = queue[losses.nearest(keys[view], queue)]
       other = prediction[:, 1 - view]
-      return plugins.scores(
+      return pipeline.scores(
         neighbour[:, None],
         other[:, None],
         other,
@@ -76,12 +76,14 @@ def nnclr(
     return score_sets(*compare(out, state, rng, step), temperature=temperature)
 
   method = joint_embedding(
+    'nnclr',
     {
       'backbone': backbone,
       'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
       'predictor': heads.get(predictor, hidden_dim=predictor_dim, out_dim=out_dim),
     },
     loss,
+    pairs='own',
     per_view=per_view_bn,
     target='projector',
     post_update=enqueue_keys,

@@ -62,6 +62,7 @@ def ressl(
     },
     loss,
     info,
+    pairs='own',
     momentum=momentum,
     final_momentum=momentum if final_momentum is None else final_momentum,
     ema_index=ema_index,

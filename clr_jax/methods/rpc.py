@@ -51,5 +51,11 @@ def rpc(
     options = {'alpha': alpha, 'beta': beta, 'gamma': gamma, 'normalize': normalize}
     return mean_with({}, decoupled.rpc(out.online, temperature=temperature, **options))
 
-  method = joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  method = joint_embedding(
+    'rpc',
+    {'backbone': backbone, 'projector': head},
+    loss,
+    pairs='own',
+    per_view=per_view_bn,
+  )
   return method._replace(scores=scores_in_batch(temperature=temperature, normalize=normalize))

@@ -8,7 +8,7 @@ from clr_jax.losses.contrastive import ntxent
 from clr_jax.losses.scores import infonce, score_sets
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
-from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import (
   check_block_size,
   joint_embedding,
@@ -47,21 +47,21 @@ def simclr(
     raise UserError(
       f'simclr compares views of an image: set augment.num_views >= 2, not {info.num_views}'
     )
-  check_block_size('simclr', block_size, info, plugins.active)
-  plugins.check('simclr')
-  if plugins.active and info.num_views != 2:
+  check_block_size('simclr', block_size, info, tuple(plugins))
+  pipeline = Pipeline(plugins, 'simclr', negatives=True, softmax=True, free_anchor=True)
+  if plugins and info.num_views != 2:
     raise UserError(
-      f'plug-ins ({", ".join(plugins.active)}) act on pairs of views: set augment.num_views=2'
+      f'plug-ins ({", ".join(plugins)}) act on pairs of views: set augment.num_views=2'
     )
   head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
   def compare(out, rng, step):
     z = unit(out.online)
-    return plugins.two_view_scores(z, temperature=temperature, rng=rng, step=step)
+    return pipeline.two_view_scores(z, temperature=temperature, rng=rng, step=step)
 
   def loss(out, state, batch, rng, step):
     del state, batch
-    if not plugins.active:
+    if not plugins:
       per_anchor = ntxent(out.online, temperature=temperature, block_size=block_size)
       return mean_with({}, loss_scale * per_anchor)
     scores = compare(out, rng, step)
@@ -71,6 +71,12 @@ def simclr(
     del state, batch
     return score_sets(compare(out, rng, step), temperature=temperature)
 
-  scores = scores_with_plugins if plugins.active else scores_in_batch(temperature=temperature)
-  method = joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  scores = scores_with_plugins if plugins else scores_in_batch(temperature=temperature)
+  method = joint_embedding(
+    'simclr',
+    {'backbone': backbone, 'projector': head},
+    loss,
+    pairs='own',
+    per_view=per_view_bn,
+  )
   return method if block_size else method._replace(scores=scores)

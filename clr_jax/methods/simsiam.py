@@ -7,7 +7,7 @@ from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.losses import alignment
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
-from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_with
 
 
@@ -37,7 +37,7 @@ def simsiam(
     plugins: see `clr_jax.plugins.pipeline`.
   """
   check_two_views('simsiam', info)
-  plugins.check('simsiam', negatives=False, softmax=False)
+  pipeline = Pipeline(plugins, 'simsiam', negatives=False, softmax=False, free_anchor=True)
   chain = {
     'backbone': backbone,
     'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
@@ -48,11 +48,13 @@ def simsiam(
     del state, batch
     metrics = {'z_std': alignment.embedding_std(out.target)}
     other = unit(jax.lax.stop_gradient(out.target))[:, ::-1]
-    return mean_with(metrics, -plugins.pair_scores(unit(out.online), other, rng=rng, step=step))
+    return mean_with(metrics, -pipeline.pair_scores(unit(out.online), other, rng=rng, step=step))
 
   return joint_embedding(
+    'simsiam',
     chain,
     loss,
+    pairs='own',
     per_view=per_view_bn,
     target='projector',
     groups={'predictor': Group(peak_of=info.total_steps)} if constant_predictor_lr else None,

@@ -7,7 +7,7 @@ from clr_jax.losses import global_contrastive as gcl
 from clr_jax.losses.scores import score_sets
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
-from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import (
   check_block_size,
   check_two_views,
@@ -56,8 +56,8 @@ def sogclr(
     plugins: see `clr_jax.plugins.pipeline`.
   """
   check_two_views('sogclr', info)
-  check_block_size('sogclr', block_size, info, plugins.active)
-  plugins.check('sogclr', softmax=False)
+  check_block_size('sogclr', block_size, info, tuple(plugins))
+  pipeline = Pipeline(plugins, 'sogclr', negatives=True, softmax=False, free_anchor=True)
   average = moving_average(
     info,
     gamma=gamma,
@@ -69,7 +69,7 @@ def sogclr(
 
   def compare(out, rng, step):
     z = unit(out.online)
-    return plugins.two_view_scores(z, temperature=temperature, rng=rng, step=step)
+    return pipeline.two_view_scores(z, temperature=temperature, rng=rng, step=step)
 
   def loss(out, state, batch, rng, step):
     log_u, weight = average.read(state, batch, step)
@@ -86,11 +86,13 @@ def sogclr(
     return score_sets(compare(out, rng, step), temperature=temperature)
 
   method = joint_embedding(
+    'sogclr',
     {
       'backbone': backbone,
       'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
     },
     loss,
+    pairs='own',
     per_view=per_view_bn,
     init_state=average.init,
     post_update=write_tables,

@@ -79,6 +79,12 @@ def supcon(
     )
     return mean_with({}, per_anchor)
 
-  method = joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  method = joint_embedding(
+    'supcon',
+    {'backbone': backbone, 'projector': head},
+    loss,
+    pairs='set',
+    per_view=per_view_bn,
+  )
   scores = scores_in_batch(supervised=supervised, temperature=temperature, anchors=anchors)
   return method if block_size else method._replace(scores=scores)

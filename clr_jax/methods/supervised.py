@@ -59,7 +59,13 @@ def classification(
     return mean_with({'train_top1': top1}, optax.softmax_cross_entropy(logits, target))
 
   method = joint_embedding(
-    {'backbone': backbone, 'classifier': classifier}, loss, per_view=per_view_bn, groups=groups
+    'supervised',
+    {'backbone': backbone, 'classifier': classifier},
+    loss,
+    pairs='set',
+    independent=True,
+    per_view=per_view_bn,
+    groups=groups,
   )
 
   def represent(params, state, images):

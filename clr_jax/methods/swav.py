@@ -109,12 +109,14 @@ def swav(
     return params, state
 
   method = joint_embedding(
+    'swav',
     {
       'backbone': backbone,
       'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
       'prototypes': heads.Prototypes(num=num_prototypes),
     },
     loss,
+    pairs='cluster',
     per_view=per_view_bn,
     target='projector',
     local_views=True,

@@ -68,6 +68,12 @@ def tcl(
       mean = result.per_anchor.sum() / jnp.maximum(count, 1)
     return mean, carry, metrics
 
-  method = joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  method = joint_embedding(
+    'tcl',
+    {'backbone': backbone, 'projector': head},
+    loss,
+    pairs='set',
+    per_view=per_view_bn,
+  )
   scores = scores_in_batch(supervised=supervised, temperature=temperature, k1=k1, k2=k2)
   return method if block_size else method._replace(scores=scores)

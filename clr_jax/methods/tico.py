@@ -63,6 +63,7 @@ def tico(
     },
     loss,
     info,
+    pairs='batch',
     momentum=momentum,
     final_momentum=final_momentum,
     ema_index=ema_index,

@@ -47,4 +47,10 @@ def vicreg(
     )
     return mean_with(terms._asdict(), value)
 
-  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  return joint_embedding(
+    'vicreg',
+    {'backbone': backbone, 'projector': head},
+    loss,
+    pairs='batch',
+    per_view=per_view_bn,
+  )

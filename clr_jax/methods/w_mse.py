@@ -71,4 +71,10 @@ def w_mse(
     )
     return mean_with({'failed_chunks': result.failed}, result.loss)
 
-  return joint_embedding({'backbone': backbone, 'projector': head}, loss, per_view=per_view_bn)
+  return joint_embedding(
+    'w_mse',
+    {'backbone': backbone, 'projector': head},
+    loss,
+    pairs='own',
+    per_view=per_view_bn,
+  )

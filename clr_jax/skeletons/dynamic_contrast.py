@@ -14,7 +14,7 @@ from clr_jax.losses.scores import Scores, score_sets
 from clr_jax.models import heads
 from clr_jax.ops import queue as ring
 from clr_jax.ops.similarity import unit
-from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import mean_with
 from clr_jax.skeletons.queue_state import check_queue, init_queue, key_rows
 from clr_jax.skeletons.self_distillation import distillation
@@ -85,14 +85,14 @@ def dynamic(
     plugins: see `clr_jax.plugins.pipeline`.
   """
   check_queue(name, queue_length, info, keys_per_image=2)
-  plugins.check(name, softmax=False)
+  pipeline = Pipeline(plugins, name, negatives=True, softmax=False, free_anchor=True)
   average = moving_average(info, gamma=gamma, first_visit=first_visit, combine=combine)
 
   weighting = temperature**2 if temperature_twice else temperature
 
   def compare(out, state, rng, step):
     paired = jax.lax.stop_gradient(out.target[:, ::-1])  # a query's key is the other view's
-    scores = plugins.scores(
+    scores = pipeline.scores(
       unit(out.online),
       unit(paired),
       state['queue']['rows'],
@@ -128,6 +128,7 @@ def dynamic(
     },
     loss,
     info,
+    pairs='own',
     momentum=momentum,
     final_momentum=momentum if final_momentum is None else final_momentum,
     ema_index=ema_index,

@@ -16,6 +16,7 @@ from clr_jax.core.types import (
   Group,
   Method,
   Out,
+  Pairs,
   Params,
   RunInfo,
   ScoresFn,
@@ -73,9 +74,12 @@ def embed_mixed(
 
 
 def joint_embedding(
+  name: str,
   chain: Mapping[str, nn.Module],
   loss: Callable,
+  pairs: Pairs,
   *,
+  independent: bool = False,
   per_view: bool = True,
   target: str | None = None,
   local_views: bool = False,
@@ -88,8 +92,10 @@ def joint_embedding(
   Out.extra = {'stages': pooled stages of the backbone, of the global views} and `embed_mixed`.
 
   Args:
+    name: of the method, for messages.
     chain: {'backbone': ..., 'projector': ...} in order; the first output is the feature h.
     loss: a `LossFn`.
+    pairs, independent: facts about `loss`, see `clr_jax.core.types.Method`.
     per_view: BatchNorm statistics of each view apart (see `Chain.apply_views`).
     target: module whose output, without gradient, is `Out.target` and, instead of the last one's,
       the `z` of `represent`: the projector before a predictor.
@@ -125,7 +131,9 @@ def joint_embedding(
     outputs, _ = network.apply(params, state['batch_stats'], images, train=False)
     return {'h': outputs[first], 'z': outputs[target or last]}
 
-  return Method(init, embed, loss, post_update, represent, groups or {})
+  return Method(
+    name, init, embed, loss, post_update, represent, pairs, independent, groups=groups or {}
+  )
 
 
 def mean_with(metrics: Mapping[str, Array], per_anchor: Array):

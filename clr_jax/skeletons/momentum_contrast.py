@@ -9,7 +9,7 @@ from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.scores import infonce, score_sets
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
-from clr_jax.plugins.pipeline import NONE, Plugins
+from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.queue_state import check_queue, enqueue_keys, init_queue, key_rows
 from clr_jax.skeletons.self_distillation import distillation
 
@@ -52,11 +52,11 @@ def momentum_contrast(
   """
   num_keys = 2 if symmetric else 1
   check_queue(name, queue_length, info, keys_per_image=num_keys)
-  plugins.check(name)
+  pipeline = Pipeline(plugins, name, negatives=True, softmax=True, free_anchor=True)
 
   def compare(out, state, rng, step):
     # Asymmetric: one query view and one key view. Symmetric: each query meets the other view's key.
-    return plugins.scores(
+    return pipeline.scores(
       unit(out.online),
       jnp.swapaxes(key_rows(out.target)[::-1], 0, 1),
       state['queue']['rows'],
@@ -86,6 +86,7 @@ def momentum_contrast(
     },
     loss,
     info,
+    pairs='own',
     momentum=momentum,
     final_momentum=momentum if final_momentum is None else final_momentum,
     ema_index=ema_index,

@@ -9,11 +9,9 @@ from absl import logging
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Array, Carry, Params, RunInfo, State
 from clr_jax.ops import queue as ring
+from clr_jax.ops.random import Stream, stream
 from clr_jax.ops.similarity import unit
 from clr_jax.skeletons.joint_embedding import keep_statistics
-
-# `Chain.init` folds 0, 1, 2, ... into the same key.
-QUEUE_STREAM = 1000
 
 
 def check_queue(name: str, length: int, info: RunInfo, *, keys_per_image: int = 1) -> None:
@@ -37,8 +35,7 @@ def check_queue(name: str, length: int, info: RunInfo, *, keys_per_image: int = 
 
 def init_queue(rng: Array, length: int, dim: int, *, leading: tuple[int, ...] = ()) -> State:
   """The state of a queue; `rng` as given to `Method.init`."""
-  key = jax.random.fold_in(rng, QUEUE_STREAM)
-  return {'queue': ring.init(key, length, dim, leading=leading)}
+  return {'queue': ring.init(stream(rng, Stream.QUEUE), length, dim, leading=leading)}
 
 
 def key_rows(target: Array) -> Array:

@@ -13,7 +13,18 @@ import jax
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
-from clr_jax.core.types import Array, Batch, Carry, Group, Method, Out, Params, RunInfo, State
+from clr_jax.core.types import (
+  Array,
+  Batch,
+  Carry,
+  Group,
+  Method,
+  Out,
+  Pairs,
+  Params,
+  RunInfo,
+  State,
+)
 from clr_jax.models.siamese import Chain
 from clr_jax.ops import ema
 from clr_jax.optim.schedules import ema_cosine
@@ -28,6 +39,7 @@ def distillation(
   encoder: Mapping[str, nn.Module],
   loss: Callable,
   info: RunInfo,
+  pairs: Pairs,
   *,
   predictor: nn.Module | None = None,
   momentum: float,
@@ -51,6 +63,7 @@ def distillation(
     encoder: {'backbone': ..., 'projector': ..., ...} in order; the target is its average.
     loss: a `LossFn`.
     info: two global views are required; total_steps is the length of the momentum's cosine.
+    pairs: fact about `loss`, see `clr_jax.core.types.Method`.
     predictor: runs behind the online encoder only.
     momentum, final_momentum: ends of the momentum's half cosine; equal = constant.
     ema_index: the average after step s has the momentum m(s) ('current': BYOL, DINO, solo-learn) or
@@ -110,7 +123,7 @@ def distillation(
     outputs, _ = target_network.apply(params, state['batch_stats'], images, train=False)
     return {'h': outputs[first], 'z': outputs['projector']}
 
-  return Method(init, embed, loss, update, represent_images, groups or {})
+  return Method(name, init, embed, loss, update, represent_images, pairs, groups=groups or {})
 
 
 def _check(name, info, momentum, final_momentum, ema_index, represent) -> None:

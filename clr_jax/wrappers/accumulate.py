@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Array, Batch, Carry, Method, Params, RunInfo, State
 
 
-def accumulate(method: Method, info: RunInfo, *, parts: int, unroll: bool | None = None) -> Method:
+def accumulate(
+  method: Method,
+  info: RunInfo,
+  *,
+  parts: Annotated[int, Ge(1)] = 1,
+  unroll: bool | None = None,
+) -> Method:
   """Embeds the batch in `parts` passes; the loss sees the embeddings of the whole batch.
 
   Each pass is computed again in the backward pass (`jax.checkpoint`), so that activations of one
@@ -27,7 +34,7 @@ def accumulate(method: Method, info: RunInfo, *, parts: int, unroll: bool | None
     method: its `embed` gives rows of images, new statistics in the carry ('batch_stats',
       'target_stats'), and what does not depend on the batch.
     info: of the run.
-    parts: 1 or more; divides the batch.
+    parts: divides the batch; 1 returns the method as it is.
     unroll: False is a loop, True a program for each part, which XLA may run side by side: fast and
       without any gain in memory. None: a loop but on CPUs, where loops of convolutions are slow.
 

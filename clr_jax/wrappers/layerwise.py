@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import math
+import functools
+from typing import Annotated
 
 import jax
+from annotated_types import Ge, Gt
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.types import Array, Batch, Method, Out, State
+from clr_jax.core.options import OnlyWith
+from clr_jax.core.types import Array, Batch, Method, Out, RunInfo, State
 from clr_jax.losses.contrastive import ntxent
 
+ORDER = 20  # around what changes the method's own loss
 
-def layerwise(method: Method, *, weights: tuple[float, ...], temperature: float = 0.5) -> Method:
+
+def layerwise(
+  method: Method,
+  info: RunInfo,
+  *,
+  weights: tuple[Annotated[float, Ge(0)], ...] = (),
+  temperature: Annotated[float, Gt(0), OnlyWith('weights')] = 0.5,
+) -> Method:
   """Adds sum_k weights[k] * NT-Xent(stage k of the backbone) between the online network's views.
 
   A stage's rows are its activations averaged over the image, `Out.extra['stages']`. Local views and
@@ -19,30 +30,27 @@ def layerwise(method: Method, *, weights: tuple[float, ...], temperature: float 
 
   Args:
     weights: alpha_k, one for each stage, shallow to deep; increasing in the documents, such as
-      0.01, 0.1, 1. 0 leaves a stage out.
+      0.01, 0.1, 1. 0 leaves a stage out. () returns the method as it is.
     temperature: 0.5 (documents).
 
   Raises:
-    UserError: for weights that are negative, not finite or all 0 or a temperature <= 0; when
-      traced, unless the backbone has as many stages and its features come from two or more views.
+    UserError: for weights that are all 0; when traced, unless the backbone has as many stages and
+      its features come from two or more views.
   """
-  weights = tuple(weights)
-  if not all(0 <= w < math.inf for w in weights) or not any(weights):
-    raise UserError(
-      f'plugins.layerwise.weights must be finite and not negative, and one of them positive, '
-      f'not {weights}'
-    )
-  if not 0 < temperature < math.inf:
-    raise UserError(f'plugins.layerwise.temperature must be positive and finite, not {temperature}')
+  del info
+  if not weights:
+    return method
+  if not any(weights):
+    raise UserError(f'plugins.layerwise.weights={weights} adds nothing: set one above 0, or ()')
+  of_stages = functools.partial(stage_losses, count=len(weights), temperature=temperature)
 
   def loss(out: Out, state: State, batch: Batch, rng: Array, step: Array):
     value, carry, metrics = method.loss(out, state, batch, rng, step)
-    losses = stage_losses(out, count=len(weights), temperature=temperature)
-    total = sum(w * loss for w, loss in zip(weights, losses, strict=True) if w)
+    total = sum(w * loss for w, loss in zip(weights, of_stages(out), strict=True) if w)
     metrics = {**metrics, 'layerwise_loss': jax.lax.stop_gradient(total)}
     return value + total, carry, metrics
 
-  return method._replace(loss=loss)
+  return method._replace(loss=loss, independent=False, stage_losses=of_stages)
 
 
 def stage_losses(out: Out, *, count: int, temperature: float) -> list[Array]:

@@ -1,17 +1,26 @@
-"""Method -> Method: what any method can be trained with."""
+"""Accuracy while a method trains, Method -> Method: a linear classifier beside it."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import optax
+from annotated_types import Ge
 
-from clr_jax.core.types import Array, Batch, Carry, Group, Method, Out, Params, State
+from clr_jax.core.types import Array, Batch, Group, Method, Out, Params, RunInfo, State
+from clr_jax.ops.random import Stream, stream
 from clr_jax.ops.similarity import widen
 
 
 def online_probe(
-  method: Method, *, num_classes: int, learning_rate: float = 0.1, weight_decay: float = 0.0
+  method: Method,
+  info: RunInfo,
+  *,
+  enabled: bool = True,
+  learning_rate: Annotated[float, Ge(0)] = 0.1,
+  weight_decay: Annotated[float, Ge(0)] = 0.0,
 ) -> Method:
   """Trains a linear classifier on the detached feature beside the method; always the outermost.
 
@@ -19,10 +28,14 @@ def online_probe(
   and SAM leaves the group alone. Rows with label -1 (unlabeled) do not count.
 
   Args:
-    num_classes: of the labels.
+    info: without classes, the method is returned as it is.
+    enabled: False returns the method as it is.
     learning_rate: constant, of the group 'probe' (solo-learn: 0.1).
     weight_decay: of the group 'probe' (solo-learn: 0).
   """
+  num_classes = info.num_classes
+  if not enabled or num_classes is None:
+    return method
 
   def classify(params: Params, h: Array) -> Array:
     rows = widen(h).reshape(-1, h.shape[-1])
@@ -33,7 +46,7 @@ def online_probe(
     params, state = method.init(rng, batch)
     images = jax.ShapeDtypeStruct(batch.views['global'][:, 0].shape, batch.views['global'].dtype)
     width = jax.eval_shape(method.represent, params, state, images)['h'].shape[-1]
-    kernel = 0.01 * jax.random.normal(jax.random.fold_in(rng, 1), [width, num_classes])
+    kernel = 0.01 * jax.random.normal(stream(rng, Stream.PROBE), [width, num_classes])
     return {**params, 'probe': {'kernel': kernel, 'bias': jnp.zeros(num_classes)}}, state
 
   def embed(params: Params, state: State, batch: Batch, rng: Array, step: Array):
@@ -53,12 +66,15 @@ def online_probe(
     metrics = {'loss': value, **metrics, 'probe_loss': probe_loss, 'probe_top1': top1}
     return value + probe_loss, carry, jax.tree.map(jax.lax.stop_gradient, metrics)
 
-  def post_update(params: Params, state: State, carry: Carry, step: Array):
-    return method.post_update(params, state, carry, step)
-
   def represent(params: Params, state: State, images: Array):
     outputs = method.represent(params, state, images)
     return {**outputs, 'probe_logits': classify(params, outputs['h'])}
 
   group = Group(lr=learning_rate, weight_decay=weight_decay, no_sam=True)
-  return Method(init, embed, loss, post_update, represent, {**method.groups, 'probe': group})
+  return method._replace(
+    init=init,
+    embed=embed,
+    loss=loss,
+    represent=represent,
+    groups={**method.groups, 'probe': group},
+  )

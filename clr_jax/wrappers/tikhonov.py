@@ -3,82 +3,76 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
-from clr_jax.core.types import Array, Batch, Method, Metrics, Out, Params, State
+from clr_jax.core.options import OnlyWith
+from clr_jax.core.types import Array, Batch, Method, Metrics, Out, Params, RunInfo, State
 from clr_jax.losses.tikhonov import (
-  GRADIENTS,
-  ROUTES,
+  GradOf,
   Penalties,
+  Route,
   eq_factor,
   input_gradient_penalties,
   norms_per_image,
 )
+from clr_jax.ops.random import Stream, stream
 
-# Methods whose loss is a mean of losses of single images.
-INDEPENDENT = ('supervised',)
-
-# The method's own embed gets the key itself.
-TIKHONOV_STREAM = 3000
+ORDER = 30  # around all that adds to the loss
 
 
 def tikhonov(
   method: Method,
-  name: str,
-  stage_losses: Callable[[Out], Sequence[Array]] | None = None,
+  info: RunInfo,
   *,
-  weight: float,
-  layer_weights: tuple[float, ...] = (),
-  route: str = 'jvp',
-  grad_of: str = 'auto',
+  weight: Annotated[float, Ge(0)] = 0.0,
+  layer_weights: tuple[Annotated[float, Ge(0)], ...] = (),
+  route: Annotated[Route, OnlyWith('weight', 'layer_weights')] = 'jvp',
+  grad_of: Annotated[Literal['auto', GradOf], OnlyWith('weight', 'layer_weights')] = 'auto',
 ) -> Method:
   """Adds weight / 2 * R + sum_k layer_weights[k] * R_k of squared gradients by the images.
 
   R is of the method's whole loss as it is trained: by all `batch.views`, through the batch
   statistics, and with what the method itself holds fixed (targets, queues, tables) fixed. R_k =
-  sum_i |dL_k/dx_i|^2 / 2 is of the loss of the backbone's stage k (eq. 5). The penalties need the
-  networks, so that `embed` computes loss and all, random losses with a key of their own, and
-  `loss` returns what it finds in `Out.extra['tikhonov']`. This wraps what adds to the loss (un_mix,
-  layerwise), not the online probe.
+  sum_i |dL_k/dx_i|^2 / 2 is of the loss of the backbone's stage k (eq. 5), `Method.stage_losses`.
+  The penalties need the networks, so that `embed` computes loss and all, random losses with a key
+  of their own, and `loss` returns what it finds in `Out.extra['tikhonov']`. This wraps what adds to
+  the loss (un_mix, layerwise), not the online probe.
 
   Metrics: tikhonov_penalty R and input_gradient_norm, the mean over views and images of the L2 norm
   of the gradient in R (`own`: that of each image's own loss); tikhonov_layer_penalty, the sum over
   stages.
 
   Args:
-    name: of the method, for the default of `grad_of`.
-    stage_losses: L_k of each stage, shallow to deep: what `layerwise` adds to the loss. They couple
-      images.
-    weight: lambda >= 0, 0.1 to 10 in the report.
-    layer_weights: beta_k >= 0, one for each stage; increasing in the report.
+    weight: lambda, 0.1 to 10 in the report; 0 without `layer_weights` returns the method as it is.
+    layer_weights: beta_k, one for each stage; increasing in the report.
     route: 'jvp' or 'double', see `input_gradient_penalties`; the numbers are the same.
-    grad_of: 'batch' (eq. 3), 'own' (eq. 2) or 'batch_mean', see `eq_factor`; 'auto' is 'own' for
-      losses of single images (supervised), else 'batch'.
+    grad_of: 'batch' (eq. 3), 'own' (eq. 2) or 'batch_mean', see `eq_factor`; 'auto' is 'own' for an
+      independent method (supervised), else 'batch'.
 
   Raises:
-    UserError: for weights that are negative, not finite or all 0, for layer weights without stage
-      losses and for 'own' of a loss that couples images; when traced, unless the backbone has as
-      many stages.
+    UserError: for weights that are all 0, for layer weights of a method without stage losses and
+      for 'own' of a loss that couples images; when traced, unless the backbone has as many stages.
   """
-  layer_weights = tuple(layer_weights)
-  _check_weights(weight, layer_weights, stage_losses is not None)
-  check_name(ROUTES, route, 'plugins.tikhonov.route')
-  grad_of = _resolve(grad_of, name, layers=stage_losses is not None)
+  del info
+  if not weight and not layer_weights:
+    return method
+  _check_weights(method, weight, layer_weights)
+  grad_of = _resolve(method, grad_of)
 
   def embed(params: Params, state: State, batch: Batch, rng: Array, step: Array):
     def losses(views):
       seen = batch._replace(views=views)
       out, carry = method.embed(params, state, seen, rng, step)
-      loss_key = jax.random.fold_in(rng, TIKHONOV_STREAM)
-      result = method.loss(out, state, seen, loss_key, step)
+      result = method.loss(out, state, seen, stream(rng, Stream.TIKHONOV), step)
       penalised = [result[0]] if weight else []
-      if layer_weights and stage_losses is not None:
-        stages = stage_losses(out)
+      if layer_weights and method.stage_losses is not None:
+        stages = method.stage_losses(out)
         _check_count(layer_weights, stages)
         penalised += [loss for w, loss in zip(layer_weights, stages, strict=True) if w]
       return penalised, (out, carry, result)
@@ -99,7 +93,7 @@ def tikhonov(
 
 
 def _penalise(
-  found: Penalties, weight: float, layer_weights: Sequence[float], grad_of: str, rows: int
+  found: Penalties, weight: float, layer_weights: Sequence[float], grad_of: GradOf, rows: int
 ) -> tuple[Array, Metrics]:
   """What is added to the loss, and metrics; `found` is of what has a positive weight, in order."""
   added, metrics = jnp.zeros([], found.halves.dtype), {}
@@ -115,31 +109,25 @@ def _penalise(
   return added, metrics
 
 
-def _check_weights(weight: float, layer_weights: tuple[float, ...], stages: bool) -> None:
-  if not all(0 <= w < math.inf for w in (weight, *layer_weights)):
-    raise UserError(
-      f'plugins.tikhonov.weight and layer_weights must be finite and not negative, not {weight} '
-      f'and {layer_weights}'
-    )
+def _check_weights(method: Method, weight: float, layer_weights: Sequence[float]) -> None:
   if not weight and not any(layer_weights):
     raise UserError('tikhonov needs a positive plugins.tikhonov.weight, or layer_weights')
-  if layer_weights and not stages:
+  if layer_weights and method.stage_losses is None:
     raise UserError(
       'plugins.tikhonov.layer_weights is of the losses that plugins.layerwise adds: set '
       'plugins.layerwise.weights, too'
     )
 
 
-def _resolve(grad_of: str, name: str, *, layers: bool) -> str:
+def _resolve(method: Method, grad_of: Literal['auto', GradOf]) -> GradOf:
   """`grad_of` without 'auto'; UserError for 'own' of a loss that couples images."""
-  check_name(('auto', *GRADIENTS), grad_of, 'plugins.tikhonov.grad_of')
-  independent = name in INDEPENDENT and not layers
   if grad_of == 'auto':
-    return 'own' if independent else 'batch'
-  if grad_of == 'own' and not independent:
+    return 'own' if method.independent else 'batch'
+  if grad_of == 'own' and not method.independent:
+    with_stages = ' with layerwise' if method.stage_losses else ''
     raise UserError(
-      f'the loss of {name}{" with layerwise" if layers else ""} couples the images, which have '
-      f'no losses of their own: set plugins.tikhonov.grad_of=batch'
+      f'the loss of {method.name}{with_stages} couples the images, which have no losses of their '
+      f'own: set plugins.tikhonov.grad_of=batch'
     )
   return grad_of
 

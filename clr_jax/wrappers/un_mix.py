@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Le
 
 from clr_jax.augment import unmix
 from clr_jax.core.errors import UserError
-from clr_jax.core.types import Array, Batch, Method, Out, Params, State
+from clr_jax.core.options import OnlyWith
+from clr_jax.core.types import PAIRS, Array, Batch, Method, Out, Params, RunInfo, State
+from clr_jax.ops.random import Stream, stream
 
-_CLASSES = 'its positives are a set, a class or all other views, and mixtures have two images'
-_STATISTIC = 'its loss is a statistic of the whole batch, not a mean over images to be weighted'
-
-# Methods that do not compare each image with a positive of its own.
-REFUSED = {
-  'arb': _STATISTIC,
-  'barlow_twins': _STATISTIC,
-  'supcon': _CLASSES,
-  'supervised': _CLASSES,
-  'swav': 'its targets are computed from the online embeddings, which the mixtures replace',
-  'tcl': _CLASSES,
-  'tico': _STATISTIC,
-  'vicreg': _STATISTIC,
-}
-
-# The method's own embed gets the key itself.
-UNMIX_STREAM = 2000
+ORDER = 10  # innermost: its mixtures stand in place of the embeddings of the method's own loss
 
 
-def un_mix(method: Method, name: str, *, probability: float = 0.5) -> Method:
+def un_mix(
+  method: Method,
+  info: RunInfo,
+  *,
+  enabled: bool = False,
+  probability: Annotated[float, Ge(0), Le(1), OnlyWith('enabled')] = 0.5,
+) -> Method:
   """Adds the losses of image mixtures, whose positives are both images by their shares.
 
   loss(online) + lam loss(mixed) + (1 - lam) loss(mixed[::-1]): mixtures of view 0 pass the online
@@ -44,30 +38,33 @@ def un_mix(method: Method, name: str, *, probability: float = 0.5) -> Method:
   A wrapper that adds a loss of its own (layerwise, online probe) belongs outside of this one.
 
   Args:
-    name: of the method, to refuse those of REFUSED.
+    enabled: False returns the method as it is.
     probability: share of the steps that blend whole images; in the others a box is pasted. 0.5 in
       the official CIFAR script and ImageNet command, 0 = boxes only (default of its ImageNet code).
 
   Raises:
-    UserError: for a method without such a loss or, when traced, without the mixtures' embedding.
+    UserError: for a method whose `pairs` are not 'own' or, when traced, without the mixtures'
+      embedding.
   """
-  if name in REFUSED:
+  del info
+  if not enabled:
+    return method
+  if method.pairs != 'own':
     raise UserError(
-      f'un_mix has no meaning for {name}: {REFUSED[name]}; set plugins.un_mix.enabled=False'
+      f'un_mix has no meaning for {method.name}, in which {PAIRS[method.pairs]}: each image must '
+      f'have a positive of its own; set plugins.un_mix.enabled=False'
     )
-  if not 0 <= probability <= 1:
-    raise UserError(f'plugins.un_mix.probability must be in [0, 1], not {probability}')
 
   def embed(params: Params, state: State, batch: Batch, rng: Array, step: Array):
     images = batch.views['global'][:, 0]
-    key = jax.random.fold_in(rng, UNMIX_STREAM)
+    key = stream(rng, Stream.UN_MIX)
     drawn = unmix.draw(key, height=images.shape[1], width=images.shape[2], probability=probability)
     mixture = unmix.mix(images, drawn)
     views = {**batch.views, 'mixed': mixture.images[:, None]}
     out, carry = method.embed(params, state, batch._replace(views=views), rng, step)
     if 'mixed' not in out.extra:
       raise UserError(
-        f'{name} does not embed image mixtures, which un_mix needs: '
+        f'{method.name} does not embed image mixtures, which un_mix needs: '
         f'set plugins.un_mix.enabled=False'
       )
     return out._replace(extra={**out.extra, 'mixed_lam': mixture.lam}), carry
@@ -81,7 +78,7 @@ def un_mix(method: Method, name: str, *, probability: float = 0.5) -> Method:
     metrics = {**metrics, 'mixed_loss': jax.lax.stop_gradient(mixed_loss)}
     return value + mixed_loss, carry, metrics
 
-  return method._replace(embed=embed, loss=loss)
+  return method._replace(embed=embed, loss=loss, independent=False)
 
 
 def by_shares(loss: Callable[[Array], Array], mixed: Array, lam: Array) -> Array:

@@ -25,13 +25,29 @@ def make(method='simclr', **changes):
 @pytest.mark.parametrize(
   ('method', 'changes', 'words'),
   [
-    ('simclr', {'un_mix__probability': 0.3}, 'un_mix.probability=0.3 does nothing.*enabled'),
-    ('simclr', {'layerwise__temperature': 0.1}, 'layerwise.temperature=0.1 does nothing.*weights'),
-    ('simclr', {'mochi__num_hard': 8}, 'mochi.num_hard=8 does nothing.*num_mixed'),
-    ('simclr', {'feature_transformation__positive_alpha': 0.2}, 'positive_alpha=0.2 does nothing'),
-    ('simclr', {'gradient_scaling__strength': 0.2}, 'strength is of an attenuation'),
-    ('simclr', {'margin__beyond': 'clip'}, 'beyond is of an angular margin'),
-    ('simclr', {'feature_transformation__postnorm': True}, 'postnorm is of the extrapolated pair'),
+    (
+      'simclr',
+      {'un_mix__probability': 0.3},
+      'probability=0.3 has no effect unless enabled',
+    ),
+    (
+      'simclr',
+      {'layerwise__temperature': 0.1},
+      'temperature=0.1 has no effect unless weights',
+    ),
+    ('simclr', {'mochi__num_hard': 8}, 'mochi.num_hard=8 has no effect unless num_mixed'),
+    ('simclr', {'feature_transformation__positive_alpha': 0.2}, 'positive_alpha=0.2 has no effect'),
+    (
+      'simclr',
+      {'gradient_scaling__strength': 0.2},
+      'strength=0.2 has no effect unless att',
+    ),
+    ('simclr', {'margin__beyond': 'clip'}, 'beyond=clip has no effect unless angular'),
+    (
+      'simclr',
+      {'feature_transformation__postnorm': True},
+      'postnorm=True has no effect',
+    ),
     ('supcon', {'margin__angular': 0.2}, 'supcon takes no plug-ins inside its loss.*simclr'),
     ('supcon', {'un_mix__enabled': True}, 'un_mix has no meaning for supcon'),
   ],
@@ -42,17 +58,26 @@ def test_refused(method, changes, words):
 
 
 def test_wrappers_are_left_out_of_the_plain_method():
-  plain, method = make()
-  assert plain is method
   plain, method = make(un_mix__enabled=True, layerwise__weights=(0.1, 0.1, 1.0))
   assert plain.loss is not method.loss and plain.embed is not method.embed
 
 
-def test_a_config_of_a_version_without_plugins():
+@pytest.mark.parametrize('unlabeled', [True, False])
+def test_nothing_is_on_but_the_probe_of_labeled_data(unlabeled):
   config = tiny.get_config('simclr')
-  del config['plugins']
-  plain, method = make_method(config, models.get('resnet_tiny', width=2), INFO)
+  info = INFO._replace(num_classes=None if unlabeled else 10)
+  plain, method = make_method(config, models.get('resnet_tiny', width=2), info)
+  assert (plain is method) == unlabeled and ('probe' in method.groups) != unlabeled
+  config.probe.enabled = False
+  plain, method = make_method(config, models.get('resnet_tiny', width=2), info)
   assert plain is method
+
+
+def test_an_unknown_plugin():
+  config = tiny.get_config('simclr')
+  config.plugins.moch = {'num_mixed': 4}
+  with pytest.raises(UserError, match="unknown plug-in 'moch': did you mean 'mochi'"):
+    make_method(config, models.get('resnet_tiny', width=2), INFO)
 
 
 @pytest.mark.slow

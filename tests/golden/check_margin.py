@@ -6,6 +6,7 @@ directions) and NT-Xent (rows of both views). Gradients are those of the raw vec
 
 import functools
 import itertools
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -143,7 +144,7 @@ def b_margin(case, close):
   value, _ = sweep(value_and_grad, case, 'inbatch', **NEUTRAL)
   close(2 * case.tau * value, case.inbatch_mocov3_loss_zero_margin, 'mocov3_loss')
 
-  for family, names in (('wide', margin.BEYOND), ('near', ['raw'])):
+  for family, names in (('wide', get_args(margin.Beyond)), ('near', ['raw'])):
     raw, key = {'u': jnp.asarray(case[f'{family}_u'])}, jnp.asarray(case[f'{family}_k'])
     scores, sine = _queue(raw, key, case.queue_queue)[0]
     angle = jnp.arctan2(sine, scores.positive)

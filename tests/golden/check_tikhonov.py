@@ -1,6 +1,7 @@
 """Checker for input-gradient regularisation (archive b_tikhonov)."""
 
 import functools
+from typing import get_args
 
 import flax.linen as nn
 import jax
@@ -11,7 +12,7 @@ import optax
 from clr_jax import methods
 from clr_jax.core.types import Batch, RunInfo
 from clr_jax.losses.tikhonov import (
-  ROUTES,
+  Route,
   directional_derivatives,
   dual_direction,
   input_gradient_penalties,
@@ -98,7 +99,7 @@ def same_grad(grad, modules, case, prefix, close, what, index=()):
 
 
 def b_tikhonov(case, close):
-  for route in ROUTES:
+  for route in get_args(Route):
     contrastive(case, route, close)
     supervised(case, route, close)
     layers(case, route, close)
@@ -132,7 +133,8 @@ def contrastive(case, route, close):
   close(flat_views(found.gradients[0]['global']), case.grad_x, f'{route} grad_x')
   close(flat_views(grad_x['global']), case.grad_x_R, f'{route} grad_x_R')
   same_grad(grad_w, modules, case, 'gradR_', close, route)
-  wrapped = [tikhonov(method, 'simclr', weight=float(w), route=route) for w in case.lambdas]
+  info = run_info(batch)
+  wrapped = [tikhonov(method, info, weight=float(w), route=route) for w in case.lambdas]
   (value, _), grad = values_and_grads([method], params, batch)[0]
   close(value, case.L, 'L')
   same_grad(grad, modules, case, 'gradL_', close, 'plain')
@@ -168,7 +170,8 @@ def supervised(case, route, close):
   }
   # weight / 2 * R is weight * the archive's penalty, mean |g|^2 / 2.
   options = {'weight': 1.0, 'route': route}
-  wrapped = [tikhonov(method, 'supervised', grad_of=g, **options) for g in halves]
+  info = run_info(batch)
+  wrapped = [tikhonov(method, info, grad_of=g, **options) for g in halves]
   plain, *found = values_and_grads([method, *wrapped], params, batch)
   (value, _), plain_grad = plain
   close(value, case.sup_L, 'sup_L')
@@ -220,14 +223,15 @@ def layers(case, route, close):
   }
   batch = Batch(views={'global': two_views(case.x)})
   backbone = Layers(dims, case.activation, last_activation=False)
-  method = methods.get('simclr')(backbone, run_info(batch), projector='linear', out_dim=1)
+  info = run_info(batch)
+  method = methods.get('simclr')(backbone, info, projector='linear', out_dim=1)
   silent = method._replace(loss=lambda *args: (jnp.zeros([]), {}, {}))
   alpha, beta = (tuple(float(w) for w in ws) for ws in (case.layer_alpha, case.layer_beta))
   of_stages = functools.partial(stage_losses, count=len(dims), temperature=case.tau)
-  plain = layerwise(silent, weights=alpha, temperature=case.tau)
+  plain = layerwise(silent, info, weights=alpha, temperature=case.tau)
   options = {'weight': 0.0, 'route': route}
   wrapped = [
-    tikhonov(plain, 'simclr', of_stages, layer_weights=tuple(weights), **options)
+    tikhonov(plain, info, layer_weights=tuple(weights), **options)
     for weights in (beta, *np.eye(len(dims)).tolist())
   ]
 

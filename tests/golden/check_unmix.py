@@ -88,7 +88,7 @@ def step(case, expected, kind, close):
     symmetric=symmetric,
     out_dim=len(case.q_l2b),
   )
-  wrapped = un_mix(method, 'moco')
+  wrapped = un_mix(method, info, enabled=True)
   views = {'global': jnp.stack([first, second], 1), 'mixed': mixed.images[:, None]}
   batch = Batch(views=views)
   params = weights(case, 'q')

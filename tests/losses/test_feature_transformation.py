@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +95,7 @@ def naive(anchor, rows, lam, permutation, own):
   return np.stack(result)
 
 
-@pytest.mark.parametrize('scope', ft.SCOPES)
+@pytest.mark.parametrize('scope', get_args(ft.Scope))
 @pytest.mark.parametrize(('own', 'batch', 'total'), [(0, 3, 6), (1, 4, 4), (2, 3, 6)])
 def test_scores_are_those_of_lists_made_one_by_one(scope, own, batch, total):
   anchor, rows = normal(0, batch, 2, 5), normal(1, total, 5)
@@ -109,7 +110,7 @@ def test_scores_are_those_of_lists_made_one_by_one(scope, own, batch, total):
   same(ft.plain_scores(anchor, rows, own=own), straight)
 
 
-@pytest.mark.parametrize('scope', ft.SCOPES)
+@pytest.mark.parametrize('scope', get_args(ft.Scope))
 @pytest.mark.parametrize('own', [1, 2])
 def test_no_row_of_the_own_sample_is_among_its_negatives(scope, own):
   anchor, rows = normal(0, 3, 2, 4), normal(1, 3 * own, 4)
@@ -153,7 +154,7 @@ def test_norms_of_interpolated_rows(seed):
   same(jnp.linalg.norm(one_hot, axis=-1), np.full(2, math.sqrt(2)))  # dim: the bound is reached
 
 
-@pytest.mark.parametrize('scope', ft.SCOPES)
+@pytest.mark.parametrize('scope', get_args(ft.Scope))
 @pytest.mark.parametrize('own', [0, 2])
 def test_no_array_of_one_list_of_vectors_per_anchor(scope, own):
   """[B, V, M, D], or [B, M, D], would be gigabytes."""

@@ -1,5 +1,7 @@
 """Margins and gradient scaling: identities, limits, the two poles. The numbers: tests/golden."""
 
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,7 @@ SCORES = Scores(
   jnp.asarray(rng.uniform(size=[5, 7]) < 0.8),
 )
 each_dtype = pytest.mark.parametrize('dtype', ['float32', 'float64'])
-each_beyond = pytest.mark.parametrize('beyond', margin.BEYOND)
+each_beyond = pytest.mark.parametrize('beyond', get_args(margin.Beyond))
 
 
 def sine_of(cosine):
@@ -89,7 +91,9 @@ def test_everything_is_finite_at_angles_zero_and_pi(dtype):
 
     @jax.jit
     def call(raw):
-      return [jax.value_and_grad(loss, has_aux=True)(raw, beyond) for beyond in margin.BEYOND]
+      return [
+        jax.value_and_grad(loss, has_aux=True)(raw, beyond) for beyond in get_args(margin.Beyond)
+      ]
 
     results = call(raw)
   for (value, positive), grad in results:
@@ -136,8 +140,8 @@ def test_beyond_pi():
   def call(c, beyond):
     return margin.add_margin(c, sine_of(c), angular=0.5, subtractive=0.2, beyond=beyond)
 
-  value = {b: call(cosine, b) for b in margin.BEYOND}
-  slope = {b: jax.grad(lambda c, b=b: call(c, b).sum())(cosine) for b in margin.BEYOND}
+  value = {b: call(cosine, b) for b in get_args(margin.Beyond)}
+  slope = {b: jax.grad(lambda c, b=b: call(c, b).sum())(cosine) for b in get_args(margin.Beyond)}
   same(value['raw'], jnp.cos(jnp.array([1.5, 3.4])) - 0.2)
   for beyond in ('arcface', 'clip'):
     same(value[beyond][0], value['raw'][0])
@@ -151,7 +155,7 @@ def test_beyond_pi():
 @given(
   st.floats(0, 100),
   st.one_of(st.none(), st.floats(0.1, 10)),
-  st.sampled_from(margin.ATTENUATIONS),
+  st.sampled_from(get_args(margin.Attenuation)),
   st.floats(0, 1),
   st.integers(0, 1000),
 )

@@ -128,9 +128,7 @@ def toy_batch(step):
 def make(name, *, dtype=jnp.float32, sam=None, mesh=None, learning_rate=0.05):
   """(init(key) -> state, step) of a tiny network."""
   backbone = models.get('resnet_tiny', width=4, dtype=dtype)
-  method = online_probe(
-    methods.get(name)(backbone, INFO, **SMALL.get(name, {})), num_classes=CLASSES
-  )
+  method = online_probe(methods.get(name)(backbone, INFO, **SMALL.get(name, {})), INFO)
   batch, views = toy_batch(0), VIEWS.get(name, toy_views)
   params, _ = jax.eval_shape(
     lambda key: method.init(key, batch._replace(views=views(key, batch.image))),

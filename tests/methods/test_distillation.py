@@ -43,6 +43,7 @@ def make(predictor=True, **hyper):
     {'backbone': Tiny(), 'projector': heads.get('byol', hidden_dim=4, out_dim=3)},
     lambda out, *_: ((out.online**2).sum(), {}, {}),
     INFO,
+    pairs='own',
     predictor=heads.get('byol', hidden_dim=4, out_dim=3) if predictor else None,
     **hyper,
   )

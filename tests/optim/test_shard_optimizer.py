@@ -50,11 +50,13 @@ def two_layers():
     return value, {}, {}
 
   return Method(
+    name='two_layers',
     init=init,
     embed=embed,
     loss=loss,
     post_update=lambda params, state, carry, step: (params, state),
     represent=lambda params, state, images: {'h': images},
+    pairs='own',
     groups=GROUPS,
   )
 

@@ -13,6 +13,7 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.types import Batch, Out
 from clr_jax.models.siamese import Chain
 from clr_jax.wrappers.layerwise import layerwise
+from tests.experiment import test_method as by_config
 from tests.methods import test_contract as contract
 
 STEP = jnp.zeros([], jnp.int32)
@@ -55,7 +56,7 @@ def loss_of(method, extra):
 @pytest.mark.parametrize('weights', [WEIGHTS, (0, 0, 1.0), (2.0, 0.0, 0.5)])
 def test_values(weights, temperature):
   rows = stages()
-  method = layerwise(silent(), weights=weights, temperature=temperature)
+  method = layerwise(silent(), contract.INFO, weights=weights, temperature=temperature)
   value, carry, metrics = loss_of(method, {'stages': rows})
   expected = sum(w * nt_xent(rows[f'stage{k}'], temperature) for k, w in enumerate(weights, 1))
   np.testing.assert_allclose(value, 3 + expected, rtol=1e-5)
@@ -66,7 +67,7 @@ def test_values(weights, temperature):
 def test_ten_stages_stay_in_order():
   """A dict that went through jax is sorted by name: stage10 before stage2."""
   rows = jax.tree.map(lambda x: x, stages(sizes=(3,) * 11))
-  method = layerwise(silent(), weights=(0.0,) * 9 + (1.0, 0.0))
+  method = layerwise(silent(), contract.INFO, weights=(0.0,) * 9 + (1.0, 0.0))
   value = loss_of(method, {'stages': rows})[0]
   np.testing.assert_allclose(value, 3 + nt_xent(rows['stage10'], 0.5), rtol=1e-5)
 
@@ -82,19 +83,28 @@ def test_ten_stages_stay_in_order():
 )
 def test_stages_that_do_not_fit(weights, extra, message):
   with pytest.raises(UserError, match=message):
-    loss_of(layerwise(silent(), weights=weights), extra)
+    loss_of(layerwise(silent(), contract.INFO, weights=weights), extra)
 
 
-@pytest.mark.parametrize('weights', [(), (0.0, 0.0), (1.0, -1.0), (1.0, float('nan'))])
-def test_weights_that_cannot_work(weights):
-  with pytest.raises(UserError, match=r'layerwise\.weights must'):
-    layerwise(silent(), weights=weights)
+def test_weights_that_add_nothing():
+  method = silent()
+  assert layerwise(method, contract.INFO) is method
+  with pytest.raises(UserError, match=r'layerwise\.weights=\(0.0, 0.0\) adds nothing'):
+    layerwise(method, contract.INFO, weights=(0.0, 0.0))
 
 
-@pytest.mark.parametrize('temperature', [0.0, -1.0, float('nan')])
-def test_a_temperature_that_cannot_work(temperature):
-  with pytest.raises(UserError, match=r'layerwise\.temperature must'):
-    layerwise(silent(), weights=WEIGHTS, temperature=temperature)
+@pytest.mark.parametrize(
+  'options, message',
+  [
+    ({'weights': (1.0, -1.0)}, r'layerwise\.weights=\(1.0, -1.0\) is not allowed'),
+    ({'weights': (1.0, float('nan'))}, r'layerwise\.weights=\(1.0, nan\) is not allowed'),
+    ({'weights': WEIGHTS, 'temperature': 0.0}, r'layerwise\.temperature=0.0 is not allowed'),
+    ({'temperature': 0.1}, r'layerwise\.temperature=0.1 has no effect unless weights is set'),
+  ],
+)
+def test_options_that_cannot_work(options, message):
+  with pytest.raises(UserError, match=message):
+    by_config.make('simclr', **{f'layerwise__{k}': v for k, v in options.items()})
 
 
 def views():
@@ -107,7 +117,9 @@ def test_gradient_of_a_stage(name):
   """Stage 2 alone teaches the stem and stages 1 and 2 of the online network, nothing behind."""
   backbone = models.get('resnet_tiny', width=2)
   method = methods.get(name)(backbone, contract.INFO, **contract.SMALL.get(name, {}))
-  method = layerwise(method._replace(loss=lambda *args: (0.0, {}, {})), weights=(0, 1.0, 0))
+  method = layerwise(
+    method._replace(loss=lambda *args: (0.0, {}, {})), contract.INFO, weights=(0, 1.0, 0)
+  )
 
   @jax.jit
   def run():
@@ -184,7 +196,7 @@ def test_eight_devices_equal_one(monkeypatch, x64):
 
   def wrapped(name):
     def make(backbone, *args, **hyper):
-      return layerwise(get(name)(Staged(), *args, **hyper), weights=(0.1, 1.0))
+      return layerwise(get(name)(Staged(), *args, **hyper), contract.INFO, weights=(0.1, 1.0))
 
     return make
 

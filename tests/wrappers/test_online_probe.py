@@ -21,7 +21,7 @@ def train(rho, probe):
   """Parameters of step 0 and state of step 3, float32, one device; with SAM if rho is given."""
   backbone = models.get('resnet_tiny', width=2)
   method = methods.get('sogclr')(backbone, INFO, hidden_dim=8, out_dim=4)
-  method = online_probe(method, num_classes=CLASSES) if probe else method
+  method = online_probe(method, INFO) if probe else method
   batch = toy_batch(0)
   init = jax.eval_shape(
     lambda key: method.init(key, batch._replace(views=toy_views(key, batch.image))),
@@ -61,7 +61,7 @@ def probe_loss(label, logits):
   """(loss of the probe alone, metrics) for given logits [B, V, CLASSES]."""
   none = methods.get('simclr')(models.get('resnet_tiny', width=2), INFO)
   silent = none._replace(loss=lambda *args: (jnp.float32(0), {}, {}))
-  wrapped = online_probe(silent, num_classes=CLASSES)
+  wrapped = online_probe(silent, INFO)
   out = Out(extra={'probe_logits': logits})
   value, _, metrics = wrapped.loss(out, {}, Batch(label=label), jax.random.key(0), jnp.int32(0))
   return value, metrics

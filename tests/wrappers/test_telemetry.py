@@ -15,7 +15,7 @@ from clr_jax.core.types import Batch, Out, RunInfo
 from clr_jax.experiment.train_step import init_state, make_train_step
 from clr_jax.wrappers.online_probe import online_probe
 from clr_jax.wrappers.telemetry import STEPS, telemetry
-from tests.methods.test_contract import CLASSES, INFO, SMALL, VIEWS, toy_batch, toy_views
+from tests.methods.test_contract import INFO, SMALL, VIEWS, toy_batch, toy_views
 
 B, D, K, EVERY = 6, 5, 12, 3
 SIZES = RunInfo(
@@ -138,7 +138,8 @@ def make(name):
   """(method with telemetry, its numbers' inputs)."""
   small = {'queue_length': K} if name in ('moco', 'moco_v2plus', 'nnclr') else {}
   backbone = models.get('resnet_tiny', width=4)
-  return telemetry(methods.get(name)(backbone, SIZES, **small), every=EVERY)
+  method = methods.get(name)(backbone, SIZES, **small)
+  return telemetry(method, SIZES, enabled=True, every=EVERY)
 
 
 def metrics_of(name, step):
@@ -182,8 +183,8 @@ def build(name, every):
   """(init(key) -> state, step) of a tiny network; every=0: without telemetry."""
   backbone = models.get('resnet_tiny', width=2)
   method = methods.get(name)(backbone, INFO, **SMALL.get(name, {}))
-  method = telemetry(method, every=every) if every else method
-  method = online_probe(method, num_classes=CLASSES)
+  method = telemetry(method, INFO, enabled=bool(every), every=every)
+  method = online_probe(method, INFO)
   batch, views = toy_batch(0), VIEWS.get(name, toy_views)
   params, _ = jax.eval_shape(
     lambda key: method.init(key, batch._replace(views=views(key, batch.image))), jax.random.key(0)
@@ -288,4 +289,5 @@ def test_every_method_has_what_it_can_have(name):
 )
 def test_bad_options_are_refused(options):
   with pytest.raises(UserError, match=r'telemetry\.'):
-    telemetry(methods.get('simclr')(models.get('resnet_tiny', width=2), INFO), **options)
+    method = methods.get('simclr')(models.get('resnet_tiny', width=2), INFO)
+    telemetry(method, INFO, enabled=True, **options)

@@ -1,6 +1,7 @@
 """Input-gradient penalties around methods: what is added, and what stays as it was."""
 
 import functools
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,9 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.types import Batch
 from clr_jax.experiment.method import make_method
 from clr_jax.losses import tikhonov as losses
+from clr_jax.ops.random import Stream, stream
+from clr_jax.wrappers import tikhonov as wrapper
 from clr_jax.wrappers.layerwise import layerwise, stage_losses
-from clr_jax.wrappers.tikhonov import TIKHONOV_STREAM, tikhonov
 from clr_jax.wrappers.un_mix import un_mix
 from tests import tiny
 from tests.experiment import test_method as by_config
@@ -29,6 +31,10 @@ METHODS = [
 ]
 
 
+def tikhonov(method, **options):
+  return wrapper.tikhonov(method, contract.INFO, **options)
+
+
 def make(name, *, norm=True, backbone=None):
   name = 'simclr' if name == 'un_mix' else name
   backbone = backbone or Tiny(norm=norm)
@@ -41,7 +47,7 @@ def toy(name='simclr'):
   return batch._replace(views=views, image=None)
 
 
-LOSS_KEY = jax.random.fold_in(KEY, TIKHONOV_STREAM)  # the wrapper's, for random losses
+LOSS_KEY = stream(KEY, Stream.TIKHONOV)  # the wrapper's, for random losses
 
 
 def value_grad_and_rest(method, params, state, batch):
@@ -74,11 +80,11 @@ def test_routes_agree_and_the_weight_is_a_factor(name, x64):
   """With BatchNorm: the routes' gradients, the loss affine in the weight, the plain carry."""
   method, batch = make(name), toy(name)
   if name == 'un_mix':
-    method, name = un_mix(method, 'simclr'), 'simclr'
+    method = un_mix(method, contract.INFO, enabled=True)
 
   params, state = jax.jit(lambda: start(method, batch))()
   wrapped = [
-    tikhonov(method, name, weight=weight, route=route)
+    tikhonov(method, weight=weight, route=route)
     for weight, route in ((1.0, 'jvp'), (1.0, 'double'), (3.0, 'jvp'))
   ]
   # A program for each: all in one, the code generator that conftest.py chooses (XLA of JAX 0.10.2)
@@ -119,7 +125,7 @@ def test_own_gradients_of_the_supervised_loss(x64):
 
     gradients = jax.vmap(jax.vmap(own, (0, None)))(batch.views['global'], batch.label)
     kinds = ('auto', 'own', 'batch_mean', 'batch')
-    wrapped = [tikhonov(method, 'supervised', weight=2.0, grad_of=kind) for kind in kinds]
+    wrapped = [tikhonov(method, weight=2.0, grad_of=kind) for kind in kinds]
     found = [value_grad_and_rest(m, params, state, batch) for m in (method, *wrapped)]
     return jnp.sum(gradients**2, range(2, gradients.ndim)), found
 
@@ -138,7 +144,7 @@ def test_own_gradients_of_the_supervised_loss(x64):
   close(jax.tree.map(lambda x: rows**2 * x, smaller), of_penalty)
 
 
-@pytest.mark.parametrize('route', losses.ROUTES)
+@pytest.mark.parametrize('route', get_args(losses.Route))
 def test_where_gradients_vanish(route):
   """No NaN from a norm at 0."""
 
@@ -164,7 +170,7 @@ def test_directions_of_finite_differences(x64):
     'l1': jnp.abs(g).sum(axes) / np.sqrt(6),
     'linf': jnp.abs(g).max(axes),
   }
-  assert set(expected) == set(losses.NORMS)
+  assert set(expected) == set(get_args(losses.Norm))
   for norm, size in expected.items():
     direction = losses.dual_direction(g, norm=norm)
     assert not direction[1].any()
@@ -197,8 +203,8 @@ def test_layers(weight, x64):
   """Eq. 5 beside eq. 3: each stage's own loss, whatever its weight in the loss."""
   alphas, betas = (0.0, 0.5), (3.0, 0.1)
   of_stages = functools.partial(stage_losses, count=2, temperature=0.5)
-  method = layerwise(make('simclr', backbone=Staged()), weights=alphas)
-  wrapped = tikhonov(method, 'simclr', of_stages, weight=weight, layer_weights=betas)
+  method = layerwise(make('simclr', backbone=Staged()), contract.INFO, weights=alphas)
+  wrapped = tikhonov(method, weight=weight, layer_weights=betas)
 
   @jax.jit
   def run():
@@ -227,12 +233,12 @@ def test_layers(weight, x64):
 @pytest.mark.parametrize(
   'changes, words',
   [
-    ({'route': 'jvp '}, "unknown plugins.tikhonov.route 'jvp '.*jvp, double"),
-    ({'grad_of': 'sum'}, 'unknown plugins.tikhonov.grad_of.*auto, batch, own, batch_mean'),
+    ({'route': 'jvp '}, "tikhonov.route='jvp ' is not allowed.*'jvp', 'double'"),
+    ({'grad_of': 'sum'}, "tikhonov.grad_of='sum' is not.*'auto', 'batch', 'own', 'batch_mean'"),
     ({'grad_of': 'own'}, 'the loss of simclr couples the images.*grad_of=batch'),
-    ({'weight': -1.0}, 'finite and not negative'),
-    ({'weight': float('nan')}, 'finite and not negative'),
-    ({'layer_weights': (1.0, float('inf'), 1.0)}, 'finite and not negative'),
+    ({'weight': -1.0}, r'tikhonov\.weight=-1.0 is not allowed'),
+    ({'weight': float('nan')}, r'tikhonov\.weight=nan is not allowed'),
+    ({'layer_weights': (1.0, float('inf'), 1.0)}, r'tikhonov\.layer_weights=\S.* is not allowed'),
     ({'layer_weights': (0.1, 0.1, 0.1)}, 'set plugins.layerwise.weights, too'),
   ],
 )
@@ -244,15 +250,16 @@ def test_refused(changes, words):
 
 @pytest.mark.parametrize('option, value', [('route', 'double'), ('grad_of', 'batch')])
 def test_idle_options_are_refused(option, value):
-  words = f'tikhonov.{option}={value} does nothing.*weight or layer_weights'
+  words = f'{option}={value} has no effect unless weight is set or layer_weights is set'
   with pytest.raises(UserError, match=words):
     by_config.make('simclr', **{f'tikhonov__{option}': value})
 
 
 def test_no_positive_weight():
-  for layers in ((), (0.0, 0.0)):
-    with pytest.raises(UserError, match='needs a positive'):
-      tikhonov(make('simclr'), 'simclr', lambda out: [], weight=0.0, layer_weights=layers)
+  method = layerwise(make('simclr'), contract.INFO, weights=(0.1, 0.1))
+  assert tikhonov(method) is method
+  with pytest.raises(UserError, match='needs a positive'):
+    tikhonov(method, layer_weights=(0.0, 0.0))
 
 
 def test_with_layerwise_no_image_has_a_loss_of_its_own():
@@ -303,7 +310,7 @@ def regularised(monkeypatch):
   def wrapped(name):
     def build(backbone, *args, **hyper):
       method = get(name)(Tiny(norm=True), *args, **hyper)
-      return tikhonov(method, name, weight=1.0, route='jvp')
+      return tikhonov(method, weight=1.0, route='jvp')
 
     return build
 
@@ -342,13 +349,13 @@ def test_eight_devices_equal_one(name, sam, x64, regularised):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('route', losses.ROUTES)
+@pytest.mark.parametrize('route', get_args(losses.Route))
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32])
 def test_finite_with_convolutions(route, dtype, monkeypatch):
   get = methods.get
 
   def wrapped(name):
-    return lambda *args, **hyper: tikhonov(get(name)(*args, **hyper), name, weight=1.0, route=route)
+    return lambda *args, **hyper: tikhonov(get(name)(*args, **hyper), weight=1.0, route=route)
 
   monkeypatch.setattr(methods, 'get', wrapped)
   _, init, step = contract.make('simclr', dtype=dtype)
@@ -365,7 +372,7 @@ def test_the_penalty_lowers_the_norm():
   """After 60 steps of the same run, by more the larger the weight."""
   norms = []
   for weight in (1e-9, 1.0, 100.0):
-    method = tikhonov(make('simclr'), 'simclr', weight=weight)
+    method = tikhonov(make('simclr'), weight=weight)
     norms.append(norm_after_training(method))
   assert norms[2] < 0.8 * norms[0] and norms[1] < norms[0]
 

@@ -9,9 +9,11 @@ import pytest
 from clr_jax import methods
 from clr_jax.augment import unmix
 from clr_jax.core.errors import UserError
-from clr_jax.core.types import Batch, Out
+from clr_jax.core.types import PAIRS, Batch, Out
 from clr_jax.models.norm import BatchNorm
-from clr_jax.wrappers.un_mix import REFUSED, UNMIX_STREAM, un_mix
+from clr_jax.ops.random import Stream, stream
+from clr_jax.wrappers import un_mix as wrapper
+from tests.experiment import test_method as by_config
 from tests.methods import test_contract as contract
 
 STEP = jnp.zeros([], jnp.int32)
@@ -31,6 +33,10 @@ class Tiny(nn.Module):
     x = x[:, :: x.shape[1] // 3, :: x.shape[2] // 3][:, :3, :3]
     x = nn.Dense(self.num_features)(x.reshape(len(x), -1))
     return BatchNorm()(x, train=train, groups=groups) if self.norm else x
+
+
+def un_mix(method, **options):
+  return wrapper.un_mix(method, contract.INFO, enabled=True, **options)
 
 
 def make(name, *, norm=False, **hyper):
@@ -53,7 +59,7 @@ def one_pass(method, params, state, batch):
 
 def mixture(batch, probability):
   images = batch.views['global'][:, 0]
-  key = jax.random.fold_in(KEY, UNMIX_STREAM)
+  key = stream(KEY, Stream.UN_MIX)
   size = {'height': images.shape[1], 'width': images.shape[2]}
   return unmix.mix(images, unmix.draw(key, **size, probability=probability))
 
@@ -61,20 +67,17 @@ def mixture(batch, probability):
 @pytest.mark.parametrize('name', methods.names())
 def test_every_method_takes_mixtures_or_says_why_not(name):
   method, batch = make(name), jax.eval_shape(lambda: toy(name))
-  if name in REFUSED:
-    with pytest.raises(UserError, match=f'no meaning for {name}: '):
-      un_mix(method, name)
+  if method.pairs != 'own':
+    assert name not in TAKEN
+    with pytest.raises(UserError, match=f'no meaning for {name}, in which {PAIRS[method.pairs]}'):
+      un_mix(method)
     return
 
   def whole(batch):
     params, state = method.init(KEY, batch)
-    return one_pass(un_mix(method, name), params, state, batch)
+    return one_pass(un_mix(method), params, state, batch)
 
-  try:
-    value, out, _, metrics = jax.eval_shape(whole, batch)
-  except UserError as error:
-    assert name not in TAKEN and 'does not embed image mixtures' in str(error)
-    return
+  value, out, _, metrics = jax.eval_shape(whole, batch)
   assert value.shape == metrics['mixed_loss'].shape == ()
   assert out.extra['mixed'].shape == (contract.BATCH, 1, out.online.shape[-1])
 
@@ -93,21 +96,21 @@ def test_patches_stay_in_the_plain_term():
 
   mixed = {'mixed': rows[3][:, None], 'mixed_lam': jnp.asarray(0.3)}
   plain = jax.grad(lambda jigsaw: loss(method, jigsaw, {}))(rows[3])
-  wrapped = jax.grad(lambda jigsaw: loss(un_mix(method, 'infomin'), jigsaw, mixed))(rows[3])
+  wrapped = jax.grad(lambda jigsaw: loss(un_mix(method), jigsaw, mixed))(rows[3])
   np.testing.assert_allclose(wrapped, plain, rtol=1e-6)
   assert np.abs(plain).max() > 0
 
 
 def test_a_method_that_ignores_the_mixtures():
-  deaf = make('simclr')._replace(embed=lambda *args: (Out(), {}))
+  deaf = make('simclr')._replace(name='new', embed=lambda *args: (Out(), {}))
   with pytest.raises(UserError, match=r'^new does not embed'):
-    jax.eval_shape(lambda: un_mix(deaf, 'new').embed({}, {}, toy(), KEY, STEP))
+    jax.eval_shape(lambda: un_mix(deaf).embed({}, {}, toy(), KEY, STEP))
 
 
 @pytest.mark.parametrize('probability', [-0.1, 1.5, float('nan')])
 def test_a_probability_that_cannot_be(probability):
-  with pytest.raises(UserError, match='probability'):
-    un_mix(make('simclr'), 'simclr', probability=probability)
+  with pytest.raises(UserError, match=r'plugins\.un_mix\.probability=\S+ is not allowed'):
+    by_config.make('simclr', un_mix__enabled=True, un_mix__probability=probability)
 
 
 @pytest.mark.parametrize('name', ['moco', 'simclr'])
@@ -121,7 +124,7 @@ def test_the_total(name, probability):
   def values():
     batch = toy()
     params, state = method.init(KEY, batch)
-    wrapped = un_mix(method, name, probability=probability)
+    wrapped = un_mix(method, probability=probability)
     value, out, _, metrics = one_pass(wrapped, params, state, batch)
     mixed = mixture(batch, probability)
     views = jnp.stack([mixed.images, mixed.images], 1)
@@ -152,7 +155,7 @@ def test_a_share_of_one_doubles_the_loss(monkeypatch):
   @jax.jit
   def values():
     params, state = method.init(KEY, toy())
-    return [one_pass(m, params, state, toy())[0] for m in (method, un_mix(method, 'moco'))]
+    return [one_pass(m, params, state, toy())[0] for m in (method, un_mix(method))]
 
   plain, value = values()
   np.testing.assert_allclose(value, 2 * plain, rtol=1e-6)
@@ -173,7 +176,7 @@ def test_queues_and_tables_are_those_of_the_plain_term(name, carried):
       value, _, carry, _ = one_pass(method, params, before, batch)
       return value, method.post_update(params, before, carry, STEP)[1]
 
-    plain, mixed = after(method), after(un_mix(method, name))
+    plain, mixed = after(method), after(un_mix(method))
     # The official code's second forward: the statistics of the first pass, moved on by the second.
     first = plain[1]['batch_stats']['backbone']
     x = mixture(batch, 0.5).images
@@ -199,7 +202,7 @@ def test_queues_and_tables_are_those_of_the_plain_term(name, carried):
 def test_gradients():
   """Into the online network through the mixtures alone; not into the target network."""
   method = make('byol')
-  wrapped = un_mix(method, 'byol')
+  wrapped = un_mix(method)
 
   @jax.jit
   def gradients():
@@ -229,7 +232,7 @@ def test_local_views_count_in_the_plain_term_only():
     return jax.jit(lambda out: method.loss(out, {}, Batch(), KEY, STEP)[0])(out)
 
   pair = loss(method, out._replace(online=mixed.repeat(2, 1)))
-  value = loss(un_mix(method, 'byol'), out)
+  value = loss(un_mix(method), out)
   np.testing.assert_allclose(value, loss(method, out) + pair, rtol=1e-6)
 
 
@@ -238,7 +241,7 @@ def test_eight_devices_equal_one(monkeypatch, x64):
   get = methods.get
 
   def wrapped(name):
-    return lambda backbone, *args, **hyper: un_mix(get(name)(Tiny(norm=True), *args, **hyper), name)
+    return lambda backbone, *args, **hyper: un_mix(get(name)(Tiny(norm=True), *args, **hyper))
 
   monkeypatch.setattr(methods, 'get', wrapped)
   contract.test_eight_devices_equal_one('moco', None, None)

@@ -12,8 +12,8 @@ from typing import Any
 from clr_jax.augment.policies import POLICIES, simclr_family
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
-from clr_jax.core.options import keyword_only
-from clr_jax.plugins.pipeline import FACTORIES
+from clr_jax.core.options import options_of
+from clr_jax.experiment.method import plugin_factories
 
 METHODS = ('simclr', 'sogclr')
 VIEWS = (
@@ -57,12 +57,7 @@ def check(config: Config) -> None:
   first_visit = config.method.get('first_visit', 'none')
   if first_visit not in ('per_index', 'none'):
     raise UserError(f'--peer has method.first_visit=per_index or none, not {first_visit}')
-  plugins = config.get('plugins', {})
-  for name, factory in FACTORIES.items():
-    for key, parameter in keyword_only(factory).items():
-      if plugins.get(name, {}).get(key, parameter.default) != parameter.default:
+  for name, factory in plugin_factories().items():
+    for key, option in options_of(factory).items():
+      if config.plugins[name].get(key, option.default) != option.default:
         raise UserError(f'--peer has no plug-ins: leave plugins.{name}.{key} out')
-  for key in ('un_mix.enabled', 'layerwise.weights', 'tikhonov.weight', 'tikhonov.layer_weights'):
-    name, option = key.split('.')
-    if plugins.get(name, {}).get(option):
-      raise UserError(f'--peer has no plug-ins: leave plugins.{key} out')

@@ -141,7 +141,7 @@ def batch_norm_method(seen=None):
     return Out(online=x), {'batch_stats': jax.tree.map(lambda o, n: 0.9 * o + 0.1 * n, old, new)}
 
   unused = lambda *args: None  # noqa: E731
-  return Method(unused, embed, unused, unused, unused)  # type: ignore
+  return Method('statistics', unused, embed, unused, unused, unused, 'own')  # type: ignore
 
 
 def test_batch_stats_become_those_of_the_images():

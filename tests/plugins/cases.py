@@ -1,0 +1,95 @@
+"""Losses of the methods that take plug-ins, on embeddings without a network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clr_jax import methods, models
+from clr_jax.core.errors import UserError
+from clr_jax.core.options import keyword_only
+from clr_jax.core.types import Batch, Out, RunInfo
+from clr_jax.ops.similarity import unit
+from clr_jax.plugins import PLUGINS
+from clr_jax.plugins.pipeline import NONE
+
+BATCH, DIM, EXAMPLES = 8, 16, 40
+INFO = RunInfo(EXAMPLES, 4, BATCH, 2, EXAMPLES // BATCH, 50)  # 5 steps an epoch, 10 epochs
+TAKING = [n for n in methods.names() if 'plugins' in keyword_only(methods.get(n))]
+WITHOUT_NEGATIVES = {'simsiam', 'byol'}
+WITHOUT_SOFTMAX = {*WITHOUT_NEGATIVES, 'sogclr', 'isogclr', 'dynamic_moco', 'real'}
+# One in-batch, one with a queue, one without negatives, one with a table; the others are slow.
+FAST = ('simclr', 'moco', 'simsiam', 'sogclr')
+each_method = pytest.mark.parametrize(
+  'name', [pytest.param(n, marks=[pytest.mark.slow] * (n not in FAST)) for n in TAKING]
+)
+
+
+def plugin(name, **options):
+  """{name: the plug-in}, as a method takes it."""
+  return {name: PLUGINS.make(name, INFO, **options)}
+
+
+def make(name, plugins, info=INFO, **options):
+  small = {'out_dim': DIM, 'queue_length': 24, 'hidden_dim': 16, 'predictor_dim': 16}
+  factory = methods.get(name)
+  small = {k: v for k, v in small.items() if k in keyword_only(factory)}
+  return factory(models.get('resnet_tiny', width=2), info, plugins=plugins, **small, **options)
+
+
+def inputs(name):
+  """Embeddings and state as the method's own loss takes them, without a network."""
+  rng = np.random.default_rng(0)
+  views = 1 if name in ('moco', 'infomin') else 2
+  rows = rng.normal(size=[EXAMPLES, 24, DIM])
+  out = Out(
+    online=jnp.asarray(rng.normal(size=[BATCH, views, DIM])),
+    target=jnp.asarray(rng.normal(size=[BATCH, views, DIM])),
+    h=jnp.ones([BATCH, views, 4]),
+    extra={'jigsaw': jnp.asarray(rng.normal(size=[BATCH, DIM]))},
+  )
+  queue = unit(jnp.asarray(rows[:2] if name == 'moco_v2plus' else rows[0]))
+  log_u = jnp.where(jnp.arange(1024) < 4, 0.3, -jnp.inf)
+  tables = {'log_u': log_u, 'temperature': jnp.full(1024, 0.2), 'momentum': jnp.zeros(1024)}
+  state = {
+    'queue': {'rows': queue, 'ptr': jnp.zeros([], jnp.int32)},
+    'per_example': tables,
+    'radius': jnp.asarray(0.5),
+  }
+  return out, state, Batch(index=jnp.arange(BATCH), label=jnp.arange(BATCH) % 4)
+
+
+def value_and_grad(name, plugins, *, step=0):
+  out, state, batch = inputs(name)
+  method = make(name, plugins)
+
+  def loss(online):
+    rng = jax.random.key(5)
+    return method.loss(out._replace(online=online), state, batch, rng, jnp.asarray(step))[0]
+
+  value, grad = jax.value_and_grad(loss)(out.online)
+  return float(value), np.asarray(grad)
+
+
+def acts_or_is_refused(name, plugins, *, refused, same_value=False):
+  """The plug-ins change the gradient of the method `name`, or its facts refuse them."""
+  if refused:
+    with pytest.raises(UserError, match=f'{name}.*set plugins'):
+      make(name, plugins)
+    return
+  value, grad = value_and_grad(name, plugins)
+  plain_value, plain_grad = value_and_grad(name, NONE)
+  assert np.isfinite(value) and np.isfinite(grad).all()
+  assert np.abs(grad - plain_grad).max() > 1e-6 * np.abs(plain_grad).max()
+  if same_value:
+    assert value == pytest.approx(plain_value, rel=1e-12)
+
+
+def starts_at(name, plugins, first):
+  """The plug-ins act from the step `first` on, and not before."""
+  plain = value_and_grad(name, NONE)
+  for step in (0, first - 1):
+    value, grad = value_and_grad(name, plugins, step=step)
+    assert value == pytest.approx(plain[0], rel=1e-12)
+    np.testing.assert_allclose(grad, plain[1], rtol=1e-9, atol=1e-12)
+  assert np.abs(value_and_grad(name, plugins, step=first)[1] - plain[1]).max() > 1e-6
