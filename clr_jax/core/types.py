@@ -12,12 +12,13 @@ from typing import Any, NamedTuple, Protocol
 import flax.struct
 import jax
 
+from clr_jax.core.metrics import Metrics
+
 Array = jax.Array
 PyTree = Any
 Params = dict[str, Any]  # first key = component: 'backbone', 'projector', 'predictor', 'probe', ...
 State = dict[str, Any]  # everything else that must survive a restart
 Carry = dict[str, Any]  # what one step hands to `post_update`; replicated over the devices
-Metrics = dict[str, Array]  # scalars, and vectors of counts
 Schedule = Callable[[Any], Any]  # step -> value
 
 
@@ -139,10 +140,17 @@ class ScoresFn(Protocol):
     ...
 
 
+class GradientMetricsFn(Protocol):
+  def __call__(self, grads: Params, step: Array) -> Metrics:
+    """Metrics of the gradient that the step computed, before the optimizer changes it."""
+    ...
+
+
 class Method(NamedTuple):
   """A method of representation learning: pure functions over (params, state).
 
-  `scores` is what telemetry measures: None for methods without negatives.
+  `scores` is what telemetry measures: None for methods without negatives. `gradient_metrics` adds
+  metrics that need the gradient; None adds nothing.
   """
 
   init: InitFn
@@ -152,6 +160,7 @@ class Method(NamedTuple):
   represent: RepresentFn
   groups: Mapping[str, Group] = {}
   scores: ScoresFn | None = None
+  gradient_metrics: GradientMetricsFn | None = None
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from clr_jax.core.types import Array, Batch, Carry, Group, Method, Out, Params, State
+from clr_jax.core.types import Array, Batch, Group, Method, Out, Params, State
 from clr_jax.ops.similarity import widen
 
 
@@ -53,12 +53,10 @@ def online_probe(
     metrics = {'loss': value, **metrics, 'probe_loss': probe_loss, 'probe_top1': top1}
     return value + probe_loss, carry, jax.tree.map(jax.lax.stop_gradient, metrics)
 
-  def post_update(params: Params, state: State, carry: Carry, step: Array):
-    return method.post_update(params, state, carry, step)
-
   def represent(params: Params, state: State, images: Array):
     outputs = method.represent(params, state, images)
     return {**outputs, 'probe_logits': classify(params, outputs['h'])}
 
   group = Group(lr=learning_rate, weight_decay=weight_decay, no_sam=True)
-  return Method(init, embed, loss, post_update, represent, {**method.groups, 'probe': group})
+  groups = {**method.groups, 'probe': group}
+  return method._replace(init=init, embed=embed, loss=loss, represent=represent, groups=groups)
