@@ -50,7 +50,7 @@ def train_on(devices, shard, directory, first, last):
   dispatch = make_dispatch(experiment, pipeline, 1)
   order = []
   with Checkpoints(directory) as checkpoints:
-    state = checkpoints.restore(experiment.abstract_state()) if first else experiment.init()
+    state = checkpoints.restore(experiment.abstract_state) if first else experiment.init()
     with contextlib.closing(pipeline.blocks([(i, 1) for i in range(first, last)])) as blocks:
       for block in blocks:
         order.append(jax.device_get(block))
@@ -87,7 +87,7 @@ def test_processes_come_and_go(tmp_path):
   def final(name):
     experiment = build_experiment(changed(load(TINY), settings), devices=jax.devices()[:1])
     with Checkpoints(tmp_path / name, read_only=True) as checkpoints:
-      return leaves(checkpoints.restore(experiment.abstract_state()))
+      return leaves(checkpoints.restore(experiment.abstract_state))
 
   run(1, 'one')
   run(4, 'many', stop_at_epoch=4 / 22, shard_optimizer=True)

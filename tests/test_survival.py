@@ -90,7 +90,7 @@ def reference(run, tmp_path_factory):
 @functools.cache
 def abstract_state(method):
   config = load(f'{TINY}:{method}')
-  return build_experiment(config, devices=jax.devices()[:1]).abstract_state()
+  return build_experiment(config, devices=jax.devices()[:1]).abstract_state
 
 
 def saved(directory, method='sogclr'):

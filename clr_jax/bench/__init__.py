@@ -1,3 +1,1 @@
-"""Measures a machine: the time of a step and of its parts, memory, bytes sent, and PyTorch beside
-it. Trains no run.
-"""
+"""Measures a machine: the time of a step, memory, bytes sent, PyTorch beside it. Trains no run."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from clr_jax.bench import step as bench
+from clr_jax.bench.step import compile_step, describe
 from clr_jax.core.config_tree import Config, changed
 from clr_jax.core.errors import UserError
 from clr_jax.experiment.build import build_experiment
@@ -118,7 +118,7 @@ def measure(config: Config, *, per_device: int, devices: Sequence[int] = DEVICES
     }
     rows.append(row)
   return {
-    'config': bench.describe(changed(config, {'batch_size': per_device})),
+    'config': describe(changed(config, {'batch_size': per_device})),
     'per_device': per_device,
     'parameter_bytes': _parameter_bytes(config),
     'rows': rows,
@@ -130,11 +130,11 @@ def _compiled(config: Config, devices: int) -> str:
   pipeline = experiment.make_pipeline()
   with contextlib.closing(pipeline.blocks([(0, 1)])) as blocks:
     block = next(blocks)
-  return bench.compile_step(experiment, pipeline, block, 1)[0].as_text()
+  return compile_step(experiment, pipeline, block, 1)[0].as_text() or ''
 
 
 def _parameter_bytes(config: Config) -> int:
-  params = build_experiment(config, devices=jax.devices()[:1]).abstract_state().params
+  params = build_experiment(config, devices=jax.devices()[:1]).abstract_state.params
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params))
 
 

@@ -14,8 +14,8 @@ import jax
 
 PRODUCTS, BATCH_NORM = 'convolutions, products', 'BatchNorm'
 COMMUNICATION, OTHER = 'communication', 'other'
-# Kinds of work, and the scopes in the name of an operation that tell them: of train_step.py, or the
-# names of BatchNorm's modules. The first that fits.
+# Kinds of work, and what tells them in the name of an operation: the scopes of the train step
+# (experiment/train_step.py) or the names of BatchNorm's modules. The first that fits.
 _SCOPES: Mapping[str, re.Pattern[str]] = {
   'augmentation': re.compile(r'\baugmentation\b'),
   'optimizer, state': re.compile(r'\boptimizer\b'),

@@ -12,11 +12,12 @@ from typing import Any, Literal, NamedTuple, Protocol
 import flax.struct
 import jax
 
+from clr_jax.core.metrics import Metrics
+
 Array = jax.Array
 PyTree = Any
 Params = dict[str, Any]  # first key = component: 'backbone', 'projector', 'predictor', 'probe', ...
 State = dict[str, Any]  # everything else that must survive a restart
-Metrics = dict[str, Array]  # scalars, and vectors of counts
 Schedule = Callable[[Any], Any]  # step -> value
 
 Carry = dict[str, Any]
@@ -163,6 +164,12 @@ class ScoresFn(Protocol):
     ...
 
 
+class GradientMetricsFn(Protocol):
+  def __call__(self, grads: Params, step: Array) -> Metrics:
+    """Metrics of the gradient that the step computed, before the optimizer changes it."""
+    ...
+
+
 class StageLossesFn(Protocol):
   def __call__(self, out: Out) -> Sequence[Array]:
     """One scalar for each stage of the backbone, shallow to deep."""
@@ -184,6 +191,7 @@ class Method(NamedTuple):
     groups: how the optimizer treats parameters, by first key of `params`.
     scores: what telemetry measures; None for methods without negatives.
     stage_losses: the losses of the backbone's stages that are added to the loss; None = none are.
+    gradient_metrics: adds metrics that need the gradient; None adds nothing.
   """
 
   name: str
@@ -197,6 +205,7 @@ class Method(NamedTuple):
   groups: Mapping[str, Group] = {}
   scores: ScoresFn | None = None
   stage_losses: StageLossesFn | None = None
+  gradient_metrics: GradientMetricsFn | None = None
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -245,7 +245,7 @@ def evaluate_workdir(
   sets = evaluation_sets(experiment)
   sets.refuse_unlabeled()
   protocols.check(sets, protocol, options, kinds)
-  network = weights.restore_network(run, experiment.abstract_state(), step)
+  network = weights.restore_network(run, experiment.abstract_state, step)
   config_hash = hash_config(to_dict(config))
   subjects = _subjects(experiment, sets, network, run)
   for kind in kinds:
@@ -266,7 +266,7 @@ def open_subject(config: Config, directory: str, *, step: int | None = None) -> 
   """
   run = workdir.Workdir(directory)
   experiment = build_experiment(_without_probe(config))
-  network = weights.restore_network(run, experiment.abstract_state(), step)
+  network = weights.restore_network(run, experiment.abstract_state, step)
   return Subject(experiment, evaluation_sets(experiment), network, run=run)
 
 

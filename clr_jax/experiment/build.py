@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,13 +21,7 @@ from clr_jax.core.names import look_up
 from clr_jax.core.types import Array, Batch, Method, RunInfo, Schedule, TrainState
 from clr_jax.data.pipeline import Pipeline, make_pipeline
 from clr_jax.experiment.method import make_method
-from clr_jax.experiment.train_step import (
-  StepFn,
-  StepParts,
-  init_state,
-  make_step_parts,
-  make_train_step,
-)
+from clr_jax.experiment.train_step import StepFn, init_state, make_train_step
 from clr_jax.ops import sharding
 from clr_jax.optim import schedules
 
@@ -35,8 +31,12 @@ LOWEST_TEMPERATURE = 0.0113
 _DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}  # None: that of images and parameters
 
 
-class Experiment(NamedTuple):
-  """Everything that a config names, built; no array is on a device yet.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Experiment:
+  """Everything that a config names, built and checked; no array is on a device yet.
+
+  What is derived from the attributes is built once. `dataclasses.replace(experiment, mesh=...)`
+  is the same experiment on another mesh.
 
   Attributes:
     config: as given.
@@ -60,43 +60,46 @@ class Experiment(NamedTuple):
   mesh: Mesh
 
   @property
+  def shard_optimizer(self) -> bool:
+    return self.config.get('shard_optimizer', False)  # not in workdirs of earlier versions
+
+  @functools.cached_property
   def step_fn(self) -> StepFn:
+    """The train step, to be jitted by the caller."""
     return make_train_step(
       self.method, self.views, self.tx, mesh=self.mesh, shard_optimizer=self.shard_optimizer
     )
 
-  @property
-  def step_parts(self) -> StepParts:
-    return make_step_parts(
-      self.method, self.views, self.tx, mesh=self.mesh, shard_optimizer=self.shard_optimizer
-    )
-
-  @property
-  def shard_optimizer(self) -> bool:
-    return self.config.get('shard_optimizer', False)  # not in workdirs of earlier versions
-
+  @functools.cached_property
   def abstract_state(self) -> TrainState:
     """Shapes, dtypes and shardings of the train state; nothing is computed."""
-    shapes = jax.eval_shape(self._init, jax.random.key(0))
+    shapes = jax.eval_shape(self._init_fn, jax.random.key(0))
     return jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
       shapes,
       sharding.train_state_shardings(self.mesh, shapes, shard_optimizer=self.shard_optimizer),
     )
 
-  def check_shapes(self) -> None:
-    """Traces one step without compiling: shapes that do not fit are refused before any work."""
-    batch = jax.eval_shape(lambda: example_batch(self.source, self.info.batch_size))
-    jax.eval_shape(self.step_fn, self.abstract_state(), batch)
+  @functools.cached_property
+  def shardings(self) -> TrainState:
+    """Where each array of the train state lies on the mesh."""
+    return jax.tree.map(lambda x: x.sharding, self.abstract_state)
 
   def init(self) -> TrainState:
     """The state of step 0, each array where it belongs on the mesh."""
-    shardings = jax.tree.map(lambda x: x.sharding, self.abstract_state())
-    return jax.jit(self._init, out_shardings=shardings)(jax.random.key(self.config.seed))
+    return self._jitted_init(jax.random.key(self.config.seed))
 
-  def _init(self, key: Array) -> TrainState:
-    batch = example_batch(self.source)
-    return init_state(key, batch, self.method, self.views, self.tx)
+  def check_shapes(self) -> None:
+    """Traces one step without compiling: shapes that do not fit are refused before any work."""
+    batch = jax.eval_shape(lambda: example_batch(self.source, self.info.batch_size))
+    jax.eval_shape(self.step_fn, self.abstract_state, batch)
+
+  @functools.cached_property
+  def _jitted_init(self) -> Callable[[Array], TrainState]:
+    return jax.jit(self._init_fn, out_shardings=self.shardings)
+
+  def _init_fn(self, key: Array) -> TrainState:
+    return init_state(key, example_batch(self.source), self.method, self.views, self.tx)
 
   def make_pipeline(self) -> Pipeline:
     """Starts feeding: uploads a resident data set, or starts the workers of a streamed one."""
@@ -118,7 +121,7 @@ def example_batch(source: data.Source, size: int = 2) -> Batch:
   return Batch(image=image, label=label, index=jnp.arange(size, dtype=jnp.int32))
 
 
-def build_experiment(config: Config, *, devices: Any = None) -> Experiment:
+def build_experiment(config: Config, *, devices: Sequence[Any] | None = None) -> Experiment:
   """Builds and checks all parts of a run.
 
   Raises:
@@ -134,7 +137,7 @@ def build_experiment(config: Config, *, devices: Any = None) -> Experiment:
   backbone = make_backbone(config, source)
   plain, method = make_method(config, backbone, info)
   learning_rate = _make_schedule(config, info)
-  tx = _make_optimizer(config, source, views, method, learning_rate)
+  tx = _make_optimizer(config, method, learning_rate)
   return Experiment(config, info, source, test, views, plain, method, tx, learning_rate, mesh)
 
 
@@ -258,14 +261,9 @@ def _make_schedule(config: Config, info: RunInfo) -> Schedule:
   )
 
 
-def _make_optimizer(config: Config, source, views, method: Method, learning_rate: Schedule):
-  def init(key):
-    batch = example_batch(source)
-    return method.init(key, batch._replace(views=views(key, batch.image)))
-
-  params, _ = jax.eval_shape(init, jax.random.key(0))
+def _make_optimizer(
+  config: Config, method: Method, learning_rate: Schedule
+) -> optax.GradientTransformationExtraArgs:
   options = to_dict(config.optimizer)
   del options['learning_rate'], options['scaling']  # in the schedule
-  return optim.build(
-    params, method.groups, learning_rate=learning_rate, sam=to_dict(config.sam), **options
-  )
+  return optim.build(method.groups, learning_rate=learning_rate, sam=to_dict(config.sam), **options)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from clr_jax.core.types import Array, Batch, Method, Metrics, Params, PyTree, TrainState, ViewFn
+from clr_jax.core.types import (
+  Array,
+  Batch,
+  Carry,
+  Method,
+  Metrics,
+  Params,
+  PyTree,
+  TrainState,
+  ViewFn,
+)
 from clr_jax.ops import sharding
-from clr_jax.ops.gradient_statistics import group_norms
 from clr_jax.ops.similarity import unit
-from clr_jax.wrappers import telemetry as _telemetry
 
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -26,93 +34,6 @@ def init_state(
   init_key, view_key, key = jax.random.split(key, 3)
   params, state = method.init(init_key, batch._replace(views=views(view_key, batch.image)))
   return TrainState(jnp.zeros([], jnp.int32), params, state, tx.init(params), key)
-
-
-class StepParts(NamedTuple):
-  """The train step in the order of its parts, which `clr-jax bench` also times one by one.
-
-  Attributes:
-    make_views: (state, batch with images) -> batch with views.
-    gradients: (state, batch with views) -> (gradients, (carry, metrics)).
-    update: (state, batch with views, gradients, carry, metrics) -> (state, metrics).
-  """
-
-  make_views: Callable[..., Batch]
-  gradients: Callable[..., Any]
-  update: Callable[..., tuple[TrainState, Metrics]]
-
-
-def make_step_parts(
-  method: Method,
-  views: ViewFn,
-  tx: optax.GradientTransformationExtraArgs,
-  *,
-  mesh: Mesh | None = None,
-  shard_optimizer: bool = False,
-) -> StepParts:
-  """The parts of `make_train_step`, with the same arguments."""
-
-  def whole(tree: PyTree) -> PyTree:
-    if mesh is None:
-      return tree
-    return jax.lax.with_sharding_constraint(tree, sharding.replicated(mesh))
-
-  def split(tree: PyTree) -> PyTree:
-    if mesh is None or not shard_optimizer:
-      return tree
-    return jax.lax.with_sharding_constraint(tree, sharding.by_largest_axis(mesh, tree))
-
-  def on_rows(batch: Batch) -> Batch:
-    # Left to itself XLA may gather the batch and let every device compute all of it.
-    if mesh is None:
-      return batch
-    return jax.lax.with_sharding_constraint(batch, sharding.by_rows(mesh))
-
-  def keys(state: TrainState) -> Array:
-    return jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-
-  def make_views(state: TrainState, batch: Batch) -> Batch:
-    batch = on_rows(batch)
-    return on_rows(batch._replace(image=None, views=views(keys(state)[0], batch.image)))
-
-  def grad_of(state: TrainState, batch: Batch):
-    _, embed_key, loss_key = keys(state)
-
-    def objective(params):
-      out, carry = method.embed(params, state.state, batch, embed_key, state.step)
-      loss, loss_carry, metrics = method.loss(out, state.state, batch, loss_key, state.step)
-      metrics = {'loss': loss, **metrics, 'feature_std': feature_std(out.h)}
-      return loss, ({**carry, **loss_carry}, metrics)
-
-    return jax.grad(objective, has_aux=True)
-
-  def gradients(state: TrainState, batch: Batch):
-    return grad_of(state, batch)(whole(state.params))
-
-  def update(state: TrainState, batch: Batch, grads, carry, metrics) -> tuple[TrainState, Metrics]:
-    # Whole on both sides of a pass: split weights or gradients would split its convolutions.
-    updates, opt_state = tx.update(
-      split(whole(grads)),
-      state.opt_state,
-      state.params,
-      grad_fn=lambda params, _: split(whole(grad_of(state, batch)(whole(params))[0])),
-    )
-    opt_state = split(opt_state)
-    params = cast(Params, whole(optax.apply_updates(state.params, updates)))
-    carry = whole(carry)
-    params, new_state = method.post_update(params, state.state, carry, state.step)
-    metrics = {**metrics, 'update_norm': optax.tree.norm(updates)}
-    if _telemetry.STEPS in metrics:
-      metrics |= _telemetry.only_if(
-        metrics[_telemetry.STEPS] > 0,
-        lambda: {f'{_telemetry.PREFIX}grad_norm/{k}': v for k, v in group_norms(grads).items()},
-      )
-    return TrainState(state.step + 1, params, new_state, opt_state, state.key), metrics
-
-  # Scopes: op_shares.py tells by them what the time of the whole program goes to.
-  return StepParts(
-    jax.named_scope('augmentation')(make_views), gradients, jax.named_scope('optimizer')(update)
-  )
 
 
 def make_train_step(
@@ -135,14 +56,65 @@ def make_train_step(
     shard_optimizer: with a mesh, every device computes and keeps only its part of the optimizer's
       state (`sharding.by_largest_axis`), then gathers the new parameters.
   """
-  parts = make_step_parts(method, views, tx, mesh=mesh, shard_optimizer=shard_optimizer)
+  on_rows, whole, split = _placements(mesh, shard_optimizer)
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    batch = parts.make_views(state, batch)
-    grads, (carry, metrics) = parts.gradients(state, batch)
-    return parts.update(state, batch, grads, carry, metrics)
+    view_key, embed_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
+
+    # The names of the scopes tell bench/profile.py what the time of a step is spent on.
+    with jax.named_scope('augmentation'):
+      batch = on_rows(batch)
+      batch = on_rows(batch._replace(image=None, views=views(view_key, batch.image)))
+
+    def objective(params: Params) -> tuple[Array, tuple[Carry, Metrics]]:
+      out, carry = method.embed(params, state.state, batch, embed_key, state.step)
+      loss, loss_carry, metrics = method.loss(out, state.state, batch, loss_key, state.step)
+      metrics = {'loss': loss, **metrics, 'feature_std': feature_std(out.h)}
+      return loss, ({**carry, **loss_carry}, metrics)
+
+    gradient = jax.grad(objective, has_aux=True)
+    grads, (carry, metrics) = gradient(whole(state.params))
+
+    with jax.named_scope('optimizer'):
+      # Whole on both sides of a pass: split weights or gradients would split its convolutions.
+      updates, opt_state = tx.update(
+        split(whole(grads)),
+        state.opt_state,
+        state.params,
+        grad_fn=lambda params, _: split(whole(gradient(whole(params))[0])),
+      )
+      opt_state = split(opt_state)
+      params = cast(Params, whole(optax.apply_updates(state.params, updates)))
+      params, new_state = method.post_update(params, state.state, whole(carry), state.step)
+      metrics = {**metrics, 'update_norm': optax.tree.norm(updates)}
+      if method.gradient_metrics is not None:
+        metrics |= method.gradient_metrics(grads, state.step)
+    return TrainState(state.step + 1, params, new_state, opt_state, state.key), metrics
 
   return step
+
+
+def _placements(
+  mesh: Mesh | None, shard_optimizer: bool
+) -> tuple[Callable[[Batch], Batch], Callable[[PyTree], PyTree], Callable[[PyTree], PyTree]]:
+  """Constraints for batches (rows split over the mesh), for trees that every device holds whole,
+  and for those of the optimizer. Without a mesh they return their argument.
+  """
+  if mesh is None:
+    return (lambda batch: batch), (lambda tree: tree), (lambda tree: tree)
+  constrain = jax.lax.with_sharding_constraint
+
+  def on_rows(batch: Batch) -> Batch:
+    # Left to itself XLA may gather the batch and let every device compute all of it.
+    return constrain(batch, sharding.by_rows(mesh))
+
+  def whole(tree: PyTree) -> PyTree:
+    return constrain(tree, sharding.replicated(mesh))
+
+  def split(tree: PyTree) -> PyTree:
+    return constrain(tree, sharding.by_largest_axis(mesh, tree)) if shard_optimizer else tree
+
+  return on_rows, whole, split
 
 
 def feature_std(h: Array) -> Array:

@@ -96,7 +96,7 @@ def _bare(config: Config, directory: str) -> Config:
 
 def _restore(run: workdir.Workdir, experiment: Experiment, step: int | None):
   """(step, params, state) of a checkpoint, whatever its optimizer."""
-  abstract = experiment.abstract_state()
+  abstract = experiment.abstract_state
   tree = {'params': abstract.params, 'state': abstract.state}
   flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='/')
   leaves = {k: v for k, v in flat.items() if hasattr(v, 'shape')}

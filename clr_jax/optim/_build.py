@@ -33,7 +33,6 @@ def factory(name: str) -> Callable[..., optax.GradientTransformationExtraArgs]:
 
 
 def build(
-  params: Params,
   groups: Mapping[str, Group],
   *,
   name: str,
@@ -49,7 +48,6 @@ def build(
   the same batch at other parameters; optimizers without SAM ignore it.
 
   Args:
-    params: the parameter tree or its shapes; only its first keys matter.
     groups: exceptions for the parameters below some first keys; the rest forms 'default'. `lr`
       replaces `learning_rate`, `peak_of` holds it at its peak, `lr_scale` multiplies either. In the
       first `freeze_steps` updates nothing of the group changes, its momentum included; its learning
@@ -64,15 +62,13 @@ def build(
     hyper: keyword arguments of the optimizer: momentum, nesterov, form, b1, ...
 
   Raises:
-    UserError: unknown names, options or groups; values out of range.
+    UserError: unknown names or options, values out of range; in `tx.init`, a group without
+      parameters.
   """
   make = look_up(_OPTIMIZERS, name, 'optimizer')
   check_options(f'optimizer {name!r}', make, hyper, given=('mask',))  # `build` gives it
   if exclude_from_decay != 'auto':
     hyper['mask'] = look_up(_MASKS, exclude_from_decay, 'exclude_from_decay')
-  for key in groups:
-    if key not in params:
-      raise UserError(f'optimizer group {key!r} has no parameters: there are {", ".join(params)}')
 
   def transform(group: Group) -> optax.GradientTransformationExtraArgs:
     rate = learning_rate if group.lr is None else group.lr
@@ -83,9 +79,14 @@ def build(
     tx = make(_scaled(rate, group.lr_scale), decay, **hyper)
     return _frozen(tx, group.freeze_steps) if group.freeze_steps else tx
 
-  labels = {key: key if key in groups else 'default' for key in params}
+  def labels(params: Params) -> dict[str, str]:
+    for key in groups:
+      if key not in params:
+        raise UserError(f'optimizer group {key!r} has no parameters: there are {", ".join(params)}')
+    return {key: key if key in groups else 'default' for key in params}
+
   transforms: dict[Hashable, optax.GradientTransformation] = {
-    label: transform(groups.get(label, Group())) for label in labels.values()
+    label: transform(group) for label, group in {'default': Group(), **groups}.items()
   }
   return _with_sam(optax.partition(transforms, labels), groups, sam)
 

@@ -100,6 +100,7 @@ class Checkpoints:
     state: TrainState,
     *,
     metrics: Mapping[str, float] | None = None,
+    window: Mapping[str, Any] | None = None,
     force: bool = False,
   ) -> bool:
     """Starts writing `state`, which may be donated as soon as this returns.
@@ -111,6 +112,7 @@ class Checkpoints:
       step: number of the checkpoint.
       state: all of it is saved.
       metrics: numbers of this step, stored beside it; `keep_best` names one of them.
+      window: JSON values, the metrics accumulated since the last log row; stored beside it.
       force: replaces a checkpoint of the same step, which is left alone otherwise.
 
     Returns:
@@ -131,7 +133,11 @@ class Checkpoints:
       self._manager.delete(damaged)
     self._damaged.clear()
     self._note_score(step, metrics)
-    meta = {'leaves': describe(state), 'metrics': jsonable(metrics)}
+    meta = {
+      'leaves': describe(state),
+      'metrics': jsonable(metrics),
+      'window': jsonable(window or {}),
+    }
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
     # force: the decision is made here; Orbax would refuse a step before the latest.
     with _writing(self._folder):
@@ -183,11 +189,11 @@ class Checkpoints:
 
   def metrics(self, step: int) -> Mapping[str, float]:
     """The numbers that were saved beside a checkpoint; {}, with a warning, if it is damaged."""
-    try:
-      return {name: number(value) for name, value in self._meta(step)['metrics'].items()}
-    except Exception as error:  # whether it can be restored is seen when it is
-      logging.warning('checkpoint %d has no readable metrics: %s', step, first_line(error))
-      return {}
+    return self._beside(step, 'metrics')
+
+  def window(self, step: int) -> Mapping[str, Any]:
+    """The accumulated metrics that were saved beside a checkpoint; {}, as above, if damaged."""
+    return self._beside(step, 'window')
 
   def wait(self) -> None:
     """Returns when all that was saved is on disk; SaveFailed for what went wrong since."""
@@ -257,6 +263,13 @@ class Checkpoints:
   def _read(self, handler: ocp.CheckpointHandler, step: int, item: str, args: Any) -> Any:
     """Without Orbax's manager, in which the processes wait for one that has failed."""
     return handler.restore(self._folder / str(step) / item, args=args)
+
+  def _beside(self, step: int, key: str) -> dict[str, Any]:
+    try:
+      return number(self._meta(step)[key])
+    except Exception as error:  # whether it can be restored is seen when it is
+      logging.warning('checkpoint %d has no readable metrics: %s', step, first_line(error))
+      return {}
 
   def _note_score(self, step: int, metrics: Mapping[str, float]) -> None:
     self._scores.pop(step, None)

@@ -39,7 +39,11 @@ def jsonable(value: Any) -> Any:
 
 
 def number(value: Any) -> Any:
-  """The inverse of `jsonable` for one number; anything else as it is."""
+  """The inverse of `jsonable` for numbers, also those in lists and dicts; else the value itself."""
+  if isinstance(value, dict):
+    return {k: number(v) for k, v in value.items()}
+  if isinstance(value, list):
+    return [number(v) for v in value]
   return float(value) if value in ('nan', 'inf', '-inf') else value
 
 

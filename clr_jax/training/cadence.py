@@ -26,6 +26,13 @@ def cadence_of(config: Config, info: RunInfo) -> Cadence:
   return Cadence(config.log_every, in_steps(config.eval_every), in_steps(config.checkpoint_every))
 
 
+def last_step(config: Config, info: RunInfo) -> int:
+  """Number of steps after which this start of the run ends."""
+  if config.stop_at_epoch is None:
+    return info.total_steps
+  return min(max(round(config.stop_at_epoch * info.steps_per_epoch), 1), info.total_steps)
+
+
 def plan(first: int, last: int, cadence: Cadence, size: int) -> Iterator[tuple[int, int]]:
   """(step, count) of every dispatch: `count` is `size` or 1, and no cadence falls inside one.
 

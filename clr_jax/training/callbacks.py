@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -105,11 +105,15 @@ class Watchdog:
     self._ended.set()
 
   def alive(self) -> None:
+    """Restarts the wait."""
     self._deadline = time.monotonic() + self._seconds
 
-  def pause(self) -> None:
-    """No limit until the next `alive`: evaluation takes as long as it takes."""
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Suspends the limit: evaluation takes as long as it takes."""
     self._deadline = float('inf')
+    yield
+    self.alive()
 
   def _watch(self) -> None:
     while not self._ended.wait(min(self._seconds / 4, 5)):
@@ -134,7 +138,7 @@ class Progress:
   def __init__(self, first: int, last: int, batch_size: int, *, enabled: bool = True):
     self._batch_size = batch_size
     self._last, self._step, self._time, self._waited = last, first, time.monotonic(), 0.0
-    self._printed = self._paused = 0.0
+    self._printed = 0.0
     self._enabled = enabled and jax.process_index() == 0
     bar = self._enabled and sys.stderr.isatty()
     self._bar = tqdm(total=last, initial=first, unit='step', dynamic_ncols=True, disable=not bar)
@@ -145,13 +149,12 @@ class Progress:
   def __exit__(self, *exc):
     self._bar.close()
 
-  def resume(self) -> None:
-    """After a pause that is not training (evaluation): its time does not count."""
-    self._time += time.monotonic() - self._paused
-
-  def pause(self) -> None:
-    """Before it."""
-    self._paused = time.monotonic()
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Excludes the time inside, such as that of an evaluation, from the throughput."""
+    start = time.monotonic()
+    yield
+    self._time += time.monotonic() - start
 
   def update(self, step: int, loss: float, waited: float) -> dict[str, float]:
     """Shows the state after `step` steps; returns samples/s and data-wait share since last time."""
@@ -201,7 +204,7 @@ class Profiler:
       self._stop()
 
   def before(self, step: int, count: int) -> None:
-    """Before the dispatch of `count` steps from `step`: starts tracing if it is the first one."""
+    """Starts the trace if the dispatch of `count` steps from `step`, called next, is its first."""
     if not self._running and step < self._last and step + count > self._first:
       if not is_local(self._directory):  # JAX reaches stores in another way, if at all
         self._traced = tempfile.mkdtemp()
@@ -209,7 +212,7 @@ class Profiler:
       self._running = True
 
   def after(self, step: int, count: int, result: Any) -> None:
-    """After it; `result` is what it returned, maybe still being computed."""
+    """Stops the trace if that dispatch was its last; its `result` may not be ready yet."""
     if not self._running:
       return
     self._result = result

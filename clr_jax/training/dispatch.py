@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from clr_jax.core.config_tree import Config
-from clr_jax.core.types import Metrics, TrainState
+from clr_jax.core.types import Array, Metrics, TrainState
+from clr_jax.data.pipeline import Block, Pipeline
 from clr_jax.experiment.build import Experiment
 
 STREAMED_BLOCK_BYTES = 256 * 2**20
 
 
-def make_dispatch(experiment: Experiment, pipeline, size: int):
-  """(state, resident, block) -> (state, metrics [count]): `count` training steps in one call.
+def make_dispatch(experiment: Experiment, pipeline: Pipeline, size: int) -> jax.stages.Wrapped:
+  """(state, resident, block) -> (state, metrics [count, ...]): `count` training steps in one call.
 
-  The CPU takes one step a call: XLA's control flow around convolutions is slow there.
+  Args:
+    experiment: builds the step.
+    pipeline: its `resident` and `blocks` are the arguments of the calls.
+    size: most steps in a block. 1 leaves XLA's control flow out, which is slow around convolutions
+      on CPUs.
   """
   step_fn = experiment.step_fn
 
-  def one(state: TrainState, resident: Any, row: Any) -> tuple[TrainState, Metrics]:
+  def one(state: TrainState, resident: Any, row: dict[str, Array]) -> tuple[TrainState, Metrics]:
     return step_fn(state, pipeline.batch(resident, row))
 
-  def many(state: TrainState, resident: Any, block: Any) -> tuple[TrainState, Metrics]:
+  def many(state: TrainState, resident: Any, block: Block) -> tuple[TrainState, Metrics]:
     if size == 1 or jax.tree.leaves(block)[0].shape[0] == 1:
-      row = jax.tree.map(lambda x: x[0], block)
-      state, step_metrics = one(state, resident, row)
-      return state, jax.tree.map(lambda x: x[None], step_metrics)
+      state, metrics = one(state, resident, jax.tree.map(lambda x: x[0], block))
+      return state, jax.tree.map(lambda x: jnp.expand_dims(x, 0), metrics)
     return jax.lax.scan(lambda state, row: one(state, resident, row), state, block)
 
-  shardings = jax.tree.map(lambda x: x.sharding, experiment.abstract_state())
-  return jax.jit(many, donate_argnums=0, out_shardings=(shardings, None))
+  return jax.jit(many, donate_argnums=0, out_shardings=(experiment.shardings, None))
 
 
-def steps_per_call(config: Config) -> int:
-  """Steps in one dispatch: as configured, else 1 on CPUs and 25 elsewhere."""
-  if config.steps_per_call is not None:
-    return config.steps_per_call
-  return 1 if jax.default_backend() == 'cpu' else 25
+def steps_per_call(experiment: Experiment, pipeline: Pipeline) -> int:
+  """Steps in one dispatch: as configured, else 1 on CPUs and 25 elsewhere.
+
+  A block of streamed images holds those of all its steps, and several blocks are alive: fewer steps
+  if they take more than STREAMED_BLOCK_BYTES.
+  """
+  size = experiment.config.steps_per_call
+  if size is None:
+    size = 1 if jax.default_backend() == 'cpu' else 25
+  if pipeline.mode == 'streamed':
+    step_bytes = pipeline.batch_size * math.prod(experiment.source.image_shape)
+    size = max(1, min(size, STREAMED_BLOCK_BYTES // step_bytes))
+  return size

@@ -19,49 +19,55 @@ from clr_jax.data.pipeline import RESIDENT_LIMIT
 from clr_jax.evaluation import runner as evaluation
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.experiment.build import Experiment, build_experiment
-from clr_jax.ops import ema
-from clr_jax.rundir import checkpoint, metrics, weights, workdir
+from clr_jax.rundir.checkpoint import Checkpoints, SaveFailed
 from clr_jax.rundir.identity import check_data, open_run
-from clr_jax.training.cadence import cadence_of, due, plan
-from clr_jax.training.callbacks import Interrupt, Profiler, Progress, Watchdog
-from clr_jax.training.dispatch import STREAMED_BLOCK_BYTES, make_dispatch, steps_per_call
-from clr_jax.training.metric_accumulator import Window
+from clr_jax.rundir.metrics import MetricWriter
+from clr_jax.rundir.workdir import Workdir
+from clr_jax.training.cadence import cadence_of, due, last_step, plan
+from clr_jax.training.callbacks import Interrupt, Profiler, Progress, Signal, Watchdog
+from clr_jax.training.dispatch import make_dispatch, steps_per_call
+from clr_jax.training.start import Start, start_or_resume
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 def train(config: Config, directory: str) -> None:
-  """Trains the run `directory` of `config` to its end, or goes on with it.
+  """Trains the run `directory` of `config` to its end, or resumes it.
 
   Raises:
     UserError: bad input, before any work.
     RunStopped: preempted (the state is saved); the loss is not finite (the last good checkpoint
       stays); or a disk that is full or a store that cannot be written (what was saved stays).
   """
+  # Build and check everything before the workdir is touched.
   experiment = build_experiment(config)
-  run = workdir.Workdir(directory)
+  run = Workdir(directory)
   _check(config, run)
   sets = evaluation.check(experiment)
   experiment.check_shapes()
-  with _stop_where_nothing_can_be_written(run):
+
+  with _stop_if_nothing_can_be_written(run):
+    # Open the workdir: it is new, or holds this run.
     identity = open_run(run, config)
     check_data(run, _data_facts(experiment))
-    with checkpoint.Checkpoints(
+
+    # Start or resume, train, evaluate.
+    with Checkpoints(
       run, keep_last=config.keep_last, keep_best=config.keep_best or None
     ) as checkpoints:
-      state, first_step, window = _start(experiment, run, checkpoints)
-      last_step = _last_step(config, experiment.info)
-      if first_step < last_step:
+      start = start_or_resume(experiment, run, checkpoints)
+      state = start.state
+      if start.step < last_step(config, experiment.info):
         _write_overview(run, state)
-        state = _loop(experiment, sets, run, checkpoints, state, window, first_step, last_step)
+        state = _loop(experiment, sets, run, checkpoints, start)
       evaluation.offline(experiment, sets, state, run, identity.config_hash)
 
 
 @contextlib.contextmanager
-def _stop_where_nothing_can_be_written(run: workdir.Workdir) -> Iterator[None]:
+def _stop_if_nothing_can_be_written(run: Workdir) -> Iterator[None]:
   try:
     yield
-  except (OSError, checkpoint.SaveFailed) as error:
+  except (OSError, SaveFailed) as error:
     if isinstance(error, OSError) and error.errno not in _CANNOT_WRITE:
       raise
     cause = error if isinstance(error, OSError) else error.__cause__
@@ -85,7 +91,7 @@ def _data_facts(experiment: Experiment) -> dict[str, Any]:
   }
 
 
-def _write_overview(run: workdir.Workdir, state: TrainState) -> None:
+def _write_overview(run: Workdir, state: TrainState) -> None:
   """The table of all parameters goes to `parameters.txt`; one line of sums to the terminal."""
   if jax.process_index():
     return
@@ -96,7 +102,7 @@ def _write_overview(run: workdir.Workdir, state: TrainState) -> None:
   print(f'{sum(sizes.values()):,} parameters: {parts}', flush=True)
 
 
-def _check(config: Config, run: workdir.Workdir) -> None:
+def _check(config: Config, run: Workdir) -> None:
   """Refuses, before the workdir is touched, what the loop would stumble over."""
   for key in ('log_every', 'eval_every', 'checkpoint_every', 'watchdog_seconds'):
     if config[key] < 0:
@@ -118,62 +124,26 @@ def _check(config: Config, run: workdir.Workdir) -> None:
   with reaching(run.path):
     begins = not run.checkpoints.exists()
   if config.init_from and begins:
-    with checkpoint.Checkpoints(config.init_from, read_only=True) as other:
+    with Checkpoints(config.init_from, read_only=True) as other:
       if other.latest_step() is None:
         raise UserError(f'init_from={config.init_from} has no checkpoint: train that run first')
 
 
-def _start(experiment, run, checkpoints) -> tuple[TrainState, int, Window]:
-  """The newest checkpoint's state, else a new one (from `init_from` if given)."""
-  config = experiment.config
-  if checkpoints.latest_step() is not None:
-    state = checkpoints.restore(experiment.abstract_state())
-    step = int(state.step)
-    if jax.process_index() == 0:
-      print(f'resumed {run.path} at step {step}', flush=True)
-    return state, step, Window.restored(checkpoints.metrics(step))
-  state = experiment.init()
-  if config.init_from:
-    params, method_state, report = weights.restore_weights(
-      config.init_from, state.params, state.state
-    )
-    if jax.process_index() == 0:
-      print(report, flush=True)
-    if 'target' in method_state:  # an EMA target starts as a copy of the online network
-      online = {'params': params, 'batch_stats': method_state['batch_stats']}
-      target = {
-        part: {name: ema.copy(online[part][name]) for name in tree}
-        for part, tree in method_state['target'].items()
-      }
-      method_state = {**method_state, 'target': target}
-    state = state.replace(params=params, state=method_state)
-  return state, 0, Window()
-
-
-def _last_step(config: Config, info) -> int:
-  if config.stop_at_epoch is None:
-    return info.total_steps
-  return min(max(round(config.stop_at_epoch * info.steps_per_epoch), 1), info.total_steps)
-
-
 def _loop(
-  experiment, sets: Sets, run, checkpoints, state: TrainState, window: Window, first: int, last: int
+  experiment: Experiment, sets: Sets, run: Workdir, checkpoints: Checkpoints, start: Start
 ) -> TrainState:
+  """Trains from `start` to the last step; returns the state there."""
   config, info = experiment.config, experiment.info
+  (state, first, accumulated), last = start, last_step(config, info)
   cadence = cadence_of(config, info)
   pipeline = experiment.make_pipeline()
-  size = steps_per_call(config)
-  if (
-    pipeline.mode == 'streamed'
-  ):  # a block holds the images of all its steps, and several are alive
-    step_bytes = info.batch_size * math.prod(experiment.source.image_shape)
-    size = max(1, min(size, STREAMED_BLOCK_BYTES // step_bytes))
+  size = steps_per_call(experiment, pipeline)
   dispatch = make_dispatch(experiment, pipeline, size)
   online = evaluation.Online(experiment, sets)
   # Two passes over the same plan: the pipeline reads ahead of the loop.
   calls = list(plan(first, last, cadence, size))
   with (
-    metrics.MetricWriter(run, first_step=first) as writer,
+    MetricWriter(run, first_step=first) as writer,
     Interrupt() as interrupt,
     Watchdog(config.watchdog_seconds) as watchdog,
     Progress(first, last, info.batch_size, enabled=config.progress) as progress,
@@ -181,47 +151,55 @@ def _loop(
     Profiler(config.profile, run.path / 'profile') as profiler,
   ):
     for (step, count), block in zip(calls, blocks, strict=True):
+      # Train: `count` steps from `step` on.
       profiler.before(step, count)
       state, step_metrics = dispatch(state, pipeline.resident, block)
       profiler.after(step, count, step_metrics)
       watchdog.alive()
-      window.add(step_metrics)
+      accumulated.add(step_metrics)
       step += count
       done = step == last
+
+      # Log.
       if due(step, cadence.log, done):
-        row = window.means()
+        row = accumulated.row()
         watchdog.alive()
         row['learning_rate'] = float(experiment.learning_rate(step - 1))
         row |= progress.update(step, row['loss'], pipeline.wait_seconds)
         writer.write_scalars(step, row)
         _stop_if_not_finite(row, step, checkpoints, writer)
         if due(step, cadence.log, False):  # the last row may lie off the grid
-          window.clear()
+          accumulated.clear()
+
+      # Evaluate.
       scores = {}
       if due(step, cadence.evaluate, done):
-        watchdog.pause()
-        progress.pause()
-        scores = online(state)
-        writer.write_scalars(step, scores)
-        progress.resume()
-        watchdog.alive()
+        with watchdog.paused(), progress.paused():
+          scores = online(state)
+          writer.write_scalars(step, scores)
+
+      # Save, last: with the scores and what is accumulated, and after the rows are on disk, which
+      # a run that resumes here does not write again.
       stop = interrupt.requested()
       if due(step, cadence.save, done) or stop:
-        _stop_if_not_finite(window.means(), step, checkpoints, writer)
-        # Rows first: whatever a checkpoint promises to skip on resume must be on disk.
+        _stop_if_not_finite(accumulated.row(), step, checkpoints, writer)
         writer.flush()
-        checkpoints.save(step, state, metrics={**scores, **window.stored()})
+        checkpoints.save(step, state, metrics=scores, window=accumulated.stored())
       if stop:
         checkpoints.wait()
-        raise RunStopped(
-          f'stopped by {stop.name} at step {step} of {last}, saved: the same command goes on',
-          stop.code,
-        )
+        raise _stopped(stop, step, last)
     checkpoints.wait()
   return state
 
 
-def _stop_if_not_finite(row: Mapping[str, Any], step: int, checkpoints, writer) -> None:
+def _stopped(by: Signal, step: int, last: int) -> RunStopped:
+  message = f'stopped by {by.name} at step {step} of {last}, saved: the same command goes on'
+  return RunStopped(message, by.code)
+
+
+def _stop_if_not_finite(
+  row: Mapping[str, Any], step: int, checkpoints: Checkpoints, writer: MetricWriter
+) -> None:
   seen = {k: row[k] for k in ('loss', 'update_norm') if k in row}
   if all(map(math.isfinite, seen.values())):
     return

@@ -10,14 +10,15 @@ import numpy as np
 import optax
 
 from clr_jax.core.errors import UserError
+from clr_jax.core.metrics import Mean, Sum
 from clr_jax.core.types import Array, Batch, Method, Metrics, Out, Params, RunInfo, State
-from clr_jax.losses import score_statistics as statistics
+from clr_jax.losses import score_statistics
 from clr_jax.losses.scores import ScoreSets
+from clr_jax.ops.gradient_statistics import group_norms
 from clr_jax.ops.similarity import unit, widen
 
-PREFIX = 'telemetry/'  # metrics that only measured steps have
-STEPS = PREFIX + 'steps'  # 1 in a measured step, else 0: what sums of the others are divided by
-COUNTS = '_hist'  # end of the names of histograms, whose sums are counts again
+PREFIX = 'telemetry/'  # of the metrics' names
+STEPS = PREFIX + 'steps'  # the number of measured steps
 
 
 def telemetry(
@@ -33,8 +34,10 @@ def telemetry(
   """Adds metrics `telemetry/...` to the loss of every `every`-th step; nothing else changes.
 
   They are computed inside the compiled step from the embeddings that the loss has, in a branch that
-  the other steps do not take; those have zeros, and `telemetry/steps` = 0. It belongs right around
-  a method, inside of other wrappers, so that the random draws are those of the loss.
+  the other steps do not take; those have zeros that do not count. A row of the log has means over
+  its measured steps, the sums of histograms, and the number of these steps, `telemetry/steps`. The
+  wrapper belongs right around a method, inside of other wrappers, so that the random draws are
+  those of the loss.
 
   Of methods with negatives (`Method.scores`), on the scores as the loss uses them, transformed by
   plug-ins: the `series` of `clr_jax.losses.score_statistics`, the histograms neg_hist and pos_hist
@@ -42,8 +45,8 @@ def telemetry(
   denominators, with TCL's too (..._tcl) where the loss has them, and the mean temperature.
   Of all methods: alignment (of views 0 and 1 of the online embeddings, or of view 0 and its target)
   and uniformity (of each of these views); ema_distance ||online - target|| / ||online||; mean and
-  standard deviation over the batch of the rows written to tables, such as SogCLR's log u.
-  The train step adds grad_norm/GROUP.
+  standard deviation over the batch of the rows written to tables, such as SogCLR's log u;
+  grad_norm/GROUP of each group of parameters.
 
   Args:
     method: with or without `scores`.
@@ -73,72 +76,81 @@ def telemetry(
   def is_measured(step: Array) -> Array:
     return step % every == 0
 
+  def record(step: Array, measure: Callable[[], dict[str, Array]]) -> Metrics:
+    """`measure()` in a measured step, as metrics: means of scalars, sums of histograms."""
+    found, count = only_if(is_measured(step), measure), is_measured(step).astype(jnp.float32)
+    return {PREFIX + k: Sum(x, count) if x.ndim else Mean(x, count) for k, x in found.items()}
+
   def embed(params: Params, state: State, batch: Batch, rng: Array, step: Array):
     out, carry = method.embed(params, state, batch, rng, step)
     if 'target' not in state:
       return out, carry
     online = jax.lax.stop_gradient(params)
-    found = only_if(
-      is_measured(step), lambda: {'ema_distance': ema_distance(online, state['target']['params'])}
-    )
+    found = record(step, lambda: {'ema_distance': ema_distance(online, state['target']['params'])})
     return out._replace(extra={**out.extra, 'telemetry': found}), carry
 
   def loss(out: Out, state: State, batch: Batch, rng: Array, step: Array):
     value, carry, metrics = method.loss(out, state, batch, rng, step)
     fixed, rows = jax.lax.stop_gradient((out, carry.get('per_example', {})))
 
-    def measure() -> Metrics:
+    def measure() -> dict[str, Array]:
       found = {**of_embeddings(fixed), **of_tables(rows)}
       if method.scores is not None:
         found |= of_scores(method.scores(fixed, state, batch, rng, step), edges)
       return found
 
-    measured = is_measured(step)
-    found = {**fixed.extra.get('telemetry', {}), **only_if(measured, measure)}
-    found = {PREFIX + name: x for name, x in found.items()}
-    return value, carry, {**metrics, **found, STEPS: measured.astype(jnp.float32)}
+    measured = is_measured(step).astype(jnp.float32)
+    found = {**fixed.extra.get('telemetry', {}), **record(step, measure)}
+    return value, carry, {**metrics, **found, STEPS: Sum(measured, measured)}
 
-  return method._replace(embed=embed, loss=loss)
+  def gradient_metrics(grads: Params, step: Array) -> Metrics:
+    def measure() -> dict[str, Array]:
+      return {f'grad_norm/{name}': norm for name, norm in group_norms(grads).items()}
+
+    others = method.gradient_metrics
+    return {**(others(grads, step) if others else {}), **record(step, measure)}
+
+  return method._replace(embed=embed, loss=loss, gradient_metrics=gradient_metrics)
 
 
-def only_if(condition: Array, measure: Callable[[], Metrics]) -> Metrics:
+def only_if(condition: Array, measure: Callable[[], dict[str, Array]]) -> dict[str, Array]:
   """`measure()`, or zeros of its shapes and none of its work."""
   shapes = jax.eval_shape(measure)
   zeros = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)  # noqa: E731
   return jax.lax.cond(condition, measure, zeros)
 
 
-def of_scores(sets: ScoreSets, edges: np.ndarray) -> Metrics:
+def of_scores(sets: ScoreSets, edges: np.ndarray) -> dict[str, Array]:
   """What the docstring of `telemetry` says of methods with negatives."""
   plain = sets._replace(k1=0.0, k2=1.0)
-  positive, negative = statistics.responses(plain)
+  positive, negative = score_statistics.responses(plain)
   found = {
-    **statistics.series(statistics.score_rows(sets)),
-    'pos_hist': statistics.histogram(sets.positive, edges, sets.positive_where),
-    'neg_hist': statistics.histogram(sets.negative, edges, sets.negative_where),
+    **score_statistics.series(score_statistics.score_rows(sets)),
+    'pos_hist': score_statistics.histogram(sets.positive, edges, sets.positive_where),
+    'neg_hist': score_statistics.histogram(sets.negative, edges, sets.negative_where),
     'positive_response': positive,
     'negative_response': negative,
     'temperature': jnp.mean(widen(sets.temperature)),
   }
   if (sets.k1, sets.k2) == (0.0, 1.0):
     return found
-  positive, negative = statistics.responses(sets)
+  positive, negative = score_statistics.responses(sets)
   return {**found, 'positive_response_tcl': positive, 'negative_response_tcl': negative}
 
 
-def of_embeddings(out: Out) -> Metrics:
+def of_embeddings(out: Out) -> dict[str, Array]:
   """Alignment, where there is a pair, and uniformity of the online embeddings [B, V, D]."""
   views = unit(out.online[:, :2])
   found = {}
   if views.shape[1] == 2:
-    found['alignment'] = statistics.alignment(views[:, 0], views[:, 1])
+    found['alignment'] = score_statistics.alignment(views[:, 0], views[:, 1])
   elif out.target is not None and out.target.shape[-1] == views.shape[-1]:
-    found['alignment'] = statistics.alignment(views[:, 0], unit(out.target[:, 0]))
-  each = [statistics.uniformity(views[:, v]) for v in range(views.shape[1])]
+    found['alignment'] = score_statistics.alignment(views[:, 0], unit(out.target[:, 0]))
+  each = [score_statistics.uniformity(views[:, v]) for v in range(views.shape[1])]
   return {**found, 'uniformity': jnp.mean(jnp.stack(each))}
 
 
-def of_tables(rows: dict[str, Array]) -> Metrics:
+def of_tables(rows: dict[str, Array]) -> dict[str, Array]:
   """Mean and standard deviation over the batch of the tables' new rows [B, ...]."""
   found = {}
   for name, value in rows.items():

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from clr_jax.bench import communication as collectives
+from clr_jax.bench import communication
 from clr_jax.cli import main as cli
 from clr_jax.core.errors import UserError
 from clr_jax.experiment.config_files import load
@@ -16,7 +16,7 @@ def test_collectives_are_found_in_the_text():
     %c = f32[4]{0} add(%all-reduce.1, %z)
     %d = (f32[2]{0}, f32[2]{0}) all-to-all-start(f32[2]{0} %q)
   """
-  assert collectives.found(text) == {
+  assert communication.found(text) == {
     ('all-gather', 'f32[16,8]'): 1,
     ('all-reduce', 'f32[4]'): 1,
     ('all-reduce', 's32[]'): 1,
@@ -28,16 +28,18 @@ def test_collectives_are_found_in_the_text():
   ('shape', 'size'), [('f32[16,8]', 512), ('bf16[3]', 6), ('s32[]', 4), ('pred[7]', 7)]
 )
 def test_bytes_of_an_array(shape, size):
-  assert collectives.num_bytes(shape) == size
+  assert communication.num_bytes(shape) == size
 
 
 def test_bytes_in_a_ring():
-  found = collectives.Found({('all-reduce', 'f32[8]'): 2, ('all-gather', 'u8[4]'): 1})
-  assert collectives.total_bytes(found) == 68
-  assert collectives.ring_bytes(found, 4) == 2 * 1.5 * 32 + 3
-  assert collectives.ring_bytes(found, 1) == 0
-  parts = collectives.Found({('reduce-scatter', 'f32[2]'): 1, ('collective-permute', 'f32[2]'): 1})
-  assert collectives.ring_bytes(parts, 4) == 3 * 8 + 8
+  found = communication.Found({('all-reduce', 'f32[8]'): 2, ('all-gather', 'u8[4]'): 1})
+  assert communication.total_bytes(found) == 68
+  assert communication.ring_bytes(found, 4) == 2 * 1.5 * 32 + 3
+  assert communication.ring_bytes(found, 1) == 0
+  parts = communication.Found(
+    {('reduce-scatter', 'f32[2]'): 1, ('collective-permute', 'f32[2]'): 1}
+  )
+  assert communication.ring_bytes(parts, 4) == 3 * 8 + 8
 
 
 @pytest.mark.slow
@@ -46,7 +48,7 @@ def test_only_what_concerns_the_embeddings_grows(method, request, monkeypatch):
   monkeypatch.chdir(request.config.rootpath)
   config = load(f'tests/tiny.py:{method}')
   per_device, views = 6, 2
-  report = collectives.measure(config, per_device=per_device, devices=(1, 2, 4, 8))
+  report = communication.measure(config, per_device=per_device, devices=(1, 2, 4, 8))
   alone, *rows = report['rows']
   assert alone['ring'] == alone['constant'] == alone['growing'] == 0
   # The gradients, once, and a few numbers for each channel of each BatchNorm.
@@ -59,9 +61,9 @@ def test_only_what_concerns_the_embeddings_grows(method, request, monkeypatch):
     assert row['growing'] / batch == rows[0]['growing'] / rows[0]['batch_size'] > 0
     assert sum(row['growing_shapes'].values()) <= 6
     for key in row['growing_shapes']:
-      size = collectives.num_bytes(key.split()[1]) // 4
+      size = communication.num_bytes(key.split()[1]) // 4
       assert size % batch == 0 and size <= batch * views * widest, key
-  text = collectives.format_table(report)
+  text = communication.format_table(report)
   assert text.count('\n| ') == 5 and f'| 8 | {8 * per_device} |' in text
 
 
@@ -75,7 +77,7 @@ def test_only_what_concerns_the_embeddings_grows(method, request, monkeypatch):
 )
 def test_what_cannot_be_compared_is_refused(options, says):
   with pytest.raises(UserError, match=says):
-    collectives.measure(load('quickstart:simclr'), **options)
+    communication.measure(load('quickstart:simclr'), **options)
 
 
 def test_the_command_is_found(monkeypatch, capsys):
@@ -92,7 +94,7 @@ def test_the_command_is_found(monkeypatch, capsys):
       'rows': [{**row, 'growing_shapes': {}} for row in rows],
     }
 
-  monkeypatch.setattr(collectives, 'measure', measure)
+  monkeypatch.setattr(communication, 'measure', measure)
   cli.main(['clr-jax', 'bench', '--config=quickstart:simclr', '--collectives=4'])
   assert '| 2 | 8 | 1.0 KiB | 0.0 KiB | 1.0 KiB | - |' in capsys.readouterr().out
   assert updates == {'jax_platforms': 'cpu', 'jax_num_cpu_devices': 64}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from clr_jax import models
-from clr_jax.bench import profile as op_shares
+from clr_jax.bench import profile
 from clr_jax.bench.profile import BATCH_NORM, OTHER, PRODUCTS, Run
 
 
@@ -35,13 +35,13 @@ def gradient():
 def test_every_convolution_is_one(gradient):
   """Those of the weights' gradients lose their names on the way."""
   text = gradient[0]
-  kinds = op_shares._kinds(text)
+  kinds = profile._kinds(text)
   lines = [line for line in text.splitlines() if ' convolution(' in line]
   assert len(lines) > 20  # 9 convolutions, their two gradients but for the images'
-  names = [op_shares._INSTRUCTION.match(line)[1] for line in lines]
+  names = [profile._INSTRUCTION.match(line)[1] for line in lines]
   assert {kinds[name] for name in names} == {PRODUCTS}
   found = set(kinds.values())
-  assert {PRODUCTS, BATCH_NORM, 'augmentation', OTHER} <= found and found <= set(op_shares.KINDS)
+  assert {PRODUCTS, BATCH_NORM, 'augmentation', OTHER} <= found and found <= set(profile.KINDS)
 
 
 def test_kinds_by_name_scope_and_content():
@@ -62,7 +62,7 @@ ENTRY %main (x: f32[2]) -> f32[2] {
   ROOT %add = f32[2]{0} add(%x, %x), metadata={op_name="jit(f)/normalise/bnb/add"}
 }
 """
-  kinds = op_shares._kinds(text)
+  kinds = profile._kinds(text)
   assert kinds == {
     'a': OTHER,
     'x': OTHER,
@@ -79,22 +79,22 @@ ENTRY %main (x: f32[2]) -> f32[2] {
 
 def test_a_loop_has_what_its_body_leaves():
   line = [Run('while', 0, 10), Run('a', 1, 4), Run('b', 4, 9), Run('c', 5, 6), Run('d', 12, 13)]
-  own = op_shares._own_times(line[::-1])
+  own = profile._own_times(line[::-1])
   assert dict(own) == {'while': 2, 'a': 3, 'b': 4, 'c': 1, 'd': 1}
-  assert op_shares._idle(line) == pytest.approx(2 / 13)
-  assert op_shares._idle([Run('a', 0, 4), Run('b', 2, 5), Run('c', 2, 3)]) == 0
+  assert profile._idle(line) == pytest.approx(2 / 13)
+  assert profile._idle([Run('a', 0, 4), Run('b', 2, 5), Run('c', 2, 3)]) == 0
 
 
 def test_a_real_trace(gradient):
   text, function, arguments = gradient
-  assert op_shares.measure(text, lambda: None) is None
-  found = op_shares.measure(text, lambda: jax.block_until_ready(function(*arguments)))
+  assert profile.measure(text, lambda: None) is None
+  found = profile.measure(text, lambda: jax.block_until_ready(function(*arguments)))
   shares = found['operations']
-  assert list(shares) == list(op_shares.KINDS) and sum(shares.values()) == pytest.approx(1)
+  assert list(shares) == list(profile.KINDS) and sum(shares.values()) == pytest.approx(1)
   assert min(shares[PRODUCTS], shares[BATCH_NORM]) > 0.005 and shares['communication'] == 0
   assert 0 <= found['idle'] < 1
   # Operations of other programs do not count.
-  assert op_shares.measure('', lambda: jax.block_until_ready(function(*arguments))) is None
+  assert profile.measure('', lambda: jax.block_until_ready(function(*arguments))) is None
 
 
 def test_one_device_and_the_line_of_operations_on_a_tpu(monkeypatch):
@@ -115,9 +115,9 @@ def test_one_device_and_the_line_of_operations_on_a_tpu(monkeypatch):
   data = types.SimpleNamespace(
     from_serialized_xspace=lambda raw: types.SimpleNamespace(planes=planes)
   )
-  monkeypatch.setattr(op_shares.jax.profiler, 'ProfileData', data)
+  monkeypatch.setattr(profile.jax.profiler, 'ProfileData', data)
   file = types.SimpleNamespace(read_bytes=lambda: b'')
-  assert [[op.name for op in line] for line in op_shares._lines(file)] == [['a', 'b']]
+  assert [[op.name for op in line] for line in profile._lines(file)] == [['a', 'b']]
   planes[1:] = []
   planes[0].lines[0].events.append(event('second device', device_ordinal=1))
-  assert [[op.name for op in line] for line in op_shares._lines(file)] == [['host']]
+  assert [[op.name for op in line] for line in profile._lines(file)] == [['host']]

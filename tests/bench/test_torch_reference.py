@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from clr_jax import augment, optim
-from clr_jax.bench import torch_reference as peer
+from clr_jax.bench import torch_reference
 from clr_jax.cli import main as cli
 from clr_jax.core.config_tree import changed
 from clr_jax.core.errors import UserError
@@ -127,7 +127,7 @@ def test_optimizers_take_the_same_steps(x64, options):
   values = {'kernel': rng.normal(size=(3, 2)), 'bias': rng.normal(size=2)}
   options = {'weight_decay': 0.1, 'exclude_from_decay': 'auto', **options}
   params = {'head': jax.tree.map(jnp.asarray, values)}
-  tx = optim.build(params, {}, learning_rate=0.05, **options)
+  tx = optim.build({}, learning_rate=0.05, **options)
   defaults = {k: p.default for k, p in keyword_only(optim.factory(options['name'])).items()}
   theirs = {k: torch.tensor(v, requires_grad=True) for k, v in values.items()}
   optimizer = optimizers.build([*theirs.values()], {**defaults, **options}, 0.05)
@@ -146,7 +146,7 @@ def test_optimizers_take_the_same_steps(x64, options):
 
 
 @pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('name', peer.VIEWS)
+@pytest.mark.parametrize('name', torch_reference.VIEWS)
 def test_views_are_images(name, channels):
   from clr_jax.bench.torch_reference import views
 
@@ -202,14 +202,14 @@ def test_hue_turns_as_ours():
 )
 def test_what_the_peer_does_not_have_is_refused(changes, says):
   with pytest.raises(UserError, match=says):
-    peer.check(tiny(**changes))
+    torch_reference.check(tiny(**changes))
 
 
 def test_without_pytorch_one_sentence_says_so(monkeypatch):
-  peer.check(tiny())
-  monkeypatch.setattr(peer.importlib.util, 'find_spec', lambda name: None)
+  torch_reference.check(tiny())
+  monkeypatch.setattr(torch_reference.importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(UserError, match='pip install torch'):
-    peer.check(tiny())
+    torch_reference.check(tiny())
 
 
 @pytest.mark.parametrize(
@@ -258,10 +258,9 @@ def test_the_step_has_the_same_loss_and_trains(method):
 
   @jax.jit
   def ours(state):
-    batch = experiment.step_parts.make_views(
-      state, Batch(image=jnp.asarray(images[:size]), index=jnp.arange(size))
-    )
     key = jax.random.key(0)
+    views = experiment.views(key, jnp.asarray(images[:size]))
+    batch = Batch(index=jnp.arange(size), views=views)
     out, _ = experiment.plain.embed(state.params, state.state, batch, key, state.step)
     return experiment.plain.loss(out, state.state, batch, key, state.step)[0]
 

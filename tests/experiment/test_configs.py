@@ -126,7 +126,7 @@ def sampled(specs):
 
 def abstract_step(experiment: Experiment):
   """The shapes before a train step, after it, and of its metrics."""
-  state = experiment.abstract_state()
+  state = experiment.abstract_state
   batch = jax.eval_shape(lambda: example_batch(experiment.source, experiment.info.batch_size))
   return state, *jax.eval_shape(experiment.step_fn, state, batch)
 
@@ -220,7 +220,7 @@ def test_flags_can_choose_either_sam(file):
   for changes in ({}, {'name': 'noise_sam', 'rho': 0.05, 'eps': 1e-3, 'seed': 1}):
     config.sam.update(changes)
     sam = to_dict(config.sam)
-    optim.build(params, {}, name='sgd', learning_rate=0.1, sam=sam).init(params)
+    optim.build({}, name='sgd', learning_rate=0.1, sam=sam).init(params)
 
 
 @pytest.mark.parametrize('file', PAPERS)

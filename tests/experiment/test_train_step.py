@@ -15,7 +15,7 @@ def _compiled(config, devices):
   pipeline = experiment.make_pipeline()
   (block,) = pipeline.blocks([(0, 1)])
   dispatch = make_dispatch(experiment, pipeline, 1)
-  return dispatch.lower(experiment.abstract_state(), pipeline.resident, block).compile()
+  return dispatch.lower(experiment.abstract_state, pipeline.resident, block).compile()
 
 
 @pytest.mark.parametrize('mode', ['resident', pytest.param('streamed', marks=pytest.mark.slow)])

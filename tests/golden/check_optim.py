@@ -66,7 +66,6 @@ def c_lars(case, close):
   }
   for variant, options in variants.items():
     tx = optim.build(
-      params,
       {},
       name='lars',
       learning_rate=case.lr,

@@ -130,11 +130,7 @@ def make(name, *, dtype=jnp.float32, sam=None, mesh=None, learning_rate=0.05):
   backbone = models.get('resnet_tiny', width=4, dtype=dtype)
   method = online_probe(methods.get(name)(backbone, INFO, **SMALL.get(name, {})), INFO)
   batch, views = toy_batch(0), VIEWS.get(name, toy_views)
-  params, _ = jax.eval_shape(
-    lambda key: method.init(key, batch._replace(views=views(key, batch.image))),
-    jax.random.key(0),
-  )
-  tx = optim.build(params, method.groups, name='sgd', learning_rate=learning_rate, sam=sam)
+  tx = optim.build(method.groups, name='sgd', learning_rate=learning_rate, sam=sam)
   init = functools.partial(init_state, batch=batch, method=method, views=views, tx=tx)
   return method, init, make_train_step(method, views, tx, mesh=mesh)
 

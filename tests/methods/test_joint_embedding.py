@@ -65,7 +65,7 @@ def test_simsiam_holds_the_predictor_at_the_peak():
   params = {k: jnp.zeros([2, 2]) for k in ('backbone', 'projector', 'predictor')}
   grads = {k: jnp.ones([2, 2]) for k in params}
   method = make('simsiam', total_steps=steps)
-  tx = optim.build(params, method.groups, name='sgd', learning_rate=schedule, momentum=0.0)
+  tx = optim.build(method.groups, name='sgd', learning_rate=schedule, momentum=0.0)
   state = tx.init(params)
   for step in range(steps):
     updates, state = tx.update(grads, state, params)

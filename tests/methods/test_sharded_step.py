@@ -36,10 +36,7 @@ def step_on_eight(name, num_examples=1501):
     label=np.arange(BATCH, dtype=np.int32) % CLASSES,
     index=np.linspace(0, num_examples - 1, BATCH).astype(np.int32),
   )
-  params, _ = jax.eval_shape(
-    lambda key: method.init(key, batch._replace(views=views(key, batch.image))), jax.random.key(0)
-  )
-  tx = optim.build(params, method.groups, name='sgd', learning_rate=0.1)
+  tx = optim.build(method.groups, name='sgd', learning_rate=0.1)
 
   def init(key):
     return init_state(key, batch, method, views, tx)

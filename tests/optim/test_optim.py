@@ -53,9 +53,9 @@ def assert_equal(a, b):
   jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
 
 
-def sgd(params, groups=None, **options):
+def sgd(groups=None, **options):
   options = {'learning_rate': 0.1, 'weight_decay': 0.01, **options}
-  return optim.build(params, groups or {}, name='sgd', **options)
+  return optim.build(groups or {}, name='sgd', **options)
 
 
 # ---------------------------------------------------------------- every optimizer
@@ -67,7 +67,6 @@ def test_state_is_stable_and_one_compilation_serves_all_steps(name, sam):
     params = make_params()
     groups = {'probe': Group(lr=0.1, no_sam=True), 'projector': Group(freeze_steps=1)}
     tx = optim.build(
-      params,
       groups,
       name=name,
       learning_rate=lambda step: 0.1 / jnp.sqrt(1.0 + step),
@@ -111,7 +110,7 @@ def test_lars_in_simclr_form_equals_optax():
   params = make_params()
   schedule = lambda step: 0.3 / (1 + step)  # noqa: E731
   options = {'weight_decay': 0.01, 'momentum': 0.9}
-  ours = optim.build(params, {}, name='lars', form='simclr', learning_rate=schedule, **options)
+  ours = optim.build({}, name='lars', form='simclr', learning_rate=schedule, **options)
   masks = {'weight_decay_mask': optim.matrices, 'trust_ratio_mask': optim.matrices}
   theirs = optax.lars(schedule, **options, **masks)
   jax.tree.map(
@@ -143,9 +142,7 @@ def test_biases_and_scales_are_excluded_even_when_stacked():
 )
 def test_which_parameters_decay(name, exclude, decays):
   params = make_params()
-  tx = optim.build(
-    params, {}, name=name, learning_rate=0.1, weight_decay=0.1, exclude_from_decay=exclude
-  )
+  tx = optim.build({}, name=name, learning_rate=0.1, weight_decay=0.1, exclude_from_decay=exclude)
   zero = jax.tree.map(jnp.zeros_like, params)
   updates, _ = tx.update(zero, tx.init(params), params)
   assert (updates['projector']['kernel'] != 0).all()
@@ -169,13 +166,13 @@ def test_sgd_equals_torch():
 # ---------------------------------------------------------------- groups
 def test_group_learning_rates_and_decay():
   params = make_params()
-  plain = run(sgd(params), params, 1)[0][0]
+  plain = run(sgd(), params, 1)[0][0]
   groups = {
     'projector': Group(lr_scale=3.0),
     'probe': Group(lr=lambda step: 0.5 + step, weight_decay=0.0),
   }
   schedule = lambda step: 0.1 + step  # noqa: E731
-  grouped, state = run(sgd(params, groups, learning_rate=schedule), params, 1)[0]
+  grouped, state = run(sgd(groups, learning_rate=schedule), params, 1)[0]
   moved = jax.tree.map(lambda a, b: a - b, plain, params)
   assert_equal(grouped['backbone'], plain['backbone'])
   expected = params['projector']['kernel'] + 3 * moved['projector']['kernel']
@@ -189,8 +186,8 @@ def test_group_learning_rates_and_decay():
 
 def test_replaced_rate_is_scaled_too():
   params = make_params()
-  both = run(sgd(params, {'probe': Group(lr=0.2, lr_scale=0.5)}), params, 1)[0][0]
-  assert_equal(both, run(sgd(params, learning_rate=0.1), params, 1)[0][0])
+  both = run(sgd({'probe': Group(lr=0.2, lr_scale=0.5)}), params, 1)[0][0]
+  assert_equal(both, run(sgd(learning_rate=0.1), params, 1)[0][0])
 
 
 @pytest.mark.parametrize('name', ALL)
@@ -202,7 +199,7 @@ def test_frozen_group_keeps_parameters_and_state_then_starts_fresh(name):
   schedule = lambda step: 0.1 * (1.0 + step)  # noqa: E731
   options = {'name': name, 'learning_rate': schedule, 'weight_decay': 0.1}
   groups = {'probe': Group(freeze_steps=freeze)}
-  tx = optim.build(params, groups, **options)
+  tx = optim.build(groups, **options)
   start = tx.init(params).inner_states['probe'].inner_state.inner
   visited = run(tx, params)
   for after, state in visited[:freeze]:
@@ -212,9 +209,7 @@ def test_frozen_group_keeps_parameters_and_state_then_starts_fresh(name):
     assert jax.tree.map(lambda x: np.asarray(x).tobytes(), inner) == jax.tree.map(
       lambda x: np.asarray(x).tobytes(), start
     )
-  late = optim.build(
-    params, {}, **{**options, 'learning_rate': lambda count: schedule(count + freeze)}
-  )
+  late = optim.build({}, **{**options, 'learning_rate': lambda count: schedule(count + freeze)})
   state, fresh = late.init(params), params
   for t in range(freeze, STEPS):
     updates, state = late.update(make_grads(t, params), state, fresh)
@@ -222,7 +217,7 @@ def test_frozen_group_keeps_parameters_and_state_then_starts_fresh(name):
   np.testing.assert_allclose(
     visited[-1][0]['probe']['kernel'], fresh['probe']['kernel'], rtol=1e-5, atol=1e-7
   )
-  free = run(optim.build(params, {}, **options), params)
+  free = run(optim.build({}, **options), params)
   assert_equal(visited[-1][0]['backbone'], free[-1][0]['backbone'])
 
 
@@ -233,7 +228,7 @@ def loss(params):
 
 def one_sam_step(params, groups, sam, objective=loss):
   """Parameters after one step, and the point of the second gradient."""
-  tx = sgd(params, groups, sam=sam)
+  tx = sgd(groups, sam=sam)
   points = []
 
   def grad_fn(p, _):
@@ -246,7 +241,7 @@ def one_sam_step(params, groups, sam, objective=loss):
 
 def test_sam_without_radius_is_the_base():
   params = make_params()
-  tx = sgd(params)
+  tx = sgd()
   updates, _ = tx.update(jax.grad(loss)(params), tx.init(params), params)
   assert_equal(one_sam_step(params, {}, {'rho': 0.0})[0], optax.apply_updates(params, updates))
 
@@ -299,7 +294,7 @@ def test_noise_changes_with_step_and_seed_only():
   points = []
 
   def visit(seed):
-    tx = sgd(params, sam={'name': 'noise_sam', 'eps': 0.5, 'seed': seed})
+    tx = sgd(sam={'name': 'noise_sam', 'eps': 0.5, 'seed': seed})
     state = tx.init(params)
     for _ in range(2):
       _, state = tx.update(
@@ -323,7 +318,7 @@ def test_relative_noise_scales_with_the_tensor():
 
 def test_noise_does_not_use_the_clean_gradient():
   params = make_params()
-  tx = sgd(params, sam={'name': 'noise_sam'})
+  tx = sgd(sam={'name': 'noise_sam'})
   nan = jax.tree.map(lambda x: x * jnp.nan, params)
   grad_fn = lambda p, _: jax.grad(loss)(p)  # noqa: E731
   updates, _ = tx.update(nan, tx.init(params), params, grad_fn=grad_fn)
@@ -351,7 +346,7 @@ def test_bad_input_names_the_choices(options, message):
   options = {'learning_rate': 0.1, **options}
   groups = options.pop('groups', {})
   with pytest.raises(UserError, match=message):
-    optim.build(make_params(), groups, **options)
+    optim.build(groups, **options).init(make_params())
 
 
 def test_noise_on_a_missing_projector():
@@ -363,8 +358,8 @@ def test_noise_on_a_missing_projector():
 def test_options_of_another_sam_may_be_there_but_not_changed():
   params = make_params()
   default = {'rho': 0.05, 'adaptive': False, 'eps': 1e-5, 'subset': 'matrices', 'seed': 0}
-  off = sgd(params, sam={'name': 'none', **default})
-  assert_equal(run(off, params, 1)[0], run(sgd(params), params, 1)[0])
+  off = sgd(sam={'name': 'none', **default})
+  assert_equal(run(off, params, 1)[0], run(sgd(), params, 1)[0])
   chosen = one_sam_step(params, {}, {**default, 'rho': 0.1})
   assert_equal(chosen, one_sam_step(params, {}, {'rho': 0.1}))
   for options, message in (
@@ -373,7 +368,7 @@ def test_options_of_another_sam_may_be_there_but_not_changed():
     ({'name': 'noise_sam', 'adaptive': True}, 'sam.adaptive=True does nothing'),
   ):
     with pytest.raises(UserError, match=message):
-      sgd(params, sam={**default, **options})
+      sgd(sam={**default, **options})
 
 
 @pytest.mark.parametrize('name', [*ALL, 'sam', 'noise_sam'])

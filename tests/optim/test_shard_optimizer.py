@@ -75,11 +75,7 @@ def batch(step):
 def start(devices, shard, options):
   """(state, step, shardings, mesh) on so many devices."""
   mesh, method = sharding.make_mesh(jax.devices()[:devices]), two_layers()
-  params, _ = jax.eval_shape(
-    lambda key: method.init(key, batch(0)._replace(views=views(key, batch(0).image))),
-    jax.random.key(0),
-  )
-  tx = optim.build(params, GROUPS, learning_rate=0.005, weight_decay=1e-3, **options)
+  tx = optim.build(GROUPS, learning_rate=0.005, weight_decay=1e-3, **options)
   init = functools.partial(init_state, batch=batch(0), method=method, views=views, tx=tx)
   wide = jax.jit(
     lambda key: jax.tree.map(
@@ -215,7 +211,7 @@ def tiny(request):
 def test_the_step_of_a_run_gathers_parameters_only(tiny):
   """Split gradients must not split the convolutions that make them."""
   experiment = build_experiment(changed(tiny, {'shard_optimizer': True}), devices=jax.devices()[:4])
-  state = experiment.abstract_state()
+  state = experiment.abstract_state
   pipeline = experiment.make_pipeline()
   (block,) = pipeline.blocks([(0, 1)])
   dispatch = make_dispatch(experiment, pipeline, 1)
@@ -238,7 +234,7 @@ def test_switched_on_resume(tiny, tmp_path):
   leaves = []
   for config in (on, tiny, old):
     assert open_run(run, config).config_hash == identity.config_hash
-    state = build_experiment(config, devices=jax.devices()[:4]).abstract_state()
+    state = build_experiment(config, devices=jax.devices()[:4]).abstract_state
     leaves.append(checkpoint.describe(state))
     split = [x for x in jax.tree.leaves(state) if not x.sharding.is_fully_replicated]
     assert bool(split) == (config is on)

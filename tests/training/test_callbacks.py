@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from clr_jax.training import callbacks as runtime
+from clr_jax.training import callbacks
 from clr_jax.training.callbacks import Interrupt, Progress, Watchdog
 
 
@@ -42,9 +42,9 @@ def test_ctrl_c_after_sigterm_is_an_interrupt_not_a_request():
 def test_several_processes_number_their_calls_by_ones(monkeypatch):
   """JAX's service stops at the number after the highest asked about: no number may be left out."""
   asked = []
-  monkeypatch.setattr(runtime.jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(callbacks.jax, 'process_count', lambda: 2)
   monkeypatch.setattr(
-    runtime.multihost_utils,
+    callbacks.multihost_utils,
     'reached_preemption_sync_point',
     lambda number: asked.append(number) or number == 3,
   )
@@ -74,8 +74,8 @@ def test_watchdog_is_quiet_while_alive_paused_or_compiling(capfd):
     for _ in range(6):
       watchdog.alive()
       time.sleep(0.25)
-    watchdog.pause()
-    time.sleep(1.3)
+    with watchdog.paused():
+      time.sleep(1.3)
   with Watchdog(0, exit_fn=codes.append):
     time.sleep(0.05)
   assert not codes and not capfd.readouterr().err
@@ -83,7 +83,7 @@ def test_watchdog_is_quiet_while_alive_paused_or_compiling(capfd):
 
 def test_progress_counts_samples_and_waiting(capsys, monkeypatch):
   clock = iter([100.0, 102.0, 112.5])
-  monkeypatch.setattr(runtime.time, 'monotonic', lambda: next(clock))
+  monkeypatch.setattr(callbacks.time, 'monotonic', lambda: next(clock))
   with Progress(10, 30, 64) as progress:
     row = progress.update(14, 0.5, 1.0)
     assert row == {'samples_per_second': 128.0, 'data_wait_share': 0.5}

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clr_jax.core.errors import RunStopped, UserError
+from clr_jax.core.metrics import Mean, Sum
 from clr_jax.experiment import build
 from clr_jax.experiment.build import build_experiment, example_batch
 from clr_jax.experiment.config_files import load
@@ -20,10 +21,10 @@ from clr_jax.ops import sharding
 from clr_jax.rundir import metrics, workdir
 from clr_jax.rundir.checkpoint import Checkpoints, SaveFailed
 from clr_jax.rundir.identity import hash_config
-from clr_jax.training import loop as train
+from clr_jax.training import loop
 from clr_jax.training.cadence import Cadence, plan
 from clr_jax.training.dispatch import make_dispatch
-from clr_jax.training.metric_accumulator import Window
+from clr_jax.training.metric_accumulator import MetricAccumulator
 from tests.rundir.test_checkpoint import make_state
 
 TINY = pathlib.Path(__file__).parent.parent / 'tiny.py'
@@ -69,44 +70,52 @@ def test_plan_of_a_longer_run_goes_on_where_the_shorter_one_ended(last, more, ca
   assert steps_of(calls) == list(range(last + more))
 
 
-# ---------------------------------------------------------------- window
+# ---------------------------------------------------------------- accumulated metrics
 values = st.floats(-1e6, 1e6, width=32)
 any_values = st.one_of(values, st.sampled_from([math.inf, -math.inf, math.nan]))
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(any_values, min_size=1, max_size=12), st.data())
-def test_window_does_not_depend_on_dispatches_or_interruptions(losses, data):
-  expected = Window()
+def test_rows_do_not_depend_on_dispatches_or_interruptions(losses, data):
+  expected = MetricAccumulator()
   for loss in losses:
     expected.add({'loss': np.float32([loss])})
-  window, rest = Window(), losses
+  accumulated, rest = MetricAccumulator(), losses
   while rest:
     count = data.draw(st.integers(1, len(rest)))
-    window.add({'loss': np.float32(rest[:count])})
+    accumulated.add({'loss': np.float32(rest[:count])})
     rest = rest[count:]
     if data.draw(st.booleans()):
-      window = Window.restored({**window.stored(), 'other': 1.0})
-  np.testing.assert_equal(window.means(), expected.means())
+      accumulated = MetricAccumulator.restored(accumulated.stored())
+  np.testing.assert_equal(accumulated.row(), expected.row())
   if np.isfinite(losses).all():
-    assert math.isclose(window.means()['loss'], np.mean(losses), rel_tol=1e-9, abs_tol=1e-9)
-  window.clear()
-  assert window.means() == {} and window.stored() == {}
+    assert math.isclose(accumulated.row()['loss'], np.mean(losses), rel_tol=1e-9, abs_tol=1e-9)
+  accumulated.clear()
+  assert accumulated.row() == {} and accumulated.stored() == {}
 
 
-def test_an_infinite_metric_comes_back_from_a_checkpoint(tmp_path):
-  steps = {'loss': [1.0, 2.5], 'least': [-math.inf, 3.0], 'both': [math.inf, -math.inf]}
-  expected, window = Window(), Window()
+def test_a_checkpoint_holds_them_to_the_bit(tmp_path):
+  steps = {
+    'loss': np.float32([[1.1], [2.5]]),
+    'least': np.float32([[-math.inf], [3.0]]),
+    'both': np.float32([[math.inf], [-math.inf]]),
+    'rare': Mean(np.float32([[0.0], [0.3]]), np.float32([[0], [1]])),
+    'counts': Sum(np.float32([[[0.1, math.inf]], [[2.0, 3.0]]]), np.float32([[1], [1]])),
+  }
+  expected, accumulated = MetricAccumulator(), MetricAccumulator()
   for i in range(2):
-    step = {k: np.float32([v[i]]) for k, v in steps.items()}
+    step = jax.tree.map(lambda x, i=i: x[i], steps)
     expected.add(step)
-    window.add(step)
+    accumulated.add(step)
     with Checkpoints(tmp_path) as checkpoints:
-      checkpoints.save(i, make_state(), metrics=window.stored())
+      checkpoints.save(i, make_state(), window=accumulated.stored())
     with Checkpoints(tmp_path) as checkpoints:
-      window = Window.restored(checkpoints.metrics(i))
-  np.testing.assert_equal(window.means(), expected.means())
-  assert window.means()['least'] == -math.inf and math.isnan(window.means()['both'])
+      accumulated = MetricAccumulator.restored(checkpoints.window(i))
+  row = accumulated.row()
+  np.testing.assert_equal(row, expected.row())
+  assert row['least'] == -math.inf and math.isnan(row['both']) and row['rare'] == np.float32(0.3)
+  assert row['counts'] == [float(np.float32(0.1)) + 2.0, math.inf]
 
 
 # ---------------------------------------------------------------- telemetry
@@ -115,25 +124,25 @@ def test_telemetry_counts_in_its_own_steps_over_dispatches_and_interruptions():
   on, counts = np.float32([1, 0, 0, 1]), np.int32([[1, 2], [0, 0], [0, 0], [30, 4]])
   block = {
     'loss': np.float32([1, 2, 3, 4]),
-    'telemetry/steps': on,
-    'telemetry/neg_var': on * np.float32([5, 0, 0, 7]),
-    'telemetry/neg_hist': counts,
+    'telemetry/steps': Sum(on, on),
+    'telemetry/neg_var': Mean(on * np.float32([5, 0, 0, 7]), on),
+    'telemetry/neg_hist': Sum(counts, on),
   }
-  window = Window()
+  accumulated = MetricAccumulator()
   for steps in (slice(0, 2), slice(2, 3), slice(3, 4)):
-    window.add({name: values[steps] for name, values in block.items()})
+    accumulated.add(jax.tree.map(lambda x, steps=steps: x[steps], block))
     if steps.start == 2:
-      assert window.means()['telemetry/neg_var'] == 5
-    window = Window.restored(window.stored())
-  assert window.means() == {
+      assert accumulated.row()['telemetry/neg_var'] == 5
+    accumulated = MetricAccumulator.restored(accumulated.stored())
+  assert accumulated.row() == {
     'loss': 2.5,
     'telemetry/steps': 2.0,
     'telemetry/neg_var': 6.0,
     'telemetry/neg_hist': [31.0, 6.0],
   }
-  window.clear()
-  window.add({name: values[1:3] for name, values in block.items()})
-  assert window.means() == {'loss': 2.5}
+  accumulated.clear()
+  accumulated.add(jax.tree.map(lambda x: x[1:3], block))
+  assert accumulated.row() == {'loss': 2.5}
 
 
 def test_telemetry_is_switched_by_config_and_not_part_of_what_is_trained():
@@ -141,11 +150,11 @@ def test_telemetry_is_switched_by_config_and_not_part_of_what_is_trained():
   states, rows = [], []
   for experiment in map(build_experiment, (off, on)):
     batch = example_batch(experiment.source, 64)
-    state, row = jax.eval_shape(experiment.step_fn, experiment.abstract_state(), batch)
+    state, row = jax.eval_shape(experiment.step_fn, experiment.abstract_state, batch)
     states.append(jax.tree.structure(state))
     rows.append(row)
   assert states[0] == states[1] and rows[0].keys() < rows[1].keys()
-  assert rows[1]['telemetry/neg_hist'].shape == (5,)
+  assert rows[1]['telemetry/neg_hist'].total.shape == (5,)
   assert hash_config(on.to_dict()) == hash_config(off.to_dict())
 
 
@@ -153,16 +162,13 @@ def test_telemetry_is_switched_by_config_and_not_part_of_what_is_trained():
 def test_one_dispatch_of_many_steps_equals_many_of_one():
   """Without convolutions, so that the CPU can scan."""
   state = {'w': jnp.ones([3])}
-  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
   def step_fn(state, batch):
     w = state['w'] * 0.5 + batch
-    return {'w': w}, {'loss': w.sum()}
+    return {'w': w}, {'loss': w.sum(), 'counts': Sum(w, 1.0)}
 
-  experiment = types.SimpleNamespace(
-    step_fn=step_fn,
-    abstract_state=lambda: {'w': jax.ShapeDtypeStruct((3,), jnp.float32, sharding=sharding)},
-  )
+  one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  experiment = types.SimpleNamespace(step_fn=step_fn, shardings={'w': one_device})
   pipeline = types.SimpleNamespace(batch=lambda resident, row: resident[row['index']])
   resident = jnp.arange(12.0).reshape(4, 3)
   index = jnp.array([2, 0, 3, 1])
@@ -171,9 +177,11 @@ def test_one_dispatch_of_many_steps_equals_many_of_one():
   apart = []
   for i in range(4):
     state, one = many(state, resident, {'index': index[i : i + 1]})
-    apart.append(one['loss'])
+    apart.append(one)
   np.testing.assert_array_equal(end['w'], state['w'])
-  np.testing.assert_array_equal(together['loss'], np.concatenate(apart))
+  apart = jax.tree.map(lambda *rows: np.concatenate(rows), *apart)
+  jax.tree.map(np.testing.assert_array_equal, together, apart)
+  assert together['counts'].total.shape == (4, 3) and together['counts'].count.shape == (4,)
 
 
 # ---------------------------------------------------------------- whole runs
@@ -203,7 +211,7 @@ def trained(tmp_path_factory):
   """A finished run without a test set and with `eval_every=0`."""
   directory = tmp_path_factory.mktemp('trained')
   config = tiny('simclr', **NO_TEST)
-  train.train(config, str(directory))
+  loop.train(config, str(directory))
   return directory
 
 
@@ -223,9 +231,9 @@ def test_evaluated_and_saved_once_at_the_end(trained):
 
 @ONE_WORKER
 def test_a_finished_run_trains_nothing(trained, monkeypatch, capsys):
-  monkeypatch.setattr(train, '_loop', None)  # would raise
+  monkeypatch.setattr(loop, '_loop', None)  # would raise
   before = rows(trained)
-  train.train(tiny('simclr', **NO_TEST), str(trained))
+  loop.train(tiny('simclr', **NO_TEST), str(trained))
   out = capsys.readouterr().out.splitlines()
   assert out == [
     f'resumed {trained} at step 6',
@@ -238,18 +246,18 @@ def test_a_finished_run_trains_nothing(trained, monkeypatch, capsys):
 def test_init_from_starts_at_step_0_with_a_fresh_optimizer(trained, tmp_path, monkeypatch):
   started = []
 
-  def no_loop(experiment, sets, run, checkpoints, state, window, first, last):
-    started.append((state, first))
-    return state
+  def no_loop(experiment, sets, run, checkpoints, start):
+    started.append((start.state, start.step))
+    return start.state
 
-  monkeypatch.setattr(train, '_loop', no_loop)
+  monkeypatch.setattr(loop, '_loop', no_loop)
   config = tiny('sogclr', **NO_TEST, init_from=str(trained), seed=1)
-  train.train(config, str(tmp_path))
+  loop.train(config, str(tmp_path))
   ((state, first),) = started
   assert first == 0 and int(state.step) == 0
   experiment = build_experiment(tiny('simclr', **NO_TEST))
   with Checkpoints(trained, read_only=True) as checkpoints:
-    other = checkpoints.restore(experiment.abstract_state())
+    other = checkpoints.restore(experiment.abstract_state)
   assert any(x.any() for x in jax.tree.leaves(other.opt_state) if x.dtype == jnp.float32)
   same = jax.tree.map(np.array_equal, state.params['backbone'], other.params['backbone'])
   assert all(jax.tree.leaves(same))
@@ -262,16 +270,16 @@ def test_init_from_starts_at_step_0_with_a_fresh_optimizer(trained, tmp_path, mo
 def test_init_from_copies_the_online_network_into_an_ema_target(trained, tmp_path, monkeypatch):
   started = []
 
-  def no_loop(experiment, sets, run, checkpoints, state, *rest):
-    started.append(state)
-    return state
+  def no_loop(experiment, sets, run, checkpoints, start):
+    started.append(start.state)
+    return start.state
 
-  monkeypatch.setattr(train, '_loop', no_loop)
+  monkeypatch.setattr(loop, '_loop', no_loop)
   small = {'method.hidden_dim': 8, 'method.out_dim': 8, 'method.predictor_dim': 8}
-  train.train(tiny('byol', **NO_TEST, **small, init_from=str(trained), seed=1), str(tmp_path))
+  loop.train(tiny('byol', **NO_TEST, **small, init_from=str(trained), seed=1), str(tmp_path))
   (state,) = started
   with Checkpoints(trained, read_only=True) as checkpoints:
-    other = checkpoints.restore(build_experiment(tiny('simclr', **NO_TEST)).abstract_state())
+    other = checkpoints.restore(build_experiment(tiny('simclr', **NO_TEST)).abstract_state)
   for part, trees in state.state['target'].items():
     online = state.params if part == 'params' else state.state['batch_stats']
     for name, tree in trees.items():
@@ -284,10 +292,10 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
   often = {'checkpoint_every': 0.05, 'log_every': 3, 'schedule.warmup_epochs': 0.2}
   config = tiny('simclr', **ONLINE_AT_END, **often, **{'optimizer.learning_rate': 1e30})
   with pytest.raises(RunStopped, match='the last good checkpoint is step ') as stopped:
-    train.train(config, str(tmp_path))
+    loop.train(config, str(tmp_path))
   assert stopped.value.code == 1 and '\n' not in str(stopped.value)
   with Checkpoints(tmp_path, read_only=True) as checkpoints:
-    state = checkpoints.restore(build_experiment(config).abstract_state())
+    state = checkpoints.restore(build_experiment(config).abstract_state)
   assert f'step {int(state.step)}:' in str(stopped.value)
   numbers = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
   assert all(np.isfinite(x).all() for x in numbers)
@@ -298,7 +306,7 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
 def test_a_loss_that_is_not_finite_from_the_start(tmp_path):
   config = tiny('simclr', **ONLINE_AT_END, **{'optimizer.learning_rate': 1e37})
   with pytest.raises(RunStopped, match='no checkpoint was written yet') as stopped:
-    train.train(config, str(tmp_path))
+    loop.train(config, str(tmp_path))
   assert stopped.value.code == 1
 
 
@@ -315,9 +323,9 @@ def test_what_to_do_where_nothing_can_be_written(tmp_path, monkeypatch, error, m
   def refuse(*_):
     raise error
 
-  monkeypatch.setattr(train, '_loop', refuse)
+  monkeypatch.setattr(loop, '_loop', refuse)
   with pytest.raises(RunStopped, match=mend) as stopped:
-    train.train(tiny(**ONLINE_AT_END), str(tmp_path))
+    loop.train(tiny(**ONLINE_AT_END), str(tmp_path))
   assert stopped.value.code == 74
 
 
@@ -353,6 +361,6 @@ def test_what_to_do_where_nothing_can_be_written(tmp_path, monkeypatch, error, m
 )
 def test_refused_before_anything_is_written(tmp_path, changes, words):
   with pytest.raises(UserError) as refused:
-    train.train(tiny(**changes), str(tmp_path / 'new'))
+    loop.train(tiny(**changes), str(tmp_path / 'new'))
   assert words in str(refused.value) and '\n' not in str(refused.value)
   assert not (tmp_path / 'new').exists()

@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from clr_jax.training import callbacks as runtime
+from clr_jax.training import callbacks
 from clr_jax.training.callbacks import Profiler
 
 
 @pytest.fixture
 def events(monkeypatch):
   seen = []
-  monkeypatch.setattr(runtime.jax.profiler, 'start_trace', lambda _: seen.append('start'))
-  monkeypatch.setattr(runtime.jax.profiler, 'stop_trace', lambda: seen.append('stop'))
-  monkeypatch.setattr(runtime.jax, 'block_until_ready', lambda x: seen.append('wait'))
+  monkeypatch.setattr(callbacks.jax.profiler, 'start_trace', lambda _: seen.append('start'))
+  monkeypatch.setattr(callbacks.jax.profiler, 'stop_trace', lambda: seen.append('stop'))
+  monkeypatch.setattr(callbacks.jax, 'block_until_ready', lambda x: seen.append('wait'))
   return seen
 
 
@@ -65,9 +65,9 @@ def test_a_trace_goes_to_a_store_and_nothing_stays_here(events, tmp_path, monkey
       raise OSError
     sent[str(path)] = content
 
-  monkeypatch.setattr(runtime.jax.profiler, 'start_trace', start_trace)
-  monkeypatch.setattr(runtime, 'write_whole', write_whole)
-  monkeypatch.setattr(runtime.tempfile, 'mkdtemp', lambda: str(temporary))
+  monkeypatch.setattr(callbacks.jax.profiler, 'start_trace', start_trace)
+  monkeypatch.setattr(callbacks, 'write_whole', write_whole)
+  monkeypatch.setattr(callbacks.tempfile, 'mkdtemp', lambda: str(temporary))
   with pytest.raises(OSError) if fails else contextlib.nullcontext():
     _run((0, 1), [(0, 1)], events, directory='gs://bucket/profile')
   assert sent == ({} if fails else {'gs://bucket/profile/plugins/nameless': b'trace'})

@@ -23,11 +23,7 @@ def train(rho, probe):
   method = methods.get('sogclr')(backbone, INFO, hidden_dim=8, out_dim=4)
   method = online_probe(method, INFO) if probe else method
   batch = toy_batch(0)
-  init = jax.eval_shape(
-    lambda key: method.init(key, batch._replace(views=toy_views(key, batch.image))),
-    jax.random.key(0),
-  )
-  tx = optim.build(init[0], method.groups, name='sgd', learning_rate=0.1, sam=rho and {'rho': rho})
+  tx = optim.build(method.groups, name='sgd', learning_rate=0.1, sam=rho and {'rho': rho})
   state = jax.jit(lambda key: init_state(key, batch, method, toy_views, tx))(jax.random.key(0))
   step = jax.jit(make_train_step(method, toy_views, tx))
   start = jax.device_get(state.params)

@@ -11,6 +11,7 @@ import pytest
 
 from clr_jax import methods, models, optim
 from clr_jax.core.errors import UserError
+from clr_jax.core.metrics import Mean, Sum
 from clr_jax.core.types import Batch, Out, RunInfo
 from clr_jax.experiment.train_step import init_state, make_train_step
 from clr_jax.wrappers.online_probe import online_probe
@@ -156,6 +157,9 @@ def metrics_of(name, step):
   run = jax.jit(lambda step: make(name).loss(out, state, batch, jax.random.key(0), step)[1:])
   carry, metrics = run(jnp.int32(step))
   found = {k.removeprefix('telemetry/'): v for k, v in metrics.items() if k.startswith('telemetry')}
+  assert all(
+    isinstance(v, Sum if np.ndim(v.total) else Mean) for k, v in found.items() if k != 'steps'
+  )
   return found, carry, (online, target, queue)
 
 
@@ -170,12 +174,13 @@ def test_numbers_are_numpys(name, x64):
     expected |= {'log_u_mean': log_u.mean(), 'log_u_std': log_u.std()}
   assert found.keys() == expected.keys()
   for key, value in expected.items():
-    np.testing.assert_allclose(found[key], value, rtol=1e-9, atol=1e-12, err_msg=key)
+    np.testing.assert_allclose(found[key].total, value, rtol=1e-9, atol=1e-12, err_msg=key)
+    assert found[key].count == 1
 
 
-def test_other_steps_have_zeros():
+def test_other_steps_do_not_count():
   found, _, _ = metrics_of('simclr', EVERY + 1)
-  assert all(not np.any(value) for value in found.values())
+  assert all(not np.any(value.total) and value.count == 0 for value in found.values())
 
 
 # ---------------------------------------------------------------- training
@@ -186,10 +191,7 @@ def build(name, every):
   method = telemetry(method, INFO, enabled=bool(every), every=every)
   method = online_probe(method, INFO)
   batch, views = toy_batch(0), VIEWS.get(name, toy_views)
-  params, _ = jax.eval_shape(
-    lambda key: method.init(key, batch._replace(views=views(key, batch.image))), jax.random.key(0)
-  )
-  tx = optim.build(params, method.groups, name='sgd', learning_rate=0.1)
+  tx = optim.build(method.groups, name='sgd', learning_rate=0.1)
   init = functools.partial(init_state, batch=batch, method=method, views=views, tx=tx)
   return init, make_train_step(method, views, tx)
 
@@ -252,7 +254,11 @@ def norm(*trees):
 @pytest.mark.parametrize('name', TRAINED)
 def test_measured_steps(name):
   states, rows, _ = train(name, True)
-  assert [float(row[STEPS]) for row in rows] == [1, 0, 1, 0]
+  on = [1, 0, 1, 0]
+  for key in ('neg_var', 'pos_hist', 'grad_norm/backbone'):
+    assert [float(row[f'telemetry/{key}'].count) for row in rows] == on
+  rows = [{k: v.total for k, v in row.items() if k.startswith('telemetry/')} for row in rows]
+  assert [float(row[STEPS]) for row in rows] == on
   for state, after, row in zip(states, states[1:], rows, strict=False):
     assert all(np.any(row[f'telemetry/{key}']) == row[STEPS] for key in ('neg_var', 'pos_hist'))
     for group in state.params:

@@ -6,14 +6,13 @@ from typing import Any, cast
 
 import jax
 
-from clr_jax.bench import step as bench
-from clr_jax.bench import torch_reference as peer
+from clr_jax.bench import torch_reference
+from clr_jax.bench.step import TimedLoop, describe, spread
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.experiment.build import Experiment, build_experiment, make_backbone
 from clr_jax.models.resnet import ResNet
 from clr_jax.rundir import provenance
-from clr_jax.training.dispatch import steps_per_call
 
 WARM_UP = 5  # steps: torch.compile's CUDA graphs are recorded in the third
 
@@ -40,40 +39,30 @@ def compare(
   """
   if repeats < 1 or steps < 1:
     raise UserError(f'repeats={repeats} and steps={steps} must be at least 1: raise them')
-  peer.check(config)
-  if jax.process_count() > 1:
-    raise UserError('--peer compares one device with one: start a single process')
-  backend = {'cpu': 'cpu', 'gpu': 'cuda'}.get(jax.default_backend())
-  if backend is None:
-    raise UserError(f'--peer runs on CPUs and GPUs, not on {jax.default_backend()}')
+  torch_reference.check(config)
+  backend = _backend()
   experiment = build_experiment(config, devices=jax.devices()[:1])
   pipeline = experiment.make_pipeline()
   if pipeline.mode != 'resident':
     raise UserError('--peer compares steps on resident images: set data.mode=resident')
   theirs, version = _make_peer(experiment, backend, compile_mode)
-  size = steps_per_call(config)
-  calls_a_repeat = -(-steps // size)
-  steps = calls_a_repeat * size
-  calls = [(i * size, size) for i in range(1 + repeats * calls_a_repeat)]
-  block = bench.time_data(pipeline, calls[:1])[1]
-  compiled, compile_seconds = bench.compile_step(experiment, pipeline, block, size)
-  first = theirs.run(max(WARM_UP, steps))
   seconds: dict[str, list[float]] = {'clr_jax': [], 'torch': []}
-  with bench.Loop(experiment, pipeline, compiled, calls, calls_a_repeat) as ours:
+  with TimedLoop(experiment, pipeline, repeats=repeats, steps=steps) as ours:
+    warm_up = theirs.run(max(WARM_UP, ours.steps))
     for _ in range(repeats):
       seconds['clr_jax'].append(ours.repeat())
-      seconds['torch'].append(theirs.run(steps))
-  params = jax.tree.leaves(experiment.abstract_state().params['backbone'])
-  images = steps * experiment.info.batch_size
+      seconds['torch'].append(theirs.run(ours.steps))
+  params = jax.tree.leaves(experiment.abstract_state.params['backbone'])
+  images = ours.steps * experiment.info.batch_size
   pairs = zip(seconds['clr_jax'], seconds['torch'], strict=True)
   return {
-    'config': bench.describe(config),
+    'config': describe(config),
     'device': {'clr_jax': jax.devices()[0].device_kind, 'torch': theirs.device_name()},
     'code_version': provenance.code_version(),
     'libraries': {**provenance.libraries(), 'torch': version},
     'repeats': repeats,
-    'steps': steps,
-    'steps_per_call': size,
+    'steps': ours.steps,
+    'steps_per_call': ours.steps_per_call,
     'deterministic': config.deterministic,
     'torch_compile': compile_mode,
     'torch_threads': theirs.threads(),
@@ -83,13 +72,23 @@ def compare(
       'clr_jax': sum(x.size for x in params),
       'torch': sum(p.numel() for p in theirs.backbone.parameters()),
     },
-    'compile_seconds': {'clr_jax': sum(compile_seconds.values()), 'torch_warm_up': first},
+    'compile_seconds': {'clr_jax': sum(ours.compile_seconds.values()), 'torch_warm_up': warm_up},
     'torch_peak_bytes': theirs.peak_bytes(),
     'samples_per_second': {
-      name: bench.spread([images / s for s in spent]) for name, spent in seconds.items()
+      name: spread([images / s for s in spent]) for name, spent in seconds.items()
     },
-    'ratio': bench.spread([torch / ours for ours, torch in pairs]),
+    'ratio': spread([torch / own for own, torch in pairs]),
   }
+
+
+def _backend() -> str:
+  """PyTorch's name of the kind of device that JAX uses."""
+  if jax.process_count() > 1:
+    raise UserError('--peer compares one device with one: start a single process')
+  backend = {'cpu': 'cpu', 'gpu': 'cuda'}.get(jax.default_backend())
+  if backend is None:
+    raise UserError(f'--peer runs on CPUs and GPUs, not on {jax.default_backend()}')
+  return backend
 
 
 def _make_peer(experiment: Experiment, device: str, compile_mode: str) -> tuple[Any, str]:

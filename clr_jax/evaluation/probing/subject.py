@@ -108,7 +108,7 @@ class _Kept(NamedTuple):
     if subject.run is None or jax.process_count() > 1 or version.endswith('.dirty'):
       return None
     image = jax.ShapeDtypeStruct((1, *sets.train.image_shape), np.float32)
-    abstract = experiment.abstract_state()
+    abstract = experiment.abstract_state
     shapes = jax.eval_shape(experiment.method.represent, abstract.params, abstract.state, image)
     rows = sum(s.num_examples for s in sets if s is not None)
     if rows * math.prod(shapes['h'].shape) * 4 > _CACHED_BYTES:

@@ -235,7 +235,6 @@ def _program(
     },
   )
   tx = optim.build(
-    {key: {} for key in method.groups},
     method.groups,
     name='sgd',
     learning_rate=_schedule(recipe, steps_per_epoch, total_steps),

@@ -1,5 +1,6 @@
 """Fine-tuning: what changes, what does not, the labels used, the epochs reported, the refusals."""
 
+import dataclasses
 import functools
 
 import jax
@@ -273,7 +274,7 @@ class TestRefusals:
       finetune(subject, **options)
 
   def test_more_devices_than_labels(self, subject):
-    experiment = subject.experiment._replace(mesh=sharding.make_mesh())
+    experiment = dataclasses.replace(subject.experiment, mesh=sharding.make_mesh())
     other = Subject(experiment, subject.sets, subject._network)
     with pytest.raises(UserError, match='6 labels in a batch do not share out over 8 devices'):
       finetune(other, batch_size=6)
@@ -303,7 +304,7 @@ class TestBackbone:
     if represent is not None:
       config.method.represent = represent
     experiment = build_experiment(config, devices=jax.devices()[:1])
-    abstract, rng = experiment.abstract_state(), np.random.default_rng(0)
+    abstract, rng = experiment.abstract_state, np.random.default_rng(0)
     params, state = jax.tree.map(
       lambda x: rng.uniform(0.5, 1.5, x.shape).astype(np.float32),
       (

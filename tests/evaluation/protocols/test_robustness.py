@@ -63,7 +63,7 @@ def supervised(tmp_path_factory):
 def subject(directory, **kwargs):
   config = read_config(workdir.Workdir(directory))
   experiment = build_experiment(config)
-  network = weights.restore_network(workdir.Workdir(directory), experiment.abstract_state())
+  network = weights.restore_network(workdir.Workdir(directory), experiment.abstract_state)
   return Subject(experiment, evaluation_sets(experiment), network, **kwargs)
 
 

@@ -1,0 +1,63 @@
+"""Where a run starts: at its newest checkpoint, at another run's weights, or at new ones."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+
+from clr_jax.core.types import TrainState
+from clr_jax.experiment.build import Experiment
+from clr_jax.ops import ema
+from clr_jax.rundir.checkpoint import Checkpoints
+from clr_jax.rundir.weights import restore_weights
+from clr_jax.rundir.workdir import Workdir
+from clr_jax.training.metric_accumulator import MetricAccumulator
+
+
+class Start(NamedTuple):
+  """Attributes:
+  state: train state after `step` steps.
+  step: number of steps done.
+  metrics: of the steps since the last log row.
+  """
+
+  state: TrainState
+  step: int
+  metrics: MetricAccumulator
+
+
+def start_or_resume(experiment: Experiment, run: Workdir, checkpoints: Checkpoints) -> Start:
+  """Resumes from the newest checkpoint of the run, else starts at step 0.
+
+  Prints one line where weights are read.
+  """
+  if checkpoints.latest_step() is not None:
+    return _resume(experiment, run, checkpoints)
+  state = experiment.init()
+  if experiment.config.init_from:
+    state = _with_weights_of(experiment.config.init_from, state)
+  return Start(state, 0, MetricAccumulator())
+
+
+def _resume(experiment: Experiment, run: Workdir, checkpoints: Checkpoints) -> Start:
+  state = checkpoints.restore(experiment.abstract_state)
+  step = int(state.step)
+  if jax.process_index() == 0:
+    print(f'resumed {run.path} at step {step}', flush=True)
+  return Start(state, step, MetricAccumulator.restored(checkpoints.window(step)))
+
+
+def _with_weights_of(other: str, state: TrainState) -> TrainState:
+  """Step 0 with the weights and BatchNorm statistics of the run in `other`."""
+  params, method_state, report = restore_weights(other, state.params, state.state)
+  if jax.process_index() == 0:
+    print(report, flush=True)
+  if 'target' in method_state:  # an EMA target starts as a copy of the online network
+    online = {'params': params, 'batch_stats': method_state['batch_stats']}
+    target = {
+      part: {name: ema.copy(online[part][name]) for name in tree}
+      for part, tree in method_state['target'].items()
+    }
+    method_state = {**method_state, 'target': target}
+  return state.replace(params=params, state=method_state)
