@@ -247,7 +247,7 @@ def test_scopes_of_the_draws():
 def test_bad_hyper_parameters_are_refused():
   with pytest.raises(UserError, match='above 0'):
     ft.beta_quantiles(0.0)
-  with pytest.raises(UserError, match="'beta' or 'uniform'"):
+  with pytest.raises(UserError, match='choose one of beta, uniform'):
     ft.beta_quantiles(2.0, 'normal')
   with pytest.raises(UserError, match='batch, row, dim'):
     ft.draw_positive(jax.random.key(0), (2, 3), scope='sample', quantiles=BETA)
