@@ -12,10 +12,10 @@
 #   - with a GPU (nvidia-smi finds one): ResNet-18 and ResNet-50 at 32x32 with batches 64 to 4096,
 #     and ResNet-50 at 224x224 with 64 and 256, in bfloat16 and float32;
 #   - else: ResNet-18 at 32x32 with batch 64, and the quickstart.
-# Each alone (compile time, samples/s, parts of the step, memory, MFU; by a profiler trace the shares
-# of convolutions and products, of BatchNorm, and of the time in which nothing runs) and, where
-# PyTorch is installed, against the same step there (--peer). Then the bytes that 1 to 64 virtual CPU
-# devices send.
+# Each alone (compile time, samples/s, memory, MFU; from a profiler trace the shares of augmentation,
+# convolutions and products, BatchNorm and optimizer, and of the time in which nothing runs) and,
+# where PyTorch is installed, against the same step there (--peer). Then the bytes that 1 to 64
+# virtual CPU devices send.
 #
 # Environment: CLR_JAX, the program (default clr-jax); PYTHON, of the same installation (default
 # python3); BATCHES at 32x32 (default '64 128 256 512 1024 2048 4096', on a CPU 64); PRECISIONS
@@ -121,7 +121,7 @@ done
 import json, sys
 
 head = (
-  'what,samples/s,min..max,ms a step,views,gradients,update,products,BatchNorm,idle,MiB,MFU,'
+  'what,samples/s,min..max,ms a step,augmentation,products,BatchNorm,optimizer,idle,MiB,MFU,'
   'to PyTorch,ratio'
 )
 rows, peers, scaling = {}, {}, []
@@ -143,20 +143,16 @@ def table(head, lines):
 
 
 def own(report):
-  speed, parts, memory = (report[k] for k in ('samples_per_second', 'parts_seconds', 'memory'))
-  total = report['parts_sum_seconds']
-  peak = memory['peak_bytes']
-  shares = report['shares']
-  traced = ['-'] * 3
-  if shares:
-    kinds = shares['operations']
-    found = kinds['convolutions, products'], kinds['BatchNorm'], shares['idle']
+  speed, peak = report['samples_per_second'], report['memory']['peak_bytes']
+  kinds = 'augmentation', 'convolutions, products', 'BatchNorm', 'optimizer, state'
+  traced = ['-'] * (len(kinds) + 1)
+  if shares := report['shares']:
+    found = [*(shares['operations'][kind] for kind in kinds), shares['idle']]
     traced = [f'{x:.0%}' for x in found]
   return [
     f'{speed["median"]:.0f}',
     f'{speed["min"]:.0f}..{speed["max"]:.0f}',
     f'{1e3 * report["step_seconds"]:.2f}',
-    *(f'{parts[k] / total:.0%}' for k in ('augmentation', 'forward_backward', 'update')),
     *traced,
     '-' if peak is None else f'{peak / 2**20:.0f}',
     '-' if report['mfu'] is None else f'{report["mfu"]:.1%}',
