@@ -206,32 +206,6 @@ def test_load_refuses_what_is_no_config(tmp_path):
     load(str(tmp_path / 'missing.py'))
 
 
-def test_each_folder_has_its_own_common(tmp_path, monkeypatch):
-  body = 'import common\nfrom ml_collections import ConfigDict\n' + (
-    "def get_config():\n  import late\n  return ConfigDict({'a': common.A, 'late': late.A})"
-  )
-  paths = []
-  for name in ('one', 'two'):
-    for module in ('common', 'late'):
-      write(tmp_path / name / f'{module}.py', f'A = {name!r}')
-    paths.append(write(tmp_path / name / 'x.py', body))
-  other = object()
-  monkeypatch.setitem(sys.modules, 'common', other)
-  before = list(sys.path)
-  for path, name in zip(paths, ('one', 'two'), strict=True):
-    assert to_dict(load(path)) == {'a': name, 'late': name}
-  assert sys.modules['common'] is other
-  assert 'late' not in sys.modules
-  assert sys.path == before
-
-
-def test_an_error_in_a_config_leaves_the_path_alone(tmp_path):
-  before = list(sys.path)
-  with pytest.raises(ZeroDivisionError):
-    load(write(tmp_path / 'bad.py', '1 / 0'))
-  assert sys.path == before
-
-
 def test_resolve(tmp_path, monkeypatch):
   packaged, argument = resolve('quickstart')
   assert (packaged.name, argument) == ('quickstart.py', None)
@@ -246,6 +220,5 @@ def test_resolve(tmp_path, monkeypatch):
 def test_packaged():
   names = packaged()
   assert 'quickstart' in names
-  assert 'common' not in names
   for name in names:
     assert resolve(name)[0].stem == name
