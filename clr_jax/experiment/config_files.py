@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import pathlib
-import runpy
 from typing import Any
 
 from clr_jax.core.config_tree import Config
@@ -37,12 +37,18 @@ def packaged() -> list[str]:
 def load(spec: str) -> Config:
   """Runs `get_config([ARG])` of a config file; the config is locked."""
   path, argument = resolve(spec)
-  module = runpy.run_path(str(path))
-  if 'get_config' not in module:
+  module_spec = importlib.util.spec_from_file_location(path.stem, path)
+  if module_spec is None or module_spec.loader is None:
+    raise UserError(f'{path} is no config: give a Python file (.py)')
+  module = importlib.util.module_from_spec(module_spec)
+  module_spec.loader.exec_module(module)
+  if not hasattr(module, 'get_config'):
     raise UserError(f'{path} is no config: it must define get_config()')
-  if argument is not None and not inspect.signature(module['get_config']).parameters:
+  if argument is None:
+    return module.get_config().lock()
+  if not inspect.signature(module.get_config).parameters:
     raise UserError(f'{path.name} takes no argument, so drop {":" + argument!r}')
-  return module['get_config'](*() if argument is None else (argument,)).lock()
+  return module.get_config(argument).lock()
 
 
 def choose(argument: str | None, choices: dict[str, Any], default: str) -> Any:
