@@ -92,7 +92,7 @@ END
 sogclr() { # MODEL SIDE BATCH PRECISION
   local stem=cifar
   (($2 <= 64)) || stem=imagenet
-  both "$1 $2 $3 $4" --config=report_sogclr:cifar10 --config.data.name="npz:$out/images_$2.npz" \
+  both "$1 $2 $3 $4" --config=sogclr:cifar10 --config.data.name="npz:$out/images_$2.npz" \
     --config.data.test_split= --config.data.mode=resident --config.model.name="$1" \
     --config.model.stem="$stem" --config.augment.size="$2" --config.batch_size="$3" \
     --config.precision="$4" --config.deterministic=False

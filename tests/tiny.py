@@ -3,17 +3,9 @@
 The checkpoints lie off the grid of the log rows on purpose.
 """
 
-import pathlib
-import sys
-
 from clr_jax import methods
 from clr_jax.core.options import keyword_only
-
-CONFIGS = str(pathlib.Path(__file__).parent.parent / 'configs')
-sys.path.insert(0, CONFIGS)
-from clr_jax.experiment import config_base as common  # noqa: E402
-
-sys.path.remove(CONFIGS)
+from clr_jax.experiment import config_base as common
 
 # Options of any method that has them, and what a batch of 64 and 22 steps further need.
 SMALL = {
@@ -40,7 +32,7 @@ def get_config(method: str = 'sogclr'):
   config.model = common.model('resnet_tiny', width=4, mean=(0.5,), std=(0.5,))
   name, options = VIEWS.get(method, ('affine', {}))
   config.augment = common.views(name, size=8, **options)
-  taken = keyword_only(methods.get(method))
+  taken = keyword_only(methods.factory(method))
   small = {key: value for key, value in SMALL.items() if key in taken}
   config.method = common.method(method, **small, **METHODS.get(method, {}))
   config.optimizer = common.optimizer('sgd', learning_rate=0.1)

@@ -21,10 +21,8 @@ from clr_jax.augment.geometry import crop_resize as crop_resize
 from clr_jax.augment.geometry import flip as flip
 from clr_jax.augment.geometry import pad_crop as pad_crop
 from clr_jax.augment.geometry import resize as resize
-from clr_jax.augment.policies import POLICIES as POLICIES
 from clr_jax.augment.policies import Policy as Policy
 from clr_jax.augment.policies import chain as chain
-from clr_jax.augment.presets import PRESETS as PRESETS
 from clr_jax.augment.random_ops import color_jitter as color_jitter
 from clr_jax.augment.random_ops import random_affine as random_affine
 from clr_jax.augment.random_ops import random_blur as random_blur
@@ -34,12 +32,14 @@ from clr_jax.augment.random_ops import random_grayscale as random_grayscale
 from clr_jax.augment.random_ops import random_jigsaw as random_jigsaw
 from clr_jax.augment.random_ops import random_resized_crop as random_resized_crop
 from clr_jax.augment.random_ops import random_solarize as random_solarize
+from clr_jax.augment.views import REGISTRY as REGISTRY
 from clr_jax.augment.views import Views as Views
 from clr_jax.augment.views import asymmetric as asymmetric
 from clr_jax.augment.views import factory as factory
-from clr_jax.augment.views import get as get
+from clr_jax.augment.views import make as make
 from clr_jax.augment.views import multi as multi
 from clr_jax.augment.views import multicrop as multicrop
+from clr_jax.augment.views import names as names
 from clr_jax.augment.views import pair as pair
 from clr_jax.augment.views import single as single
 from clr_jax.augment.views import to_float as to_float

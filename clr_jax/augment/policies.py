@@ -7,8 +7,7 @@ numbers; the presets with one policy per view are tables over it in `presets.py`
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 
@@ -16,8 +15,7 @@ from clr_jax.augment import autoaugment as aa
 from clr_jax.augment import filters, geometry
 from clr_jax.augment import random_ops as ops
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import look_up
-from clr_jax.core.registry import check_options
+from clr_jax.core.registry import Registry
 from clr_jax.core.types import Array
 
 Policy = Callable[[Array, Array], Array]
@@ -218,34 +216,22 @@ def none(*, size: int) -> Policy:
   return _resize(size)
 
 
-POLICIES: Mapping[str, Callable[..., Policy]] = {
-  'simclr': simclr,
-  'sogclr': sogclr,
-  'supcon': supcon,
-  'simclr_family': simclr_family,
-  'rrc_flip': rrc_flip,
-  'weak': weak,
-  'strong': strong,
-  'infomin': infomin,
-  'crop_flip': crop_flip,
-  'autoaugment': autoaugment,
-  'randaugment': randaugment,
-  'affine': affine,
-  'none': none,
-}
-
-
-def get(name: str, *, size: int, **hyper: Any) -> Policy:
-  """The policy of that name.
-
-  Args:
-    name: a key of POLICIES.
-    size: side of the result in pixels.
-    **hyper: keyword arguments of the factory.
-
-  Raises:
-    UserError: for an unknown name or argument; the message lists the valid ones.
-  """
-  make = look_up(POLICIES, name, 'policy')
-  check_options(f'policy {name!r}', make, hyper, given=('size',))
-  return make(size=size, **hyper)
+REGISTRY: Registry[Callable[..., Policy]] = Registry(
+  'policy',
+  {
+    'simclr': simclr,
+    'sogclr': sogclr,
+    'supcon': supcon,
+    'simclr_family': simclr_family,
+    'rrc_flip': rrc_flip,
+    'weak': weak,
+    'strong': strong,
+    'infomin': infomin,
+    'crop_flip': crop_flip,
+    'autoaugment': autoaugment,
+    'randaugment': randaugment,
+    'affine': affine,
+    'none': none,
+  },
+)
+names, factory, make = REGISTRY.names, REGISTRY.factory, REGISTRY.make

@@ -15,6 +15,7 @@ from clr_jax.augment import random_ops as ops
 from clr_jax.augment.policies import Policy, simclr_family
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
+from clr_jax.core.options import OPTIONAL, takes_options_of
 
 ViewPolicies = (
   tuple[tuple[Policy, ...], tuple[Policy, ...]]
@@ -56,6 +57,7 @@ _SOLO_2022 = {'wmse': [{'jitter': _BYOL}] * 2, 'ressl': [{}, {'gray_p': 0.2}]}
 _RECIPES = ('solo2022', 'solo', 'solo_imagenet100')
 
 
+@takes_options_of(simclr_family, OPTIONAL)
 def solo(preset: str, *, size: int, recipe: str = 'solo2022', **family: Any) -> ViewPolicies:
   """Two views as in solo-learn.
 
@@ -88,6 +90,7 @@ def _local_size(size: int, local_size: int | None) -> int:
   return local_size or round(size * 96 / 224)
 
 
+@takes_options_of(simclr_family, OPTIONAL)
 def multicrop_swav(
   *,
   size: int,
@@ -107,6 +110,7 @@ def multicrop_swav(
   return (large,) * 2, (small,) * num_local
 
 
+@takes_options_of(simclr_family, OPTIONAL)
 def multicrop_dino(
   *,
   size: int,
@@ -129,6 +133,7 @@ def multicrop_dino(
   return (first, second), (local,) * num_local
 
 
+@takes_options_of(simclr_family, OPTIONAL)
 def infomin_jigsaw(
   *,
   size: int,
@@ -155,7 +160,7 @@ def infomin_jigsaw(
   Source: PyContrast's `build_transforms`, https://arxiv.org/abs/2005.10243.
 
   Raises:
-    UserError: for no cells or a patch larger than its cell; what `policies.get` refuses.
+    UserError: for no cells or a patch larger than its cell; what `policies.make` refuses.
   """
   if grid < 1:
     raise UserError(f'augment.grid={grid} makes no patches: set it to at least 1')
@@ -169,7 +174,7 @@ def infomin_jigsaw(
     )
   crop = policies.rrc_flip(size=jigsaw_size, crop_scale=jigsaw_scale, flip_p=jigsaw_flip_p)
   cut = functools.partial(ops.random_jigsaw, grid=grid, size=patch_size)
-  main = policies.get(policy, size=size, **family)
+  main = policies.make(policy, size=size, **family)
   return (main, main), (), policies.chain(crop, cut)
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge
 
-from clr_jax.augment.policies import POLICIES, Policy, simclr_family
+from clr_jax.augment import policies
+from clr_jax.augment.policies import Policy
 from clr_jax.augment.presets import PRESETS
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import look_up
-from clr_jax.core.registry import check_options
+from clr_jax.core.options import takes_options_of
+from clr_jax.core.registry import Registry
 from clr_jax.core.types import Array
 
 
@@ -107,33 +109,28 @@ def multicrop(first: Policy, second: Policy, local: Policy, num_local: int) -> V
   return Views((first, second), (local,) * num_local)
 
 
-def factory(name: str) -> Callable[..., Any]:
-  """The policy or preset `name`; its keyword-only parameters are what a config records.
+def _of_policy(policy: Callable[..., Policy]) -> Callable[..., Views]:
+  @takes_options_of(policy)
+  def make_views(*, num_views: Annotated[int, Ge(1)] = 2, **options: Any) -> Views:
+    return multi(policy(**options), num_views)
 
-  Raises:
-    UserError: for an unknown name; the message lists the valid ones.
-  """
-  return look_up({**POLICIES, **PRESETS}, name, 'augmentation')
+  return make_views
 
 
-def get(name: str, *, size: int, num_views: int = 2, **hyper: Any) -> Views:
-  """The views that a config names: config.augment = {'name': ..., 'num_views': ..., **hyper}.
+def _of_preset(preset: Callable[..., Any]) -> Callable[..., Views]:
+  @takes_options_of(preset)
+  def make_views(**options: Any) -> Views:
+    return Views(*preset(**options))
 
-  Args:
-    name: a key of POLICIES (independent views of one policy) or of PRESETS (two views of different
-      policies, or multi-crop).
-    size: side of the (global) views in pixels.
-    num_views: number of global views; presets have 2.
-    **hyper: keyword arguments of the policy or preset.
+  return make_views
 
-  Raises:
-    UserError: for an unknown name or argument (the message lists the valid ones) or a number of
-      views that the preset does not have.
-  """
-  make = factory(name)
-  check_options(f'augmentation {name!r}', make, hyper, given=('size',), rest=simclr_family)
-  if name in POLICIES:
-    return multi(make(size=size, **hyper), num_views)
-  if num_views != 2:
-    raise UserError(f'augmentation {name!r} makes 2 views: set num_views to 2, not {num_views}')
-  return Views(*make(size=size, **hyper))
+
+# The views of `config.augment`: independent ones of a policy, or those of a preset.
+REGISTRY: Registry[Callable[..., Views]] = Registry(
+  'augmentation',
+  {
+    **{name: _of_policy(policies.factory(name)) for name in policies.names()},
+    **{name: _of_preset(preset) for name, preset in PRESETS.items()},
+  },
+)
+names, factory, make = REGISTRY.names, REGISTRY.factory, REGISTRY.make

@@ -15,6 +15,7 @@ from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
 from clr_jax.data.pipeline import Block, Pipeline
 from clr_jax.experiment.build import Experiment, build_experiment
+from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.rundir import provenance
 from clr_jax.rundir.identity import hash_config
 from clr_jax.training.dispatch import make_dispatch, steps_per_call
@@ -71,7 +72,7 @@ def measure(config: Config, *, repeats: int = 5, steps: int = 20) -> dict[str, A
 def describe(config: Config) -> dict[str, Any]:
   """What identifies a config in a report."""
   return {
-    'hash': hash_config(to_dict(config)),
+    'hash': hash_config(to_dict(config), keys_without_effect(config)),
     'data': config.data.name,
     'model': config.model.name,
     'method': config.method.name,

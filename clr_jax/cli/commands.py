@@ -103,20 +103,22 @@ def evaluate_configs(args: argparse.Namespace) -> dict[str, Config]:
 
 
 def _stored_config(directory: str) -> Config:
+  from clr_jax.experiment.schema import with_types
   from clr_jax.rundir.identity import read_config
   from clr_jax.rundir.workdir import Workdir
 
-  return read_config(Workdir(directory))
+  return with_types(read_config(Workdir(directory)))
 
 
 # ---------------------------------------------------------------- results, inspect, report
 def results(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Prints all records of a run."""
+  from clr_jax.rundir.identity import read_config
   from clr_jax.rundir.results import read_results
   from clr_jax.rundir.table import format_table
   from clr_jax.rundir.workdir import Workdir
 
-  _stored_config(args.workdir)  # refuses what is no run
+  read_config(Workdir(args.workdir))  # refuses what is no run
   records = read_results(Workdir(args.workdir))
   if args.json:
     for record in records:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clr_jax.augment import POLICIES
+from clr_jax.augment import policies
 from clr_jax.core.config_tree import Config, check_keys
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
@@ -167,7 +167,7 @@ def _check_augmented(sets: Sets, options: Mapping[str, Any]) -> None:
   if not options.get('preset', 'report'):
     raise UserError('linear_augmented: preset is empty: name an SGD preset of linear')
   if 'policy' in options:
-    check_name(POLICIES, options['policy'], 'augmentation policy')
+    check_name(policies.names(), options['policy'], 'augmentation policy')
 
 
 def _check_knn(sets: Sets, options: Mapping[str, Any]) -> None:

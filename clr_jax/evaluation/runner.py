@@ -27,7 +27,7 @@ from clr_jax.evaluation.registry import PROTOCOLS
 from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.rundir import results, weights, workdir
 from clr_jax.rundir.codec import jsonable
-from clr_jax.rundir.identity import hash_config, read_config
+from clr_jax.rundir.identity import read_config_hash
 from clr_jax.rundir.results import Measurement
 from clr_jax.rundir.table import format_table
 
@@ -192,7 +192,7 @@ def _marker(
 ):
   """The empty file that says that all records of one evaluation are written."""
   depends_on = [options, subject.checksum]
-  if config_hash != hash_config(to_dict(read_config(run))):
+  if config_hash != read_config_hash(run):
     depends_on.append(config_hash)  # flags changed what the network is, such as method.represent
   asked = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
   return run.results / 'complete' / f'{subject.step}-{name}-{subject.kind}-{asked}'
@@ -241,15 +241,14 @@ def evaluate_workdir(
   run = workdir.Workdir(directory)
   for kind in kinds:
     check_name(FEATURES, kind, '--features')
-  experiment = build_experiment(_without_probe(config))
+  experiment = build_experiment(config, probe=False)
   sets = evaluation_sets(experiment)
   sets.refuse_unlabeled()
   protocols.check(sets, protocol, options, kinds)
   network = weights.restore_network(run, experiment.abstract_state, step)
-  config_hash = hash_config(to_dict(config))
   subjects = _subjects(experiment, sets, network, run)
   for kind in kinds:
-    evaluate(subjects[kind], run, config_hash, protocol, options, again=again)
+    evaluate(subjects[kind], run, experiment.config_hash, protocol, options, again=again)
   return results.read_results(run)
 
 
@@ -265,13 +264,6 @@ def open_subject(config: Config, directory: str, *, step: int | None = None) -> 
     UserError: there is no such checkpoint.
   """
   run = workdir.Workdir(directory)
-  experiment = build_experiment(_without_probe(config))
+  experiment = build_experiment(config, probe=False)
   network = weights.restore_network(run, experiment.abstract_state, step)
   return Subject(experiment, evaluation_sets(experiment), network, run=run)
-
-
-def _without_probe(config: Config) -> Config:
-  """The online probe belongs to the labels of the training set; its encoder does not need it."""
-  config = config.copy_and_resolve_references()
-  config.probe.enabled = False
-  return config

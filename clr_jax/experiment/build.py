@@ -11,24 +11,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from absl import logging
 from jax.sharding import Mesh
 
 from clr_jax import augment, data, models, optim
-from clr_jax.core.config_tree import Config, to_dict
+from clr_jax.core.config_tree import Config, changed, to_dict
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import look_up
 from clr_jax.core.types import Array, Batch, Method, RunInfo, Schedule, TrainState
 from clr_jax.data.pipeline import Pipeline, make_pipeline
 from clr_jax.experiment.method import make_method
+from clr_jax.experiment.schema import check_config, keys_without_effect
 from clr_jax.experiment.train_step import StepFn, init_state, make_train_step
 from clr_jax.ops import sharding
 from clr_jax.optim import schedules
+from clr_jax.rundir.identity import hash_config
 
-# exp(1 / T) is the largest that float32 holds: log(3.4e38) = 88.7.
-LOWEST_TEMPERATURE = 0.0113
-
-_DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}  # None: that of images and parameters
+_DTYPES = {'float32': None, 'bfloat16': 'bfloat16'}  # None: that of images and parameters
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +58,12 @@ class Experiment:
 
   @property
   def shard_optimizer(self) -> bool:
-    return self.config.get('shard_optimizer', False)  # not in workdirs of earlier versions
+    return self.config.shard_optimizer
+
+  @functools.cached_property
+  def config_hash(self) -> str:
+    """12 hex digits of the keys that change what is trained."""
+    return hash_config(to_dict(self.config), keys_without_effect(self.config))
 
   @functools.cached_property
   def step_fn(self) -> StepFn:
@@ -121,21 +123,29 @@ def example_batch(source: data.Source, size: int = 2) -> Batch:
   return Batch(image=image, label=label, index=jnp.arange(size, dtype=jnp.int32))
 
 
-def build_experiment(config: Config, *, devices: Sequence[Any] | None = None) -> Experiment:
+def build_experiment(
+  config: Config, *, devices: Sequence[Any] | None = None, probe: bool = True
+) -> Experiment:
   """Builds and checks all parts of a run.
+
+  Args:
+    config: of the run.
+    devices: of the mesh; None = all.
+    probe: False leaves the online probe out, which needs the labels of the training set.
 
   Raises:
     UserError: in one sentence, for everything that could not work. Nothing is compiled before.
   """
+  check_config(config)
   mesh = sharding.make_mesh(devices)
   source, test = _load_data(config.data)
   views = _make_views(config.augment)
   info = _run_info(config, source, views)
-  _check_batch(info, mesh, config.get('accumulate', 1))
+  _check_batch(info, mesh, config.accumulate)
   _check_views(views, source)
-  _check_numbers(config)
   backbone = make_backbone(config, source)
-  plain, method = make_method(config, backbone, info)
+  used = config if probe else changed(config, {'probe.enabled': False})
+  plain, method = make_method(used, backbone, info)
   learning_rate = _make_schedule(config, info)
   tx = _make_optimizer(config, method, learning_rate)
   return Experiment(config, info, source, test, views, plain, method, tx, learning_rate, mesh)
@@ -159,7 +169,7 @@ def _load_data(options: Config) -> tuple[data.Source, data.Source | None]:
 
 
 def _make_views(options: Config) -> augment.Views:
-  return augment.get(**to_dict(options))
+  return augment.make(**to_dict(options))
 
 
 def _run_info(config: Config, source: data.Source, views: augment.Views) -> RunInfo:
@@ -168,8 +178,6 @@ def _run_info(config: Config, source: data.Source, views: augment.Views) -> RunI
       f'batch_size={config.batch_size} is larger than the data set '
       f'({source.num_examples} examples): lower batch_size'
     )
-  if not 0 < config.num_epochs < float('inf'):
-    raise UserError(f'num_epochs={config.num_epochs} must be positive and finite')
   steps_per_epoch = data.steps_per_epoch(
     num_examples=source.num_examples, batch_size=config.batch_size
   )
@@ -187,7 +195,7 @@ def _run_info(config: Config, source: data.Source, views: augment.Views) -> RunI
 
 
 def _check_batch(info: RunInfo, mesh: Mesh, parts: int) -> None:
-  least = mesh.size * max(parts, 1)
+  least = mesh.size * parts
   if info.batch_size % least:
     passes = f' in {parts} passes (accumulate)' if parts > 1 else ''
     raise UserError(
@@ -204,42 +212,9 @@ def _check_views(views: augment.Views, source: data.Source) -> None:
     )
 
 
-def _check_numbers(config: Config) -> None:
-  """Values that would end in a division by zero or in a silent NaN."""
-  sizes = [
-    key
-    for key, value in config.method.items()
-    if not isinstance(value, bool)
-    and ('temperature' in key or key.endswith('_dim') or key.startswith('num_'))
-  ]
-  for part, keys in (('model', ('width',)), ('augment', ('size',)), ('method', sizes)):
-    for key in keys:
-      value = config[part].get(key)
-      if isinstance(value, (int, float)) and not 0 < value < float('inf'):
-        raise UserError(f'{part}.{key}={value} must be positive and finite')
-  for key in sizes:
-    value = config.method.get(key)
-    if 'temperature' not in key or not isinstance(value, (int, float)):
-      continue
-    lowest = value**2 if config.method.get('temperature_twice') else value
-    if lowest < LOWEST_TEMPERATURE:
-      logging.warning(
-        'method.%s=%s: exp(1 / temperature) overflows float32, so that code without our log-domain '
-        'form gives infinities here; to compare with it use a temperature of at least %s',
-        key,
-        value,
-        LOWEST_TEMPERATURE,
-      )
-  if not 0 <= config.optimizer.learning_rate < float('inf'):
-    raise UserError(
-      f'optimizer.learning_rate={config.optimizer.learning_rate} must be finite and not negative'
-    )
-
-
 def make_backbone(config: Config, source: data.Source) -> nn.Module:
   """The backbone of `config.model` in `config.precision`, for images with the source's channels."""
-  dtype = look_up(_DTYPES, config.precision, 'precision')
-  backbone = models.get(**to_dict(config.model), dtype=dtype)
+  backbone = models.make(**to_dict(config.model), dtype=_DTYPES[config.precision])
   channels = source.image_shape[-1]
   for key in ('mean', 'std'):
     if len(getattr(backbone, key)) not in (1, channels):
@@ -252,8 +227,10 @@ def make_backbone(config: Config, source: data.Source) -> nn.Module:
 
 def _make_schedule(config: Config, info: RunInfo) -> Schedule:
   options = config.optimizer
-  peak = schedules.scaled_lr(options.learning_rate, info.batch_size, options.scaling)
-  return schedules.get_schedule(
+  peak = schedules.scaled_lr(
+    info.batch_size, learning_rate=options.learning_rate, scaling=options.scaling
+  )
+  return schedules.make(
     **to_dict(config.schedule),
     peak=peak,
     steps_per_epoch=info.steps_per_epoch,
@@ -266,4 +243,5 @@ def _make_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
   options = to_dict(config.optimizer)
   del options['learning_rate'], options['scaling']  # in the schedule
-  return optim.build(method.groups, learning_rate=learning_rate, sam=to_dict(config.sam), **options)
+  name, sam = options.pop('name'), to_dict(config.sam)
+  return optim.make(name, method.groups, learning_rate=learning_rate, sam=sam, **options)

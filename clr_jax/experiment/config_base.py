@@ -1,19 +1,13 @@
 """The keys that every config has, and how to fill its parts. Defaults of hyper-parameters live in
-the signatures of the library's functions; `component` copies them here, so that a run records all
-of them and a flag can change any of them.
+the signatures of the library's functions; `section` copies them here, so that a run records all of
+them and a flag can change any of them.
 """
 
-from typing import Any, cast
+from ml_collections import ConfigDict
 
-from ml_collections import ConfigDict, config_dict
-
-from clr_jax import augment, methods, models, optim
 from clr_jax.core.config_tree import Config
-from clr_jax.core.options import component
 from clr_jax.experiment.method import plugin_factories
-from clr_jax.optim import schedules
-from clr_jax.wrappers.online_probe import online_probe
-from clr_jax.wrappers.telemetry import telemetry
+from clr_jax.experiment.schema import section
 
 # Channel statistics of the training images, as the sources use them (spec: pixels in [0, 1]).
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
@@ -49,119 +43,50 @@ def data(config: Config, name: str) -> None:
 
 def method(name: str, **hyper) -> Config:
   """`config.method`: a method of `clr_jax.methods` with all its hyper-parameters."""
-  config = component(methods.get(name), name, **hyper)
-  if 'plugins' in config:
-    del config['plugins']  # in `config.plugins`
-  return config
+  return section('method', name=name, **hyper)
 
 
 def plugins() -> Config:
   """`config.plugins`: all that methods can be trained with, all switched off."""
-  return ConfigDict({name: component(f) for name, f in plugin_factories().items()})
+  return ConfigDict({name: section(f'plugins.{name}') for name in plugin_factories()})
 
 
 def model(name: str, **hyper) -> Config:
   """`config.model`: a backbone of `clr_jax.models`; its dtype comes from `config.precision`."""
-  config = component(models.factory(name), name, **hyper)
-  del config['dtype']
-  return config
+  return section('model', name=name, **hyper)
 
 
-def views(name: str, *, size: int, num_views: int = 2, **hyper) -> Config:
+def views(name: str, *, size: int, **hyper) -> Config:
   """`config.augment`: views of side `size`."""
-  config = component(augment.factory(name), name, size=size, **hyper)
-  config.num_views = num_views
-  return config
+  return section('augment', name=name, size=size, **hyper)
 
 
-def optimizer(
-  name: str,
-  *,
-  learning_rate: float,
-  scaling: str = 'linear',
-  weight_decay: float = 0.0,
-  exclude_from_decay: str = 'auto',
-  **hyper,
-) -> Config:
+def optimizer(name: str, *, learning_rate: float, **hyper) -> Config:
   """`config.optimizer`; `learning_rate` is the base value, scaled with the batch by `scaling`."""
-  config = component(optim.factory(name), name, **hyper)
-  config.learning_rate = learning_rate
-  config.scaling = scaling
-  config.weight_decay = weight_decay
-  config.exclude_from_decay = exclude_from_decay
-  return config
+  return section('optimizer', name=name, learning_rate=learning_rate, **hyper)
 
 
-def schedule(name: str = 'warmup_cosine', *, warmup_epochs: float = 10.0, **hyper) -> Config:
+def schedule(name: str = 'warmup_cosine', **hyper) -> Config:
   """`config.schedule` of the learning rate; SogCLR, SimCLR and solo-learn warm up for 10 epochs."""
-  config = component(schedules.factory(name), name, **hyper)
-  for fact in schedules.RUN_FACTS:
-    if fact in config:
-      del config[fact]
-  config.warmup_epochs = warmup_epochs
-  return config
+  return section('schedule', name=name, **hyper)
 
 
 def sam(name: str = 'none', **hyper) -> Config:
   """`config.sam`: 'none', 'sam' or 'noise_sam', and the options of both, for flags to choose."""
-  config = ConfigDict({'name': name})
-  for kind in ('sam', 'noise_sam'):
-    config.update(component(optim.factory(kind)))
-  config.update(component(optim.factory(name), **hyper) if name != 'none' else hyper)
-  return config
+  return section('sam', name=name, **hyper)
 
 
 def get_config() -> Config:
-  """Every key with its default; an experiment sets data, augment, model, method, optimizer."""
-  config: Config = cast(Any, ConfigDict())
-  config.seed = 0
-  config.batch_size = 256  # images (not views) in the global batch
-  config.accumulate = 1  # passes of the network over parts of the batch; the loss sees all of it
-  config.num_epochs = 100.0
-  config.precision = 'float32'  # of the backbone's compute; 'bfloat16' on GPU and TPU
-  config.deterministic = True  # bit-exact resume on GPU, at some cost in speed
+  """Every key with its default; an experiment sets data, augment, model, method, optimizer.
 
-  config.data = ConfigDict(
-    {
-      'name': 'digits',  # a TFDS name, 'imagenet100', 'folder:PATH', 'npz:PATH' or 'digits'
-      'train_split': 'train',
-      'test_split': 'test',  # '' = none
-      'data_dir': config_dict.placeholder(str),  # of TFDS; None = its own default
-      'image_size': config_dict.placeholder(int),  # resizes images; None = as they are
-      'mode': 'auto',  # 'resident' on the device or 'streamed'; auto = resident up to 2 GiB
-      'workers': 0,  # processes that decode streamed images; 0 = threads
-    }
-  )
+  The keys are explained in `clr_jax.experiment.settings` and by the functions above.
+  """
+  config: Config = section('')
+  config.data = section('data')
   config.schedule = schedule()
   config.sam = sam()
   config.plugins = plugins()
-  # A linear classifier on the detached feature, trained beside the method when there are labels.
-  config.probe = component(online_probe)
-
-  config.init_from = ''  # another run's workdir: start from its weights
-  config.stop_at_epoch = config_dict.placeholder(float)  # pause there; the schedule is unchanged
-
-  # None of the keys below changes what is trained.
-  config.log_every = 50  # steps
-  # Scores, gradients and embeddings of every 50th step, in its row of the metrics.
-  config.telemetry = component(telemetry)
-  config.eval_every = 1.0  # epochs; 0 = only at the end
-  config.checkpoint_every = 1.0  # epochs; 0 = only at the end
-  config.keep_last = 2  # checkpoints
-  config.keep_best = ''  # also the one with the highest, such as 'online_knn_top1'
-  config.steps_per_call = config_dict.placeholder(int)  # None = 1 on CPUs, 25 elsewhere
-  config.shard_optimizer = False  # each device keeps only its part of the optimizer's state
-  config.progress = True
-  config.watchdog_seconds = 1800.0  # 0 = no watchdog
-  config.profile = (0, 0)  # (first, last) step of a profiler trace
-  config.eval = ConfigDict(
-    {
-      'features': ('trained',),  # also 'untrained', 'pixels'
-      'protocols': ConfigDict({'knn': ConfigDict(), 'linear': ConfigDict()}),
-      # Labeled sets to evaluate on, where those of `data` are not; None = as there.
-      'data': config_dict.placeholder(str),
-      'train_split': config_dict.placeholder(str),
-      'test_split': config_dict.placeholder(str),
-    }
-  )
+  config.probe = section('probe')
+  config.telemetry = section('telemetry')
+  config.eval = section('eval', protocols={'knn': {}, 'linear': {}})
   return config

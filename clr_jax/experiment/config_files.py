@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import inspect
 import pathlib
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 from clr_jax.core.config_tree import Config
@@ -15,8 +12,6 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.names import look_up
 
 _PACKAGED = pathlib.Path(__file__).parent.parent / 'configs'  # in the wheel
-
-
 _CHECKOUT = pathlib.Path(__file__).parent.parent.parent / 'configs'
 
 
@@ -36,42 +31,26 @@ def resolve(spec: str) -> tuple[pathlib.Path, str | None]:
 def packaged() -> list[str]:
   """Names of the configs that come with the library."""
   folder = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
-  return sorted(p.stem for p in folder.glob('*.py') if p.stem != 'common')
+  return sorted(p.stem for p in folder.glob('*.py'))
 
 
 def load(spec: str) -> Config:
-  """Runs `get_config([ARG])` of a config file, with its folder importable (for `common`)."""
+  """Runs `get_config([ARG])` of a config file; the config is locked."""
   path, argument = resolve(spec)
-  with _importable(path.parent):
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert module_spec is not None and module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, 'get_config'):
-      raise UserError(f'{path} is no config: it must define get_config()')
-    takes_argument = bool(inspect.signature(module.get_config).parameters)
-    if argument is not None and not takes_argument:
-      raise UserError(f'{path.name} takes no argument, so drop {":" + argument!r}')
-    config = module.get_config(argument) if argument is not None else module.get_config()
-  config.lock()
-  return config
+  module_spec = importlib.util.spec_from_file_location(path.stem, path)
+  if module_spec is None or module_spec.loader is None:
+    raise UserError(f'{path} is no config: give a Python file (.py)')
+  module = importlib.util.module_from_spec(module_spec)
+  module_spec.loader.exec_module(module)
+  if not hasattr(module, 'get_config'):
+    raise UserError(f'{path} is no config: it must define get_config()')
+  if argument is None:
+    return module.get_config().lock()
+  if not inspect.signature(module.get_config).parameters:
+    raise UserError(f'{path.name} takes no argument, so drop {":" + argument!r}')
+  return module.get_config(argument).lock()
 
 
 def choose(argument: str | None, choices: dict[str, Any], default: str) -> Any:
   """The entry of `choices` that a config's argument names; UserError lists the names."""
   return look_up(choices, argument or default, 'config argument')
-
-
-@contextlib.contextmanager
-def _importable(folder: pathlib.Path) -> Iterator[None]:
-  """Modules of `folder` come first and leave no trace: another folder may have its own `common`."""
-  siblings = {p.stem for p in folder.glob('*.py')} - sys.stdlib_module_names
-  hidden = {name: sys.modules.pop(name) for name in siblings & sys.modules.keys()}
-  sys.path.insert(0, str(folder))
-  try:
-    yield
-  finally:
-    sys.path.remove(str(folder))
-    for name in siblings:
-      sys.modules.pop(name, None)
-    sys.modules.update(hidden)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from clr_jax import methods, wrappers
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name, listed
+from clr_jax.core.names import listed
 from clr_jax.core.options import build, keyword_only
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.plugins import PLUGINS
@@ -33,8 +33,6 @@ def make_method(config: Config, backbone: nn.Module, info: RunInfo) -> tuple[Met
     UserError: what has no meaning, and options of a plug-in that is off.
   """
   factories = plugin_factories()
-  for name in config.plugins:
-    check_name(factories, name, 'plug-in')
 
   def make(name: str, *args: Any) -> Any:
     # A plug-in that is younger than the config is off.
@@ -53,11 +51,11 @@ def make_method(config: Config, backbone: nn.Module, info: RunInfo) -> tuple[Met
 
 
 def _base_method(config: Config, backbone: nn.Module, info: RunInfo, plugins: Any) -> Method:
-  factory, fixed = methods.get(config.method.name), {}
+  factory, fixed = methods.factory(config.method.name), {}
   if 'plugins' in keyword_only(factory):
     fixed = {'plugins': plugins}
   elif plugins:
-    taking = [n for n in methods.names() if 'plugins' in keyword_only(methods.get(n))]
+    taking = [n for n in methods.names() if 'plugins' in keyword_only(methods.factory(n))]
     raise UserError(
       f'{config.method.name} takes no plug-ins inside its loss: switch '
       f'plugins.{next(iter(plugins))} off or use one of {listed(taking)}'

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from clr_jax.core.config_tree import to_dict
 from clr_jax.core.intervals import Interval, interval
+from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.rundir import table
 from clr_jax.rundir.identity import trajectory
 from clr_jax.rundir.reader import Run
@@ -102,7 +103,8 @@ def _setting(record: Mapping[str, Any]) -> str:
 
 
 def _without_seed(run: Run) -> dict[str, Any]:
-  return {k: v for k, v in trajectory(to_dict(run.config)).items() if k != 'seed'}
+  keys = trajectory(to_dict(run.config), keys_without_effect(run.config))
+  return {k: v for k, v in keys.items() if k != 'seed'}
 
 
 def _name(runs: Sequence[Run]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
+from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.rundir import workdir
 from clr_jax.rundir.identity import read_config, trajectory
 from clr_jax.rundir.metrics import read_metrics
@@ -72,7 +73,7 @@ def say_missing(written: Sequence[Any], missing: Iterable[str]) -> None:
 
 def varied_keys(items: Iterable[Config]) -> list[str]:
   """Keys of what is trained that all configs have, with different values; not the seed."""
-  flat = [trajectory(to_dict(config)) for config in items]
+  flat = [trajectory(to_dict(config), keys_without_effect(config)) for config in items]
   return [
     key
     for key in flat[0]

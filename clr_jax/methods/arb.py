@@ -46,7 +46,7 @@ def arb(
     raise UserError(f'arb cuts out_dim={out_dim} into equal groups: method.groups={groups} cannot')
   if not 0 <= shrinkage <= 1:
     raise UserError(f'method.shrinkage must be in [0, 1], not {shrinkage}')
-  head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
+  head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):
     del state, batch, step

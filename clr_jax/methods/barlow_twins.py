@@ -31,7 +31,7 @@ def barlow_twins(
       rates of its own for weights (0.2) and biases (0.0048).
   """
   check_two_views('barlow_twins', info)
-  head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
+  head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):
     del state, batch, rng, step

@@ -42,7 +42,7 @@ def dcl(
     loss_scale: 1 = mean of the two directions (lightly); 2 = their sum (paper).
   """
   check_two_views('dcl', info)
-  head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
+  head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):
     del state, batch, rng, step

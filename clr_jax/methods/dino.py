@@ -89,7 +89,7 @@ def dino(
     'dino',
     {
       'backbone': backbone,
-      'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+      'projector': heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim),
       'last': heads.Prototypes(num=num_prototypes, weight_norm=True),
     },
     loss,

@@ -33,7 +33,7 @@ def flatnce(
     per_view_bn: official code concatenates the views: joint statistics (False).
   """
   check_two_views('flatnce', info)
-  head = heads.get(projector, hidden_dim=hidden_dim or backbone.num_features, out_dim=out_dim)
+  head = heads.make(projector, hidden_dim=hidden_dim or backbone.num_features, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):
     del state, batch, rng, step

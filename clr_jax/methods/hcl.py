@@ -42,7 +42,7 @@ def hcl(
     raise UserError(f'method.tau_plus is a probability in [0, 1), not {tau_plus}')
   if beta < 0:
     raise UserError(f'method.beta must not be negative: {beta}')
-  head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
+  head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):
     del state, batch, rng, step

@@ -68,7 +68,7 @@ def infomin(
   )
 
   def jigsaw_network(num_patches):
-    make = functools.partial(heads.get, out_dim=out_dim)
+    make = functools.partial(heads.make, out_dim=out_dim)
     patch = make(projector, hidden_dim=hidden_dim or backbone.num_features)
     head = heads.JigsawHead(num_patches=num_patches, patch=patch, join=make('linear'))
     return Chain({'backbone': backbone, 'jigsaw': head})

@@ -92,7 +92,7 @@ def isogclr(
     'isogclr',
     {
       'backbone': backbone,
-      'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+      'projector': heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim),
     },
     loss,
     pairs='own',

@@ -78,7 +78,7 @@ def moco_v2plus(
     'moco_v2plus',
     {
       'backbone': backbone,
-      'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+      'projector': heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim),
     },
     loss,
     info,

@@ -79,8 +79,8 @@ def nnclr(
     'nnclr',
     {
       'backbone': backbone,
-      'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
-      'predictor': heads.get(predictor, hidden_dim=predictor_dim, out_dim=out_dim),
+      'projector': heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+      'predictor': heads.make(predictor, hidden_dim=predictor_dim, out_dim=out_dim),
     },
     loss,
     pairs='own',

@@ -44,7 +44,7 @@ def rpc(
   check_two_views('rpc', info)
   if min(alpha, beta, gamma) < 0:
     raise UserError(f'rpc needs method.alpha, beta and gamma >= 0, not {alpha}, {beta} and {gamma}')
-  head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
+  head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):
     del state, batch, rng, step

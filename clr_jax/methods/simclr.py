@@ -1,8 +1,12 @@
 """SimCLR: Chen et al., https://arxiv.org/abs/2002.05709."""
 
+from typing import Annotated
+
 import flax.linen as nn
+from annotated_types import Ge
 
 from clr_jax.core.errors import UserError
+from clr_jax.core.options import NO_EFFECT_ON_TRAINING
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.contrastive import ntxent
 from clr_jax.losses.scores import infonce, score_sets
@@ -27,7 +31,7 @@ def simclr(
   out_dim: int = 128,
   per_view_bn: bool = False,
   loss_scale: float = 1.0,
-  block_size: int | None = None,
+  block_size: Annotated[int | None, Ge(1), NO_EFFECT_ON_TRAINING] = None,
   plugins: Plugins = NONE,
 ) -> Method:
   """NT-Xent between two (or more) views of each image.
@@ -53,7 +57,7 @@ def simclr(
     raise UserError(
       f'plug-ins ({", ".join(plugins)}) act on pairs of views: set augment.num_views=2'
     )
-  head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
+  head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
   def compare(out, rng, step):
     z = unit(out.online)

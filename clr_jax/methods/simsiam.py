@@ -40,8 +40,8 @@ def simsiam(
   pipeline = Pipeline(plugins, 'simsiam', negatives=False, softmax=False, free_anchor=True)
   chain = {
     'backbone': backbone,
-    'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
-    'predictor': heads.get(predictor, hidden_dim=predictor_dim, out_dim=out_dim),
+    'projector': heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+    'predictor': heads.make(predictor, hidden_dim=predictor_dim, out_dim=out_dim),
   }
 
   def loss(out, state, batch, rng, step):

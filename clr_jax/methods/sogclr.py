@@ -1,7 +1,11 @@
 """SogCLR: Yuan et al., https://arxiv.org/abs/2202.12387 (the report's baseline)."""
 
-import flax.linen as nn
+from typing import Annotated
 
+import flax.linen as nn
+from annotated_types import Ge
+
+from clr_jax.core.options import NO_EFFECT_ON_TRAINING
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import global_contrastive as gcl
 from clr_jax.losses.scores import score_sets
@@ -32,7 +36,7 @@ def sogclr(
   hidden_dim: int = 2048,
   out_dim: int = 128,
   per_view_bn: bool = True,
-  block_size: int | None = None,
+  block_size: Annotated[int | None, Ge(1), NO_EFFECT_ON_TRAINING] = None,
   plugins: Plugins = NONE,
 ) -> Method:
   """Global contrastive learning with one moving average u for each training example.
@@ -89,7 +93,7 @@ def sogclr(
     'sogclr',
     {
       'backbone': backbone,
-      'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+      'projector': heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim),
     },
     loss,
     pairs='own',

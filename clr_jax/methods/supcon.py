@@ -1,10 +1,14 @@
 """SupCon: Khosla et al., https://arxiv.org/abs/2004.11362."""
 
+from typing import Annotated
+
 import flax.linen as nn
 from absl import logging
+from annotated_types import Ge
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
+from clr_jax.core.options import NO_EFFECT_ON_TRAINING
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import contrastive
 from clr_jax.models import heads
@@ -47,7 +51,7 @@ def supcon(
   projector: str = 'supcon',
   out_dim: int = 128,
   per_view_bn: bool = False,
-  block_size: int | None = None,
+  block_size: Annotated[int | None, Ge(1), NO_EFFECT_ON_TRAINING] = None,
 ) -> Method:
   """Supervised contrastive learning, or SimCLR's form of it with `supervised=False`.
 
@@ -65,7 +69,7 @@ def supcon(
   check_positives('supcon', info, supervised)
   check_block_size('supcon', block_size, info)
   check_name(contrastive.ANCHORS, anchors, 'method.anchors')
-  head = heads.get(projector, hidden_dim=backbone.num_features, out_dim=out_dim)
+  head = heads.make(projector, hidden_dim=backbone.num_features, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):
     del state, rng, step

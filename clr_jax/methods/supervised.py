@@ -31,7 +31,7 @@ def supervised(
       'supervised training needs labels and this data set has none: use labeled data or another '
       'method'
     )
-  head = heads.get('linear', out_dim=info.num_classes)
+  head = heads.make('linear', out_dim=info.num_classes)
   return classification(
     backbone, head, info.num_classes, label_smoothing=label_smoothing, per_view_bn=per_view_bn
   )

@@ -112,7 +112,7 @@ def swav(
     'swav',
     {
       'backbone': backbone,
-      'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+      'projector': heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim),
       'prototypes': heads.Prototypes(num=num_prototypes),
     },
     loss,

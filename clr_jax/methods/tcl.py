@@ -1,10 +1,14 @@
 """TCL, tuned contrastive learning: Animesh & Chandraker (the thesis), eq. 4.1 to 4.3."""
 
+from typing import Annotated
+
 import flax.linen as nn
 import jax.numpy as jnp
+from annotated_types import Ge
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
+from clr_jax.core.options import NO_EFFECT_ON_TRAINING
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import contrastive
 from clr_jax.methods.supcon import check_positives
@@ -30,7 +34,7 @@ def tcl(
   hidden_dim: int | None = None,
   out_dim: int = 128,
   per_view_bn: bool = False,
-  block_size: int | None = None,
+  block_size: Annotated[int | None, Ge(1), NO_EFFECT_ON_TRAINING] = None,
 ) -> Method:
   """Tuned contrastive learning with labels, or with pairs and triplets of views without.
 
@@ -52,7 +56,7 @@ def tcl(
   check_name(('mean', 'mean_valid'), reduction, 'method.reduction')
   if k1 < 0 or k2 <= 0:
     raise UserError(f'tcl needs method.k1 >= 0 and method.k2 > 0, not k1={k1}, k2={k2}')
-  head = heads.get(projector, hidden_dim=hidden_dim or backbone.num_features, out_dim=out_dim)
+  head = heads.make(projector, hidden_dim=hidden_dim or backbone.num_features, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):
     del state, rng, step

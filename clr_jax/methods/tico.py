@@ -59,7 +59,7 @@ def tico(
     'tico',
     {
       'backbone': backbone,
-      'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+      'projector': heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim),
     },
     loss,
     info,

@@ -35,7 +35,7 @@ def vicreg(
     per_view_bn: official code embeds one view at a time (True).
   """
   check_two_views('vicreg', info)
-  head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
+  head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):
     del state, batch, rng, step

@@ -57,7 +57,7 @@ def w_mse(
       f'w_mse needs method.whitening_iters >= 1 and method.eps in [0, 1], '
       f'not {whitening_iters} and {eps}'
     )
-  head = heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim)
+  head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):
     del state, batch, step

@@ -6,6 +6,7 @@ Every MLP head of the methods is one `MLPHead` with other attributes; `RECIPES` 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name, look_up
+from clr_jax.core.names import check_name
+from clr_jax.core.registry import Registry
 from clr_jax.core.types import Array
 from clr_jax.models.norm import BatchNorm
 from clr_jax.models.resnet import compute_dtype, torch_default
@@ -185,15 +187,17 @@ RECIPES: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
-def get(
+def recipe(
   name: str, *, out_dim: int, hidden_dim: int | None = None, dtype: str | None = None
 ) -> MLPHead:
   """The head `name` of `RECIPES`, all of whose hidden layers have width `hidden_dim`.
 
   A recipe without hidden layers ('linear') ignores `hidden_dim`, so that any method can use it.
-  Raises UserError for an unknown name (the message lists all) or a missing `hidden_dim`.
+
+  Raises:
+    UserError: `hidden_dim` is missing.
   """
-  layers, attributes = look_up(RECIPES, name, 'head')
+  layers, attributes = RECIPES[name]
   hidden_dims = () if hidden_dim is None else (hidden_dim,) * layers
   if len(hidden_dims) < layers:
     raise UserError(f'the head {name!r} has hidden layers: give hidden_dim')
@@ -203,3 +207,9 @@ def get(
     dtype=compute_dtype(dtype),
     **attributes,
   )
+
+
+REGISTRY: Registry[Callable[..., MLPHead]] = Registry(
+  'head', {name: functools.partial(recipe, name) for name in RECIPES}
+)
+names, factory, make = REGISTRY.names, REGISTRY.factory, REGISTRY.make

@@ -7,13 +7,14 @@ Names of parameters follow torchvision (`layer1_0` for `layer1.0`, `downsample_c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
+from clr_jax.core.options import NO_EFFECT_ON_TRAINING
 from clr_jax.core.types import Array
 from clr_jax.models.norm import BatchNorm
 
@@ -232,7 +233,7 @@ def architecture(
     mean: tuple[float, ...] = (0.0,),
     std: tuple[float, ...] = (1.0,),
     dtype: str | None = None,
-    remat: bool = False,
+    remat: Annotated[bool, NO_EFFECT_ON_TRAINING] = False,
   ) -> ResNet:
     """A `ResNet`, whose attributes the keywords are.
 

@@ -1,8 +1,10 @@
-"""Optimizers as optax chains: `build` makes the one of a run from its name and parameter groups."""
+"""Optimizers as optax chains: `make` gives the one of a run by its name and parameter groups."""
 
-from clr_jax.optim._build import build as build
+from clr_jax.optim._build import REGISTRY as REGISTRY
 from clr_jax.optim._build import factory as factory
-from clr_jax.optim._build import idle_sam_options as idle_sam_options
+from clr_jax.optim._build import make as make
+from clr_jax.optim._build import names as names
+from clr_jax.optim._build import sharpness_aware as sharpness_aware
 from clr_jax.optim._optimizers import adam as adam
 from clr_jax.optim._optimizers import adamw as adamw
 from clr_jax.optim._optimizers import lars as lars

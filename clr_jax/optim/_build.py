@@ -3,111 +3,113 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from annotated_types import Ge
 from jax.typing import ArrayLike
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import look_up
-from clr_jax.core.options import keyword_only
-from clr_jax.core.registry import check_options, refuse_changed
+from clr_jax.core.options import OnlyWith, check, keyword_only, takes_options_of
+from clr_jax.core.registry import Registry
 from clr_jax.core.types import Group, Params, PyTree, Schedule
 from clr_jax.optim import _optimizers, _sam
 
-_OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformationExtraArgs]] = {
-  'sgd': _optimizers.sgd,
-  'lars': _optimizers.lars,
-  'adam': _optimizers.adam,
-  'adamw': _optimizers.adamw,
-}
+Optimizer = Callable[..., optax.GradientTransformationExtraArgs]
+
 _SAMS = {'sam': _sam.sam, 'noise_sam': _sam.noise_sam}
 _MASKS = {'bias_and_norm': _optimizers.matrices, 'none': _optimizers.everything}
 
 
-def factory(name: str) -> Callable[..., optax.GradientTransformationExtraArgs]:
-  """The optimizer or SAM wrapper `name`; its keyword-only parameters are what a config records."""
-  return look_up({**_OPTIMIZERS, **_SAMS}, name, 'optimizer')
+def _for_all_groups(make: Optimizer) -> Optimizer:
+  """The optimizer of a run from that of the parameters of one group."""
+
+  @takes_options_of(make)
+  def optimizer(
+    groups: Mapping[str, Group],
+    *,
+    learning_rate: float | Schedule,
+    weight_decay: Annotated[float, Ge(0)] = 0.0,
+    exclude_from_decay: Literal['auto', 'bias_and_norm', 'none'] = 'auto',
+    sam: Mapping[str, Any] | None = None,
+    **hyper: Any,
+  ) -> optax.GradientTransformationExtraArgs:
+    """One optax transformation for all parameters, called alike whatever it consists of:
+
+    `tx.update(grads, state, params, grad_fn=lambda params, i: ...)`, `grad_fn` being the gradient
+    of the same batch at other parameters; optimizers without SAM ignore it.
+
+    Args:
+      groups: exceptions for the parameters below some first keys; the rest forms 'default'. `lr`
+        replaces `learning_rate`, `peak_of` holds it at its peak, `lr_scale` multiplies either. In
+        the first `freeze_steps` updates nothing of the group changes, its momentum included; its
+        learning rate follows the run's step.
+      learning_rate: a number, or a function of the step.
+      weight_decay: of all groups that do not have their own.
+      exclude_from_decay: 'bias_and_norm' leaves these without weight decay (and trust ratio),
+        'none' nothing; 'auto' is the habit of the published code: the former for LARS and AdamW,
+        the latter for SGD and Adam.
+      sam: options of `sharpness_aware`, whose `name` is 'sam' here; None or {} to do without.
+      hyper: options of the optimizer: momentum, nesterov, form, b1, ...
+
+    Raises:
+      UserError: an option of SAM that is unknown or not allowed; in `tx.init`, a group without
+        parameters.
+    """
+    if exclude_from_decay != 'auto':
+      hyper['mask'] = _MASKS[exclude_from_decay]
+
+    def transform(group: Group) -> optax.GradientTransformationExtraArgs:
+      rate = learning_rate if group.lr is None else group.lr
+      rate = _delayed(_peak(rate, group.peak_of), group.freeze_steps)
+      decay = weight_decay if group.weight_decay is None else group.weight_decay
+      tx = make(_scaled(rate, group.lr_scale), decay, **hyper)
+      return _frozen(tx, group.freeze_steps) if group.freeze_steps else tx
+
+    def labels(params: Params) -> dict[str, str]:
+      for key in groups:
+        if key not in params:
+          raise UserError(
+            f'optimizer group {key!r} has no parameters: there are {", ".join(params)}'
+          )
+      return {key: key if key in groups else 'default' for key in params}
+
+    transforms: dict[Hashable, optax.GradientTransformation] = {
+      label: transform(group) for label, group in {'default': Group(), **groups}.items()
+    }
+    options = {'name': 'sam', **sam} if sam else {}
+    check(sharpness_aware, options, what='sam', prefix='sam.')
+    return sharpness_aware(optax.partition(transforms, labels), groups, **options)
+
+  return optimizer
 
 
-def build(
+REGISTRY: Registry[Optimizer] = Registry(
+  'optimizer',
+  {
+    f.__name__: _for_all_groups(f)
+    for f in (_optimizers.sgd, _optimizers.lars, _optimizers.adam, _optimizers.adamw)
+  },
+)
+names, factory, make = REGISTRY.names, REGISTRY.factory, REGISTRY.make
+
+
+@takes_options_of(_sam.noise_sam, OnlyWith(name='noise_sam'))
+@takes_options_of(_sam.sam, OnlyWith(name='sam'))
+def sharpness_aware(
+  tx: optax.GradientTransformationExtraArgs,
   groups: Mapping[str, Group],
   *,
-  name: str,
-  learning_rate: float | Schedule,
-  weight_decay: float = 0.0,
-  exclude_from_decay: str = 'auto',
-  sam: Mapping[str, Any] | None = None,
-  **hyper: Any,
+  name: Literal['none', 'sam', 'noise_sam'] = 'none',
+  **options: Any,
 ) -> optax.GradientTransformationExtraArgs:
-  """One optax transformation for all parameters, called alike whatever it consists of:
-
-  `tx.update(grads, state, params, grad_fn=lambda params, i: ...)`, `grad_fn` being the gradient of
-  the same batch at other parameters; optimizers without SAM ignore it.
-
-  Args:
-    groups: exceptions for the parameters below some first keys; the rest forms 'default'. `lr`
-      replaces `learning_rate`, `peak_of` holds it at its peak, `lr_scale` multiplies either. In the
-      first `freeze_steps` updates nothing of the group changes, its momentum included; its learning
-      rate follows the run's step.
-    name: 'sgd', 'lars', 'adam' or 'adamw'.
-    exclude_from_decay: 'bias_and_norm' leaves these without weight decay (and trust ratio), 'none'
-      nothing; 'auto' is the habit of the published code: the former for LARS and AdamW, the latter
-      for SGD and Adam.
-    sam: options of `sam`, or of `noise_sam` with {'name': 'noise_sam', ...}; None, {} or
-      {'name': 'none', ...} to do without. Options of another than the one named may be there, with
-      their defaults.
-    hyper: keyword arguments of the optimizer: momentum, nesterov, form, b1, ...
-
-  Raises:
-    UserError: unknown names or options, values out of range; in `tx.init`, a group without
-      parameters.
-  """
-  make = look_up(_OPTIMIZERS, name, 'optimizer')
-  check_options(f'optimizer {name!r}', make, hyper, given=('mask',))  # `build` gives it
-  if exclude_from_decay != 'auto':
-    hyper['mask'] = look_up(_MASKS, exclude_from_decay, 'exclude_from_decay')
-
-  def transform(group: Group) -> optax.GradientTransformationExtraArgs:
-    rate = learning_rate if group.lr is None else group.lr
-    rate = _delayed(_peak(rate, group.peak_of), group.freeze_steps)
-    decay = weight_decay if group.weight_decay is None else group.weight_decay
-    if decay < 0:
-      raise UserError(f'weight_decay must not be negative: {decay}')
-    tx = make(_scaled(rate, group.lr_scale), decay, **hyper)
-    return _frozen(tx, group.freeze_steps) if group.freeze_steps else tx
-
-  def labels(params: Params) -> dict[str, str]:
-    for key in groups:
-      if key not in params:
-        raise UserError(f'optimizer group {key!r} has no parameters: there are {", ".join(params)}')
-    return {key: key if key in groups else 'default' for key in params}
-
-  transforms: dict[Hashable, optax.GradientTransformation] = {
-    label: transform(group) for label, group in {'default': Group(), **groups}.items()
-  }
-  return _with_sam(optax.partition(transforms, labels), groups, sam)
-
-
-def idle_sam_options(name: str) -> set[str]:
-  """Options of SAM and noise-SAM that the one called `name`, or 'none', does not read."""
-  read = keyword_only(look_up(_SAMS, name, 'sam.name')) if name != 'none' else {}
-  return {key for wrapper in _SAMS.values() for key in keyword_only(wrapper)} - read.keys()
-
-
-def _with_sam(tx, groups: Mapping[str, Group], options: Mapping[str, Any] | None):
-  options = {'name': 'sam', **options} if options else {'name': 'none'}
-  name = options.pop('name')
-  idle = {key: options.pop(key) for key in idle_sam_options(name) if key in options}
-  for other, wrapper in _SAMS.items():
-    reason = f'with sam.name={name!r}: set sam.name={other!r}, or leave it'
-    refuse_changed(wrapper, idle, prefix='sam', reason=reason)
+  """`tx` with the gradient of another point: that of `sam`, of `noise_sam`, or as it is."""
   if name == 'none':
     return tx
-  check_options(name, _SAMS[name], options)
-  return _SAMS[name](tx, groups, **options)
+  taken = keyword_only(_SAMS[name])
+  return _SAMS[name](tx, groups, **{k: v for k, v in options.items() if k in taken})
 
 
 def _peak(value: float | Schedule, steps: int) -> float | Schedule:

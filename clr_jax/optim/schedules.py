@@ -1,33 +1,39 @@
 """Schedules: functions of the integer step (arrays too) that can be traced; no state.
 
-Factories take the peak value first and everything else by keyword. Each form below is the one of
-the code base it names; `get_schedule` builds them by name from the sizes of a run.
+The functions take the peak value first and everything else by keyword. Each form is the one of the
+code base it names; `make` builds them by name from the sizes of a run.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
+from annotated_types import Ge
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import look_up
-from clr_jax.core.options import keyword_only
-from clr_jax.core.registry import check_options
+from clr_jax.core.options import keyword_only, takes_options_of
+from clr_jax.core.registry import Registry
 from clr_jax.core.types import Schedule
 
 
-def scaled_lr(base: float, batch_size: int, rule: str = 'linear') -> float:
+def scaled_lr(
+  batch_size: int,
+  *,
+  learning_rate: Annotated[float, Ge(0)],
+  scaling: Literal['linear', 'sqrt', 'none'] = 'linear',
+) -> float:
   """Peak learning rate for a global batch of `batch_size` images (not views).
 
   Args:
-    rule: 'linear' base * B / 256 (Goyal et al., https://arxiv.org/abs/1706.02677), 'sqrt'
+    learning_rate: the base value.
+    scaling: 'linear' base * B / 256 (Goyal et al., https://arxiv.org/abs/1706.02677), 'sqrt'
       base * sqrt(B) (SimCLR, appendix B.1, https://arxiv.org/abs/2002.05709) or 'none'.
   """
   factors = {'linear': batch_size / 256, 'sqrt': math.sqrt(batch_size), 'none': 1.0}
-  return base * look_up(factors, rule, 'scaling rule')
+  return learning_rate * factors[scaling]
 
 
 def constant(peak: float) -> Schedule:
@@ -160,52 +166,57 @@ def ema_cosine(base: float, *, total_steps: int, final: float = 1.0) -> Schedule
   return warmup_cosine(base, total_steps=total_steps, warmup_steps=0, end=final)
 
 
-_SCHEDULES: dict[str, Callable[..., Schedule]] = {
-  f.__name__: f
-  for f in (
-    constant, warmup_cosine, epoch_cosine, simclr, supcontrast, tcl, solo, solo_epoch, step_decay,
-  )
-}  # fmt: skip
-RUN_FACTS = ('total_steps', 'steps_per_epoch', 'epochs', 'warmup_epochs', 'warmup_steps')
+SIZES = ('total_steps', 'steps_per_epoch', 'epochs', 'warmup_epochs', 'warmup_steps')
+"""Parameters of the forms that are computed from the sizes of a run."""
 
 
-def factory(name: str) -> Callable[..., Schedule]:
-  """The function `(peak, *, ...) -> Schedule` of that name; `get_schedule` fills in `RUN_FACTS`."""
-  return look_up(_SCHEDULES, name, 'schedule')
+def _of_run(form: Callable[..., Schedule]) -> Callable[..., Schedule]:
+  """The schedule of a run from a function here, whose `SIZES` are filled in."""
+
+  @takes_options_of(form, without=SIZES)
+  def schedule(
+    *,
+    peak: float,
+    steps_per_epoch: int,
+    total_steps: int,
+    warmup_epochs: Annotated[float, Ge(0)] = 10.0,
+    **options: Any,
+  ) -> Schedule:
+    """The schedule of a run.
+
+    Args:
+      peak: highest value.
+      steps_per_epoch, total_steps: sizes of the run.
+      warmup_epochs: 10 (all the code bases named here); no effect where there is no warm-up.
+      options: the other keyword arguments of the function.
+
+    Raises:
+      UserError: a warm-up longer than the run.
+    """
+    sizes = (
+      total_steps,
+      steps_per_epoch,
+      math.ceil(total_steps / steps_per_epoch),
+      warmup_epochs,
+      round(warmup_epochs * steps_per_epoch),
+    )
+    taken = keyword_only(form)
+    filled_in = {k: v for k, v in zip(SIZES, sizes, strict=True) if k in taken}
+    return form(peak, **filled_in, **options)
+
+  return schedule
 
 
-def get_schedule(
-  name: str,
-  *,
-  peak: float,
-  steps_per_epoch: int,
-  total_steps: int,
-  warmup_epochs: float = 10.0,
-  **hyper: Any,
-) -> Schedule:
-  """The schedule called `name` for a run of `total_steps`.
-
-  Args:
-    name: constant, warmup_cosine, epoch_cosine, simclr, supcontrast, tcl, solo, solo_epoch or
-      step_decay: the function of that name here.
-    warmup_epochs: 10 (all the code bases named here); no effect where there is no warm-up.
-    hyper: the other keyword arguments of that function.
-
-  Raises:
-    UserError: unknown name or option, or a warm-up longer than the run.
-  """
-  make = factory(name)
-  check_options(f'schedule {name!r}', make, hyper, given=RUN_FACTS)
-  facts = (
-    total_steps,
-    steps_per_epoch,
-    math.ceil(total_steps / steps_per_epoch),
-    warmup_epochs,
-    round(warmup_epochs * steps_per_epoch),
-  )
-  accepted = keyword_only(make)
-  facts = {k: v for k, v in zip(RUN_FACTS, facts, strict=True) if k in accepted}
-  return make(peak, **facts, **hyper)
+REGISTRY: Registry[Callable[..., Schedule]] = Registry(
+  'schedule',
+  {
+    f.__name__: _of_run(f)
+    for f in (
+      constant, warmup_cosine, epoch_cosine, simclr, supcontrast, tcl, solo, solo_epoch, step_decay,
+    )
+  },
+)  # fmt: skip
+names, factory, make = REGISTRY.names, REGISTRY.factory, REGISTRY.make
 
 
 def _real(step):

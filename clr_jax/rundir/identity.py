@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
 from absl import logging
 from ml_collections import ConfigDict, config_dict
 
-from clr_jax import optim
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.consensus import from_process_0
 from clr_jax.core.errors import UserError
@@ -21,30 +20,8 @@ from clr_jax.rundir.codec import now
 from clr_jax.rundir.provenance import code_version
 from clr_jax.rundir.workdir import Workdir
 
-# Keys, with all below them, that do not change what is trained: how far, how often, how fast.
-NON_TRAJECTORY_KEYS = frozenset(
-  {
-    'checkpoint_every',
-    'data.data_dir',
-    'data.mode',
-    'data.workers',
-    'eval',
-    'eval_every',
-    'keep_best',
-    'keep_last',
-    'log_every',
-    'method.block_size',
-    'model.remat',
-    'profile',
-    'progress',
-    'shard_optimizer',
-    'steps_per_call',
-    'stop_at_epoch',
-    'telemetry',
-    'watchdog_seconds',
-  }
-)
-
+FORMAT = 1
+"""Version of what lies in the directory of a run; another one cannot be read."""
 
 _NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 
@@ -53,7 +30,7 @@ class RunIdentity(NamedTuple):
   """What `open_run` found or made.
 
   Attributes:
-    config_hash: 12 hex digits of the keys that change the trajectory.
+    config_hash: 12 hex digits of the keys that change what is trained.
     changed: 'key: old -> new' for each other key that differs from the run's last start.
   """
 
@@ -61,37 +38,34 @@ class RunIdentity(NamedTuple):
   changed: tuple[str, ...]
 
 
-def open_run(workdir: Workdir, config: Config) -> RunIdentity:
-  """Starts a run in a new (or empty) directory, or recognises the run that is there.
+def open_run(workdir: Workdir, config: Config, without_effect: Collection[str]) -> RunIdentity:
+  """Starts a run in a new (or empty) directory, or recognizes the run that is there.
 
-  Keys that do not change the trajectory (NON_TRAJECTORY_KEYS) may differ from the last start: the
-  new config is then recorded as the next `config-<n>.json`.
+  Args:
+    without_effect: dotted keys that do not change what is trained, each with all below it. They may
+      differ from the last start: the new config is then recorded as the next `config-<n>.json`.
 
   Raises:
     UserError: another run (every differing key is named), or a directory that is no run of ours.
   """
   config_json = _config_json(config)
-  config_hash = hash_config(config_json)
+  config_hash = hash_config(config_json, without_effect)
   records = _config_records(workdir)
   if not records:
     _refuse_foreign(workdir)
     _record_config(workdir, 'config.json', config_hash, config_json)
     return RunIdentity(config_hash, ())
-  idle, pairs = _idle(config_json), _differences(records[-1]['config'], config_json)
-  differing = {key: text for key, text in pairs if key not in idle}
-  fatal = [text for key, text in differing.items() if _changes_trajectory(key)]
-  if fatal and not _has_trained(workdir):  # a start that failed locks nobody out
-    _record_config(workdir, f'config-{len(records)}.json', config_hash, config_json)
-    return RunIdentity(config_hash, tuple(differing.values()))
-  if fatal:
+  differing = _differences(records[-1]['config'], config_json)
+  changed = tuple(differing.values())
+  fatal = [text for key, text in differing.items() if _has_effect(key, without_effect)]
+  if fatal and _has_trained(workdir):
     raise UserError(
       f'{workdir.path} holds a run with another config ({"; ".join(fatal)}): give a new workdir or '
       f'the old values'
     )
-  changed = tuple(differing.values())
   if changed:
-    name = f'config-{len(records)}.json'
-    _record_config(workdir, name, config_hash, config_json, changed=changed)
+    more = {} if fatal else {'changed': changed}  # a start that failed locks nobody out
+    _record_config(workdir, f'config-{len(records)}.json', config_hash, config_json, **more)
   return RunIdentity(config_hash, changed)
 
 
@@ -135,22 +109,35 @@ def read_config(workdir: Workdir) -> Config:
   Raises:
     UserError: the directory is not a run.
   """
+  return ConfigDict(_as_config(_last_record(workdir)['config'])).lock()
+
+
+def read_config_hash(workdir: Workdir) -> str:
+  """`RunIdentity.config_hash` of the run's last start.
+
+  Raises:
+    UserError: the directory is not a run.
+  """
+  return _last_record(workdir)['config_hash']
+
+
+def _last_record(workdir: Workdir) -> dict[str, Any]:
   records = _config_records(workdir)
   if not records:
     raise UserError(f'{workdir.path} is not a run (it has no config.json): give a workdir of train')
-  return ConfigDict(_as_config(records[-1]['config'])).lock()
+  return records[-1]
 
 
-def hash_config(config: Mapping[str, Any]) -> str:
-  """12 hex digits of sha256 over the canonical JSON of the keys that change the trajectory."""
-  text = json.dumps(trajectory(config), sort_keys=True, separators=(',', ':'))
+def hash_config(config: Mapping[str, Any], without_effect: Collection[str]) -> str:
+  """12 hex digits of sha256 over the canonical JSON of `trajectory`."""
+  keys = trajectory(config, without_effect)
+  text = json.dumps(keys, sort_keys=True, separators=(',', ':'))
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def trajectory(config: Mapping[str, Any]) -> dict[str, Any]:
+def trajectory(config: Mapping[str, Any], without_effect: Collection[str]) -> dict[str, Any]:
   """The keys that change what is trained, flat: {'data.name': ...}."""
-  idle = _idle(config)
-  return {k: v for k, v in _flat(config).items() if _changes_trajectory(k) and k not in idle}
+  return {k: v for k, v in _flat(config).items() if _has_effect(k, without_effect)}
 
 
 def _config_json(config: Config) -> dict[str, Any]:
@@ -184,11 +171,16 @@ def _config_records(workdir: Workdir) -> list[dict[str, Any]]:
   for path in paths:
     try:
       record = json.loads(path.read_text())
-      records.append({'config': record['config'], 'config_hash': record['config_hash']})
+      records.append({key: record[key] for key in ('config', 'config_hash')})
     except (ValueError, KeyError, TypeError):
       raise UserError(
         f'{path} is damaged or was not written by clr-jax: give another workdir'
       ) from None
+    if record.get('format') != FORMAT:
+      raise UserError(
+        f'{workdir.path} was written by another version of clr-jax (format {record.get("format")}, '
+        f'this one reads {FORMAT}): use that version, or give a new workdir'
+      )
   return records
 
 
@@ -216,8 +208,9 @@ def _refuse_foreign(workdir: Workdir) -> None:
 def _record_config(workdir: Workdir, name: str, config_hash: str, config, **more: Any) -> None:
   if jax.process_index():
     return
-  record = {'config_hash': config_hash, 'code_version': code_version(), 'time': now(), **more}
-  text = json.dumps({**record, 'config': config}, indent=2, sort_keys=True)
+  stamp = {'format': FORMAT, 'code_version': code_version(), 'time': now(), **more}
+  record = {**stamp, 'config_hash': config_hash, 'config': config}
+  text = json.dumps(record, indent=2, sort_keys=True)
   try:
     with reaching(workdir.path):
       write_whole(workdir.path / name, text + '\n')
@@ -230,23 +223,8 @@ def _record_config(workdir: Workdir, name: str, config_hash: str, config, **more
     ) from None
 
 
-def _changes_trajectory(key: str) -> bool:
-  return not any(key == name or key.startswith(f'{name}.') for name in NON_TRAJECTORY_KEYS)
-
-
-def _idle(config: Mapping[str, Any]) -> set[str]:
-  """Keys of what is off: runs of versions that did not write them are the same runs.
-
-  Such keys have their defaults, for a changed one is refused.
-  """
-  sam, plugins = config.get('sam', {}), config.get('plugins', {})
-  idle = {f'sam.{key}' for key in optim.idle_sam_options(sam.get('name', 'none'))}
-  tikhonov = plugins.get('tikhonov', {})
-  if config.get('accumulate') == 1:
-    idle.add('accumulate')
-  if not tikhonov.get('weight') and not tikhonov.get('layer_weights'):
-    idle |= {f'plugins.tikhonov.{key}' for key in tikhonov}
-  return idle
+def _has_effect(key: str, without_effect: Collection[str]) -> bool:
+  return not any(key == name or key.startswith(f'{name}.') for name in without_effect)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -259,9 +237,11 @@ def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return flat
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """(key, 'key: old -> new') where the JSON texts differ (so NaN equals NaN)."""
-  sides = [{k: json.dumps(v) for k, v in _flat(c).items()} for c in (old, new)]
-  keys = sorted(sides[0].keys() | sides[1].keys())
-  before, after = ([side.get(k, 'unset') for k in keys] for side in sides)
-  return [(k, f'{k}: {a} -> {b}') for k, a, b in zip(keys, before, after, strict=True) if a != b]
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+  """{key: 'key: old -> new'} where the JSON texts differ (so NaN equals NaN)."""
+  before, after = ({k: json.dumps(v) for k, v in _flat(c).items()} for c in (old, new))
+  return {
+    key: f'{key}: {before.get(key, "unset")} -> {after.get(key, "unset")}'
+    for key in sorted(before.keys() | after.keys())
+    if before.get(key) != after.get(key)
+  }

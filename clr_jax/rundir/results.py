@@ -28,6 +28,10 @@ _READ = (
 )
 
 
+FeaturesOf = Literal['trained', 'untrained', 'pixels']
+"""What is evaluated: the trained network, that of step 0, or the pixels themselves."""
+
+
 class Measurement(NamedTuple):
   """One number of one evaluation.
 
@@ -36,7 +40,7 @@ class Measurement(NamedTuple):
     value: as the protocol defines it (accuracies in [0, 1]).
     protocol: 'linear', 'knn', ...
     params: everything of the protocol that the number depends on; 'draw' numbers repetitions.
-    features: of the trained network, of the network of step 0, or the pixels themselves.
+    features: what was evaluated.
     seconds: wall time.
     arrays: what is behind the number, such as a distance for each image; kept beside the record.
   """
@@ -45,7 +49,7 @@ class Measurement(NamedTuple):
   value: float
   protocol: str
   params: dict[str, Any]
-  features: Literal['trained', 'untrained', 'pixels']
+  features: FeaturesOf
   seconds: float
   arrays: Mapping[str, np.ndarray] | None = None
 

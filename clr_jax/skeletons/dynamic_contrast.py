@@ -124,7 +124,7 @@ def dynamic(
     name,
     {
       'backbone': backbone,
-      'projector': heads.get(projector, hidden_dim=hidden_dim, out_dim=out_dim),
+      'projector': heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim),
     },
     loss,
     info,

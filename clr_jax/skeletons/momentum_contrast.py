@@ -80,7 +80,7 @@ def momentum_contrast(
     name,
     {
       'backbone': backbone,
-      'projector': heads.get(
+      'projector': heads.make(
         projector, hidden_dim=hidden_dim or backbone.num_features, out_dim=out_dim
       ),
     },

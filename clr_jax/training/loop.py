@@ -19,6 +19,7 @@ from clr_jax.data.pipeline import RESIDENT_LIMIT
 from clr_jax.evaluation import runner as evaluation
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.experiment.build import Experiment, build_experiment
+from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.rundir.checkpoint import Checkpoints, SaveFailed
 from clr_jax.rundir.identity import check_data, open_run
 from clr_jax.rundir.metrics import MetricWriter
@@ -42,13 +43,13 @@ def train(config: Config, directory: str) -> None:
   # Build and check everything before the workdir is touched.
   experiment = build_experiment(config)
   run = Workdir(directory)
-  _check(config, run)
+  _check_init_from(config, run)
   sets = evaluation.check(experiment)
   experiment.check_shapes()
 
   with _stop_if_nothing_can_be_written(run):
     # Open the workdir: it is new, or holds this run.
-    identity = open_run(run, config)
+    identity = open_run(run, config, keys_without_effect(config))
     check_data(run, _data_facts(experiment))
 
     # Start or resume, train, evaluate.
@@ -102,25 +103,8 @@ def _write_overview(run: Workdir, state: TrainState) -> None:
   print(f'{sum(sizes.values()):,} parameters: {parts}', flush=True)
 
 
-def _check(config: Config, run: Workdir) -> None:
-  """Refuses, before the workdir is touched, what the loop would stumble over."""
-  for key in ('log_every', 'eval_every', 'checkpoint_every', 'watchdog_seconds'):
-    if config[key] < 0:
-      raise UserError(f'{key}={config[key]} is negative: give 0 to switch it off')
-  for key in ('keep_last', 'steps_per_call', 'stop_at_epoch'):
-    if config[key] is not None and config[key] <= 0:
-      raise UserError(f'{key}={config[key]} must be positive: raise it or leave it out')
-  if config.data.mode not in ('auto', 'resident', 'streamed'):
-    raise UserError(f'data.mode={config.data.mode!r} is none of auto, resident, streamed')
-  if config.seed < 0 or config.data.workers < 0:
-    raise UserError(
-      f'seed={config.seed} and data.workers={config.data.workers} must not be negative: raise them'
-    )
-  profile = config.profile
-  if len(profile) != 2 or not 0 <= profile[0] <= profile[1]:
-    raise UserError(
-      f'profile={profile} is not (first, last) with 0 <= first <= last: give both steps'
-    )
+def _check_init_from(config: Config, run: Workdir) -> None:
+  """Refuses, before the workdir is touched, a run without weights to start from."""
   with reaching(run.path):
     begins = not run.checkpoints.exists()
   if config.init_from and begins:

@@ -13,7 +13,7 @@ from tests.augment._images import levels, run, unit
 
 KEY = jax.random.key(5)
 # The factories with code of their own; the other names are `simclr_family` with other numbers.
-DISTINCT = [n for n, f in policies.POLICIES.items() if inspect.isfunction(f)]
+DISTINCT = [n for n in policies.names() if inspect.isfunction(policies.factory(n))]
 EXTRA = {
   'simclr_family': {'rand_ops': 1, 'solarize_p': 0.5, 'noise_sigma': 0.1, 'salt_pepper': 0.1},
   'sogclr': {'blur_p': 0.5, 'noise_variance': 9e-4},
@@ -23,7 +23,7 @@ EXTRA = {
 
 def _contract(name, channels):
   images = jnp.asarray(unit(levels(5, 14, 11, channels)))  # not the size of the result
-  policy = jax.jit(policies.get(name, size=16, **EXTRA.get(name, {})))
+  policy = jax.jit(policies.make(name, size=16, **EXTRA.get(name, {})))
   got = np.asarray(policy(KEY, images))
   assert got.shape == (5, 16, 16, channels) and got.dtype == np.float32
   assert np.isfinite(got).all() and got.min() >= 0 and got.max() <= 1
@@ -45,14 +45,14 @@ def test_contract(name, channels):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('name', [n for n in policies.POLICIES if n not in DISTINCT])
+@pytest.mark.parametrize('name', [n for n in policies.names() if n not in DISTINCT])
 def test_contract_of_presets(name, channels):
   _contract(name, channels)
 
 
 def test_presets_are_the_published_numbers():
   default = lambda name: {  # noqa: E731
-    k: p.default for k, p in inspect.signature(policies.POLICIES[name]).parameters.items()
+    k: p.default for k, p in inspect.signature(policies.factory(name)).parameters.items()
   }
   moco, byol = (0.4, 0.4, 0.4, 0.1), (0.4, 0.4, 0.2, 0.1)
   full = (0.8, 0.8, 0.8, 0.2)
@@ -83,7 +83,7 @@ def test_sogclr_is_the_family_and_its_steps():
 def test_hyper_parameters_reach_the_operations():
   images = jnp.asarray(unit(levels(32, 12, 12)))
   still = {'crop_scale': (1.0, 1.0), 'crop_ratio': (1.0, 1.0), 'flip_p': 0.0, 'jitter_p': 0.0}
-  plain = policies.get('simclr_family', size=12, **still, gray_p=0.0)
+  plain = policies.make('simclr_family', size=12, **still, gray_p=0.0)
   np.testing.assert_allclose(run(plain, KEY, images), images, atol=1e-6)
   changed = {
     'gray_p': 1.0,
@@ -94,9 +94,9 @@ def test_hyper_parameters_reach_the_operations():
   }
   for name, value in changed.items():
     kw = {'gray_p': 0.0, 'blur_kernel': 5, **still, name: value}
-    got = run(policies.get('simclr_family', size=12, **kw), KEY, images)
+    got = run(policies.make('simclr_family', size=12, **kw), KEY, images)
     assert np.abs(got - images).max() > 0.05, name
-  off = policies.get(
+  off = policies.make(
     'simclr', size=12, **{**still, 'jitter_p': 1.0}, jitter_strength=0.0, gray_p=0.0
   )
   np.testing.assert_allclose(run(off, KEY, images), images, atol=1e-6)
@@ -119,13 +119,13 @@ def test_affine_suits_tiny_digits():
 
 def test_errors_list_the_valid_names():
   with pytest.raises(UserError, match=r"'simclr'\? choose one of simclr, sogclr"):
-    policies.get('simclrr', size=8)
-  with pytest.raises(UserError, match=r"'crop_flip' has no option 'blur': it takes padding, mode"):
-    policies.get('crop_flip', size=8, blur=1)
-  with pytest.raises(UserError, match='takes none'):
-    policies.get('none', size=8, p=1)
-  with pytest.raises(UserError, match='jitter takes 4 numbers'):
-    policies.get('sogclr', size=8, jitter=(0.4, 0.4))
+    policies.make('simclrr', size=8)
+  with pytest.raises(UserError, match=r"'crop_flip' has no option 'blur': it takes size, padding"):
+    policies.make('crop_flip', size=8, blur=1)
+  with pytest.raises(UserError, match='it takes size'):
+    policies.make('none', size=8, p=1)
+  with pytest.raises(UserError, match=r'jitter=\(0.4, 0.4\) is not allowed: give \(a number'):
+    policies.make('sogclr', size=8, jitter=(0.4, 0.4))
 
 
 def _arguments(monkeypatch, name, **hyper):

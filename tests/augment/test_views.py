@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import clr_jax.augment as augment
-from clr_jax.augment import views
+from clr_jax.augment import policies, views
 from clr_jax.core.errors import UserError
 from tests.augment._images import levels, run, unit
 
@@ -17,7 +17,7 @@ IMAGES = jnp.asarray(levels(4, 16, 16))
 
 
 def test_views_are_the_policy_with_a_key_each():
-  policy = augment.POLICIES['rrc_flip'](size=12)
+  policy = policies.make('rrc_flip', size=12)
   made = run(views.triplet(policy), KEY, IMAGES)
   assert set(made) == {'global'}
   assert made['global'].shape == (4, 3, 12, 12, 3)
@@ -29,7 +29,7 @@ def test_views_are_the_policy_with_a_key_each():
 
 
 def test_makers_know_their_number_of_views():
-  policy, other = augment.POLICIES['none'](size=16), augment.POLICIES['crop_flip'](size=16)
+  policy, other = policies.make('none', size=16), policies.make('crop_flip', size=16)
   cases = [
     (views.single(policy), 1),
     (views.pair(policy), 2),
@@ -49,7 +49,7 @@ def test_makers_know_their_number_of_views():
 
 
 def test_multicrop_has_local_views():
-  tiny = augment.POLICIES['rrc_flip']
+  tiny = policies.factory('rrc_flip')
   maker = views.multicrop(tiny(size=12), tiny(size=12), tiny(size=6), 3)
   made = jax.jit(maker)(KEY, IMAGES)
   assert made['global'].shape == (4, 2, 12, 12, 3)
@@ -61,36 +61,36 @@ def test_multicrop_has_local_views():
 
 def test_sizes_of_multicrop_presets():
   for name, count in (('multicrop_swav', 6), ('multicrop_dino', 8)):
-    made = jax.eval_shape(augment.get(name, size=224), KEY, IMAGES)
+    made = jax.eval_shape(augment.make(name, size=224), KEY, IMAGES)
     assert made['global'].shape == (4, 2, 224, 224, 3)
     assert made['local'].shape == (4, count, 96, 96, 3)
-  maker = augment.get('multicrop_dino', size=16, local_size=8, num_local=2, blur_kernel=3)
+  maker = augment.make('multicrop_dino', size=16, local_size=8, num_local=2, blur_kernel=3)
   assert (maker.num_views, maker.num_local) == (2, 2)
   assert jax.eval_shape(maker, KEY, IMAGES)['local'].shape == (4, 2, 8, 8, 3)
   assert 'local' not in jax.eval_shape(
-    augment.get('multicrop_swav', size=16, num_local=0), KEY, IMAGES
+    augment.make('multicrop_swav', size=16, num_local=0), KEY, IMAGES
   )
 
 
 def test_jigsaw_patches_of_a_third_crop():
-  made = jax.eval_shape(augment.get('infomin_jigsaw', size=224), KEY, IMAGES)
+  made = jax.eval_shape(augment.make('infomin_jigsaw', size=224), KEY, IMAGES)
   assert made['global'].shape == (4, 2, 224, 224, 3)
   assert made['jigsaw'].shape == (4, 9, 64, 64, 3)
-  maker = augment.get(
+  maker = augment.make(
     'infomin_jigsaw', size=16, policy='none', grid=2, jigsaw_size=12, patch_size=6, jigsaw_flip_p=0
   )
   made = jax.jit(maker)(KEY, IMAGES)
   assert made['jigsaw'].shape == (4, 4, 6, 6, 3) and made['jigsaw'].dtype == jnp.float32
   np.testing.assert_array_equal(made['global'][:, 0], made['global'][:, 1])
-  assert 'jigsaw' not in jax.eval_shape(augment.get('infomin', size=16), KEY, IMAGES)
+  assert 'jigsaw' not in jax.eval_shape(augment.make('infomin', size=16), KEY, IMAGES)
   with pytest.raises(UserError, match='patch of 5 does not fit a cell of 4 pixels'):
-    augment.get('infomin_jigsaw', size=16, jigsaw_size=12, patch_size=5)
+    augment.make('infomin_jigsaw', size=16, jigsaw_size=12, patch_size=5)
 
 
 @pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('name', [*augment.POLICIES, *augment.PRESETS])
+@pytest.mark.parametrize('name', augment.names())
 def test_every_name_gives_two_views_of_the_right_shape(name, channels):
-  maker = augment.get(name, size=32)
+  maker = augment.make(name, size=32)
   made = jax.eval_shape(maker, KEY, jnp.zeros((4, 28, 28, channels), jnp.uint8))
   assert made['global'].shape == (4, 2, 32, 32, channels)
   assert made['global'].dtype == jnp.float32
@@ -98,7 +98,7 @@ def test_every_name_gives_two_views_of_the_right_shape(name, channels):
 
 @pytest.mark.parametrize('name', ['asymmetric', 'ressl'])
 def test_preset_runs_and_its_views_differ(name):
-  made = np.asarray(jax.jit(augment.get(name, size=16))(KEY, IMAGES[..., :1])['global'])
+  made = np.asarray(jax.jit(augment.make(name, size=16))(KEY, IMAGES[..., :1])['global'])
   assert made.shape == (4, 2, 16, 16, 1)
   assert made.min() >= 0 and made.max() <= 1
   assert np.abs(made[:, 0] - made[:, 1]).max((1, 2, 3)).min() > 0.01
@@ -109,7 +109,7 @@ def test_sharded_views_are_equal_and_communicate_nothing(name):
   images = jnp.asarray(levels(16, 10, 10))
   mesh = jax.sharding.Mesh(np.array(jax.devices()), ('data',))
   rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
-  maker = augment.get(name, size=8, num_views=1)
+  maker = augment.make(name, size=8, num_views=1)
   compiled = (
     jax.jit(lambda key, images: maker(key, images)['global'], in_shardings=(None, rows))
     .lower(KEY, images)
@@ -123,24 +123,24 @@ def test_sharded_views_are_equal_and_communicate_nothing(name):
 
 @pytest.mark.parametrize('name', ['sogclr', 'autoaugment', 'randaugment', 'affine'])
 def test_views_stay_float32_in_float64_runs(name, x64):
-  made = jax.eval_shape(augment.get(name, size=16, num_views=1), KEY, IMAGES)
+  made = jax.eval_shape(augment.make(name, size=16, num_views=1), KEY, IMAGES)
   assert made['global'].dtype == jnp.float32
 
 
 def test_config_errors_are_one_sentence_with_the_choices():
   with pytest.raises(UserError, match=r"'sogclr'\? choose one of simclr, .*asymmetric"):
-    augment.get('sogcl', size=32)
+    augment.make('sogcl', size=32)
   with pytest.raises(UserError, match=r"no option 'blurp': did you mean 'blur_p'\? it takes "):
-    augment.get('sogclr', size=32, blurp=1)
-  with pytest.raises(UserError, match=r"no option 'sigma': .*it takes recipe, crop_scale"):
-    augment.get('asymmetric', size=32, sigma=1)
-  with pytest.raises(UserError, match=r"no option 'crops': .*it takes num_local, local_size"):
-    augment.get('multicrop_swav', size=32, crops=1)
-  with pytest.raises(UserError, match='makes 2 views'):
-    augment.get('asymmetric', size=32, num_views=3)
+    augment.make('sogclr', size=32, blurp=1)
+  with pytest.raises(UserError, match=r"no option 'sigma': .*it takes size, recipe, crop_scale"):
+    augment.make('asymmetric', size=32, sigma=1)
+  with pytest.raises(UserError, match=r"no option 'crops': .*it takes size, num_local, local_size"):
+    augment.make('multicrop_swav', size=32, crops=1)
+  with pytest.raises(UserError, match="'asymmetric' has no option 'num_views'"):
+    augment.make('asymmetric', size=32, num_views=3)
   with pytest.raises(UserError, match='1 or 3 channels'):
-    augment.get('none', size=32)(KEY, jnp.zeros((2, 8, 8, 4), jnp.uint8))
-  assert augment.get('none', size=32, num_views=1).num_views == 1
+    augment.make('none', size=32)(KEY, jnp.zeros((2, 8, 8, 4), jnp.uint8))
+  assert augment.make('none', size=32, num_views=1).num_views == 1
 
 
 def test_integers_become_unit_floats():
@@ -160,6 +160,6 @@ def test_public_api_has_the_key_first_and_keyword_only_defaults():
     for p in parameters:
       if p.default is not p.empty:
         assert p.kind is p.KEYWORD_ONLY, (name, p.name)
-  for name, factory in {**augment.POLICIES, **augment.PRESETS}.items():
-    for p in inspect.signature(factory).parameters.values():
-      assert p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD), (name, p.name)
+  for name in augment.names():
+    for p in inspect.signature(augment.factory(name)).parameters.values():
+      assert p.kind is p.KEYWORD_ONLY, (name, p.name)

@@ -14,7 +14,7 @@ from clr_jax.bench.profile import BATCH_NORM, OTHER, PRODUCTS, Run
 @pytest.fixture(scope='module')
 def gradient():
   """(text, function, arguments) of the gradient of a ResNet, as the train step names its parts."""
-  backbone = models.get('resnet_tiny', width=4)
+  backbone = models.make('resnet_tiny', width=4)
   images = jnp.ones([4, 8, 8, 1])
   variables = backbone.init(jax.random.key(0), images, train=False)
 

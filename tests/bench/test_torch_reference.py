@@ -92,7 +92,7 @@ def test_sogclr_is_the_same_loss(x64, first_visit):
 def test_heads_compute_the_same(x64, recipe):
   from clr_jax.bench.torch_reference import network
 
-  like = heads.get(recipe, hidden_dim=6, out_dim=3)
+  like = heads.make(recipe, hidden_dim=6, out_dim=3)
   x = embeddings(7, 4)
   variables = like.init(jax.random.key(0), jnp.asarray(x), train=False)
   theirs = network.head(like, 4).double()
@@ -127,10 +127,11 @@ def test_optimizers_take_the_same_steps(x64, options):
   values = {'kernel': rng.normal(size=(3, 2)), 'bias': rng.normal(size=2)}
   options = {'weight_decay': 0.1, 'exclude_from_decay': 'auto', **options}
   params = {'head': jax.tree.map(jnp.asarray, values)}
-  tx = optim.build({}, learning_rate=0.05, **options)
-  defaults = {k: p.default for k, p in keyword_only(optim.factory(options['name'])).items()}
+  name = options.pop('name')
+  tx = optim.make(name, {}, learning_rate=0.05, **options)
+  defaults = {k: p.default for k, p in keyword_only(optim.factory(name)).items()}
   theirs = {k: torch.tensor(v, requires_grad=True) for k, v in values.items()}
-  optimizer = optimizers.build([*theirs.values()], {**defaults, **options}, 0.05)
+  optimizer = optimizers.build([*theirs.values()], {'name': name, **defaults, **options}, 0.05)
   state = tx.init(params)
   for _ in range(3):
     grads = {k: rng.normal(size=v.shape) for k, v in values.items()}

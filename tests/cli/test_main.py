@@ -11,6 +11,7 @@ import pytest
 
 from clr_jax.cli import main as cli
 from clr_jax.experiment.config_files import load
+from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.rundir import results as results_lib
 from clr_jax.rundir import workdir
 from clr_jax.rundir.identity import open_run
@@ -61,7 +62,8 @@ def npz(path, shape, labels=True, train_shape=None):
 def started(tmp_path):
   """The workdir of a run that was opened and never reached a checkpoint."""
   directory = tmp_path / 'started'
-  open_run(workdir.Workdir(directory), load(f'{TINY}'))
+  config = load(f'{TINY}')
+  open_run(workdir.Workdir(directory), config, keys_without_effect(config))
   return directory
 
 
@@ -194,7 +196,7 @@ def test_evaluate_linear_needs_labels(refused, tmp_path):
   config = load(f'{TINY}')
   config.data.name = npz(tmp_path, (8, 8), labels=False)
   directory = tmp_path / 'run'
-  open_run(workdir.Workdir(directory), config)
+  open_run(workdir.Workdir(directory), config, keys_without_effect(config))
   refused('evaluate', 'linear', f'--workdir={directory}', words=['labels'])
 
 

@@ -1,20 +1,31 @@
-"""Configs of components, and config files by path or name."""
+"""Options: configs of their defaults, checks, facts, and the sentences that refuse a value."""
 
 from __future__ import annotations
 
 import functools
 import sys
 from collections.abc import Sequence
-from typing import Literal, Optional, Union
+from typing import Annotated, Literal, Optional, Union
 
 import pytest
 from absl import flags
+from annotated_types import Ge, Gt
 from ml_collections import ConfigDict, config_flags
 
 from clr_jax.core import options as configs
 from clr_jax.core.config_tree import check_keys, leaves, to_dict
 from clr_jax.core.errors import UserError
-from clr_jax.experiment.config_files import choose, load, packaged, resolve
+from clr_jax.core.options import (
+  OPTIONAL,
+  REQUIRED,
+  SEVERAL,
+  OnlyWith,
+  check,
+  component,
+  keyword_only,
+  options_of,
+  takes_options_of,
+)
 
 
 def paint(
@@ -170,82 +181,120 @@ def test_leaves():
   assert dict(leaves(config)) == {'a.b.c': 1, 'd': (1, 2)}
 
 
-def test_choose():
-  assert choose('a', {'a': 1, 'b': 2}, 'b') == 1
-  assert choose(None, {'a': 1, 'b': 2}, 'b') == 2
-  with pytest.raises(UserError, match='choose one of a, b'):
-    choose('c', {'a': 1, 'b': 2}, 'b')
+# ---------------------------------------------------------------- options of another factory
+def inner(rows, *, width: Annotated[int, Ge(1)], depth: Annotated[int, Ge(1)] = 2):
+  return rows, width, depth
 
 
-# ---------------------------------------------------------------- files
-def write(path, text):
-  path.parent.mkdir(exist_ok=True)
-  path.write_text(text)
-  return str(path)
+@takes_options_of(inner)
+def outer(first, *, depth: Annotated[int, Ge(3)] = 3, **options):
+  return inner(first, depth=depth, **options)
 
 
-HEAD = 'from ml_collections import ConfigDict\n'
+def test_a_factory_that_takes_the_options_of_another():
+  assert {k: p.default for k, p in keyword_only(outer).items()} == {'depth': 3, 'width': REQUIRED}
+  assert outer(0, width=1) == (0, 1, 3)
+  assert component(outer, width=2).to_dict() == {'depth': 3, 'width': 2}
+  assert refusal(outer, {'widht': 1}).startswith("it has no option 'widht': did you mean 'width'?")
+  assert refusal(outer, {'width': 0}) == 'width=0 is not allowed: give a whole number of at least 1'
+  assert refusal(outer, {'width': 1, 'depth': 2}).startswith('depth=2 is not allowed')
 
 
-def test_load_gives_a_locked_config_and_its_argument(tmp_path):
-  body = HEAD + "def get_config(argument='none'): return ConfigDict({'got': argument})"
-  path = write(tmp_path / 'mine.py', body)
-  assert load(path).got == 'none'
-  assert load(f'{path}:this,that=1').got == 'this,that=1'
-  with pytest.raises(AttributeError):
-    load(path).unknown = 1
+def test_optional_options_are_not_recorded_but_checked():
+  @takes_options_of(functools.partial(inner, width=7), OPTIONAL)
+  def preset(*, name='x', **options):
+    return {'depth': 9, **options}
+
+  assert component(preset).to_dict() == {'name': 'x'}
+  assert component(preset, depth=4).to_dict() == {'name': 'x', 'depth': 4}
+  check(preset, {}, what='it')
+  assert refusal(preset, {'depth': 0}).startswith('depth=0 is not allowed')
 
 
-def test_load_refuses_what_is_no_config(tmp_path):
-  plain = write(tmp_path / 'plain.py', HEAD + 'def get_config(): return ConfigDict()')
-  with pytest.raises(UserError, match='takes no argument'):
-    load(f'{plain}:extra')
-  with pytest.raises(UserError, match='must define get_config'):
-    load(write(tmp_path / 'empty.py', ''))
-  with pytest.raises(UserError, match=r'no config file .*quickstart'):
-    load(str(tmp_path / 'missing.py'))
+def test_options_that_the_factory_fills_in():
+  @takes_options_of(inner, without=('width',))
+  def filled(**options):
+    return inner(0, width=1, **options)
+
+  assert list(options_of(filled)) == ['depth']
 
 
-def test_each_folder_has_its_own_common(tmp_path, monkeypatch):
-  body = 'import common\nfrom ml_collections import ConfigDict\n' + (
-    "def get_config():\n  import late\n  return ConfigDict({'a': common.A, 'late': late.A})"
+def test_several_wrappers_and_facts():
+  @takes_options_of(inner, OnlyWith(name='inner'))
+  @takes_options_of(paint, OnlyWith(name='paint'))
+  def either(*, name: Literal['inner', 'paint'] = 'paint', **options):
+    return name, options
+
+  check(either, {'width': 3, 'coats': 3}, what='it')
+  assert 'has no effect unless it.name=inner: set that, too' in refusal(
+    either, {'depth': 3}, prefix='it.'
   )
-  paths = []
-  for name in ('one', 'two'):
-    for module in ('common', 'late'):
-      write(tmp_path / name / f'{module}.py', f'A = {name!r}')
-    paths.append(write(tmp_path / name / 'x.py', body))
-  other = object()
-  monkeypatch.setitem(sys.modules, 'common', other)
-  before = list(sys.path)
-  for path, name in zip(paths, ('one', 'two'), strict=True):
-    assert to_dict(load(path)) == {'a': name, 'late': name}
-  assert sys.modules['common'] is other
-  assert 'late' not in sys.modules
-  assert sys.path == before
+  check(either, {'name': 'inner', 'depth': 3, 'coats': 2}, what='it')
 
 
-def test_an_error_in_a_config_leaves_the_path_alone(tmp_path):
-  before = list(sys.path)
-  with pytest.raises(ZeroDivisionError):
-    load(write(tmp_path / 'bad.py', '1 / 0'))
-  assert sys.path == before
+# ---------------------------------------------------------------- checks
+def refusal(factory, values, **more):
+  with pytest.raises(UserError) as error:
+    check(factory, values, what='it', **more)
+  message = str(error.value)
+  assert '\n' not in message
+  return message
 
 
-def test_resolve(tmp_path, monkeypatch):
-  packaged, argument = resolve('quickstart')
-  assert (packaged.name, argument) == ('quickstart.py', None)
-  assert resolve('configs/quickstart.py:tcl') == (packaged, 'tcl')
-  monkeypatch.chdir(tmp_path)  # where there is no configs/
-  assert resolve('configs/quickstart.py') == (packaged, None)
-  mine = write(tmp_path / 'quickstart.py', '')
-  assert str(resolve('quickstart.py')[0]) == mine  # a file that exists comes first
-  assert resolve('quickstart')[0] == packaged
+def plugin(
+  info,
+  *,
+  angular: Annotated[float, Ge(0)] = 0.0,
+  subtractive: float = 0.0,
+  beyond: Annotated[Literal['raw', 'clip'], OnlyWith('angular')] = 'raw',
+  start: Annotated[int, OnlyWith('angular', 'subtractive')] = 0,
+  schedule: Literal['cosine', 'step', 'stairs'] = 'cosine',
+  factor: Annotated[float, Gt(0), OnlyWith(schedule=('step', 'stairs'))] = 0.1,
+  probability: Annotated[float, OnlyWith(enabled=True)] = 0.5,
+):
+  return info, locals()
 
 
-def test_packaged():
-  names = packaged()
-  assert 'quickstart' in names
-  assert 'common' not in names
-  for name in names:
-    assert resolve(name)[0].stem == name
+def test_unknown_and_missing_options():
+  assert refusal(inner, {'rows': 1, 'width': 1}) == "it has no option 'rows': it takes width, depth"
+  assert refusal(inner, {}) == 'it needs a value for width'
+  check(inner, {}, what='it', complete=False)
+  check(inner, {}, what='it', given=['width'])
+  assert "it has no option 'width': " in refusal(inner, {'width': 1}, given=['width'])
+  assert refusal({}, {'x': 1}) == "it has no option 'x': it takes none"
+
+
+def test_options_without_an_effect():
+  check(plugin, {'beyond': 'raw', 'start': 0, 'factor': 0.1}, what='it')  # the defaults
+  assert refusal(plugin, {'beyond': 'clip'}, prefix='plugins.margin.') == (
+    'plugins.margin.beyond=clip has no effect unless plugins.margin.angular is set: set that, too, '
+    'or leave beyond at raw'
+  )
+  check(plugin, {'beyond': 'clip', 'angular': 0.1}, what='it')
+  refusal(plugin, {'beyond': 'clip', 'angular': 0.0})  # as good as not set
+  check(plugin, {'beyond': 'clip'}, what='it', complete=False)  # the rest may still be set
+  assert 'unless angular is set or subtractive is set' in refusal(plugin, {'start': 2})
+  check(plugin, {'start': 2, 'subtractive': 1.0}, what='it')
+  assert 'unless schedule=step or stairs:' in refusal(plugin, {'factor': 0.2})
+  check(plugin, {'factor': 0.2, 'schedule': 'stairs'}, what='it')
+
+
+def test_a_condition_on_an_option_of_the_section_only():
+  check(plugin, {'probability': 0.1}, what='it')
+  section = {'enabled': configs.Option(False, bool), **options_of(plugin)}
+  assert 'unless enabled=True' in refusal(section, {'probability': 0.1})
+  check(section, {'probability': 0.1, 'enabled': True}, what='it')
+
+
+def test_build_checks_with_the_prefix():
+  config = component(plugin, 'plugin')
+  config.angular = -1.0
+  with pytest.raises(UserError, match=r'^part\.angular=-1\.0 is not allowed: give a number of at'):
+    configs.build(plugin, config, None, prefix='part.')
+
+
+def test_a_single_value_of_several_becomes_a_tuple():
+  def swept(*, l2: Annotated[float, Ge(0), SEVERAL] = 0.0):
+    return l2
+
+  assert component(swept).l2 == (0.0,)

@@ -1,90 +1,48 @@
-"""Names and options: what is accepted, and the sentence that refuses the rest."""
+"""Registries: names, factories, and what they make."""
 
-import inspect
+import sys
+from typing import Annotated
 
 import pytest
+from annotated_types import Ge
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import look_up
-from clr_jax.core.options import component, keyword_only, takes_options_of
-from clr_jax.core.registry import check_options, refuse_changed
+from clr_jax.core.registry import ModuleRegistry, Registry
 
 
-def plain(rows, *, width, depth=2):
+def net(rows, *, width: Annotated[int, Ge(1)], depth: int = 2):
   return rows, width, depth
 
 
-def family(*, size, **others):
-  return size, others
-
-
-def refusal(*args, **kwargs):
-  with pytest.raises(UserError) as error:
-    check_options(*args, **kwargs)
-  return str(error.value)
-
-
-def test_look_up():
-  table = {'sgd': 1, 'lars': 2}
-  assert look_up(table, 'lars', 'optimizer') == 2
-  for name, message in (
-    ('larz', "unknown optimizer 'larz': did you mean 'lars'? choose one of sgd, lars"),
-    ('q', "unknown optimizer 'q': choose one of sgd, lars"),
-    (None, 'unknown optimizer None: choose one of sgd, lars'),
+def test_a_registry_makes_what_its_factories_allow():
+  registry = Registry('network', {'net': net})
+  assert registry.names() == ['net'] and registry.factory('net') is net
+  assert registry.make('net', 0, width=1) == (0, 1, 2)
+  for options, message in (
+    ({'width': 0}, 'width=0 is not allowed: give a whole number of at least 1'),
+    ({'widht': 1}, "network 'net' has no option 'widht': did you mean 'width'?"),
+    ({}, "network 'net' needs a value for width"),
   ):
     with pytest.raises(UserError) as error:
-      look_up(table, name, 'optimizer')
-    assert str(error.value) == message
+      registry.make('net', 0, **options)
+    assert str(error.value).startswith(message)
+  with pytest.raises(UserError, match="unknown network 'nett': did you mean 'net'"):
+    registry.factory('nett')
 
 
-def test_only_keywords_are_options():
-  assert list(keyword_only(plain)) == ['width', 'depth']
-  check_options('net', plain, {'width': 1, 'depth': 1})
-  check_options('net', plain, ['width'])
-  assert refusal('net', plain, ['rows', 'width']) == (
-    "net has no option 'rows': it takes width, depth"
-  )
-  assert refusal('net', plain, ['widht']) == (
-    "net has no option 'widht': did you mean 'width'? it takes width, depth"
-  )
-
-
-def test_options_that_must_be_there():
-  assert refusal('net', plain, []) == 'net needs a value for width'
-  check_options('net', plain, [], complete=False)
-  check_options('net', plain, [], given=['width'])
-  assert refusal('net', plain, ['rows'], given=['width']) == (
-    "net has no option 'rows': it takes depth"
-  )
-  refusal('net', plain, ['width'], given=['width'])
-
-
-def test_a_factory_that_hands_options_on():
-  check_options('views', family, ['anything'], given=['size'])
-  check_options('views', family, ['depth'], given=['size', 'width'], rest=plain)
-  assert refusal('views', family, ['dept'], given=['size', 'width'], rest=plain) == (
-    "views has no option 'dept': did you mean 'depth'? it takes depth"
-  )
-  assert refusal('none', plain, ['x'], given=['width', 'depth']).endswith('it takes none')
-
-
-@takes_options_of(plain)
-def outer(first, *, depth: int = 3, **options):
-  return plain(first, depth=depth, **options)
-
-
-def test_a_factory_that_takes_the_options_of_another():
-  assert {k: p.default for k, p in keyword_only(outer).items()} == {
-    'depth': 3,
-    'width': inspect.Parameter.empty,
-  }
-  assert outer(0, width=1) == (0, 1, 3)
-  assert refusal('outer', outer, ['widht']).startswith("outer has no option 'widht'")
-  assert component(outer, width=2).to_dict() == {'depth': 3, 'width': 2}
-
-
-def test_a_changed_option_that_nothing_reads():
-  refuse_changed(plain, {'width': 1, 'depth': 2, 'other': 3}, prefix='net', reason='here')
-  with pytest.raises(UserError) as error:
-    refuse_changed(plain, {'depth': 1}, prefix='net', reason='while it is flat: set net.flat=False')
-  assert str(error.value) == 'net.depth=1 does nothing while it is flat: set net.flat=False'
+def test_a_package_of_one_module_for_each_factory(tmp_path, monkeypatch):
+  folder = tmp_path / 'shapes'
+  folder.mkdir()
+  (folder / '__init__.py').write_text('')
+  (folder / 'circle.py').write_text('"""Round.\n\nMore."""\ndef circle(*, radius=1): return radius')
+  (folder / 'broken.py').write_text('1 / 0')
+  (folder / '_shared.py').write_text('')
+  monkeypatch.syspath_prepend(tmp_path)
+  registry = ModuleRegistry('shape', 'shapes', [str(folder)])
+  assert registry.names() == ['broken', 'circle']  # nothing is imported for that
+  assert registry.make('circle', radius=3) == 3
+  assert registry.summary('circle') == 'Round.'
+  with pytest.raises(UserError, match='unknown shape'):
+    registry.factory('_shared')
+  for name in ('shapes', 'shapes.circle'):
+    monkeypatch.delitem(sys.modules, name, raising=False)

@@ -15,6 +15,7 @@ from clr_jax.evaluation.protocols.knn import knn
 from clr_jax.evaluation.protocols.linear import linear
 from clr_jax.evaluation.protocols.linear_augmented import linear_augmented
 from clr_jax.experiment import build
+from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.ops import sharding
 from clr_jax.rundir import results, workdir
 from clr_jax.rundir.checkpoint import Checkpoints
@@ -68,7 +69,8 @@ def test_an_image_alone_has_the_features_it_has_among_others(subject):
 def run(subject, tmp_path_factory):
   """A run with the checkpoint of step 0."""
   directory = tmp_path_factory.mktemp('run')
-  open_run(workdir.Workdir(directory), subject.experiment.config)
+  config = subject.experiment.config
+  open_run(workdir.Workdir(directory), config, keys_without_effect(config))
   params, state = subject.weights
   with Checkpoints(directory) as checkpoints:
     assert checkpoints.save(0, subject.experiment.init().replace(params=params, state=state))

@@ -14,6 +14,7 @@ from clr_jax.evaluation import runner as evaluation
 from clr_jax.experiment import build
 from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.experiment.config_files import load
+from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.ops import sharding
 from clr_jax.rundir import metrics, workdir
 from clr_jax.rundir import results as results_lib
@@ -72,7 +73,7 @@ def unlabeled(digits, tmp_path_factory):
   """
   directory = tmp_path_factory.mktemp('unlabeled')
   config = tiny(**{'data.name': f'npz:{digits}/unlabelled.npz', 'data.test_split': ''})
-  open_run(workdir.Workdir(directory), config)
+  open_run(workdir.Workdir(directory), config, keys_without_effect(config))
   state = build_experiment(config).init()
   assert state.state['per_example']['log_u'].shape == (1024,) and 'probe' not in state.params
   with Checkpoints(directory) as checkpoints:

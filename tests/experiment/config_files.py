@@ -27,10 +27,9 @@ FILES = packaged()
 PAPERS = (
   'feature_transformation',
   'margins',
-  'report_moco',
-  'report_sogclr',
-  'thesis_selfsup',
-  'thesis_supervised',
+  'sogclr',
+  'tcl_selfsup',
+  'tcl_supervised',
 )
 
 

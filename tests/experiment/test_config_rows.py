@@ -17,11 +17,11 @@ from tests.experiment.config_files import arguments, docstring, no_data, tiny  #
 
 
 def test_sogclr_variants_change_one_thing():
-  base = to_dict(load('report_sogclr:cifar10'))
+  base = to_dict(load('sogclr:cifar10'))
   changed = {}
-  for argument in arguments('report_sogclr'):
+  for argument in arguments('sogclr'):
     if argument.startswith('cifar10-'):
-      other = to_dict(load(f'report_sogclr:{argument}'))
+      other = to_dict(load(f'sogclr:{argument}'))
       differing = [k for k in base if base[k] != other[k]]
       assert len(differing) == 1
       changed[argument.removeprefix('cifar10-')] = other[differing[0]]
@@ -50,8 +50,8 @@ def test_sogclr_variants_change_one_thing():
   ],
 )
 def test_tcl_weights_and_batches_of_the_thesis(variant, rows, k1, k2):
-  tcl = load(f'thesis_supervised:cifar100-tcl{variant}')
-  supcon = load(f'thesis_supervised:cifar100-supcon{variant}')
+  tcl = load(f'tcl_supervised:cifar100-tcl{variant}')
+  supcon = load(f'tcl_supervised:cifar100-supcon{variant}')
   assert (tcl.method.k1, tcl.method.k2) == (k1, k2)
   assert tcl.batch_size * tcl.augment.num_views == rows
   for part in ('augment', 'optimizer', 'schedule', 'batch_size', 'num_epochs', 'model', 'eval'):
@@ -59,21 +59,20 @@ def test_tcl_weights_and_batches_of_the_thesis(variant, rows, k1, k2):
 
 
 def test_triplets_without_labels():
-  config = load('thesis_selfsup:cifar10-tcl')
+  config = load('tcl_selfsup:cifar10-tcl')
   experiment = build_experiment(tiny(config))
   assert experiment.info.num_views == 3
   assert not config.method.supervised
   # Only the labels tell a supervised run from this one, and the probe needs them in both.
-  assert load('thesis_supervised:cifar10-tcl').method.supervised
+  assert load('tcl_supervised:cifar10-tcl').method.supervised
 
 
 @pytest.mark.parametrize(
   ('file', 'epochs', 'peak'),
   [
-    ('report_sogclr', 90, 0.4),
-    ('report_moco', 90, 0.4),
-    ('thesis_supervised', 50, 0.5),
-    ('thesis_selfsup', 100, 0.5),
+    ('sogclr', 90, 0.4),
+    ('tcl_supervised', 50, 0.5),
+    ('tcl_selfsup', 100, 0.5),
     ('feature_transformation', 60, 30),
     ('margins', 100, 1),
   ],
@@ -173,7 +172,7 @@ def test_heads_and_views_of_margins():
 @pytest.mark.slow
 def test_margins_have_a_strong_and_a_weak_view():
   config = load('margins:cifar10-moco_v3')
-  strong, weak = augment.get(**to_dict(config.augment)).policies
+  strong, weak = augment.make(**to_dict(config.augment)).policies
   color = np.zeros((8, 32, 32, 3), np.float32) + np.asarray([0.2, 0.5, 0.7], np.float32)
   np.testing.assert_allclose(weak(jax.random.key(0), color), color, atol=1e-5)  # crop and flip
   assert np.abs(strong(jax.random.key(0), color) - color).max() > 0.02
@@ -194,18 +193,18 @@ def test_heads_of_simclr_are_solo_learns_and_those_of_tcl_the_thesis():
     ('imagenet100-simclr', (4096, 512)),
     ('imagenet100-tcl', (4096, 256)),
   ):
-    method = load(f'thesis_selfsup:{row}').method
+    method = load(f'tcl_selfsup:{row}').method
     assert (method.hidden_dim, method.out_dim) == sizes
 
 
 def test_moco_of_the_report_clean_and_as_published():
-  base = to_dict(load('report_sogclr:cifar100'))
+  base = to_dict(load('sogclr:cifar100'))
   for name in ('moco', 'real'):
     for variant, defects in (
       ('', (False, 'mean', 'per_index')),
       ('-as-published', (True, 'sum', 'none')),
     ):
-      config = to_dict(load(f'report_moco:cifar100-{name}{variant}'))
+      config = to_dict(load(f'sogclr:cifar100-{name}{variant}'))
       method = config['method']
       assert {k for k in base if base[k] != config[k]} == {'method'}
       assert tuple(method[k] for k in ('temperature_twice', 'combine', 'first_visit')) == defects

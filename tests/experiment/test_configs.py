@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from clr_jax import augment, optim
-from clr_jax.core.config_tree import check_keys, to_dict
+from clr_jax.core.config_tree import leaves, to_dict
 from clr_jax.experiment import build
 from clr_jax.experiment.build import Experiment, build_experiment, example_batch
 from clr_jax.experiment.config_files import load, resolve
+from clr_jax.experiment.schema import check_config
 from tests.experiment.config_files import (
   FILES,
   PAPERS,
@@ -25,8 +26,7 @@ from tests.experiment.config_files import (
 
 # (peak learning rate, total steps) by pattern of the spec; the first that matches counts.
 EXPECTED = {
-  r'report_sogclr:': (0.25, 781 * 400),
-  r'report_moco:': (0.25, 781 * 400),
+  r'sogclr:': (0.25, 781 * 400),
   r'feature_transformation:cifar10': (0.06, 97 * 200),
   r'feature_transformation:imagenet-': (0.03, 5004 * 200),
   r'feature_transformation:.*-(moco|infomin)': (0.03, 494 * 200),
@@ -37,33 +37,33 @@ EXPECTED = {
   r'margins:imagenet-simclr': (4.8, 312 * 100),
   r'margins:cifar': (0.06, 195 * 200),
   r'margins:': (0.06, 390 * 200),
-  r'thesis_selfsup:imagenet100-(tcl|byol)': (0.5, 494 * 400),
-  r'thesis_selfsup:imagenet100-swav': (0.6, 494 * 400),
-  r'thesis_selfsup:imagenet100-simsiam': (0.5, 494 * 400),
-  r'thesis_selfsup:imagenet100-w_mse': (0.002, 494 * 400),
-  r'thesis_selfsup:imagenet100-': (0.3, 494 * 400),
-  r'thesis_selfsup:.*-(tcl|simsiam)': (0.5, 195 * 1000),
-  r'thesis_selfsup:.*-simclr': (0.4, 195 * 1000),
-  r'thesis_selfsup:.*-byol': (1.0, 195 * 1000),
-  r'thesis_selfsup:.*-ressl': (0.05, 195 * 1000),
-  r'thesis_selfsup:.*-swav': (0.6, 195 * 1000),
-  r'thesis_selfsup:.*-w_mse': (0.003, 195 * 1000),
-  r'thesis_selfsup:': (0.3, 195 * 1000),
-  r'thesis_supervised:cifar.*-supervised': (0.8, 48 * 150),
-  r'thesis_supervised:fashion_mnist-supervised': (0.8, 58 * 150),
-  r'thesis_supervised:.*-batch32$': (0.008, 3125 * 100),
-  r'thesis_supervised:.*-batch64$': (0.009, 1562 * 100),
-  r'thesis_supervised:.*-batch128$': (0.1, 781 * 100),
-  r'thesis_supervised:.*-batch512$': (0.5, 195 * 100),
-  r'thesis_supervised:.*-batch1024$': (1.0, 97 * 100),
-  r'thesis_supervised:.*-simaugment$': (0.1, 781 * 200),
-  r'thesis_supervised:imagenet100-supervised': (0.8, 123 * 150),
-  r'thesis_supervised:imagenet100-.*-resnet34': (0.1, 1979 * 100),
-  r'thesis_supervised:imagenet100-supcon': (0.2, 989 * 100),
-  r'thesis_supervised:imagenet100-tcl': (0.3, 989 * 100),
-  r'thesis_supervised:cifar100': (0.2, 390 * 100),  # batch256, too
-  r'thesis_supervised:cifar10-': (0.1, 781 * 100),
-  r'thesis_supervised:fashion_mnist': (0.09, 937 * 100),
+  r'tcl_selfsup:imagenet100-(tcl|byol)': (0.5, 494 * 400),
+  r'tcl_selfsup:imagenet100-swav': (0.6, 494 * 400),
+  r'tcl_selfsup:imagenet100-simsiam': (0.5, 494 * 400),
+  r'tcl_selfsup:imagenet100-w_mse': (0.002, 494 * 400),
+  r'tcl_selfsup:imagenet100-': (0.3, 494 * 400),
+  r'tcl_selfsup:.*-(tcl|simsiam)': (0.5, 195 * 1000),
+  r'tcl_selfsup:.*-simclr': (0.4, 195 * 1000),
+  r'tcl_selfsup:.*-byol': (1.0, 195 * 1000),
+  r'tcl_selfsup:.*-ressl': (0.05, 195 * 1000),
+  r'tcl_selfsup:.*-swav': (0.6, 195 * 1000),
+  r'tcl_selfsup:.*-w_mse': (0.003, 195 * 1000),
+  r'tcl_selfsup:': (0.3, 195 * 1000),
+  r'tcl_supervised:cifar.*-supervised': (0.8, 48 * 150),
+  r'tcl_supervised:fashion_mnist-supervised': (0.8, 58 * 150),
+  r'tcl_supervised:.*-batch32$': (0.008, 3125 * 100),
+  r'tcl_supervised:.*-batch64$': (0.009, 1562 * 100),
+  r'tcl_supervised:.*-batch128$': (0.1, 781 * 100),
+  r'tcl_supervised:.*-batch512$': (0.5, 195 * 100),
+  r'tcl_supervised:.*-batch1024$': (1.0, 97 * 100),
+  r'tcl_supervised:.*-simaugment$': (0.1, 781 * 200),
+  r'tcl_supervised:imagenet100-supervised': (0.8, 123 * 150),
+  r'tcl_supervised:imagenet100-.*-resnet34': (0.1, 1979 * 100),
+  r'tcl_supervised:imagenet100-supcon': (0.2, 989 * 100),
+  r'tcl_supervised:imagenet100-tcl': (0.3, 989 * 100),
+  r'tcl_supervised:cifar100': (0.2, 390 * 100),  # batch256, too
+  r'tcl_supervised:cifar10-': (0.1, 781 * 100),
+  r'tcl_supervised:fashion_mnist': (0.09, 937 * 100),
   r'quickstart': (0.05, 11 * 25),
   r'fashion_mnist': (0.1, 234 * 10),
   r'robustness:contrastive': (3e-4, 371 * 100),
@@ -98,10 +98,16 @@ SAMPLE = {
     'imagenet-simclr',
   ),
   'quickstart': ('sogclr', 'byol', 'infomin', 'swav'),
-  'report_moco': ('cifar10-moco', 'cifar100-real-as-published'),
-  'report_sogclr': ('cifar10', 'cifar10-noise-variance9e-4', 'cifar10-noise-sam', 'cifar100'),
-  'thesis_selfsup': ('cifar10-tcl', 'cifar100-simclr', 'imagenet100-byol', 'imagenet100-swav'),
-  'thesis_supervised': (
+  'sogclr': (
+    'cifar10',
+    'cifar10-noise-variance9e-4',
+    'cifar10-noise-sam',
+    'cifar10-moco',
+    'cifar100',
+    'cifar100-real-as-published',
+  ),
+  'tcl_selfsup': ('cifar10-tcl', 'cifar100-simclr', 'imagenet100-byol', 'imagenet100-swav'),
+  'tcl_supervised': (
     'cifar10-supcon',
     'cifar10-tcl',
     'cifar10-supervised',
@@ -146,15 +152,21 @@ def test_the_papers_have_configs():
     assert len(arguments(file)) >= 4
 
 
+@pytest.mark.parametrize('file', FILES)
+def test_every_option_is_allowed(file):
+  for argument in arguments(file) or [None]:
+    check_config(load(f'{file}:{argument}' if argument else file))
+
+
 @pytest.mark.parametrize('spec', sampled(SPECS))
 def test_numbers_of_the_table(spec):
   config = load(spec)
-  views = augment.get(**to_dict(config.augment))
+  views = augment.make(**to_dict(config.augment))
   # The parts of `build_experiment` that need no tracing.
   info = build._run_info(config, Fake(config.data.name, config.data.train_split), views)
   peak, total_steps = next(v for k, v in EXPECTED.items() if re.match(k, spec))
   assert info.total_steps == total_steps
-  assert info.num_views == config.augment.num_views
+  assert info.num_views == config.augment.make('num_views', 2)
   # Some cosines start or end their warm-up a little below the nominal rate.
   inexact = spec.endswith('-supervised') or spec.startswith('feature_transformation')
   steps = np.arange(total_steps)[:: 10 if total_steps > 10_000 else 1]
@@ -165,7 +177,7 @@ def test_numbers_of_the_table(spec):
 
 def full_specs():
   """Those that differ in the network or the step; all but the default arguments are slow."""
-  default = {'report_sogclr:cifar10', 'thesis_supervised:cifar10-tcl', 'thesis_selfsup:cifar10-tcl'}
+  default = {'sogclr:cifar10', 'tcl_supervised:cifar10-tcl', 'tcl_selfsup:cifar10-tcl'}
   for spec in SPECS:
     file, _, argument = spec.partition(':')
     if file in PAPERS and argument in SAMPLE.get(file, [argument]) and 'cifar100' not in argument:
@@ -204,7 +216,8 @@ def test_commands_of_the_docstring(file):
     assert resolve(spec)[0] == path
     load(spec)
   keys = re.findall(r'--config\.([\w.]+)=', docstring(file))
-  check_keys(load(specs[0]), keys)
+  known = {key for spec in specs for key, _ in leaves(load(spec))}
+  assert set(keys) <= known
 
 
 @pytest.mark.parametrize('file', FILES)
@@ -220,7 +233,7 @@ def test_flags_can_choose_either_sam(file):
   for changes in ({}, {'name': 'noise_sam', 'rho': 0.05, 'eps': 1e-3, 'seed': 1}):
     config.sam.update(changes)
     sam = to_dict(config.sam)
-    optim.build({}, name='sgd', learning_rate=0.1, sam=sam).init(params)
+    optim.make('sgd', {}, learning_rate=0.1, sam=sam).init(params)
 
 
 @pytest.mark.parametrize('file', PAPERS)
@@ -229,5 +242,5 @@ def test_the_docstring_explains_every_argument(file):
   for argument in arguments(file):
     dataset, _, rest = argument.partition('-')
     rest = re.sub(r'-batch\d+$', '', rest)  # a range there
-    for part in [dataset, rest] if file == 'report_sogclr' else [dataset, *rest.split('-')]:
+    for part in [dataset, rest] if file == 'sogclr' else [dataset, *rest.split('-')]:
       assert part in text

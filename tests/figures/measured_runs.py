@@ -2,6 +2,7 @@
 
 from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
+from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.rundir import workdir
 from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.rundir.identity import open_run
@@ -16,7 +17,7 @@ def write(directory, rows=(), method='moco', checkpoint=False, **changes):
     config.telemetry.enabled = True
     config.update_from_flattened_dict(changes)
   run = workdir.Workdir(directory)
-  open_run(run, config)
+  open_run(run, config, keys_without_effect(config))
   with MetricWriter(run, first_step=0, tensorboard=False) as writer:
     for step, row in dict(rows).items():
       writer.write_scalars(step, row)

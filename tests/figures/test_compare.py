@@ -14,6 +14,7 @@ from clr_jax.cli import main as cli
 from clr_jax.core.config_tree import changed
 from clr_jax.core.errors import UserError
 from clr_jax.experiment.config_files import load
+from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.figures import compare, seeds
 from clr_jax.rundir import workdir
 from clr_jax.rundir.identity import open_run
@@ -38,7 +39,7 @@ def make_run(directory, *, steps=STEPS, measured=True, bonus=0.0, **changes):
   """The files of a run that was never trained."""
   config = changed(load(f'{TINY}:simclr'), changes)
   run = workdir.Workdir(directory)
-  open_run(run, config)
+  open_run(run, config, keys_without_effect(config))
   (run.path / 'data.json').write_text(json.dumps({'number': 1437}))
   with MetricWriter(run, first_step=0, tensorboard=False) as writer:
     for step in steps:

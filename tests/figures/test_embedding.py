@@ -18,6 +18,7 @@ from clr_jax.evaluation.runner import open_subject
 from clr_jax.experiment import build
 from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
+from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.figures import augmented, classes, embedding, mosaic, networks, points
 from clr_jax.figures.neighbours import neighbours
 from clr_jax.ops import sharding
@@ -43,7 +44,7 @@ def one_device():
 def make_run(directory, save=True, **changes):
   """A run with a checkpoint of step 0, which costs no compilation of the train step."""
   config = changed(load(f'{TINY}:simclr'), changes)
-  open_run(workdir.Workdir(directory), config)
+  open_run(workdir.Workdir(directory), config, keys_without_effect(config))
   if save:
     with Checkpoints(directory) as checkpoints:
       assert checkpoints.save(0, build_experiment(config).init())
@@ -70,7 +71,7 @@ def unlabeled(tmp_path_factory):
   with config.unlocked():
     config.update_from_flattened_dict(changes)
     config.augment = {'name': 'multicrop_swav', 'size': 8, 'local_size': 4, 'num_local': 3}
-  open_run(workdir.Workdir(folder / 'noise'), config)
+  open_run(workdir.Workdir(folder / 'noise'), config, keys_without_effect(config))
   with Checkpoints(folder / 'noise') as checkpoints:
     assert checkpoints.save(0, build_experiment(config).init())
   return folder / 'noise'

@@ -73,7 +73,7 @@ def official_loop(case, close):
   call, post_update = loss_and_grads(method), jax.jit(method.post_update)
   params = {'prototypes': {'weight': unit(case.W_step_start[0])}}
   # The archive's driver takes plain gradient steps.
-  tx = optim.build(method.groups, name='sgd', learning_rate=case.lr, momentum=0.0)
+  tx = optim.make('sgd', method.groups, learning_rate=case.lr, momentum=0.0)
   opt_state = tx.init(params)
   state = {'batch_stats': {}}
   if case.queue_length:

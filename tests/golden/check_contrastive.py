@@ -21,7 +21,7 @@ def make_method(name, *, batch_size, num_views, num_classes=10, **hyper):
     steps_per_epoch=1,
     total_steps=10,
   )
-  return methods.get(name)(models.get('resnet_tiny'), info, **hyper)
+  return methods.factory(name)(models.make('resnet_tiny'), info, **hyper)
 
 
 def method_loss(method, h, *, label=None):

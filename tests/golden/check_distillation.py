@@ -19,7 +19,7 @@ def make_method(name, *, batch_size, num_examples=None, steps_per_epoch=1, epoch
     steps_per_epoch=steps_per_epoch,
     total_steps=epochs * steps_per_epoch,
   )
-  return methods.get(name)(models.get('resnet_tiny'), info, **hyper)
+  return methods.factory(name)(models.make('resnet_tiny'), info, **hyper)
 
 
 NO_NETWORK = {'batch_stats': {}, 'target': {'params': {}, 'batch_stats': {}}}

@@ -67,7 +67,7 @@ def check_head(case, close, name):
   grads = {'mlp': tree(case, f'{name}.grad', names)}
   linears = [k for k in sorted(params['mlp']) if k.startswith('linear')]
   widths = [params['mlp'][k]['kernel'].shape[1] for k in linears]
-  mlp = heads.get(RECIPES[name], hidden_dim=widths[0], out_dim=widths[-1])
+  mlp = heads.make(RECIPES[name], hidden_dim=widths[0], out_dim=widths[-1])
   if name == 'simsiam_projector':  # the frozen bias, visible only at inference after one step
     mlp = mlp.clone(last_bias=True)
   assert [*mlp.hidden_dims, mlp.out_dim] == widths

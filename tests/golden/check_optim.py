@@ -65,9 +65,9 @@ def c_lars(case, close):
     'mocov3_official': {'form': 'mocov3'},
   }
   for variant, options in variants.items():
-    tx = optim.build(
+    tx = optim.make(
+      'lars',
       {},
-      name='lars',
       learning_rate=case.lr,
       weight_decay=case.weight_decay,
       momentum=case.momentum,
@@ -149,11 +149,13 @@ def a_schedules(case, close):
     return
   peak = case.base_lr
   if 'batch_size' in case:
-    peak = schedules.scaled_lr(case.base_lr, case.batch_size, case.get('scaling', 'linear'))
+    peak = schedules.scaled_lr(
+      case.batch_size, learning_rate=case.base_lr, scaling=case.get('scaling', 'linear')
+    )
   if 'peak_lr' in case:
     close(peak, case.peak_lr, 'peak')
   if 'steps' in case:
-    schedule = schedules.get_schedule(
+    schedule = schedules.make(
       'simclr',
       peak=peak,
       num_examples=case.num_examples,
@@ -177,7 +179,7 @@ def a_schedules(case, close):
     if 'lr_decay_rate' in case:
       options['decay_rate'] = case.lr_decay_rate
   total = case.epochs * per_epoch
-  schedule = schedules.get_schedule(
+  schedule = schedules.make(
     name, peak=peak, steps_per_epoch=per_epoch, total_steps=total, **options
   )
   lr = values(schedule, total).reshape(case.epochs, per_epoch)
@@ -198,7 +200,7 @@ def c_schedules(case, close):
   close(tau, case.sololearn_tau_used_at_update, 'sololearn tau')
   average = ema.update(jnp.asarray(case.ema_before), jnp.asarray(case.ema_online), case.ema_tau)
   close(average, case.ema_after, 'ema_after')
-  mocov3 = schedules.get_schedule(
+  mocov3 = schedules.make(
     'warmup_cosine',
     peak=case.lr,
     steps_per_epoch=case.mocov3_steps_per_epoch,
@@ -214,8 +216,8 @@ def c_schedules(case, close):
     (case.barlow_lr_weights_biases[:, 0], 0.2, 0.001),
     (case.barlow_lr_weights_biases[:, 1], 0.0048, 0.001),
   ):
-    peak = schedules.scaled_lr(factor, case.batch_size)
-    schedule = schedules.get_schedule(
+    peak = schedules.scaled_lr(case.batch_size, learning_rate=factor)
+    schedule = schedules.make(
       'warmup_cosine',
       peak=peak,
       end=end * peak,

@@ -24,7 +24,7 @@ def run(case, *, name='sogclr', tables=None, mesh=None, **hyper):
     steps_per_epoch=steps_per_epoch,
     total_steps=100 * steps_per_epoch,
   )
-  method = methods.get(name)(models.get('resnet_tiny'), info, gamma=case.gamma, **hyper)
+  method = methods.factory(name)(models.make('resnet_tiny'), info, gamma=case.gamma, **hyper)
   rows = NamedSharding(mesh, PartitionSpec(AXIS)) if mesh else None
   replicated = NamedSharding(mesh, PartitionSpec()) if mesh else None
   with np.errstate(divide='ignore'):

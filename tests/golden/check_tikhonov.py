@@ -110,7 +110,7 @@ def contrastive(case, route, close):
   modules = (('backbone', 'linear1'), ('projector', 'linear0'))
   params = {module: {name: layer(case, '', k)} for k, (module, name) in enumerate(modules, 1)}
   batch = Batch(views={'global': two_views(case.x)})
-  method = methods.get('simclr')(
+  method = methods.factory('simclr')(
     Layers((len(case.b1),), case.activation),
     run_info(batch),
     temperature=case.tau,
@@ -150,7 +150,7 @@ def classifier(case):
   params = {module: {name: layer(case, 'sup_', k)} for k, (module, name) in enumerate(modules, 1)}
   batch = Batch(label=jnp.asarray(case.sup_y, jnp.int32), views={'global': one_view(case.sup_x)})
   backbone = Layers((len(case.sup_b1),), case.activation)
-  method = methods.get('supervised')(backbone, run_info(batch, num_classes=len(case.sup_b2)))
+  method = methods.factory('supervised')(backbone, run_info(batch, num_classes=len(case.sup_b2)))
   return method, params, batch, modules
 
 
@@ -224,7 +224,7 @@ def layers(case, route, close):
   batch = Batch(views={'global': two_views(case.x)})
   backbone = Layers(dims, case.activation, last_activation=False)
   info = run_info(batch)
-  method = methods.get('simclr')(backbone, info, projector='linear', out_dim=1)
+  method = methods.factory('simclr')(backbone, info, projector='linear', out_dim=1)
   silent = method._replace(loss=lambda *args: (jnp.zeros([]), {}, {}))
   alpha, beta = (tuple(float(w) for w in ws) for ws in (case.layer_alpha, case.layer_beta))
   of_stages = functools.partial(stage_losses, count=len(dims), temperature=case.tau)

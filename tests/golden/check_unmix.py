@@ -79,7 +79,7 @@ def step(case, expected, kind, close):
   symmetric = kind.endswith('_sym')
   size, width = len(first), len(case.q_l1b)
   info = RunInfo(1000, None, size, num_views=2, steps_per_epoch=1, total_steps=10)
-  method = methods.get('moco')(
+  method = methods.factory('moco')(
     Flat(width),
     info,
     temperature=case.tau,

@@ -127,10 +127,10 @@ def toy_batch(step):
 
 def make(name, *, dtype=jnp.float32, sam=None, mesh=None, learning_rate=0.05):
   """(init(key) -> state, step) of a tiny network."""
-  backbone = models.get('resnet_tiny', width=4, dtype=dtype)
-  method = online_probe(methods.get(name)(backbone, INFO, **SMALL.get(name, {})), INFO)
+  backbone = models.make('resnet_tiny', width=4, dtype=dtype)
+  method = online_probe(methods.factory(name)(backbone, INFO, **SMALL.get(name, {})), INFO)
   batch, views = toy_batch(0), VIEWS.get(name, toy_views)
-  tx = optim.build(method.groups, name='sgd', learning_rate=learning_rate, sam=sam)
+  tx = optim.make('sgd', method.groups, learning_rate=learning_rate, sam=sam)
   init = functools.partial(init_state, batch=batch, method=method, views=views, tx=tx)
   return method, init, make_train_step(method, views, tx, mesh=mesh)
 
@@ -144,7 +144,7 @@ def compiled(name):
 
 @pytest.mark.parametrize('name', ALL)
 def test_hyper_parameters_are_keyword_only(name):
-  parameters = list(inspect.signature(methods.get(name)).parameters.values())
+  parameters = list(inspect.signature(methods.factory(name)).parameters.values())
   assert [p.name for p in parameters[:2]] == ['backbone', 'info']
   for p in parameters[2:]:
     assert p.kind is p.KEYWORD_ONLY and p.default is not p.empty, p.name

@@ -40,11 +40,11 @@ def make(predictor=True, **hyper):
   hyper = {'momentum': 0.9, 'final_momentum': 1.0, 'ema_index': 'current', **hyper}
   return distillation(
     'byol',
-    {'backbone': Tiny(), 'projector': heads.get('byol', hidden_dim=4, out_dim=3)},
+    {'backbone': Tiny(), 'projector': heads.make('byol', hidden_dim=4, out_dim=3)},
     lambda out, *_: ((out.online**2).sum(), {}, {}),
     INFO,
     pairs='own',
-    predictor=heads.get('byol', hidden_dim=4, out_dim=3) if predictor else None,
+    predictor=heads.make('byol', hidden_dim=4, out_dim=3) if predictor else None,
     **hyper,
   )
 
@@ -147,7 +147,7 @@ def test_represent_target_is_the_averaged_network():
 
 
 def test_tico_carries_the_covariance_of_view_0_from_step_to_step():
-  method = methods.get('tico')(Tiny(), INFO, hidden_dim=4, out_dim=3, beta=0.75)
+  method = methods.factory('tico')(Tiny(), INFO, hidden_dim=4, out_dim=3, beta=0.75)
   params, state = start(method)
   expected = np.zeros([3, 3])
   np.testing.assert_array_equal(state['covariance'], expected)
@@ -178,7 +178,7 @@ def test_tico_carries_the_covariance_of_view_0_from_step_to_step():
 )
 def test_impossible_settings_are_refused(name, hyper, message):
   with pytest.raises(UserError, match=message):
-    methods.get(name)(Tiny(), INFO, **hyper)
+    methods.factory(name)(Tiny(), INFO, **hyper)
 
 
 @pytest.mark.parametrize(
@@ -187,15 +187,15 @@ def test_impossible_settings_are_refused(name, hyper, message):
 )
 def test_three_views_are_refused(name):
   with pytest.raises(UserError, match='num_views=2'):
-    methods.get(name)(Tiny(), INFO._replace(num_views=3))
+    methods.factory(name)(Tiny(), INFO._replace(num_views=3))
 
 
 def test_a_queue_longer_than_the_data_set_is_warned_of(monkeypatch):
   said = []
   monkeypatch.setattr(logging, 'warning', lambda text, *args: said.append(text % args))
-  methods.get('moco')(Tiny(), INFO, queue_length=100)
+  methods.factory('moco')(Tiny(), INFO, queue_length=100)
   assert not said
-  methods.get('moco')(Tiny(), INFO, queue_length=101)
+  methods.factory('moco')(Tiny(), INFO, queue_length=101)
   assert len(said) == 1 and '101' in said[0] and '100' in said[0]
 
 
@@ -204,10 +204,10 @@ def test_one_direction_is_a_part_of_both(name):
   """A symmetric loss is the sum over its two directions, each of which has one query view."""
   rng = np.random.default_rng(0)
   online, target = (jnp.asarray(rng.normal(size=[4, 2, 3])) for _ in range(2))
-  network = models.get('resnet_tiny', width=2)
+  network = models.make('resnet_tiny', width=2)
 
   def loss(symmetric, online, target):
-    method = methods.get(name)(network, INFO, symmetric=symmetric, hidden_dim=4, out_dim=3)
+    method = methods.factory(name)(network, INFO, symmetric=symmetric, hidden_dim=4, out_dim=3)
     return method.loss(Out(online, target), {}, Batch(), jax.random.key(0), STEP)[0]
 
   parts = [loss(False, online[:, v, None], target[:, 1 - v, None]) for v in range(2)]
@@ -218,7 +218,7 @@ def test_one_direction_is_a_part_of_both(name):
 @pytest.mark.parametrize('name', ['moco_v3', 'byol'])
 def test_one_direction_embeds_view_0_and_the_target_view_1(name):
   options = {'symmetric': False, 'hidden_dim': 4, 'out_dim': 3, 'predictor_dim': 4}
-  method = methods.get(name)(Tiny(), INFO, **options)
+  method = methods.factory(name)(Tiny(), INFO, **options)
   params, state = start(method)
   one = batch()
 
@@ -237,10 +237,10 @@ def test_one_direction_embeds_view_0_and_the_target_view_1(name):
 def test_simsiam_is_a_quarter_of_byol_minus_one():
   rng = np.random.default_rng(0)
   out = Out(*(jnp.asarray(rng.normal(size=[4, 2, 3])) for _ in range(2)))
-  network = models.get('resnet_tiny', width=2)
+  network = models.make('resnet_tiny', width=2)
 
   def loss(name, out):
-    method = methods.get(name)(network, INFO, hidden_dim=4, out_dim=3)
+    method = methods.factory(name)(network, INFO, hidden_dim=4, out_dim=3)
     return method.loss(out, {}, Batch(), jax.random.key(0), STEP)[0]
 
   byol = loss('byol', out)

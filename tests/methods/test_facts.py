@@ -27,7 +27,7 @@ def random(seed, tree):
 @pytest.mark.parametrize('name', methods.names())
 def test_facts(name):
   """Its name, a known kind of pairs, and whether views are independent: by the gradient of one."""
-  method = methods.get(name)(Tiny(), contract.INFO, **contract.SMALL.get(name, {}))
+  method = methods.factory(name)(Tiny(), contract.INFO, **contract.SMALL.get(name, {}))
   assert method.name == name and method.pairs in PAIRS and method.stage_losses is None
   batch = jax.tree.map(jnp.asarray, contract.toy_batch(0))
   views = contract.VIEWS.get(name, contract.toy_views)

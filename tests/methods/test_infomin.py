@@ -15,7 +15,7 @@ SMALL = {'queue_length': 8, 'out_dim': 3}
 
 
 def make(name='infomin', **hyper):
-  return methods.get(name)(Tiny(), INFO, **{**SMALL, **hyper})
+  return methods.factory(name)(Tiny(), INFO, **{**SMALL, **hyper})
 
 
 def with_patches():

@@ -22,7 +22,7 @@ def make(name, *, batch_size=128, num_views=2, total_steps=30, **hyper):
     steps_per_epoch=10,
     total_steps=total_steps,
   )
-  return methods.get(name)(models.get('resnet_tiny'), info, **hyper)
+  return methods.factory(name)(models.make('resnet_tiny'), info, **hyper)
 
 
 @pytest.mark.parametrize('name', PAIRWISE)
@@ -65,7 +65,7 @@ def test_simsiam_holds_the_predictor_at_the_peak():
   params = {k: jnp.zeros([2, 2]) for k in ('backbone', 'projector', 'predictor')}
   grads = {k: jnp.ones([2, 2]) for k in params}
   method = make('simsiam', total_steps=steps)
-  tx = optim.build(method.groups, name='sgd', learning_rate=schedule, momentum=0.0)
+  tx = optim.make('sgd', method.groups, learning_rate=schedule, momentum=0.0)
   state = tx.init(params)
   for step in range(steps):
     updates, state = tx.update(grads, state, params)

@@ -27,16 +27,16 @@ def step_on_eight(name, num_examples=1501):
   """(compiled step, state, batch) with real views, as an experiment puts them together."""
   mesh = sharding.make_mesh()
   preset = 'infomin_jigsaw' if name == 'infomin' else 'sogclr'
-  views = augment.get(preset, size=SIDE, num_views=2)
+  views = augment.make(preset, size=SIDE, num_views=2)
   info = RunInfo(num_examples, CLASSES, BATCH, 2, num_examples // BATCH, 100)
-  method = methods.get(name)(models.get('resnet_tiny', width=2), info, **SMALL.get(name, {}))
+  method = methods.factory(name)(models.make('resnet_tiny', width=2), info, **SMALL.get(name, {}))
   rng = np.random.default_rng(0)
   batch = Batch(
     image=rng.integers(0, 256, [BATCH, SIDE, SIDE, 3], np.uint8),
     label=np.arange(BATCH, dtype=np.int32) % CLASSES,
     index=np.linspace(0, num_examples - 1, BATCH).astype(np.int32),
   )
-  tx = optim.build(method.groups, name='sgd', learning_rate=0.1)
+  tx = optim.make('sgd', method.groups, learning_rate=0.1)
 
   def init(key):
     return init_state(key, batch, method, views, tx)

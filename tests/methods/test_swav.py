@@ -14,7 +14,7 @@ SMALL = {'num_prototypes': 5, 'hidden_dim': 4, 'out_dim': 3}
 
 
 def make(**hyper):
-  return methods.get('swav')(Tiny(), INFO, **{**SMALL, **hyper})
+  return methods.factory('swav')(Tiny(), INFO, **{**SMALL, **hyper})
 
 
 def lengths(params):
@@ -97,4 +97,4 @@ def test_refusals(hyper, message):
   with pytest.raises(UserError, match=message):
     make(**hyper)
   with pytest.raises(UserError, match='swav compares two views'):
-    methods.get('swav')(Tiny(), INFO._replace(num_views=3), **SMALL)
+    methods.factory('swav')(Tiny(), INFO._replace(num_views=3), **SMALL)

@@ -42,7 +42,7 @@ def layers(variables, depth):
 
 @pytest.mark.parametrize('name', heads.RECIPES)
 def test_recipe_is_what_the_paper_has(name):
-  head = heads.get(name, hidden_dim=6, out_dim=4)
+  head = heads.make(name, hidden_dim=6, out_dim=4)
   shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), jnp.ones((3, 5)), train=False))
   depth = LAYERS[name].count('L')
   assert layers(shapes, depth) == LAYERS[name]
@@ -55,7 +55,7 @@ def test_recipe_is_what_the_paper_has(name):
 @pytest.mark.parametrize('dtype', [None, 'bfloat16'])
 def test_dtypes(dtype, wide):
   with jax.enable_x64(wide):
-    head = heads.get('dino_bn', hidden_dim=4, out_dim=3, dtype=dtype)
+    head = heads.make('dino_bn', hidden_dim=4, out_dim=3, dtype=dtype)
     prototypes = heads.Prototypes(num=5, weight_norm=True)
     x = jax.random.normal(jax.random.key(1), (6, 4), 'float32')
     variables = head.init(jax.random.key(0), x, train=False)
@@ -78,7 +78,7 @@ def test_dtypes(dtype, wide):
 
 
 def test_groups_equal_separate_passes(x64):
-  head = heads.get('simclr', hidden_dim=4, out_dim=3)
+  head = heads.make('simclr', hidden_dim=4, out_dim=3)
   views = jax.random.normal(jax.random.key(1), (5, 2, 4), 'float64')
   variables = head.init(jax.random.key(0), views[:, 0], train=False)
   y, new = head.apply(
@@ -94,11 +94,11 @@ def test_groups_equal_separate_passes(x64):
 
 def test_initial_values():
   x = jnp.ones((2, 400))
-  torch_like = heads.get('linear', out_dim=300).init(jax.random.key(0), x, train=False)['params']
+  torch_like = heads.make('linear', out_dim=300).init(jax.random.key(0), x, train=False)['params']
   for leaf in torch_like['linear0'].values():  # uniform on +-1/sqrt(400)
     assert 0.049 < np.abs(leaf).max() <= 0.05
     np.testing.assert_allclose(np.std(leaf), 0.05 / np.sqrt(3), rtol=0.1)
-  dino = heads.get('dino', hidden_dim=300, out_dim=3).init(jax.random.key(0), x, train=False)
+  dino = heads.make('dino', hidden_dim=300, out_dim=3).init(jax.random.key(0), x, train=False)
   np.testing.assert_allclose(np.std(dino['params']['linear0']['kernel']), 0.02, rtol=0.02)
   assert not np.any(dino['params']['linear0']['bias'])
   weight = heads.Prototypes(num=300).init(jax.random.key(0), x)['params']['weight']
@@ -119,9 +119,9 @@ def test_prototype_scores():
 
 def test_bad_names():
   with pytest.raises(UserError, match='solo_simclr'):
-    heads.get('sim', out_dim=3)
+    heads.make('sim', out_dim=3)
   with pytest.raises(UserError, match='give hidden_dim'):
-    heads.get('simclr', out_dim=3)
+    heads.make('simclr', out_dim=3)
   for attribute in ('norm', 'last_norm', 'activation', 'linear_init'):
     with pytest.raises(UserError, match=f"unknown {attribute} 'tanh': choose one of"):
       heads.MLPHead(out_dim=3, **{attribute: 'tanh'}).init(

@@ -16,7 +16,7 @@ TORCHVISION = {
 
 @pytest.mark.parametrize('name', models.names())
 def test_features_and_number_of_parameters(name):
-  model = models.get(name)
+  model = models.make(name)
 
   def make():
     return model.init_with_output(jax.random.key(0), jnp.zeros((2, 32, 32, 3)), train=False)
@@ -36,7 +36,7 @@ def test_config_records_every_option():
   assert not recorded.zero_init_residual
   recorded.dtype = 'bfloat16'
   model = config.build(models.factory(recorded.name), recorded)
-  assert model == models.get('resnet18', stem='cifar', mean=(0.5,), dtype='bfloat16')
+  assert model == models.make('resnet18', stem='cifar', mean=(0.5,), dtype='bfloat16')
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ def test_config_records_every_option():
 )
 def test_bad_choices(name, options, message):
   with pytest.raises(UserError, match=message):
-    models.get(name, **options)
+    models.make(name, **options)

@@ -69,4 +69,4 @@ def test_remat_keeps_little_for_the_backward_pass():
 
 def test_every_backbone_has_the_option():
   for name in models.names():
-    assert models.get(name, remat=True).remat and not models.get(name).remat
+    assert models.make(name, remat=True).remat and not models.make(name).remat

@@ -104,7 +104,7 @@ def test_equals_torch(x64, bottleneck, stem, downsample, size):
 @pytest.mark.parametrize('wide', [False, True])
 def test_bfloat16_compute_keeps_float32_parameters(wide):
   with jax.enable_x64(wide):
-    model = models.get('resnet_tiny', width=4, dtype='bfloat16', mean=(0.5,), std=(0.5,))
+    model = models.make('resnet_tiny', width=4, dtype='bfloat16', mean=(0.5,), std=(0.5,))
     images = jax.random.uniform(jax.random.key(1), (4, 8, 8, 1), 'float32')
 
     @jax.jit
@@ -139,7 +139,7 @@ def test_bfloat16_compute_keeps_float32_parameters(wide):
 
 
 def test_float32_stays_float32_under_x64(x64):
-  model = models.get('resnet_tiny', width=4)
+  model = models.make('resnet_tiny', width=4)
   images = jax.ShapeDtypeStruct((2, 8, 8, 3), 'float32')
   h, variables = jax.eval_shape(
     lambda x: model.init_with_output(jax.random.key(0), x, train=True), images
@@ -149,7 +149,7 @@ def test_float32_stays_float32_under_x64(x64):
 
 @pytest.mark.parametrize(('stem', 'size'), [('imagenet', 8), ('cifar', 32), ('cifar_pad2', 34)])
 def test_stem_sizes(stem, size):
-  model = models.get('resnet_tiny', width=4, stem=stem)
+  model = models.make('resnet_tiny', width=4, stem=stem)
   _, maps = jax.eval_shape(
     lambda: model.init_with_output(
       jax.random.key(0), jnp.zeros((2, 32, 32, 3)), train=False, stages=True
@@ -175,7 +175,7 @@ def test_initial_values():
 
 
 def test_bad_images():
-  model = models.get('resnet_tiny', width=4, mean=(0.4, 0.5, 0.6))
+  model = models.make('resnet_tiny', width=4, mean=(0.4, 0.5, 0.6))
   with pytest.raises(UserError, match='divide by 255'):
     model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3), 'uint8'), train=False)
   with pytest.raises(UserError, match='mean has 3 values and the images have 1'):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from clr_jax.core.errors import UserError
+from clr_jax.core.options import keyword_only
 from clr_jax.optim import schedules
 
 RUN = {'peak': 0.5, 'steps_per_epoch': 10, 'total_steps': 200, 'warmup_epochs': 2}
@@ -29,7 +30,7 @@ ENDS = {
 
 @pytest.mark.parametrize('name', ENDS)
 def test_ends(name):
-  schedule = schedules.get_schedule(name, **RUN, **EXTRA.get(name, {}))
+  schedule = schedules.make(name, **RUN, **EXTRA.get(name, {}))
   for step, expected in zip((0, 20, 200), ENDS[name], strict=True):
     if expected is not None:
       np.testing.assert_allclose(float(schedule(step)), expected, rtol=1e-5, atol=1e-7)
@@ -37,7 +38,7 @@ def test_ends(name):
 
 @pytest.mark.parametrize('name', ENDS)
 def test_values_are_finite_floats_for_any_kind_of_step(name, x64):
-  schedule = schedules.get_schedule(name, **RUN, **EXTRA.get(name, {}))
+  schedule = schedules.make(name, **RUN, **EXTRA.get(name, {}))
   steps = np.arange(0, 260, 7)  # past the end too
   array = schedule(steps)
   assert array.dtype == jnp.float64 and array.shape == steps.shape and jnp.isfinite(array).all()
@@ -57,7 +58,7 @@ def test_solo_reaches_the_peak_one_step_early():
 
 def test_epoch_forms_are_constant_inside_an_epoch():
   for name in ('epoch_cosine', 'tcl', 'solo_epoch'):
-    table = np.asarray(schedules.get_schedule(name, **RUN)(np.arange(200))).reshape(20, 10)
+    table = np.asarray(schedules.make(name, **RUN)(np.arange(200))).reshape(20, 10)
     assert (table == table[:, :1]).all()
     assert len(np.unique(table[:, 0])) > 15
 
@@ -75,31 +76,28 @@ def test_gamma_and_ema():
 
 
 def test_scaled_lr():
-  assert schedules.scaled_lr(0.3, 512) == pytest.approx(0.6)
-  assert schedules.scaled_lr(0.075, 1024, 'sqrt') == pytest.approx(2.4)
-  assert schedules.scaled_lr(0.3, 512, 'none') == 0.3
-  with pytest.raises(UserError, match='linear, sqrt, none'):
-    schedules.scaled_lr(0.3, 512, 'square')
+  assert schedules.scaled_lr(512, learning_rate=0.3) == pytest.approx(0.6)
+  assert schedules.scaled_lr(1024, learning_rate=0.075, scaling='sqrt') == pytest.approx(2.4)
+  assert schedules.scaled_lr(512, learning_rate=0.3, scaling='none') == 0.3
 
 
 @pytest.mark.parametrize(
   ('name', 'options', 'message'),
   [
     ('cosine', {}, 'warmup_cosine, epoch_cosine'),
-    ('warmup_cosine', {'ends': 1.0}, "'ends': did you mean 'end'\\? it takes end, start"),
+    ('warmup_cosine', {'ends': 1.0}, "'ends': did you mean 'end'\\? it takes peak, .*, end, start"),
     ('simclr', {}, 'num_examples'),
     ('step_decay', {}, 'milestones'),
     ('warmup_cosine', {'warmup_epochs': 30}, 'warm-up'),
     ('supcontrast', {'warmup_epochs': 30}, 'warm-up'),
-    ('solo_epoch', {'warmup_epochs': -1}, 'warm-up'),
+    ('solo_epoch', {'warmup_epochs': -1}, 'warmup_epochs=-1 is not allowed'),
   ],
 )
 def test_bad_input(name, options, message):
   with pytest.raises(UserError, match=message):
-    schedules.get_schedule(name, **{**RUN, **options})
+    schedules.make(name, **{**RUN, **options})
 
 
-def test_factory_finds_what_get_schedule_builds():
-  assert schedules.factory('solo') is schedules.solo
-  with pytest.raises(UserError, match='unknown schedule'):
-    schedules.factory('x')
+def test_options_are_those_of_the_form_without_the_sizes_of_the_run():
+  assert {'start', 'end', 'warmup_epochs'} < set(keyword_only(schedules.factory('solo')))
+  assert not {'warmup_steps', 'epochs'} & set(keyword_only(schedules.factory('supcontrast')))

@@ -15,6 +15,7 @@ from clr_jax.core.storage import write_whole
 from clr_jax.core.types import Batch, Group, Method, Out
 from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
+from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.experiment.train_step import init_state, make_train_step
 from clr_jax.ops import sharding
 from clr_jax.rundir import checkpoint, workdir
@@ -75,7 +76,8 @@ def batch(step):
 def start(devices, shard, options):
   """(state, step, shardings, mesh) on so many devices."""
   mesh, method = sharding.make_mesh(jax.devices()[:devices]), two_layers()
-  tx = optim.build(GROUPS, learning_rate=0.005, weight_decay=1e-3, **options)
+  options = {'learning_rate': 0.005, 'weight_decay': 1e-3, **options}
+  tx = optim.make(options.pop('name'), GROUPS, **options)
   init = functools.partial(init_state, batch=batch(0), method=method, views=views, tx=tx)
   wide = jax.jit(
     lambda key: jax.tree.map(
@@ -223,19 +225,16 @@ def test_the_step_of_a_run_gathers_parameters_only(tiny):
 
 
 def test_switched_on_resume(tiny, tmp_path):
-  """Neither option changes what is trained, and runs of versions without them go on."""
+  """Neither option changes what is trained."""
   on = changed(tiny, {'shard_optimizer': True, 'model.remat': True})
-  old = tiny.copy_and_resolve_references()
-  with old.unlocked():
-    del old['shard_optimizer'], old.model['remat']
   run = workdir.Workdir(tmp_path)
-  identity = open_run(run, old)
+  identity = open_run(run, tiny, keys_without_effect(tiny))
   write_whole(run.metrics / 'rows', '{}')  # it has trained
   leaves = []
-  for config in (on, tiny, old):
-    assert open_run(run, config).config_hash == identity.config_hash
+  for config in (on, tiny):
+    assert open_run(run, config, keys_without_effect(config)).config_hash == identity.config_hash
     state = build_experiment(config, devices=jax.devices()[:4]).abstract_state
     leaves.append(checkpoint.describe(state))
     split = [x for x in jax.tree.leaves(state) if not x.sharding.is_fully_replicated]
     assert bool(split) == (config is on)
-  assert leaves[0] == leaves[1] == leaves[2]
+  assert leaves[0] == leaves[1]

@@ -15,7 +15,7 @@ from clr_jax.plugins.pipeline import NONE
 
 BATCH, DIM, EXAMPLES = 8, 16, 40
 INFO = RunInfo(EXAMPLES, 4, BATCH, 2, EXAMPLES // BATCH, 50)  # 5 steps an epoch, 10 epochs
-TAKING = [n for n in methods.names() if 'plugins' in keyword_only(methods.get(n))]
+TAKING = [n for n in methods.names() if 'plugins' in keyword_only(methods.factory(n))]
 WITHOUT_NEGATIVES = {'simsiam', 'byol'}
 WITHOUT_SOFTMAX = {*WITHOUT_NEGATIVES, 'sogclr', 'isogclr', 'dynamic_moco', 'real'}
 # One in-batch, one with a queue, one without negatives, one with a table; the others are slow.
@@ -32,9 +32,9 @@ def plugin(name, **options):
 
 def make(name, plugins, info=INFO, **options):
   small = {'out_dim': DIM, 'queue_length': 24, 'hidden_dim': 16, 'predictor_dim': 16}
-  factory = methods.get(name)
+  factory = methods.factory(name)
   small = {k: v for k, v in small.items() if k in keyword_only(factory)}
-  return factory(models.get('resnet_tiny', width=2), info, plugins=plugins, **small, **options)
+  return factory(models.make('resnet_tiny', width=2), info, plugins=plugins, **small, **options)
 
 
 def inputs(name):

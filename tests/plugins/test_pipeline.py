@@ -111,7 +111,7 @@ def test_a_new_plugin_is_one_file(tmp_path, x64):
     assert config.plugins.shift.to_dict() == {'by': 0.0, 'twice': False}
 
     def loss(config, info=cases.INFO):
-      method, _ = make_method(config, models.get('resnet_tiny', width=2), info)
+      method, _ = make_method(config, models.make('resnet_tiny', width=2), info)
       out, state, batch = cases.inputs('simclr')
       return float(method.loss(out, state, batch, jax.random.key(5), jnp.asarray(0))[0])
 
@@ -128,14 +128,14 @@ def test_a_new_plugin_is_one_file(tmp_path, x64):
     config = tiny.get_config('sogclr')
     config.plugins.shift.by = 0.3
     with pytest.raises(UserError, match='sogclr has no softmax'):
-      make_method(config, models.get('resnet_tiny', width=2), cases.INFO._replace(num_examples=99))
+      make_method(config, models.make('resnet_tiny', width=2), cases.INFO._replace(num_examples=99))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['simclr', 'moco', 'sogclr', 'byol'])
 def test_everything_together_on_eight_devices(name, monkeypatch, x64):
   """All that has a meaning for the method, Un-Mix, layer losses and SAM in one step."""
-  get, info = methods.get, contract.INFO
+  get, info = methods.factory, contract.INFO
   moved = {'positive': 'dim', 'postnorm': True}
   scaled = {'emphasis': 1.0 if name in cases.WITHOUT_NEGATIVES else 2.0, 'curvature': 0.7}
   if name not in cases.WITHOUT_NEGATIVES:
@@ -159,5 +159,5 @@ def test_everything_together_on_eight_devices(name, monkeypatch, x64):
 
     return make
 
-  monkeypatch.setattr(methods, 'get', wrapped)
+  monkeypatch.setattr(methods, 'factory', wrapped)
   contract.test_eight_devices_equal_one(name, {'rho': 0.05}, None)

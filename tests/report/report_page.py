@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 from clr_jax.experiment.config_files import load
+from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.report import report
 from clr_jax.rundir import results, workdir
 from clr_jax.rundir.identity import open_run
@@ -71,7 +72,7 @@ def begun(directory, method='simclr', **changes):
     for key, value in changes.items():
       config[key] = value
   run = workdir.Workdir(directory)
-  open_run(run, config)
+  open_run(run, config, keys_without_effect(config))
   return run
 
 

@@ -15,7 +15,7 @@ import clr_jax
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import write_whole
 from clr_jax.rundir import identity, provenance
-from clr_jax.rundir.identity import RunIdentity, hash_config, open_run, read_config
+from clr_jax.rundir.identity import RunIdentity, read_config, read_config_hash
 from clr_jax.rundir.results import Measurement, read_results, write_result
 from clr_jax.rundir.table import format_table
 from clr_jax.rundir.workdir import Workdir
@@ -39,6 +39,17 @@ def make_config(**changes):
   return config
 
 
+WITHOUT_EFFECT = {'log_every', 'stop_at_epoch', 'data.workers', 'eval'}
+
+
+def open_run(run, config):
+  return identity.open_run(run, config, WITHOUT_EFFECT)
+
+
+def hash_config(config):
+  return identity.hash_config(config, WITHOUT_EFFECT)
+
+
 def read(path):
   return json.loads(path.read_text())
 
@@ -57,16 +68,16 @@ def test_paths(tmp_path, monkeypatch):
 # ---------------------------------------------------------------- identity
 def test_a_new_run_records_its_config(tmp_path):
   run = Workdir(tmp_path / 'a' / 'run')
-  identity = open_run(run, make_config())
-  assert identity.changed == ()
+  found = open_run(run, make_config())
+  assert found.changed == ()
   record = read(run.path / 'config.json')
-  assert record['config_hash'] == identity.config_hash
-  assert len(identity.config_hash) == 12
-  int(identity.config_hash, 16)
+  assert record['config_hash'] == found.config_hash
+  assert (record['format'], len(found.config_hash)) == (1, 12)
+  int(found.config_hash, 16)
   assert list(record['config']) == sorted(record['config'])
   assert record['config']['method'] == {'name': 'simclr', 'temperature': 0.5}
   assert [p.name for p in run.path.iterdir()] == ['config.json']
-  assert open_run(run, make_config()) == identity  # the same again: nothing new
+  assert open_run(run, make_config()) == found  # the same again: nothing new
   assert [p.name for p in run.path.iterdir()] == ['config.json']
 
 
@@ -97,10 +108,10 @@ def test_changed_trajectory_is_refused_with_every_key(tmp_path):
 def test_a_start_that_failed_locks_nobody_out(tmp_path):
   run = Workdir(tmp_path)
   open_run(run, make_config())
-  identity = open_run(run, make_config(seed=1))  # nothing was trained
-  assert identity.changed == ('seed: 0 -> 1',)
+  found = open_run(run, make_config(seed=1))  # nothing was trained
+  assert found.changed == ('seed: 0 -> 1',)
   assert read_config(run).seed == 1
-  assert open_run(run, make_config(seed=1)) == RunIdentity(identity.config_hash, ())
+  assert open_run(run, make_config(seed=1)) == RunIdentity(found.config_hash, ())
 
 
 def test_other_changes_are_recorded_each_in_a_new_file(tmp_path):
@@ -109,9 +120,9 @@ def test_other_changes_are_recorded_each_in_a_new_file(tmp_path):
   second = make_config(
     **{'log_every': 9, 'stop_at_epoch': 3.0, 'data.workers': 4, 'eval.protocols.knn.k': 20}
   )
-  identity = open_run(run, second)
-  assert identity.config_hash == first.config_hash
-  assert set(identity.changed) == {
+  found = open_run(run, second)
+  assert found.config_hash == first.config_hash
+  assert set(found.changed) == {
     'log_every: 50 -> 9',
     'stop_at_epoch: null -> 3.0',
     'data.workers: 0 -> 4',
@@ -124,7 +135,7 @@ def test_other_changes_are_recorded_each_in_a_new_file(tmp_path):
     'config-2.json',
     'config.json',
   ]
-  assert read(tmp_path / 'config-1.json')['changed'] == list(identity.changed)
+  assert read(tmp_path / 'config-1.json')['changed'] == list(found.changed)
   assert read(tmp_path / 'config.json')['config']['log_every'] == 50
 
 
@@ -136,32 +147,6 @@ def test_hash_depends_on_trajectory_keys_only_and_not_on_order():
   # Pinned: another hash for the same config would cut old results off.
   text = b'{"a":1,"b.c":[1,2.5]}'
   assert hash_config({'b': {'c': [1, 2.5]}, 'a': 1}) == hashlib.sha256(text).hexdigest()[:12]
-
-
-def test_options_of_what_is_off_do_not_make_another_run(tmp_path):
-  """Versions before wrote none of them: `sam` had its own options only, and tikhonov none."""
-
-  def make(**changes):
-    config = make_config()
-    config.update(changes)
-    return config
-
-  run = Workdir(tmp_path)
-  all_of_sam = {'rho': 0.05, 'adaptive': False, 'eps': 1e-5, 'seed': 0}
-  off = {'tikhonov': {'weight': 0.0, 'layer_weights': (), 'route': 'jvp'}, 'margin': {'angular': 0}}
-  before = open_run(run, make(sam={'name': 'none'}, plugins={'margin': {'angular': 0}}))
-  write_whole(run.metrics / 'row.jsonl', '{"step": 1}')
-  assert open_run(run, make(sam={'name': 'none', **all_of_sam}, plugins=off)) == before
-  on = {**off, 'tikhonov': {**off['tikhonov'], 'weight': 0.1}}
-  with pytest.raises(UserError, match=r'sam\.name: "none" -> "sam".*sam\.rho: unset'):
-    open_run(run, make(sam={'name': 'sam', **all_of_sam}, plugins=off))
-  with pytest.raises(UserError, match=r'plugins\.tikhonov\.weight: unset -> 0\.1'):
-    open_run(run, make(sam={'name': 'none'}, plugins=on))
-  hashes = [
-    hash_config({'sam': {'name': 'sam', 'rho': rho, 'adaptive': False, **more}})
-    for rho, more in ((0.1, {}), (0.1, {'eps': 1e-5, 'seed': 0}), (0.2, {}))
-  ]
-  assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_foreign_directories_are_refused_and_untouched(tmp_path):
@@ -183,6 +168,19 @@ def test_foreign_directories_are_refused_and_untouched(tmp_path):
   empty.mkdir()
   (empty / '.nfs01').write_text('')
   open_run(Workdir(empty), make_config())
+
+
+@pytest.mark.parametrize('number', [None, 2])
+def test_another_format_is_refused_in_one_sentence(tmp_path, number):
+  run = Workdir(tmp_path)
+  open_run(run, make_config())
+  path = run.path / 'config.json'
+  other = {**read(path), 'format': number}
+  path.write_text(json.dumps({k: v for k, v in other.items() if v is not None}))
+  for call in (lambda: open_run(run, make_config()), lambda: read_config(run)):
+    with pytest.raises(UserError, match=rf'another version .*\(format {number}, this') as error:
+      call()
+    assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('number', [errno.EACCES, errno.EROFS])
@@ -213,26 +211,27 @@ def test_read_config_gives_the_last_config_back(tmp_path):
   run = Workdir(tmp_path)
   with pytest.raises(UserError, match='is not a run'):
     read_config(run)
-  identity = open_run(run, make_config())
+  found = open_run(run, make_config())
   open_run(run, make_config(log_every=7))
   config = read_config(run)
+  assert read_config_hash(run) == found.config_hash
   assert config.log_every == 7
   assert config.data.mean == (0.5, 0.25)
   assert config.clip == math.inf
   assert config.stop_at_epoch is None
   assert config.is_locked
   again = open_run(run, config)  # what was read is the same config
-  assert again == (identity.config_hash, ())
+  assert again == (found.config_hash, ())
 
 
 def test_only_process_zero_writes(tmp_path, monkeypatch):
   run = Workdir(tmp_path / 'run')
   monkeypatch.setattr(jax, 'process_index', lambda: 1)
-  identity = open_run(run, make_config())
+  found = open_run(run, make_config())
   record(run, 0.5)
   assert not run.path.exists()
   monkeypatch.setattr(jax, 'process_index', lambda: 0)
-  assert open_run(run, make_config()) == identity
+  assert open_run(run, make_config()) == found
 
 
 # ---------------------------------------------------------------- results

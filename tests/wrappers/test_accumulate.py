@@ -29,15 +29,15 @@ def grouped(monkeypatch):
 
 
 def make(name, parts, **options):
-  backbone = models.get('resnet_tiny', width=2)
-  method = methods.get(name)(backbone, INFO, **{**SMALL.get(name, {}), **options})
+  backbone = models.make('resnet_tiny', width=2)
+  method = methods.factory(name)(backbone, INFO, **{**SMALL.get(name, {}), **options})
   return accumulate(method, INFO, parts=parts)
 
 
 def step(method, mesh=None):
   """(state after the first step, its metrics); SGD's momentum is the gradient."""
   batch = toy_batch(0)
-  tx = optim.build(method.groups, name='sgd', learning_rate=0.1)
+  tx = optim.make('sgd', method.groups, learning_rate=0.1)
   state = jax.jit(lambda key: init_state(key, batch, method, toy_views, tx))(jax.random.key(0))
   state = jax.tree.map(wide, state)
   state, metrics = jax.jit(make_train_step(method, toy_views, tx, mesh=mesh))(state, batch)
@@ -87,8 +87,8 @@ def test_eight_devices_equal_one(x64):
 
 @pytest.mark.slow
 def test_a_loop_is_the_same(x64):
-  backbone = models.get('resnet_tiny', width=2)
-  method = methods.get('moco')(backbone, INFO, **SMALL['moco'])
+  backbone = models.make('resnet_tiny', width=2)
+  method = methods.factory('moco')(backbone, INFO, **SMALL['moco'])
   looped, unrolled = (accumulate(method, INFO, parts=2, unroll=u) for u in (False, True))
   same(step(looped), step(unrolled))
 
@@ -97,11 +97,11 @@ def test_a_loop_is_the_same(x64):
 def test_memory_is_that_of_a_part():
   """Of a network whose activations are most of it."""
   batch = toy_batch(0)
-  backbone = models.get('resnet_tiny', width=32)
+  backbone = models.make('resnet_tiny', width=32)
 
   def memory(parts):
     method = accumulate(
-      methods.get('simclr')(backbone, INFO, hidden_dim=8), INFO, parts=parts, unroll=False
+      methods.factory('simclr')(backbone, INFO, hidden_dim=8), INFO, parts=parts, unroll=False
     )
     params, state = jax.eval_shape(functools.partial(init, method, batch))
 

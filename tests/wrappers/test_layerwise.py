@@ -36,7 +36,7 @@ def nt_xent(z, temperature):
 
 def silent():
   """A method whose own loss is the number 3."""
-  method = methods.get('simclr')(models.get('resnet_tiny', width=2), contract.INFO)
+  method = methods.factory('simclr')(models.make('resnet_tiny', width=2), contract.INFO)
   return method._replace(loss=lambda *args: (jnp.float32(3), {'kept': 1}, {'m': jnp.float32(2)}))
 
 
@@ -115,8 +115,8 @@ def views():
 @pytest.mark.parametrize('name', ['simclr', pytest.param('byol', marks=pytest.mark.slow)])
 def test_gradient_of_a_stage(name):
   """Stage 2 alone teaches the stem and stages 1 and 2 of the online network, nothing behind."""
-  backbone = models.get('resnet_tiny', width=2)
-  method = methods.get(name)(backbone, contract.INFO, **contract.SMALL.get(name, {}))
+  backbone = models.make('resnet_tiny', width=2)
+  method = methods.factory(name)(backbone, contract.INFO, **contract.SMALL.get(name, {}))
   method = layerwise(
     method._replace(loss=lambda *args: (0.0, {}, {})), contract.INFO, weights=(0, 1.0, 0)
   )
@@ -144,7 +144,7 @@ def test_gradient_of_a_stage(name):
 
 
 def test_stages_are_the_pooled_maps():
-  model = models.get('resnet_tiny', width=2)
+  model = models.make('resnet_tiny', width=2)
   images = views().views['global'][:, 0]
   variables = jax.jit(functools.partial(model.init, train=False))(KEY, images)
   assert set(variables) == {'params', 'batch_stats'}
@@ -163,7 +163,7 @@ def test_stages_are_the_pooled_maps():
 
 
 def test_stages_only_when_asked_for():
-  model = models.get('resnet_tiny', width=2)
+  model = models.make('resnet_tiny', width=2)
   chain, images = Chain({'backbone': model}), views().views['global'][:, 0]
 
   def outputs(**options):
@@ -192,13 +192,13 @@ class Staged(nn.Module):
 
 @pytest.mark.slow
 def test_eight_devices_equal_one(monkeypatch, x64):
-  get = methods.get
+  factory = methods.factory
 
   def wrapped(name):
     def make(backbone, *args, **hyper):
-      return layerwise(get(name)(Staged(), *args, **hyper), contract.INFO, weights=(0.1, 1.0))
+      return layerwise(factory(name)(Staged(), *args, **hyper), contract.INFO, weights=(0.1, 1.0))
 
     return make
 
-  monkeypatch.setattr(methods, 'get', wrapped)
+  monkeypatch.setattr(methods, 'factory', wrapped)
   contract.test_eight_devices_equal_one('simclr', None, None)

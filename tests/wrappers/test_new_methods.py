@@ -36,7 +36,7 @@ def {name}(backbone, info, *, t: float = 2.0, out_dim: int = 8):
     z = unit(out.online)
     {loss}
 
-  head = heads.get('simclr', hidden_dim=backbone.num_features, out_dim=out_dim)
+  head = heads.make('simclr', hidden_dim=backbone.num_features, out_dim=out_dim)
   return joint_embedding(
     '{name}', {{'backbone': backbone, 'projector': head}}, loss{facts}
   )
@@ -77,7 +77,7 @@ def plugged(backbone, info, *, t: float = 0.5, plugins: Plugins = NONE):
     scores = pipeline.two_view_scores(unit(out.online), temperature=t, rng=rng, step=step)
     return mean_with({}, (scores.negative * scores.mask).mean(-1) - scores.positive)
 
-  head = heads.get('simclr', hidden_dim=backbone.num_features, out_dim=8)
+  head = heads.make('simclr', hidden_dim=backbone.num_features, out_dim=8)
   return joint_embedding('plugged', {'backbone': backbone, 'projector': head}, loss, 'own')
 '''
 README = pathlib.Path(__file__).parents[2] / 'README.md'
@@ -125,7 +125,7 @@ def new_methods(tmp_path):
 def make(name, changes):
   config = tiny.get_config(name)
   config.update_from_flattened_dict(changes)
-  return make_method(config, models.get('resnet_tiny', width=2), INFO)
+  return make_method(config, models.make('resnet_tiny', width=2), INFO)
 
 
 def metrics(method):

@@ -19,11 +19,11 @@ SAM_RHO = 0.1
 @functools.cache
 def train(rho, probe):
   """Parameters of step 0 and state of step 3, float32, one device; with SAM if rho is given."""
-  backbone = models.get('resnet_tiny', width=2)
-  method = methods.get('sogclr')(backbone, INFO, hidden_dim=8, out_dim=4)
+  backbone = models.make('resnet_tiny', width=2)
+  method = methods.factory('sogclr')(backbone, INFO, hidden_dim=8, out_dim=4)
   method = online_probe(method, INFO) if probe else method
   batch = toy_batch(0)
-  tx = optim.build(method.groups, name='sgd', learning_rate=0.1, sam=rho and {'rho': rho})
+  tx = optim.make('sgd', method.groups, learning_rate=0.1, sam=rho and {'rho': rho})
   state = jax.jit(lambda key: init_state(key, batch, method, toy_views, tx))(jax.random.key(0))
   step = jax.jit(make_train_step(method, toy_views, tx))
   start = jax.device_get(state.params)
@@ -55,7 +55,7 @@ def test_sam_changes_the_encoder():
 
 def probe_loss(label, logits):
   """(loss of the probe alone, metrics) for given logits [B, V, CLASSES]."""
-  none = methods.get('simclr')(models.get('resnet_tiny', width=2), INFO)
+  none = methods.factory('simclr')(models.make('resnet_tiny', width=2), INFO)
   silent = none._replace(loss=lambda *args: (jnp.float32(0), {}, {}))
   wrapped = online_probe(silent, INFO)
   out = Out(extra={'probe_logits': logits})

@@ -37,7 +37,7 @@ def double(method, info, *, times: Annotated[int, Ge(1)] = 1):
 
 
 def make(config):
-  return make_method(config, models.get('resnet_tiny', width=2), INFO)
+  return make_method(config, models.make('resnet_tiny', width=2), INFO)
 
 
 def test_the_order():

@@ -138,8 +138,8 @@ def geometry(online, target):
 def make(name):
   """(method with telemetry, its numbers' inputs)."""
   small = {'queue_length': K} if name in ('moco', 'moco_v2plus', 'nnclr') else {}
-  backbone = models.get('resnet_tiny', width=4)
-  method = methods.get(name)(backbone, SIZES, **small)
+  backbone = models.make('resnet_tiny', width=4)
+  method = methods.factory(name)(backbone, SIZES, **small)
   return telemetry(method, SIZES, enabled=True, every=EVERY)
 
 
@@ -186,12 +186,12 @@ def test_other_steps_do_not_count():
 # ---------------------------------------------------------------- training
 def build(name, every):
   """(init(key) -> state, step) of a tiny network; every=0: without telemetry."""
-  backbone = models.get('resnet_tiny', width=2)
-  method = methods.get(name)(backbone, INFO, **SMALL.get(name, {}))
+  backbone = models.make('resnet_tiny', width=2)
+  method = methods.factory(name)(backbone, INFO, **SMALL.get(name, {}))
   method = telemetry(method, INFO, enabled=bool(every), every=every)
   method = online_probe(method, INFO)
   batch, views = toy_batch(0), VIEWS.get(name, toy_views)
-  tx = optim.build(method.groups, name='sgd', learning_rate=0.1)
+  tx = optim.make('sgd', method.groups, learning_rate=0.1)
   init = functools.partial(init_state, batch=batch, method=method, views=views, tx=tx)
   return init, make_train_step(method, views, tx)
 
@@ -295,5 +295,5 @@ def test_every_method_has_what_it_can_have(name):
 )
 def test_bad_options_are_refused(options):
   with pytest.raises(UserError, match=r'telemetry\.'):
-    method = methods.get('simclr')(models.get('resnet_tiny', width=2), INFO)
+    method = methods.factory('simclr')(models.make('resnet_tiny', width=2), INFO)
     telemetry(method, INFO, enabled=True, **options)

@@ -38,7 +38,7 @@ def tikhonov(method, **options):
 def make(name, *, norm=True, backbone=None):
   name = 'simclr' if name == 'un_mix' else name
   backbone = backbone or Tiny(norm=norm)
-  return methods.get(name)(backbone, contract.INFO, **contract.SMALL.get(name, {}))
+  return methods.factory(name)(backbone, contract.INFO, **contract.SMALL.get(name, {}))
 
 
 def toy(name='simclr'):
@@ -305,16 +305,16 @@ def test_it_regularises_all_that_is_added_to_the_loss():
 @pytest.fixture
 def regularised(monkeypatch):
   """`contract` then trains methods of a small network with the penalty, inside the probe."""
-  get = methods.get
+  factory = methods.factory
 
   def wrapped(name):
     def build(backbone, *args, **hyper):
-      method = get(name)(Tiny(norm=True), *args, **hyper)
+      method = factory(name)(Tiny(norm=True), *args, **hyper)
       return tikhonov(method, weight=1.0, route='jvp')
 
     return build
 
-  monkeypatch.setattr(methods, 'get', wrapped)
+  monkeypatch.setattr(methods, 'factory', wrapped)
   contract.compiled.cache_clear()
   yield
   contract.compiled.cache_clear()
@@ -352,12 +352,12 @@ def test_eight_devices_equal_one(name, sam, x64, regularised):
 @pytest.mark.parametrize('route', get_args(losses.Route))
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32])
 def test_finite_with_convolutions(route, dtype, monkeypatch):
-  get = methods.get
+  factory = methods.factory
 
   def wrapped(name):
-    return lambda *args, **hyper: tikhonov(get(name)(*args, **hyper), weight=1.0, route=route)
+    return lambda *args, **hyper: tikhonov(factory(name)(*args, **hyper), weight=1.0, route=route)
 
-  monkeypatch.setattr(methods, 'get', wrapped)
+  monkeypatch.setattr(methods, 'factory', wrapped)
   _, init, step = contract.make('simclr', dtype=dtype)
   state, step = jax.jit(init)(jax.random.key(0)), jax.jit(step)
   for i in range(2):

@@ -40,7 +40,7 @@ def un_mix(method, **options):
 
 
 def make(name, *, norm=False, **hyper):
-  return methods.get(name)(
+  return methods.factory(name)(
     Tiny(norm=norm), contract.INFO, **{**contract.SMALL.get(name, {}), **hyper}
   )
 
@@ -238,10 +238,10 @@ def test_local_views_count_in_the_plain_term_only():
 
 def test_eight_devices_equal_one(monkeypatch, x64):
   """The reversed order of the batch crosses all of them."""
-  get = methods.get
+  factory = methods.factory
 
   def wrapped(name):
-    return lambda backbone, *args, **hyper: un_mix(get(name)(Tiny(norm=True), *args, **hyper))
+    return lambda backbone, *args, **hyper: un_mix(factory(name)(Tiny(norm=True), *args, **hyper))
 
-  monkeypatch.setattr(methods, 'get', wrapped)
+  monkeypatch.setattr(methods, 'factory', wrapped)
   contract.test_eight_devices_equal_one('moco', None, None)

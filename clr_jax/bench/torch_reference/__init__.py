@@ -7,17 +7,23 @@ dependency: this file does not import it, the others do.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
-from clr_jax.augment.policies import POLICIES, simclr_family
+from clr_jax.augment import policies
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import options_of
 from clr_jax.experiment.method import plugin_factories
 
+
+def _of_family(policy: Callable[..., Any]) -> bool:
+  return getattr(policy, 'func', policy) is policies.simclr_family
+
+
 METHODS = ('simclr', 'sogclr')
 VIEWS = (
-  *(name for name, f in POLICIES.items() if getattr(f, 'func', f) is simclr_family),
+  *(name for name in policies.names() if _of_family(policies.factory(name))),
   'affine',
   'none',
 )
@@ -52,12 +58,12 @@ def check(config: Config) -> None:
     for key, value in values.items():
       if config[part].get(key, value) != value:
         raise UserError(f'--peer has {part}.{key}={value} only, not {config[part][key]}')
-  if config.get('accumulate', 1) > 1:
+  if config.accumulate > 1:
     raise UserError('--peer takes the batch in one pass: leave accumulate out')
   first_visit = config.method.get('first_visit', 'none')
   if first_visit not in ('per_index', 'none'):
     raise UserError(f'--peer has method.first_visit=per_index or none, not {first_visit}')
   for name, factory in plugin_factories().items():
     for key, option in options_of(factory).items():
-      if config.plugins[name].get(key, option.default) != option.default:
+      if config.plugins[name][key] != option.default:
         raise UserError(f'--peer has no plug-ins: leave plugins.{name}.{key} out')

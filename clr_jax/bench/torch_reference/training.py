@@ -7,7 +7,7 @@ from typing import Any
 
 import torch  # pyright: ignore[reportMissingImports]
 
-from clr_jax import augment
+from clr_jax.augment import policies
 from clr_jax.bench.torch_reference import losses, network, optimizers, views
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
@@ -57,13 +57,13 @@ class Training:
     self._method, self._info = to_dict(config.method), info
     self._bfloat16 = config.precision == 'bfloat16'
     options = {
-      **{k: p.default for k, p in keyword_only(augment.factory(config.augment.name)).items()},
+      **{k: p.default for k, p in keyword_only(policies.factory(config.augment.name)).items()},
       **to_dict(config.augment),
     }
     self._view, self.view_steps = views.make(config.augment.name, options)
     backbone = network.ResNet(like, images.shape[-1])
     method = config.method
-    head = heads.get(method.projector, hidden_dim=method.hidden_dim, out_dim=method.out_dim)
+    head = heads.make(method.projector, hidden_dim=method.hidden_dim, out_dim=method.out_dim)
     head = network.head(head, like.num_features)
     backbone.float().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     self.backbone = backbone.to(self.device)

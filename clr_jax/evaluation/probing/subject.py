@@ -8,14 +8,13 @@ import json
 import math
 import zipfile
 import zlib
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import jax
 import numpy as np
 from absl import logging
 from etils import epath
 
-from clr_jax.core.config_tree import to_dict
 from clr_jax.core.names import check_name
 from clr_jax.core.types import Params, State, TrainState
 from clr_jax.evaluation.probing.features import Features, estimate_batch_stats, extract, pixels
@@ -23,10 +22,10 @@ from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.experiment.build import Experiment
 from clr_jax.rundir import weights, workdir
 from clr_jax.rundir.codec import write_arrays
-from clr_jax.rundir.identity import hash_config
 from clr_jax.rundir.provenance import code_version
+from clr_jax.rundir.results import FeaturesOf
 
-FEATURES = ('trained', 'untrained', 'pixels')
+FEATURES = get_args(FeaturesOf)
 _CACHED_BYTES = 2**30  # features of more than that are not kept on disk
 
 
@@ -113,7 +112,7 @@ class _Kept(NamedTuple):
     rows = sum(s.num_examples for s in sets if s is not None)
     if rows * math.prod(shapes['h'].shape) * 4 > _CACHED_BYTES:
       return None
-    depends_on = [hash_config(to_dict(experiment.config)), subject.checksum, version]
+    depends_on = [experiment.config_hash, subject.checksum, version]
     digest = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:16]
     return cls(subject.run.path / 'features' / f'{subject.kind}-{subject.step}-{digest}.npz')
 

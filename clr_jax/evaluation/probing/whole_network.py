@@ -234,16 +234,16 @@ def _program(
       'classifier': Group(lr_scale=recipe.head_lr),
     },
   )
-  tx = optim.build(
+  tx = optim.make(
+    'sgd',
     method.groups,
-    name='sgd',
     learning_rate=_schedule(recipe, steps_per_epoch, total_steps),
     weight_decay=recipe.weight_decay,
     momentum=recipe.momentum,
   )
   # He et al.'s 4 pixels of padding are for images of 32.
   options = {'padding': max(1, size // 8)} if recipe.augment == 'crop_flip' else {}
-  views = augment.get(recipe.augment, size=size, num_views=1, **options)
+  views = augment.make(recipe.augment, size=size, num_views=1, **options)
   train_step = make_train_step(method, views, tx, mesh=mesh)
   everywhere = sharding.replicated(mesh)
 
@@ -266,7 +266,7 @@ def _program(
 def _schedule(recipe: Recipe, steps_per_epoch: int, total_steps: int):
   """Of the factor that multiplies both learning rates."""
   step = {'milestones': recipe.milestones, 'factor': recipe.factor}
-  return schedules.get_schedule(
+  return schedules.make(
     SCHEDULES[recipe.schedule],
     peak=1.0,
     steps_per_epoch=steps_per_epoch,

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from clr_jax import data
-from clr_jax.augment import POLICIES
+from clr_jax.augment import policies
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
 from clr_jax.core.types import Params, State
@@ -242,7 +242,7 @@ def check(sets: Sets, options: Mapping[str, Any]) -> None:
   for key, names in (
     ('preset', PRESETS),
     ('schedule', SCHEDULES),
-    ('augment', ('auto', *POLICIES)),
+    ('augment', ('auto', *policies.names())),
     ('normalise', NORMALISATIONS),
   ):
     if key in given:

@@ -39,7 +39,7 @@ def linear_augmented(
     subject: a network and the labeled sets.
     preset: of `linear`, an SGD one.
     augmentations: K copies; each costs one pass over the training images and N * F * 4 bytes.
-    policy: a name of `clr_jax.augment.POLICIES`; 'rrc_flip', a random resized crop and a flip, is
+    policy: a name of `clr_jax.augment.policies`; 'rrc_flip', a random resized crop and a flip, is
       the report's and MoCo's, 'crop_flip' (padding 4) ARB's.
     draws: runs with other initial weights and batches, on the same copies.
     seed: of the augmentation and of `linear`.
@@ -53,7 +53,7 @@ def linear_augmented(
     raise UserError(f'linear_augmented: augmentations={augmentations} must be at least 1')
   chosen = settings(preset=preset, normalise=normalise, held_out=held_out, **options)
   train = subject.sets.train
-  make = policies.get(policy, size=train.image_shape[0])
+  make = policies.make(policy, size=train.image_shape[0])
   copies = [
     extract(
       subject.experiment.method.represent,

@@ -23,6 +23,7 @@ from clr_jax.evaluation.protocols import finetune as module
 from clr_jax.evaluation.protocols.finetune import PRESETS, SWEPT, check, finetune
 from clr_jax.experiment.build import build_experiment, make_backbone
 from clr_jax.experiment.config_files import load
+from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.ops import sharding
 from clr_jax.rundir import results as results_lib
 from clr_jax.rundir import workdir
@@ -212,7 +213,8 @@ class TestProtocol:
     for place in (protocols, evaluation):
       monkeypatch.setattr(place, 'PROTOCOLS', table)
     run = workdir.Workdir(tmp_path)
-    config_hash = open_run(run, subject.experiment.config).config_hash
+    config = subject.experiment.config
+    config_hash = open_run(run, config, keys_without_effect(config)).config_hash
     options = {'draw': (0, 1), 'backbone_lr': (0.1, 0.2), 'epochs': 3}
     measure = functools.partial(evaluation.evaluate, subject, run, config_hash, 'finetune')
     protocols.check(subject.sets, 'finetune', options, ['trained'])

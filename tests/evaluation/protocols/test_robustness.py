@@ -17,6 +17,7 @@ from clr_jax.evaluation.protocols import robustness
 from clr_jax.experiment import build
 from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
+from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.ops import sharding
 from clr_jax.rundir import results as results_lib
 from clr_jax.rundir import weights, workdir
@@ -44,7 +45,7 @@ def started(directory, method):
   config = load(f'{TINY}:{method}')
   with config.unlocked():
     config.data.train_split = 'train[:300]'
-  open_run(workdir.Workdir(directory), config)
+  open_run(workdir.Workdir(directory), config, keys_without_effect(config))
   with Checkpoints(directory) as checkpoints:
     assert checkpoints.save(0, build_experiment(config).init())
   return directory

@@ -28,6 +28,7 @@ from clr_jax.evaluation.protocols.transfer import (
   transfer,
 )
 from clr_jax.experiment.build import build_experiment
+from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.rundir import results as results_lib
 from clr_jax.rundir import workdir
 from clr_jax.rundir.identity import open_run
@@ -122,7 +123,8 @@ def tuned(monkeypatch):
 def test_a_matrix_of_targets_and_protocols_is_resumable(subject, target, tuned, tmp_path):
   """As `run.evaluate` must call it: on the subject of each unit."""
   run = workdir.Workdir(tmp_path)
-  config_hash = open_run(run, subject.experiment.config).config_hash
+  config = subject.experiment.config
+  config_hash = open_run(run, config, keys_without_effect(config)).config_hash
   options = {'to': (target, 'digits'), 'protocol': 'knn,finetune', 'backbone_lr': (0.1, 0.2)}
   protocols.check(subject.sets, 'transfer', options, ['trained'])
   units = list(protocols.units('transfer', options))

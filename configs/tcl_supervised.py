@@ -1,6 +1,6 @@
 """TCL, SupCon and cross-entropy with labels: table 5.1 of the thesis and its batch-size study.
 
-  clr-jax train --config=configs/thesis_supervised.py:cifar100-tcl --workdir=DIR
+  clr-jax train --config=configs/tcl_supervised.py:cifar100-tcl --workdir=DIR
 
 The thesis is Animesh, Tuned Contrastive Learning. Argument DATASET-METHOD[-VARIANT]; published
 top-1 in percent after 100 epochs (after 200, table A.1, with `--config.num_epochs=200`):

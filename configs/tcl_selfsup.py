@@ -1,6 +1,6 @@
 """TCL without labels and the methods it is compared with: table 5.2 of the thesis.
 
-  clr-jax train --config=configs/thesis_selfsup.py:cifar10-tcl --workdir=DIR
+  clr-jax train --config=configs/tcl_selfsup.py:cifar10-tcl --workdir=DIR
 
 The thesis is Animesh, Tuned Contrastive Learning. Argument DATASET-METHOD; published top-1 in
 percent, and solo-learn's README where it differs by more than 0.1:
@@ -21,7 +21,7 @@ percent, and solo-learn's README where it differs by more than 0.1:
   barlow_twins256   87.4           57.9           67.2
   barlow_twins2048  89.6 (92.10)   69.2 (70.90)   78.6 (80.38)
 
-"TCL (Supervised)" is in `thesis_supervised.py`. ImageNet-100 is read from TFDS's imagenet2012, or
+"TCL (Supervised)" is in `tcl_supervised.py`. ImageNet-100 is read from TFDS's imagenet2012, or
 from a folder with train/CLASS and val/CLASS: `--config.data.name=folder:PATH`.
 
 Protocol: solo-learn's numbers are of the classifier trained online beside the method (here

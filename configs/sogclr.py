@@ -1,6 +1,7 @@
 """SogCLR on CIFAR-10 and CIFAR-100: table 1 of the TAMU report (CSCE 689, "Proposed Improvement").
 
-  clr-jax train --config=configs/report_sogclr.py:cifar10 --workdir=DIR
+  clr-jax train --config=configs/sogclr.py:cifar10 --workdir=DIR
+  clr-jax train --config=configs/sogclr.py:cifar10-moco --workdir=DIR
 
 Argument DATASET[-VARIANT]; published top-1 in percent:
 
@@ -14,8 +15,9 @@ Argument DATASET[-VARIANT]; published top-1 in percent:
   noise-sam                               89.79     59.34    SAM (uniform noise, section 3.3)
   sam                                       -         -      none: SAM with the gradient
   blur, blur-always                         -         -      none: Gaussian blur of section 3.1
-
-Its other rows, MoCo+SogCLR and REAL, are other methods.
+  moco, moco-as-published                 89.87     60.21    MOCO+SogCLR, algorithm 1
+  real, real-as-published                 87.47     55.36    REAL, section 3.4: keys within a radius
+  real-top-p, real-top-k                    -         -      none: other forms of retrieval
 
 Protocol: pre-training without labels, then a linear classifier on the frozen features by SGD, 90
 epochs; the accuracy of the last epoch is the result, and that of the best one on the test set, as
@@ -37,6 +39,16 @@ batch). Salt-and-pepper: 5 % of the pixels (scikit-image's default;
 written in the code but never applied there. Gradient SAM: rho 0.05 (Foret et al.). Blur: 9x9, sigma
 0.1 to 2, always (code), or with probability 0.5.
 
+MOCO+SogCLR and REAL: the report does not say which code made its rows, so both forms have the row
+as their target. Where they differ: `as-published` divides by the temperature twice, stores the sum
+of the views' averages u, does not treat a first visit apart, and REAL counts an image's own key as
+near its query and divides its radius by the 128 outputs; the others are free of these defects
+(without the last one the radius leaves out few keys). From the report and its code
+(hxu105/TAMU_CSCE689_OPT): queue 65536 ("65336" in the text), radius 0.5 at the start, momentum
+0.999. top-p keeps half of the keys and top-k compares with 1024 rows of the queue: no published
+values. The queue is longer than the 50,000 training images and holds older keys of the batch's own
+images, as the report's does; `--config.method.queue_length=32768` avoids that.
+
 Bigger batches: `--config.batch_size=512`; other lengths: `--config.num_epochs=100`.
 """
 
@@ -44,7 +56,9 @@ from clr_jax.evaluation.probing.linear_settings import linear_sgd
 from clr_jax.experiment import config_base as common
 from clr_jax.experiment.config_files import choose
 
-DATASETS = ('cifar10', 'cifar100')
+MOCO = {'queue_length': 65536, 'momentum': 0.999}
+DYNAMIC_MOCO, REAL = {'name': 'dynamic_moco', **MOCO}, {'name': 'real', **MOCO}
+PUBLISHED = {'temperature_twice': True, 'combine': 'sum', 'first_visit': 'none'}
 VARIANTS = {
   '': {},
   '-noise-variance9e-4': {'augment': {'noise_variance': 9 / 10000, 'noise_p': 0.5}},
@@ -65,9 +79,19 @@ VARIANTS = {
   '-blur-always': {'augment': {'blur_p': 1.0}},
   '-noise-sam': {'sam': {'name': 'noise_sam', 'eps': 1e-5}},
   '-sam': {'sam': {'name': 'sam', 'rho': 0.05}},
+  '-moco': {'method': DYNAMIC_MOCO},
+  '-moco-as-published': {'method': {**DYNAMIC_MOCO, **PUBLISHED}},
+  '-real': {'method': {**REAL, 'retrieval': 'radius'}},
+  '-real-as-published': {
+    'method': {**REAL, 'retrieval': 'radius', 'as_published': True, **PUBLISHED}
+  },
+  '-real-top-p': {'method': {**REAL, 'retrieval': 'top_p', 'top_p': 0.5}},
+  '-real-top-k': {'method': {**REAL, 'retrieval': 'top_k', 'top_k': 1024}},
 }
 CHOICES = {
-  dataset + variant: (dataset, parts) for dataset in DATASETS for variant, parts in VARIANTS.items()
+  dataset + variant: (dataset, parts)
+  for dataset in ('cifar10', 'cifar100')
+  for variant, parts in VARIANTS.items()
 }
 
 
@@ -86,9 +110,9 @@ def get_config(argument: str = 'cifar10'):
     std=common.CIFAR_STD,
   )
   config.augment = common.views('sogclr', size=32, **parts.get('augment', {}))
-  config.method = common.method(
-    'sogclr', temperature=0.3, gamma=0.9, projector='sogclr', hidden_dim=2048, out_dim=128
-  )
+  shared = {'temperature': 0.3, 'gamma': 0.9}
+  head = {'projector': 'sogclr', 'hidden_dim': 2048, 'out_dim': 128}
+  config.method = common.method(**{'name': 'sogclr', **shared, **head, **parts.get('method', {})})
   config.optimizer = common.optimizer(
     'lars',
     learning_rate=1.0,

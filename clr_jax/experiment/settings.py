@@ -1,0 +1,100 @@
+"""Settings of a run that belong to no part of it: the options of sections of a config."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Lt, MinLen
+
+from clr_jax.core.options import INCREASING, NO_EFFECT_ON_TRAINING
+from clr_jax.rundir.results import FeaturesOf
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+  """Keys at the top of a config.
+
+  Attributes:
+    seed: of all that is random.
+    batch_size: images (not views) in the global batch.
+    accumulate: passes of the network over parts of the batch; the loss sees all of it.
+    num_epochs: length of the training.
+    precision: of the backbone's compute; 'bfloat16' on GPU and TPU.
+    deterministic: resume bit-for-bit on GPU, at some cost in speed.
+    init_from: workdir of another run to start from the weights of; '' = random weights.
+    stop_at_epoch: pause there; the schedule is unchanged. None = at the end.
+    log_every: steps between rows of metrics.
+    eval_every: epochs between evaluations; 0 = only at the end.
+    checkpoint_every: epochs between checkpoints; 0 = only at the end.
+    keep_last: number of checkpoints that are kept.
+    keep_best: metric, such as 'online_knn_top1', whose best checkpoint is kept, too; '' = none.
+    steps_per_call: training steps in one dispatch; None = 1 on CPUs, 25 elsewhere.
+    shard_optimizer: each device keeps only its part of the optimizer's state.
+    progress: a bar in the terminal.
+    watchdog_seconds: longest time without progress before the process ends; 0 = no limit.
+    profile: (first, last) step of a profiler trace; (0, 0) = none.
+  """
+
+  seed: Annotated[int, Ge(0), Lt(2**32)] = 0
+  batch_size: Annotated[int, Ge(1)] = 256
+  accumulate: Annotated[int, Ge(1)] = 1
+  num_epochs: Annotated[float, Gt(0)] = 100.0
+  precision: Literal['float32', 'bfloat16'] = 'float32'
+  deterministic: bool = True
+  init_from: str = ''
+  stop_at_epoch: Annotated[float | None, Gt(0), NO_EFFECT_ON_TRAINING] = None
+  log_every: Annotated[int, Ge(0), NO_EFFECT_ON_TRAINING] = 50
+  eval_every: Annotated[float, Ge(0), NO_EFFECT_ON_TRAINING] = 1.0
+  checkpoint_every: Annotated[float, Ge(0), NO_EFFECT_ON_TRAINING] = 1.0
+  keep_last: Annotated[int, Ge(1), NO_EFFECT_ON_TRAINING] = 2
+  keep_best: Annotated[str, NO_EFFECT_ON_TRAINING] = ''
+  steps_per_call: Annotated[int | None, Ge(1), NO_EFFECT_ON_TRAINING] = None
+  shard_optimizer: Annotated[bool, NO_EFFECT_ON_TRAINING] = False
+  progress: Annotated[bool, NO_EFFECT_ON_TRAINING] = True
+  watchdog_seconds: Annotated[float, Ge(0), NO_EFFECT_ON_TRAINING] = 1800.0
+  profile: Annotated[
+    tuple[Annotated[int, Ge(0)], Annotated[int, Ge(0)]], INCREASING, NO_EFFECT_ON_TRAINING
+  ] = (0, 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+  """`config.data`: the images.
+
+  Attributes:
+    name: a TFDS name, 'imagenet100', 'folder:PATH', 'npz:PATH' or 'digits'.
+    train_split: split that is trained on.
+    test_split: split for evaluation; '' = none.
+    data_dir: folder of the TFDS data sets; None = TFDS's own default.
+    image_size: side that images are resized to; None = as they are.
+    mode: 'resident' on the device or 'streamed'; 'auto' = resident up to 2 GiB.
+    workers: processes that decode streamed images; 0 = threads.
+  """
+
+  name: Annotated[str, MinLen(1)] = 'digits'
+  train_split: Annotated[str, MinLen(1)] = 'train'
+  test_split: str = 'test'
+  data_dir: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
+  image_size: Annotated[int | None, Ge(1)] = None
+  mode: Annotated[Literal['auto', 'resident', 'streamed'], NO_EFFECT_ON_TRAINING] = 'auto'
+  workers: Annotated[int, Ge(0), NO_EFFECT_ON_TRAINING] = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+  """`config.eval`: the evaluation at the end of training.
+
+  Attributes:
+    protocols: options of each protocol by its name; None leaves one out.
+    features: of which networks.
+    data: labeled data set to evaluate on; None = that of `config.data`.
+    train_split, test_split: its splits; None = those of `config.data`.
+  """
+
+  protocols: Mapping[str, Mapping[str, Any] | None]
+  features: Annotated[tuple[FeaturesOf, ...], MinLen(1)] = ('trained',)
+  data: str | None = None
+  train_split: str | None = None
+  test_split: str | None = None
