@@ -16,7 +16,7 @@ from clr_jax.core.errors import EXIT_CANNOT_WRITE, RunStopped, UserError
 from clr_jax.core.storage import is_local, reaching, write_whole
 from clr_jax.core.types import TrainState
 from clr_jax.data.pipeline import RESIDENT_LIMIT
-from clr_jax.evaluation import runner as evaluation
+from clr_jax.evaluation import runner
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.experiment.schema import keys_without_effect
@@ -44,7 +44,7 @@ def train(config: Config, directory: str) -> None:
   experiment = build_experiment(config)
   run = Workdir(directory)
   _check_init_from(config, run)
-  sets = evaluation.check(experiment)
+  sets = runner.check(experiment)
   experiment.check_shapes()
 
   with _stop_if_nothing_can_be_written(run):
@@ -61,7 +61,7 @@ def train(config: Config, directory: str) -> None:
       if start.step < last_step(config, experiment.info):
         _write_overview(run, state)
         state = _loop(experiment, sets, run, checkpoints, start)
-      evaluation.offline(experiment, sets, state, run, identity.config_hash)
+      runner.offline(experiment, sets, state, run, identity.config_hash)
 
 
 @contextlib.contextmanager
@@ -123,7 +123,7 @@ def _loop(
   pipeline = experiment.make_pipeline()
   size = steps_per_call(experiment, pipeline)
   dispatch = make_dispatch(experiment, pipeline, size)
-  online = evaluation.Online(experiment, sets)
+  online = runner.Online(experiment, sets)
   # Two passes over the same plan: the pipeline reads ahead of the loop.
   calls = list(plan(first, last, cadence, size))
   with (
