@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
+from annotated_types import Ge
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
+from clr_jax.core.options import check
 from clr_jax.core.types import Array, Batch
 from clr_jax.data import order, stream
 from clr_jax.data.base import Source
@@ -178,12 +179,12 @@ def _replicated(source: Source, mesh: Mesh, drop_labels: bool) -> dict[str, Any]
 def make_pipeline(
   source: Source,
   *,
-  batch_size: int,
-  seed: int,
+  batch_size: Annotated[int, Ge(1)],
+  seed: Annotated[int, Ge(0)],
   mesh: Mesh,
-  mode: str = 'auto',
-  workers: int | None = None,
-  prefetch: int = 2,
+  mode: Literal['auto', 'resident', 'streamed'] = 'auto',
+  workers: Annotated[int, Ge(0)] | None = None,
+  prefetch: Annotated[int, Ge(1)] = 2,
   resident_limit: int = RESIDENT_LIMIT,
   drop_labels: bool = False,
 ) -> Pipeline:
@@ -192,7 +193,7 @@ def make_pipeline(
   Args:
     source: from `load_source`, or an `ArraySource`.
     batch_size: B of the global batch.
-    seed: of the order, at least 0.
+    seed: seed of the order.
     mesh: has an axis 'data'; may span several processes.
     mode: 'resident', 'streamed', or 'auto': resident up to `resident_limit`.
     workers: processes that read (streamed); None or 0 reads with threads of this process, which
@@ -202,25 +203,19 @@ def make_pipeline(
     drop_labels: hide the labels, as in training without supervision.
 
   Raises:
-    UserError: unknown mode, a batch that the devices cannot share equally or that is larger than
-      the data set, a negative number, or a damaged file (resident).
+    UserError: a value that the annotations do not allow, a batch that the devices cannot share
+      equally or that is larger than the data set, or a damaged file (resident).
   """
-  check_name(('auto', 'resident', 'streamed'), mode, 'data mode')
+  given = {'batch_size': batch_size, 'seed': seed, 'mode': mode, 'workers': workers}
+  check(make_pipeline, {**given, 'prefetch': prefetch, 'mesh': mesh}, what='make_pipeline')
   if 'data' not in mesh.shape:
     raise UserError(f"the mesh needs an axis 'data', got the axes {mesh.axis_names}")
   devices = mesh.shape['data']
   if batch_size % devices:
     raise UserError(
-      f'the batch size {batch_size} does not divide over {devices} devices: '
-      f'choose a multiple of {devices}'
+      f'the batch size {batch_size} is not divisible by {devices} devices: choose a multiple of '
+      f'{devices}'
     )
-  for what, value, least in (
-    ('seed', seed, 0),
-    ('workers', workers or 0, 0),
-    ('prefetch', prefetch, 1),
-  ):
-    if value < least:
-      raise UserError(f'{what} of the data pipeline must be at least {least}, got {value}')
   if mode == 'auto':
     mode = 'resident' if source.nbytes <= resident_limit else 'streamed'
   return Pipeline(

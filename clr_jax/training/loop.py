@@ -12,7 +12,7 @@ import jax
 from clu import parameter_overview
 
 from clr_jax.core.config_tree import Config
-from clr_jax.core.errors import EXIT_CANNOT_WRITE, RunStopped, UserError
+from clr_jax.core.errors import EXIT_CANNOT_WRITE, EXIT_FAILED, RunStopped, UserError
 from clr_jax.core.storage import is_local, reaching, write_whole
 from clr_jax.core.types import TrainState
 from clr_jax.data.pipeline import RESIDENT_LIMIT
@@ -197,5 +197,5 @@ def _stop_if_not_finite(
     f'the loss is {seen["loss"]} and the norm of the update {seen["update_norm"]} by step {step}; '
     f'{kept}: lower optimizer.learning_rate (or raise method.temperature, where there is one), and '
     f'start a new workdir',
-    1,
+    EXIT_FAILED,
   )

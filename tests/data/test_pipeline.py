@@ -187,13 +187,13 @@ def test_no_chunks_no_blocks(mesh, source):
 @pytest.mark.parametrize(
   ('kwargs', 'words'),
   [
-    ({'batch_size': 12}, '12 does not divide over 8 devices: choose a multiple of 8'),
+    ({'batch_size': 12}, '12 is not divisible by 8 devices: choose a multiple of 8'),
     ({'batch_size': 72}, 'larger than the data set of 70'),
     ({'batch_size': 0}, 'at least 1'),
-    ({'mode': 'stream'}, 'choose one of auto, resident, streamed'),
-    ({'seed': -1}, 'seed .* at least 0'),
-    ({'workers': -1}, 'workers .* at least 0'),
-    ({'prefetch': 0}, 'prefetch .* at least 1'),
+    ({'mode': 'stream'}, "give one of 'auto', 'resident', 'streamed'"),
+    ({'seed': -1}, 'seed=-1 .* at least 0'),
+    ({'workers': -1}, 'workers=-1 .* at least 0'),
+    ({'prefetch': 0}, 'prefetch=0 .* at least 1'),
   ],
 )
 def test_bad_arguments(kwargs, words, mesh, source):

@@ -11,7 +11,11 @@ path that ends in .npz needs no scheme. The module SCHEME defines two functions:
 
 from __future__ import annotations
 
-from clr_jax.core.errors import UserError
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+
+from clr_jax.core.options import check
 from clr_jax.core.registry import ModuleRegistry
 from clr_jax.data.base import Source
 
@@ -23,9 +27,9 @@ def load_source(
   *,
   split: str = 'train',
   data_dir: str | None = None,
-  image_size: int | None = None,
-  channels: int | None = None,
-  limit: int | None = None,
+  image_size: Annotated[int, Ge(1)] | None = None,
+  channels: Literal[1, 3] | None = None,
+  limit: Annotated[int, Ge(1)] | None = None,
 ) -> Source:
   """Opens one split of a data set.
 
@@ -43,26 +47,21 @@ def load_source(
     limit: at most so many examples, the first of the slice (with a folder: a random subset).
 
   Raises:
-    UserError: unknown name or split, unreadable or unsuitable data.
+    UserError: unknown name or split, a value that the annotations do not allow, unreadable or
+      unsuitable data.
   """
-  if image_size is not None and image_size < 1:
-    raise UserError(f'image_size must be at least 1, got {image_size}')
-  if channels not in (None, 1, 3):
-    raise UserError(f'channels must be 1 (gray) or 3 (RGB), got {channels}')
-  if limit is not None and limit < 1:
-    raise UserError(f'limit must be at least 1, got {limit}')
+  options = {
+    'split': split,
+    'data_dir': data_dir,
+    'image_size': image_size,
+    'channels': channels,
+    'limit': limit,
+  }
+  check(load_source, options, what='load_source')
   scheme, _, path = name.partition(':')
   if scheme not in SCHEMES.names():
     scheme, path = 'npz' if name.endswith('.npz') else 'tfds', name
-  return SCHEMES.module(scheme).load(
-    path,
-    name=name,
-    split=split,
-    data_dir=data_dir,
-    image_size=image_size,
-    channels=channels,
-    limit=limit,
-  )
+  return SCHEMES.module(scheme).load(path, name=name, **options)
 
 
 def available(data_dir: str | None = None) -> list[tuple[str, str]]:
