@@ -111,7 +111,7 @@ def _applies(bound: Any, kind: Any) -> bool:
 
 
 def _is_sequence(kind: Any) -> bool:
-  return (typing.get_origin(kind) or kind) in (tuple, list, Sequence)
+  return (typing.get_origin(kind) or kind) in (tuple, list, Sequence, Collection)
 
 
 def _allows(hint: Any, value: Any) -> bool:

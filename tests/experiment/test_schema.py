@@ -1,0 +1,268 @@
+"""The sections of a config: what they record, what is refused, what does not change training."""
+
+import math
+import types
+import typing
+from collections.abc import Collection, Sequence
+from typing import Annotated, Literal
+
+import annotated_types as at
+import numpy as np
+import pytest
+
+from clr_jax.core.annotations import INFINITY_ALLOWED, SEVERAL, OneOf, check_value, facts_of
+from clr_jax.core.config_tree import changed, leaves, to_dict
+from clr_jax.core.errors import UserError
+from clr_jax.core.options import OPTIONAL, REQUIRED, Option
+from clr_jax.experiment import config_base
+from clr_jax.experiment.schema import (
+  check_config,
+  keys_without_effect,
+  section,
+  sections,
+  with_types,
+)
+from clr_jax.rundir.identity import hash_config, open_run, read_config
+from clr_jax.rundir.workdir import Workdir
+from tests import tiny
+
+
+def all_options() -> dict[str, Option]:
+  """Every option of every section, whatever `name` chooses, by 'section[name].option'."""
+  return {
+    f'{path}[{name}].{key}' if name else f'{path}.{key}': option
+    for path, found in sections().items()
+    for name in (found.choices.names() if found.choices else [''])
+    for key, option in found.options(name).items()
+  }
+
+
+OPTIONS = all_options()
+
+
+# ---------------------------------------------------------------- sections
+def test_a_config_has_every_option_of_its_sections():
+  config = tiny.get_config('tcl')
+  check_config(config)
+  for path, found in sections().items():
+    here = to_dict(config)
+    for key in path.split('.') if path else ():
+      here = here[key]
+    options = found.options(here.get('name'))
+    assert {k for k, o in options.items() if OPTIONAL not in o.facts} <= here.keys()
+
+
+def test_sections_of_a_plugin_may_be_missing():
+  config = tiny.get_config('simclr')
+  with config.unlocked():
+    del config.plugins['mochi']
+  check_config(config)
+
+
+def test_presets_leave_the_options_of_their_policies_open():
+  config = section('augment', name='asymmetric', size=8)
+  assert to_dict(config) == {'name': 'asymmetric', 'size': 8, 'recipe': 'solo2022'}
+  assert section('augment', name='asymmetric', size=8, blur_p=0.5).blur_p == 0.5
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda: config_base.method('simclrr'), "unknown method 'simclrr': did you mean 'simclr'"),
+    (lambda: config_base.method('simclr', temp=1), "simclr has no option 'temp'"),
+    (lambda: config_base.method('simclr', plugins=1), "simclr has no option 'plugins'"),
+    (lambda: config_base.model('resnet18', dtype='float64'), "resnet18 has no option 'dtype'"),
+    (lambda: config_base.optimizer('sgd', learning_rate=-1), 'learning_rate=-1 is not allowed'),
+    (lambda: config_base.sam('smooth'), "name='smooth' is not allowed: give one of 'none', 'sam'"),
+  ],
+)
+def test_what_a_config_file_writes_is_checked_where_it_is_written(make, message):
+  with pytest.raises(UserError, match=message):
+    make()
+
+
+# ---------------------------------------------------------------- check_config
+GONE = object()
+
+
+def with_value(config, key, value):
+  """A copy of `config` with any value for a dotted key, of whatever type; GONE removes the key."""
+  config = config.copy_and_resolve_references().unlock()
+  holder, _, leaf = key.rpartition('.')
+  node = config[holder] if holder else config
+  if leaf in node:
+    del node[leaf]
+  if value is not GONE:
+    node[leaf] = value
+  return config
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'message'),
+  [
+    ('log_evry', 1, "the config has no option 'log_evry': did you mean 'log_every'"),
+    ('optimzer', {'a': 1}, "the config has no option 'optimzer': did you mean 'optimizer'"),
+    ('optimizer', 3, 'optimizer=3 is not allowed: give a section with keys'),
+    ('method', GONE, 'the config needs a value for method'),
+    ('eval_every', GONE, 'eval_every is missing: make the section'),
+    ('data.workers', GONE, 'data.workers is missing'),
+    ('data.nam', 'digits', "data has no option 'nam': did you mean 'name'"),
+    ('method.name', GONE, 'unknown method None: choose one of'),
+    ('method.name', 'byoll', "unknown method 'byoll': did you mean 'byol'"),
+    ('plugins.moch', {}, "plugins has no option 'moch': did you mean 'mochi'"),
+    ('sam.rho', 0.1, 'sam.rho=0.1 has no effect unless sam.name=sam'),
+    ('seed', 2**32, 'seed=4294967296 is not allowed: give a whole number of at least 0 and less'),
+    ('profile', (9, 3), r'profile=\(9, 3\) is not allowed: give .* in increasing order'),
+    ('data.mode', 'residnt', "data.mode='residnt' is not allowed: did you mean 'resident'"),
+    ('eval.features', ('trainde',), r"eval.features=\('trainde',\) is not allowed"),
+    ('schedule.warmup_epochs', -1.0, 'schedule.warmup_epochs=-1.0 is not allowed'),
+    ('optimizer.scaling', 'cubic', "optimizer.scaling='cubic' is not allowed"),
+  ],
+)
+def test_refused_in_one_sentence(key, value, message):
+  with pytest.raises(UserError, match=message) as error:
+    check_config(with_value(tiny.get_config('simclr'), key, value))
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('method', ['sogclr', 'dino'])
+def test_each_leaf_is_checked(method):
+  config = tiny.get_config(method)
+  for key, _ in leaves(config):
+    if not key.startswith('eval.protocols.'):
+      with pytest.raises(UserError) as error:
+        check_config(with_value(config, key, {'no': 'value'}))
+      message = str(error.value)
+      assert '\n' not in message
+      assert message.startswith((f'{key}=', 'unknown ')), message
+
+
+# ---------------------------------------------------------------- what does not change training
+WITHOUT_EFFECT = """checkpoint_every data.data_dir data.mode data.workers eval.data eval.features
+  eval.protocols eval.test_split eval.train_split eval_every keep_best keep_last log_every
+  method.block_size model.remat profile progress shard_optimizer steps_per_call stop_at_epoch
+  telemetry.bins telemetry.enabled telemetry.every telemetry.highest telemetry.lowest
+  watchdog_seconds"""
+
+
+def test_keys_without_effect():
+  """Pinned: another set is another hash for the same config."""
+  assert keys_without_effect(tiny.get_config('simclr')) == set(WITHOUT_EFFECT.split())
+
+
+def test_only_keys_with_an_effect_make_another_run(tmp_path):
+  config = tiny.get_config('simclr')
+  other = changed(config, {'log_every': 9, 'telemetry.enabled': True, 'eval.data': 'mnist'})
+  keys = keys_without_effect(config)
+  assert hash_config(to_dict(config), keys) == hash_config(to_dict(other), keys)
+  another = changed(config, {'method.temperature': 0.1})
+  assert hash_config(to_dict(config), keys) != hash_config(to_dict(another), keys)
+
+
+def test_a_stored_config_can_be_overridden_like_the_first_one(tmp_path):
+  config = tiny.get_config('simclr')
+  open_run(Workdir(tmp_path), config, keys_without_effect(config))
+  stored = with_types(read_config(Workdir(tmp_path)))
+  assert to_dict(stored) == to_dict(config)
+  check_config(stored)
+  for key, kind in (('steps_per_call', int), ('stop_at_epoch', float)):
+    assert stored.get_type(key) is kind
+  assert stored.data.get_type('image_size') is int
+
+
+# ---------------------------------------------------------------- all options of the library
+def parts(hint, *, inside=True):
+  """(type without annotations, bounds and facts) of a hint and, with `inside`, of its entries."""
+  facts = ()
+  while typing.get_origin(hint) is Annotated:
+    facts, hint = (*facts, *hint.__metadata__), hint.__origin__
+  flat = [b for f in facts for b in (f if isinstance(f, at.GroupedMetadata) else [f])]
+  if typing.get_origin(hint) in (typing.Union, types.UnionType):
+    for member in typing.get_args(hint):
+      yield from parts(Annotated[member, *flat] if flat else member, inside=inside)
+    return
+  yield hint, flat
+  if inside and typing.get_origin(hint) in SEQUENCES:
+    for each in typing.get_args(hint):
+      yield from parts(each) if each is not Ellipsis else ()
+
+
+def is_unbounded(hint):
+  bounds = (at.Gt, at.Ge, at.Lt, at.Le)
+  return any(
+    kind in (int, float) and not any(isinstance(f, bounds) for f in facts)
+    for kind, facts in parts(hint)
+  )
+
+
+SEQUENCES = (tuple, Sequence, Collection)
+UNBOUNDED = {
+  'telemetry.lowest': 'edges of a histogram of scores',
+  'telemetry.highest': 'edges of a histogram of scores',
+}
+
+
+def test_every_number_has_a_bound():
+  found = {name for name, option in OPTIONS.items() if is_unbounded(option.hint)}
+  assert found == set(UNBOUNDED)
+
+
+def test_defaults_are_allowed():
+  for name, option in OPTIONS.items():
+    if option.default is not REQUIRED:
+      check_value(name, option.default, option.hint)
+
+
+def test_bad_values_are_not():
+  allowed = []
+  for name, option in OPTIONS.items():
+    for value in bad_values(option.hint):
+      try:
+        check_value(name, value, option.hint)
+      except UserError as error:
+        assert str(error).startswith(name) and '\n' not in str(error)
+      else:
+        allowed.append(f'{name}={value!r}')
+  assert not allowed
+
+
+def bad_values(hint):
+  """Values of each kind that an annotation does not allow."""
+  found = list(parts(hint, inside=False))
+  kinds = {kind for kind, _ in found}
+  origins = {typing.get_origin(kind) or kind for kind in kinds}
+  yield object()
+  if type(None) not in kinds:
+    yield None
+  if bool not in kinds:
+    yield True
+  if not kinds & {str} and Literal not in origins:
+    yield from ('', 'text', '1')
+  else:
+    yield 0.5
+  if Literal in origins or any(isinstance(f, OneOf) for _, facts in found for f in facts):
+    yield 'no such choice'
+  if kinds & {int, float}:
+    yield math.nan
+    if not any(INFINITY_ALLOWED in facts for _, facts in found):
+      yield from (math.inf, -math.inf, np.float32('inf'))
+    yield from (bad for kind, facts in found for bad in beyond(kind, facts))
+    if float not in kinds:
+      yield 0.5
+  if origins & set(SEQUENCES):
+    yield ('text', object())
+  elif SEVERAL not in facts_of(hint):
+    yield (1, 2)
+
+
+def beyond(kind, facts):
+  """Numbers right outside of the bounds."""
+  step = 1 if kind is int else 1e-3
+  for fact in facts:
+    match fact:
+      case at.Gt(limit) | at.Lt(limit):
+        yield limit
+      case at.Ge(limit):
+        yield limit - step
+      case at.Le(limit):
+        yield limit + step
