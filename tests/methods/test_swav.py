@@ -86,7 +86,7 @@ def test_without_a_queue_there_is_no_state_of_it():
 
 
 def test_refusals():
-  with pytest.raises(UserError, match='method.queue_length >= 4'):
+  with pytest.raises(UserError, match=r'method\.queue_length >= 4'):
     make(queue_length=3)
   with pytest.raises(UserError, match='swav compares two views'):
     methods.factory('swav')(Tiny(), INFO._replace(num_views=3), **SMALL)
