@@ -11,14 +11,12 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.options import REQUIRED, check, options_of
 from clr_jax.optim import schedules
 
-METHODS = [(methods.factory, name) for name in methods.names()]
-ALL = METHODS + [
+ALL = [
   (registry.factory, name)
-  for registry in (models, augment, optim, schedules)
+  for registry in (methods, models, augment, optim, schedules)
   for name in registry.names()
 ]
-# Of the run, and no option.
-SIZES = ('peak', 'total_steps', 'steps_per_epoch')
+SIZES = {'peak', 'num_examples', 'batch_size', 'total_steps', 'steps_per_epoch'}  # of the run
 
 
 def open_ends(hint) -> list[str]:
