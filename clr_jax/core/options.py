@@ -238,9 +238,10 @@ def check(
       continue
     for fact in option.facts:
       if isinstance(fact, OnlyWith) and not fact.holds(known, values):
+        leave = f'{key} out' if option.default is REQUIRED else f'{key} at {option.default}'
         raise UserError(
           f'{prefix}{key}={values[key]} has no effect unless {fact.describe(prefix)}: set that, '
-          f'too, or leave {key} at {option.default}'
+          f'too, or leave {leave}'
         )
 
 

@@ -145,8 +145,9 @@ def test_config_errors_are_one_sentence_with_the_choices():
   ):
     with pytest.raises(UserError, match=words):
       augment.make('asymmetric', size=32, **options)
-  with pytest.raises(UserError, match=r'noise_p=0\.1 has no effect unless noise_sigma is set'):
-    augment.make('sogclr', size=32, noise_p=0.1)
+  for name in ('sogclr', 'asymmetric'):
+    with pytest.raises(UserError, match=r'noise_p=0\.1 has no effect unless noise_sigma is set'):
+      augment.make(name, size=32, noise_p=0.1)
   with pytest.raises(UserError, match='1 or 3 channels'):
     augment.make('none', size=32)(KEY, jnp.zeros((2, 8, 8, 4), jnp.uint8))
   assert augment.make('none', size=32, num_views=1).num_views == 1
