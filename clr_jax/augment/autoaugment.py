@@ -8,6 +8,8 @@ serves brightness, colour, contrast and sharpness. Tables and magnitudes: Cubuk 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +73,8 @@ def _parse(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   probabilities = np.array(words[1::3], np.float32).reshape(-1, 2) / 10
   return ops, probabilities, np.array(words[2::3], np.int32).reshape(-1, 2)
 
+
+PolicyName = Literal['cifar10', 'imagenet']
 
 _POLICIES = {'cifar10': _parse(_CIFAR10), 'imagenet': _parse(_IMAGENET)}
 
@@ -175,7 +179,9 @@ def _signs(key: Array, operation: Array) -> Array:
   return jnp.where(signed & negative, -1.0, 1.0)
 
 
-def auto_augment(key: Array, images: Array, *, policy: str = 'cifar10', fill: float = 0.0) -> Array:
+def auto_augment(
+  key: Array, images: Array, *, policy: PolicyName = 'cifar10', fill: float = 0.0
+) -> Array:
   """AutoAugment: each image draws one of 25 sub-policies of two operations.
 
   Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from clr_jax.augment.geometry import apply_matrices
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
 from clr_jax.core.types import Array
+
+Per = Literal['pixel', 'element']
 
 
 def _blur_matrices(sigma: Array, size: int, radius: int) -> Array:
@@ -131,7 +134,7 @@ def salt_and_pepper(
   amount: float = 0.05,
   salt_ratio: float = 0.5,
   p: float = 0.5,
-  per: str = 'pixel',
+  per: Per = 'pixel',
 ) -> Array:
   """Sets a share `amount` of an image to 1 (salt) or 0 (pepper), with probability p per image.
 
@@ -146,7 +149,7 @@ def salt_and_pepper(
   Raises:
     UserError: for another `per`.
   """
-  check_name(('pixel', 'element'), per, 'unit of salt_and_pepper')
+  check_name(get_args(Per), per, 'unit of salt_and_pepper')
   noise_key, p_key = jax.random.split(key)
   shape = images.shape if per == 'element' else (*images.shape[:3], 1)
   draw = jnp.broadcast_to(jax.random.uniform(noise_key, shape, jnp.float32), images.shape)

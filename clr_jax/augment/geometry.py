@@ -6,7 +6,8 @@ pixel edges: pixel i covers [i, i + 1].
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +29,17 @@ def _keys_cubic(x: Array) -> Array:
   return jnp.where(x < 1, near, jnp.where(x < 2, far, 0))
 
 
-_FILTERS = {'bilinear': _triangle, 'bicubic': _keys_cubic}
+Resampling = Literal['bilinear', 'bicubic']
+PaddingMode = Literal['constant', 'reflect']
+Interpolation = Literal['nearest', 'bilinear']
+
+_FILTERS: dict[Resampling, Callable[[Array], Array]] = {
+  'bilinear': _triangle,
+  'bicubic': _keys_cubic,
+}
 
 
-def _resampling(low: Array, high: Array, size: int, out: int, method: str) -> Array:
+def _resampling(low: Array, high: Array, size: int, out: int, method: Resampling) -> Array:
   """Matrices [B, out, size] that resample [low, high] of an axis, antialiased, from inside only."""
   step = ((high - low) / out)[:, None, None]
   centre = low[:, None, None] + (jnp.arange(out, dtype=low.dtype) + 0.5)[None, :, None] * step
@@ -55,7 +63,7 @@ def apply_matrices(images: Array, vertical: Array, horizontal: Array) -> Array:
   return jnp.clip(images, 0, 1)
 
 
-def crop_resize(images: Array, box: Array, *, size: int, method: str = 'bilinear') -> Array:
+def crop_resize(images: Array, box: Array, *, size: int, method: Resampling = 'bilinear') -> Array:
   """Cuts `box` out of each image and resizes it, antialiased: PIL's crop(box).resize().
 
   Args:
@@ -72,7 +80,7 @@ def crop_resize(images: Array, box: Array, *, size: int, method: str = 'bilinear
 
   Source: PIL's Resample.c, as torchvision's resized_crop uses it; two batched matrices.
   """
-  check_name(_FILTERS, method, 'interpolation method')
+  check_name(get_args(Resampling), method, 'interpolation method')
   left, top, right, bottom = jnp.asarray(box, images.dtype).T
   _, height, width, _ = images.shape
   vertical = _resampling(top, bottom, height, size, method)
@@ -80,7 +88,7 @@ def crop_resize(images: Array, box: Array, *, size: int, method: str = 'bilinear
   return apply_matrices(images, vertical, horizontal)
 
 
-def resize(images: Array, size: int, *, method: str = 'bilinear') -> Array:
+def resize(images: Array, size: int, *, method: Resampling = 'bilinear') -> Array:
   """Whole images to [B, size, size, C], antialiased (PIL's resize); unchanged if already so."""
   batch, height, width, _ = images.shape
   if (height, width) == (size, size):
@@ -95,7 +103,7 @@ def flip(images: Array, mask: Array) -> Array:
 
 
 def pad_crop(
-  images: Array, top: Array, left: Array, *, size: int, padding: int, mode: str = 'constant'
+  images: Array, top: Array, left: Array, *, size: int, padding: int, mode: PaddingMode = 'constant'
 ) -> Array:
   """Pads by `padding` pixels and cuts the window at (top, left) of the padded image.
 
@@ -109,7 +117,7 @@ def pad_crop(
   Raises:
     UserError: for an unknown mode or a window larger than the padded image.
   """
-  check_name(('constant', 'reflect'), mode, 'padding mode')
+  check_name(get_args(PaddingMode), mode, 'padding mode')
   _, height, width, _ = images.shape
   if min(height, width) + 2 * padding < size:
     raise UserError(
@@ -135,13 +143,15 @@ class Affine(NamedTuple):
   y0: Array
 
 
-def warp(images: Array, matrix: Affine, *, method: str = 'nearest', fill: float = 0.0) -> Array:
+def warp(
+  images: Array, matrix: Affine, *, method: Interpolation = 'nearest', fill: float = 0.0
+) -> Array:
   """Images seen through an affine map (PIL's Image.transform); `fill` where the source is outside.
 
   Raises:
     UserError: for a method other than 'nearest' and 'bilinear'.
   """
-  check_name(('nearest', 'bilinear'), method, 'interpolation method')
+  check_name(get_args(Interpolation), method, 'interpolation method')
   batch, height, width, channels = images.shape
   m = Affine(*(per_image(v, images)[..., 0] for v in matrix))
   x = (jnp.arange(width, dtype=images.dtype) + 0.5)[None, None, :]
@@ -175,7 +185,7 @@ def affine(
   translate: tuple[Array | float, Array | float] = (0.0, 0.0),
   scale: Array | float = 1.0,
   shear: tuple[Array | float, Array | float] = (0.0, 0.0),
-  method: str = 'bilinear',
+  method: Interpolation = 'bilinear',
   fill: float = 0.0,
 ) -> Array:
   """Shears, rotates and scales about the image's centre, then translates.

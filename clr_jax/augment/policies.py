@@ -8,19 +8,38 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import jax
+from annotated_types import Ge, Le, Lt
 
 from clr_jax.augment import autoaugment as aa
 from clr_jax.augment import filters, geometry
 from clr_jax.augment import random_ops as ops
+from clr_jax.core.bounds import (
+  NonNegative,
+  Padding,
+  Pixels,
+  PositiveRange,
+  Probability,
+  Share,
+  ShareRange,
+)
 from clr_jax.core.errors import UserError
+from clr_jax.core.options import OnlyWith
 from clr_jax.core.registry import Registry
 from clr_jax.core.types import Array
 
 Policy = Callable[[Array, Array], Array]
 
 _RATIO = (3 / 4, 4 / 3)
+
+Jitter = tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Ge(0), Le(0.5)]]
+"""Brightness, contrast, saturation and hue; see `color_jitter`."""
+NumOps = Annotated[int, Ge(0), Le(20)]
+Magnitude = Annotated[int, Ge(0), Le(30)]
+_WITH_NOISE = OnlyWith('noise_sigma', 'noise_variance')
+_WITH_SALT = OnlyWith('salt_pepper')
 
 
 def chain(*steps: Policy) -> Policy:
@@ -40,30 +59,30 @@ def _resize(size: int) -> Policy:
 
 def simclr_family(
   *,
-  size: int,
-  crop_scale: tuple[float, float] = (0.08, 1.0),
-  crop_ratio: tuple[float, float] = _RATIO,
-  method: str = 'bilinear',
-  flip_p: float = 0.5,
-  jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
-  jitter_strength: float = 1.0,
-  jitter_p: float = 0.8,
-  gray_p: float = 0.2,
-  blur_p: float = 0.0,
-  blur_sigma: tuple[float, float] = (0.1, 2.0),
-  blur_kernel: int | None = None,
-  solarize_p: float = 0.0,
-  solarize_threshold: float = 0.5,
-  rand_ops: int = 0,
-  rand_magnitude: int = 9,
-  noise_sigma: float | None = None,
-  noise_variance: float | None = None,
-  noise_p: float = 0.5,
-  noise_mean: Sequence[float] | None = None,
-  noise_std: Sequence[float] | None = None,
-  salt_pepper: float = 0.0,
-  salt_pepper_p: float = 0.5,
-  salt_pepper_per: str = 'pixel',
+  size: Pixels,
+  crop_scale: ShareRange = (0.08, 1.0),
+  crop_ratio: PositiveRange = _RATIO,
+  method: geometry.Resampling = 'bilinear',
+  flip_p: Probability = 0.5,
+  jitter: Jitter = (0.4, 0.4, 0.4, 0.1),
+  jitter_strength: Annotated[float, Ge(0), Le(10)] = 1.0,
+  jitter_p: Probability = 0.8,
+  gray_p: Probability = 0.2,
+  blur_p: Probability = 0.0,
+  blur_sigma: PositiveRange = (0.1, 2.0),
+  blur_kernel: Pixels | None = None,
+  solarize_p: Probability = 0.0,
+  solarize_threshold: Probability = 0.5,
+  rand_ops: NumOps = 0,
+  rand_magnitude: Magnitude = 9,
+  noise_sigma: NonNegative | None = None,
+  noise_variance: NonNegative | None = None,
+  noise_p: Annotated[Probability, _WITH_NOISE] = 0.5,
+  noise_mean: Annotated[Sequence[Probability] | None, _WITH_NOISE] = None,
+  noise_std: Annotated[Sequence[Share] | None, _WITH_NOISE] = None,
+  salt_pepper: Probability = 0.0,
+  salt_pepper_p: Annotated[Probability, _WITH_SALT] = 0.5,
+  salt_pepper_per: Annotated[filters.Per, _WITH_SALT] = 'pixel',
 ) -> Policy:
   """Random resized crop, flip, jitter, gray, blur, solarize, RandAugment, noise: what p > 0 leaves.
 
@@ -85,14 +104,10 @@ def simclr_family(
   with the rest, so its place is free.
 
   Raises:
-    UserError: if `jitter` does not have 4 numbers, or one of noise_mean and noise_std is missing.
+    UserError: if one of noise_mean and noise_std is missing.
   """
   if (noise_mean is None) != (noise_std is None):
     raise UserError('noise_mean and noise_std come together: set both or none')
-  if len(jitter) != 4:
-    raise UserError(
-      f'jitter takes 4 numbers (brightness, contrast, saturation, hue), not {len(jitter)}'
-    )
   part = functools.partial
   brightness, contrast, saturation, hue = (jitter_strength * v for v in jitter)
   steps: list[tuple[bool, Policy]] = [
@@ -159,14 +174,16 @@ strong = functools.partial(supcon, blur_p=0.5)
 infomin = functools.partial(strong, jitter=(0.8, 0.8, 0.8, 0.2), rand_ops=2, rand_magnitude=30)
 
 
-def crop_flip(*, size: int, padding: int = 4, mode: str = 'constant') -> Policy:
+def crop_flip(
+  *, size: Pixels, padding: Padding = 4, mode: geometry.PaddingMode = 'constant'
+) -> Policy:
   """Resize if needed, pad-and-crop, flip: supervised training on CIFAR (He et al. 2016)."""
   crop = functools.partial(ops.random_crop, size=size, padding=padding, mode=mode)
   return chain(_resize(size), crop, ops.random_flip)
 
 
 def autoaugment(
-  *, size: int, padding: int = 4, policy: str = 'cifar10', fill: float = 0.0
+  *, size: Pixels, padding: Padding = 4, policy: aa.PolicyName = 'cifar10', fill: Probability = 0.0
 ) -> Policy:
   """`crop_flip`, then AutoAugment: TCL's supervised runs (its SupCon baseline too)."""
   augment = functools.partial(aa.auto_augment, policy=policy, fill=fill)
@@ -174,7 +191,12 @@ def autoaugment(
 
 
 def randaugment(
-  *, size: int, padding: int = 4, num_ops: int = 2, magnitude: int = 9, fill: float = 0.0
+  *,
+  size: Pixels,
+  padding: Padding = 4,
+  num_ops: NumOps = 2,
+  magnitude: Magnitude = 9,
+  fill: Probability = 0.0,
 ) -> Policy:
   """`crop_flip`, then RandAugment with torchvision's defaults."""
   augment = functools.partial(aa.rand_augment, num_ops=num_ops, magnitude=magnitude, fill=fill)
@@ -183,15 +205,15 @@ def randaugment(
 
 def affine(
   *,
-  size: int,
-  degrees: float = 15.0,
-  translate: float = 0.1,
-  scale: tuple[float, float] = (0.8, 1.2),
-  shear: float = 10.0,
-  brightness: float = 0.4,
-  contrast: float = 0.4,
-  noise_sigma: float = 0.05,
-  noise_p: float = 1.0,
+  size: Pixels,
+  degrees: Annotated[float, Ge(0), Le(180)] = 15.0,
+  translate: Probability = 0.1,
+  scale: PositiveRange = (0.8, 1.2),
+  shear: Annotated[float, Ge(0), Lt(90)] = 10.0,
+  brightness: NonNegative = 0.4,
+  contrast: NonNegative = 0.4,
+  noise_sigma: NonNegative = 0.05,
+  noise_p: Probability = 1.0,
 ) -> Policy:
   """Small affine maps, intensity and noise: for digits and other images that must not be mirrored.
 
@@ -211,7 +233,7 @@ def affine(
   return chain(_resize(size), move, intensity, noise)
 
 
-def none(*, size: int) -> Policy:
+def none(*, size: Pixels) -> Policy:
   """No augmentation: the image itself, resized if needed."""
   return _resize(size)
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le
 
 from clr_jax.augment import policies
 from clr_jax.augment import random_ops as ops
 from clr_jax.augment.policies import Policy, simclr_family
+from clr_jax.core.bounds import Pixels, Probability, ShareRange
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
-from clr_jax.core.options import OPTIONAL, takes_options_of
+from clr_jax.core.options import OPTIONAL, OneOf, takes_options_of
 
 ViewPolicies = (
   tuple[tuple[Policy, ...], tuple[Policy, ...]]
@@ -54,11 +56,13 @@ _SOLO: dict[str, dict[str, Any]] = {
 }
 # What the shell scripts behind the published CIFAR numbers did otherwise, besides never blurring.
 _SOLO_2022 = {'wmse': [{'jitter': _BYOL}] * 2, 'ressl': [{}, {'gray_p': 0.2}]}
-_RECIPES = ('solo2022', 'solo', 'solo_imagenet100')
+
+Recipe = Literal['solo2022', 'solo', 'solo_imagenet100']
+NumLocal = Annotated[int, Ge(0), Le(64)]
 
 
 @takes_options_of(simclr_family, OPTIONAL)
-def solo(preset: str, *, size: int, recipe: str = 'solo2022', **family: Any) -> ViewPolicies:
+def solo(preset: str, *, size: Pixels, recipe: Recipe = 'solo2022', **family: Any) -> ViewPolicies:
   """Two views as in solo-learn.
 
   Args:
@@ -68,11 +72,7 @@ def solo(preset: str, *, size: int, recipe: str = 'solo2022', **family: Any) -> 
     recipe: 'solo2022' (scripts of the published CIFAR numbers, no blur), 'solo' (its current
       configs for CIFAR) or 'solo_imagenet100'.
     **family: arguments of `simclr_family` that replace the preset's in both views.
-
-  Raises:
-    UserError: for an unknown recipe.
   """
-  check_name(_RECIPES, recipe, 'recipe')
   row = _SOLO[preset]
   blurs = {'solo2022': (0.0, 0.0), 'solo': row['cifar'], 'solo_imagenet100': row['imagenet']}[
     recipe
@@ -93,11 +93,11 @@ def _local_size(size: int, local_size: int | None) -> int:
 @takes_options_of(simclr_family, OPTIONAL)
 def multicrop_swav(
   *,
-  size: int,
-  num_local: int = 6,
-  local_size: int | None = None,
-  global_scale: tuple[float, float] = (0.14, 1.0),
-  local_scale: tuple[float, float] = (0.05, 0.14),
+  size: Pixels,
+  num_local: NumLocal = 6,
+  local_size: Pixels | None = None,
+  global_scale: ShareRange = (0.14, 1.0),
+  local_scale: ShareRange = (0.05, 0.14),
   **family: Any,
 ) -> ViewPolicies:
   """SwAV: two large crops and `num_local` small ones (96 to 224), all augmented alike.
@@ -113,11 +113,11 @@ def multicrop_swav(
 @takes_options_of(simclr_family, OPTIONAL)
 def multicrop_dino(
   *,
-  size: int,
-  num_local: int = 8,
-  local_size: int | None = None,
-  global_scale: tuple[float, float] = (0.4, 1.0),
-  local_scale: tuple[float, float] = (0.05, 0.4),
+  size: Pixels,
+  num_local: NumLocal = 8,
+  local_size: Pixels | None = None,
+  global_scale: ShareRange = (0.4, 1.0),
+  local_scale: ShareRange = (0.05, 0.4),
   **family: Any,
 ) -> ViewPolicies:
   """DINO: two large crops (blur 1; blur .1 and solarize .2) and `num_local` small ones (blur .5).
@@ -136,13 +136,13 @@ def multicrop_dino(
 @takes_options_of(simclr_family, OPTIONAL)
 def infomin_jigsaw(
   *,
-  size: int,
-  policy: str = 'infomin',
-  grid: int = 3,
-  jigsaw_size: int | None = None,
-  patch_size: int | None = None,
-  jigsaw_scale: tuple[float, float] = (0.6, 1.0),
-  jigsaw_flip_p: float = 0.5,
+  size: Pixels,
+  policy: Annotated[str, OneOf(tuple(policies.names()))] = 'infomin',
+  grid: Annotated[int, Ge(1), Le(16)] = 3,
+  jigsaw_size: Pixels | None = None,
+  patch_size: Pixels | None = None,
+  jigsaw_scale: ShareRange = (0.6, 1.0),
+  jigsaw_flip_p: Probability = 0.5,
   **family: Any,
 ) -> ViewPolicies:
   """InfoMin: two views of a policy, and shuffled patches of a third, uncoloured crop.
@@ -160,10 +160,8 @@ def infomin_jigsaw(
   Source: PyContrast's `build_transforms`, https://arxiv.org/abs/2005.10243.
 
   Raises:
-    UserError: for no cells or a patch larger than its cell; what `policies.make` refuses.
+    UserError: for a patch larger than its cell; what `policies.make` refuses.
   """
-  if grid < 1:
-    raise UserError(f'augment.grid={grid} makes no patches: set it to at least 1')
   jigsaw_size = jigsaw_size or round(size * 255 / 224)
   cell = jigsaw_size // grid
   patch_size = patch_size or max(round(cell * 64 / 85), 1)

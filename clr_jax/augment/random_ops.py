@@ -6,12 +6,22 @@ Draws are float32 whatever the default precision, so that float64 runs see the s
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Le, Lt
 
 from clr_jax.augment import color, filters, geometry
 from clr_jax.augment.filters import drawn, where_drawn
+from clr_jax.core.bounds import (
+  NonNegative,
+  Padding,
+  Pixels,
+  PositiveRange,
+  Probability,
+  ShareRange,
+)
 from clr_jax.core.types import Array
 
 
@@ -31,8 +41,8 @@ def sample_crop_box(
   height: int,
   width: int,
   *,
-  scale: tuple[float, float] = (0.08, 1.0),
-  ratio: tuple[float, float] = (3 / 4, 4 / 3),
+  scale: ShareRange = (0.08, 1.0),
+  ratio: PositiveRange = (3 / 4, 4 / 3),
 ) -> Array:
   """Boxes [batch, 4] (left, top, right, bottom; int) drawn as by torchvision's RandomResizedCrop.
 
@@ -66,10 +76,10 @@ def random_resized_crop(
   key: Array,
   images: Array,
   *,
-  size: int,
-  scale: tuple[float, float] = (0.08, 1.0),
-  ratio: tuple[float, float] = (3 / 4, 4 / 3),
-  method: str = 'bilinear',
+  size: Pixels,
+  scale: ShareRange = (0.08, 1.0),
+  ratio: PositiveRange = (3 / 4, 4 / 3),
+  method: geometry.Resampling = 'bilinear',
 ) -> Array:
   """A random box of each image resized to [B, size, size, C].
 
@@ -89,7 +99,12 @@ def random_resized_crop(
 
 
 def random_crop(
-  key: Array, images: Array, *, size: int, padding: int = 4, mode: str = 'constant'
+  key: Array,
+  images: Array,
+  *,
+  size: Pixels,
+  padding: Padding = 4,
+  mode: geometry.PaddingMode = 'constant',
 ) -> Array:
   """Pads ('constant' zeros or 'reflect') and cuts a window of `size` at a uniform position.
 
@@ -103,7 +118,7 @@ def random_crop(
   return geometry.pad_crop(images, top, left, size=size, padding=padding, mode=mode)
 
 
-def random_jigsaw(key: Array, images: Array, *, size: int, grid: int = 3) -> Array:
+def random_jigsaw(key: Array, images: Array, *, size: Pixels, grid: int = 3) -> Array:
   """Patches [B, grid * grid, size, size, C] in random order: a random window of each cell.
 
   Args:
@@ -126,7 +141,7 @@ def random_jigsaw(key: Array, images: Array, *, size: int, grid: int = 3) -> Arr
   return jnp.take_along_axis(patches, order[:, :, None, None, None], axis=1)
 
 
-def random_flip(key: Array, images: Array, *, p: float = 0.5) -> Array:
+def random_flip(key: Array, images: Array, *, p: Probability = 0.5) -> Array:
   """Mirrors each image left-right with probability p."""
   return geometry.flip(images, drawn(key, p, images))
 
@@ -135,11 +150,11 @@ def color_jitter(
   key: Array,
   images: Array,
   *,
-  brightness: float = 0.4,
-  contrast: float = 0.4,
-  saturation: float = 0.4,
-  hue: float = 0.1,
-  p: float = 0.8,
+  brightness: NonNegative = 0.4,
+  contrast: NonNegative = 0.4,
+  saturation: NonNegative = 0.4,
+  hue: Annotated[float, Ge(0), Le(0.5)] = 0.1,
+  p: Probability = 0.8,
 ) -> Array:
   """Brightness, contrast, saturation and hue in a random order for each image.
 
@@ -210,7 +225,7 @@ def jitter_in_order(
   return images
 
 
-def random_grayscale(key: Array, images: Array, *, p: float = 0.2) -> Array:
+def random_grayscale(key: Array, images: Array, *, p: Probability = 0.2) -> Array:
   """Removes the colour of each image with probability p (0.2: SimCLR, appendix A)."""
   return where_drawn(key, p, color.grayscale(images), images)
 
@@ -219,9 +234,9 @@ def random_blur(
   key: Array,
   images: Array,
   *,
-  sigma: tuple[float, float] = (0.1, 2.0),
-  kernel_size: int | None = None,
-  p: float = 0.5,
+  sigma: PositiveRange = (0.1, 2.0),
+  kernel_size: Pixels | None = None,
+  p: Probability = 0.5,
 ) -> Array:
   """Gaussian blur with sigma uniform in a range, with probability p per image.
 
@@ -236,7 +251,9 @@ def random_blur(
   return where_drawn(p_key, p, changed, images)
 
 
-def random_solarize(key: Array, images: Array, *, threshold: float = 0.5, p: float = 0.2) -> Array:
+def random_solarize(
+  key: Array, images: Array, *, threshold: Probability = 0.5, p: Probability = 0.2
+) -> Array:
   """Inverts the pixels at or above `threshold`, with probability p per image (BYOL's view 2)."""
   return where_drawn(key, p, color.solarize(images, threshold), images)
 
@@ -245,13 +262,13 @@ def random_affine(
   key: Array,
   images: Array,
   *,
-  degrees: float = 0.0,
-  translate: tuple[float, float] = (0.0, 0.0),
-  scale: tuple[float, float] = (1.0, 1.0),
-  shear: float = 0.0,
-  p: float = 1.0,
-  method: str = 'bilinear',
-  fill: float = 0.0,
+  degrees: Annotated[float, Ge(0), Le(180)] = 0.0,
+  translate: tuple[Probability, Probability] = (0.0, 0.0),
+  scale: PositiveRange = (1.0, 1.0),
+  shear: Annotated[float, Ge(0), Lt(90)] = 0.0,
+  p: Probability = 1.0,
+  method: geometry.Interpolation = 'bilinear',
+  fill: Probability = 0.0,
 ) -> Array:
   """A random affine map about the centre, with probability p per image.
 

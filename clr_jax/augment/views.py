@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from clr_jax.augment import policies
 from clr_jax.augment.policies import Policy
@@ -111,7 +111,7 @@ def multicrop(first: Policy, second: Policy, local: Policy, num_local: int) -> V
 
 def _of_policy(policy: Callable[..., Policy]) -> Callable[..., Views]:
   @takes_options_of(policy)
-  def make_views(*, num_views: Annotated[int, Ge(1)] = 2, **options: Any) -> Views:
+  def make_views(*, num_views: Annotated[int, Ge(1), Le(64)] = 2, **options: Any) -> Views:
     return multi(policy(**options), num_views)
 
   return make_views

@@ -14,6 +14,7 @@ an annotation are those of `clr_jax.core.annotations`, and `OnlyWith`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -107,7 +108,7 @@ def options_of(factory: Callable) -> dict[str, Option]:
 
 
 def takes_options_of(
-  inner: Callable, *facts: Any, without: Collection[str] = ()
+  inner: Callable, *facts: Any, without: Collection[str] = (), **defaults: Any
 ) -> Callable[[Factory], Factory]:
   """Decorates a factory that hands its `**options` on to `inner`: these are its options then.
 
@@ -118,6 +119,7 @@ def takes_options_of(
     facts: are added to each of them, such as `OnlyWith(name='sam')`; with OPTIONAL they lose their
       defaults, for the factory has its own.
     without: options of `inner` that the factory fills in.
+    **defaults: of options of `inner`, instead of those that it gives them; handed on like the rest.
   """
 
   def decorate(factory: Factory) -> Factory:
@@ -127,11 +129,18 @@ def takes_options_of(
     for key, option in options_of(inner).items():
       if key not in (*signature.parameters, *without):
         hints[key] = Annotated[option.hint, *facts] if facts else option.hint
-        default = REQUIRED if OPTIONAL in facts else option.default
+        default = REQUIRED if OPTIONAL in facts else defaults.get(key, option.default)
         taken.append(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default))
-    factory.__signature__ = signature.replace(parameters=[*own, *taken])
-    factory.__annotations__ = {**factory.__annotations__, **hints}
-    return factory
+    decorated: Any = factory
+    if defaults:
+
+      def with_defaults(*args, **options):
+        return factory(*args, **{**defaults, **options})
+
+      decorated = functools.wraps(factory)(with_defaults)
+    decorated.__signature__ = signature.replace(parameters=[*own, *taken])
+    decorated.__annotations__ = {**factory.__annotations__, **hints}
+    return decorated
 
   return decorate
 
@@ -229,9 +238,10 @@ def check(
       continue
     for fact in option.facts:
       if isinstance(fact, OnlyWith) and not fact.holds(known, values):
+        leave = f'{key} out' if option.default is REQUIRED else f'{key} at {option.default}'
         raise UserError(
           f'{prefix}{key}={values[key]} has no effect unless {fact.describe(prefix)}: set that, '
-          f'too, or leave {key} at {option.default}'
+          f'too, or leave {leave}'
         )
 
 

@@ -6,7 +6,7 @@ Embeddings are [B, V, D].
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +72,7 @@ def w_mse(
   return WMSE(jnp.mean(jnp.stack(distances)), failed)
 
 
-DIVISORS = ('batch', 'feature')
+Divisor = Literal['batch', 'feature']
 
 
 def arb(
@@ -81,7 +81,7 @@ def arb(
   *,
   groups: int = 1,
   shrinkage: float = 1e-4,
-  divisor: str = 'batch',
+  divisor: Divisor = 'batch',
 ) -> Array:
   """Align with the nearest orthonormal base (Zhang et al., ARB, ECCV 2022).
 
@@ -102,7 +102,7 @@ def arb(
   bases = orthonormal_base(
     features.reshape(2, groups, -1, batch_size), shrinkage=shrinkage
   ).reshape(features.shape)
-  check_name(DIVISORS, divisor, 'divisor')
+  check_name(get_args(Divisor), divisor, 'divisor')
   count = batch_size if divisor == 'batch' else num_features
   correlation = jnp.sum(features * bases[::-1], -1) / count
   return jnp.sum((correlation - 1) ** 2)

@@ -10,7 +10,7 @@ published for pairs: the negatives of an image are the texts of the other pairs,
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,12 @@ import jax.numpy as jnp
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, State
-from clr_jax.losses.global_contrastive import first_visit_gamma, update_log_u
+from clr_jax.losses.global_contrastive import FirstVisit, first_visit_gamma, update_log_u
 from clr_jax.losses.temperatures import temperature_step
 from clr_jax.ops import tables
 from clr_jax.ops.similarity import logsumexp, similarity, widen
 
-SCHEMES = ('global_constant', 'individual_learnable', 'global_learnable')
+Scheme = Literal['global_constant', 'individual_learnable', 'global_learnable']
 FLOOR = 1e-20  # of the stored u
 
 
@@ -46,7 +46,7 @@ class _Side(NamedTuple):
 
 
 def init_state(
-  num_examples: int, *, scheme: str = 'global_constant', temperature: float = 0.01
+  num_examples: int, *, scheme: Scheme = 'global_constant', temperature: float = 0.01
 ) -> State:
   """{'a': tables, 'b': tables} of `num_examples` pairs, for one loss with the same scheme.
 
@@ -56,10 +56,10 @@ def init_state(
 
   Args:
     num_examples: valid values of `index` are 0 to num_examples - 1.
-    scheme: one of SCHEMES.
+    scheme: see `bimodal_sogclr`.
     temperature: where individual temperatures start, .01 (LibAUC).
   """
-  check_name(SCHEMES, scheme, 'temperature scheme')
+  check_name(get_args(Scheme), scheme, 'temperature scheme')
 
   def side():
     average = {'log_u': tables.init_log(num_examples), 'shift': tables.init(num_examples, 0.0)}
@@ -77,10 +77,10 @@ def bimodal_sogclr(
   index: Array,
   state: State,
   *,
-  scheme: str = 'global_constant',
+  scheme: Scheme = 'global_constant',
   temperature: float | Array | None = None,
   gamma: float | Array = 0.9,
-  first_visit: str = 'per_index',
+  first_visit: FirstVisit = 'per_index',
   mean_negatives: bool = False,
   rho: float = 6.0,
   eta: float = 0.01,
@@ -166,8 +166,8 @@ def _write(old: dict[str, Array], index: Array, rows: dict[str, Array]) -> dict[
   return {**new, **others}
 
 
-def _check(z_a: Array, z_b: Array, state: State, scheme: str, temperature) -> None:
-  check_name(SCHEMES, scheme, 'temperature scheme')
+def _check(z_a: Array, z_b: Array, state: State, scheme: Scheme, temperature) -> None:
+  check_name(get_args(Scheme), scheme, 'temperature scheme')
   if z_a.shape != z_b.shape or z_a.ndim != 2 or len(z_a) < 2:
     raise UserError(
       f'bimodal_sogclr takes two batches [B, D] of B >= 2 pairs, not {z_a.shape} and {z_b.shape}'

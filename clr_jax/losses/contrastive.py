@@ -9,7 +9,7 @@ never kept: memory for a global batch whose square does not fit, value and gradi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 
@@ -20,7 +20,7 @@ from clr_jax.losses.scores import ScoreSets, denominator_terms
 from clr_jax.ops.blocked import scan_columns
 from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, widen
 
-ANCHORS = ('all', 'one')
+Anchors = Literal['all', 'one']
 
 
 class Pairs(NamedTuple):
@@ -139,7 +139,7 @@ def supcon(
   *,
   temperature: float | Array = 0.1,
   base_temperature: float | None = None,
-  anchors: str = 'all',
+  anchors: Anchors = 'all',
   normalize: bool = True,
   block_size: int | None = None,
 ) -> Array:
@@ -161,7 +161,7 @@ def supcon(
   Returns:
     [B, V], or [B, 1] for anchors='one'.
   """
-  check_name(ANCHORS, anchors, 'anchors')
+  check_name(get_args(Anchors), anchors, 'anchors')
   batch_size, num_views, _ = z.shape
   rows = _rows(z, normalize)
   step = num_views if anchors == 'one' else 1
@@ -259,7 +259,7 @@ def pair_sets(
   labels: Array | None = None,
   *,
   temperature: float | Array,
-  anchors: str = 'all',
+  anchors: Anchors = 'all',
   k1: float = 0.0,
   k2: float = 1.0,
   normalize: bool = True,
@@ -271,7 +271,7 @@ def pair_sets(
     labels: [B] classes whose members are positives of each other, or None: the views are.
     temperature, anchors, k1, k2, normalize: as for the losses; k1 = 0 and k2 = 1 for all but TCL.
   """
-  check_name(ANCHORS, anchors, 'anchors')
+  check_name(get_args(Anchors), anchors, 'anchors')
   rows = _rows(z, normalize)
   step = z.shape[1] if anchors == 'one' else 1
   pairs = Pairs(*(m[::step] for m in pair_masks(*z.shape[:2], labels=labels)))

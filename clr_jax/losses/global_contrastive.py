@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ from clr_jax.losses.scores import Scores, pair_scores, two_view_scores, view_maj
 from clr_jax.ops.blocked import scan_columns
 from clr_jax.ops.similarity import flatten_views, logsumexp, unit, widen
 
-FIRST_VISIT = ('per_index', 'per_batch', 'none')
-COMBINE = ('mean', 'sum')
+FirstVisit = Literal['per_index', 'per_batch', 'none']
+Combine = Literal['mean', 'sum']
 
 
 class SogCLR(NamedTuple):
@@ -30,7 +30,7 @@ class SogCLR(NamedTuple):
   objective: Array
 
 
-def first_visit_gamma(log_u: Array, gamma: float | Array, rule: str) -> Array:
+def first_visit_gamma(log_u: Array, gamma: float | Array, rule: FirstVisit) -> Array:
   """Weight [B] of the new value: 1 for examples that were never visited.
 
   Args:
@@ -39,7 +39,7 @@ def first_visit_gamma(log_u: Array, gamma: float | Array, rule: str) -> Array:
     rule: 'per_index' (1 for each unvisited row), 'per_batch' (1 for all rows if none was visited;
       SogCLR for ImageNet, LibAUC) or 'none' (SogCLR for CIFAR).
   """
-  check_name(FIRST_VISIT, rule, 'first visit rule')
+  check_name(get_args(FirstVisit), rule, 'first visit rule')
   unvisited = jnp.isneginf(log_u)
   if rule == 'per_index':
     return jnp.where(unvisited, 1.0, gamma)
@@ -53,9 +53,9 @@ def update_log_u(log_u: Array, log_g: Array, gamma: Array) -> Array:
   return jnp.logaddexp(jnp.log1p(-gamma) + log_u, jnp.log(gamma) + log_g)
 
 
-def combine_log_u(log_u: Array, rule: str) -> Array:
+def combine_log_u(log_u: Array, rule: Combine) -> Array:
   """[B, V] -> [B]: the mean of u over views, or its sum (a defect of older code: 2.25 g at .9)."""
-  check_name(COMBINE, rule, 'combine')
+  check_name(get_args(Combine), rule, 'combine')
   total = jax.nn.logsumexp(log_u, -1)
   return total - jnp.log(log_u.shape[-1]) if rule == 'mean' else total
 

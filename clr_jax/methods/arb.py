@@ -1,9 +1,12 @@
 """ARB, align representations with base: Zhang et al., ECCV 2022 (code: Sherrylone/ARB)."""
 
+from typing import Annotated
+
 import flax.linen as nn
 
+from clr_jax.core.bounds import Count, Dimension, Positive, Probability
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
+from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import alignment
 from clr_jax.models import heads
@@ -15,15 +18,15 @@ def arb(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  groups: int = 1,
-  swap: bool = True,
-  shrinkage: float = 1e-4,
-  divisor: str = 'batch',
-  projector: str = 'barlow',
-  hidden_dim: int = 2048,
-  out_dim: int = 256,
+  groups: Count = 1,
+  swap: Annotated[bool, OnlyWith('groups')] = True,
+  shrinkage: Probability = 1e-4,
+  divisor: alignment.Divisor = 'batch',
+  projector: heads.Recipe = 'barlow',
+  hidden_dim: Dimension = 2048,
+  out_dim: Dimension = 256,
   per_view_bn: bool = True,
-  loss_scale: float = 1.0,
+  loss_scale: Positive = 1.0,
 ) -> Method:
   """Aligns each feature of a view with the orthonormal base nearest to the other view's features.
 
@@ -41,11 +44,8 @@ def arb(
     loss_scale: 1 = the sum over features (official, with LARS); less for other optimizers.
   """
   check_two_views('arb', info)
-  check_name(alignment.DIVISORS, divisor, 'method.divisor')
-  if groups < 1 or out_dim % groups:
+  if out_dim % groups:
     raise UserError(f'arb cuts out_dim={out_dim} into equal groups: method.groups={groups} cannot')
-  if not 0 <= shrinkage <= 1:
-    raise UserError(f'method.shrinkage must be in [0, 1], not {shrinkage}')
   head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):

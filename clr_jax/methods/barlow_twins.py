@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 
+from clr_jax.core.bounds import Dimension, NonNegative, Positive
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import redundancy
 from clr_jax.models import heads
@@ -12,12 +13,12 @@ def barlow_twins(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  off_diagonal_weight: float = 0.0051,
-  projector: str = 'barlow',
-  hidden_dim: int = 2048,
-  out_dim: int = 2048,
+  off_diagonal_weight: NonNegative = 0.0051,
+  projector: heads.Recipe = 'barlow',
+  hidden_dim: Dimension = 2048,
+  out_dim: Dimension = 2048,
   per_view_bn: bool = True,
-  loss_scale: float = 0.1,
+  loss_scale: Positive = 0.1,
 ) -> Method:
   """Makes the cross-correlation of the two views' features the identity.
 

@@ -3,6 +3,8 @@
 import flax.linen as nn
 import jax
 
+from clr_jax.core.bounds import Dimension, Positive
+from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import distillation as losses
 from clr_jax.models import heads
@@ -11,30 +13,24 @@ from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.self_distillation import distillation
 
 
+@takes_options_of(distillation, momentum=0.99, final_momentum=1.0, ema_index='current')
 def byol(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  momentum: float = 0.99,
-  final_momentum: float = 1.0,
-  ema_index: str = 'current',
-  projector: str = 'byol',
-  hidden_dim: int = 4096,
-  out_dim: int = 256,
-  predictor: str = 'byol',
-  predictor_dim: int = 4096,
-  loss_scale: float = 1.0,
+  projector: heads.Recipe = 'byol',
+  hidden_dim: Dimension = 4096,
+  out_dim: Dimension = 256,
+  predictor: heads.Recipe = 'byol',
+  predictor_dim: Dimension = 4096,
+  loss_scale: Positive = 1.0,
   symmetric: bool = True,
-  per_view_bn: bool = True,
-  represent: str = 'online',
   plugins: Plugins = NONE,
+  **target,
 ) -> Method:
   """Predicts the target network's projection of the other view; local views only predict.
 
   Args:
-    momentum: start of the cosine: .99 (solo-learn; DeepMind for 100 and 300 epochs), .996 for 1000.
-    final_momentum: 1 (paper).
-    ema_index: 'current' (DeepMind and solo-learn average after the optimizer).
     projector: recipe of `clr_jax.models.heads`; 'byol_deepmind' has no last bias.
     hidden_dim: 4096 (paper).
     out_dim: 256 (paper).
@@ -43,9 +39,10 @@ def byol(
     loss_scale: 1 = the sum over the pairs of views (paper); 0.5 = the mean of two views' pairs.
     symmetric: each view is predicted from the other (official); False: only view 0 from view 1,
       as with a strong view for the student and a weak one for the teacher (margins paper).
-    per_view_bn: the code bases embed one view at a time (True).
-    represent: 'online', or 'target' for the averaged network.
     plugins: see `clr_jax.plugins.pipeline`.
+    **target: options of `distillation`: momentum .99 (solo-learn; DeepMind for 100 and 300 epochs;
+      .996 for 1000), final_momentum 1 (paper); ema_index 'current' (DeepMind and solo-learn average
+      after the optimizer); per_view_bn True (both embed one view at a time).
   """
   pipeline = Pipeline(plugins, 'byol', negatives=False, softmax=False, free_anchor=True)
   num_queries = 2 if symmetric else 1
@@ -67,12 +64,8 @@ def byol(
     info,
     pairs='own',
     predictor=heads.make(predictor, hidden_dim=predictor_dim, out_dim=out_dim),
-    momentum=momentum,
-    final_momentum=final_momentum,
-    ema_index=ema_index,
     online_views=slice(0, num_queries),
     target_views=slice(2 - num_queries, 2),
     local_views=True,
-    per_view=per_view_bn,
-    represent=represent,
+    **target,
   )

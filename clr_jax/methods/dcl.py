@@ -1,7 +1,11 @@
 """DCL and DCLW, decoupled contrastive learning: Yeh et al., https://arxiv.org/abs/2110.06848."""
 
+from typing import Annotated
+
 import flax.linen as nn
 
+from clr_jax.core.bounds import Dimension, Positive, Temperature
+from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import decoupled
 from clr_jax.models import heads
@@ -17,15 +21,15 @@ def dcl(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  temperature: float = 0.1,
+  temperature: Temperature = 0.1,
   weighted: bool = False,
-  sigma: float = 0.5,
-  weight_stop_gradient: bool = True,
-  projector: str = 'debiased',
-  hidden_dim: int = 512,
-  out_dim: int = 128,
+  sigma: Annotated[Temperature, OnlyWith('weighted')] = 0.5,
+  weight_stop_gradient: Annotated[bool, OnlyWith('weighted')] = True,
+  projector: heads.Recipe = 'debiased',
+  hidden_dim: Dimension = 512,
+  out_dim: Dimension = 128,
   per_view_bn: bool = True,
-  loss_scale: float = 1.0,
+  loss_scale: Positive = 1.0,
 ) -> Method:
   """Contrastive learning whose denominator holds the negatives only.
 

@@ -5,6 +5,8 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
+from clr_jax.core.bounds import Dimension, Momentum, Temperature, WholeEpochs
+from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.losses import distillation as losses
 from clr_jax.models import heads
@@ -15,25 +17,22 @@ from clr_jax.skeletons.joint_embedding import keep_statistics
 from clr_jax.skeletons.self_distillation import distillation
 
 
+@takes_options_of(distillation, momentum=0.996, final_momentum=1.0, ema_index='current')
 def dino(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  num_prototypes: int = 65536,
-  student_temperature: float = 0.1,
-  teacher_temperature: float = 0.07,
-  warmup_teacher_temperature: float = 0.04,
-  warmup_teacher_epochs: int = 30,
-  center_momentum: float = 0.9,
-  freeze_last_layer: int = 1,
-  momentum: float = 0.996,
-  final_momentum: float = 1.0,
-  ema_index: str = 'current',
-  projector: str = 'dino',
-  hidden_dim: int = 2048,
-  out_dim: int = 256,
-  per_view_bn: bool = True,
-  represent: str = 'online',
+  num_prototypes: Dimension = 65536,
+  student_temperature: Temperature = 0.1,
+  teacher_temperature: Temperature = 0.07,
+  warmup_teacher_temperature: Temperature = 0.04,
+  warmup_teacher_epochs: WholeEpochs = 30,
+  center_momentum: Momentum = 0.9,
+  freeze_last_layer: WholeEpochs = 1,
+  projector: heads.Recipe = 'dino',
+  hidden_dim: Dimension = 2048,
+  out_dim: Dimension = 256,
+  **target,
 ) -> Method:
   """The student's scores of prototypes match the centred, sharpened ones of the other large view.
 
@@ -48,14 +47,12 @@ def dino(
       the end is not reached.
     center_momentum: .9 (official).
     freeze_last_layer: epochs in which the prototypes stay as they are, 1 (official).
-    momentum: start of the cosine: .996 (official), .9995 for batches of 256.
-    final_momentum: 1 (official).
-    ema_index: 'current' (official and solo-learn average after the optimizer).
     projector: 'dino', or 'dino_bn' with BatchNorm.
     hidden_dim: 2048 (official).
     out_dim: 256 (official), width of the layer before the prototypes.
-    per_view_bn: statistics of each view apart (solo-learn; official code joins same-sized views).
-    represent: 'online', or 'target' for the averaged network.
+    **target: options of `distillation`: momentum .996 (official; .9995 for batches of 256),
+      final_momentum 1 (official); ema_index 'current' (official and solo-learn average after the
+      optimizer); per_view_bn True (solo-learn; official code joins same-sized views).
   """
   epochs = math.ceil(info.total_steps / info.steps_per_epoch)
   teacher_schedule = schedules.solo(
@@ -95,13 +92,9 @@ def dino(
     loss,
     info,
     pairs='own',
-    momentum=momentum,
-    final_momentum=final_momentum,
-    ema_index=ema_index,
     local_views=True,
-    per_view=per_view_bn,
-    represent=represent,
     init_state=lambda rng: {'center': jnp.zeros(num_prototypes)},
     post_update=post_update,
     groups={'last': Group(freeze_steps=freeze_last_layer * info.steps_per_epoch)},
+    **target,
   )

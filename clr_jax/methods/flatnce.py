@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 
+from clr_jax.core.bounds import Dimension, Temperature
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import decoupled
 from clr_jax.models import heads
@@ -17,10 +18,10 @@ def flatnce(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  temperature: float = 0.1,
-  projector: str = 'supcon',
-  hidden_dim: int | None = None,
-  out_dim: int = 128,
+  temperature: Temperature = 0.1,
+  projector: heads.Recipe = 'supcon',
+  hidden_dim: Dimension | None = None,
+  out_dim: Dimension = 128,
   per_view_bn: bool = False,
 ) -> Method:
   """Contrastive learning whose gradient does not vanish with small batches; reports InfoNCE.

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from clr_jax.core.errors import UserError
+from clr_jax.core.bounds import BelowOne, Dimension, NonNegative, Temperature
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import decoupled
 from clr_jax.models import heads
@@ -18,12 +18,12 @@ def hcl(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  temperature: float = 0.5,
-  tau_plus: float = 0.1,
-  beta: float = 1.0,
-  projector: str = 'debiased',
-  hidden_dim: int = 512,
-  out_dim: int = 128,
+  temperature: Temperature = 0.5,
+  tau_plus: BelowOne = 0.1,
+  beta: NonNegative = 1.0,
+  projector: heads.Recipe = 'debiased',
+  hidden_dim: Dimension = 512,
+  out_dim: Dimension = 128,
   per_view_bn: bool = True,
 ) -> Method:
   """Contrastive learning with negatives weighted by hardness and corrected for false ones.
@@ -38,10 +38,6 @@ def hcl(
     per_view_bn: official code embeds one view at a time (True).
   """
   check_two_views('hcl', info)
-  if not 0 <= tau_plus < 1:
-    raise UserError(f'method.tau_plus is a probability in [0, 1), not {tau_plus}')
-  if beta < 0:
-    raise UserError(f'method.beta must not be negative: {beta}')
   head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):

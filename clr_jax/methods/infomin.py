@@ -4,30 +4,28 @@ import functools
 
 import flax.linen as nn
 
+from clr_jax.core.bounds import Dimension, Probability, Temperature
 from clr_jax.core.errors import UserError
+from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.queue import queue_infonce
 from clr_jax.models import heads
 from clr_jax.models.siamese import Chain
 from clr_jax.ops.random import Stream, stream
-from clr_jax.plugins.pipeline import NONE, Plugins
 from clr_jax.skeletons.momentum_contrast import momentum_contrast
 
 
+@takes_options_of(momentum_contrast, without=('final_momentum', 'ema_index', 'symmetric'))
 def infomin(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  jigsaw_weight: float = 0.5,
-  temperature: float = 0.15,
-  queue_length: int = 65536,
-  momentum: float = 0.999,
-  projector: str = 'mocov2',
-  hidden_dim: int | None = None,
-  out_dim: int = 128,
-  per_view_bn: bool = True,
-  represent: str = 'online',
-  plugins: Plugins = NONE,
+  jigsaw_weight: Probability = 0.5,
+  temperature: Temperature = 0.15,
+  projector: heads.Recipe = 'mocov2',
+  hidden_dim: Dimension | None = None,
+  out_dim: Dimension = 128,
+  **options,
 ) -> Method:
   """MoCo's InfoNCE of view 0, and of the image's shuffled patches, against the key of view 1.
 
@@ -37,34 +35,24 @@ def infomin(
   Args:
     jigsaw_weight: beta: loss = (1 - beta) main + beta jigsaw, .5 (PyContrast).
     temperature: .15 (PyContrast's InfoMin).
-    queue_length: 65536 (PyContrast).
-    momentum: .999 (PyContrast).
     projector: recipe of `clr_jax.models.heads`, also of the patches' head; 'mocov2' (PyContrast).
     hidden_dim: None = the backbone's width (PyContrast).
     out_dim: 128 (PyContrast).
-    per_view_bn: PyContrast embeds one view at a time (True).
-    represent: 'online', or 'target' for the averaged network.
-    plugins: see `clr_jax.plugins.pipeline`; they act on the main branch only.
+    **options: of `momentum_contrast`: queue_length 65536, momentum .999, per_view_bn True (all as
+      in PyContrast); plugins act on the main branch only.
 
   Raises:
-    UserError: a weight outside [0, 1]; at init, views without 'jigsaw'; what MoCo
-      refuses.
+    UserError: at init, views without 'jigsaw'; what MoCo refuses.
   """
-  if not 0 <= jigsaw_weight <= 1:
-    raise UserError(f'infomin needs 0 <= method.jigsaw_weight <= 1, not {jigsaw_weight}')
   main = momentum_contrast(
     'infomin',
     backbone,
     info,
     temperature=temperature,
-    queue_length=queue_length,
-    momentum=momentum,
     projector=projector,
     hidden_dim=hidden_dim,
     out_dim=out_dim,
-    per_view_bn=per_view_bn,
-    represent=represent,
-    plugins=plugins,
+    **options,
   )
 
   def jigsaw_network(num_patches):

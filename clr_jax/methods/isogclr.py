@@ -1,8 +1,12 @@
 """iSogCLR: Qiu et al., https://arxiv.org/abs/2305.11965: a temperature each."""
 
+from typing import Annotated
+
 import flax.linen as nn
 
+from clr_jax.core.bounds import Count, Dimension, Epsilon, NonNegative, Share, Temperature
 from clr_jax.core.errors import UserError
+from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import global_contrastive as gcl
 from clr_jax.losses.scores import score_sets
@@ -11,27 +15,32 @@ from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_with
-from clr_jax.skeletons.table_state import moving_average, write_tables
+from clr_jax.skeletons.table_state import (
+  FirstVisit,
+  GammaSchedule,
+  moving_average,
+  write_tables,
+)
 
 
 def isogclr(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  temperature: float = 0.1,
-  rho: float = 0.3,
-  eta: float = 0.01,
-  beta: float = 0.9,
-  temperature_min: float = 0.05,
-  temperature_max: float = 0.7,
-  gamma: float = 0.9,
-  gamma_schedule: str = 'constant',
-  gamma_decay_epochs: int | None = None,
-  first_visit: str = 'per_index',
-  eps: float = 1e-8,
-  projector: str = 'sogclr',
-  hidden_dim: int = 2048,
-  out_dim: int = 128,
+  temperature: Temperature = 0.1,
+  rho: NonNegative = 0.3,
+  eta: NonNegative = 0.01,
+  beta: Share = 0.9,
+  temperature_min: Temperature = 0.05,
+  temperature_max: Temperature = 0.7,
+  gamma: Share = 0.9,
+  gamma_schedule: GammaSchedule = 'constant',
+  gamma_decay_epochs: Annotated[Count | None, OnlyWith(gamma_schedule='cosine')] = None,
+  first_visit: FirstVisit = 'per_index',
+  eps: Epsilon = 1e-8,
+  projector: heads.Recipe = 'sogclr',
+  hidden_dim: Dimension = 2048,
+  out_dim: Dimension = 128,
   per_view_bn: bool = True,
   plugins: Plugins = NONE,
 ) -> Method:
@@ -49,15 +58,10 @@ def isogclr(
   """
   check_two_views('isogclr', info)
   pipeline = Pipeline(plugins, 'isogclr', negatives=True, softmax=False, free_anchor=True)
-  if not 0 < temperature_min <= temperature <= temperature_max:
+  if not temperature_min <= temperature <= temperature_max:
     raise UserError(
-      'isogclr needs 0 < method.temperature_min <= method.temperature <= method.temperature_max, '
+      'isogclr needs method.temperature_min <= method.temperature <= method.temperature_max, '
       f'not {temperature_min}, {temperature}, {temperature_max}'
-    )
-  if eta < 0 or rho < 0 or not 0 < beta <= 1:
-    raise UserError(
-      'isogclr needs method.eta >= 0, method.rho >= 0 and method.beta in (0, 1], '
-      f'not {eta}, {rho}, {beta}'
     )
   average = moving_average(
     info,

@@ -3,6 +3,8 @@
 import flax.linen as nn
 import jax
 
+from clr_jax.core.bounds import Dimension, Rows, Temperature
+from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.scores import infonce, score_sets
 from clr_jax.models import heads
@@ -12,36 +14,31 @@ from clr_jax.skeletons.queue_state import check_queue, enqueue_keys, init_queue,
 from clr_jax.skeletons.self_distillation import distillation
 
 
+@takes_options_of(distillation, momentum=0.99, final_momentum=0.999, ema_index='current')
 def moco_v2plus(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  temperature: float = 0.2,
-  queue_length: int = 32768,
-  momentum: float = 0.99,
-  final_momentum: float = 0.999,
-  ema_index: str = 'current',
-  projector: str = 'mocov2',
-  hidden_dim: int = 2048,
-  out_dim: int = 256,
-  per_view_bn: bool = True,
-  represent: str = 'online',
+  temperature: Temperature = 0.2,
+  queue_length: Rows = 32768,
+  projector: heads.Recipe = 'mocov2',
+  hidden_dim: Dimension = 2048,
+  out_dim: Dimension = 256,
   plugins: Plugins = NONE,
+  **target,
 ) -> Method:
   """Each view is query and key; a key of view v waits in queue v for queries of the other view.
 
   Args:
     temperature: .2 (solo-learn).
     queue_length: of each queue: 32768 on CIFAR, 65536 on ImageNet-100 (solo-learn).
-    momentum: start of the cosine, .99 (solo-learn).
-    final_momentum: .999 (solo-learn).
-    ema_index: 'current' (solo-learn averages after the optimizer).
     projector: recipe of `clr_jax.models.heads`.
     hidden_dim: 2048 (solo-learn).
     out_dim: 256 (solo-learn; 128 in its 2022 state).
-    per_view_bn: solo-learn embeds one view at a time (True).
-    represent: 'online', or 'target' for the averaged network.
     plugins: see `clr_jax.plugins.pipeline`.
+    **target: options of `distillation`: momentum .99, final_momentum .999, ema_index 'current' (it
+      averages after the optimizer), per_view_bn True (it embeds one view at a time): all as in
+      solo-learn.
   """
   check_queue('moco_v2plus', queue_length, info)
   pipeline = Pipeline(plugins, 'moco_v2plus', negatives=True, softmax=True, free_anchor=True)
@@ -83,12 +80,8 @@ def moco_v2plus(
     loss,
     info,
     pairs='own',
-    momentum=momentum,
-    final_momentum=final_momentum,
-    ema_index=ema_index,
-    per_view=per_view_bn,
-    represent=represent,
     init_state=lambda rng: init_queue(rng, queue_length, out_dim, leading=(2,)),
     post_update=enqueue_keys,
+    **target,
   )
   return method._replace(scores=scores)

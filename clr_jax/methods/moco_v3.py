@@ -3,6 +3,8 @@
 import flax.linen as nn
 import jax
 
+from clr_jax.core.bounds import Dimension, Positive, Temperature
+from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.scores import infonce, score_sets
 from clr_jax.models import heads
@@ -12,32 +14,26 @@ from clr_jax.skeletons.joint_embedding import check_two_views
 from clr_jax.skeletons.self_distillation import distillation
 
 
+@takes_options_of(distillation, momentum=0.99, final_momentum=1.0)
 def moco_v3(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  temperature: float = 1.0,
-  momentum: float = 0.99,
-  final_momentum: float = 1.0,
-  ema_index: str = 'next',
-  projector: str = 'mocov3_projector',
-  hidden_dim: int = 4096,
-  out_dim: int = 256,
-  predictor: str = 'mocov3_predictor',
-  predictor_dim: int = 4096,
-  loss_scale: float | None = None,
+  temperature: Temperature = 1.0,
+  projector: heads.Recipe = 'mocov3_projector',
+  hidden_dim: Dimension = 4096,
+  out_dim: Dimension = 256,
+  predictor: heads.Recipe = 'mocov3_predictor',
+  predictor_dim: Dimension = 4096,
+  loss_scale: Positive | None = None,
   symmetric: bool = True,
-  per_view_bn: bool = True,
-  represent: str = 'online',
   plugins: Plugins = NONE,
+  **target,
 ) -> Method:
   """In-batch contrast of predictions with the target network's keys of the other view.
 
   Args:
     temperature: 1 (official, ResNet-50), .2 (solo-learn on CIFAR; official ViT).
-    momentum: start of the cosine: .99 (official), .996 for 1000 epochs.
-    final_momentum: 1 (official).
-    ema_index: 'next' (official: the average precedes the keys); 'current' in solo-learn.
     projector: recipe of `clr_jax.models.heads`.
     hidden_dim: 4096 (official).
     out_dim: 256 (official).
@@ -46,9 +42,10 @@ def moco_v3(
     loss_scale: of both directions; None = 2 temperature (official).
     symmetric: each view is predicted from the other (official); False: only view 0 from view 1,
       as with a strong view for the student and a weak one for the teacher (margins paper).
-    per_view_bn: official code embeds one view at a time (True).
-    represent: 'online', or 'target' for the averaged network.
     plugins: see `clr_jax.plugins.pipeline`.
+    **target: options of `distillation`: momentum .99 (official; .996 for 1000 epochs),
+      final_momentum 1 (official); ema_index 'next' (official: the average precedes the keys;
+      'current' in solo-learn); per_view_bn True (official code embeds one view at a time).
   """
   check_two_views('moco_v3', info)
   num_queries = 2 if symmetric else 1
@@ -90,12 +87,8 @@ def moco_v3(
     info,
     pairs='own',
     predictor=heads.make(predictor, hidden_dim=predictor_dim, out_dim=out_dim),
-    momentum=momentum,
-    final_momentum=final_momentum,
-    ema_index=ema_index,
     online_views=slice(0, num_queries),
     target_views=slice(2 - num_queries, 2),
-    per_view=per_view_bn,
-    represent=represent,
+    **target,
   )
   return method._replace(scores=scores)

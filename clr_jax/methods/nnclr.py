@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 
+from clr_jax.core.bounds import Dimension, Rows, Temperature
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import queue as losses
 from clr_jax.losses.scores import infonce, score_sets
@@ -17,13 +18,13 @@ def nnclr(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  temperature: float = 0.2,
-  queue_length: int = 65536,
-  projector: str = 'nnclr_projector',
-  hidden_dim: int = 2048,
-  out_dim: int = 256,
-  predictor: str = 'byol',
-  predictor_dim: int = 4096,
+  temperature: Temperature = 0.2,
+  queue_length: Rows = 65536,
+  projector: heads.Recipe = 'nnclr_projector',
+  hidden_dim: Dimension = 2048,
+  out_dim: Dimension = 256,
+  predictor: heads.Recipe = 'byol',
+  predictor_dim: Dimension = 4096,
   per_view_bn: bool = True,
   plugins: Plugins = NONE,
 ) -> Method:

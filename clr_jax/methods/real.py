@@ -1,19 +1,18 @@
 """REAL: Dynamic MoCo with retrieved negatives (the report, section on retrieval augmentation)."""
 
+from typing import Annotated, Literal
+
 import flax.linen as nn
 import jax.numpy as jnp
+from annotated_types import Gt, Le
 
+from clr_jax.core.bounds import Rows, Share
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
-from clr_jax.core.options import takes_options_of
-from clr_jax.core.registry import refuse_changed
+from clr_jax.core.options import OnlyWith, takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.retrieval import hardest_negatives, select_hardest, select_in_radius
 from clr_jax.ops import queue as ring
 from clr_jax.skeletons.dynamic_contrast import Retrieval, dynamic
-
-# Each form of retrieval with the options that it reads.
-RETRIEVAL = {'top_p': ('top_p',), 'radius': ('radius', 'as_published'), 'top_k': ('top_k',)}
 
 
 @takes_options_of(dynamic)
@@ -21,12 +20,12 @@ def real(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  retrieval: str = 'top_p',
-  top_p: float = 0.5,
-  radius: float = 0.5,
-  as_published: bool = False,
-  top_k: int = 1024,
-  queue_length: int = 65536,
+  retrieval: Literal['top_p', 'radius', 'top_k'] = 'top_p',
+  top_p: Annotated[Share, OnlyWith(retrieval='top_p')] = 0.5,
+  radius: Annotated[float, Gt(0), Le(2), OnlyWith(retrieval='radius')] = 0.5,
+  as_published: Annotated[bool, OnlyWith(retrieval='radius')] = False,
+  top_k: Annotated[Rows, OnlyWith(retrieval='top_k')] = 1024,
+  queue_length: Rows = 65536,
   **options,
 ) -> Method:
   """Dynamic MoCo that keeps, or compares with, only negatives that are hard for some query.
@@ -40,25 +39,23 @@ def real(
       enter; the radius follows half the mean distance, so that few are left out when there are
       many queries), 'top_k' (all keys enter, and a query's negatives and its u are over the top_k
       queue rows most similar to it).
-    top_p: of 'top_p', in (0, 1]; 1 is Dynamic MoCo. No published value.
-    radius: of 'radius', at the start, .5 (the report's code).
-    as_published: of 'radius', the report's code: an image's own key counts as near its query, and
-      the radius is divided by out_dim instead of the number of queries.
-    top_k: of 'top_k', at most queue_length, which is Dynamic MoCo. No published value.
+    top_p: 1 is Dynamic MoCo. No published value.
+    radius: distance between unit vectors at the start, .5 (the report's code).
+    as_published: the report's code: an image's own key counts as near its query, and the radius is
+      divided by out_dim instead of the number of queries.
+    top_k: at most queue_length, which is Dynamic MoCo. No published value.
     queue_length: 65536 (the report's code); at most two keys an image enter it.
 
   Raises:
-    UserError: a changed option of another `retrieval`; values out of range.
+    UserError: a single image in a batch, or more rows than the queue has.
   """
-  check_name(RETRIEVAL, retrieval, 'method.retrieval')
-  own = {'top_p': top_p, 'radius': radius, 'as_published': as_published, 'top_k': top_k}
-  refuse_changed(
-    real,
-    {key: value for key, value in own.items() if key not in RETRIEVAL[retrieval]},
-    prefix='method',
-    reason=f'with method.retrieval={retrieval!r}: set another method.retrieval, or leave it',
-  )
-  _check(info, retrieval, radius, top_p, top_k, queue_length)
+  if info.batch_size < 2:
+    raise UserError('real compares keys with queries of other images: set batch_size >= 2')
+  if retrieval == 'top_k' and top_k > queue_length:
+    raise UserError(
+      f'method.top_k={top_k} is more than the queue has: set it to at most '
+      f'method.queue_length={queue_length}'
+    )
 
   def admit_near(state, queries, keys):
     queue, now = state['queue'], state['radius']
@@ -81,17 +78,3 @@ def real(
     'top_k': Retrieval(negatives=lambda scores: hardest_negatives(scores, top_k)),
   }
   return dynamic('real', backbone, info, forms[retrieval], queue_length=queue_length, **options)
-
-
-def _check(info, retrieval, radius, top_p, top_k, queue_length) -> None:
-  if info.batch_size < 2:
-    raise UserError('real compares keys with queries of other images: set batch_size >= 2')
-  if radius <= 0:
-    raise UserError(f'method.radius is a distance between unit vectors: > 0, not {radius}')
-  if not 0 < top_p <= 1:
-    raise UserError(f'method.top_p is the fraction of keys that is kept, in (0, 1], not {top_p}')
-  if retrieval == 'top_k' and not 1 <= top_k <= queue_length:
-    raise UserError(
-      f'method.top_k is a number of queue rows, from 1 to method.queue_length={queue_length}, '
-      f'not {top_k}'
-    )

@@ -2,6 +2,8 @@
 
 import flax.linen as nn
 
+from clr_jax.core.bounds import Dimension, Rows, Temperature
+from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import distillation as losses
 from clr_jax.models import heads
@@ -9,21 +11,18 @@ from clr_jax.skeletons.queue_state import check_queue, enqueue_keys, init_queue,
 from clr_jax.skeletons.self_distillation import distillation
 
 
+@takes_options_of(distillation, momentum=0.999)
 def ressl(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  temperature_q: float = 0.1,
-  temperature_k: float = 0.04,
-  queue_length: int = 131072,
-  momentum: float = 0.999,
-  final_momentum: float | None = None,
-  ema_index: str = 'next',
-  projector: str = 'mocov2',
-  hidden_dim: int = 4096,
-  out_dim: int = 512,
-  per_view_bn: bool = True,
-  represent: str = 'online',
+  temperature_q: Temperature = 0.1,
+  temperature_k: Temperature = 0.04,
+  queue_length: Rows = 131072,
+  projector: heads.Recipe = 'mocov2',
+  hidden_dim: Dimension = 4096,
+  out_dim: Dimension = 512,
+  **target,
 ) -> Method:
   """The student (view 0, strong) matches the teacher's (view 1, weak) similarities to a queue.
 
@@ -31,14 +30,12 @@ def ressl(
     temperature_q: of the student, .1 (official).
     temperature_k: of the teacher, .04 (official); smaller sharpens.
     queue_length: 131072 (official, ImageNet), 65536 (solo-learn).
-    momentum: .999 (official); solo-learn: .99 to 1.
-    final_momentum: end of a cosine from `momentum`; None keeps it constant (official).
-    ema_index: 'next' (official: the average precedes the keys); 'current' in solo-learn.
     projector: recipe of `clr_jax.models.heads`: no BatchNorm (official).
     hidden_dim: 4096 (official).
     out_dim: 512 (official), 256 (solo-learn).
-    per_view_bn: official code embeds one view at a time (True).
-    represent: 'online', or 'target' for the averaged network.
+    **target: options of `distillation`: momentum .999, constant (official; solo-learn: .99 to 1);
+      ema_index 'next' (official: the average precedes the keys; 'current' in solo-learn);
+      per_view_bn True (official code embeds one view at a time).
   """
   check_queue('ressl', queue_length, info)
 
@@ -63,13 +60,9 @@ def ressl(
     loss,
     info,
     pairs='own',
-    momentum=momentum,
-    final_momentum=momentum if final_momentum is None else final_momentum,
-    ema_index=ema_index,
     online_views=slice(0, 1),
     target_views=slice(1, 2),
-    per_view=per_view_bn,
-    represent=represent,
     init_state=lambda rng: init_queue(rng, queue_length, out_dim),
     post_update=enqueue_keys,
+    **target,
   )

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from clr_jax.core.errors import UserError
+from clr_jax.core.bounds import Dimension, NonNegative, Temperature
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import decoupled
 from clr_jax.models import heads
@@ -18,14 +18,14 @@ def rpc(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  temperature: float = 128.0,
-  alpha: float = 0.0,
-  beta: float = 0.001,
-  gamma: float = 1.0,
+  temperature: Temperature = 128.0,
+  alpha: NonNegative = 0.0,
+  beta: NonNegative = 0.001,
+  gamma: NonNegative = 1.0,
   normalize: bool = False,
-  projector: str = 'simclr',
-  hidden_dim: int = 512,
-  out_dim: int = 128,
+  projector: heads.Recipe = 'simclr',
+  hidden_dim: Dimension = 512,
+  out_dim: Dimension = 128,
   per_view_bn: bool = False,
 ) -> Method:
   """Contrastive learning without exponentials, on embeddings that are not normalised.
@@ -42,8 +42,6 @@ def rpc(
     per_view_bn: official code concatenates the views: joint statistics (False).
   """
   check_two_views('rpc', info)
-  if min(alpha, beta, gamma) < 0:
-    raise UserError(f'rpc needs method.alpha, beta and gamma >= 0, not {alpha}, {beta} and {gamma}')
   head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):

@@ -1,12 +1,9 @@
 """SimCLR: Chen et al., https://arxiv.org/abs/2002.05709."""
 
-from typing import Annotated
-
 import flax.linen as nn
-from annotated_types import Ge
 
+from clr_jax.core.bounds import Dimension, Positive, Temperature
 from clr_jax.core.errors import UserError
-from clr_jax.core.options import NO_EFFECT_ON_TRAINING
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.contrastive import ntxent
 from clr_jax.losses.scores import infonce, score_sets
@@ -14,6 +11,7 @@ from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import (
+  BlockSize,
   check_block_size,
   joint_embedding,
   mean_with,
@@ -25,13 +23,13 @@ def simclr(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  temperature: float = 0.5,
-  projector: str = 'simclr',
-  hidden_dim: int = 2048,
-  out_dim: int = 128,
+  temperature: Temperature = 0.5,
+  projector: heads.Recipe = 'simclr',
+  hidden_dim: Dimension = 2048,
+  out_dim: Dimension = 128,
   per_view_bn: bool = False,
-  loss_scale: float = 1.0,
-  block_size: Annotated[int | None, Ge(1), NO_EFFECT_ON_TRAINING] = None,
+  loss_scale: Positive = 1.0,
+  block_size: BlockSize = None,
   plugins: Plugins = NONE,
 ) -> Method:
   """NT-Xent between two (or more) views of each image.

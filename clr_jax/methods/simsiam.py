@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 
+from clr_jax.core.bounds import Dimension
 from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.losses import alignment
 from clr_jax.models import heads
@@ -16,11 +17,11 @@ def simsiam(
   info: RunInfo,
   *,
   constant_predictor_lr: bool = True,
-  projector: str = 'simsiam_projector',
-  hidden_dim: int = 2048,
-  out_dim: int = 2048,
-  predictor: str = 'simsiam_predictor',
-  predictor_dim: int = 512,
+  projector: heads.Recipe = 'simsiam_projector',
+  hidden_dim: Dimension = 2048,
+  out_dim: Dimension = 2048,
+  predictor: heads.Recipe = 'simsiam_predictor',
+  predictor_dim: Dimension = 512,
   per_view_bn: bool = True,
   plugins: Plugins = NONE,
 ) -> Method:

@@ -3,9 +3,9 @@
 from typing import Annotated
 
 import flax.linen as nn
-from annotated_types import Ge
 
-from clr_jax.core.options import NO_EFFECT_ON_TRAINING
+from clr_jax.core.bounds import Count, Dimension, Epsilon, Share, Temperature
+from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import global_contrastive as gcl
 from clr_jax.losses.scores import score_sets
@@ -13,30 +13,36 @@ from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import (
+  BlockSize,
   check_block_size,
   check_two_views,
   joint_embedding,
   mean_with,
 )
-from clr_jax.skeletons.table_state import moving_average, write_tables
+from clr_jax.skeletons.table_state import (
+  FirstVisit,
+  GammaSchedule,
+  moving_average,
+  write_tables,
+)
 
 
 def sogclr(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  temperature: float = 0.3,
-  gamma: float = 0.9,
-  gamma_schedule: str = 'constant',
-  gamma_decay_epochs: int | None = None,
-  first_visit: str = 'per_index',
-  combine: str = 'mean',
-  eps: float = 1e-8,
-  projector: str = 'sogclr',
-  hidden_dim: int = 2048,
-  out_dim: int = 128,
+  temperature: Temperature = 0.3,
+  gamma: Share = 0.9,
+  gamma_schedule: GammaSchedule = 'constant',
+  gamma_decay_epochs: Annotated[Count | None, OnlyWith(gamma_schedule='cosine')] = None,
+  first_visit: FirstVisit = 'per_index',
+  combine: gcl.Combine = 'mean',
+  eps: Epsilon = 1e-8,
+  projector: heads.Recipe = 'sogclr',
+  hidden_dim: Dimension = 2048,
+  out_dim: Dimension = 128,
   per_view_bn: bool = True,
-  block_size: Annotated[int | None, Ge(1), NO_EFFECT_ON_TRAINING] = None,
+  block_size: BlockSize = None,
   plugins: Plugins = NONE,
 ) -> Method:
   """Global contrastive learning with one moving average u for each training example.

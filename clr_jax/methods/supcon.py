@@ -1,18 +1,15 @@
 """SupCon: Khosla et al., https://arxiv.org/abs/2004.11362."""
 
-from typing import Annotated
-
 import flax.linen as nn
 from absl import logging
-from annotated_types import Ge
 
+from clr_jax.core.bounds import Dimension, Temperature
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
-from clr_jax.core.options import NO_EFFECT_ON_TRAINING
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import contrastive
 from clr_jax.models import heads
 from clr_jax.skeletons.joint_embedding import (
+  BlockSize,
   check_block_size,
   joint_embedding,
   mean_with,
@@ -44,14 +41,14 @@ def supcon(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  temperature: float = 0.1,
-  base_temperature: float | None = None,
+  temperature: Temperature = 0.1,
+  base_temperature: Temperature | None = None,
   supervised: bool = True,
-  anchors: str = 'all',
-  projector: str = 'supcon',
-  out_dim: int = 128,
+  anchors: contrastive.Anchors = 'all',
+  projector: heads.Recipe = 'supcon',
+  out_dim: Dimension = 128,
   per_view_bn: bool = False,
-  block_size: Annotated[int | None, Ge(1), NO_EFFECT_ON_TRAINING] = None,
+  block_size: BlockSize = None,
 ) -> Method:
   """Supervised contrastive learning, or SimCLR's form of it with `supervised=False`.
 
@@ -68,7 +65,6 @@ def supcon(
   """
   check_positives('supcon', info, supervised)
   check_block_size('supcon', block_size, info)
-  check_name(contrastive.ANCHORS, anchors, 'method.anchors')
   head = heads.make(projector, hidden_dim=backbone.num_features, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from absl import logging
 
-from clr_jax.core.errors import UserError
+from clr_jax.core.bounds import CountOrZero, Dimension, Repeats, Temperature, WholeEpochs
 from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.losses import clustering
 from clr_jax.models import heads
@@ -17,16 +17,16 @@ def swav(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  num_prototypes: int = 3000,
-  temperature: float = 0.1,
-  epsilon: float = 0.05,
-  sinkhorn_iterations: int = 3,
-  freeze_prototypes_steps: int = 313,
-  queue_length: int = 3840,
-  queue_start_epoch: int = 15,
-  projector: str = 'byol',
-  hidden_dim: int = 2048,
-  out_dim: int = 128,
+  num_prototypes: Dimension = 3000,
+  temperature: Temperature = 0.1,
+  epsilon: Temperature = 0.05,
+  sinkhorn_iterations: Repeats = 3,
+  freeze_prototypes_steps: CountOrZero = 313,
+  queue_length: CountOrZero = 3840,
+  queue_start_epoch: WholeEpochs = 15,
+  projector: heads.Recipe = 'byol',
+  hidden_dim: Dimension = 2048,
+  out_dim: Dimension = 128,
   per_view_bn: bool = False,
 ) -> Method:
   """Each view predicts the prototypes to which the two large views were assigned in equal shares.
@@ -51,16 +51,11 @@ def swav(
     per_view_bn: statistics of each view apart (solo-learn); official code joins same-sized views.
 
   Raises:
-    UserError: views or queue that do not fit, epsilon or number of iterations out of range.
+    UserError: views or queue that do not fit.
   """
   check_two_views('swav', info)
   if queue_length:
     check_queue('swav', queue_length, info)
-  if epsilon <= 0 or sinkhorn_iterations < 1:
-    raise UserError(
-      'swav needs method.epsilon > 0 and method.sinkhorn_iterations >= 1, '
-      f'not {epsilon} and {sinkhorn_iterations}'
-    )
   # Filled from step 0 on, it holds what one created at the start epoch does when that is full.
   filling = -(-queue_length // info.batch_size)
   queue_start = queue_start_epoch * info.steps_per_epoch + filling

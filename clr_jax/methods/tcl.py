@@ -1,19 +1,17 @@
 """TCL, tuned contrastive learning: Animesh & Chandraker (the thesis), eq. 4.1 to 4.3."""
 
-from typing import Annotated
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from annotated_types import Ge
 
-from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
-from clr_jax.core.options import NO_EFFECT_ON_TRAINING
+from clr_jax.core.bounds import Dimension, NonNegative, Positive, Temperature
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import contrastive
 from clr_jax.methods.supcon import check_positives
 from clr_jax.models import heads
 from clr_jax.skeletons.joint_embedding import (
+  BlockSize,
   check_block_size,
   joint_embedding,
   mean_with,
@@ -25,16 +23,16 @@ def tcl(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  temperature: float = 0.1,
-  k1: float = 5000.0,
-  k2: float = 1.0,
+  temperature: Temperature = 0.1,
+  k1: NonNegative = 5000.0,
+  k2: Positive = 1.0,
   supervised: bool = True,
-  reduction: str = 'mean',
-  projector: str = 'supcon',
-  hidden_dim: int | None = None,
-  out_dim: int = 128,
+  reduction: Literal['mean', 'mean_valid'] = 'mean',
+  projector: heads.Recipe = 'supcon',
+  hidden_dim: Dimension | None = None,
+  out_dim: Dimension = 128,
   per_view_bn: bool = False,
-  block_size: Annotated[int | None, Ge(1), NO_EFFECT_ON_TRAINING] = None,
+  block_size: BlockSize = None,
 ) -> Method:
   """Tuned contrastive learning with labels, or with pairs and triplets of views without.
 
@@ -53,9 +51,6 @@ def tcl(
   """
   check_positives('tcl', info, supervised)
   check_block_size('tcl', block_size, info)
-  check_name(('mean', 'mean_valid'), reduction, 'method.reduction')
-  if k1 < 0 or k2 <= 0:
-    raise UserError(f'tcl needs method.k1 >= 0 and method.k2 > 0, not k1={k1}, k2={k2}')
   head = heads.make(projector, hidden_dim=hidden_dim or backbone.num_features, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):

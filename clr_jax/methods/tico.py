@@ -3,7 +3,8 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from clr_jax.core.errors import UserError
+from clr_jax.core.bounds import BelowOne, Dimension, NonNegative
+from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import redundancy
 from clr_jax.models import heads
@@ -11,19 +12,17 @@ from clr_jax.skeletons.joint_embedding import keep_statistics
 from clr_jax.skeletons.self_distillation import distillation
 
 
+@takes_options_of(distillation, without=('per_view_bn',), momentum=0.99, final_momentum=1.0)
 def tico(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  rho: float = 8.0,
-  beta: float = 0.9,
-  momentum: float = 0.99,
-  final_momentum: float = 1.0,
-  ema_index: str = 'next',
-  projector: str = 'debiased',
-  hidden_dim: int = 4096,
-  out_dim: int = 256,
-  represent: str = 'online',
+  rho: NonNegative = 8.0,
+  beta: BelowOne = 0.9,
+  projector: heads.Recipe = 'debiased',
+  hidden_dim: Dimension = 4096,
+  out_dim: Dimension = 256,
+  **target,
 ) -> Method:
   """Agreement with a target network, and a covariance over many batches that is kept of high rank.
 
@@ -33,17 +32,13 @@ def tico(
   Args:
     rho: weight of the covariance term: 8 (recommended by the paper), 20 (default of both codes).
     beta: weight of the covariance so far, .9 (both codes).
-    momentum: start of the cosine: .99 (both codes), .996 (lightly's example).
-    final_momentum: 1 (both codes).
-    ema_index: 'next' (both codes average before the pass).
     projector: recipe of `clr_jax.models.heads`; 'debiased' is Linear without bias, BatchNorm, ReLU,
       Linear (both codes).
     hidden_dim: 4096 (paper).
     out_dim: 256 (paper).
-    represent: 'online', or 'target' for the averaged network.
+    **target: options of `distillation`: momentum .99 (both codes; .996 in lightly's example),
+      final_momentum 1 and ema_index 'next' (both codes: the average precedes the pass).
   """
-  if not 0 <= beta < 1:
-    raise UserError(f'method.beta is the weight of the old covariance, in [0, 1), not {beta}')
 
   def loss(out, state, batch, rng, step):
     del batch, rng, step
@@ -64,12 +59,9 @@ def tico(
     loss,
     info,
     pairs='batch',
-    momentum=momentum,
-    final_momentum=final_momentum,
-    ema_index=ema_index,
     online_views=slice(0, 1),
     target_views=slice(1, 2),
-    represent=represent,
     init_state=lambda rng: {'covariance': jnp.zeros([out_dim, out_dim])},
     post_update=post_update,
+    **target,
   )

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 
+from clr_jax.core.bounds import Dimension, NonNegative
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import redundancy
 from clr_jax.models import heads
@@ -12,13 +13,13 @@ def vicreg(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  invariance_weight: float = 25.0,
-  variance_weight: float = 25.0,
-  covariance_weight: float = 1.0,
+  invariance_weight: NonNegative = 25.0,
+  variance_weight: NonNegative = 25.0,
+  covariance_weight: NonNegative = 1.0,
   variance_average: bool = True,
-  projector: str = 'vicreg',
-  hidden_dim: int = 2048,
-  out_dim: int = 2048,
+  projector: heads.Recipe = 'vicreg',
+  hidden_dim: Dimension = 2048,
+  out_dim: Dimension = 2048,
   per_view_bn: bool = True,
 ) -> Method:
   """Pulls views together, keeps each feature's variance up and the covariances down.

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 
+from clr_jax.core.bounds import Count, Dimension, Epsilon, Repeats
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import alignment
@@ -14,14 +15,14 @@ def w_mse(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  whitening_size: int = 128,
-  whitening_iters: int = 1,
-  eps: float = 0.0,
+  whitening_size: Count = 128,
+  whitening_iters: Repeats = 1,
+  eps: Epsilon = 0.0,
   normalize: bool = True,
   symmetric: bool = True,
-  projector: str = 'byol',
-  hidden_dim: int = 1024,
-  out_dim: int = 64,
+  projector: heads.Recipe = 'byol',
+  hidden_dim: Dimension = 1024,
+  out_dim: Dimension = 64,
   per_view_bn: bool = True,
 ) -> Method:
   """Pulls together views whose embeddings are whitened in random chunks of the batch.
@@ -51,11 +52,6 @@ def w_mse(
     raise UserError(
       f'w_mse cuts batch_size={info.batch_size} into equal chunks: set method.whitening_size to a '
       f'divisor of it, not {whitening_size}'
-    )
-  if whitening_iters < 1 or not 0 <= eps <= 1:
-    raise UserError(
-      f'w_mse needs method.whitening_iters >= 1 and method.eps in [0, 1], '
-      f'not {whitening_iters} and {eps}'
     )
   head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 

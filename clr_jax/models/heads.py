@@ -7,28 +7,29 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from clr_jax.core.bounds import Dimension
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
+from clr_jax.core.options import OneOf
 from clr_jax.core.registry import Registry
 from clr_jax.core.types import Array
 from clr_jax.models.norm import BatchNorm
 from clr_jax.models.resnet import compute_dtype, torch_default
 from clr_jax.ops.similarity import similarity, unit
 
+Norm = Literal['none', 'batch', 'batch_no_bias', 'batch_no_affine']
 ACTIVATIONS = {'relu': nn.relu, 'gelu': functools.partial(nn.gelu, approximate=False)}
-NORMS: dict[str, dict[str, bool] | None] = {
+NORMS: dict[Norm, dict[str, bool] | None] = {
   'none': None,
   'batch': {},
   'batch_no_bias': {'use_bias': False},
   'batch_no_affine': {'use_bias': False, 'use_scale': False},
 }
-LINEAR_INITS = ('torch_default', 'truncated_normal_02')
 
 
 class MLPHead(nn.Module, kw_only=True):
@@ -41,8 +42,8 @@ class MLPHead(nn.Module, kw_only=True):
     out_dim: width of the output.
     use_bias: biases in the hidden Linear layers.
     last_bias: a bias in the last Linear layer.
-    norm: after the hidden Linear layers, key of `NORMS`.
-    last_norm: after the last Linear layer, key of `NORMS`.
+    norm: after the hidden Linear layers.
+    last_norm: after the last Linear layer.
     activation: 'relu', or 'gelu' in its exact (erf) form.
     linear_init: 'torch_default' (kernels and biases uniform within 1/sqrt(fan_in)) or
       'truncated_normal_02' (standard deviation .02, biases 0; DINO).
@@ -53,25 +54,15 @@ class MLPHead(nn.Module, kw_only=True):
   out_dim: int
   use_bias: bool = True
   last_bias: bool = True
-  norm: str = 'none'
-  last_norm: str = 'none'
-  activation: str = 'relu'
-  linear_init: str = 'torch_default'
+  norm: Norm = 'none'
+  last_norm: Norm = 'none'
+  activation: Literal['relu', 'gelu'] = 'relu'
+  linear_init: Literal['torch_default', 'truncated_normal_02'] = 'torch_default'
   dtype: Any = None
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool, groups: int = 1) -> Array:
-    """[R, F] -> [R, out_dim]; `train` and `groups` as in `BatchNorm`.
-
-    Raises UserError for an attribute that is none of its choices.
-    """
-    for attribute, choices in (
-      ('norm', NORMS),
-      ('last_norm', NORMS),
-      ('activation', ACTIVATIONS),
-      ('linear_init', LINEAR_INITS),
-    ):
-      check_name(choices, getattr(self, attribute), attribute)
+    """[R, F] -> [R, out_dim]; `train` and `groups` as in `BatchNorm`."""
     for i, width in enumerate(self.hidden_dims):
       x = self._layer(i, x, width, self.use_bias, NORMS[self.norm], train, groups)
       x = ACTIVATIONS[self.activation](x)
@@ -79,11 +70,11 @@ class MLPHead(nn.Module, kw_only=True):
     return self._layer(last, x, self.out_dim, self.last_bias, NORMS[self.last_norm], train, groups)
 
   def _layer(self, i, x, width, use_bias, norm, train, groups) -> Array:
-    if self.linear_init == 'torch_default':
-      kernel_init, bias_init = torch_default, _uniform(x.shape[-1] ** -0.5)
-    else:
+    kernel_init, bias_init = {
+      'torch_default': (torch_default, _uniform(x.shape[-1] ** -0.5)),
       # The official bounds are +-2, a hundred standard deviations: a plain normal.
-      kernel_init, bias_init = nn.initializers.normal(0.02), nn.initializers.zeros
+      'truncated_normal_02': (nn.initializers.normal(0.02), nn.initializers.zeros),
+    }[self.linear_init]
     x = nn.Dense(
       width,
       use_bias=use_bias,
@@ -185,10 +176,16 @@ RECIPES: dict[str, tuple[int, dict[str, Any]]] = {
   'barlow': (2, {'norm': 'batch', **_NO_BIAS}),
   'nnclr_projector': (2, {'norm': 'batch', 'last_norm': 'batch'}),  # solo-learn 2048/256
 }
+Recipe = Annotated[str, OneOf(tuple(RECIPES))]
+"""The option of a method that names a head."""
 
 
 def recipe(
-  name: str, *, out_dim: int, hidden_dim: int | None = None, dtype: str | None = None
+  name: str,
+  *,
+  out_dim: Dimension,
+  hidden_dim: Dimension | None = None,
+  dtype: Any = None,
 ) -> MLPHead:
   """The head `name` of `RECIPES`, all of whose hidden layers have width `hidden_dim`.
 

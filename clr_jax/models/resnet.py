@@ -7,13 +7,14 @@ Names of parameters follow torchvision (`layer1_0` for `layer1.0`, `downsample_c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+from annotated_types import Ge, Le
 
+from clr_jax.core.bounds import Probability, Share
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
 from clr_jax.core.options import NO_EFFECT_ON_TRAINING
 from clr_jax.core.types import Array
 from clr_jax.models.norm import BatchNorm
@@ -23,7 +24,15 @@ kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 # torch's default of convolutions and Linear layers: U(-a, a) with a = 1 / sqrt(fan_in).
 torch_default = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
-STEM_INITS = {'kaiming_normal': kaiming_normal, 'torch_default': torch_default}
+StemName = Literal['imagenet', 'cifar', 'cifar_pad2']
+StemInit = Literal['kaiming_normal', 'torch_default']
+Downsample = Literal['conv', 'avgpool']
+Width = Annotated[int, Ge(1), Le(4096)]
+
+STEM_INITS: dict[StemInit, Callable] = {
+  'kaiming_normal': kaiming_normal,
+  'torch_default': torch_default,
+}
 
 
 class Stem(NamedTuple):
@@ -35,12 +44,11 @@ class Stem(NamedTuple):
   max_pool: bool
 
 
-STEMS = {
+STEMS: dict[StemName, Stem] = {
   'imagenet': Stem(7, 2, 3, True),
   'cifar': Stem(3, 1, 1, False),
   'cifar_pad2': Stem(3, 1, 2, False),  # solo-learn: 32x32 images become 34x34
 }
-DOWNSAMPLES = ('conv', 'avgpool')
 
 
 def compute_dtype(name: str | None) -> jnp.dtype | None:
@@ -79,7 +87,7 @@ class Block(nn.Module, kw_only=True):
   stride: int
   bottleneck: bool
   zero_init_residual: bool
-  downsample: str
+  downsample: Downsample
   dtype: Any
 
   @nn.compact
@@ -121,8 +129,8 @@ class ResNet(nn.Module, kw_only=True):
     blocks: number of blocks in each stage.
     bottleneck: bottleneck instead of basic blocks.
     width: channels of the stem and of the first stage's 3x3 convolutions; 64 times a multiplier.
-    stem: key of `STEMS`.
-    stem_init: key of `STEM_INITS`, initializer of the first convolution.
+    stem: see `STEMS`.
+    stem_init: initializer of the first convolution, see `STEM_INITS`.
     zero_init_residual: start every block as the identity (last BatchNorm scale 0).
     downsample: shortcut of strided blocks, 'conv' (1x1 with the stride) or 'avgpool' (average
       pool, then 1x1 without stride).
@@ -137,10 +145,10 @@ class ResNet(nn.Module, kw_only=True):
   blocks: tuple[int, ...]
   bottleneck: bool
   width: int
-  stem: str
-  stem_init: str
+  stem: StemName
+  stem_init: StemInit
   zero_init_residual: bool
-  downsample: str
+  downsample: Downsample
   mean: tuple[float, ...]
   std: tuple[float, ...]
   dtype: Any
@@ -219,33 +227,31 @@ class ResNet(nn.Module, kw_only=True):
 
 
 def architecture(
-  blocks: tuple[int, ...], *, bottleneck: bool = False, width: int = 64, stem: str = 'imagenet'
+  blocks: tuple[int, ...],
+  *,
+  bottleneck: bool = False,
+  width: Width = 64,
+  stem: StemName = 'imagenet',
 ) -> Callable[..., ResNet]:
   """A factory of one architecture; `width` and `stem` are its defaults."""
 
   def build(
     *,
-    width: int = width,
-    stem: str = stem,
-    stem_init: str = 'kaiming_normal',
+    width: Width = width,
+    stem: StemName = stem,
+    stem_init: StemInit = 'kaiming_normal',
     zero_init_residual: bool = False,
-    downsample: str = 'conv',
-    mean: tuple[float, ...] = (0.0,),
-    std: tuple[float, ...] = (1.0,),
-    dtype: str | None = None,
+    downsample: Downsample = 'conv',
+    mean: tuple[Probability, ...] = (0.0,),
+    std: tuple[Share, ...] = (1.0,),
+    dtype: Any = None,
     remat: Annotated[bool, NO_EFFECT_ON_TRAINING] = False,
   ) -> ResNet:
     """A `ResNet`, whose attributes the keywords are.
 
-    Defaults are torchvision's. Pixels are not normalised unless asked for, as in the official
-    SimCLR. Raises UserError for a choice that does not exist.
+    Defaults are torchvision's. Pixels are not normalized unless asked for, as in the official
+    SimCLR. Raises UserError for a `dtype` that is not a floating type.
     """
-    for option, value, choices in (
-      ('stem', stem, STEMS),
-      ('stem_init', stem_init, STEM_INITS),
-      ('downsample', downsample, DOWNSAMPLES),
-    ):
-      check_name(choices, value, option)
     return ResNet(
       blocks=blocks,
       bottleneck=bottleneck,

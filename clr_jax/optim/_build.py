@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from annotated_types import Ge
 from jax.typing import ArrayLike
 
+from clr_jax.core.bounds import NonNegative
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import OnlyWith, check, keyword_only, takes_options_of
 from clr_jax.core.registry import Registry
@@ -30,8 +30,8 @@ def _for_all_groups(make: Optimizer) -> Optimizer:
   def optimizer(
     groups: Mapping[str, Group],
     *,
-    learning_rate: float | Schedule,
-    weight_decay: Annotated[float, Ge(0)] = 0.0,
+    learning_rate: NonNegative | Schedule,
+    weight_decay: NonNegative = 0.0,
     exclude_from_decay: Literal['auto', 'bias_and_norm', 'none'] = 'auto',
     sam: Mapping[str, Any] | None = None,
     **hyper: Any,

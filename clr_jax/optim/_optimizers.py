@@ -7,15 +7,16 @@ the parameters that is True for the leaves with weight decay and (LARS) trust ra
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from annotated_types import Gt, Le
 from jax.typing import ArrayLike
 
-from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
+from clr_jax.core.bounds import BelowOne, Epsilon, Positive
+from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import PyTree, Schedule
 
 Mask = Callable[[PyTree], PyTree]
@@ -45,7 +46,7 @@ def sgd(
   weight_decay: float = 0.0,
   mask: Mask = everything,
   *,
-  momentum: float = 0.9,
+  momentum: BelowOne = 0.9,
   nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
   """PyTorch's SGD: d = g + wd p, m = momentum m + d, p -= lr m (Nesterov: lr (d + momentum m)).
@@ -55,7 +56,7 @@ def sgd(
   """
   return optax.chain(
     optax.add_decayed_weights(weight_decay, mask),
-    optax.trace(_decay_rate(momentum), nesterov),
+    optax.trace(momentum, nesterov),
     optax.scale_by_learning_rate(learning_rate),
   )
 
@@ -65,9 +66,9 @@ def adam(
   weight_decay: float = 0.0,
   mask: Mask = everything,
   *,
-  b1: float = 0.9,
-  b2: float = 0.999,
-  eps: float = 1e-8,
+  b1: BelowOne = 0.9,
+  b2: BelowOne = 0.999,
+  eps: Annotated[float, Gt(0), Le(1)] = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
   """Adam with L2 in the gradient, as `torch.optim.Adam` (defaults of https://arxiv.org/abs/1412.6980)."""
   return optax.chain(
@@ -82,9 +83,9 @@ def adamw(
   weight_decay: float = 0.0,
   mask: Mask = matrices,
   *,
-  b1: float = 0.9,
-  b2: float = 0.999,
-  eps: float = 1e-8,
+  b1: BelowOne = 0.9,
+  b2: BelowOne = 0.999,
+  eps: Annotated[float, Gt(0), Le(1)] = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
   """Adam with decoupled decay p -= lr wd p (https://arxiv.org/abs/1711.05101)."""
   return optax.chain(
@@ -99,10 +100,10 @@ def lars(
   weight_decay: float = 0.0,
   mask: Mask = matrices,
   *,
-  momentum: float = 0.9,
-  form: str = 'mocov3',
-  trust_coefficient: float | None = None,
-  eps: float = 1e-8,
+  momentum: BelowOne = 0.9,
+  form: Literal['mocov3', 'simclr', 'clipped', 'unclipped'] = 'mocov3',
+  trust_coefficient: Positive | None = None,
+  eps: Annotated[Epsilon, OnlyWith(form=('clipped', 'unclipped'))] = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
   """Layer-wise adaptive rates (You et al., https://arxiv.org/abs/1708.03888), in three code bases.
 
@@ -116,13 +117,9 @@ def lars(
   Args:
     trust_coefficient: None = 0.001 (official code); 0.02 for (un)clipped (solo-learn).
     eps: of the (un)clipped forms only (solo-learn).
-
-  Raises:
-    UserError: unknown form.
   """
-  check_name(('mocov3', 'simclr', 'clipped', 'unclipped'), form, 'form of lars')
   rate = optax.scale_by_learning_rate(learning_rate, flip_sign=False)
-  trace = optax.trace(_decay_rate(momentum))
+  trace = optax.trace(momentum)
   official = form in ('mocov3', 'simclr')
   if trust_coefficient is None:
     trust_coefficient = 0.001 if official else 0.02
@@ -169,9 +166,3 @@ def _scale_by_solo_trust_ratio(
     return jax.tree.map(scale, updates, params), _CountState(optax.safe_increment(state.count))
 
   return optax.GradientTransformation(init, update)
-
-
-def _decay_rate(momentum: float) -> float:
-  if not 0 <= momentum < 1:
-    raise UserError(f'momentum must be in [0, 1), not {momentum}')
-  return momentum

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,19 +17,17 @@ import optax
 import optax.contrib
 from jax.typing import ArrayLike
 
+from clr_jax.core.bounds import NonNegative, Seed
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, Group, Params, PyTree
 from clr_jax.optim._optimizers import matrices
-
-_SUBSETS = ('matrices', 'projector', 'all')
 
 
 def sam(
   base: optax.GradientTransformation,
   groups: Mapping[str, Group],
   *,
-  rho: float = 0.05,
+  rho: NonNegative = 0.05,
   adaptive: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
   """SAM: delta = rho g / (|g| + 1e-12), the norm over all parameters jointly.
@@ -42,8 +40,6 @@ def sam(
   Args:
     rho: 0.05 (the paper); about 10 times that if adaptive (0.5 to 2).
   """
-  if rho < 0:
-    raise UserError(f'rho of SAM is a radius, so it must not be negative: {rho}')
 
   def adversary(grads, params):
     part = _perturbed_part(grads, groups)
@@ -63,10 +59,10 @@ def noise_sam(
   base: optax.GradientTransformation,
   groups: Mapping[str, Group],
   *,
-  eps: float = 1e-5,
-  subset: str = 'matrices',
+  eps: NonNegative = 1e-5,
+  subset: Literal['matrices', 'projector', 'all'] = 'matrices',
   relative: bool = False,
-  seed: int = 0,
+  seed: Seed = 0,
 ) -> optax.GradientTransformationExtraArgs:
   """The gradient at w + delta, delta ~ U(-eps, eps), in place of SAM's adversary.
 
@@ -81,9 +77,8 @@ def noise_sam(
     relative: eps is a fraction of each tensor's root mean square.
 
   Raises:
-    UserError: unknown subset; at the first update, 'projector' without such parameters.
+    UserError: at the first update, 'projector' without such parameters.
   """
-  check_name(_SUBSETS, subset, 'subset of noise_sam')
 
   def draw(count: ArrayLike, params: Params) -> Params:
     part = _perturbed_part(params, groups)

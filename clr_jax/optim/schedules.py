@@ -7,12 +7,12 @@ code base it names; `make` builds them by name from the sizes of a run.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax.numpy as jnp
-from annotated_types import Ge
 
+from clr_jax.core.bounds import Count, Epochs, NonNegative, Share
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import keyword_only, takes_options_of
 from clr_jax.core.registry import Registry
@@ -22,7 +22,7 @@ from clr_jax.core.types import Schedule
 def scaled_lr(
   batch_size: int,
   *,
-  learning_rate: Annotated[float, Ge(0)],
+  learning_rate: NonNegative,
   scaling: Literal['linear', 'sqrt', 'none'] = 'linear',
 ) -> float:
   """Peak learning rate for a global batch of `batch_size` images (not views).
@@ -42,7 +42,12 @@ def constant(peak: float) -> Schedule:
 
 
 def warmup_cosine(
-  peak: float, *, total_steps: int, warmup_steps: int, end: float = 0.0, start: float = 0.0
+  peak: float,
+  *,
+  total_steps: int,
+  warmup_steps: int,
+  end: NonNegative = 0.0,
+  start: NonNegative = 0.0,
 ) -> Schedule:
   """Linear from `start` at step 0 to `peak` at `warmup_steps`, then half a cosine to `end`.
 
@@ -61,7 +66,7 @@ def warmup_cosine(
 
 
 def simclr(
-  peak: float, *, num_examples: int, batch_size: int, epochs: int, warmup_epochs: float = 10
+  peak: float, *, num_examples: Count, batch_size: Count, epochs: int, warmup_epochs: float = 10
 ) -> Schedule:
   """google-research/simclr: `warmup_cosine` with its count of steps, not N // B an epoch."""
   return warmup_cosine(
@@ -71,7 +76,9 @@ def simclr(
   )
 
 
-def epoch_cosine(peak: float, *, epochs: int, steps_per_epoch: int, end: float = 0.0) -> Schedule:
+def epoch_cosine(
+  peak: float, *, epochs: int, steps_per_epoch: int, end: NonNegative = 0.0
+) -> Schedule:
   """Half a cosine, constant inside an epoch, without warm-up (SogCLR's linear evaluation)."""
   whole = warmup_cosine(peak, total_steps=epochs, warmup_steps=0, end=end)
   return lambda step: whole(step // steps_per_epoch)
@@ -83,8 +90,8 @@ def supcontrast(
   epochs: int,
   steps_per_epoch: int,
   warmup_epochs: float = 0,
-  warmup_from: float = 0.01,
-  decay_rate: float = 0.1,
+  warmup_from: NonNegative = 0.01,
+  decay_rate: Share = 0.1,
 ) -> Schedule:
   """HobbitLong/SupContrast: per-epoch cosine to peak * decay_rate^3, epochs counted from 1.
 
@@ -104,14 +111,19 @@ def supcontrast(
   return schedule
 
 
-def tcl(peak: float, *, epochs: int, steps_per_epoch: int, decay_rate: float = 0.1) -> Schedule:
+def tcl(peak: float, *, epochs: int, steps_per_epoch: int, decay_rate: Share = 0.1) -> Schedule:
   """Tuned-Contrastive-Learning's code: SupContrast's cosine one epoch late (0 and 1 are equal)."""
   end = peak * decay_rate**3
   return lambda step: _cosine(peak, end, (_real(step) // steps_per_epoch - 1) / epochs)
 
 
 def solo(
-  peak: float, *, total_steps: int, warmup_steps: float, start: float = 3e-5, end: float = 0.0
+  peak: float,
+  *,
+  total_steps: int,
+  warmup_steps: float,
+  start: NonNegative = 3e-5,
+  end: NonNegative = 0.0,
 ) -> Schedule:
   """solo-learn: linear from `start` (absolute) to `peak` at step warmup_steps - 1, then cosine.
 
@@ -134,8 +146,8 @@ def solo_epoch(
   epochs: int,
   steps_per_epoch: int,
   warmup_epochs: float = 10,
-  start: float = 3e-5,
-  end: float = 0.0,
+  start: NonNegative = 3e-5,
+  end: NonNegative = 0.0,
 ) -> Schedule:
   """solo-learn's 2021-22 scripts: `solo` counted in epochs; the whole first epoch at `start`."""
   whole = solo(peak, total_steps=epochs, warmup_steps=warmup_epochs, start=start, end=end)
@@ -143,7 +155,7 @@ def solo_epoch(
 
 
 def step_decay(
-  peak: float, *, milestones: Collection[float], steps_per_epoch: int = 1, factor: float = 0.1
+  peak: float, *, milestones: Sequence[Epochs], steps_per_epoch: int = 1, factor: Share = 0.1
 ) -> Schedule:
   """Times `factor` at each milestone, in epochs (solo-learn's linear evaluation: 60 and 80)."""
   steps = [round(m * steps_per_epoch) for m in milestones]
@@ -179,7 +191,7 @@ def _of_run(form: Callable[..., Schedule]) -> Callable[..., Schedule]:
     peak: float,
     steps_per_epoch: int,
     total_steps: int,
-    warmup_epochs: Annotated[float, Ge(0)] = 10.0,
+    warmup_epochs: Epochs = 10.0,
     **options: Any,
   ) -> Schedule:
     """The schedule of a run.

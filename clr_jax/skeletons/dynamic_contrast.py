@@ -8,6 +8,8 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
+from clr_jax.core.bounds import Dimension, Rows, Share, Temperature
+from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Array, Method, RunInfo, State
 from clr_jax.losses import global_contrastive as gcl
 from clr_jax.losses.scores import Scores, score_sets
@@ -18,7 +20,7 @@ from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import mean_with
 from clr_jax.skeletons.queue_state import check_queue, init_queue, key_rows
 from clr_jax.skeletons.self_distillation import distillation
-from clr_jax.skeletons.table_state import moving_average, write_tables
+from clr_jax.skeletons.table_state import FirstVisit, moving_average, write_tables
 
 
 def admit_all(state: State, queries: Array, keys: Array) -> State:
@@ -41,27 +43,24 @@ class Retrieval(NamedTuple):
   first_state: Callable[[], State] = dict
 
 
+@takes_options_of(distillation, momentum=0.999)
 def dynamic(
   name: str,
   backbone: nn.Module,
   info: RunInfo,
   retrieval: Retrieval = Retrieval(),
   *,
-  temperature: float = 0.3,
-  gamma: float = 0.9,
-  first_visit: str = 'per_index',
-  combine: str = 'mean',
+  temperature: Temperature = 0.3,
+  gamma: Share = 0.9,
+  first_visit: FirstVisit = 'per_index',
+  combine: gcl.Combine = 'mean',
   temperature_twice: bool = False,
-  queue_length: int = 65536,
-  momentum: float = 0.999,
-  final_momentum: float | None = None,
-  ema_index: str = 'next',
-  projector: str = 'sogclr',
-  hidden_dim: int = 2048,
-  out_dim: int = 128,
-  per_view_bn: bool = True,
-  represent: str = 'online',
+  queue_length: Rows = 65536,
+  projector: heads.Recipe = 'sogclr',
+  hidden_dim: Dimension = 2048,
+  out_dim: Dimension = 128,
   plugins: Plugins = NONE,
+  **target,
 ) -> Method:
   """The method `name`; its hyper-parameters, of Dynamic MoCo and REAL alike, are these.
 
@@ -74,15 +73,12 @@ def dynamic(
     combine: u of the two views: 'mean', or 'sum' (the report's code).
     temperature_twice: weights from exp(s / temperature^2), loss divided by the temperature.
     queue_length: 65536 (the report's code); two keys an image enter it.
-    momentum: .999 (the report's code).
-    final_momentum: end of a cosine from `momentum`; None keeps it constant.
-    ema_index: 'next' (the average precedes the keys); matters with a cosine only.
     projector: recipe of `clr_jax.models.heads`.
     hidden_dim: 2048 (the report's code).
     out_dim: 128 (the report).
-    per_view_bn: the report's code embeds one view at a time (True).
-    represent: 'online', or 'target' for the averaged network.
     plugins: see `clr_jax.plugins.pipeline`.
+    **target: options of `distillation`: momentum .999, constant; ema_index 'next' (the average
+      precedes the keys); per_view_bn True (one view at a time): all as in the report's code.
   """
   check_queue(name, queue_length, info, keys_per_image=2)
   pipeline = Pipeline(plugins, name, negatives=True, softmax=False, free_anchor=True)
@@ -129,16 +125,12 @@ def dynamic(
     loss,
     info,
     pairs='own',
-    momentum=momentum,
-    final_momentum=momentum if final_momentum is None else final_momentum,
-    ema_index=ema_index,
-    per_view=per_view_bn,
-    represent=represent,
     init_state=lambda rng: {
       **average.init(),
       **init_queue(rng, queue_length, out_dim),
       **retrieval.first_state(),
     },
     post_update=post_update,
+    **target,
   )
   return method._replace(scores=scores_of)

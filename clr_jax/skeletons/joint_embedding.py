@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 
+from clr_jax.core.bounds import Rows
 from clr_jax.core.errors import UserError
+from clr_jax.core.options import NO_EFFECT_ON_TRAINING
 from clr_jax.core.types import (
   Array,
   Batch,
@@ -24,6 +26,9 @@ from clr_jax.core.types import (
 )
 from clr_jax.losses.contrastive import pair_sets
 from clr_jax.models.siamese import Chain
+
+BlockSize = Annotated[Rows | None, NO_EFFECT_ON_TRAINING]
+"""The option of a method whose loss `check_block_size` checks."""
 
 
 def check_two_views(name: str, info: RunInfo) -> None:
@@ -47,7 +52,7 @@ def check_block_size(
       f'{name}: plug-ins ({", ".join(active)}) need all scores at once: leave method.block_size out'
     )
   rows = info.batch_size * info.num_views
-  if block_size is not None and (block_size < 1 or rows % block_size):
+  if block_size is not None and rows % block_size:
     raise UserError(
       f'{name}: method.block_size={block_size} must divide the {rows} rows of a batch '
       f'(batch_size x augment.num_views)'

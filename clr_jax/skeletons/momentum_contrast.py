@@ -5,6 +5,8 @@ from __future__ import annotations
 import flax.linen as nn
 import jax.numpy as jnp
 
+from clr_jax.core.bounds import Dimension, Rows, Temperature
+from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.scores import infonce, score_sets
 from clr_jax.models import heads
@@ -14,23 +16,20 @@ from clr_jax.skeletons.queue_state import check_queue, enqueue_keys, init_queue,
 from clr_jax.skeletons.self_distillation import distillation
 
 
+@takes_options_of(distillation, momentum=0.999)
 def momentum_contrast(
   name: str,
   backbone: nn.Module,
   info: RunInfo,
   *,
-  temperature: float = 0.07,
-  queue_length: int = 65536,
-  momentum: float = 0.999,
-  final_momentum: float | None = None,
-  ema_index: str = 'next',
+  temperature: Temperature = 0.07,
+  queue_length: Rows = 65536,
   symmetric: bool = False,
-  projector: str = 'linear',
-  hidden_dim: int | None = None,
-  out_dim: int = 128,
-  per_view_bn: bool = True,
-  represent: str = 'online',
+  projector: heads.Recipe = 'linear',
+  hidden_dim: Dimension | None = None,
+  out_dim: Dimension = 128,
   plugins: Plugins = NONE,
+  **target,
 ) -> Method:
   """The method `name`; its hyper-parameters are MoCo's.
 
@@ -38,17 +37,15 @@ def momentum_contrast(
     name: of the method, for messages.
     temperature: .07 (v1), .2 (v2), .1 (official CIFAR notebook).
     queue_length: 65536 (official), 4096 (official CIFAR notebook).
-    momentum: .999 (official), .99 (official CIFAR notebook).
-    final_momentum: end of a cosine from `momentum`; None keeps it constant (official).
-    ema_index: 'next' (official: the average precedes the keys); matters with a cosine only.
     symmetric: both views are queries and keys, the loss is the sum of both directions (official
       CIFAR notebook), and two keys an image enter the queue.
     projector: recipe of `clr_jax.models.heads`: 'linear' (v1), 'mocov2' (v2).
     hidden_dim: None = the backbone's width (v2).
     out_dim: 128 (official).
-    per_view_bn: official code embeds one view at a time (True).
-    represent: 'online', or 'target' for the averaged network.
     plugins: see `clr_jax.plugins.pipeline`.
+    **target: options of `distillation`: momentum .999, constant (official), .99 (official CIFAR
+      notebook); ema_index 'next' (official: the average precedes the keys); per_view_bn True
+      (official code embeds one view at a time).
   """
   num_keys = 2 if symmetric else 1
   check_queue(name, queue_length, info, keys_per_image=num_keys)
@@ -87,14 +84,10 @@ def momentum_contrast(
     loss,
     info,
     pairs='own',
-    momentum=momentum,
-    final_momentum=momentum if final_momentum is None else final_momentum,
-    ema_index=ema_index,
     online_views=slice(0, num_keys),
     target_views=slice(2 - num_keys, 2),
-    per_view=per_view_bn,
-    represent=represent,
     init_state=lambda rng: init_queue(rng, queue_length, out_dim),
     post_update=enqueue_keys,
+    **target,
   )
   return method._replace(scores=scores)

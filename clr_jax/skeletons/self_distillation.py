@@ -7,12 +7,13 @@ batch statistics are its own; only parameters are averaged.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import flax.linen as nn
 import jax
 
+from clr_jax.core.bounds import Momentum
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
 from clr_jax.core.types import (
   Array,
   Batch,
@@ -30,9 +31,6 @@ from clr_jax.ops import ema
 from clr_jax.optim.schedules import ema_cosine
 from clr_jax.skeletons.joint_embedding import embed_mixed, keep_statistics
 
-EMA_INDEX = ('current', 'next')
-REPRESENT = ('online', 'target')
-
 
 def distillation(
   name: str,
@@ -40,23 +38,24 @@ def distillation(
   loss: Callable,
   info: RunInfo,
   pairs: Pairs,
-  *,
   predictor: nn.Module | None = None,
-  momentum: float,
-  final_momentum: float,
-  ema_index: str,
   online_views: slice = slice(None),
   target_views: slice = slice(None),
   local_views: bool = False,
-  per_view: bool = True,
-  represent: str = 'online',
   init_state: Callable[[Array], State] = lambda rng: {},
   post_update: Callable = keep_statistics,
   groups: Mapping[str, Group] | None = None,
+  *,
+  momentum: Momentum,
+  final_momentum: Momentum | None = None,
+  ema_index: Literal['current', 'next'] = 'next',
+  per_view_bn: bool = True,
+  represent: Literal['online', 'target'] = 'online',
 ) -> Method:
   """Out.online = output of encoder and predictor, Out.target = output of the averaged encoder.
 
-  Out.extra is as in `joint_embedding`, of the online network.
+  Out.extra is as in `joint_embedding`, of the online network. The keyword-only arguments are
+  options of the methods, which take them by `takes_options_of(distillation, momentum=...)`.
 
   Args:
     name: of the method, for messages.
@@ -65,24 +64,28 @@ def distillation(
     info: two global views are required; total_steps is the length of the momentum's cosine.
     pairs: fact about `loss`, see `clr_jax.core.types.Method`.
     predictor: runs behind the online encoder only.
-    momentum, final_momentum: ends of the momentum's half cosine; equal = constant.
-    ema_index: the average after step s has the momentum m(s) ('current': BYOL, DINO, solo-learn) or
-      m(s + 1) ('next': equal to an average before the keys of step s + 1; MoCo, ReSSL).
     online_views, target_views: which global views each network sees.
     local_views: the online network embeds batch.views['local'] too, if there; last in Out.online.
-    per_view: BatchNorm statistics of each view apart (see `Chain.apply_views`).
-    represent: the network of the evaluation, one of REPRESENT.
     init_state: rng -> state beside statistics and target, such as a queue.
     post_update: a `PostUpdateFn` for that state that also keeps the online statistics.
     groups: optimizer groups by first key of params.
+    momentum: weight of the old average; the start of a half cosine over the run.
+    final_momentum: end of the cosine; None keeps `momentum` constant.
+    ema_index: the average after step s has the momentum m(s) ('current': BYOL, DINO, solo-learn) or
+      m(s + 1) ('next': equal to an average before the keys of step s + 1; MoCo, ReSSL). Matters
+      with a cosine only.
+    per_view_bn: BatchNorm statistics of each view apart (see `Chain.apply_views`), as code that
+      embeds one view at a time has them.
+    represent: network of the evaluation: 'online', or 'target' for the averaged one.
   """
-  _check(name, info, momentum, final_momentum, ema_index, represent)
+  final = momentum if final_momentum is None else final_momentum
+  _check(name, info, momentum, final)
   target_network = Chain(encoder)
   network = Chain({**encoder, 'predictor': predictor} if predictor is not None else encoder)
   first, last = next(iter(encoder)), list(encoder)[-1]
   online_last = last if predictor is None else 'predictor'
-  schedule = ema_cosine(momentum, final=final_momentum, total_steps=info.total_steps)
-  shift = EMA_INDEX.index(ema_index)
+  schedule = ema_cosine(momentum, final=final, total_steps=info.total_steps)
+  shift = {'current': 0, 'next': 1}[ema_index]
 
   def of_encoder(tree):
     return {k: tree[k] for k in encoder if k in tree}
@@ -96,16 +99,16 @@ def distillation(
     del rng, step
     views, target = batch.views['global'], state['target']
     outputs, batch_stats = network.apply_views(
-      params, state['batch_stats'], views[:, online_views], per_view=per_view, stages=True
+      params, state['batch_stats'], views[:, online_views], per_view=per_view_bn, stages=True
     )
     online = outputs[online_last]
     if local_views:
       online, batch_stats = network.append_local(
-        params, batch_stats, batch.views.get('local'), online, per_view=per_view
+        params, batch_stats, batch.views.get('local'), online, per_view=per_view_bn
       )
-    mixed, batch_stats = embed_mixed(network, params, batch_stats, batch, per_view=per_view)
+    mixed, batch_stats = embed_mixed(network, params, batch_stats, batch, per_view=per_view_bn)
     target_outputs, target_stats = target_network.apply_views(
-      target['params'], target['batch_stats'], views[:, target_views], per_view=per_view
+      target['params'], target['batch_stats'], views[:, target_views], per_view=per_view_bn
     )
     fixed = jax.lax.stop_gradient(target_outputs[last])
     out = Out(online, fixed, outputs[first], {'stages': outputs['stages'], **mixed})
@@ -126,13 +129,10 @@ def distillation(
   return Method(name, init, embed, loss, update, represent_images, pairs, groups=groups or {})
 
 
-def _check(name, info, momentum, final_momentum, ema_index, represent) -> None:
+def _check(name: str, info: RunInfo, momentum: float, final_momentum: float) -> None:
   if info.num_views != 2:
     raise UserError(f'{name} compares two views: set augment.num_views=2, not {info.num_views}')
-  check_name(EMA_INDEX, ema_index, 'method.ema_index')
-  check_name(REPRESENT, represent, 'method.represent')
-  if not 0 <= momentum <= final_momentum <= 1:
+  if momentum > final_momentum:
     raise UserError(
-      f'{name} needs 0 <= method.momentum <= method.final_momentum <= 1, '
-      f'not {momentum} and {final_momentum}'
+      f'{name} needs method.momentum <= method.final_momentum, not {momentum} and {final_momentum}'
     )

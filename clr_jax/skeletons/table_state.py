@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 from absl import logging
 
-from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, Batch, Carry, Params, RunInfo, State
 from clr_jax.losses import global_contrastive as gcl
 from clr_jax.ops import tables
 from clr_jax.optim.schedules import cosine_gamma
 from clr_jax.skeletons.joint_embedding import keep_statistics
 
-FIRST_VISIT = (*gcl.FIRST_VISIT, 'per_batch_first_epoch')
-GAMMA_SCHEDULE = ('constant', 'cosine')
+FirstVisit = Literal[gcl.FirstVisit, 'per_batch_first_epoch']
+GammaSchedule = Literal['constant', 'cosine']
 
 
 class MovingAverage(NamedTuple):
@@ -36,17 +34,12 @@ def moving_average(
   info: RunInfo,
   *,
   gamma: float,
-  first_visit: str,
-  combine: str = 'mean',
-  gamma_schedule: str = 'constant',
+  first_visit: FirstVisit,
+  combine: gcl.Combine = 'mean',
+  gamma_schedule: GammaSchedule = 'constant',
   gamma_decay_epochs: int | None = None,
 ) -> MovingAverage:
   """u of each training example; the arguments are hyper-parameters as `sogclr` explains them."""
-  check_name(FIRST_VISIT, first_visit, 'method.first_visit')
-  check_name(gcl.COMBINE, combine, 'method.combine')
-  check_name(GAMMA_SCHEDULE, gamma_schedule, 'method.gamma_schedule')
-  if not 0 < gamma <= 1:
-    raise UserError(f'method.gamma is the weight of the new value, in (0, 1], not {gamma}')
   if combine == 'sum' and gamma <= 0.5:
     logging.warning("u diverges with method.combine='sum' and gamma=%s: use 'mean'", gamma)
   total_epochs = max(info.total_steps // info.steps_per_epoch, 1)

@@ -153,5 +153,3 @@ def test_solo_presets_follow_the_table(monkeypatch):
   for view in _arguments(monkeypatch, 'symmetric_weak', recipe='solo'):
     assert view['jitter'] == (0.4, 0.4, 0.4, 0.1) and view['blur_p'] == 0.5
     assert view['method'] == 'bicubic'
-  with pytest.raises(UserError, match='solo2022, solo, solo_imagenet100'):
-    presets.PRESETS['asymmetric'](size=32, recipe='solo2020')

@@ -138,6 +138,16 @@ def test_config_errors_are_one_sentence_with_the_choices():
     augment.make('multicrop_swav', size=32, crops=1)
   with pytest.raises(UserError, match="'asymmetric' has no option 'num_views'"):
     augment.make('asymmetric', size=32, num_views=3)
+  for options, words in (
+    ({'recipe': 'solo2020'}, "recipe='solo2020' .* 'solo2022', 'solo', 'solo_imagenet100'"),
+    ({'blur_p': 1.5}, 'blur_p=1.5 is not allowed: give a number of at least 0 and of at most 1'),
+    ({'crop_scale': (1.0, 0.5)}, 'crop_scale=.* in increasing order'),
+  ):
+    with pytest.raises(UserError, match=words):
+      augment.make('asymmetric', size=32, **options)
+  for name in ('sogclr', 'asymmetric'):
+    with pytest.raises(UserError, match=r'noise_p=0\.1 has no effect unless noise_sigma is set'):
+      augment.make(name, size=32, noise_p=0.1)
   with pytest.raises(UserError, match='1 or 3 channels'):
     augment.make('none', size=32)(KEY, jnp.zeros((2, 8, 8, 4), jnp.uint8))
   assert augment.make('none', size=32, num_views=1).num_views == 1

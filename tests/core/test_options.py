@@ -108,6 +108,26 @@ def test_build_gives_plain_values():
   assert type(configs.build(passes_on, config)[1]['rest']) is dict
 
 
+@configs.takes_options_of(needs, without=('may',), must=0.5)
+def relays(first, *, own: int = 0, **options):
+  return first, own, needs(may=3, **options)
+
+
+@configs.takes_options_of(relays)
+def relays_again(first, **options):
+  return relays(first, **options)
+
+
+@pytest.mark.parametrize('make', [relays, relays_again])
+def test_options_of_another_factory_with_other_defaults_and_without_some(make):
+  assert configs.component(make).to_dict() == {'own': 0, 'must': 0.5}
+  assert make('a') == ('a', 0, (0.5, 3))
+  assert make('a', own=1, must=0.25) == ('a', 1, (0.25, 3))
+  assert configs.options_of(make)['must'].hint is float
+  with pytest.raises(UserError, match="no option 'may'"):
+    configs.component(make, may=3)
+
+
 # ---------------------------------------------------------------- types of flags
 def with_flag(flag: str, **given):
   """configs.component(paint) after `--config.FLAG` of the command line."""

@@ -39,14 +39,7 @@ def test_sizes_that_cannot_work(name):
     ('w_mse', {'num_views': 1}, 'num_views >= 2'),
     ('w_mse', {'out_dim': 128}, 'cannot whiten 128 dimensions with 128 images'),
     ('w_mse', {'batch_size': 200}, 'equal chunks'),
-    ('w_mse', {'whitening_iters': 0}, 'whitening_iters >= 1'),
     ('arb', {'groups': 3}, 'equal groups'),
-    ('arb', {'divisor': 'batches'}, "did you mean 'batch'"),
-    ('arb', {'shrinkage': 2.0}, 'shrinkage'),
-    ('hcl', {'tau_plus': 1.0}, 'tau_plus'),
-    ('hcl', {'beta': -1.0}, 'beta'),
-    ('debiased', {'tau_plus': -0.1}, 'tau_plus'),
-    ('rpc', {'gamma': -1.0}, 'gamma'),
   ],
 )
 def test_options_that_cannot_work(name, options, message):

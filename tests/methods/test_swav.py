@@ -85,16 +85,8 @@ def test_without_a_queue_there_is_no_state_of_it():
   assert set(params) == {'backbone', 'projector', 'prototypes'}
 
 
-@pytest.mark.parametrize(
-  ('hyper', 'message'),
-  [
-    ({'queue_length': 3}, 'method.queue_length >= 4'),
-    ({'epsilon': 0.0}, 'method.epsilon > 0'),
-    ({'sinkhorn_iterations': 0}, 'method.sinkhorn_iterations >= 1'),
-  ],
-)
-def test_refusals(hyper, message):
-  with pytest.raises(UserError, match=message):
-    make(**hyper)
+def test_refusals():
+  with pytest.raises(UserError, match=r'method\.queue_length >= 4'):
+    make(queue_length=3)
   with pytest.raises(UserError, match='swav compares two views'):
     methods.factory('swav')(Tiny(), INFO._replace(num_views=3), **SMALL)

@@ -44,9 +44,11 @@ def test_config_records_every_option():
   [
     ('resnet19', {}, 'choose one of resnet_tiny, resnet18'),
     ('resnet18', {'widht': 3}, 'takes width, stem'),
-    ('resnet18', {'stem': 'mnist'}, 'choose one of imagenet, cifar, cifar_pad2'),
-    ('resnet18', {'stem_init': 'zeros'}, 'choose one of kaiming_normal, torch_default'),
-    ('resnet18', {'downsample': 'max'}, 'choose one of conv, avgpool'),
+    ('resnet18', {'stem': 'mnist'}, "one of 'imagenet', 'cifar', 'cifar_pad2'"),
+    ('resnet18', {'stem_init': 'zeros'}, "one of 'kaiming_normal', 'torch_default'"),
+    ('resnet18', {'downsample': 'max'}, "one of 'conv', 'avgpool'"),
+    ('resnet18', {'width': 0}, 'width=0 .* of at least 1'),
+    ('resnet18', {'mean': (127.0,)}, 'mean'),
     ('resnet18', {'dtype': 'bf16'}, "unknown dtype 'bf16'"),
   ],
 )

@@ -332,15 +332,19 @@ def test_noise_does_not_use_the_clean_gradient():
   [
     ({'name': 'sgdd'}, 'sgd, lars, adam, adamw'),
     ({'name': 'sgd', 'b1': 0.9}, 'momentum, nesterov'),
-    ({'name': 'lars', 'form': 'x'}, 'mocov3, simclr, clipped, unclipped'),
+    ({'name': 'lars', 'form': 'x'}, "'mocov3', 'simclr', 'clipped', 'unclipped'"),
     ({'name': 'sgd', 'momentum': 1.5}, 'momentum'),
+    ({'name': 'lars', 'eps': 0.1}, 'eps=0.1 has no effect unless form=clipped or unclipped'),
     ({'name': 'sgd', 'weight_decay': -1.0}, 'weight_decay'),
     ({'name': 'sgd', 'exclude_from_decay': 'x'}, "'bias_and_norm', 'none'"),
     ({'name': 'sgd', 'groups': {'head': Group()}}, 'backbone, projector, probe'),
     ({'name': 'sgd', 'sam': {'name': 'x'}}, "'sam', 'noise_sam'"),
     ({'name': 'sgd', 'sam': {'radius': 1.0}}, 'rho, adaptive'),
     ({'name': 'sgd', 'sam': {'rho': -1.0}}, 'rho'),
-    ({'name': 'sgd', 'sam': {'name': 'noise_sam', 'subset': 'x'}}, 'matrices, projector, all'),
+    (
+      {'name': 'sgd', 'sam': {'name': 'noise_sam', 'subset': 'x'}},
+      "'matrices', 'projector', 'all'",
+    ),
   ],
 )
 def test_bad_input_names_the_choices(options, message):

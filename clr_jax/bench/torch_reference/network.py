@@ -92,7 +92,7 @@ def head(like: heads.MLPHead, inputs: int) -> nn.Sequential:
   return nn.Sequential(*layers, *_norm(like.last_norm, like.out_dim))
 
 
-def _norm(name: str, width: int) -> list[nn.Module]:
+def _norm(name: heads.Norm, width: int) -> list[nn.Module]:
   options = heads.NORMS[name]
   if options is None:
     return []
