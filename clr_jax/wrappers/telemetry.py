@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from annotated_types import Ge
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.metrics import Mean, Sum
@@ -26,8 +28,8 @@ def telemetry(
   info: RunInfo,
   *,
   enabled: bool = False,
-  every: int = 50,
-  bins: int = 40,
+  every: Annotated[int, Ge(1)] = 50,
+  bins: Annotated[int, Ge(1)] = 40,
   lowest: float = -1.0,
   highest: float = 1.0,
 ) -> Method:
@@ -57,20 +59,13 @@ def telemetry(
     lowest, highest: their outer edges; the design's 40 bins from -1 to 1.
 
   Raises:
-    UserError: every or bins below 1, or edges that do not increase.
+    UserError: edges that do not increase.
   """
   del info
   if not enabled:
     return method
-  if every < 1 or bins < 1:
-    raise UserError(
-      f'telemetry.every={every} and telemetry.bins={bins} must be at least 1: raise them, or set '
-      f'telemetry.enabled=False'
-    )
-  if not -np.inf < lowest < highest < np.inf:
-    raise UserError(
-      f'telemetry.lowest={lowest} and telemetry.highest={highest} must be finite and increase'
-    )
+  if lowest >= highest:
+    raise UserError(f'telemetry.lowest={lowest} must be below telemetry.highest={highest}')
   edges = np.linspace(lowest, highest, bins + 1)
 
   def is_measured(step: Array) -> Array:

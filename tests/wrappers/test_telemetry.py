@@ -13,9 +13,11 @@ from clr_jax import methods, models, optim
 from clr_jax.core.errors import UserError
 from clr_jax.core.metrics import Mean, Sum
 from clr_jax.core.types import Batch, Out, RunInfo
+from clr_jax.experiment.method import make_method
 from clr_jax.experiment.train_step import init_state, make_train_step
 from clr_jax.wrappers.online_probe import online_probe
 from clr_jax.wrappers.telemetry import STEPS, telemetry
+from tests import tiny
 from tests.methods.test_contract import INFO, SMALL, VIEWS, toy_batch, toy_views
 
 B, D, K, EVERY = 6, 5, 12, 3
@@ -294,6 +296,7 @@ def test_every_method_has_what_it_can_have(name):
   'options', [{'every': 0}, {'bins': 0}, {'lowest': 1.0}, {'highest': float('inf')}]
 )
 def test_bad_options_are_refused(options):
+  config = tiny.get_config('simclr')
+  config.telemetry.update({'enabled': True, **options})
   with pytest.raises(UserError, match=r'telemetry\.'):
-    method = methods.get('simclr')(models.get('resnet_tiny', width=2), INFO)
-    telemetry(method, INFO, enabled=True, **options)
+    make_method(config, models.get('resnet_tiny', width=2), INFO)
