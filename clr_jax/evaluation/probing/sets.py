@@ -139,7 +139,7 @@ def target_sets(
     name,
     data_dir=experiment.config.data.data_dir,
     image_size=height,
-    channels=channels,
+    channels=1 if channels == 1 else 3,
   )
   sets = Sets(*(load(split=split) for split in splits))
   sets.refuse_unlabeled()
