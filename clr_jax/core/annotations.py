@@ -67,8 +67,9 @@ def check_value(key: str, value: Any, hint: Any) -> None:
     for each in value:
       check_value(key, each, hint)
   elif not _allows(hint, value):
-    close = nearest(value, _choices(hint)) if isinstance(value, str) else ''
-    raise UserError(f'{key}={_shown(value)} is not allowed: {close}give {describe(hint)}')
+    raise UserError(
+      f'{key}={_shown(value)} is not allowed: {_nearest(hint, value)}give {describe(hint)}'
+    )
 
 
 def facts_of(hint: Any) -> tuple[Any, ...]:
@@ -230,13 +231,23 @@ def _describe_bound(bound: Any) -> str:
   return ''
 
 
+def _nearest(hint: Any, value: Any) -> str:
+  """'did you mean X? ' for a string, or one in a sequence, that is none of the choices."""
+  choices = _choices(hint)
+  given = value if isinstance(value, tuple | list) else [value]
+  wrong = [each for each in given if isinstance(each, str) and each not in choices]
+  return nearest(wrong[0], choices) if wrong else ''
+
+
 def _choices(hint: Any) -> list[str]:
-  """All strings that an annotation names."""
+  """All strings that an annotation names, those of the entries of a sequence, too."""
   found = []
   for kind, bounds in map(_split, _members(hint)):
     args = typing.get_args(kind)
     if typing.get_origin(kind) is Literal:
       found += [choice for choice in args if isinstance(choice, str)]
+    elif _is_sequence(kind):
+      found += [choice for arg in args if arg is not Ellipsis for choice in _choices(arg)]
     found += [name for bound in bounds if isinstance(bound, OneOf) for name in bound.names]
   return found
 

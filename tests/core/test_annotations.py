@@ -133,6 +133,12 @@ def test_sentences():
       Annotated[float, Ge(0), SEVERAL],
       'method.t=-1 is not allowed: give a number of at least 0, or several',
     ),
+    (
+      ('a', 'trainde'),
+      tuple[Literal['a', 'trained'], ...],
+      "method.t=('a', 'trainde') is not allowed: did you mean 'trained'? give a sequence, each one "
+      "of 'a', 'trained'",
+    ),
     ((), Annotated[float, SEVERAL], 'method.t is empty: give a number, or several'),
     ('x' * 100, int, f"method.t='{'x' * 76}... is not allowed: give a whole number"),
   ):
