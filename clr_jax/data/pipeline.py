@@ -48,7 +48,7 @@ class Pipeline:
     num_examples: N.
     batch_size: B, of the global batch.
     steps_per_epoch: N // B.
-    wait_seconds: how long the consumer of `blocks` has waited so far.
+    wait_seconds: seconds that the consumer of `blocks` has waited so far.
   """
 
   def __init__(
