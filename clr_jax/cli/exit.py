@@ -16,7 +16,7 @@ from clr_jax.core.errors import (
 
 
 class Outcome(NamedTuple):
-  """How an error ends the process.
+  """Exit code and message of an error.
 
   Attributes:
     code: exit code.

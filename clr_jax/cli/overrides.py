@@ -57,7 +57,7 @@ def values_of(config: Config, given: Given, name: str) -> dict[str, Any]:
   Args:
     config: its values determine the types.
     given: from `split`.
-    name: of the config on the command line, such as 'params'.
+    name: the config's name on the command line, such as 'params'.
 
   Raises:
     UserError: a key that is no leaf of the config (with the nearest ones), or a value that is not

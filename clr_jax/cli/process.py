@@ -1,4 +1,4 @@
-"""The process of a command that uses JAX: how it starts, alone or as one of several, and ends."""
+"""Start and end of a command that uses JAX, in one process or in several."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ class Interval(NamedTuple):
   """A mean and half of its 95 % interval.
 
   Attributes:
-    mean: of the values.
+    mean: mean of the values.
     half: mean +- half is the interval; NaN for one value.
     n: number of values.
   """

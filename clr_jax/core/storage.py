@@ -1,4 +1,4 @@
-"""Object stores (gs://...) as the place of files: what of it is not like a disk."""
+"""Files on a disk or in an object store (gs://...): atomic writes, readable errors."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def is_local(path: epath.PathLike) -> bool:
 
 
 def write_whole(path: epath.Path, content: str | bytes) -> None:
-  """Writes a file that readers see complete or not at all, and makes its folder.
+  """Writes a file, and makes its folder; readers see it complete or not at all.
 
   Raises:
-    OSError: it cannot be written; EIO for all that an object store's client raises.
+    OSError: it cannot be written; EIO for any error of an object store's client.
   """
   raw = content.encode() if isinstance(content, str) else content
   if not is_local(path):  # an object appears when it is complete, and needs no folder
@@ -45,7 +45,7 @@ def write_whole(path: epath.Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def reaching(path: epath.PathLike) -> Iterator[None]:
-  """Turns what an object store's client raises into a UserError that says what to do."""
+  """Turns the errors of an object store's client into a UserError that says what to do."""
   try:
     yield
   except (UserError, *_BUGS):
@@ -53,10 +53,10 @@ def reaching(path: epath.PathLike) -> Iterator[None]:
   except Exception as error:  # of many types
     if is_local(path):
       raise
-    raise UserError(_mend_store(os.fspath(path), error.__cause__ or error)) from error
+    raise UserError(_store_advice(os.fspath(path), error.__cause__ or error)) from error
 
 
-def _mend_store(path: str, error: BaseException) -> str:
+def _store_advice(path: str, error: BaseException) -> str:
   bucket = '/'.join(path.split('/')[:3])
   if isinstance(error, ImportError):
     return f"{bucket} needs a package ({first_line(error)}): pip install 'clr-jax[gcs]' for gs://"
@@ -70,5 +70,5 @@ def _mend_store(path: str, error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-  """Of its message, or its type."""
+  """The first line of an error's message, or the name of its type."""
   return (str(error).splitlines() or [''])[0][:120] or type(error).__name__

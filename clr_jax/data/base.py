@@ -18,7 +18,7 @@ NUM_THREADS = min(16, 2 * (os.cpu_count() or 1))
 
 
 def rows_at_once(image_shape: tuple[int, int, int]) -> int:
-  """How many images one thread decodes at a time, at least 1.
+  """Number of images that one thread decodes at a time, at least 1.
 
   Reading image by image costs Python more than decoding small ones does; parts of many large ones
   would leave threads idle.
@@ -30,7 +30,7 @@ class Source(abc.ABC):
   """One split of a data set; example i of 0..num_examples-1 is the same at every call and run.
 
   Attributes:
-    name: what `load_source` was asked for.
+    name: the data set's name, as given to `load_source`.
     split: the split, with its slice.
     num_examples: N.
     image_shape: (H, W, C) of every image, C is 1 or 3.

@@ -25,8 +25,8 @@ def stored_labels(
   name that depends on the names and sizes of the files: other files have other labels.
 
   Args:
-    folder: of the prepared data set, with its dataset_info.json.
-    files: of the split, in `folder`.
+    folder: folder of the prepared data set, with its dataset_info.json.
+    files: names of the split's files in `folder`.
     rows: [n] consecutive rows of the split.
   """
   found = {path.name: path for path in folder.iterdir()}

@@ -1,4 +1,4 @@
-"""Work on shared files that one process does while the others wait."""
+"""Locks for work on shared files that one process does while the others wait."""
 
 from __future__ import annotations
 

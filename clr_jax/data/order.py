@@ -1,4 +1,4 @@
-"""Which example at which step: a pure function of (seed, step).
+"""The order of examples, a pure function of (seed, step).
 
 Shuffle, then batch with drop-remainder, then repeat. A batch therefore never repeats an index, and
 a restart at any step, on any number of processes, continues with the same global batches.

@@ -12,6 +12,7 @@ from annotated_types import Ge
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from clr_jax.core.bounds import Count, CountOrZero
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import check
 from clr_jax.core.types import Array, Batch
@@ -48,7 +49,7 @@ class Pipeline:
     num_examples: N.
     batch_size: B, of the global batch.
     steps_per_epoch: N // B.
-    wait_seconds: how long the consumer of `blocks` has waited so far.
+    wait_seconds: seconds that the consumer of `blocks` has waited so far.
   """
 
   def __init__(
@@ -179,12 +180,12 @@ def _replicated(source: Source, mesh: Mesh, drop_labels: bool) -> dict[str, Any]
 def make_pipeline(
   source: Source,
   *,
-  batch_size: Annotated[int, Ge(1)],
+  batch_size: Count,
   seed: Annotated[int, Ge(0)],
   mesh: Mesh,
   mode: Literal['auto', 'resident', 'streamed'] = 'auto',
-  workers: Annotated[int, Ge(0)] | None = None,
-  prefetch: Annotated[int, Ge(1)] = 2,
+  workers: CountOrZero | None = None,
+  prefetch: Count = 2,
   resident_limit: int = RESIDENT_LIMIT,
   drop_labels: bool = False,
 ) -> Pipeline:

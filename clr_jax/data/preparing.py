@@ -1,4 +1,4 @@
-"""Has a TFDS data set prepared at its first use, by a child process with TensorFlow."""
+"""Preparation of a TFDS data set at its first use, in a child process with TensorFlow."""
 
 from __future__ import annotations
 

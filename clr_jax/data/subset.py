@@ -1,4 +1,4 @@
-"""Some examples of a source, read when they are asked for: by position or by class."""
+"""Subsets of a source, by position or by class; images are read on demand."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ClassSubset(SubsetSource):
 
     Args:
       class_names: some of those of the source.
-      name: of the subset.
+      name: name of the subset.
       split: that of the source, maybe with a slice, which counts examples of the subset.
       limit: at most so many examples.
 

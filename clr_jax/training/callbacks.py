@@ -1,4 +1,4 @@
-"""What surrounds the training loop: interruption, watchdog, progress, profiler."""
+"""Helpers of the training loop: interruption, watchdog, progress, profiler."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from clr_jax.core.storage import is_local, write_whole
 
 
 class Signal(NamedTuple):
-  """What asked for a stop, and the exit code that says so."""
+  """Name of a request to stop, and the exit code for it."""
 
   name: str
   code: int
@@ -75,7 +75,7 @@ class Interrupt:
       os.kill(os.getpid(), signal.SIGTERM)
 
   def requested(self) -> Signal | None:
-    """What asked for a stop, or None; to be called once after every dispatch, by all processes."""
+    """The request to stop, or None; all processes must call this once after every dispatch."""
     # The service waits for a number that is one above all that it was asked about: steps skip it.
     self._calls += 1
     if owns_sigterm():
@@ -185,7 +185,7 @@ class Profiler:
 
   Args:
     steps: (first, last).
-    directory: where the trace goes; every process adds its own file.
+    directory: folder of the trace; every process adds its own file.
   """
 
   def __init__(self, steps: tuple[int, int], directory: Any):

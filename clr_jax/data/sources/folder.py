@@ -123,7 +123,7 @@ def load(path: str, *, data_dir: str | None, **options: Any) -> FolderSource:
 
 
 def available(data_dir: str | None) -> list[tuple[str, str]]:
-  """How such folders are named; see `clr_jax.data.sources`."""
+  """The form of their names; see `clr_jax.data.sources`."""
   del data_dir
   return [
     ('folder:PATH', 'images, in class sub-folders or flat (unlabeled); train and test sub-folders')

@@ -30,7 +30,7 @@ def load(path: str, *, name: str, split: str, data_dir: str | None, **options: A
 
 
 def available(data_dir: str | None) -> list[tuple[str, str]]:
-  """How such files are named; see `clr_jax.data.sources`."""
+  """The form of their names; see `clr_jax.data.sources`."""
   del data_dir
   return [
     ('npz:PATH', "arrays 'image' [N,H,W,C] uint8 and 'label' [N]; '{split}' in PATH is replaced")
