@@ -1,0 +1,249 @@
+"""Annotations of options: the words for facts, what a value may be, and the sentence for it.
+
+Types and `Literal[...]` choices, the bounds of the package annotated-types (`Gt`, `Ge`, `Lt`, `Le`,
+`MultipleOf`, `MinLen`, `MaxLen`, `Interval`, `Len`), and the facts below:
+
+    temperature: Annotated[float, Gt(0)]
+    crop_scale: Annotated[tuple[float, float], INCREASING]
+
+Numeric bounds apply to the numbers of a union, bounds of the length to its sequences. Numbers are
+finite; NaN is never allowed.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import types
+import typing
+from collections.abc import Collection, Iterator, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import annotated_types as at
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.names import hint as nearest
+from clr_jax.core.names import listed
+
+
+class Fact(NamedTuple):
+  """A fact about an option that needs no value; see the constants below."""
+
+  name: str
+
+
+INFINITY_ALLOWED = Fact('INFINITY_ALLOWED')
+"""The number may be infinite."""
+
+INCREASING = Fact('INCREASING')
+"""No entry of the sequence is smaller than the one before it."""
+
+SEVERAL = Fact('SEVERAL')
+"""A tuple of values is several settings, each measured on its own."""
+
+NO_EFFECT_ON_TRAINING = Fact('NO_EFFECT_ON_TRAINING')
+"""The trained parameters do not depend on it, so that a run can be resumed with another value."""
+
+OPTIONAL = Fact('OPTIONAL')
+"""It may be left out, and a config leaves it out: the factory has a default of its own for it."""
+
+
+class OneOf(NamedTuple):
+  """The value is one of `names`, such as the keys of a table; `Literal` where they are few."""
+
+  names: Collection[str]
+
+
+# ---------------------------------------------------------------- checks
+def check_value(key: str, value: Any, hint: Any) -> None:
+  """Refuses a value that an annotation does not allow.
+
+  Raises:
+    UserError: one sentence with the key, the value and what is allowed.
+  """
+  if SEVERAL in facts_of(hint) and isinstance(value, tuple | list):
+    if not value:
+      raise UserError(f'{key} is empty: give {describe(hint)}')
+    for each in value:
+      check_value(key, each, hint)
+  elif not _allows(hint, value):
+    close = nearest(value, _choices(hint)) if isinstance(value, str) else ''
+    raise UserError(f'{key}={_shown(value)} is not allowed: {close}give {describe(hint)}')
+
+
+def facts_of(hint: Any) -> tuple[Any, ...]:
+  """The bounds and facts in an `Annotated`, without those of its parts."""
+  return getattr(hint, '__metadata__', ())
+
+
+def _members(hint: Any) -> list[Any]:
+  """The alternatives of a union, seen through `Annotated`; [hint] if it is none."""
+  if typing.get_origin(hint) is Annotated:
+    inner, *facts = typing.get_args(hint)
+    return [Annotated[m, *facts] if m is not type(None) else m for m in _members(inner)]
+  if typing.get_origin(hint) in (types.UnionType, typing.Union):
+    return [m for arg in typing.get_args(hint) for m in _members(arg)]
+  return [hint]
+
+
+def _split(hint: Any) -> tuple[Any, list[Any]]:
+  """A member of a union without `Annotated`, and the bounds that apply to it."""
+  facts: tuple[Any, ...] = ()
+  while typing.get_origin(hint) is Annotated:
+    facts, hint = (*hint.__metadata__, *facts), hint.__origin__
+  return hint, [bound for bound in _bounds(facts) if _applies(bound, hint)]
+
+
+def _bounds(facts: Sequence[Any]) -> Iterator[Any]:
+  for fact in facts:
+    if isinstance(fact, at.GroupedMetadata):
+      yield from fact
+    elif isinstance(fact, at.BaseMetadata | OneOf) or fact in (INCREASING, INFINITY_ALLOWED):
+      yield fact
+
+
+def _applies(bound: Any, kind: Any) -> bool:
+  if isinstance(bound, at.MinLen | at.MaxLen) or bound == INCREASING:
+    return _is_sequence(kind)
+  return kind is str if isinstance(bound, OneOf) else kind in (float, int)
+
+
+def _is_sequence(kind: Any) -> bool:
+  return (typing.get_origin(kind) or kind) in (tuple, list, Sequence)
+
+
+def _allows(hint: Any, value: Any) -> bool:
+  return any(_member_allows(*_split(member), value) for member in _members(hint))
+
+
+def _member_allows(kind: Any, bounds: Sequence[Any], value: Any) -> bool:
+  if not _is_a(kind, value):
+    return False
+  if isinstance(value, numbers.Real):
+    infinite = abs(value) == math.inf and INFINITY_ALLOWED not in bounds
+    if infinite or value != value:
+      return False
+  return all(_meets(bound, value) for bound in bounds)
+
+
+def _is_a(kind: Any, value: Any) -> bool:
+  origin, args = typing.get_origin(kind) or kind, typing.get_args(kind)
+  if kind is Any or isinstance(kind, TypeVar):
+    return True
+  if origin is Literal:
+    return any(value == choice and type(value) is type(choice) for choice in args)
+  if kind in (float, int):
+    abstract = numbers.Real if kind is float else numbers.Integral
+    return isinstance(value, abstract) and not isinstance(value, bool)
+  if _is_sequence(kind):
+    if not isinstance(value, tuple | list):
+      return False
+    if origin is tuple and args and args[-1] is not Ellipsis:
+      return len(value) == len(args) and all(map(_allows, args, value))
+    return all(_allows(args[0], each) for each in value) if args else True
+  is_checked = isinstance(origin, type) and not getattr(origin, '_is_protocol', False)
+  return isinstance(value, origin) if is_checked else True
+
+
+def _meets(bound: Any, value: Any) -> bool:
+  match bound:
+    case at.Gt(limit):
+      return value > limit
+    case at.Ge(limit):
+      return value >= limit
+    case at.Lt(limit):
+      return value < limit
+    case at.Le(limit):
+      return value <= limit
+    case at.MultipleOf(factor):
+      return value % factor == 0
+    case at.MinLen(size):
+      return len(value) >= size
+    case at.MaxLen(size):
+      return len(value) <= size
+    case OneOf(names):
+      return value in names
+    case Fact('INCREASING'):
+      return list(value) == sorted(value)
+    case Fact('INFINITY_ALLOWED'):
+      return True
+  raise TypeError(f'no rule for the bound {bound!r}')
+
+
+# ---------------------------------------------------------------- words
+def describe(hint: Any) -> str:
+  """What an annotation allows, such as 'a number greater than 0, or None'."""
+  words = ', or '.join(dict.fromkeys(_describe_member(*_split(m)) for m in _members(hint)))
+  return f'{words}, or several' if SEVERAL in facts_of(hint) else words
+
+
+def _describe_member(kind: Any, bounds: Sequence[Any]) -> str:
+  origin, args = typing.get_origin(kind) or kind, typing.get_args(kind)
+  choices = [b.names for b in bounds if isinstance(b, OneOf)]
+  if kind is type(None):
+    return 'None'
+  if origin is Literal:
+    return ('one of ' if len(args) > 1 else '') + ', '.join(map(repr, args))
+  if choices:
+    return f'one of {listed(map(repr, choices[0]))}'
+  if not _is_sequence(kind):
+    names = {float: 'a number', int: 'a whole number', bool: 'True or False', str: 'a string'}
+    words = names.get(kind, getattr(kind, '__name__', str(kind)))
+  elif origin is tuple and args and args[-1] is not Ellipsis:
+    words = f'({", ".join(map(describe, args))})'
+  else:
+    words = ''.join(['a sequence', *(f', each {describe(arg)},' for arg in args[:1])])
+  spoken = filter(None, map(_describe_bound, bounds))
+  return f'{words} {" and ".join(spoken)}'.strip().removesuffix(',')
+
+
+def _describe_bound(bound: Any) -> str:
+  match bound:
+    case at.Gt(limit):
+      return f'greater than {limit}'
+    case at.Ge(limit):
+      return f'of at least {limit}'
+    case at.Lt(limit):
+      return f'less than {limit}'
+    case at.Le(limit):
+      return f'of at most {limit}'
+    case at.MultipleOf(factor):
+      return f'that is a multiple of {factor}'
+    case at.MinLen(size):
+      return f'with at least {size} {"entry" if size == 1 else "entries"}' if size else ''
+    case at.MaxLen(size):
+      return f'with at most {size} {"entry" if size == 1 else "entries"}'
+    case Fact('INCREASING'):
+      return 'in increasing order'
+  return ''
+
+
+def _choices(hint: Any) -> list[str]:
+  """All strings that an annotation names."""
+  found = []
+  for kind, bounds in map(_split, _members(hint)):
+    args = typing.get_args(kind)
+    if typing.get_origin(kind) is Literal:
+      found += [choice for choice in args if isinstance(choice, str)]
+    found += [name for bound in bounds if isinstance(bound, OneOf) for name in bound.names]
+  return found
+
+
+def _shown(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 80 else f'{text[:77]}...'
+
+
+# ---------------------------------------------------------------- flags
+def value_type(hint: Any) -> type:
+  """The type of a flag for values of `hint`, the widest if it is a union: `float | None` -> float.
+
+  Sequences are tuples, the only ones that flags can set; str if nothing better is known.
+  """
+  kinds = set()
+  for kind, _ in map(_split, _members(hint)):
+    literal = typing.get_origin(kind) is Literal
+    kinds |= {type(c) for c in typing.get_args(kind)} if literal else {kind}
+  if any(map(_is_sequence, kinds)):
+    return tuple
+  return next((kind for kind in (str, float, int, bool) if kind in kinds), str)
