@@ -54,11 +54,12 @@ class ModuleRegistry(Registry[F]):
     what: as in `Registry`.
     package: dotted name of the package.
     path: its `__path__`.
+    function: name of the function, if it is the same in all modules.
   """
 
-  def __init__(self, what: str, package: str, path: Collection[str]):
+  def __init__(self, what: str, package: str, path: Collection[str], function: str = ''):
     super().__init__(what, {})
-    self._package, self._path = package, list(path)
+    self._package, self._path, self._function = package, list(path), function
 
   def names(self) -> list[str]:
     """All public modules of the package."""
@@ -75,7 +76,7 @@ class ModuleRegistry(Registry[F]):
     return (self.module(name).__doc__ or '').strip().partition('\n')[0]
 
   def _load(self, name: str) -> F:
-    return getattr(self.module(name), name)
+    return getattr(self.module(name), self._function or name)
 
 
 def refuse_changed(

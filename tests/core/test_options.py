@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Sequence
-from typing import Literal, Optional, Union
+from typing import Annotated, Literal, Optional, Union
 
 import pytest
 from absl import flags
+from annotated_types import Ge
 from ml_collections import ConfigDict, config_flags
 
 from clr_jax.core import options as configs
 from clr_jax.core.config_tree import check_keys, leaves, to_dict
 from clr_jax.core.errors import UserError
+from clr_jax.core.options import SEVERAL
 from clr_jax.experiment.config_files import choose, load, packaged, resolve
 
 
@@ -249,3 +251,24 @@ def test_packaged():
   assert 'common' not in names
   for name in names:
     assert resolve(name)[0].stem == name
+
+
+# ---------------------------------------------------------------- checked, sweep
+@configs.checked
+def attack(images, labels=None, *, steps: Annotated[int, Ge(1), SEVERAL] = 3, norm: str = 'l2'):
+  return images, labels, steps, norm
+
+
+def test_a_checked_function_refuses_what_its_annotations_do_not_allow():
+  assert attack('x', labels='y', steps=2) == ('x', 'y', 2, 'l2')
+  assert configs.options_of(attack)['steps'].default == 3
+  with pytest.raises(UserError, match='steps=0 is not allowed: give a whole number of at least 1'):
+    attack('x', steps=0)
+  with pytest.raises(UserError, match="attack has no option 'step': did you mean 'steps'"):
+    attack('x', step=2)
+
+
+def test_sweep_is_the_product_of_several_values():
+  assert list(configs.sweep(attack, {'norm': 'linf'})) == [{'norm': 'linf'}]
+  assert list(configs.sweep(attack, {'steps': 5})) == [{'steps': 5}]
+  assert [o['steps'] for o in configs.sweep(attack, {'steps': (1, 2), 'norm': 'l2'})] == [1, 2]
