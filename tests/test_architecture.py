@@ -110,7 +110,6 @@ def test_a_room_imports_from_rooms_below_it():
   assert not wrong, wrong
 
 
-@pytest.mark.xfail(strict=True, reason='transfer runs the protocols of the registry that lists it')
 def test_no_circle():
   # Importing a.b runs a/__init__ first, so a package's face may import its own files.
   graph = {

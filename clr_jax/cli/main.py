@@ -96,8 +96,8 @@ def _evaluate(argv: list[str]) -> None:
   from clr_jax.figures import registry as figures
 
   name = argv[0].replace('-', '_') if argv else ''
-  if name not in protocols.PROTOCOLS:
-    known = ', '.join(protocols.PROTOCOLS).replace('_', '-')
+  if name not in protocols.names():
+    known = ', '.join(protocols.names()).replace('_', '-')
     raise UserError(
       f'clr-jax evaluate knows {known}, not {argv[0]!r}'
       if argv
@@ -137,7 +137,6 @@ def _evaluate(argv: list[str]) -> None:
     import jax
 
     from clr_jax.evaluation import runner as evaluation
-    from clr_jax.rundir.table import format_table
 
     records = []
     for directory in values.workdir:
@@ -153,7 +152,7 @@ def _evaluate(argv: list[str]) -> None:
       several = {'run': directory} if len(values.workdir) > 1 else {}
       records += [{**several, **record} for record in found if record['protocol'] == name]
     if jax.process_index() == 0:
-      print((protocols.PROTOCOLS[name].table or format_table)(records), flush=True)
+      print(protocols.table(name)(records), flush=True)
       if figure is not None:
         out = values.out or f'{values.workdir[0]}/figures/{name}.png'
         print(*(str(path) for path in figure(values.workdir, out)), sep='\n', flush=True)

@@ -172,9 +172,14 @@ def build(factory: Callable, config: ConfigDict, *args: Any, prefix: str = '', *
   return factory(*args, **given, **fixed)
 
 
+def takes_several(option: Option) -> bool:
+  """Whether a tuple of values is allowed."""
+  return SEVERAL in option.facts or value_type(option.hint) is tuple
+
+
 def typed(option: Option, value: Any) -> Any:
   """`value` as a config holds it: flags take their type from it."""
-  kind = tuple if SEVERAL in option.facts else value_type(option.hint)
+  kind = tuple if takes_several(option) else value_type(option.hint)
   if value is None:
     return config_dict.placeholder(kind)
   if kind is float and type(value) is int:
