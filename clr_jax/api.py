@@ -12,7 +12,7 @@ from clr_jax.core.config_tree import Config
 from clr_jax.evaluation.runner import evaluate_workdir
 from clr_jax.experiment.config_files import load as load_config
 from clr_jax.rundir.identity import read_config
-from clr_jax.rundir.results import read_results
+from clr_jax.rundir.results import FeaturesOf, read_results
 from clr_jax.rundir.workdir import Workdir
 from clr_jax.training.loop import train
 
@@ -23,7 +23,7 @@ def evaluate(
   workdir: epath.PathLike,
   protocol: str,
   *,
-  features: Sequence[str] = ('trained',),
+  features: Sequence[FeaturesOf] = ('trained',),
   config: Config | None = None,
   step: int | None = None,
   again: bool = False,

@@ -74,7 +74,6 @@ def _measure(
 
   from clr_jax.evaluation import registry as protocols
   from clr_jax.evaluation import runner
-  from clr_jax.rundir.table import format_table
 
   records = []
   for directory, config in configs.items():
@@ -84,7 +83,7 @@ def _measure(
     several = {'run': directory} if len(configs) > 1 else {}
     records += [{**several, **record} for record in found if record['protocol'] == args.protocol]
   if jax.process_index() == 0:
-    print((protocols.PROTOCOLS[args.protocol].table or format_table)(records), flush=True)
+    print(protocols.table(args.protocol)(records), flush=True)
     if draw is not None:
       out = args.out or f'{args.workdir[0]}/figures/{args.protocol}.png'
       print(*map(str, draw(args.workdir, out)), sep='\n', flush=True)

@@ -16,8 +16,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict, config_dict
@@ -179,9 +180,14 @@ def build(factory: Callable, config: ConfigDict, *args: Any, prefix: str = '', *
   return factory(*args, **given, **fixed)
 
 
+def takes_several(option: Option) -> bool:
+  """Whether a tuple of values is allowed."""
+  return SEVERAL in option.facts or value_type(option.hint) is tuple
+
+
 def typed(option: Option, value: Any) -> Any:
   """`value` as a config holds it: flags take their type from it."""
-  kind = tuple if SEVERAL in option.facts else value_type(option.hint)
+  kind = tuple if takes_several(option) else value_type(option.hint)
   if value is None:
     return config_dict.placeholder(kind)
   if kind is float and type(value) is int:
@@ -248,3 +254,34 @@ def check(
 def _hands_on(factory: Callable) -> bool:
   parameters = inspect.signature(factory).parameters.values()
   return any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def checked(function: Factory) -> Factory:
+  """Decorates a function: a call with an option that its annotations do not allow is a UserError.
+
+  What depends on several options (`OnlyWith`) is left to the function.
+  """
+  parameters = inspect.signature(function).parameters.values()
+  named = {p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
+
+  @functools.wraps(function)
+  def call(*args: Any, **options: Any) -> Any:
+    given = {k: v for k, v in options.items() if k not in named}
+    check(function, given, what=_name_of(function), complete=False)
+    return function(*args, **options)
+
+  return typing.cast(Factory, call)
+
+
+def sweep(factory: Callable, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+  """`options` once for each choice among several values of those that are `SEVERAL`.
+
+  A default counts where it is itself several values.
+  """
+  values = {}
+  for key, option in options_of(factory).items():
+    value = options.get(key, option.default)
+    if SEVERAL in option.facts and isinstance(value, tuple | list):
+      values[key] = value
+  for chosen in itertools.product(*values.values()):
+    yield {**options, **dict(zip(values, chosen, strict=True))}

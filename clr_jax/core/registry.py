@@ -55,11 +55,21 @@ class ModuleRegistry(Registry[F]):
     package: dotted name of the package.
     path: its `__path__`.
     besides: public modules of the package that are no factories.
+    function: name of the function, if it is the same in all modules.
   """
 
-  def __init__(self, what: str, package: str, path: Iterable[str], besides: Collection[str] = ()):
+  def __init__(
+    self,
+    what: str,
+    package: str,
+    path: Iterable[str],
+    *,
+    besides: Collection[str] = (),
+    function: str = '',
+  ):
     super().__init__(what, {})
-    self._package, self._path, self._besides = package, path, besides
+    self._package, self._path = package, path
+    self._besides, self._function = besides, function
 
   def names(self) -> list[str]:
     """All public modules of the package but `besides`."""
@@ -76,7 +86,7 @@ class ModuleRegistry(Registry[F]):
     return (self.module(name).__doc__ or '').strip().partition('\n')[0]
 
   def _load(self, name: str) -> F:
-    return getattr(self.module(name), name)
+    return getattr(self.module(name), self._function or name)
 
 
 def refuse_changed(

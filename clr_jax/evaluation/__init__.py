@@ -1,1 +1,4 @@
-"""Evaluation of frozen features. Each protocol is stamped on the numbers it gives."""
+"""Evaluation of frozen networks by protocols: features, probes, fine-tuning, attacks, corruptions.
+
+No training of methods, and no figures of what was measured.
+"""

@@ -6,36 +6,37 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.consensus import from_process_0
 from clr_jax.core.names import check_name
+from clr_jax.core.options import sweep
 from clr_jax.core.storage import write_whole
 from clr_jax.core.types import TrainState
 from clr_jax.evaluation import registry as protocols
 from clr_jax.evaluation.probing.features import extract
 from clr_jax.evaluation.probing.rank import rankme
 from clr_jax.evaluation.probing.sets import Sets, evaluation_sets
-from clr_jax.evaluation.probing.subject import FEATURES, Subject
+from clr_jax.evaluation.probing.subject import FEATURES, Kind, Subject
+from clr_jax.evaluation.protocols import PROTOCOLS
 from clr_jax.evaluation.protocols.knn import knn
-from clr_jax.evaluation.registry import PROTOCOLS
 from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.rundir import results, weights, workdir
 from clr_jax.rundir.codec import jsonable
-from clr_jax.rundir.identity import read_config_hash
-from clr_jax.rundir.results import Measurement
 from clr_jax.rundir.table import format_table
 
 BANK, QUERIES = 4096, 1024  # images of the online evaluation, at most
+_IDENTITY = ('step', 'protocol', 'metric', 'features', 'params', 'data_checksum', 'config_hash')
 
 
 class Online:
-  """What a curve over training shows: kNN, the online probe on test images, RankMe.
+  """The numbers of the curves over training: kNN, the online probe on test images, RankMe.
 
   The features are of at most 4,096 training and 1,024 test images, spread evenly over the sets and
   the same every time: the numbers are not comparable with those of the whole sets. kNN and RankMe
@@ -45,7 +46,8 @@ class Online:
 
   def __init__(self, experiment: Experiment, sets: Sets):
     self._experiment, self._sets = experiment, sets
-    self._knn = to_dict(experiment.config.eval.protocols).get('knn') or {}
+    asked = to_dict(experiment.config.eval.protocols).get('knn') or {}
+    self._knn = next(sweep(knn, asked))
 
   def __call__(self, state: TrainState) -> dict[str, float]:
     experiment, start = self._experiment, time.perf_counter()
@@ -73,7 +75,7 @@ def _spread(num_examples: int, most: int) -> np.ndarray:
 
 
 def check(experiment: Experiment) -> Sets:
-  """The sets of the evaluation; refuses at the start what `offline` could not do after hours.
+  """The sets of the evaluation, which must allow what `offline` is to do at the end of training.
 
   Raises:
     UserError: an unknown protocol, option or kind of features, too few labels, or unfit sets.
@@ -92,11 +94,10 @@ def _asked(experiment: Experiment) -> dict[str, dict[str, Any]]:
   return {name: options for name, options in asked.items() if options is not None}
 
 
-def _kinds(experiment: Experiment, name: str) -> list[str]:
+def _kinds(experiment: Experiment, name: str) -> list[Kind]:
   """`config.eval.features`, for a protocol that needs a network without the pixels."""
-  check_name(PROTOCOLS, name, 'protocol')
   kinds = experiment.config.eval.features
-  return [kind for kind in kinds if kind != 'pixels' or not PROTOCOLS[name].network]
+  return [kind for kind in kinds if kind != 'pixels' or not protocols.needs_network(name)]
 
 
 def offline(
@@ -106,10 +107,10 @@ def offline(
   run: workdir.Workdir,
   config_hash: str,
 ) -> None:
-  """The evaluation that `config.eval` asks for, at the end of training; prints the run's table.
+  """Evaluates as `config.eval` asks, at the end of training, and prints the run's table.
 
-  Without a test set or without labels it is skipped with one sentence. What was measured at this
-  step already (by a run that was killed while it evaluated) is not measured again.
+  Without a test set or without labels it is skipped with one sentence. Results that exist for this
+  step (of a run that was killed while it evaluated) are reused.
   """
   say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda _: None
   asked = _asked(experiment)
@@ -117,22 +118,13 @@ def offline(
     missing = 'is no test set' if sets.test is None else 'are no labels'
     say(f'the evaluation ({", ".join(asked)}) is skipped: there {missing}')
   elif asked:
-    subjects = _subjects(experiment, sets, state, run)
+    subject = Subject(experiment, sets, state, run=run)
     for kind in experiment.config.eval.features:
+      of_kind = subject.of_kind(kind)
       for name, options in asked.items():
         if kind in _kinds(experiment, name):
-          evaluate(subjects[kind], run, config_hash, name, options)
+          evaluate(of_kind, run, config_hash, name, options)
     say(format_table(results.read_results(run)))
-
-
-def _subjects(
-  experiment: Experiment,
-  sets: Sets,
-  network: TrainState | weights.Network,
-  run: workdir.Workdir,
-) -> dict[str, Subject]:
-  """One of each kind; nothing is computed before it is asked for."""
-  return {kind: Subject(experiment, sets, network, kind, run=run) for kind in FEATURES}
 
 
 def evaluate(
@@ -144,75 +136,53 @@ def evaluate(
   *,
   again: bool = False,
 ) -> None:
-  """Measures by one protocol and records every number when it is there.
+  """Measures by one protocol and records every number as soon as it is there.
 
   Args:
-    subject: what to measure; its sets are labeled.
+    subject: to be measured; its sets are labeled.
     run: where the results go.
     config_hash: of the run.
     name: of the protocol.
-    options: of the protocol; several values of a swept one are measured one after the other.
-    again: False leaves out what was measured, with the same options, at this step already.
+    options: of the protocol; several values of an option are measured one after the other.
+    again: False reuses the results of the same options at this step.
   """
-  units = list(protocols.units(name, options))
-  on = PROTOCOLS[name].on
-  subjects = [subject if on is None else on(subject, unit) for unit in units]
-  for unit, subject in zip(units, subjects, strict=True):
-    marker = _marker(run, subject, name, unit, config_hash)
+  units = protocols.units(name, options)
+  # All targets are refused or loaded before the first one is measured.
+  pairs = [(protocols.on_target(name, subject, unit), unit) for unit in units]
+  recorded = set() if again else set(map(_identity, results.read_results(run)))
+  for on, unit in pairs:
+    marker = _marker(run, on, name, unit, config_hash)
     (done,) = from_process_0([marker.exists() and not again])  # features take all processes
     if done:
       continue
-    recorded = [] if again else _recorded(run, subject, name, config_hash)
-    for measurement in _measure(subject, name, unit):
-      if _identity(measurement._asdict()) in recorded:
+    facts = {'step': on.step, 'data_checksum': on.checksum, 'config_hash': config_hash}
+    for measurement in PROTOCOLS.factory(name)(on, **unit):
+      if _identity({**measurement._asdict(), **facts}) in recorded:
         continue  # written before the run was killed
       results.write_result(
         run,
         measurement,
-        step=subject.step,
-        checkpoint=str(run.checkpoints / str(subject.step)) if subject.kind == 'trained' else None,
-        config_hash=config_hash,
-        data=subject.sets.names,
-        data_checksum=subject.checksum,
-        seed=subject.experiment.config.seed,
+        **facts,
+        checkpoint=str(run.checkpoints / str(on.step)) if on.kind == 'trained' else None,
+        data=on.sets.names,
+        seed=on.experiment.config.seed,
       )
     if jax.process_index() == 0:
       write_whole(marker, '')
 
 
-def _measure(subject: Subject, name: str, options: Mapping[str, Any]) -> Iterable[Measurement]:
-  protocol = PROTOCOLS[name]
-  whole = protocol.subject or protocol.network
-  given = (subject,) if whole else subject.features
-  return protocol.measure(*given, features=subject.kind, **options)
-
-
 def _marker(
   run: workdir.Workdir, subject: Subject, name: str, options: Mapping[str, Any], config_hash: str
-):
-  """The empty file that says that all records of one evaluation are written."""
-  depends_on = [options, subject.checksum]
-  if config_hash != read_config_hash(run):
-    depends_on.append(config_hash)  # flags changed what the network is, such as method.represent
-  asked = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
-  return run.results / 'complete' / f'{subject.step}-{name}-{subject.kind}-{asked}'
-
-
-def _recorded(run: workdir.Workdir, subject: Subject, name: str, config_hash: str) -> list[str]:
-  """What tells apart the measurements that are there already."""
-  wanted = (subject.step, name, subject.checksum, config_hash)
-  keys = 'step', 'protocol', 'data_checksum', 'config_hash'
-  return [
-    _identity(record)
-    for record in results.read_results(run)
-    if tuple(record[key] for key in keys) == wanted
-  ]
+) -> epath.Path:
+  """The empty file that says that all records of one measurement are written."""
+  depends_on = json.dumps([options, subject.checksum, config_hash], sort_keys=True)
+  digest = hashlib.sha256(depends_on.encode()).hexdigest()[:12]
+  return run.results / 'complete' / f'{subject.step}-{name}-{subject.kind}-{digest}'
 
 
 def _identity(record: Mapping[str, Any]) -> str:
-  return json.dumps(
-    jsonable([record['metric'], record['features'], record['params']]), sort_keys=True
-  )
+  """Tells a record from others; equal for the measurement and for its record."""
+  return json.dumps(jsonable([record[key] for key in _IDENTITY]), sort_keys=True)
 
 
 # ---------------------------------------------------------------- clr-jax evaluate
@@ -221,7 +191,7 @@ def evaluate_workdir(
   directory: str,
   protocol: str,
   options: Mapping[str, Any],
-  kinds: Sequence[str],
+  kinds: Sequence[Kind],
   *,
   step: int | None = None,
   again: bool = False,
@@ -233,7 +203,7 @@ def evaluate_workdir(
     options: of the protocol.
     kinds: some of FEATURES.
     step: of the checkpoint; None = the newest.
-    again: measures again what was measured already.
+    again: False reuses the results of the same options.
 
   Returns:
     All records of the run, oldest first.
@@ -246,9 +216,9 @@ def evaluate_workdir(
   sets.refuse_unlabeled()
   protocols.check(sets, protocol, options, kinds)
   network = weights.restore_network(run, experiment.abstract_state, step)
-  subjects = _subjects(experiment, sets, network, run)
+  subject = Subject(experiment, sets, network, run=run)
   for kind in kinds:
-    evaluate(subjects[kind], run, experiment.config_hash, protocol, options, again=again)
+    evaluate(subject.of_kind(kind), run, experiment.config_hash, protocol, options, again=again)
   return results.read_results(run)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from etils import epath
 
 from clr_jax.core.config_tree import to_dict
-from clr_jax.core.options import keyword_only
-from clr_jax.evaluation.protocols.knn import predict
+from clr_jax.core.options import options_of, sweep
+from clr_jax.evaluation.protocols.knn import knn, predict
 from clr_jax.figures import plots
 from clr_jax.figures.networks import Network
 
@@ -72,7 +72,8 @@ def draw_classes(networks: Sequence[Network], out: str) -> tuple[epath.Path, epa
 def knn_confusion(network: Network) -> tuple[np.ndarray, str]:
   """Counts by true and predicted class on the test images, and how they were predicted."""
   asked = to_dict(network.subject.experiment.config.eval.protocols).get('knn') or {}
-  options = {name: p.default for name, p in keyword_only(predict).items()} | asked
+  options = {name: option.default for name, option in options_of(knn).items()}
+  options |= next(sweep(knn, asked))
   predicted = predict(network.train, network.test, **options)
   assert network.test.label is not None  # predict has refused that
   counts = confusion(network.test.label, predicted, _num_classes(network))

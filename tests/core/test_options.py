@@ -318,3 +318,24 @@ def test_a_single_value_of_several_becomes_a_tuple():
     return l2
 
   assert component(swept).l2 == (0.0,)
+
+
+# ---------------------------------------------------------------- checked, sweep
+@configs.checked
+def attack(images, labels=None, *, steps: Annotated[int, Ge(1), SEVERAL] = 3, norm: str = 'l2'):
+  return images, labels, steps, norm
+
+
+def test_a_checked_function_refuses_what_its_annotations_do_not_allow():
+  assert attack('x', labels='y', steps=2) == ('x', 'y', 2, 'l2')
+  assert configs.options_of(attack)['steps'].default == 3
+  with pytest.raises(UserError, match='steps=0 is not allowed: give a whole number of at least 1'):
+    attack('x', steps=0)
+  with pytest.raises(UserError, match="attack has no option 'step': did you mean 'steps'"):
+    attack('x', step=2)
+
+
+def test_sweep_is_the_product_of_several_values():
+  assert list(configs.sweep(attack, {'norm': 'linf'})) == [{'norm': 'linf'}]
+  assert list(configs.sweep(attack, {'steps': 5})) == [{'steps': 5}]
+  assert [o['steps'] for o in configs.sweep(attack, {'steps': (1, 2), 'norm': 'l2'})] == [1, 2]

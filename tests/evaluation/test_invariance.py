@@ -6,14 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from clr_jax.core.errors import UserError
-from clr_jax.evaluation import registry as protocols
 from clr_jax.evaluation.probing.features import extract
-from clr_jax.evaluation.probing.linear_settings import flags
-from clr_jax.evaluation.protocols import few_label
+from clr_jax.evaluation.protocols import linear_augmented
 from clr_jax.evaluation.protocols.knn import knn
 from clr_jax.evaluation.protocols.linear import linear
-from clr_jax.evaluation.protocols.linear_augmented import linear_augmented
 from clr_jax.experiment import build
 from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.ops import sharding
@@ -85,15 +81,12 @@ def digest(directory):
 def test_an_evaluation_changes_no_checkpoint_and_no_mode_changes_a_number(run, monkeypatch):
   one = sharding.make_mesh(jax.devices()[:1])
   monkeypatch.setattr(build.sharding, 'make_mesh', lambda devices=None: one)
-  registered = protocols.Protocol(few_label.few_label, few_label.check, network=True, more=flags)
-  monkeypatch.setattr(protocols, 'PROTOCOLS', {**protocols.PROTOCOLS, 'few_label': registered})
-  monkeypatch.setattr('clr_jax.evaluation.runner.PROTOCOLS', protocols.PROTOCOLS)
   before = digest(run / 'checkpoints')
   assert before
   modes = 'resident', 'streamed'
   for mode in modes:
     arguments = f'--workdir={run}', f'--config.data.mode={mode}', '--again'
-    monkeypatch.setattr('clr_jax.evaluation.probing.subject._Kept.of', lambda subject: None)
+    monkeypatch.setattr('clr_jax.evaluation.probing.subject._FeatureCache.of', lambda subject: None)
     assert call('evaluate', 'knn', *arguments) == 0
     few = '--params.label_fraction=0.1,1.0', '--params.per_class=1,2', '--params.draws=2'
     assert call('evaluate', 'few-label', *arguments, *few) == 0
@@ -111,18 +104,11 @@ def test_an_evaluation_changes_no_checkpoint_and_no_mode_changes_a_number(run, m
 
 def test_linear_augmented(subject):
   options = {'epochs': 20, 'batch_size': 32, 'normalise': 'standardise', 'base_lr': 2.0}
-  last, best = linear_augmented(subject, augmentations=2, policy='crop_flip', **options)
-  assert (last.protocol, last.params['preset']) == ('linear_augmented', 'report')
+  last, best = linear_augmented.measure(subject, augmentations=2, policy='crop_flip', **options)
+  assert (last.protocol, last.params['preset']) == ('linear_augmented', 'sogclr')
   assert (last.params['augmentations'], last.params['policy']) == (2, 'crop_flip')
   assert last.params['num_labels'] == 120 and best.value >= last.value
-  plain = linear(*subject.features, preset='report', **options)[0]
-  copy = next(linear_augmented(subject, augmentations=1, policy='none', **options))
+  plain = linear(*subject.features, preset='sogclr', **options)[0]
+  copy = next(linear_augmented.measure(subject, augmentations=1, policy='none', **options))
   assert copy.value == pytest.approx(plain.value, abs=0.011) and plain.value > 0.3
   assert last.value != plain.value
-  for changed, message in (
-    ({'augmentations': 0}, 'augmentations=0 must be at least 1'),
-    ({'policy': 'crop'}, "unknown policy 'crop'"),
-    ({'preset': 'thesys'}, "unknown preset 'thesys'"),
-  ):
-    with pytest.raises(UserError, match=message):
-      next(linear_augmented(subject, **changed))

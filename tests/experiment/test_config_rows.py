@@ -80,7 +80,8 @@ def test_triplets_without_labels():
 def test_linear_protocol(file, epochs, peak):
   options = to_dict(load(file).eval.protocols.linear)
   assert options['epochs'] == epochs
-  assert options['base_lr'] * options['batch_size'] / 256 == pytest.approx(peak)
+  (base_lr,) = options['base_lr']
+  assert base_lr * options['batch_size'] / 256 == pytest.approx(peak)
   options['epochs'] = 1
   rng = np.random.default_rng(0)
   train, test = (Features(rng.normal(size=(8, 4)), np.arange(8) % 2) for _ in range(2))

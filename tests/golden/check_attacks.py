@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from clr_jax.evaluation.attacks.base import Classifier, logits_of
+from clr_jax.evaluation.attacks.base import Classifier, Problem, logits_of
 from clr_jax.evaluation.attacks.losses import image_loss, margin
 from clr_jax.evaluation.attacks.norms import distance, flat
 from clr_jax.evaluation.attacks.pgd import pgd, pgd_steps
@@ -23,32 +23,35 @@ def classifier_of(case):
   return Classifier(network, tuple(jnp.asarray(case[k]) for k in ('W1', 'b1', 'W2', 'b2')))
 
 
+def problem_of(case, norm, epsilon=np.inf):
+  return Problem.of(classifier_of(case), case.x, case.y, norm=norm, epsilon=epsilon)
+
+
 def case_names(case):
   return sorted({k.partition('__')[0] for k in case if '__' in k})
 
 
 def b_pgd(case, close):
   classifier = classifier_of(case)
-  close(logits_of(*classifier, case.x), case.clean_logits, 'clean logits')
+  close(logits_of(classifier, case.x), case.clean_logits, 'clean logits')
   names = case_names(case)
   assert {n.partition('_')[0] for n in names} == {'src', 'l2', 'linf'}
   for name in names:
     check = early_stop if name.startswith('src') else standard
-    check(classifier, case, part(case, name), name, close)
+    check(case, part(case, name), name, close)
 
 
-def early_stop(classifier, case, expected, name, close):
+def early_stop(case, expected, name, close):
+  problem = problem_of(case, 'l2', expected.eps)
   options = {
-    'norm': 'l2',
-    'epsilon': expected.eps,
     'steps': expected.iters,
     'step_size': expected.step,
     'loss': {'cross_entropy': 'cross_entropy', 'probability_margin': 'margin'}[expected.loss],
     'protocol': 'early_stop',
   }
-  run = pgd_steps(classifier, case.x, case.y, **options)
+  run = pgd_steps(problem, **options)
   close(jnp.stack([point - case.x for point in run]), expected.deltas, f'{name} deltas')
-  result = pgd(classifier, case.x, case.y, **options)
+  result = pgd(problem, **options)
   np.testing.assert_array_equal(result.success, expected.success)
   close(result.images - case.x, expected.final_delta, f'{name} final_delta')
   # The archive writes 0 for a failure, the library +inf.
@@ -56,20 +59,21 @@ def early_stop(classifier, case, expected, name, close):
   close(distance(result.images - case.x, 'linf'), expected.linf, f'{name} linf')
 
 
-def standard(classifier, case, expected, name, close):
+def standard(case, expected, name, close):
   norm, _, kind = name.partition('_')
+  problem = problem_of(case, norm, expected.eps)
   targets = expected.get('target')
   start = expected.eps * case[f'start_{norm}_unit'] if kind == 'rand' else None
-  options = {'norm': norm, 'epsilon': expected.eps, 'steps': expected.iters, 'targets': targets}
-  options |= {'step_size': expected.step, 'start': start}
-  points = jnp.stack(list(pgd_steps(classifier, case.x, case.y, **options)))
+  options = {'steps': expected.iters, 'step_size': expected.step}
+  options |= {'targets': targets, 'start': start}
+  points = jnp.stack(list(pgd_steps(problem, **options)))
   close(points, expected.iterates, f'{name} iterates')
   goal = jnp.asarray(case.y if targets is None else targets)
-  losses = [image_loss('cross_entropy', logits_of(*classifier, p), goal) for p in points]
+  losses = [image_loss('cross_entropy', logits_of(problem.classifier, p), goal) for p in points]
   close(jnp.stack(losses), expected.losses, f'{name} losses')
-  predicted = jnp.argmax(logits_of(*classifier, points[-1]), axis=1)
+  predicted = jnp.argmax(logits_of(problem.classifier, points[-1]), axis=1)
   np.testing.assert_array_equal(predicted, expected.final_pred)
-  result = pgd(classifier, case.x, case.y, **options)
+  result = pgd(problem, **options)
   wrong = jnp.argmax(case.clean_logits, axis=1) != case.y
   np.testing.assert_array_equal(result.success, (expected.final_pred != case.y) | wrong)
 
@@ -102,11 +106,8 @@ def close_to_1e5(actual, expected, what):
 
 def trajectory(case, expected):
   return plb_steps(
-    classifier_of(case),
-    case.x,
-    case.y,
-    start=case.x_start,
-    norm=expected.norm,
+    problem_of(case, expected.norm),
+    case.x_start,
     barrier=expected.barrier,
     prox_weight=expected.prox_weight,
     outer=expected.outer,
@@ -137,5 +138,5 @@ def full(case, expected, name):
   found = np.asarray(state.best_distance)
   low, high = expected.final_dist_spread
   assert not (found < 0.9 * low).any() and not (found > 1.1 * high).any(), f'{name}: {found}'
-  room = margin(logits_of(*classifier_of(case), state.best), jnp.asarray(case.y))
+  room = margin(logits_of(classifier_of(case), state.best), jnp.asarray(case.y))
   assert (room > -1e-5).all(), f'{name}: correctly classified by {room}'

@@ -2,9 +2,9 @@
 
 from clr_jax.evaluation.attacks.apgd import apgd as apgd
 from clr_jax.evaluation.attacks.apgd import apgd_targeted as apgd_targeted
-from clr_jax.evaluation.attacks.base import Attacked as Attacked
+from clr_jax.evaluation.attacks.base import AttackResult as AttackResult
 from clr_jax.evaluation.attacks.base import Classifier as Classifier
-from clr_jax.evaluation.attacks.norms import NORMS as NORMS
+from clr_jax.evaluation.attacks.base import Problem as Problem
 from clr_jax.evaluation.attacks.pgd import pgd as pgd
 from clr_jax.evaluation.attacks.plb import plb as plb
 from clr_jax.evaluation.attacks.square import square as square

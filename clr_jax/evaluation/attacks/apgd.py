@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
-from clr_jax.core.types import Array, PyTree
+from clr_jax.core.options import checked, takes_options_of
+from clr_jax.core.types import Array
 from clr_jax.evaluation.attacks.base import (
-  Apply,
-  Attacked,
-  Classifier,
+  AttackResult,
+  Problem,
   as_arrays,
-  check_budget,
   closest,
+  evaluate_candidates,
   fold,
   image_keys,
   last,
   logits_of,
   num_classes,
-  verdict,
 )
 from clr_jax.evaluation.attacks.losses import cross_entropy, dlr
-from clr_jax.evaluation.attacks.norms import distance, project, spread, steepest
+from clr_jax.evaluation.attacks.norms import distance, expand_like, project, steepest
 
-LOSSES = {'cross_entropy': 2, 'dlr': 3}  # loss -> the fewest classes it is defined for
+_FEWEST_CLASSES = {'cross_entropy': 2, 'dlr': 3}  # for which a loss is defined
 _RHO = 0.75  # share of the steps between two checkpoints that must raise the loss
 _MOMENTUM = 0.75  # weight of the new step against the one before
 
@@ -59,99 +58,99 @@ class ApgdState(NamedTuple):
   rises: Array
   reduced: Array
   checked_loss: Array
-  found: Attacked
+  found: AttackResult
 
 
-def apgd(
-  classifier: Classifier,
-  images: Any,
-  labels: Any,
+class _Goal(NamedTuple):
+  """Where to: [B] classes, and the sign with which their cross-entropy is raised."""
+
+  labels: Array
+  sign: Any
+
+
+@checked
+def apgd_steps(
+  problem: Problem,
+  key: Any,
   *,
-  norm: Literal['l2', 'linf'],
-  epsilon: float,
-  steps: int = 100,
+  steps: Annotated[int, Ge(1)] = 100,
   loss: Literal['cross_entropy', 'dlr'] = 'cross_entropy',
   targets: Any = None,
-  restarts: int = 1,
-  key: Array,
-) -> Attacked:
+) -> Iterator[ApgdState]:
+  """Yields the 1 + steps states of one run of `apgd`, the start first. Arguments as there."""
+  problem.check_budget()
+  targeted = targets is not None
+  classes = num_classes(problem.classifier, problem.images)
+  if classes < (needed := _FEWEST_CLASSES[loss] + (loss == 'dlr' and targeted)):
+    raise UserError(f'the loss {loss!r} needs {needed} classes, not {classes}; use cross_entropy')
+  goal = _Goal(problem.labels, 1.0)
+  if targeted:
+    goal = _Goal(as_arrays(problem.images, targets)[1], -1.0)
+  state = _begin(problem, image_keys(key, len(problem.images)), goal, loss, targeted)
+  yield state
+  checks, before = checkpoints(steps), 0
+  for i in range(1, steps + 1):
+    state = _ascend(problem, state, goal, 1.0 if i == 1 else _MOMENTUM, loss, targeted)
+    if i in checks:
+      state, before = _adapt_step_size(state, i - before), i
+    yield state
+
+
+@checked
+@takes_options_of(apgd_steps)
+def apgd(
+  problem: Problem, *, restarts: Annotated[int, Ge(1)] = 1, key: Any, **options: Any
+) -> AttackResult:
   """Auto-PGD of Croce and Hein, "Reliable evaluation of adversarial robustness", ICML 2020.
 
   Unlike `pgd`, any misclassified point on the way counts. Constants (first step 2 epsilon,
   momentum .75, rho .75, checkpoints) and `steps` are those of the paper and its code.
 
   Args:
-    images: [B, H, W, C] floats in [0, 1].
-    labels: [B] integers.
-    loss: 'cross_entropy', or 'dlr', the difference of logits ratio (3 classes or more).
-    targets: [B] classes to move towards: 'dlr' becomes its targeted form (4 classes or more).
+    problem: with a budget in 'l2' or 'linf'.
     restarts: runs from different random starts; the closest misclassified point counts.
     key: of the random starts: one, or one for each image.
+    options: steps; loss, 'cross_entropy' or 'dlr', the difference of logits ratio (3 classes or
+      more); targets, [B] classes to move towards, with which 'dlr' becomes its targeted form (4
+      classes or more).
 
   Raises:
-    UserError: no positive budget, no step, an unknown norm or loss, too few classes.
+    UserError: no budget, other norms, too few classes.
   """
-  keys = image_keys(key, len(images))
-  if restarts < 1:
-    raise UserError(f'restarts={restarts} is no attack; give at least 1')
-  best = None
-  for restart in range(restarts):
-    run = apgd_steps(
-      classifier,
-      images,
-      labels,
-      norm=norm,
-      epsilon=epsilon,
-      steps=steps,
-      loss=loss,
-      targets=targets,
-      key=fold(keys, restart),
-    )
-    found = last(run).found
-    best = found if best is None else closest(best, found)
-  assert best is not None
-  return best
+  keys = image_keys(key, len(problem.images))
+  runs = (apgd_steps(problem, fold(keys, restart), **options) for restart in range(restarts))
+  return functools.reduce(closest, (last(run).found for run in runs))
 
 
+@checked
 def apgd_targeted(
-  classifier: Classifier,
-  images: Any,
-  labels: Any,
+  problem: Problem,
   *,
-  norm: Literal['l2', 'linf'],
-  epsilon: float,
-  steps: int = 100,
-  targets: int = 9,
-  key: Array,
-) -> Attacked:
+  steps: Annotated[int, Ge(1)] = 100,
+  targets: Annotated[int, Ge(1)] = 9,
+  key: Any,
+) -> AttackResult:
   """`apgd` with the targeted DLR loss towards each of the likeliest wrong classes in turn.
 
   The first class that an image falls to counts, so that it does not matter with which images it
-  shares a batch; stops when nothing stands. The other arguments and errors are those of `apgd`.
+  shares a batch; stops when all images are misclassified.
 
   Args:
+    problem: with a budget in 'l2' or 'linf', for a classifier of at least 4 classes.
+    steps: of each `apgd`.
     targets: how many classes, at most K - 1; 9 in AutoAttack.
+    key: of the random starts: one, or one for each image.
+
+  Raises:
+    UserError: what `apgd` refuses.
   """
-  images, labels = as_arrays(images, labels)
-  if targets < 1:
-    raise UserError(f'targets={targets} is no attack; give at least 1 class to move towards')
-  logits = logits_of(*classifier, images)
-  own = jnp.arange(logits.shape[1])[None] == labels[:, None]
+  logits = logits_of(problem.classifier, problem.images)
+  own = jnp.arange(logits.shape[1])[None] == problem.labels[:, None]
   order = jnp.argsort(jnp.where(own, jnp.inf, -logits), axis=1)  # the label comes last
-  keys = image_keys(key, len(images))
+  keys = image_keys(key, len(problem.images))
   best = None
   for rank in range(min(targets, logits.shape[1] - 1)):
-    result = apgd(
-      classifier,
-      images,
-      labels,
-      norm=norm,
-      epsilon=epsilon,
-      steps=steps,
-      loss='dlr',
-      targets=order[:, rank],
-      key=fold(keys, rank),
-    )
+    result = apgd(problem, steps=steps, loss='dlr', targets=order[:, rank], key=fold(keys, rank))
     best = result if best is None else _first(best, result)
     if best.success.all():
       break
@@ -161,10 +160,10 @@ def apgd_targeted(
 
 
 @jax.jit
-def _first(first: Attacked, second: Attacked) -> Attacked:
+def _first(first: AttackResult, second: AttackResult) -> AttackResult:
   """The second result where the first one failed."""
-  wide = spread(first.success, first.images)
-  return Attacked(
+  wide = expand_like(first.success, first.images)
+  return AttackResult(
     jnp.where(wide, first.images, second.images),
     first.success | second.success,
     jnp.where(first.success, first.distance, second.distance),
@@ -172,7 +171,7 @@ def _first(first: Attacked, second: Attacked) -> Attacked:
 
 
 def checkpoints(steps: int) -> list[int]:
-  """After how many steps the step size is reconsidered: .22 of all, then shorter and shorter."""
+  """After how many steps the step size is adapted: .22 of all, then shorter and shorter."""
   length, shrink, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
   points, at = [], length
   while at <= steps:
@@ -182,96 +181,37 @@ def checkpoints(steps: int) -> list[int]:
   return points
 
 
-def apgd_steps(
-  classifier: Classifier,
-  images: Any,
-  labels: Any,
-  *,
-  norm: str,
-  epsilon: float,
-  steps: int,
-  loss: str,
-  targets: Any = None,
-  key: Array,
-) -> Iterator[ApgdState]:
-  """The 1 + steps states of one run of `apgd`, the start first. Arguments as there."""
-  images, labels = as_arrays(images, labels)
-  check_budget(norm, epsilon, steps)
-  check_name(LOSSES, loss, 'APGD loss')
-  classes = num_classes(classifier, images)
-  if classes < (needed := LOSSES[loss] + (loss == 'dlr' and targets is not None)):
-    raise UserError(f'the loss {loss!r} needs {needed} classes, not {classes}; use cross_entropy')
-  goal, sign = (labels, 1.0) if targets is None else (as_arrays(images, targets)[1], -1.0)
-  keys = image_keys(key, len(images))
-  targeted = targets is not None
-
-  def run() -> Iterator[ApgdState]:
-    state = _begin(*classifier, keys, images, labels, goal, sign, epsilon, norm, loss, targeted)
-    yield state
-    checks, before = checkpoints(steps), 0
-    for i in range(1, steps + 1):
-      share = 1.0 if i == 1 else _MOMENTUM
-      state = _ascend(
-        *classifier, state, images, labels, goal, sign, epsilon, share, norm, loss, targeted
-      )
-      if i in checks:
-        state, before = _reconsider(state, i - before), i
-      yield state
-
-  return run()
-
-
 def _evaluate(
-  apply: Apply,
-  params: PyTree,
-  point: Array,
-  labels: Array,
-  goal: Array,
-  sign: Any,
-  loss: str,
-  targeted: bool,
+  problem: Problem, point: Array, goal: _Goal, loss: str, targeted: bool
 ) -> tuple[Array, Array, Array]:
   """Gradient [B, ...], loss [B] to be raised, and whether misclassified [B]."""
 
   def total(point: Array) -> tuple[Array, tuple[Array, Array]]:
-    logits = logits_of(apply, params, point)
-    wrong = jnp.argmax(logits, axis=1) != labels
+    logits = logits_of(problem.classifier, point)
+    wrong = jnp.argmax(logits, axis=1) != problem.labels
     if loss == 'dlr':
-      each = dlr(logits, labels, goal, targeted)
+      each = dlr(logits, problem.labels, goal.labels, targeted)
     else:
-      each = sign * cross_entropy(logits, goal)
+      each = goal.sign * cross_entropy(logits, goal.labels)
     return jnp.sum(each), (each, wrong)
 
   gradient, (each, wrong) = jax.grad(total, has_aux=True)(point)
   return gradient, each, wrong
 
 
-_STATIC = ('apply', 'norm', 'loss', 'targeted')
+@functools.partial(jax.jit, static_argnames=('loss', 'targeted'))
+def _begin(problem: Problem, keys: Array, goal: _Goal, loss: str, targeted: bool) -> ApgdState:
+  images, norm, epsilon = problem.images, problem.norm, problem.epsilon
 
-
-@functools.partial(jax.jit, static_argnames=_STATIC)
-def _begin(
-  apply: Apply,
-  params: PyTree,
-  keys: Array,
-  images: Array,
-  labels: Array,
-  goal: Array,
-  sign: Any,
-  epsilon: Any,
-  norm: str,
-  loss: str,
-  targeted: bool,
-) -> ApgdState:
   def direction(key: Array, image: Array) -> Array:
     if norm == 'linf':
       return jax.random.uniform(key, image.shape, image.dtype, -1, 1)
     return jax.random.normal(key, image.shape, image.dtype)
 
   noise = jax.vmap(direction)(keys, images)
-  noise = noise / spread(distance(noise, norm), noise)  # on the sphere, as in the paper's code
+  noise = noise / expand_like(distance(noise, norm), noise)  # on the sphere, as in the paper's code
   point = jnp.clip(images + epsilon * noise, 0, 1)
-  gradient, loss_here, wrong = _evaluate(apply, params, point, labels, goal, sign, loss, targeted)
+  gradient, loss_here, wrong = _evaluate(problem, point, goal, loss, targeted)
   return ApgdState(
     point=point,
     before=point,
@@ -284,41 +224,31 @@ def _begin(
     rises=jnp.zeros(len(images), jnp.int32),
     reduced=jnp.ones(len(images), bool),  # so that the first checkpoint asks for rises only
     checked_loss=loss_here,
-    found=_add(verdict(apply, params, images, images, labels, norm), point, wrong, images, norm),
+    found=_add(problem, evaluate_candidates(problem, images), point, wrong),
   )
 
 
-def _add(found: Attacked, point: Array, wrong: Array, images: Array, norm: str) -> Attacked:
-  away = jnp.where(wrong, distance(point - images, norm), jnp.inf)
-  return closest(found, Attacked(point, wrong, away))
+def _add(problem: Problem, found: AttackResult, point: Array, wrong: Array) -> AttackResult:
+  away = jnp.where(wrong, distance(point - problem.images, problem.norm), jnp.inf)
+  return closest(found, AttackResult(point, wrong, away))
 
 
-@functools.partial(jax.jit, static_argnames=_STATIC)
+@functools.partial(jax.jit, static_argnames=('loss', 'targeted'))
 def _ascend(
-  apply: Apply,
-  params: PyTree,
-  state: ApgdState,
-  images: Array,
-  labels: Array,
-  goal: Array,
-  sign: Any,
-  epsilon: Any,
-  share: Any,
-  norm: str,
-  loss: str,
-  targeted: bool,
+  problem: Problem, state: ApgdState, goal: _Goal, share: Any, loss: str, targeted: bool
 ) -> ApgdState:
   """A projected step, then `share` of it plus the rest of the step before, projected again."""
+  images, norm = problem.images, problem.norm
 
   def allowed(point: Array) -> Array:
-    return jnp.clip(images + project(point - images, norm, epsilon), 0, 1)
+    return jnp.clip(images + project(point - images, norm, problem.epsilon), 0, 1)
 
   x = state.point
-  moved = allowed(x + spread(state.step_size, x) * steepest(state.gradient, norm))
+  moved = allowed(x + expand_like(state.step_size, x) * steepest(state.gradient, norm))
   moved = allowed(x + share * (moved - x) + (1 - share) * (x - state.before))
-  gradient, here, wrong = _evaluate(apply, params, moved, labels, goal, sign, loss, targeted)
+  gradient, here, wrong = _evaluate(problem, moved, goal, loss, targeted)
   better = here > state.best_loss
-  wide = spread(better, x)
+  wide = expand_like(better, x)
   return state._replace(
     point=moved,
     before=x,
@@ -328,17 +258,17 @@ def _ascend(
     best_gradient=jnp.where(wide, gradient, state.best_gradient),
     best_loss=jnp.where(better, here, state.best_loss),
     rises=state.rises + (here > state.loss),
-    found=_add(state.found, moved, wrong, images, norm),
+    found=_add(problem, state.found, moved, wrong),
   )
 
 
 @jax.jit
-def _reconsider(state: ApgdState, length: Any) -> ApgdState:
+def _adapt_step_size(state: ApgdState, length: Any) -> ApgdState:
   """Halves the step and returns to the best point where the last `length` steps did not help."""
   wandering = state.rises <= _RHO * length
   stuck = ~state.reduced & (state.checked_loss >= state.best_loss)
   halve = wandering | stuck
-  wide = spread(halve, state.point)
+  wide = expand_like(halve, state.point)
   return state._replace(
     point=jnp.where(wide, state.best, state.point),
     gradient=jnp.where(wide, state.best_gradient, state.gradient),

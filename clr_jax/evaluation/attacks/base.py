@@ -1,41 +1,88 @@
-"""What all attacks share: the classifier, the result, checks of input."""
+"""What all attacks share: the problem that they solve, the result, keys of single images."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from annotated_types import Gt
+from flax import struct
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
+from clr_jax.core.options import INFINITY_ALLOWED, checked
 from clr_jax.core.types import Array, PyTree
-from clr_jax.evaluation.attacks.norms import distance, spread
+from clr_jax.evaluation.attacks.norms import Norm, distance, expand_like
 from clr_jax.ops.similarity import widen
 
 T = TypeVar('T')
-Apply = Callable[[PyTree, Array], Array]
 
 
-class Classifier(NamedTuple):
+class Classifier(struct.PyTreeNode):
   """A network in inference mode: no image may influence the logits of another.
 
   Attributes:
     apply: (params, images [B, H, W, C] in [0, 1]) -> logits [B, K]. Hashable, and the same object
       for every call: a program is compiled once for each `apply`, batch shape and precision.
-    params: whatever `apply` takes first.
+    params: first argument of `apply`.
   """
 
-  apply: Apply
+  apply: Callable[[PyTree, Array], Array] = struct.field(pytree_node=False)
   params: PyTree
 
 
-class Attacked(NamedTuple):
+class Problem(struct.PyTreeNode):
+  """Images to be misclassified; `Problem.of` checks them.
+
+  Attributes:
+    classifier: the network under attack.
+    images: [B, H, W, C] in [0, 1], float32 or wider.
+    labels: [B] int32.
+    norm: 'l2', 'linf', 'l1' or 'l0', of the distance from an image; 'linf_source' see `plb`.
+    epsilon: largest distance, in pixel units of [0, 1]; infinite for attacks without a budget.
+  """
+
+  classifier: Classifier
+  images: Array
+  labels: Array
+  norm: str = struct.field(pytree_node=False)
+  epsilon: float = math.inf
+
+  @classmethod
+  @checked
+  def of(
+    cls,
+    classifier: Classifier,
+    images: Any,
+    labels: Any,
+    *,
+    norm: Norm,
+    epsilon: Annotated[float, Gt(0), INFINITY_ALLOWED] = math.inf,
+  ) -> Problem:
+    """The problem of these images and labels; see the attributes.
+
+    Raises:
+      UserError: an unknown norm, a budget that is not positive, images that are no floats, other
+        than one integer label for each image.
+    """
+    return cls(classifier, *as_arrays(images, labels), norm, epsilon)
+
+  def take(self, rows: Any) -> Problem:
+    """The same problem for some of the images."""
+    return self.replace(images=self.images[rows], labels=self.labels[rows])
+
+  def check_budget(self) -> None:
+    """UserError unless there is a budget in 'l2' or 'linf'."""
+    if math.isinf(self.epsilon) or self.norm not in ('l2', 'linf'):
+      raise UserError(
+        f'norm={self.norm} with epsilon={self.epsilon}: this attack needs l2 or linf and a budget'
+      )
+
+
+class AttackResult(NamedTuple):
   """What an attack found.
 
   Attributes:
@@ -51,42 +98,41 @@ class Attacked(NamedTuple):
   distance: Array
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def logits_of(apply: Apply, params: PyTree, images: Array) -> Array:
+@jax.jit
+def logits_of(classifier: Classifier, images: Array) -> Array:
   """[B, K], float32 or wider."""
-  return widen(apply(params, images))
+  return widen(classifier.apply(classifier.params, images))
 
 
 def num_classes(classifier: Classifier, images: Array) -> int:
   """K, without running the network."""
-  logits = functools.partial(logits_of, classifier.apply)
-  return jax.eval_shape(logits, classifier.params, images).shape[1]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def correct(apply: Apply, params: PyTree, images: Array, labels: Array) -> Array:
-  """[B] bool, whether the largest logit (the first of equal ones) is the label's."""
-  return jnp.argmax(logits_of(apply, params, images), axis=1) == labels
-
-
-@functools.partial(jax.jit, static_argnums=(0, 5))
-def verdict(
-  apply: Apply, params: PyTree, candidates: Array, images: Array, labels: Array, norm: str
-) -> Attacked:
-  """`Attacked` for one candidate [B, ...] per image."""
-  clean_wrong = ~correct(apply, params, images, labels)
-  hit = ~correct(apply, params, candidates, labels) & ~clean_wrong
-  found = jnp.where(spread(hit, images), candidates, images)
-  success = hit | clean_wrong
-  return Attacked(found, success, jnp.where(success, distance(found - images, norm), jnp.inf))
+  return jax.eval_shape(logits_of, classifier, images).shape[1]
 
 
 @jax.jit
-def closest(first: Attacked, second: Attacked) -> Attacked:
+def correct(classifier: Classifier, images: Array, labels: Array) -> Array:
+  """[B] bool, whether the largest logit (the first of equal ones) is the label's."""
+  return jnp.argmax(logits_of(classifier, images), axis=1) == labels
+
+
+@jax.jit
+def evaluate_candidates(problem: Problem, candidates: Array) -> AttackResult:
+  """The result of one candidate [B, ...] for each image."""
+  images, labels = problem.images, problem.labels
+  clean_wrong = ~correct(problem.classifier, images, labels)
+  hit = ~correct(problem.classifier, candidates, labels) & ~clean_wrong
+  found = jnp.where(expand_like(hit, images), candidates, images)
+  success = hit | clean_wrong
+  away = jnp.where(success, distance(found - images, problem.norm), jnp.inf)
+  return AttackResult(found, success, away)
+
+
+@jax.jit
+def closest(first: AttackResult, second: AttackResult) -> AttackResult:
   """Of two results for the same images the one with the smaller distance, image by image."""
   better = second.distance < first.distance
-  return Attacked(
-    jnp.where(spread(better, first.images), second.images, first.images),
+  return AttackResult(
+    jnp.where(expand_like(better, first.images), second.images, first.images),
     first.success | second.success,
     jnp.minimum(first.distance, second.distance),
   )
@@ -100,12 +146,12 @@ def image_keys(key: Any, size: int) -> Array:
   """
   if key is None:
     raise UserError('a random attack needs a key; give key=jax.random.key(seed)')
-  return key if key.ndim else _keys(key, size)
+  return key if key.ndim else _keys(key, jnp.arange(size))
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _keys(key: Array, size: int) -> Array:
-  return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(size))
+@jax.jit
+def _keys(key: Array, index: Array) -> Array:
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
 
 @jax.jit
@@ -127,21 +173,6 @@ def as_arrays(images: Any, labels: Any) -> tuple[Array, Array]:
   return widen(images), labels.astype(jnp.int32)
 
 
-def check_budget(norm: str, epsilon: float, steps: int, what: str = 'steps') -> None:
-  """UserError unless the norm is 'l2' or 'linf', the budget positive and there is a step."""
-  check_name(('l2', 'linf'), norm, 'norm of an attack with a budget')
-  if not (epsilon > 0 and math.isfinite(epsilon)):
-    raise UserError(f'epsilon={epsilon} leaves no room to attack; give a positive budget')
-  if steps < 1:
-    raise UserError(f'{what}={steps} is no attack; give at least 1')
-
-
 def last(states: Iterator[T]) -> T:
   """The last of at least one state; the others are let go."""
   return deque(states, maxlen=1).pop()
-
-
-def batches(size: int, batch_size: int) -> list[tuple[np.ndarray, int]]:
-  """Rows of each batch, the last one filled up with its first row, and how many are real."""
-  parts = [np.arange(i, min(i + batch_size, size)) for i in range(0, size, batch_size)]
-  return [(np.pad(p, (0, batch_size - len(p)), constant_values=p[0]), len(p)) for p in parts]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
 from clr_jax.core.types import Array
 
-LOSSES = ('cross_entropy', 'margin')
+Loss = Literal['cross_entropy', 'margin']
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
@@ -22,7 +24,7 @@ def margin(scores: Array, labels: Array) -> Array:
   return other - jnp.take_along_axis(scores, labels[:, None], axis=1)[:, 0]
 
 
-def image_loss(loss: str, logits: Array, labels: Array) -> Array:
+def image_loss(loss: Loss, logits: Array, labels: Array) -> Array:
   """[B] losses that grow as the label loses: 'cross_entropy', or 'margin' of the probabilities.
 
   'margin' is Carlini and Wagner's idea with the sign that attacks, max_j p_j - p_y: the robustness

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax.numpy as jnp
 
 from clr_jax.core.types import Array
 
-NORMS = ('l2', 'linf', 'l1', 'l0')
+Norm = Literal['l2', 'linf', 'l1', 'l0', 'linf_source']
+"""Norms of a problem; 'linf_source' is 'linf' with another proximal map, see `plb`."""
 
 
 def flat(x: Array) -> Array:
@@ -14,7 +17,7 @@ def flat(x: Array) -> Array:
   return x.reshape(len(x), -1)
 
 
-def spread(value: Array, like: Array) -> Array:
+def expand_like(value: Array, like: Array) -> Array:
   """[B] -> [B, 1, ...], to combine with `like` [B, ...]."""
   return value.reshape(-1, *[1] * (like.ndim - 1))
 
@@ -35,11 +38,11 @@ def project(delta: Array, norm: str, radius: Array | float) -> Array:
   """The nearest point (in l2) of the 'l2', 'linf' or 'l1' ball of `radius` to each delta."""
   if norm == 'l2':
     size = jnp.maximum(distance(delta, 'l2'), jnp.finfo(delta.dtype).tiny)
-    return delta * spread(jnp.minimum(1, radius / size), delta)
+    return delta * expand_like(jnp.minimum(1, radius / size), delta)
   if norm == 'linf':
     return jnp.clip(delta, -radius, radius)
   inside = distance(delta, 'l1') <= radius
-  return jnp.where(spread(inside, delta), delta, onto_l1_sphere(delta, radius))
+  return jnp.where(expand_like(inside, delta), delta, onto_l1_sphere(delta, radius))
 
 
 def onto_l1_sphere(delta: Array, radius: Array | float) -> Array:
@@ -66,5 +69,5 @@ def steepest(gradient: Array, norm: str) -> Array:
   if norm == 'linf':
     return jnp.sign(gradient)
   tiny = jnp.finfo(gradient.dtype).tiny
-  scaled = gradient / spread(jnp.maximum(distance(gradient, 'linf'), tiny), gradient)
-  return scaled / spread(jnp.maximum(distance(scaled, 'l2'), tiny), scaled)
+  scaled = gradient / expand_like(jnp.maximum(distance(gradient, 'linf'), tiny), gradient)
+  return scaled / expand_like(jnp.maximum(distance(scaled, 'l2'), tiny), scaled)

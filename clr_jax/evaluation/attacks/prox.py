@@ -13,14 +13,14 @@ from typing import Any
 import jax.numpy as jnp
 
 from clr_jax.core.types import Array
-from clr_jax.evaluation.attacks.norms import distance, onto_l1_sphere, project, spread
+from clr_jax.evaluation.attacks.norms import distance, expand_like, onto_l1_sphere, project
 
 
 def prox_l2(u: Array, center: Array, weight: Any) -> Array:
   """Shortens s by `weight`, to 0 if it is shorter."""
   s = u - center
   shrink = 1 - weight / jnp.maximum(weight, distance(s, 'l2'))
-  return center + spread(shrink, s) * s
+  return center + expand_like(shrink, s) * s
 
 
 def prox_l1(u: Array, center: Array, weight: Any) -> Array:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clr_jax.core.types import Array
-from clr_jax.evaluation.attacks.norms import distance, spread
+from clr_jax.evaluation.attacks.norms import distance, expand_like
 
 # Of 10,000 queries: after how many the share of changed pixels is halved (supplement of the paper).
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -100,7 +100,7 @@ def _paint_l2(key: Array, delta: Array, *, epsilon: Any, side: Any, shape: Array
 
 def _of_norm(delta: Array, images: Array, epsilon: Any) -> Array:
   scale = epsilon / jnp.maximum(distance(delta, 'l2'), 1e-12)
-  return jnp.clip(images + spread(scale, delta) * delta, 0, 1)
+  return jnp.clip(images + expand_like(scale, delta) * delta, 0, 1)
 
 
 def _corner(key: Array, shape: tuple[int, ...], side: Any) -> Array:

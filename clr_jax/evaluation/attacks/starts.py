@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clr_jax.core.types import Array, PyTree
-from clr_jax.evaluation.attacks.base import (
-  Apply,
-  Classifier,
-  as_arrays,
-  batches,
-  correct,
-  image_keys,
-  num_classes,
-)
-from clr_jax.evaluation.attacks.norms import spread
+from clr_jax.core.types import Array
+from clr_jax.evaluation.attacks.base import Problem, as_arrays, correct, image_keys, num_classes
+from clr_jax.evaluation.attacks.norms import expand_like
+from clr_jax.ops.batches import batches
 
 
 def gaussian_start(
-  classifier: Classifier,
-  images: Any,
-  labels: Any,
+  problem: Problem,
   *,
   key: Any,
   pool: tuple[Any, Any] | None = None,
@@ -43,58 +33,48 @@ def gaussian_start(
   beyond about 800 noise is far larger than the box and only its corners are drawn.
 
   Args:
-    images: [B, H, W, C] floats in [0, 1].
-    labels: [B] integers.
+    problem: its images and labels; neither norm nor budget is used.
     key: one, or one for each image.
     pool: (images [N, H, W, C], labels [N]) to fall back on, usually all attacked images; default
       the batch itself.
   """
-  images, labels = as_arrays(images, labels)
-  pool = (images, labels) if pool is None else pool
-  keys = image_keys(key, len(images))
-  point, standing = images, correct(*classifier, images, labels)
+  pool = (problem.images, problem.labels) if pool is None else pool
+  keys = image_keys(key, len(problem.images))
+  point = problem.images
+  still_correct = correct(problem.classifier, problem.images, problem.labels)
   for k in range(tries):
-    if not standing.any():
+    if not still_correct.any():
       return point
-    scale = sigma * growth**k
-    point, standing = _try(*classifier, point, standing, images, labels, keys, k, scale)
-  if not standing.any():
+    point, still_correct = _try(problem, point, still_correct, keys, k, sigma * growth**k)
+  if not still_correct.any():
     return point
-  return jnp.where(spread(standing, point), _other_class(classifier, images, labels, pool), point)
+  return jnp.where(expand_like(still_correct, point), _other_class(problem, pool), point)
 
 
-@functools.partial(jax.jit, static_argnames='apply')
+@jax.jit
 def _try(
-  apply: Apply,
-  params: PyTree,
-  point: Array,
-  standing: Array,
-  images: Array,
-  labels: Array,
-  keys: Array,
-  k: Any,
-  scale: Any,
+  problem: Problem, point: Array, still_correct: Array, keys: Array, k: Any, scale: Any
 ) -> tuple[Array, Array]:
   def noise(key: Array, image: Array) -> Array:
     return jax.random.normal(jax.random.fold_in(key, k), image.shape, image.dtype)
 
-  noisy = jnp.clip(images + scale * jax.vmap(noise)(keys, images), 0, 1)
-  point = jnp.where(spread(standing, images), noisy, point)
-  return point, standing & correct(apply, params, point, labels)
+  noisy = jnp.clip(problem.images + scale * jax.vmap(noise)(keys, problem.images), 0, 1)
+  point = jnp.where(expand_like(still_correct, point), noisy, point)
+  return point, still_correct & correct(problem.classifier, point, problem.labels)
 
 
-def _other_class(
-  classifier: Classifier, images: Array, labels: Array, pool: tuple[Any, Any]
-) -> Array:
+def _other_class(problem: Problem, pool: tuple[Any, Any]) -> Array:
   """For each image the pool's first correct image of the next class; without one, itself."""
+  images, labels = problem.images, problem.labels
   pool_images, pool_labels = np.asarray(pool[0]), np.asarray(pool[1])
   usable = np.zeros(len(pool_labels), bool)
-  for rows, real in batches(len(pool_labels), len(labels)):
-    right = correct(*classifier, *as_arrays(pool_images[rows], pool_labels[rows]))
+  for rows, real in batches(np.arange(len(pool_labels)), len(labels)):
+    right = correct(problem.classifier, *as_arrays(pool_images[rows], pool_labels[rows]))
     usable[rows[:real]] = np.asarray(right)[:real]
-  classes = num_classes(classifier, images)
+  classes = num_classes(problem.classifier, images)
   away = (pool_labels[None] - np.asarray(labels)[:, None] - 1) % classes
   away = np.where(usable[None] & (away < classes - 1), away, classes)  # classes - 1: its own class
   nearest = away.argmin(1)
   found = jnp.asarray(away.min(1) < classes)
-  return jnp.where(spread(found, images), jnp.asarray(pool_images, images.dtype)[nearest], images)
+  other = jnp.asarray(pool_images, images.dtype)[nearest]
+  return jnp.where(expand_like(found, images), other, images)

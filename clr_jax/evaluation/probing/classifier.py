@@ -11,21 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, Params, RepresentFn, State
 from clr_jax.evaluation.attacks import Classifier
 from clr_jax.evaluation.probing.features import Features
 from clr_jax.evaluation.probing.logistic import Head, fit_lbfgs
+from clr_jax.evaluation.probing.normalization import standardization
 from clr_jax.evaluation.probing.subject import Subject
 from clr_jax.ops.similarity import unit
 
-HEADS = ('auto', 'own', 'linear')
+Logits = Literal['auto', 'own', 'linear']
 
 
 def classifier(
   subject: Subject,
   *,
-  head: Literal['auto', 'own', 'linear'] = 'auto',
+  head: Logits = 'auto',
   normalise: bool = True,
   l2: float = 1.0,
 ) -> Classifier:
@@ -42,7 +42,6 @@ def classifier(
   Raises:
     UserError: no logits of its own, or of another data set's classes.
   """
-  check_name(HEADS, head, 'head')
   train = subject.sets.train
   image = jax.ShapeDtypeStruct((1, *train.image_shape), jnp.float32)
   represent = subject.experiment.method.represent
@@ -72,11 +71,10 @@ def linear_head(train: Features, num_classes: int | None, *, normalise: bool, l2
       f'the training set has no example of some of the {num_classes} classes: use a larger split'
     )
   h = np.asarray(unit(jnp.asarray(train.h))) if normalise else train.h
-  mean, std = h.mean(0, dtype=np.float64), h.std(0, dtype=np.float64)
-  scale = 1 / np.where(std > 1e-6 * np.abs(mean), std, np.inf)  # a constant feature becomes 0
-  standard = ((h - mean) * scale).astype(h.dtype)
-  head, _ = fit_lbfgs(standard, train.label, num_classes=num_classes, l2=l2)
-  w = np.asarray(head.w, np.float64) * scale[:, None]
+  mean, factor = standardization(h)
+  standard = ((h - mean) * factor).astype(h.dtype)
+  head, _ = fit_lbfgs(standard, train.label, num_classes, l2=l2)
+  w = np.asarray(head.w, np.float64) * factor[:, None]
   bias = np.asarray(head.b, np.float64) - mean @ w
   return Head(jnp.asarray(w, h.dtype), jnp.asarray(bias, h.dtype))
 

@@ -16,6 +16,7 @@ from clr_jax.augment import Policy
 from clr_jax.core.names import look_up
 from clr_jax.core.types import Array, Batch, Method, Params, RepresentFn, State
 from clr_jax.ops import sharding
+from clr_jax.ops.batches import batches
 
 
 class Features(NamedTuple):
@@ -72,7 +73,7 @@ def extract(
   features, labels = [], []
   for (h, label), count in _one_behind(
     (_forward(compute, params, state, source, part, mesh), count)
-    for part, count in _batches(rows, size)
+    for part, count in batches(rows, size)
   ):
     features.append(_to_host(h)[:count].astype(np.float32))
     labels.append(None if label is None else _to_host(label)[:count])
@@ -82,8 +83,7 @@ def extract(
 def pixels(source: Any, *, batch_size: int = 4096) -> Features:
   """Raw pixels in [0, 1], flattened to [N, H * W * C]: the baseline that no encoder has touched."""
   loads = [
-    source.load(part[:count])
-    for part, count in _batches(np.arange(source.num_examples), batch_size)
+    source.load(part[:count]) for part, count in batches(np.arange(source.num_examples), batch_size)
   ]
   h = np.concatenate([image.reshape(len(image), -1).astype(np.float32) / 255 for image, _ in loads])
   return Features(h, _joined([label for _, label in loads]))
@@ -200,13 +200,6 @@ def _to_host(array: Any) -> np.ndarray:
 
 def _joined(labels: list[Any]) -> np.ndarray | None:
   return None if labels[0] is None else np.concatenate(labels).astype(np.int32)
-
-
-def _batches(rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
-  """Parts of exactly `size` rows, the last filled up with copies, and how many rows are real."""
-  for start in range(0, len(rows), size):
-    part = rows[start : start + size]
-    yield np.pad(part, (0, size - len(part)), mode='edge'), len(part)
 
 
 def _one_behind(items: Iterator[Any]) -> Iterator[Any]:

@@ -1,25 +1,29 @@
-"""How a linear layer is fitted to features: presets, solvers and their options, checked."""
+"""How a linear layer is fitted to features: solver, preset, normalization and held-out labels."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+from annotated_types import Ge, Lt
 
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name, look_up
-from clr_jax.core.options import component, keyword_only
-from clr_jax.core.registry import check_options, refuse_changed
-from clr_jax.evaluation.probing.logistic import SCALINGS, SCHEDULES, fit_lbfgs, fit_sgd
-from clr_jax.evaluation.probing.presets import PRESETS
+from clr_jax.core.options import OneOf, component, options_of, takes_options_of
+from clr_jax.evaluation.probing.logistic import fit_lbfgs, fit_sgd
+from clr_jax.evaluation.probing.normalization import Normalization
+from clr_jax.evaluation.probing.presets import PRESETS, with_preset
 
-NORMALISATIONS = ('none', 'l2', 'standardise')
-SWEPT = {'lbfgs': ('l2',), 'sgd': ('base_lr', 'weight_decay')}  # several values, side by side
-FIT = {'lbfgs': fit_lbfgs, 'sgd': fit_sgd}
-_GIVEN = ('num_classes', 'seed', 'watch')  # no hyper-parameters: `linear` fills them in
+Solver = Literal['lbfgs', 'sgd']
+FIT: Mapping[str, Callable[..., Any]] = {'lbfgs': fit_lbfgs, 'sgd': fit_sgd}
+SIDE_BY_SIDE: Mapping[str, tuple[str, ...]] = {
+  'lbfgs': ('l2',),
+  'sgd': ('base_lr', 'weight_decay'),
+}
+"""The options of a solver that may have several values."""
+_HELD_OUT = 0.2  # of the labels, to choose among several values
 
 
 class Settings(NamedTuple):
@@ -28,21 +32,21 @@ class Settings(NamedTuple):
   Attributes:
     preset: its name, '' without.
     solver: 'lbfgs' or 'sgd'.
-    normalise: one of NORMALISATIONS.
+    normalise: normalization of the features.
     held_out: the share of the labels that are not fitted.
-    options: all hyper-parameters of the solver.
+    options: all hyper-parameters of the solver that have an effect.
   """
 
   preset: str
-  solver: str
-  normalise: str
+  solver: Solver
+  normalise: Normalization
   held_out: float
   options: dict[str, Any]
 
   @property
   def candidates(self) -> list[dict[str, float]]:
-    """Each choice of the swept hyper-parameters: the product of their values."""
-    names = SWEPT[self.solver]
+    """Each choice of the options with several values: the product of these values."""
+    names = SIDE_BY_SIDE[self.solver]
     values = [np.atleast_1d(np.asarray(self.options[name], float)).tolist() for name in names]
     return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*values)]
 
@@ -51,90 +55,83 @@ class Settings(NamedTuple):
     """Whether a fit to all labels depends on the seed."""
     return self.solver == 'sgd' or len(self.candidates) > 1 or self.held_out > 0
 
+  def num_fitted(self, num_labels: int, num_classes: int) -> int:
+    """How many of the labels are fitted before something is chosen by the others.
 
+    Raises:
+      UserError: fewer than one for each class.
+    """
+    if not self.held_out and len(self.candidates) == 1:
+      return num_labels
+    size = num_labels - max(1, round((self.held_out or _HELD_OUT) * num_labels))
+    if size < num_classes:
+      raise UserError(
+        f'{num_labels} labels are too few to choose by some of them; give one value of '
+        f'{" and ".join(SIDE_BY_SIDE[self.solver])} and no held_out, or more labels'
+      )
+    return size
+
+
+@takes_options_of(fit_sgd)
+@takes_options_of(fit_lbfgs)
 def settings(
   *,
-  preset: str | None = None,
-  solver: str | None = None,
-  normalise: str | None = None,
+  preset: Annotated[str | None, OneOf(PRESETS)] = None,
+  solver: Solver | None = None,
+  normalise: Normalization | None = None,
   standardise: bool | None = None,
-  held_out: float = 0.0,
+  held_out: Annotated[float, Ge(0), Lt(1)] = 0.0,
   **options: Any,
 ) -> Settings:
-  """The arguments of `linear` of these names with the preset's and the solver's defaults.
+  """The settings of `linear` with the defaults of the preset and of the solver.
+
+  Args:
+    preset: a source's protocol: other defaults of solver, normalise and the options.
+    solver: 'lbfgs' (default without a preset), logistic regression to convergence (`fit_lbfgs`;
+      l2 = 1 is scikit-learn's C = 1, on standardised features a safe choice from one label a class
+      to all); 'sgd' (`fit_sgd`).
+    normalise: 'none'; 'l2', features to length 1; 'standardise', to mean 0 and standard deviation 1
+      of *all* training features, labeled or not (no label enters). Default: 'standardise' for
+      'lbfgs', 'none' for 'sgd' (the SogCLR report's protocol).
+    standardise: True is normalise='standardise', False is 'none'.
+    held_out: the share of the labels that are never fitted and choose instead, in [0, 1); the
+      SogCLR report's 40k of 50k is .2. 0: all labels are fitted.
+    options: hyper-parameters of the solver. Several values of `l2` (lbfgs), `base_lr` or
+      `weight_decay` (sgd) are fitted side by side and compared on held-out labels, by accuracy,
+      then by cross-entropy. With held_out=0 these are 20 % of the labels, and the best value is
+      fitted again to all.
 
   Raises:
-    UserError: an unknown name, an option of another solver, or one that does nothing.
+    UserError: an option of another solver, or one without effect.
   """
-  defaults = dict(look_up(PRESETS, preset, 'preset')) if preset else {}
-  if preset and solver not in (None, 'sgd'):
+  defaults = dict(PRESETS[preset]) if preset else {}
+  if preset and solver == 'lbfgs':
     raise UserError(f'the preset {preset!r} is one of SGD: leave out solver={solver} or the preset')
   solver = solver or ('sgd' if preset else 'lbfgs')
-  check_solver_options(solver, options)
   if normalise is not None and standardise is not None:
     raise UserError('give normalise or standardise, not both')
-  default = str(defaults.pop('normalise', 'standardise' if solver == 'lbfgs' else 'none'))
   if standardise is not None:
-    default = 'standardise' if standardise else 'none'
-  normalise = normalise or default
-  check_name(NORMALISATIONS, normalise, 'normalisation')
-  if not 0 <= held_out < 1:
-    raise UserError(f'held_out={held_out} is not in [0, 1); give the share of labels held out')
-  every = {**solver_options(solver), **defaults, **options}
-  if solver == 'sgd':
-    _check_schedule(every, options)
-  chosen = Settings(preset or '', solver, normalise, held_out, every)
+    normalise = 'standardise' if standardise else 'none'
+  default = defaults.pop('normalise', 'standardise' if solver == 'lbfgs' else 'none')
+  every = with_preset(FIT[solver], defaults, options, what=f'the linear solver {solver!r}')
+  chosen = Settings(preset or '', solver, normalise or default, held_out, every)
   if held_out and solver == 'lbfgs' and len(chosen.candidates) == 1:
     raise UserError('held_out chooses nothing with L-BFGS and one l2: give several l2 or leave it')
   return chosen
 
 
-def _check_schedule(every: dict[str, Any], given: Mapping[str, Any]) -> None:
-  """Refuses names and values; what a schedule does not use is dropped."""
-  check_name(SCHEDULES, every['schedule'], 'schedule of the linear layer')
-  check_name(SCALINGS, every['scaling'], 'scaling')
-  for key in ('epochs', 'batch_size'):
-    if every[key] < 1:
-      raise UserError(f'linear: {key}={every[key]} must be at least 1')
-  if every['schedule'] != 'step':
-    idle = {key: given[key] for key in ('milestones', 'factor') if key in given}
-    reason = f'with the schedule {every["schedule"]!r}: set schedule=step or leave it'
-    refuse_changed(fit_sgd, idle, prefix='linear', reason=reason)
-    del every['milestones'], every['factor']
-
-
-def solver_options(solver: str | None = None) -> dict[str, Any]:
-  """Hyper-parameters of a solver (None: of all) with their defaults, as a user may set them."""
-  solvers = FIT if solver is None else (solver,)
-  return {
-    name: parameter.default
-    for each in solvers
-    for name, parameter in keyword_only(FIT[each]).items()
-    if name not in _GIVEN
-  }
-
-
-def flags() -> dict[str, Any]:
-  """Options of a protocol that fits by `settings`, beyond its own parameters: for the flags."""
-  swept = {*itertools.chain(*SWEPT.values())}
-  return {k: (v,) if k in swept else v for k, v in solver_options().items()}
-
-
-def check_solver_options(solver: str, options: Mapping[str, Any]) -> None:
-  """UserError for an unknown solver, or an option that it does not have."""
-  check_name(FIT, solver, 'linear solver')
-  check_options(f'the linear solver {solver!r}', FIT[solver], options, given=_GIVEN)
-
-
 def settings_of(options: Mapping[str, Any]) -> Settings:
-  """`settings` of those options of a protocol that it knows; the others are left alone."""
-  known = {*keyword_only(settings), *solver_options()}
+  """`settings` of those options of a protocol that it has; the others are left alone."""
+  known = options_of(settings)
   return settings(**{key: value for key, value in options.items() if key in known})
 
 
-def linear_sgd(**hyper) -> Config:
-  """`config.eval.protocols.linear` by SGD on cached features; the defaults are the report's."""
+def linear_sgd(**hyper: Any) -> Config:
+  """`config.eval.protocols.linear` by SGD on cached features; the defaults are the SogCLR report's.
+
+  Args:
+    hyper: options of `fit_sgd`.
+  """
   config = component(fit_sgd, **hyper)
-  del config['seed'], config['watch']  # not options of the protocol
   config.solver = 'sgd'
   return config

@@ -5,19 +5,21 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from annotated_types import Ge, Lt, MinLen
 
-from clr_jax.core.names import check_name
+from clr_jax.core.options import OnlyWith, checked
 from clr_jax.core.types import Array
 from clr_jax.ops.similarity import widen
 
-SCHEDULES = ('cosine', 'step', 'constant')
-SCALINGS = ('linear', 'none')
+NonNegative = Annotated[float, Ge(0)]
+Candidates = NonNegative | Annotated[Sequence[NonNegative], MinLen(1)]
+"""One value, or several that are fitted side by side."""
 
 
 class Head(NamedTuple):
@@ -32,14 +34,15 @@ class Head(NamedTuple):
   b: Array
 
 
+@checked
 def fit_lbfgs(
   h: Any,
   label: Any,
-  *,
   num_classes: int,
-  l2: Any = 1.0,
-  max_iter: int = 1000,
-  tol: float = 1e-6,
+  *,
+  l2: Candidates = 1.0,
+  max_iter: Annotated[int, Ge(1)] = 1000,
+  tol: NonNegative = 1e-6,
 ) -> tuple[Head, dict[str, Array]]:
   """The minimum of 0.5 * l2 * ||w||^2 + sum of cross-entropies; the bias is not penalised.
 
@@ -102,34 +105,37 @@ def _lbfgs(
   return solve(l2) if l2.ndim == 0 else jax.vmap(solve)(l2)
 
 
+@checked
 def fit_sgd(
   h: Any,
   label: Any,
-  *,
   num_classes: int,
-  epochs: int = 90,
-  batch_size: int = 1024,
-  base_lr: Any = 0.1,
-  scaling: Literal['linear', 'none'] = 'linear',
-  schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
-  milestones: tuple[int, ...] = (),
-  factor: float = 0.1,
-  momentum: float = 0.9,
-  nesterov: bool = False,
-  weight_decay: Any = 0.0,
   seed: int = 0,
   watch: Sequence[tuple[Any, Any]] = (),
+  *,
+  epochs: Annotated[int, Ge(1)] = 90,
+  batch_size: Annotated[int, Ge(1)] = 1024,
+  base_lr: Candidates = 0.1,
+  scaling: Literal['linear', 'none'] = 'linear',
+  schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
+  milestones: Annotated[Sequence[NonNegative], OnlyWith(schedule='step')] = (),
+  factor: Annotated[float, Ge(0), OnlyWith(schedule='step')] = 0.1,
+  momentum: Annotated[float, Ge(0), Lt(1)] = 0.9,
+  nesterov: bool = False,
+  weight_decay: Candidates = 0.0,
 ) -> tuple[Head, list[np.ndarray]]:
   """Minibatch SGD, by default the linear evaluation of the SogCLR report ("lincls").
 
-  w ~ N(0, .01), b = 0; the learning rate changes per epoch, without warm-up; momentum as in
-  PyTorch; the last batch of an epoch may be short. A batch larger than N becomes N, and a scaled
-  learning rate follows. Defaults: the report's (MoCo's main_lincls with SogCLR's lr).
+  w ~ N(0, .01), b = 0; the learning rate changes per epoch, without warm-up; the last batch of an
+  epoch may be short; a batch larger than N becomes N, and a scaled learning rate follows. Defaults:
+  the report's (MoCo's main_lincls with SogCLR's lr).
 
   Args:
     h: [N, F], or [K, N, F]: features of K augmented copies of the images, of which epoch e takes
       copy e modulo K; one of them lies on the device at a time.
     label: [N] integers in [0, num_classes).
+    seed: of the initial weights and of the order of the examples.
+    watch: sets (h, label) of examples whose accuracies are taken after every epoch.
     base_lr: the learning rate, or [S] of them, trained side by side from the same initial weights
       on the same batches.
     scaling: 'linear', base_lr is for 256 images and multiplied by batch_size / 256; 'none', as is.
@@ -137,17 +143,11 @@ def fit_sgd(
       'constant'.
     nesterov: PyTorch's form, g + momentum * velocity.
     weight_decay: adds weight_decay * (w, b) to the gradient; or [S], side by side with base_lr.
-    watch: sets (h, label) of examples whose accuracies are taken after every epoch.
 
   Returns:
     The head after the last epoch (leading axis S for a sweep), and for each set of `watch` the
     accuracies [..., epochs] in [0, 1].
-
-  Raises:
-    UserError: an unknown schedule or scaling.
   """
-  check_name(SCHEDULES, schedule, 'schedule of the linear layer')
-  check_name(SCALINGS, scaling, 'scaling')
   copies = h if np.ndim(h) == 3 else [h]
   rows, label = _as_arrays(copies[0], label)
   size = min(batch_size, len(rows))
@@ -156,11 +156,8 @@ def fit_sgd(
   single = rates.ndim == 0
   peaks = jnp.asarray(np.atleast_1d(rates) * (size / 256 if scaling == 'linear' else 1), rows.dtype)
   decays = jnp.asarray(np.atleast_1d(decays), rows.dtype)
-  w = 0.01 * jax.random.normal(init_key, (rows.shape[1], num_classes), rows.dtype)
-  head = Head(
-    jnp.broadcast_to(w, (len(peaks), *w.shape)), jnp.zeros((len(peaks), num_classes), rows.dtype)
-  )
-  velocity = jax.tree.map(jnp.zeros_like, head)
+  head = _initial_heads(init_key, len(peaks), (rows.shape[1], num_classes), rows.dtype)
+  state = _sgd(0.0, 0.0, momentum, nesterov).init(head)
   watched = [_as_arrays(*examples) for examples in watch]
   curves = [[] for _ in watched]
   for epoch in range(epochs):
@@ -168,8 +165,8 @@ def fit_sgd(
       rows = widen(copies[epoch % len(copies)])
     rate = peaks * _scale(schedule, epoch, epochs, milestones, factor)
     key_now = jax.random.fold_in(key, epoch)
-    head, velocity = _sgd_epoch(
-      rows, label, head, velocity, rate, decays, key_now, momentum, nesterov, size
+    head, state = _sgd_epoch(
+      rows, label, head, state, rate, decays, key_now, momentum, nesterov, size
     )
     for curve, examples in zip(curves, watched, strict=True):
       curve.append(score(head, *examples)[0])
@@ -179,10 +176,16 @@ def fit_sgd(
   return head, [np.stack(curve, axis=-1) for curve in curves]
 
 
+def _initial_heads(key: Array, num: int, shape: tuple[int, int], dtype: Any) -> Head:
+  """`num` equal heads on a leading axis."""
+  w = 0.01 * jax.random.normal(key, shape, dtype)
+  return Head(jnp.broadcast_to(w, (num, *shape)), jnp.zeros((num, shape[1]), dtype))
+
+
 def _scale(
-  schedule: str, epoch: int, epochs: int, milestones: Sequence[int], factor: float
+  schedule: str, epoch: int, epochs: int, milestones: Sequence[float], factor: float
 ) -> float:
-  """What multiplies the learning rate in an epoch."""
+  """Factor of the learning rate in an epoch."""
   if schedule == 'cosine':
     return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
   if schedule == 'step':
@@ -190,42 +193,44 @@ def _scale(
   return 1.0
 
 
+def _sgd(rate: Any, decay: Any, momentum: Any, nesterov: bool) -> optax.GradientTransformation:
+  return optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate, momentum, nesterov))
+
+
 @functools.partial(jax.jit, static_argnums=(8, 9))
 def _sgd_epoch(
   h: Array,
   label: Array,
   head: Head,
-  velocity: Head,
+  state: optax.OptState,
   rate: Array,
   decay: Array,
   key: Array,
   momentum: float,
   nesterov: bool,
   size: int,
-) -> tuple[Head, Head]:
+) -> tuple[Head, optax.OptState]:
   steps = -(-len(h) // size)
   order = jnp.pad(jax.random.permutation(key, len(h)), (0, steps * size - len(h)))
   real = jnp.arange(steps * size) < len(h)
 
-  def train(head: Head, velocity: Head, rate: Array, decay: Array) -> tuple[Head, Head]:
-    def step(carry: tuple[Head, Head], batch: tuple[Array, Array]) -> tuple[Any, None]:
-      head, velocity = carry
+  def train(head: Head, state: Any, rate: Array, decay: Array) -> tuple[Head, Any]:
+    optimizer = _sgd(rate, decay, momentum, nesterov)
+
+    def step(carry: tuple[Head, Any], batch: tuple[Array, Array]) -> tuple[Any, None]:
+      head, state = carry
       index, mask = batch
 
       def loss(head: Head) -> Array:
         return jnp.sum(_cross_entropy(head, h[index], label[index]) * mask) / jnp.sum(mask)
 
-      grad = jax.tree.map(lambda g, p: g + decay * p, jax.grad(loss)(head), head)
-      velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, grad)
-      change = velocity
-      if nesterov:
-        change = jax.tree.map(lambda v, g: g + momentum * v, velocity, grad)
-      return (jax.tree.map(lambda p, c: p - rate * c, head, change), velocity), None
+      updates, state = optimizer.update(jax.grad(loss)(head), state, head)
+      return (optax.apply_updates(head, updates), state), None
 
     batches = (order.reshape(steps, size), real.reshape(steps, size).astype(h.dtype))
-    return jax.lax.scan(step, (head, velocity), batches)[0]
+    return jax.lax.scan(step, (head, state), batches)[0]
 
-  return jax.vmap(train)(head, velocity, rate, decay)
+  return jax.vmap(train)(head, state, rate, decay)
 
 
 def score(head: Head, h: Any, label: Any) -> tuple[np.ndarray, np.ndarray]:

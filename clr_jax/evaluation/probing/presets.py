@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from clr_jax.core.options import OnlyWith, Option, check, options_of
 
 # All are SGD on frozen features in inference mode. What cached features cannot have, augmented
 # training images, is the protocol `linear_augmented`. Every value may be overridden.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
   # The SogCLR report (second stage: 90 epochs, batch 1024, momentum SGD without weight decay) with
   # the code's rate, cosine per epoch. The report's 40k / 10k split: held_out=0.2.
-  'report': {
+  'sogclr': {
     'epochs': 90,
     'batch_size': 1024,
     'base_lr': 0.1,
@@ -19,7 +21,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
   },
   # The thesis on TCL, self-supervised (appendix A.3): 100 epochs, cosine, a rate of 0.5 as it is,
   # batch 256.
-  'thesis': {
+  'tcl': {
     'epochs': 100,
     'batch_size': 256,
     'base_lr': 0.5,
@@ -28,7 +30,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     'weight_decay': 0.0,
   },
   # The same, supervised (appendix A.1): 50 epochs, weight decay 1e-4, the batch of CIFAR-10.
-  'thesis_supervised': {
+  'tcl_supervised': {
     'epochs': 50,
     'batch_size': 128,
     'base_lr': 0.5,
@@ -58,7 +60,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     'weight_decay': 0.0,
   },
   # The margin paper, appendix B.1 (small data sets): rate 1, momentum .9, cosine, batch 256.
-  'margin': {
+  'margins': {
     'epochs': 100,
     'batch_size': 256,
     'base_lr': 1.0,
@@ -99,3 +101,28 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     'weight_decay': 1e-4,
   },
 }
+
+
+def with_preset(
+  factory: Callable, preset: Mapping[str, Any], given: Mapping[str, Any], *, what: str
+) -> dict[str, Any]:
+  """All options of `factory` that have an effect: as given, else of the preset, else the default.
+
+  Args:
+    preset: values that count where none is given; a given one may leave them without effect.
+    given: options of a user.
+    what: names the factory in messages.
+
+  Raises:
+    UserError: an option given that `factory` does not have or allow, or that has no effect.
+  """
+  known = options_of(factory)
+  values = {**preset, **given}
+  values = {k: v for k, v in values.items() if k in given or _has_effect(k, known, values)}
+  check(factory, values, what=what)
+  values = {**{k: option.default for k, option in known.items()}, **values}
+  return {k: v for k, v in values.items() if _has_effect(k, known, values)}
+
+
+def _has_effect(key: str, known: Mapping[str, Option], values: Mapping[str, Any]) -> bool:
+  return all(fact.holds(known, values) for fact in known[key].facts if isinstance(fact, OnlyWith))

@@ -1,14 +1,16 @@
-"""What is evaluated: one network of a run, the labeled sets, and its features."""
+"""The subject of an evaluation: a frozen network of a run with labeled sets and its features."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
 import math
+import typing
 import zipfile
 import zlib
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -25,20 +27,21 @@ from clr_jax.rundir.codec import write_arrays
 from clr_jax.rundir.provenance import code_version
 from clr_jax.rundir.results import FeaturesOf
 
-FEATURES = get_args(FeaturesOf)
+Kind = FeaturesOf
+FEATURES: tuple[Kind, ...] = typing.get_args(Kind)
 _CACHED_BYTES = 2**30  # features of more than that are not kept on disk
 
 
 class Subject:
-  """One network of a run on labeled sets; what needs computing is computed once.
+  """A frozen network of a run with labeled sets; weights and features are computed once.
 
   Attributes:
-    experiment: the experiment.
-    sets: what to evaluate on; labeled.
+    experiment: the run's.
+    sets: labeled, unless stated.
     step: of the network.
     kind: 'trained' (the network given), 'untrained' (the network of step 0, its BatchNorm
       statistics estimated on the run's own training images) or 'pixels' (no network).
-    run: where features are kept; None keeps them in memory only.
+    run: workdir that caches features; None keeps them in memory only.
   """
 
   def __init__(
@@ -46,18 +49,33 @@ class Subject:
     experiment: Experiment,
     sets: Sets,
     network: TrainState | weights.Network,
-    kind: str = 'trained',
+    kind: Kind = 'trained',
     *,
     run: workdir.Workdir | None = None,
   ):
     check_name(FEATURES, kind, 'features')
-    self.experiment, self.sets, self.kind, self.run = experiment, sets, kind, run
+    self.experiment, self.sets, self.run = experiment, sets, run
+    self.kind: Kind = kind
     self.step = int(network.step)
     self._network = network
 
+  def of_kind(self, kind: Kind) -> Subject:
+    """The same run on the same sets, another kind of features."""
+    return Subject(self.experiment, self.sets, self._network, kind, run=self.run)
+
+  def on(self, sets: Sets) -> Subject:
+    """The same network on other sets."""
+    if self.kind != 'pixels':
+      _ = self.weights  # computed once for all sets
+    other = copy.copy(self)
+    other.sets = sets
+    for of_sets in ('checksum', 'features'):
+      other.__dict__.pop(of_sets, None)
+    return other
+
   @functools.cached_property
   def checksum(self) -> str:
-    """Of the sets."""
+    """Checksum of the sets."""
     return self.sets.checksum()
 
   @functools.cached_property
@@ -83,26 +101,26 @@ class Subject:
     train, test = self.sets
     if self.kind == 'pixels':
       return pixels(train), pixels(test)
-    kept = _Kept.of(self)
-    if kept is not None and (found := kept.read()) is not None:
+    cache = _FeatureCache.of(self)
+    if cache is not None and (found := cache.read()) is not None:
       return found
     take = functools.partial(
       extract, self.experiment.method.represent, *self.weights, mesh=self.experiment.mesh
     )
     both = take(train), take(test)
-    if kept is not None and jax.process_index() == 0:
-      kept.write(both)
+    if cache is not None and jax.process_index() == 0:
+      cache.write(both)
     return both
 
 
-class _Kept(NamedTuple):
-  """The file that keeps the features of one network on two sets, `features/` in the workdir."""
+class _FeatureCache(NamedTuple):
+  """The file with the features of one network on two sets, in `features/` of the workdir."""
 
   path: epath.Path
 
   @classmethod
-  def of(cls, subject: Subject) -> _Kept | None:
-    """None where they are not kept: no workdir, several processes, too many bytes, edited code."""
+  def of(cls, subject: Subject) -> _FeatureCache | None:
+    """None without a cache: no workdir, several processes, too many bytes, edited code."""
     experiment, sets, version = subject.experiment, subject.sets, code_version()
     if subject.run is None or jax.process_count() > 1 or version.endswith('.dirty'):
       return None
@@ -128,7 +146,7 @@ class _Kept(NamedTuple):
     return train, test
 
   def write(self, features: tuple[Features, Features]) -> None:
-    """Of each kind only the newest step's are kept."""
+    """Writes the file and deletes those of the same kind at other steps."""
     arrays = {
       f'{name}_{field}': array
       for name, part in zip(('train', 'test'), features, strict=True)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Gt, Le, Lt
 
 from clr_jax.core.errors import UserError
+from clr_jax.core.options import checked
+
+Fraction = Annotated[float, Gt(0), Le(1)]
+"""A share of the labels."""
+Seed = Annotated[int, Ge(0), Lt(2**32)]
+"""A seed of numpy's and JAX's generators."""
 
 
 def stratified_subset(label: np.ndarray, size: int, *, seed: int | Sequence[int]) -> np.ndarray:
@@ -55,13 +63,13 @@ def balanced_subset(label: np.ndarray, per_class: int, *, seed: int | Sequence[i
     [per_class * classes] sorted positions.
 
   Raises:
-    UserError: a class that has fewer examples, or none asked for.
+    UserError: a class that has fewer examples.
   """
   values, count = np.unique(label, return_counts=True)
-  if not 0 < per_class <= count.min():
+  if per_class > count.min():
     raise UserError(
-      f'per_class={per_class} must be at least 1 and at most {count.min()}, the number of labeled '
-      f'examples of class {values[np.argmin(count)]}'
+      f'per_class={per_class} must be at most {count.min()}, the number of labeled examples of '
+      f'class {values[np.argmin(count)]}'
     )
   rng = np.random.default_rng(seed)
   parts = [rng.permutation(np.flatnonzero(label == value))[:per_class] for value in values]
@@ -92,24 +100,25 @@ def random_subset(label: np.ndarray, size: int, *, seed: int | Sequence[int]) ->
   return np.sort(np.random.default_rng(seed).permutation(len(label))[:size])
 
 
+@checked
 def labeled_subset(
   label: np.ndarray,
   *,
-  label_fraction: float | None = None,
-  per_class: int | None = None,
+  label_fraction: Fraction | None = None,
+  per_class: Annotated[int | None, Ge(1)] = None,
   balanced: bool = True,
-  seed: int = 0,
-  draw: int = 0,
+  seed: Seed = 0,
+  draw: Annotated[int, Ge(0)] = 0,
 ) -> np.ndarray:
   """The labeled examples that every protocol uses for one draw of few labels.
 
-  It depends on the labels, the amount, the seed and the draw only, so that numbers of different
+  They depend on the labels, the amount, the seed and the draw only, so that numbers of different
   features and networks are of the same labels.
 
   Args:
     label: [N] integers, any values.
-    label_fraction: the share of the labels, in (0, 1]; or
-    per_class: the number of labels for each class. Neither: all labels.
+    label_fraction: share of the labels, in (0, 1]; or
+    per_class: number of labels for each class. Neither: all labels.
     balanced: a share is class-stratified (`stratified_subset`), a number the same for every class
       (`balanced_subset`); False: as many labels, drawn at random (`random_subset`).
 
@@ -127,7 +136,5 @@ def labeled_subset(
       return balanced_subset(label, per_class, seed=subset_seed)
     return random_subset(label, per_class * len(np.unique(label)), seed=subset_seed)
   fraction = 1.0 if label_fraction is None else label_fraction
-  if not 0 < fraction <= 1:
-    raise UserError(f'label_fraction={fraction} is not in (0, 1]; give the share of labels to use')
   choose = stratified_subset if balanced else random_subset
   return choose(label, round(fraction * len(label)), seed=subset_seed)

@@ -1,1 +1,16 @@
-"""One file for each evaluation protocol. What they share is in `evaluation.probing`."""
+"""One file for each evaluation protocol, found by its name. A file `NAME.py` defines
+
+- `measure(subject, *, options)`, which yields the measurements; its annotations say what the
+  options may be, and one marked `SEVERAL` is measured for each of several values;
+- `check(sets, options)`, if options depend on each other or on the data: refuses before any work;
+- `NEEDS_NETWORK = True`, if raw pixels cannot be measured;
+- `table(records)`, if a special table says more than one row for each number;
+- `parameters()`, if `measure` takes more options than those of its signature;
+- `on_target(subject, options)`, if it measures on other sets than the subject's.
+
+What protocols share is in `evaluation.probing`.
+"""
+
+from clr_jax.core.registry import ModuleRegistry
+
+PROTOCOLS = ModuleRegistry('protocol', __name__, __path__, function='measure')

@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 
 from clr_jax.core.errors import UserError
+from clr_jax.core.options import OneOf, takes_options_of
+from clr_jax.evaluation.probing.linear_draws import measure_subsets
 from clr_jax.evaluation.probing.linear_settings import settings, settings_of
+from clr_jax.evaluation.probing.recipes import PRESETS
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import Subject
-from clr_jax.evaluation.probing.subsets import labeled_subset
+from clr_jax.evaluation.probing.subsets import Fraction, Seed, labeled_subset
 from clr_jax.evaluation.protocols import finetune
-from clr_jax.evaluation.protocols.linear import measure_subsets, num_fitted
 from clr_jax.rundir.results import Measurement
 
+PerClass = Annotated[int, Ge(1)]
 FRACTIONS = (0.01, 0.1, 1.0)  # of the robustness document's table 1, and of SimCLR
 PER_CLASS = (1, 5, 10)
 
 
-def few_label(
+@takes_options_of(settings)
+def measure(
   subject: Subject,
   *,
-  preset: str | None = None,
-  solver: str | None = None,
-  label_fraction: Sequence[float] = FRACTIONS,
-  per_class: Sequence[int] = PER_CLASS,
+  label_fraction: Fraction | Sequence[Fraction] = FRACTIONS,
+  per_class: PerClass | Sequence[PerClass] = PER_CLASS,
   balanced: bool = True,
-  draws: int = 5,
-  seed: int = 0,
-  normalise: str | None = None,
-  held_out: float = 0.0,
-  baseline: str = '',
-  features: Literal['trained', 'untrained', 'pixels'] = 'trained',
+  draws: Annotated[int, Ge(1)] = 5,
+  seed: Seed = 0,
+  baseline: Annotated[str, OneOf(('', *PRESETS))] = '',
   **options: Any,
 ) -> Iterator[Measurement]:
   """Top-1 test accuracy, in [0, 1], with a few of the training labels; the images are all used.
@@ -51,39 +51,29 @@ def few_label(
       labels drawn at random, as in the robustness document.
     draws: subsets for each amount.
     seed: of subsets, held-out splits, initial weights and batches.
-    preset, solver, normalise, held_out, options: see `linear`.
     baseline: a preset of `finetune`, such as 'small_supervised' or 'robustness_supervised': for the
       trained network's features, also trains the whole network from scratch on each subset;
       `params` have this preset as 'baseline'.
-    features: which features these are, for the record.
-
-  Raises:
-    UserError: what `check` refuses.
+    options: solver, preset and hyper-parameters, see `settings`.
   """
-  chosen = settings(preset=preset, solver=solver, normalise=normalise, held_out=held_out, **options)
-  amounts = _amounts(label_fraction, per_class)
-  train, test = subject.features
-  given = [{**amount, 'balanced': balanced} for amount in amounts]
-  yield from measure_subsets(
-    train, test, given, chosen, protocol='few_label', draws=draws, seed=seed, features=features
-  )
-  if baseline and features == 'trained':
-    for amount in given:
-      for draw in range(draws):
-        for measurement in finetune.finetune(
-          subject, features='untrained', preset=baseline, draw=draw, seed=seed, **amount
-        ):
-          dropped = ('preset', 'label_fraction', 'per_class')
-          params = {k: v for k, v in measurement.params.items() if k not in dropped}
-          params = {'baseline': baseline, **amount, **params}
-          yield measurement._replace(protocol='few_label', params=params)
+  amounts = [{**amount, 'balanced': balanced} for amount in _amounts(label_fraction, per_class)]
+  how = {'protocol': 'few_label', 'draws': draws, 'seed': seed, 'features': subject.kind}
+  yield from measure_subsets(*subject.features, amounts, settings(**options), **how)
+  if not baseline or subject.kind != 'trained':
+    return
+  untrained = subject.of_kind('untrained')
+  for amount in amounts:
+    for draw in range(draws):
+      for found in finetune.measure(untrained, preset=baseline, draw=draw, seed=seed, **amount):
+        dropped = ('preset', 'label_fraction', 'per_class')
+        params = {k: v for k, v in found.params.items() if k not in dropped}
+        params = {'baseline': baseline, **amount, **params}
+        yield found._replace(protocol='few_label', params=params)
 
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
-  """UserError for options that cannot be, before anything is computed."""
+  """UserError for options that exclude each other, and for amounts that the labels do not have."""
   chosen = settings_of(options)
-  if options.get('draws', 1) < 1:
-    raise UserError(f'few_label: draws={options["draws"]} must be at least 1')
   if options.get('baseline'):
     finetune.check(sets, {'preset': options['baseline']})
   amounts = _amounts(options.get('label_fraction', FRACTIONS), options.get('per_class', PER_CLASS))
@@ -92,15 +82,13 @@ def check(sets: Sets, options: Mapping[str, Any]) -> None:
     return  # a run without labels is not evaluated at its end
   for amount in amounts:
     rows = labeled_subset(label, **amount, balanced=options.get('balanced', True))
-    num_fitted(chosen, len(rows), len(np.unique(label)))
+    chosen.num_fitted(len(rows), len(np.unique(label)))
 
 
 def _amounts(label_fraction: Any, per_class: Any) -> list[dict[str, Any]]:
   """Arguments of `labeled_subset`."""
-  # The flag --params.per_class= gives one empty text.
-  given = [[v for v in np.atleast_1d(x).tolist() if v != ''] for x in (label_fraction, per_class)]
-  amounts = [{'label_fraction': f} for f in given[0]]
-  amounts += [{'per_class': int(n)} for n in given[1]]
+  amounts = [{'label_fraction': f} for f in np.atleast_1d(label_fraction).tolist()]
+  amounts += [{'per_class': n} for n in np.atleast_1d(per_class).tolist()]
   if not amounts:
     raise UserError('few_label: label_fraction and per_class are both empty; give some amounts')
   return amounts

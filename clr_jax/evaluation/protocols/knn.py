@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Ge, Gt
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
+from clr_jax.core.options import SEVERAL, checked, takes_options_of
 from clr_jax.core.types import Array
 from clr_jax.evaluation.probing.features import Features
+from clr_jax.evaluation.probing.subject import Kind, Subject
+from clr_jax.ops.batches import batches
 from clr_jax.ops.similarity import unit
 from clr_jax.rundir.results import Measurement
 
-DISTANCES = ('cosine', 'euclidean')
-WEIGHTS = ('vote', 'uniform')
+Distance = Literal['cosine', 'euclidean']
+Weights = Literal['vote', 'uniform']
 
 
+@checked
 def knn(
   train: Features,
   test: Features,
+  features: Kind = 'trained',
   *,
-  k: int = 200,
-  temperature: float = 0.1,
-  distance: Literal['cosine', 'euclidean'] = 'cosine',
-  weights: Literal['vote', 'uniform'] = 'vote',
-  block: int = 4096,
-  features: Literal['trained', 'untrained', 'pixels'] = 'trained',
+  k: Annotated[int, Ge(1), SEVERAL] = 200,
+  temperature: Annotated[float, Gt(0)] = 0.1,
+  distance: Distance = 'cosine',
+  weights: Weights = 'vote',
+  block: Annotated[int, Ge(1)] = 4096,
 ) -> list[Measurement]:
   """Top-1 test accuracy, in [0, 1], of a vote among the k nearest training features.
 
@@ -40,6 +45,7 @@ def knn(
 
   Args:
     train, test: the bank and the queries, with labels.
+    features: kind of the features, for the record.
     k: neighbours; at most the size of the bank (`params` has both the k used and the k asked for).
     temperature: T of the vote; not used with uniform weights.
     distance: 'cosine', sim = <x, y> of unit features; 'euclidean', sim = -||x - y||^2 / 2 of the
@@ -47,10 +53,9 @@ def knn(
     weights: 'vote', each neighbour counts exp(sim / T); 'uniform', each counts 1.
     block: rows of bank and queries compared at a time. The queries lie on the device, the bank only
       `block` rows at a time; beyond rounding the result does not depend on it.
-    features: which features these are, for the record.
 
   Raises:
-    UserError: features without labels, a k, temperature, distance or weights that cannot be.
+    UserError: features without labels.
   """
   start = time.perf_counter()
   predicted = predict(
@@ -73,23 +78,25 @@ def knn(
   ]
 
 
+@takes_options_of(knn)
+def measure(subject: Subject, **options: Any) -> Iterable[Measurement]:
+  """`knn` on the features of a subject."""
+  return knn(*subject.features, subject.kind, **options)
+
+
 def predict(
   train: Features,
   test: Features,
   *,
-  k: int = 200,
-  temperature: float = 0.1,
-  distance: Literal['cosine', 'euclidean'] = 'cosine',
-  weights: Literal['vote', 'uniform'] = 'vote',
-  block: int = 4096,
+  k: int,
+  temperature: float,
+  distance: Distance,
+  weights: Weights,
+  block: int,
 ) -> np.ndarray:
   """The label [M] that `knn` gives each of the test examples; see there."""
   if train.label is None or test.label is None:
     raise UserError('kNN evaluation needs labels; give labeled data for training and test')
-  check_name(DISTANCES, distance, 'distance')
-  check_name(WEIGHTS, weights, 'weights')
-  if k < 1 or temperature <= 0:
-    raise UserError(f'k={k} and temperature={temperature} must be positive; change them')
   used = min(k, len(train.h))
   similarity, index = nearest(train.h, test.h, k=used, distance=distance, block=block)
   classes, label = np.unique(train.label, return_inverse=True)
@@ -106,7 +113,7 @@ def nearest(
   query: np.ndarray,
   *,
   k: int,
-  distance: Literal['cosine', 'euclidean'] = 'cosine',
+  distance: Distance = 'cosine',
   block: int = 4096,
 ) -> tuple[np.ndarray, np.ndarray]:
   """The k most similar rows of the bank for every query, most similar first, ties by position.
@@ -122,15 +129,14 @@ def nearest(
   """
   # A common shift leaves distances alone and keeps the digits that |x|^2 would lose.
   shift = bank.mean(0, dtype=np.float64).astype(np.float32)
-  queries = jnp.asarray(_filled(query, min(block, len(query))))
+  blocks = [rows for rows, _ in batches(np.arange(len(query)), min(block, len(query)))]
+  queries = jnp.asarray(query[np.stack(blocks)])
   best = (
     jnp.full((*queries.shape[:2], k), -jnp.inf, queries.dtype),
     jnp.zeros((*queries.shape[:2], k), jnp.int32),
   )
-  size = min(block, len(bank))
-  for start in range(0, len(bank), size):
-    rows = _filled(bank[start : start + size], size)[0]
-    best = _merge(queries, rows, shift, start, len(bank), best, distance)
+  for rows, _ in batches(np.arange(len(bank)), min(block, len(bank))):
+    best = _merge(queries, bank[rows], shift, int(rows[0]), len(bank), best, distance)
   similarity, index = (np.asarray(x).reshape(-1, k)[: len(query)] for x in best)
   return similarity, index
 
@@ -166,9 +172,3 @@ def _merge(
     return similarity, jnp.take_along_axis(both, order, axis=1)
 
   return jax.lax.map(one, (queries, *best))
-
-
-def _filled(h: np.ndarray, size: int) -> np.ndarray:
-  """[ceil(N / size), size, F], the last block filled up with zeros."""
-  count = -(-len(h) // size)
-  return np.pad(h, ((0, count * size - len(h)), (0, 0))).reshape(count, size, -1)

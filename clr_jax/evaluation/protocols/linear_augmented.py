@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 
 from clr_jax.augment import policies
-from clr_jax.core.errors import UserError
+from clr_jax.core.options import OneOf, takes_options_of
 from clr_jax.evaluation.probing.features import extract
+from clr_jax.evaluation.probing.linear_draws import measure_subsets
 from clr_jax.evaluation.probing.linear_settings import settings
+from clr_jax.evaluation.probing.presets import PRESETS
+from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import Subject
-from clr_jax.evaluation.protocols.linear import measure_subsets
+from clr_jax.evaluation.probing.subsets import Seed
+from clr_jax.evaluation.protocols import linear
 from clr_jax.rundir.results import Measurement
 
+NEEDS_NETWORK = True
 
-def linear_augmented(
+
+@takes_options_of(settings)
+def measure(
   subject: Subject,
   *,
-  preset: str = 'report',
-  augmentations: int = 10,
-  policy: str = 'rrc_flip',
-  draws: int = 1,
-  seed: int = 0,
-  normalise: str | None = None,
-  held_out: float = 0.0,
-  features: Literal['trained', 'untrained'] = 'trained',
+  preset: Annotated[str, OneOf(PRESETS)] = 'sogclr',
+  augmentations: Annotated[int, Ge(1)] = 10,
+  policy: Annotated[str, OneOf(policies.names())] = 'rrc_flip',
+  draws: Annotated[int, Ge(1)] = 1,
+  seed: Seed = 0,
   **options: Any,
 ) -> Iterator[Measurement]:
   """Top-1 test accuracy of `linear` by SGD, trained as its sources do: on augmented images.
@@ -37,21 +42,14 @@ def linear_augmented(
 
   Args:
     subject: a network and the labeled sets.
-    preset: of `linear`, an SGD one.
+    preset: of `linear`.
     augmentations: K copies; each costs one pass over the training images and N * F * 4 bytes.
-    policy: a name of `clr_jax.augment.policies`; 'rrc_flip', a random resized crop and a flip, is
-      the report's and MoCo's, 'crop_flip' (padding 4) ARB's.
+    policy: a policy of `clr_jax.augment`; 'rrc_flip', a random resized crop and a flip, is that of
+      the SogCLR report and MoCo, 'crop_flip' (padding 4) ARB's.
     draws: runs with other initial weights and batches, on the same copies.
     seed: of the augmentation and of `linear`.
-    normalise, held_out, options: see `linear`; of held-out images the first copy is used.
-    features: which features these are, for the record.
-
-  Raises:
-    UserError: what `linear` refuses, no copy, an unknown policy.
+    options: see `settings`; of held-out images the first copy is used.
   """
-  if augmentations < 1:
-    raise UserError(f'linear_augmented: augmentations={augmentations} must be at least 1')
-  chosen = settings(preset=preset, normalise=normalise, held_out=held_out, **options)
   train = subject.sets.train
   make = policies.make(policy, size=train.image_shape[0])
   copies = [
@@ -70,11 +68,16 @@ def linear_augmented(
     stacked,
     subject.features[1],
     [{}],
-    chosen,
+    settings(preset=preset, **options),
     protocol='linear_augmented',
     draws=draws,
     seed=seed,
-    features=features,
+    features=subject.kind,
   ):
     more = {'augmentations': augmentations, 'policy': policy}
     yield measurement._replace(params={**measurement.params, **more})
+
+
+def check(sets: Sets, options: Mapping[str, Any]) -> None:
+  """See `linear.check`."""
+  linear.check(sets, {'preset': 'sogclr', **options})

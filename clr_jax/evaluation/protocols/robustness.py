@@ -1,29 +1,36 @@
-"""How a network's predictions survive: adversarial attacks and common corruptions."""
+"""Robustness of a network's predictions: adversarial attacks and common corruptions."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Ge, Gt, Le, MinLen
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
-from clr_jax.evaluation import attacks, corruptions
-from clr_jax.evaluation.attacks.base import batches, correct
-from clr_jax.evaluation.attacks.losses import LOSSES
-from clr_jax.evaluation.attacks.plb import BARRIERS
-from clr_jax.evaluation.corruptions import VALIDATION
-from clr_jax.evaluation.probing.classifier import HEADS, classifier
+from clr_jax.core.options import SEVERAL, OneOf, takes_options_of
+from clr_jax.evaluation import corruptions
+from clr_jax.evaluation.attacks import Classifier, Problem
+from clr_jax.evaluation.attacks.base import correct
+from clr_jax.evaluation.attacks.losses import Loss
+from clr_jax.evaluation.attacks.named import ATTACKS
+from clr_jax.evaluation.attacks.plb import Barrier
+from clr_jax.evaluation.probing.classifier import Logits, classifier
 from clr_jax.evaluation.probing.sets import Sets
-from clr_jax.evaluation.probing.subject import Subject
+from clr_jax.evaluation.probing.subject import Kind, Subject
+from clr_jax.evaluation.probing.subsets import Seed
 from clr_jax.ops import sharding
+from clr_jax.ops.batches import batches
 from clr_jax.rundir.results import Measurement
 
+NEEDS_NETWORK = True
 # Budgets of the curves, in pixel units of [0, 1]: .5 is the robustness project's, 8/255 the usual.
 EPSILONS = {
   'l2': (0.1, 0.25, 0.5, 1.0),
@@ -31,43 +38,46 @@ EPSILONS = {
   'l1': (1.0, 2.5, 5.0, 10.0),
   'l0': (1.0, 5.0, 10.0, 25.0),
 }
+Count = Annotated[int, Ge(1)]
+Severity = Annotated[int, Ge(1), Le(5)]
 
 
-class Attack(NamedTuple):
-  """What a name stands for.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttackOptions:
+  """Options of the attacks, of which each uses some (`named.ATTACKS`).
 
   Attributes:
-    norm: of the distances.
-    run: (classifier, images, labels, keys, *, norm, epsilon, pool, options) -> distances [B], 0
-      where misclassified from the start and infinite where the attack failed; pool: all images
-      that are attacked, uint8, and their labels.
-    budget: it looks for a perturbation of a given size, not for the smallest.
+    steps: of PGD and APGD; 20 as in the robustness project.
+    restarts: of PGD, from random starts if there are several.
+    loss: of PGD.
+    prox_weight, barrier, outer, inner: of ProxLogBarrier; the project's barrier, 30 x 30 steps.
   """
 
-  norm: str
-  run: Callable[..., Any]
-  budget: bool
+  steps: Count = 20
+  restarts: Count = 1
+  loss: Loss = 'cross_entropy'
+  prox_weight: Annotated[float, Gt(0)] = 1.0
+  barrier: Barrier = 'probs'
+  outer: Count = 30
+  inner: Count = 30
 
 
-def robustness(
+@takes_options_of(AttackOptions)
+def measure(
   subject: Subject,
   *,
-  attack: str,
-  num_images: int = 200,
-  epsilons: Sequence[float] = (),
-  steps: int = 20,
-  restarts: int = 1,
-  loss: Literal['cross_entropy', 'margin'] = 'cross_entropy',
-  prox_weight: float = 1.0,
-  barrier: Literal['logits', 'probs'] = 'probs',
-  outer: int = 30,
-  inner: int = 30,
-  severities: Sequence[int] = corruptions.SEVERITIES,
-  head: Literal['auto', 'own', 'linear'] = 'auto',
+  attack: Annotated[str | Sequence[str], OneOf((*ATTACKS, 'corruptions')), SEVERAL] = (
+    'pgd_l2',
+    'plb_l2',
+  ),
+  num_images: Count = 200,
+  epsilons: Sequence[Annotated[float, Gt(0)]] = (),
+  severities: Annotated[Sequence[Severity], MinLen(1)] = corruptions.SEVERITIES,
+  head: Logits = 'auto',
   normalise: bool = True,
-  batch_size: int = 100,
-  seed: int = 0,
-  features: Literal['trained', 'untrained'] = 'trained',
+  batch_size: Count = 100,
+  seed: Seed = 0,
+  **options: Any,
 ) -> Iterator[Measurement]:
   """Attacks test images, or corrupts them.
 
@@ -79,15 +89,11 @@ def robustness(
       (`attacks.worst_case`, AutoAttack's sequence at the largest budget), or 'corruptions'.
     num_images: of the test set, chosen by `seed`; the same ones for every network.
     epsilons: budgets, and points at which the share of robust images is given; default: EPSILONS.
-    steps: of PGD and APGD; 20 as in the robustness project.
-    restarts: of PGD, from random starts if there are several.
-    loss: of PGD.
-    prox_weight, barrier, outer, inner: of ProxLogBarrier; the project's barrier, 30 x 30 steps.
     severities: of the corruptions.
     head, normalise: see `classifier`.
     batch_size: images attacked at a time; beyond rounding the result does not depend on it.
     seed: of the choice of images, random starts and corruptions.
-    features: which network this is, for the record.
+    options: see `AttackOptions`.
 
   Yields:
     'clean_top1'; for an attack 'median_distance' of all images (0 where misclassified from the
@@ -95,207 +101,167 @@ def robustness(
     each budget; for corruptions 'corrupted_top1' of each family, the mean over severities, and
     'mean_corrupted_top1' of those in the paper's mean, with the whole table in `arrays`.
   """
-  start = time.perf_counter()
-  options = {
-    'steps': steps,
-    'restarts': restarts,
-    'loss': loss,
-    'prox_weight': prox_weight,
-    'barrier': barrier,
-    'outer': outer,
-    'inner': inner,
-  }
-  network = classifier(subject, head=head, normalise=normalise)
-  rows = chosen(subject.sets, num_images, seed)
-  test = subject.sets.test
-  assert test is not None  # refused before
-  image, label = test.load(rows)
-  assert label is not None
-  run = functools.partial(_in_batches, network, subject.experiment.mesh, batch_size)
-  clean = run(_is_correct, image, label, rows, seed)
-  settings = {
-    'num_images': len(rows),
-    'head': head,
-    'normalise': normalise,
-    'seed': seed,
-    'attack': attack,
-  }
-
-  def measured(metric: str, value: Any, more: Mapping[str, Any], arrays: Any = None) -> Measurement:
-    seconds = time.perf_counter() - start
-    params = {**settings, **more}
-    return Measurement(metric, float(value), 'robustness', params, features, seconds, arrays)
-
-  yield measured('clean_top1', clean.mean(), {})
-  if attack == 'corruptions':
-    levels = [int(severity) for severity in severities]
-    values = []
-    for family in (families := corruptions.names_for(image.shape[-1])):
-      changed = (
-        corruptions.corrupt(family, image, severity=level, seed=seed, indices=rows)
-        for level in levels
-      )
-      values.append([run(_is_correct, c, label, rows, seed).mean() for c in changed])
-      yield measured('corrupted_top1', np.mean(values[-1]), {'family': family, 'levels': levels})
-    table = {
-      'top1': np.asarray(values),
-      'family': np.asarray(families),
-      'level': levels,
-      'clean': clean.mean(),
-    }
-    counted = [row for f, row in zip(families, values, strict=True) if f not in VALIDATION]
-    more = {'levels': levels, 'families': len(counted)}
-    yield measured('mean_corrupted_top1', np.mean(counted), more, table)
-    return
-  what = ATTACKS[attack]
-  budgets = sorted(float(e) for e in (epsilons or EPSILONS[what.norm]))
-  used = {key: options[key] for key in _OPTIONS[attack.rpartition('_')[0]]}
-  tried = budgets if attack.startswith('pgd') else budgets[-1:] if what.budget else [np.inf]
-  distance = np.full(len(rows), np.inf)
-  for budget in tried:
-    attacked = functools.partial(
-      what.run, norm=what.norm, epsilon=budget, pool=(image, label), **used
-    )
-    found = run(attacked, image, label, rows, seed).astype(np.float64)
-    # Rounding may leave a perturbation a little larger than its budget.
-    found = np.where(np.isfinite(found), np.minimum(found, budget), np.inf)
-    distance = np.minimum(distance, found)
-  if what.budget:
-    used['epsilons'] = tried
-  arrays = {'distance': distance, 'index': rows, 'correct': clean}
-  yield measured('median_distance', np.median(distance), {**used, 'norm': what.norm}, arrays)
-  for budget in tried if what.budget else budgets:
-    share = np.mean(distance > budget)
-    yield measured('robust_top1', share, {**used, 'norm': what.norm, 'epsilon': budget})
-
-
-def chosen(sets: Sets, num_images: int, seed: int) -> np.ndarray:
-  """Sorted positions of `num_images` test images, or of all if there are fewer."""
-  assert sets.test is not None
-  return np.sort(np.random.default_rng(seed).permutation(sets.test.num_examples)[:num_images])
+  chosen = AttackOptions(**options)
+  for name in (attack,) if isinstance(attack, str) else attack:
+    trial = _start(subject, name, num_images, head, normalise, batch_size, seed)
+    yield trial.measured('clean_top1', trial.clean.mean(), {})
+    if name == 'corruptions':
+      yield from _corrupt(trial, [int(severity) for severity in severities])
+    else:
+      yield from _attack(trial, name, epsilons, chosen)
 
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
-  """UserError for what `robustness` would refuse after the features."""
-  check_name([*ATTACKS, 'corruptions'], options['attack'], 'attack')
-  for key, names in (('head', HEADS), ('loss', LOSSES), ('barrier', BARRIERS)):
-    if key in options:
-      check_name(names, options[key], f'robustness {key}')
-  for key, least in (('steps', 1), ('restarts', 1), ('outer', 1), ('inner', 1), ('seed', 0)):
-    if options.get(key, least) < least:
-      raise UserError(f'robustness: {key}={options[key]} must be at least {least}')
-  for epsilon in options.get('epsilons', ()):
-    if not 0 < epsilon < np.inf:
-      raise UserError(
-        f'robustness: epsilon={epsilon} is no budget to attack with: give epsilons above 0'
-      )
-  if not options.get('prox_weight', 1.0) > 0:
-    raise UserError(f'robustness: prox_weight={options["prox_weight"]} must be positive')
-  for severity in options.get('severities', ()):
-    if severity not in corruptions.SEVERITIES:
-      raise UserError(f'robustness: severity={severity} must be one of 1, 2, 3, 4, 5')
-  _check_fit(sets, options['attack'])
-  if jax.process_count() > 1:
-    raise UserError('evaluate robustness runs in one process: start it without --distributed')
-
-
-def _check_fit(sets: Sets, attack: str) -> None:
-  """UserError for images or classes that an attack is not for."""
+  """UserError for images or classes that an attack is not for, and for several processes."""
   height, width, channels = sets.train.image_shape
+  attack, classes = options['attack'], sets.train.num_classes
+  least = 3 if attack.startswith('worst_case') else 1
   if attack == 'corruptions':
     corruptions.names_for(channels)
     least = corruptions.LEAST_SIDE
-  else:
-    least = 3 if attack.startswith('worst_case') else 1
   if min(height, width) < least:
     raise UserError(
       f'{attack} is for images of at least {least}x{least} pixels, not {height}x{width}: leave it '
       'out or set data.image_size'
     )
-  classes = sets.train.num_classes
   if attack.startswith('worst_case') and classes is not None and classes < 4:
     pgd = attack.replace('worst_case', 'pgd')
     raise UserError(f'{attack} is for 4 classes or more, not {classes}: use {pgd}')
+  if jax.process_count() > 1:
+    raise UserError('evaluate robustness runs in one process: start it without --distributed')
 
 
-# ---------------------------------------------------------------- attacks
-def _in_batches(
-  network: attacks.Classifier,
-  mesh: jax.sharding.Mesh,
+# ---------------------------------------------------------------- images
+class _Trial(NamedTuple):
+  """Test images, the network that classifies them, and what all of its records share.
+
+  Attributes:
+    network: the classifier.
+    mesh: devices that share each batch.
+    image: uint8 [N, H, W, C].
+    label: [N].
+    index: [N] positions in the test set.
+    clean: [N] bool, whether correctly classified.
+    batch_size: images at a time, at most.
+    params: of all records.
+    features: kind of the network.
+    start: when it began, of `time.perf_counter`.
+  """
+
+  network: Classifier
+  mesh: jax.sharding.Mesh
+  image: np.ndarray
+  label: np.ndarray
+  index: np.ndarray
+  clean: np.ndarray
+  batch_size: int
+  params: dict[str, Any]
+  features: Kind
+  start: float
+
+  def run(self, function: Callable[..., Any], image: np.ndarray) -> np.ndarray:
+    """function(images, labels, keys) [N] for uint8 images, in batches over all devices."""
+    size = min(self.batch_size, len(image))
+    size = -(-size // self.mesh.size) * self.mesh.size
+    place = functools.partial(jax.device_put, device=sharding.by_rows(self.mesh))
+    base = jax.random.key(self.params['seed'])
+    parts = []
+    for rows, count in batches(np.arange(len(image)), size):
+      keys = jax.vmap(jax.random.fold_in, (None, 0))(base, jnp.asarray(self.index[rows]))
+      images = place(image[rows].astype(np.float32) / 255)
+      parts.append(np.asarray(function(images, place(self.label[rows]), keys))[:count])
+    return np.concatenate(parts)
+
+  def correct(self, image: np.ndarray) -> np.ndarray:
+    """[N] bool, which of the images are classified correctly."""
+    return self.run(lambda images, labels, _: correct(self.network, images, labels), image)
+
+  def measured(
+    self, metric: str, value: Any, more: Mapping[str, Any], arrays: Any = None
+  ) -> Measurement:
+    """One record."""
+    params, seconds = {**self.params, **more}, time.perf_counter() - self.start
+    return Measurement(metric, float(value), 'robustness', params, self.features, seconds, arrays)
+
+
+def _start(
+  subject: Subject,
+  attack: str,
+  num_images: int,
+  head: Logits,
+  normalise: bool,
   batch_size: int,
-  attack: Callable[..., Any],
-  image: np.ndarray,
-  label: np.ndarray,
-  rows: np.ndarray,
   seed: int,
-) -> np.ndarray:
-  """attack(classifier, images, labels, keys) [B] for uint8 images, over all devices of the mesh."""
-  size = min(batch_size, len(rows))
-  size = -(-size // mesh.size) * mesh.size
-  place = functools.partial(jax.device_put, device=sharding.by_rows(mesh))
-  base = jax.random.key(seed)
-  parts = []
-  for part, count in batches(len(rows), size):
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(base, jnp.asarray(rows[part]))
-    images = place(image[part].astype(np.float32) / 255)
-    parts.append(np.asarray(attack(network, images, place(label[part]), keys))[:count])
-  return np.concatenate(parts)
-
-
-def _is_correct(network: attacks.Classifier, images: Any, labels: Any, keys: Any) -> Any:
-  del keys
-  return correct(*network, images, labels)
-
-
-def _pgd(network, images, labels, keys, *, norm, epsilon, pool, restarts, **options):
-  del pool
-  found = attacks.pgd(
-    network,
-    images,
-    labels,
-    key=keys,
-    norm=norm,
-    epsilon=epsilon,
-    restarts=restarts,
-    random_start=restarts > 1,
-    **options,
+) -> _Trial:
+  start, test = time.perf_counter(), subject.sets.test
+  assert test is not None  # refused before
+  network = classifier(subject, head=head, normalise=normalise)
+  order = np.random.default_rng(seed).permutation(test.num_examples)
+  index = np.sort(order[:num_images])
+  image, label = test.load(index)
+  assert label is not None
+  params = {'num_images': len(index), 'head': head, 'normalise': normalise, 'seed': seed}
+  trial = _Trial(
+    network=network,
+    mesh=subject.experiment.mesh,
+    image=image,
+    label=label,
+    index=index,
+    clean=np.zeros(len(index), bool),
+    batch_size=batch_size,
+    params={**params, 'attack': attack},
+    features=subject.kind,
+    start=start,
   )
-  return found.distance
+  return trial._replace(clean=trial.correct(image))
 
 
-def _early_stop(network, images, labels, keys, *, norm, epsilon, pool, **options):
-  del keys, pool
-  found = attacks.pgd(
-    network, images, labels, norm=norm, epsilon=epsilon, protocol='early_stop', **options
-  )
-  return found.distance
+# ---------------------------------------------------------------- attacks, corruptions
+def _attack(
+  trial: _Trial, name: str, epsilons: Sequence[float], options: AttackOptions
+) -> Iterator[Measurement]:
+  attack = ATTACKS[name]
+  budgets = sorted(float(e) for e in (epsilons or EPSILONS[attack.norm]))
+  used = {key: getattr(options, key) for key in attack.options}
+  tried = {'each': budgets, 'largest': budgets[-1:], 'none': [math.inf]}[attack.budgets]
+  distance = np.full(len(trial.index), np.inf)
+  for budget in tried:
+
+    def run(images: Any, labels: Any, keys: Any, budget: float = budget) -> Any:
+      problem = Problem.of(trial.network, images, labels, norm=attack.norm, epsilon=budget)
+      return attack.run(problem, keys, (trial.image, trial.label), **used)
+
+    found = trial.run(run, trial.image).astype(np.float64)
+    # Rounding may leave a perturbation a little larger than its budget.
+    found = np.where(np.isfinite(found), np.minimum(found, budget), np.inf)
+    distance = np.minimum(distance, found)
+  more = {**used, 'epsilons': tried} if attack.budgets != 'none' else used
+  more = {**more, 'norm': attack.norm}
+  arrays = {'distance': distance, 'index': trial.index, 'correct': trial.clean}
+  yield trial.measured('median_distance', np.median(distance), more, arrays)
+  for budget in budgets if attack.budgets == 'none' else tried:
+    yield trial.measured('robust_top1', np.mean(distance > budget), {**more, 'epsilon': budget})
 
 
-def _plb(network, images, labels, keys, *, norm, epsilon, pool, **options):
-  del epsilon
-  others = pool[0].astype(np.float32) / 255, pool[1]
-  start = attacks.gaussian_start(network, images, labels, key=keys, pool=others)
-  return attacks.plb(network, images, labels, start=start, norm=norm, **options).distance
-
-
-def _worst_case(network, images, labels, keys, *, norm, epsilon, pool, steps):
-  del pool
-  sequence = attacks.auto_attacks(norm=norm, epsilon=epsilon, steps=steps, queries=50 * steps)
-  found = attacks.worst_case(
-    network, images, labels, attacks=sequence, batch_size=len(images), key=keys
-  )
-  return found.distance
-
-
-ATTACKS: Mapping[str, Attack] = {
-  **{f'pgd_{norm}': Attack(norm, _pgd, True) for norm in ('l2', 'linf')},
-  'early_stop_l2': Attack('l2', _early_stop, True),
-  **{f'plb_{norm}': Attack(norm, _plb, False) for norm in ('l2', 'linf', 'l1', 'l0')},
-  **{f'worst_case_{norm}': Attack(norm, _worst_case, True) for norm in ('l2', 'linf')},
-}
-_OPTIONS = {  # of each kind of attack
-  'pgd': ('steps', 'restarts', 'loss'),
-  'early_stop': ('steps', 'loss'),
-  'plb': ('prox_weight', 'barrier', 'outer', 'inner'),
-  'worst_case': ('steps',),
-}
+def _corrupt(trial: _Trial, levels: list[int]) -> Iterator[Measurement]:
+  families, seed = corruptions.names_for(trial.image.shape[-1]), trial.params['seed']
+  values = []
+  for family in families:
+    changed = (
+      corruptions.corrupt(family, trial.image, severity=level, seed=seed, indices=trial.index)
+      for level in levels
+    )
+    values.append([trial.correct(image).mean() for image in changed])
+    more = {'family': family, 'levels': levels}
+    yield trial.measured('corrupted_top1', np.mean(values[-1]), more)
+  table = {
+    'top1': np.asarray(values),
+    'family': np.asarray(families),
+    'level': levels,
+    'clean': trial.clean.mean(),
+  }
+  counted = [
+    row for f, row in zip(families, values, strict=True) if f not in corruptions.VALIDATION
+  ]
+  more = {'levels': levels, 'families': len(counted)}
+  yield trial.measured('mean_corrupted_top1', np.mean(counted), more, table)

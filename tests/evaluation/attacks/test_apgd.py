@@ -26,14 +26,12 @@ def test_checkpoints_are_those_of_the_published_code():
 @pytest.mark.parametrize('norm', BUDGET)
 @pytest.mark.parametrize('loss', ['cross_entropy', 'dlr'])
 def test_invariants_of_the_published_algorithm(norm, loss):
-  classifier, images, labels = toy()
   epsilon = BUDGET[norm]
-  states = list(
-    apgd_steps(classifier, images, labels, norm=norm, epsilon=epsilon, steps=30, loss=loss, key=KEY)
-  )
+  problem = toy(norm, epsilon)
+  states = list(apgd_steps(problem, KEY, steps=30, loss=loss))
   np.testing.assert_allclose(states[0].step_size, 2 * epsilon, rtol=1e-6)
   for step, (before, after) in enumerate(itertools.pairwise(states), 1):
-    assert (distance(after.point - images, norm) <= epsilon * (1 + 1e-5)).all()
+    assert (distance(after.point - problem.images, norm) <= epsilon * (1 + 1e-5)).all()
     assert (after.point >= 0).all() and (after.point <= 1).all()
     assert (after.best_loss >= before.best_loss).all()
     assert (after.best_loss >= after.loss).all()
@@ -48,24 +46,24 @@ def test_invariants_of_the_published_algorithm(norm, loss):
 
 
 def test_result():
-  classifier, images, labels = toy()
-  result = apgd(classifier, images, labels, norm='l2', epsilon=0.3, steps=10, key=KEY)
-  wrong = predict(classifier, images) != labels
-  np.testing.assert_array_equal(predict(classifier, result.images) != labels, result.success)
+  problem = toy('l2', 0.3)
+  result = apgd(problem, steps=10, key=KEY)
+  wrong = predict(problem, problem.images) != problem.labels
+  fooled = predict(problem, result.images) != problem.labels
+  np.testing.assert_array_equal(fooled, result.success)
   np.testing.assert_array_equal(result.distance == 0, wrong)
   np.testing.assert_array_equal(jnp.isinf(result.distance), ~result.success)
-  np.testing.assert_array_equal(result.images[wrong], images[wrong])
-  twice = apgd(classifier, images, labels, norm='l2', epsilon=0.3, steps=10, restarts=2, key=KEY)
+  np.testing.assert_array_equal(result.images[wrong], problem.images[wrong])
+  twice = apgd(problem, steps=10, restarts=2, key=KEY)
   assert (twice.distance <= result.distance).all() and (twice.distance < result.distance).any()
 
 
 @pytest.mark.parametrize('norm', BUDGET)
 def test_breaks_what_pgd_breaks(norm):
-  classifier, images, labels = toy()
-  options = {'norm': norm, 'epsilon': BUDGET[norm] / 2, 'steps': 20}
-  plain = pgd(classifier, images, labels, **options)
-  either = apgd(classifier, images, labels, key=KEY, **options).success
-  either |= apgd_targeted(classifier, images, labels, key=KEY, **options).success
+  problem = toy(norm, BUDGET[norm] / 2)
+  plain = pgd(problem, steps=20)
+  either = apgd(problem, key=KEY, steps=20).success
+  either |= apgd_targeted(problem, key=KEY, steps=20).success
   assert (either >= plain.success).all()
   assert 1 < int(either.sum()) < 20
 
@@ -84,33 +82,25 @@ def test_dlr_by_hand_and_its_scale():
 
 
 def test_the_targeted_loss_falls_short_only_of_the_target():
-  classifier, images, labels = toy()
-  targets = (labels + 2) % 5
-  result = apgd(
-    classifier, images, labels, norm='l2', epsilon=2.0, steps=20, loss='dlr', targets=targets,
-    key=KEY,
-  )  # fmt: skip
-  assert result.success.all()
-  *_, state = apgd_steps(
-    classifier, images, labels, norm='l2', epsilon=2.0, steps=20, loss='dlr', targets=targets,
-    key=KEY,
-  )  # fmt: skip
-  logits = logits_of(*classifier, state.best)
+  problem = toy('l2', 2.0)
+  targets = (problem.labels + 2) % 5
+  options = {'steps': 20, 'loss': 'dlr', 'targets': targets}
+  assert apgd(problem, key=KEY, **options).success.all()
+  *_, state = apgd_steps(problem, KEY, **options)
+  logits = logits_of(problem.classifier, state.best)
   reached = jnp.take_along_axis(logits, targets[:, None], 1) > jnp.take_along_axis(
-    logits, labels[:, None], 1
+    logits, problem.labels[:, None], 1
   )
   assert reached.mean() > 0.9
 
 
 def test_the_targeted_attack_does_not_depend_on_who_shares_the_batch():
   """An image that fell to its first class keeps that point while others go on."""
-  classifier, images, labels = toy(12)
+  problem = toy('l2', 0.5, size=12)
   keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(12))
 
   def attack(part):
-    return apgd_targeted(
-      classifier, images[part], labels[part], norm='l2', epsilon=0.5, steps=6, key=keys[part]
-    ).distance
+    return apgd_targeted(problem.take(part), steps=6, key=keys[part]).distance
 
   alone = np.concatenate([attack(slice(i, i + 1)) for i in range(12)])
   assert np.isinf(alone).any() and (alone > 0).any()
@@ -120,21 +110,24 @@ def test_the_targeted_attack_does_not_depend_on_who_shares_the_batch():
 @pytest.mark.parametrize(
   ('attack', 'options', 'message'),
   [
-    (apgd, {'epsilon': 0}, 'leaves no room'),
     (apgd, {'steps': 0}, 'steps=0'),
-    (apgd, {'loss': 'margin'}, "unknown APGD loss 'margin'"),
+    (apgd, {'loss': 'margin'}, "loss='margin' is not allowed: give one of 'cross_entropy', 'dlr'"),
     (apgd, {'restarts': 0}, 'restarts=0'),
     (apgd, {'key': None}, 'needs a key'),
     (apgd_targeted, {'targets': 0}, 'targets=0'),
   ],
 )
 def test_bad_input(attack, options, message):
-  classifier, images, labels = toy()
   with pytest.raises(UserError, match=message):
-    attack(classifier, images, labels, **{'norm': 'l2', 'epsilon': 0.1, 'key': KEY, **options})
+    attack(toy('l2', 0.1), **{'key': KEY, **options})
+
+
+@pytest.mark.parametrize('attack', [apgd, apgd_targeted])
+def test_without_a_budget(attack):
+  with pytest.raises(UserError, match='needs l2 or linf and a budget'):
+    attack(toy(), key=KEY)
 
 
 def test_too_few_classes():
-  classifier, images, labels = toy(4, classes=3)
   with pytest.raises(UserError, match='needs 4 classes, not 3'):
-    apgd_targeted(classifier, images, labels, norm='l2', epsilon=0.1, key=KEY)
+    apgd_targeted(toy('l2', 0.1, size=4, classes=3), key=KEY)

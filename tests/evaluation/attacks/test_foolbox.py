@@ -19,19 +19,20 @@ with warnings.catch_warnings():
   ('norm', 'epsilon'), [('linf', 0.03), ('linf', 0.1), ('l2', 0.2), ('l2', 0.6)]
 )
 def test_pgd_gives_foolbox_points(norm, epsilon):
-  classifier, images, labels = toy(shape=(5, 4, 3), seed=3)
+  problem = toy(norm, epsilon, shape=(5, 4, 3), seed=3)
+  images, labels = problem.images, problem.labels
   model = fb.models.JAXModel(
-    lambda x: network(classifier.params, x), bounds=(0, 1), data_format='channels_last'
+    lambda x: network(problem.classifier.params, x), bounds=(0, 1), data_format='channels_last'
   )
   attack = {'linf': fb.attacks.LinfPGD, 'l2': fb.attacks.L2PGD}[norm](
     rel_stepsize=0.2, steps=12, random_start=False
   )
   theirs, _, success = attack(model, images, labels, epsilons=epsilon)
-  options = {'norm': norm, 'epsilon': epsilon, 'steps': 12, 'step_size': 0.2 * epsilon}
-  *_, ours = pgd_steps(classifier, images, labels, **options)
+  options = {'steps': 12, 'step_size': 0.2 * epsilon}
+  *_, ours = pgd_steps(problem, **options)
   np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
-  result = pgd(classifier, images, labels, **options)
-  wrong = predict(classifier, images) != labels
+  result = pgd(problem, **options)
+  wrong = predict(problem, images) != labels
   np.testing.assert_array_equal(result.success, jnp.asarray(success) | wrong)
   assert bool(wrong.any())
   assert np.sum(success) > 0 and bool(jnp.any(jnp.abs(ours - images) > epsilon / 3))

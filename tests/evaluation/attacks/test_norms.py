@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clr_jax.evaluation.attacks.norms import NORMS, distance, project, steepest
+from clr_jax.evaluation.attacks.norms import distance, project, steepest
 from clr_jax.evaluation.attacks.prox import PROX
 
+NORMS = ('l2', 'linf', 'l1', 'l0')
 DUAL = {'l2': 'l2', 'l1': 'linf', 'linf': 'l1'}
 
 

@@ -20,14 +20,14 @@ def without_gradient(params, images):
 
 @pytest.mark.parametrize('norm', BUDGET)
 def test_breaks_without_gradients(norm):
-  classifier, images, labels = toy(shape=SHAPE)
-  masked = classifier._replace(apply=without_gradient)
-  options = {'norm': norm, 'epsilon': BUDGET[norm], 'key': KEY}
-  result = square(masked, images, labels, queries=100, **options)
-  np.testing.assert_array_equal(predict(classifier, result.images) != labels, result.success)
-  assert (distance(result.images - images, norm) <= BUDGET[norm] * (1 + 1e-5)).all()
+  problem = toy(norm, BUDGET[norm], shape=SHAPE)
+  masked = problem.replace(classifier=problem.classifier.replace(apply=without_gradient))
+  result = square(masked, queries=100, key=KEY)
+  fooled = predict(problem, result.images) != problem.labels
+  np.testing.assert_array_equal(fooled, result.success)
+  assert (distance(result.images - problem.images, norm) <= BUDGET[norm] * (1 + 1e-5)).all()
   assert (result.images >= 0).all() and (result.images <= 1).all()
-  few = square(masked, images, labels, queries=1, **options)
+  few = square(masked, queries=1, key=KEY)
   assert int(few.success.sum()) + 3 < int(result.success.sum())
 
 
@@ -67,16 +67,19 @@ def test_squares_shrink_as_published():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'epsilon': 0}, 'leaves no room'),
     ({'queries': 0}, 'queries=0'),
-    ({'norm': 'l1'}, 'unknown norm'),
+    ({'share': 1.5}, 'share=1.5'),
     ({'key': None}, 'needs a key'),
   ],
 )
 def test_bad_input(options, message):
-  classifier, images, labels = toy(2, shape=SHAPE)
   with pytest.raises(UserError, match=message):
-    square(classifier, images, labels, **{'norm': 'l2', 'epsilon': 0.1, 'key': KEY, **options})
-  if message == 'needs a key':
-    with pytest.raises(UserError, match='at least 3 by 3'):
-      square(classifier, images[:, :2], labels, norm='l2', epsilon=0.1, key=KEY)
+    square(toy('l2', 0.1, size=2, shape=SHAPE), **{'key': KEY, **options})
+
+
+def test_what_is_no_problem_for_squares():
+  problem = toy('l2', 0.1, size=2, shape=SHAPE)
+  with pytest.raises(UserError, match='at least 3 by 3'):
+    square(problem.replace(images=problem.images[:, :2]), key=KEY)
+  with pytest.raises(UserError, match='needs l2 or linf and a budget'):
+    square(problem.replace(norm='l1'), key=KEY)

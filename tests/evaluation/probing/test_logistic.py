@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from clr_jax.core.errors import UserError
 from clr_jax.evaluation.probing.logistic import Head, fit_lbfgs, fit_sgd, score
 
 
@@ -98,8 +99,8 @@ def test_sgd_follows_the_protocol(x64, schedule, rates, nesterov):
   h, label = blobs(num=50)
   options = {'momentum': 0.9, 'weight_decay': 0.01, 'nesterov': nesterov}
   head, _ = fit_sgd(h, label, num_classes=4, batch_size=16, epochs=4, seed=3, **options, **schedule)
-  # The same initial weights (a run of no epoch) and the same orders of the examples.
-  start, _ = fit_sgd(h, label, num_classes=4, epochs=0, seed=3)
+  # The same initial weights (a rate of 0) and the same orders of the examples.
+  start, _ = fit_sgd(h, label, num_classes=4, epochs=1, base_lr=0.0, seed=3)
   key = jax.random.split(jax.random.key(3))[0]
   order = [np.asarray(jax.random.permutation(jax.random.fold_in(key, e), 50)) for e in range(4)]
   w, b = numpy_sgd(h, label, order, np.asarray(start.w), rates=rates, size=16, **options)
@@ -109,7 +110,7 @@ def test_sgd_follows_the_protocol(x64, schedule, rates, nesterov):
 
 def test_sgd_initial_weights_sweep_and_curve():
   h, label = blobs(num=600)
-  start, _ = fit_sgd(np.zeros((3, 4000), np.float32), np.arange(3), num_classes=3, epochs=0)
+  start, _ = fit_sgd(np.zeros((3, 4000), np.float32), np.arange(3), 3, epochs=1, base_lr=0.0)
   assert np.std(start.w) == pytest.approx(0.01, rel=0.05) and (start.b == 0).all()
   rates = [0.01, 1.0]
   watch = [(h, label), (h[:9], label[:9])]
@@ -170,3 +171,18 @@ def test_score():
   accuracy, loss = score(head, np.array([[1.0], [-1.0], [0.1]]), np.array([0, 1, 0]))
   assert accuracy == pytest.approx(2 / 3)  # the logits of the third are .1 and .4
   assert loss == pytest.approx(np.mean(np.log1p(np.exp([-1.5, -2.5, 0.3]))), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('fit', 'options', 'message'),
+  [
+    (fit_sgd, {'schedule': 'cosin'}, "schedule='cosin' is not allowed: did you mean 'cosine'"),
+    (fit_sgd, {'epochs': 0}, 'epochs=0'),
+    (fit_sgd, {'base_lr': []}, r'base_lr=\[\]'),
+    (fit_lbfgs, {'l2': -1.0}, 'l2=-1.0'),
+    (fit_lbfgs, {'epochs': 3}, "fit_lbfgs has no option 'epochs'"),
+  ],
+)
+def test_bad_options(fit, options, message):
+  with pytest.raises(UserError, match=message):
+    fit(*blobs(), 4, **options)

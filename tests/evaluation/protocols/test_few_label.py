@@ -5,20 +5,27 @@ import numpy as np
 import pytest
 
 from clr_jax.core.errors import UserError
+from clr_jax.evaluation import registry as protocols
+from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.protocols import few_label as few
 from clr_jax.evaluation.protocols.linear import linear
 from clr_jax.figures.few_label_curves import draw_few_label
 from clr_jax.rundir.results import Measurement
 from tests.evaluation.protocols.test_linear import TEST, TRAIN
 
-LABELS = types.SimpleNamespace(labels=lambda: TRAIN.label)
-SETS = types.SimpleNamespace(train=LABELS, refuse_other_classes=lambda: None)
-SUBJECT = types.SimpleNamespace(features=(TRAIN, TEST), sets=SETS)
+LABELS = types.SimpleNamespace(
+  labels=lambda: TRAIN.label, num_examples=200, num_classes=4, class_names=None
+)
+SETS = Sets(LABELS, LABELS)  # type: ignore
 FEW = {'label_fraction': (0.05, 1.0), 'per_class': (2,), 'draws': 3}
 
 
-def measure(**options):
-  return list(few.few_label(SUBJECT, **{**FEW, **options}))  # type: ignore
+def subject(kind):
+  return types.SimpleNamespace(features=(TRAIN, TEST), sets=SETS, kind=kind, of_kind=subject)
+
+
+def measure(kind='trained', **options):
+  return list(few.measure(subject(kind), **{**FEW, **options}))  # type: ignore
 
 
 def test_the_classifier_is_that_of_linear():
@@ -34,7 +41,7 @@ def test_the_classifier_is_that_of_linear():
 
 
 def test_any_preset_and_unbalanced_labels():
-  got = measure(preset='robustness', epochs=2, balanced=False, features='untrained')
+  got = measure(preset='robustness', epochs=2, balanced=False, kind='untrained')
   assert len(got) == 2 * 9 and {m.params['preset'] for m in got} == {'robustness'}
   assert {m.params['balanced'] for m in got} == {False}
   assert {m.features for m in got} == {'untrained'}
@@ -45,24 +52,24 @@ def test_the_baseline_has_the_same_labels(monkeypatch):
   asked = []
 
   def finetune(subject, **options):
-    asked.append(options)
+    asked.append({'kind': subject.kind, **options})
     used = {'preset': options['preset'], 'label_fraction': 0.5, 'per_class': 7, 'num_labels': 9}
     return [Measurement('top1', 0.5, 'finetune', {**used, 'draw': options['draw']}, 'untrained', 0)]
 
-  monkeypatch.setattr(few.finetune, 'finetune', finetune)
+  monkeypatch.setattr(few.finetune, 'measure', finetune)
   got = measure(baseline='small_supervised', seed=4)[7:]
   assert [(a.get('label_fraction'), a.get('per_class'), a['draw']) for a in asked] == [
     *((0.05, None, draw) for draw in range(3)),
     *((1.0, None, draw) for draw in range(3)),
     *((None, 2, draw) for draw in range(3)),
   ]
-  assert {(a['features'], a['seed'], a['balanced']) for a in asked} == {('untrained', 4, True)}
+  assert {(a['kind'], a['seed'], a['balanced']) for a in asked} == {('untrained', 4, True)}
   assert {(m.protocol, m.features) for m in got} == {('few_label', 'untrained')}
   first, last = got[0].params, got[-1].params
   assert first['label_fraction'] == 0.05 and 'per_class' not in first and 'preset' not in first
   assert last['per_class'] == 2 and 'label_fraction' not in last
   assert first['baseline'] == 'small_supervised' and first['num_labels'] == 9
-  assert len(measure(baseline='small_supervised', features='untrained')) == 7  # once is enough
+  assert len(measure(baseline='small_supervised', kind='untrained')) == 7  # once is enough
 
 
 @pytest.mark.parametrize(
@@ -70,27 +77,27 @@ def test_the_baseline_has_the_same_labels(monkeypatch):
   [
     ({'label_fraction': (0.01,)}, '2 labels are too few for 4 classes'),
     ({'label_fraction': (0.01,), 'balanced': False}, '2 labels are not between'),
-    ({'label_fraction': (2.0,)}, 'not in'),
+    ({'label_fraction': (2.0,)}, r'label_fraction=\(2.0,\) is not allowed'),
     ({'per_class': (51,)}, 'at most 50'),
     ({'per_class': (), 'label_fraction': ()}, 'both empty'),
-    ({'draws': 0}, 'draws=0 must be at least 1'),
-    ({'preset': 'thesys'}, "did you mean 'thesis'"),
+    ({'draws': 0}, 'draws=0 is not allowed'),
+    ({'preset': 'tlc'}, "did you mean 'tcl'"),
     ({'solver': 'sgd', 'l2': 1.0}, "'sgd' has no option 'l2'"),
     ({'momentum': 0.5}, "'lbfgs' has no option 'momentum'"),
-    ({'baseline': 'supervised'}, "unknown finetune preset 'supervised'"),
+    ({'baseline': 'supervised'}, "baseline='supervised' is not allowed"),
   ],
 )
 def test_bad_input_is_refused_before_any_work(options, message):
   with pytest.raises(UserError, match=message) as refused:
-    few.check(SETS, {**FEW, **options})  # type: ignore
+    protocols.check(SETS, 'few_label', {**FEW, **options}, ['trained'])
   assert '\n' not in str(refused.value)
-  few.check(SETS, FEW)  # type: ignore
+  protocols.check(SETS, 'few_label', FEW, ['trained'])
 
 
 def test_figure(tmp_path):
-  records = [m._asdict() for kind in ('trained', 'untrained') for m in measure(features=kind)]
+  records = [m._asdict() for kind in ('trained', 'untrained') for m in measure(kind)]
   values = [r['value'] for r in records[:3]]
-  sgd = [m._asdict() for m in measure(preset='report', epochs=2, label_fraction=())]
+  sgd = [m._asdict() for m in measure(preset='sogclr', epochs=2, label_fraction=())]
   other = {'protocol': 'knn', 'features': 'trained', 'value': 0.5, 'params': {'k': 5}}
   data = draw_few_label(
     {'a': [*records, other], 'b': sgd, 'c': records}, str(tmp_path / 'new' / 'few.png')
@@ -100,7 +107,7 @@ def test_figure(tmp_path):
   assert [(r['line'], int(r['num_labels']), int(r['draws'])) for r in rows] == [
     *((f'a, c: linear layer, {kind} features (lbfgs)', *amount)
       for kind in ('trained', 'untrained') for amount in ((8, 3), (10, 3), (200, 1))),
-    ('b: linear layer, trained features (report)', 8, 3),  # the last epoch, not the best
+    ('b: linear layer, trained features (sogclr)', 8, 3),  # the last epoch, not the best
   ]  # fmt: skip
   assert float(rows[1]['top1_mean']) == pytest.approx(np.mean(values))
   half = 4.302652729911275 * np.std(values, ddof=1) / np.sqrt(3)  # t(2), 97.5 %

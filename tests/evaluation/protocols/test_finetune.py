@@ -9,18 +9,17 @@ import pytest
 
 from clr_jax import methods
 from clr_jax.core.errors import UserError
-from clr_jax.core.options import component
-from clr_jax.data import ArraySource, SubsetSource
+from clr_jax.core.options import keyword_only, options_of
+from clr_jax.data import SubsetSource
 from clr_jax.evaluation import registry as protocols
 from clr_jax.evaluation import runner as evaluation
-from clr_jax.evaluation.probing import whole_network
+from clr_jax.evaluation.probing import finetuning
 from clr_jax.evaluation.probing.features import extract
-from clr_jax.evaluation.probing.sets import Sets
+from clr_jax.evaluation.probing.finetuning import Recipe, Tuned, backbone_weights, fit
+from clr_jax.evaluation.probing.recipes import PRESETS, make_recipe
 from clr_jax.evaluation.probing.subject import FEATURES, Subject
 from clr_jax.evaluation.probing.subsets import labeled_subset
-from clr_jax.evaluation.probing.whole_network import Recipe, Tuned, backbone_weights, fit
-from clr_jax.evaluation.protocols import finetune as module
-from clr_jax.evaluation.protocols.finetune import PRESETS, SWEPT, check, finetune
+from clr_jax.evaluation.protocols import finetune
 from clr_jax.experiment.build import build_experiment, make_backbone
 from clr_jax.experiment.config_files import load
 from clr_jax.experiment.schema import keys_without_effect
@@ -87,10 +86,10 @@ class TestTraining:
 
   def test_draws_do_not_compile_again(self, subject, tuned):
     del tuned  # has compiled it
-    programs = whole_network._program.cache_info().misses
+    programs = finetuning._program.cache_info().misses
     train(subject, seed=2)
     assert program(subject).step._cache_size() == 1
-    assert whole_network._program.cache_info().misses == programs
+    assert finetuning._program.cache_info().misses == programs
 
   @pytest.mark.parametrize(
     'changes',
@@ -129,7 +128,7 @@ def program(subject):
   """That of RECIPE."""
   experiment, source = subject.experiment, subject.sets.train
   backbone = make_backbone(experiment.config, experiment.source)
-  return whole_network._program(backbone, RECIPE, 10, source.image_shape, 8, 5, experiment.mesh)
+  return finetuning._program(backbone, RECIPE, 10, source.image_shape, 8, 5, experiment.mesh)
 
 
 class TestProtocol:
@@ -143,11 +142,11 @@ class TestProtocol:
       scores = [row[: len(tested)] for row in ([0.2, 0.5], [0.6, 0.4], [0.4, 0.1])]
       return Tuned(lambda *_: {}, {}, {}, [3.0, 2.0, 1.0], [1, 2, 3], scores)
 
-    monkeypatch.setattr(module, 'fit', instead)
+    monkeypatch.setattr(finetune, 'fit', instead)
     return calls
 
   def test_last_and_best_epoch(self, subject, asked):
-    last, best = finetune(subject, epochs=3)
+    last, best = finetune.measure(subject, epochs=3)
     assert (last.value, last.params['selection'], last.params['epoch']) == (0.4, 'last', 3)
     assert (best.value, best.params['selection'], best.params['epoch']) == (0.6, 'best_on_test', 2)
     assert last.params['preset'] == 'small' and last.params['num_labels'] == 120
@@ -156,7 +155,7 @@ class TestProtocol:
     assert best.arrays is None and asked[0]['train'] is subject.sets.train
 
   def test_the_epoch_chosen_on_held_out_labels(self, subject, asked):
-    found = finetune(subject, epochs=3, held_out=0.25)[2]
+    found = finetune.measure(subject, epochs=3, held_out=0.25)[2]
     assert (found.value, found.params['selection']) == (0.2, 'best_on_held_out')
     fitted, held = asked[0]['train'], asked[0]['tested'][1]
     assert (fitted.num_examples, held.num_examples) == (90, 30)
@@ -167,7 +166,7 @@ class TestProtocol:
     'amount', [{'label_fraction': 0.25}, {'per_class': 3}, {'per_class': 3, 'balanced': False}]
   )
   def test_the_labels_are_those_of_few_label_evaluation(self, subject, asked, amount):
-    finetune(subject, **amount, draw=1, seed=4)
+    finetune.measure(subject, **amount, draw=1, seed=4)
     label = subject.sets.train.labels()
     rows = labeled_subset(label, **amount, draw=1, seed=4)
     assert isinstance(asked[0]['train'], SubsetSource)
@@ -176,41 +175,37 @@ class TestProtocol:
 
   def test_fewer_labels_give_smaller_batches_and_more_epochs(self, subject, asked):
     for fraction in (1.0, 0.2):
-      finetune(subject, label_fraction=fraction)
+      finetune.measure(subject, label_fraction=fraction)
     sizes = [(c['recipe'].batch_size, c['recipe'].epochs) for c in asked]
     assert sizes == [(8, 15), (8, 50)]
-    finetune(subject, batch_size=512, epochs=2)
+    finetune.measure(subject, batch_size=512, epochs=2)
     assert asked[-1]['recipe'].batch_size == 120
 
   def test_the_robustness_documents_recipes(self, subject, asked):
-    finetune(subject, preset='robustness', detach_features=True)
+    finetune.measure(subject, preset='robustness', detach_features=True)
     recipe = asked[-1]['recipe']
     assert (recipe.head_layers, recipe.normalise, recipe.head_lr) == (2, 'l2', 0.8)
     assert recipe.detach_features and recipe.milestones == (60.0,) and recipe.epochs == 100
-    finetune(subject, preset='robustness', schedule='cosine', warmup_epochs=3.0)
+    finetune.measure(subject, preset='robustness', schedule='cosine', warmup_epochs=3.0)
     recipe = asked[-1]['recipe']
     assert (recipe.milestones, recipe.factor, recipe.warmup_epochs) == ((), 0.0, 3.0)
-    finetune(subject, features='untrained', preset='robustness_supervised')
+    finetune.measure(subject.of_kind('untrained'), preset='robustness_supervised')
     recipe = asked[-1]['recipe']
     assert recipe.backbone_lr == recipe.head_lr == 0.01  # 120 labels
     assert recipe.epochs == 200 and recipe.weight_decay == 5e-4
-    finetune(subject, preset='robustness_supervised', backbone_lr=0.3)
+    finetune.measure(subject, preset='robustness_supervised', backbone_lr=0.3)
     assert asked[-1]['recipe'].backbone_lr == 0.3 and asked[-1]['recipe'].head_lr == 0.01
 
   def test_untrained_starts_from_step_0(self, subject, asked):
     params, state = subject.weights  # of step 0
     later = Network(7, jax.tree.map(lambda x: x + 1, params), state)
     for kind in FEATURES[:2]:
-      finetune(Subject(subject.experiment, subject.sets, later, kind), features=kind)
+      finetune.measure(Subject(subject.experiment, subject.sets, later, kind))
     trained, untrained = (leaves(call['weights'][0]) for call in asked)
     assert same(leaves(params['backbone']), untrained)
     assert same(leaves(later.params['backbone']), trained)
 
-  def test_a_sweep_goes_on_where_it_was(self, subject, asked, tmp_path, monkeypatch):
-    registered = protocols.Protocol(finetune, check, network=True, swept=SWEPT)
-    table = {**protocols.PROTOCOLS, 'finetune': registered}
-    for place in (protocols, evaluation):
-      monkeypatch.setattr(place, 'PROTOCOLS', table)
+  def test_a_sweep_resumes(self, subject, asked, tmp_path):
     run = workdir.Workdir(tmp_path)
     config = subject.experiment.config
     config_hash = open_run(run, config, keys_without_effect(config)).config_hash
@@ -224,16 +219,16 @@ class TestProtocol:
     measure(options)
     assert len(asked) == 4 and len(results_lib.read_results(run)) == 8
 
-  def test_every_option_can_be_a_flag(self):
-    config = component(finetune)
-    assert set(Recipe._fields) <= set(config)
-    assert all(set(Recipe._fields) - set(p) <= {'detach_features'} for p in PRESETS.values())
+  def test_every_field_of_a_recipe_is_an_option_with_a_default_and_a_value_in_presets(self):
+    assert set(Recipe._fields) == set(options_of(make_recipe)) < set(options_of(finetune.measure))
+    for preset in ('robustness', 'robustness_supervised'):
+      assert set(Recipe._fields) - set(PRESETS[preset]) == {'detach_features'}
 
 
 @pytest.mark.slow
 def test_the_supervised_baseline_learns():
   subject = make_subject(kind='untrained', **{'model.width': 8, 'eval.train_split': 'train[:400]'})
-  last, best = finetune(subject, features='untrained')
+  last, best = finetune.measure(subject)
   assert 0.7 < last.value <= best.value
 
 
@@ -244,63 +239,52 @@ class TestRefusals:
       ({'preset': 'robust'}, "did you mean 'robustness'"),
       ({'schedule': 'cosin'}, "did you mean 'cosine'"),
       ({'augment': 'simclrr'}, "did you mean 'simclr'"),
-      ({'normalise': 'l3'}, 'choose one of none, l2'),
-      ({'head_layers': 3}, 'head_layers=3 must be 1 or 2'),
-      ({'epochs': 0}, 'epochs=0 must be finite and at least 1'),
+      ({'normalise': 'l3'}, "normalise='l3' is not allowed: did you mean 'l2'"),
+      ({'head_layers': 3}, 'head_layers=3 is not allowed: give one of 1, 2'),
+      ({'epochs': 0}, 'epochs=0 is not allowed'),
       ({'backbone_lr': -0.1}, 'backbone_lr=-0.1'),
       ({'head_lr': float('nan')}, 'head_lr=nan'),
       ({'draw': -1}, 'draw=-1'),
-      ({'held_out': 1.0}, 'held_out=1.0 must be a share below 1'),
-      ({'warmup_epochs': 1.0, 'schedule': 'constant'}, 'does nothing with schedule=constant'),
-      ({'milestones': (3,)}, 'milestones does nothing with schedule=cosine'),
+      ({'held_out': 1.0}, 'held_out=1.0 .*less than 1'),
+      ({'warmup_epochs': 2.0, 'schedule': 'constant'}, 'has no effect unless .*schedule=cosine'),
+      ({'milestones': (3,)}, 'milestones=.* has no effect unless .*schedule=step'),
+      ({'preset': 'robustness', 'warmup_epochs': 2.0}, 'has no effect unless schedule=cosine'),
       ({'schedule': 'step'}, 'schedule=step needs milestones'),
       ({'per_class': 2, 'label_fraction': 0.5}, 'label_fraction or per_class, not both'),
+      ({'label_fraction': 0.05}, '6 labels are too few for 10 classes'),
+      ({'per_class': 100}, 'per_class=100 must be at most'),
+      ({'per_class': 1, 'held_out': 0.5}, '5 labels are too few for 10 classes'),
     ],
   )
   def test_options(self, subject, options, words):
     with pytest.raises(UserError, match=words):
-      check(subject.sets, options)
+      protocols.check(subject.sets, 'finetune', options, ['trained'])
 
-  @pytest.mark.parametrize(
-    ('options', 'words'),
-    [
-      ({'label_fraction': 0.05}, '6 labels are too few for 10 classes'),
-      ({'per_class': 100}, 'per_class=100 must be at least 1 and at most'),
-      ({'per_class': 1, 'held_out': 0.5}, '5 labels are too few for 10 classes'),
-      ({'epochs': 1, 'schedule': 'cosine', 'warmup_epochs': 2.0}, 'a warm-up of'),
-    ],
-  )
-  def test_amounts(self, subject, options, words):
-    with pytest.raises(UserError, match=words):
-      finetune(subject, **options)
+  def test_a_warm_up_longer_than_the_training(self, subject):
+    with pytest.raises(UserError, match='a warm-up of'):
+      finetune.measure(subject, epochs=1, warmup_epochs=2.0)
 
   def test_more_devices_than_labels(self, subject):
     experiment = dataclasses.replace(subject.experiment, mesh=sharding.make_mesh())
     other = Subject(experiment, subject.sets, subject._network)
-    with pytest.raises(UserError, match='6 labels in a batch do not share out over 8 devices'):
-      finetune(other, batch_size=6)
+    with pytest.raises(UserError, match='a batch of 6 labels cannot be split across 8 devices'):
+      finetune.measure(other, batch_size=6)
 
-  def test_other_classes_in_the_test_set(self):
-    image = np.zeros((6, 8, 8, 1), np.uint8)
-    few, many = (ArraySource(image, np.arange(6) % n, name='toy') for n in (3, 6))
-    check(Sets(many, few), {})
-    with pytest.raises(UserError, match='the 6 classes of toy train are not the 3'):
-      check(Sets(few, many), {})
-    named = ArraySource(image, np.arange(6) % 2, class_names=('cat', 'dog'))
-    swapped = ArraySource(image, np.arange(6) % 2, class_names=('dog', 'cat'))
-    with pytest.raises(UserError, match='choose splits with the same classes'):
-      check(Sets(named, swapped), {})
+
+def networks(name):
+  """Those that the evaluation of a method may use."""
+  takes_it = 'represent' in keyword_only(methods.factory(name))
+  return ['online', 'target'] if takes_it else [None]
 
 
 class TestBackbone:
   """That of every method is found, whatever else it has, and it is the one that represents."""
 
-  @pytest.mark.parametrize('represent', [None, 'online', 'target'])
-  @pytest.mark.parametrize('name', methods.names())
+  @pytest.mark.parametrize(
+    ('name', 'represent'), [(name, r) for name in methods.names() for r in networks(name)]
+  )
   def test_its_feature_is_the_methods(self, name, represent):
     config = load(f'quickstart:{name}')
-    if ('represent' in config.method) != (represent is not None):
-      return
     config.data.image_size, config.augment.size, config.model.width = 8, 8, 2
     if represent is not None:
       config.method.represent = represent

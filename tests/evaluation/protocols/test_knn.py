@@ -1,10 +1,12 @@
+import types
+
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from clr_jax.core.errors import UserError
 from clr_jax.evaluation.probing.features import Features
-from clr_jax.evaluation.protocols.knn import knn, nearest
+from clr_jax.evaluation.protocols.knn import knn, measure, nearest
 
 
 def features(num, seed, classes=5):
@@ -92,6 +94,13 @@ def test_euclidean_neighbours_of_features_far_from_the_origin():
   np.testing.assert_array_equal(index, np.argsort(exact, axis=1)[:, :5])
 
 
+def test_the_protocol_measures_the_features_of_a_subject():
+  subject = types.SimpleNamespace(features=(TRAIN, TEST), kind='pixels')
+  (got,) = measure(subject, k=3)  # type: ignore
+  (same,) = knn(TRAIN, TEST, 'pixels', k=3)
+  assert (got.value, got.params, got.features) == (same.value, same.params, 'pixels')
+
+
 def test_k_is_at_most_the_bank():
   (got,) = knn(TRAIN, TEST)
   assert got.params['k'] == 150 and got.params['k_asked'] == 200
@@ -101,21 +110,13 @@ def test_k_is_at_most_the_bank():
   ('change', 'message'),
   [
     ({'train': TRAIN._replace(label=None)}, 'needs labels'),
-    ({'k': 0}, 'must be positive'),
-    ({'temperature': 0.0}, 'must be positive'),
-    ({'distance': 'manhattan'}, "unknown distance 'manhattan'"),
-    ({'weights': 'distance'}, "weights 'distance'"),
+    ({'k': 0}, 'k=0 is not allowed'),
+    ({'temperature': 0.0}, 'temperature=0.0 is not allowed'),
+    ({'distance': 'manhattan'}, "distance='manhattan' is not allowed"),
+    ({'weights': 'distance'}, "weights='distance' is not allowed"),
+    ({'neighbours': 3}, "knn has no option 'neighbours'"),
   ],
 )
 def test_bad_input(change, message):
   with pytest.raises(UserError, match=message):
     knn(**{'train': TRAIN, 'test': TEST, **change})
-
-
-class Source:
-  def __init__(self, num_examples):
-    self.num_examples = num_examples
-
-  def load(self, indices):
-    label = indices * 4 // self.num_examples  # sorted by class
-    return (60 * label[:, None, None, None]).astype(np.uint8), label.astype(np.int32)

@@ -9,6 +9,7 @@ import pytest
 
 from clr_jax.core.errors import UserError
 from clr_jax.evaluation.attacks.base import logits_of
+from clr_jax.evaluation.attacks.named import NamedAttack
 from clr_jax.evaluation.corruptions import VALIDATION
 from clr_jax.evaluation.probing.classifier import classifier
 from clr_jax.evaluation.probing.sets import Sets, evaluation_sets
@@ -140,7 +141,7 @@ def test_the_classifier_is_logistic_regression_on_unit_features(contrastive):
   reference = make_pipeline(StandardScaler(), LogisticRegression(C=1, max_iter=5000, tol=1e-8))
   reference.fit(train, labels[0])
   image, _ = one.sets.test.load(np.arange(64))
-  logits = np.asarray(logits_of(*network, image.astype(np.float32) / 255))
+  logits = np.asarray(logits_of(network, image.astype(np.float32) / 255))
   expected = reference.decision_function(test[:64])
   logits, expected = (x - x.mean(1, keepdims=True) for x in (logits, expected))
   np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())
@@ -150,7 +151,7 @@ def test_results_do_not_depend_on_the_batch_size(supervised):
   one = subject(supervised)
 
   def distances(batch_size):
-    measured = robustness.robustness(
+    measured = robustness.measure(
       one, attack='pgd_linf', num_images=10, steps=3, restarts=2, batch_size=batch_size
     )
     return next(m.arrays['distance'] for m in measured if m.metric == 'median_distance')
@@ -161,14 +162,14 @@ def test_results_do_not_depend_on_the_batch_size(supervised):
 def test_rounding_does_not_save_an_image(supervised, monkeypatch):
   """In float32 (x + 1/255) - x is up to 8e-6 times more than 1/255."""
 
-  def fooled(network, images, labels, keys, *, epsilon, **_):
-    del network, labels, keys
-    moved = np.clip(np.asarray(images) + np.float32(epsilon), 0, 1)
-    return np.abs(moved - np.asarray(images)).max((1, 2, 3))
+  def fooled(problem, keys, pool):
+    images = np.asarray(problem.images)
+    moved = np.clip(images + np.float32(problem.epsilon), 0, 1)
+    return np.abs(moved - images).max((1, 2, 3))
 
-  attack = robustness.Attack('linf', fooled, True)
+  attack = NamedAttack('linf', fooled, 'each', ())
   monkeypatch.setattr(robustness, 'ATTACKS', {'pgd_linf': attack})
-  measured = list(robustness.robustness(subject(supervised), attack='pgd_linf', num_images=10))
+  measured = list(robustness.measure(subject(supervised), attack='pgd_linf', num_images=10))
   assert {m.value for m in measured if m.metric == 'robust_top1'} == {0.0}
   (distance,) = (m.arrays['distance'] for m in measured if m.arrays is not None)
   assert distance.max() <= 1 / 255
@@ -198,16 +199,16 @@ def test_features_are_kept_and_read_again(contrastive, tmp_path, monkeypatch):
   ('option', 'words'),
   [
     ('attack=pgd_l3', ['pgd_l3', 'pgd_l2', 'corruptions']),
-    ('epsilons=0.', ['epsilon=0.0', 'budget']),
+    ('epsilons=0.', ['epsilons=(0.0,)', 'greater than 0']),
     ('steps=0', ['steps=0', 'at least 1']),
     ('num_images=0', ['num_images=0']),
-    ('severities=6', ['severity=6']),
-    ('severities=', ['severities is empty']),
-    ('epsilons=nan', ['epsilons=nan', 'number']),
+    ('severities=6', ['severities=(6,)', 'at most 5']),
+    ('severities=', ['severities=()', 'at least 1 entry']),
+    ('epsilons=nan', ["epsilons=('nan',)", 'number']),
     ('loss=hinge', ['hinge', 'margin']),
     ('barrier=steel', ['steel', 'probs']),
-    ('prox_weight=0', ['prox_weight=0.0', 'positive']),
-    ('seed=4294967296', ['seed=4294967296', 'below 2^32']),
+    ('prox_weight=0', ['prox_weight=0.0', 'greater than 0']),
+    ('seed=4294967296', ['seed=4294967296', 'less than 4294967296']),
     ('head=own', ['simclr', 'head=linear']),
   ],
 )

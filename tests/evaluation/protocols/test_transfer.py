@@ -11,22 +11,12 @@ from clr_jax.core.errors import UserError
 from clr_jax.evaluation import registry as protocols
 from clr_jax.evaluation import runner as evaluation
 from clr_jax.evaluation.probing.features import extract
+from clr_jax.evaluation.probing.finetuning import Tuned
 from clr_jax.evaluation.probing.sets import SPLITS, target_sets
 from clr_jax.evaluation.probing.subject import Subject
-from clr_jax.evaluation.probing.whole_network import Tuned
-from clr_jax.evaluation.protocols import finetune as finetune_module
-from clr_jax.evaluation.protocols.finetune import SWEPT as FINETUNE_SWEPT
-from clr_jax.evaluation.protocols.finetune import check as check_finetune
-from clr_jax.evaluation.protocols.finetune import finetune
+from clr_jax.evaluation.protocols import finetune, transfer
 from clr_jax.evaluation.protocols.knn import knn
-from clr_jax.evaluation.protocols.transfer import (
-  SWEPT,
-  check,
-  format_matrix,
-  more,
-  on_target,
-  transfer,
-)
+from clr_jax.evaluation.protocols.transfer import on_target
 from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.rundir import results as results_lib
@@ -34,20 +24,6 @@ from clr_jax.rundir import workdir
 from clr_jax.rundir.identity import open_run
 from tests.evaluation.network import make_subject, same
 from tests.evaluation.test_runner import tiny
-
-
-@pytest.fixture(scope='module', autouse=True)
-def registry():
-  """With fine-tuning and transfer in it."""
-  table = {
-    **protocols.PROTOCOLS,
-    'finetune': protocols.Protocol(finetune, check_finetune, network=True, swept=FINETUNE_SWEPT),
-    'transfer': protocols.Protocol(transfer, check, network=True, swept=SWEPT, more=more),
-  }
-  with pytest.MonkeyPatch.context() as patch:
-    for place in (protocols, evaluation):
-      patch.setattr(place, 'PROTOCOLS', table)
-    yield
 
 
 @pytest.fixture(scope='module')
@@ -98,11 +74,11 @@ def test_the_number_is_the_other_protocols(subject, target):
   on = on_target(subject, {'to': target})
   take = functools.partial(extract, subject.experiment.method.represent, *subject.weights)
   (wanted,) = knn(take(on.sets.train), take(on.sets.test), k=5)
-  (found,) = transfer(on, to=target, protocol='knn', k=5, l2=(2.0,))  # l2 is of linear
+  (found,) = transfer.measure(on, to=target, protocol='knn', k=5, l2=(2.0,))  # l2 is of linear
   assert found.value == wanted.value > 0.6  # by brightness; chance is 0.35
   assert (found.protocol, found.metric, found.features) == ('transfer', 'top1', 'trained')
   assert found.params == {'to': target, 'protocol': 'knn', **wanted.params}
-  halves = list(transfer(on, to=target, label_fraction=(0.5, 1.0), l2=(2.0,)))
+  halves = list(transfer.measure(on, to=target, label_fraction=(0.5, 1.0), l2=(2.0,)))
   assert [m.params['label_fraction'] for m in halves] == [0.5, 1.0]
   assert {m.params['l2'] for m in halves} == {2.0}
 
@@ -116,12 +92,11 @@ def tuned(monkeypatch):
     calls.append((train.num_classes, recipe.backbone_lr))
     return Tuned(lambda *_: {}, {}, {}, [1.0], [1], [[0.25]])
 
-  monkeypatch.setattr(finetune_module, 'fit', instead)
+  monkeypatch.setattr(finetune, 'fit', instead)
   return calls
 
 
 def test_a_matrix_of_targets_and_protocols_is_resumable(subject, target, tuned, tmp_path):
-  """As `run.evaluate` must call it: on the subject of each unit."""
   run = workdir.Workdir(tmp_path)
   config = subject.experiment.config
   config_hash = open_run(run, config, keys_without_effect(config)).config_hash
@@ -132,16 +107,14 @@ def test_a_matrix_of_targets_and_protocols_is_resumable(subject, target, tuned, 
     (to, protocol) for to in (target, 'digits') for protocol in ('knn', 'finetune')
   ]
   for _ in range(2):
-    for unit in units:
-      on = on_target(subject, unit)
-      evaluation.evaluate(on, run, config_hash, 'transfer', unit)
+    evaluation.evaluate(subject, run, config_hash, 'transfer', options)
   assert tuned == [(3, 0.1), (3, 0.2), (10, 0.1), (10, 0.2)]  # once
   records = results_lib.read_results(run)
   assert {r['protocol'] for r in records} == {'transfer'}
   sums = [on_target(subject, {'to': to}).checksum for to in (target, 'digits')]
   assert list(dict.fromkeys(r['data_checksum'] for r in records)) == sums
   assert records[0]['data'] == f'{target} train, test'
-  table = format_matrix([{**r, 'run': name} for name in ('a', 'b') for r in records])
+  table = protocols.table('transfer')([{**r, 'run': name} for name in ('a', 'b') for r in records])
   header, a, b = table.splitlines()
   assert header.count('knn') == header.count('finetune') == 2
   assert a.split()[:2] == ['a', 'trained'] and b.split()[0] == 'b' and '0.2500' in b
@@ -162,7 +135,7 @@ def test_the_matrix_shows_the_last_epoch_the_newest_options_and_the_mean_of_draw
     record(0.5, protocol='finetune'),
     {**record(0.6, to='y'), 'features': 'untrained'},
   ]
-  assert [line.split() for line in format_matrix(rows).splitlines()] == [
+  assert [line.split() for line in transfer.table(rows).splitlines()] == [
     ['x', 'finetune', 'y', 'finetune'],
     ['a', 'trained', '0.3000', '-'],
     ['a', 'untrained', '-', '0.6000'],
@@ -183,11 +156,12 @@ def test_an_untrained_networks_statistics_are_estimated_once(target, monkeypatch
 
 def test_options_of_all_protocols_can_be_flags():
   config = protocols.parameters('transfer')
-  assert {'to', 'protocol', 'train_split', 'l2', 'k', 'backbone_lr', 'epochs'} <= set(config)
+  for name in ('linear', 'finetune', 'knn'):
+    assert set(protocols.parameters(name)) < set(config)
   config.backbone_lr = (0.1,)
-  config.head_layers = 2  # was None, an integer
+  config.test_every = 2  # was None, an integer
   with pytest.raises(TypeError):
-    config.head_layers = 'two'
+    config.test_every = 'two'
 
 
 def test_usual_splits():
@@ -226,11 +200,11 @@ class TestRefusals:
       target_sets(experiment, 'digits')
 
   def test_too_few_labels_of_the_target(self, subject, target):
-    with pytest.raises(UserError, match='is 1 labels'):
+    with pytest.raises(UserError, match=r'label_fraction=0\.02 is 1 labels'):
       on_target(subject, {'to': target, 'label_fraction': (0.02,)})
 
   def test_options_that_the_protocol_refuses(self, subject, target):
-    """At once, as `run.evaluate` asks for all subjects before it measures on the first."""
+    """At once, as `evaluate` asks for all subjects before it measures on the first."""
     options = {'to': target, 'schedule': 'step'}
     on_target(subject, {**options, 'protocol': 'knn'})
     with pytest.raises(UserError, match='schedule=step needs milestones'):
@@ -239,4 +213,4 @@ class TestRefusals:
   def test_a_subject_on_other_data(self, subject):
     assert isinstance(subject, Subject)
     with pytest.raises(AssertionError):
-      next(transfer(subject, to='cifar10'))
+      next(transfer.measure(subject, to='cifar10'))

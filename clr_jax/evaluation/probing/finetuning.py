@@ -26,12 +26,11 @@ from clr_jax.ops import ema, sharding
 from clr_jax.ops.similarity import unit
 from clr_jax.optim import schedules
 
-NORMALISATIONS = ('none', 'l2')
-SCHEDULES = {'cosine': 'warmup_cosine', 'step': 'step_decay', 'constant': 'constant'}
+_SCHEDULES = {'cosine': 'warmup_cosine', 'step': 'step_decay', 'constant': 'constant'}
 
 
 class Recipe(NamedTuple):
-  """How a network is trained, without what depends on the labels. See `finetune` for the fields."""
+  """How a network is trained; see `recipes.make_recipe` for the fields."""
 
   epochs: int
   batch_size: int
@@ -177,12 +176,7 @@ def fit(
     pipeline.steps_per_epoch,
     experiment.mesh,
   )
-  params, statistics = ema.copy(weights)  # the train step takes its state's buffers over
-  state = program.init(jax.random.key(seed))
-  state = state.replace(
-    params={**state.params, 'backbone': params},
-    state={'batch_stats': {**state.state['batch_stats'], 'backbone': statistics}},
-  )
+  state = _start(program, weights, seed)
   losses, epoch_losses, epochs, scores = [], [], [], []
   steps = [(step, 1) for step in range(recipe.epochs * pipeline.steps_per_epoch)]
   with contextlib.closing(pipeline.blocks(steps)) as blocks:
@@ -198,6 +192,15 @@ def fit(
         epochs.append(epoch)
         scores.append([_top1(program, state, source, experiment.mesh) for source in tested])
   return Tuned(program.represent, state.params, state.state, epoch_losses, epochs, scores)
+
+
+def _start(program: _Program, weights: tuple[Params, State], seed: int) -> TrainState:
+  params, statistics = ema.copy(weights)  # the train step takes its state's buffers over
+  state = program.init(jax.random.key(seed))
+  return state.replace(
+    params={**state.params, 'backbone': params},
+    state={'batch_stats': {**state.state['batch_stats'], 'backbone': statistics}},
+  )
 
 
 def _top1(program: _Program, state: TrainState, source: data.Source, mesh: Mesh) -> float:
@@ -267,7 +270,7 @@ def _schedule(recipe: Recipe, steps_per_epoch: int, total_steps: int):
   """Of the factor that multiplies both learning rates."""
   step = {'milestones': recipe.milestones, 'factor': recipe.factor}
   return schedules.make(
-    SCHEDULES[recipe.schedule],
+    _SCHEDULES[recipe.schedule],
     peak=1.0,
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,

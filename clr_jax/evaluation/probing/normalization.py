@@ -1,0 +1,34 @@
+"""Normalization of features before a classifier sees them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from clr_jax.ops.similarity import unit
+
+Normalization = Literal['none', 'l2', 'standardise']
+
+
+def standardization(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Mean [F] and factor [F], both float64, such that (h - mean) * factor has deviation 1.
+
+  A constant feature becomes 0. `h` is [..., F].
+  """
+  examples = tuple(range(h.ndim - 1))
+  mean, std = h.mean(examples, dtype=np.float64), h.std(examples, dtype=np.float64)
+  return mean, 1 / np.where(std > 1e-6 * np.abs(mean), std, np.inf)
+
+
+def normalized(
+  train: np.ndarray, test: np.ndarray, how: Normalization
+) -> tuple[np.ndarray, np.ndarray]:
+  """Both sets of features as they are, of length 1, or standardised by the training set."""
+  if how == 'none':
+    return train, test
+  if how == 'l2':
+    return np.asarray(unit(jnp.asarray(train))), np.asarray(unit(jnp.asarray(test)))
+  mean, factor = (x.astype(train.dtype) for x in standardization(train))
+  return (train - mean) * factor, (test - mean) * factor

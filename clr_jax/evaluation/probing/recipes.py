@@ -1,0 +1,141 @@
+"""Recipes of fine-tuning: hyper-parameters, presets, and what follows from the number of labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Lt
+
+from clr_jax.augment import policies
+from clr_jax.core.errors import UserError
+from clr_jax.core.options import SEVERAL, OneOf, OnlyWith
+from clr_jax.evaluation.probing.finetuning import Recipe
+from clr_jax.evaluation.probing.subject import Subject
+
+_NOT_MIRRORED = ('digits', 'mnist', 'emnist', 'kmnist', 'omniglot', 'svhn_cropped')
+_FEW = 500  # labels, for which the robustness document lowers the baseline's rate
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+  # This library's, for some thousand small images on a CPU: the defaults of `make_recipe`.
+  'small': {'balanced': True},
+  'small_supervised': {'backbone_lr': 0.1, 'balanced': True},
+  # The robustness document's code, with a gradient for the encoder (its text; `detach_features` is
+  # its code): Linear - ReLU - Linear on unit features, one rate for all, x 0.2 at epoch 60 of 100.
+  'robustness': {
+    'epochs': 100,
+    'batch_size': 128,
+    'backbone_lr': 0.8,
+    'head_lr': 0.8,
+    'momentum': 0.9,
+    'weight_decay': 0.0,
+    'schedule': 'step',
+    'milestones': (60,),
+    'factor': 0.2,
+    'warmup_epochs': 0.0,
+    'head_layers': 2,
+    'normalise': 'l2',
+    'augment': 'crop_flip',
+    'balanced': False,
+  },
+  # Its supervised baseline at the same labels: rate 0.1, but 0.01 for 500 labels (and fewer).
+  'robustness_supervised': {
+    'epochs': 200,
+    'batch_size': 128,
+    'backbone_lr': None,
+    'head_lr': None,
+    'momentum': 0.9,
+    'weight_decay': 5e-4,
+    'schedule': 'step',
+    'milestones': (60, 120, 160),
+    'factor': 0.2,
+    'warmup_epochs': 0.0,
+    'head_layers': 1,
+    'normalise': 'none',
+    'augment': 'crop_flip',
+    'balanced': False,
+  },
+}
+
+
+def make_recipe(
+  subject: Subject,
+  num_labels: int,
+  *,
+  epochs: Annotated[int | None, Ge(1)] = None,
+  batch_size: Annotated[int | None, Ge(1)] = None,
+  backbone_lr: Annotated[float | None, Ge(0), SEVERAL] = 0.02,
+  head_lr: Annotated[float | None, Ge(0), SEVERAL] = 0.1,
+  momentum: Annotated[float, Ge(0), Lt(1)] = 0.9,
+  weight_decay: Annotated[float, Ge(0), SEVERAL] = 1e-4,
+  schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
+  milestones: Annotated[Sequence[Annotated[float, Ge(0)]], OnlyWith(schedule='step')] = (),
+  factor: Annotated[float, Ge(0), OnlyWith(schedule='step')] = 0.2,
+  warmup_epochs: Annotated[float, Ge(0), OnlyWith(schedule='cosine')] = 1.0,
+  head_layers: Literal[1, 2] = 1,
+  normalise: Literal['none', 'l2'] = 'none',
+  detach_features: bool = False,
+  augment: Annotated[str, OneOf(('auto', *policies.names()))] = 'auto',
+) -> Recipe:
+  """The recipe of one training; the options' defaults are the preset 'small'.
+
+  Args:
+    subject: the network and the labeled sets.
+    num_labels: labels to train on.
+    epochs: None: as many as make 150 steps, at least 15.
+    batch_size: at most the number of labels, and a multiple of the devices. None: an eighth of the
+      labels down to a power of two, from 8 to 64.
+    backbone_lr, head_lr: peak rates; 0 keeps the backbone's parameters to the bit. None: 0.1, but
+      0.01 for at most 500 labels.
+    momentum, weight_decay: of SGD; biases and normalization decay too.
+    schedule: 'cosine' (to 0, after `warmup_epochs` of linear warm-up), 'step' (times `factor` at
+      the epochs `milestones`) or 'constant'.
+    head_layers: 1, Linear; 2, Linear - ReLU - Linear of the features' width.
+    normalise: 'l2', the classifier sees unit features; 'none', as they are.
+    detach_features: no gradient reaches the backbone, of which only the BatchNorm statistics
+      change: what the robustness document's code does.
+    augment: a policy of `clr_jax.augment` with its defaults (crop_flip pads an eighth of the side);
+      'auto' is crop_flip, but affine for digits and letters, which must not be mirrored, and for a
+      run's own data if it was trained with affine.
+
+  Raises:
+    UserError: a batch of fewer labels than devices.
+  """
+  usual_lr = 0.01 if num_labels <= _FEW else 0.1
+  size = _batch_size(batch_size, num_labels, subject.experiment.mesh.size)
+  return Recipe(
+    epochs=epochs or max(15, math.ceil(150 / (num_labels // size))),
+    batch_size=size,
+    backbone_lr=usual_lr if backbone_lr is None else backbone_lr,
+    head_lr=usual_lr if head_lr is None else head_lr,
+    momentum=momentum,
+    weight_decay=weight_decay,
+    schedule=schedule,
+    milestones=tuple(map(float, milestones)) if schedule == 'step' else (),
+    factor=factor if schedule == 'step' else 0.0,
+    warmup_epochs=warmup_epochs if schedule == 'cosine' else 0.0,
+    head_layers=head_layers,
+    normalise=normalise,
+    detach_features=detach_features,
+    augment=_policy(subject) if augment == 'auto' else augment,
+  )
+
+
+def _batch_size(asked: int | None, num_labels: int, devices: int) -> int:
+  usual = min(max(2 ** int(math.log2(max(num_labels / 8, 1))), 8), 64)
+  size = min(asked or usual, num_labels)
+  if size < devices:
+    raise UserError(
+      f'a batch of {size} labels cannot be split across {devices} devices: use more labels, a '
+      'larger batch_size or fewer devices'
+    )
+  return size // devices * devices
+
+
+def _policy(subject: Subject) -> str:
+  """The augmentation of 'auto'."""
+  config, name = subject.experiment.config, subject.sets.train.name
+  own = name == config.data.name and config.augment.name == 'affine'
+  letters = name.partition(':')[0].partition('/')[0] in _NOT_MIRRORED
+  return 'affine' if own or letters else 'crop_flip'
