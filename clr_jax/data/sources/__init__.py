@@ -11,8 +11,9 @@ path that ends in .npz needs no scheme. The module SCHEME defines two functions:
 
 from __future__ import annotations
 
+from typing import Literal
+
 from clr_jax.core.bounds import Count, Pixels
-from clr_jax.core.errors import UserError
 from clr_jax.core.options import check
 from clr_jax.core.registry import ModuleRegistry
 from clr_jax.data.base import Source
@@ -26,7 +27,7 @@ def load_source(
   split: str = 'train',
   data_dir: str | None = None,
   image_size: Pixels | None = None,
-  channels: int | None = None,
+  channels: Literal[1, 3] | None = None,
   limit: Count | None = None,
 ) -> Source:
   """Opens one split of a data set.
@@ -56,8 +57,6 @@ def load_source(
     'limit': limit,
   }
   check(load_source, options, what='load_source')
-  if channels not in (None, 1, 3):
-    raise UserError(f'channels={channels} is not allowed: give 1 (gray), 3 (RGB) or None')
   scheme, _, path = name.partition(':')
   if scheme not in SCHEMES.names():
     scheme, path = 'npz' if name.endswith('.npz') else 'tfds', name
