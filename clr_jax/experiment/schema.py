@@ -38,13 +38,11 @@ class Section(NamedTuple):
     functions: their keyword-only parameters are options; the first that has one counts.
     choices: `name` chooses one of these, whose options are options, too.
     filled_in: options of either that the library fills in.
-    has_no_effect: on training, whatever the options are.
   """
 
   functions: tuple[Callable[..., Any], ...] = ()
   choices: Registry[Any] | None = None
   filled_in: tuple[str, ...] = ()
-  has_no_effect: bool = False
 
   def options(self, name: Any = None) -> dict[str, Option]:
     """All options by name; UserError if `name` is none of the choices."""
@@ -68,8 +66,8 @@ _SECTIONS: dict[str, Section] = {
   ),
   'sam': Section((optim.sharpness_aware,)),
   'probe': Section((online_probe,)),
-  'telemetry': Section((telemetry,), has_no_effect=True),
-  'eval': Section((settings.Evaluation,), has_no_effect=True),
+  'telemetry': Section((telemetry,)),
+  'eval': Section((settings.Evaluation,)),
 }
 
 
@@ -151,7 +149,7 @@ def keys_without_effect(config: Config) -> frozenset[str]:
     f'{part.prefix}{key}'
     for part in _parts(config)
     for key, option in part.options.items()
-    if part.section.has_no_effect or NO_EFFECT_ON_TRAINING in option.facts
+    if NO_EFFECT_ON_TRAINING in option.facts
   )
 
 

@@ -6,10 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Lt, MinLen
+from annotated_types import Gt, Le, MinLen
 
+from clr_jax.core.bounds import Count, CountOrZero, Epochs, NonNegative, Pixels, Seed
 from clr_jax.core.options import INCREASING, NO_EFFECT_ON_TRAINING
 from clr_jax.rundir.results import FeaturesOf
+
+PositiveEpochs = Annotated[float, Gt(0), Le(100_000)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,11 +20,11 @@ class Run:
   """Keys at the top of a config.
 
   Attributes:
-    seed: of all that is random.
+    seed: RNG seed of the run.
     batch_size: images (not views) in the global batch.
     accumulate: passes of the network over parts of the batch; the loss sees all of it.
-    num_epochs: length of the training.
-    precision: of the backbone's compute; 'bfloat16' on GPU and TPU.
+    num_epochs: length of the training, in epochs.
+    precision: dtype of the backbone's computation; 'bfloat16' for GPU and TPU.
     deterministic: resume bit-for-bit on GPU, at some cost in speed.
     init_from: workdir of another run to start from the weights of; '' = random weights.
     stop_at_epoch: pause there; the schedule is unchanged. None = at the end.
@@ -37,26 +40,24 @@ class Run:
     profile: (first, last) step of a profiler trace; (0, 0) = none.
   """
 
-  seed: Annotated[int, Ge(0), Lt(2**32)] = 0
-  batch_size: Annotated[int, Ge(1)] = 256
-  accumulate: Annotated[int, Ge(1)] = 1
-  num_epochs: Annotated[float, Gt(0)] = 100.0
+  seed: Seed = 0
+  batch_size: Count = 256
+  accumulate: Count = 1
+  num_epochs: PositiveEpochs = 100.0
   precision: Literal['float32', 'bfloat16'] = 'float32'
   deterministic: bool = True
   init_from: str = ''
-  stop_at_epoch: Annotated[float | None, Gt(0), NO_EFFECT_ON_TRAINING] = None
-  log_every: Annotated[int, Ge(0), NO_EFFECT_ON_TRAINING] = 50
-  eval_every: Annotated[float, Ge(0), NO_EFFECT_ON_TRAINING] = 1.0
-  checkpoint_every: Annotated[float, Ge(0), NO_EFFECT_ON_TRAINING] = 1.0
-  keep_last: Annotated[int, Ge(1), NO_EFFECT_ON_TRAINING] = 2
+  stop_at_epoch: Annotated[PositiveEpochs | None, NO_EFFECT_ON_TRAINING] = None
+  log_every: Annotated[CountOrZero, NO_EFFECT_ON_TRAINING] = 50
+  eval_every: Annotated[Epochs, NO_EFFECT_ON_TRAINING] = 1.0
+  checkpoint_every: Annotated[Epochs, NO_EFFECT_ON_TRAINING] = 1.0
+  keep_last: Annotated[Count, NO_EFFECT_ON_TRAINING] = 2
   keep_best: Annotated[str, NO_EFFECT_ON_TRAINING] = ''
-  steps_per_call: Annotated[int | None, Ge(1), NO_EFFECT_ON_TRAINING] = None
+  steps_per_call: Annotated[Count | None, NO_EFFECT_ON_TRAINING] = None
   shard_optimizer: Annotated[bool, NO_EFFECT_ON_TRAINING] = False
   progress: Annotated[bool, NO_EFFECT_ON_TRAINING] = True
-  watchdog_seconds: Annotated[float, Ge(0), NO_EFFECT_ON_TRAINING] = 1800.0
-  profile: Annotated[
-    tuple[Annotated[int, Ge(0)], Annotated[int, Ge(0)]], INCREASING, NO_EFFECT_ON_TRAINING
-  ] = (0, 0)
+  watchdog_seconds: Annotated[NonNegative, NO_EFFECT_ON_TRAINING] = 1800.0
+  profile: Annotated[tuple[CountOrZero, CountOrZero], INCREASING, NO_EFFECT_ON_TRAINING] = (0, 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,9 +78,9 @@ class Data:
   train_split: Annotated[str, MinLen(1)] = 'train'
   test_split: str = 'test'
   data_dir: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
-  image_size: Annotated[int | None, Ge(1)] = None
+  image_size: Pixels | None = None
   mode: Annotated[Literal['auto', 'resident', 'streamed'], NO_EFFECT_ON_TRAINING] = 'auto'
-  workers: Annotated[int, Ge(0), NO_EFFECT_ON_TRAINING] = 0
+  workers: Annotated[CountOrZero, NO_EFFECT_ON_TRAINING] = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,8 +94,8 @@ class Evaluation:
     train_split, test_split: its splits; None = those of `config.data`.
   """
 
-  protocols: Mapping[str, Mapping[str, Any] | None]
-  features: Annotated[tuple[FeaturesOf, ...], MinLen(1)] = ('trained',)
-  data: str | None = None
-  train_split: str | None = None
-  test_split: str | None = None
+  protocols: Annotated[Mapping[str, Mapping[str, Any] | None], NO_EFFECT_ON_TRAINING]
+  features: Annotated[tuple[FeaturesOf, ...], MinLen(1), NO_EFFECT_ON_TRAINING] = ('trained',)
+  data: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
+  train_split: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
+  test_split: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None

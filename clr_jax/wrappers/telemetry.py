@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from annotated_types import Ge
 
+from clr_jax.core.bounds import Count
 from clr_jax.core.errors import UserError
 from clr_jax.core.metrics import Mean, Sum
+from clr_jax.core.options import NO_EFFECT_ON_TRAINING
 from clr_jax.core.types import Array, Batch, Method, Metrics, Out, Params, RunInfo, State
 from clr_jax.losses import score_statistics
 from clr_jax.losses.scores import ScoreSets
@@ -27,11 +28,11 @@ def telemetry(
   method: Method,
   info: RunInfo,
   *,
-  enabled: bool = False,
-  every: Annotated[int, Ge(1)] = 50,
-  bins: Annotated[int, Ge(1)] = 40,
-  lowest: float = -1.0,
-  highest: float = 1.0,
+  enabled: Annotated[bool, NO_EFFECT_ON_TRAINING] = False,
+  every: Annotated[Count, NO_EFFECT_ON_TRAINING] = 50,
+  bins: Annotated[Count, NO_EFFECT_ON_TRAINING] = 40,
+  lowest: Annotated[float, NO_EFFECT_ON_TRAINING] = -1.0,
+  highest: Annotated[float, NO_EFFECT_ON_TRAINING] = 1.0,
 ) -> Method:
   """Adds metrics `telemetry/...` to the loss of every `every`-th step; nothing else changes.
 
