@@ -13,7 +13,7 @@ import pytest
 
 from clr_jax.rundir import metrics, workdir
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 NO_TEST = '--config.data.test_split='
 NOT_COMPARED = {'time', 'samples_per_second', 'data_wait_share', 'online_seconds'}
 

@@ -1,4 +1,4 @@
-"""`clr-jax` in a real process that meets a fault: python -m tests.child FAULT ARGUMENTS..."""
+"""`clr-jax` in a real process that meets a fault: python -m tests.processes.child FAULT ARGUMENTS..."""
 
 import os
 import resource
