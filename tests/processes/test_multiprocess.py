@@ -154,7 +154,12 @@ def test_a_deleted_pod_saves_with_the_others(tmp_path):
     f'--workdir={tmp_path / "run"}',
     '--config.num_epochs=500',
   )
-  command = [script(tmp_path, 'tests.processes.child kubernetes'), 'train', '--distributed', *options]
+  command = [
+    script(tmp_path, 'tests.processes.child kubernetes'),
+    'train',
+    '--distributed',
+    *options,
+  ]
   pods = [
     subprocess.Popen(
       command,

@@ -5,7 +5,15 @@ import signal
 
 import pytest
 
-from tests.processes.launching import NO_TEST, NOT_COMPARED, ended, rows_of, script, start_training, state_of
+from tests.processes.launching import (
+  NO_TEST,
+  NOT_COMPARED,
+  ended,
+  rows_of,
+  script,
+  start_training,
+  state_of,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('process_faults')]  # one whole run
 SHORT = '--config.stop_at_epoch=0.64', '--config.eval_every=0', NO_TEST
@@ -67,7 +75,9 @@ def test_two_processes_go_back_to_the_same_good_checkpoint(whole, tmp_path, dama
     for file in (run / 'checkpoints/14/state').rglob('d/*'):
       file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     damage = 'none'
-  code, output = ended(start_training(script(tmp_path, f'tests.processes.child {damage}'), 2, run, *SHORT))
+  code, output = ended(
+    start_training(script(tmp_path, f'tests.processes.child {damage}'), 2, run, *SHORT)
+  )
   assert code == 0, output
   assert 'skipped damaged checkpoint 14 (' in output and f'resumed {run} at step 12' in output
   assert_same_to_the_bit(run, whole)

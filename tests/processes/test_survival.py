@@ -50,7 +50,14 @@ class Runner:
     }
 
   def start(self, directory, *arguments, method='sogclr', fault='none', **environment):
-    command = [sys.executable, '-m', 'tests.processes.child', fault, 'train', f'--config={TINY}:{method}']
+    command = [
+      sys.executable,
+      '-m',
+      'tests.processes.child',
+      fault,
+      'train',
+      f'--config={TINY}:{method}',
+    ]
     return subprocess.Popen(
       [*command, f'--workdir={directory}', *arguments],
       cwd=ROOT,
