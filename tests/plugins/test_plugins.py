@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clr_jax import methods, models
+from clr_jax import methods
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import keyword_only
 from clr_jax.core.types import Batch, Out, RunInfo
@@ -17,7 +17,7 @@ from clr_jax.plugins import pipeline as _plugins
 from clr_jax.plugins.pipeline import FACTORIES, Plugins
 from clr_jax.wrappers.layerwise import layerwise
 from clr_jax.wrappers.un_mix import un_mix
-from tests.methods import test_contract as contract
+from tests import method_cases, toy
 
 BATCH, DIM, EXAMPLES = 8, 16, 40
 INFO = RunInfo(EXAMPLES, 4, BATCH, 2, EXAMPLES // BATCH, 50)  # 5 steps an epoch, 10 epochs
@@ -55,10 +55,8 @@ def plugins(*names):
 
 
 def build(name, used, **options):
-  small = {'out_dim': DIM, 'queue_length': 24, 'hidden_dim': 16, 'predictor_dim': 16}
-  factory = methods.get(name)
-  small = {k: v for k, v in small.items() if k in keyword_only(factory)}
-  return factory(models.get('resnet_tiny', width=2), INFO, plugins=used, **small, **options)
+  small = method_cases.options(name, out_dim=DIM, queue_length=24)
+  return methods.get(name)(toy.Tiny(), INFO, plugins=used, **small, **options)
 
 
 def inputs(name):
@@ -225,15 +223,14 @@ def test_too_few_negatives_to_mix_from():
 def test_more_than_two_views_are_refused():
   info = INFO._replace(num_views=3)
   with pytest.raises(UserError, match='num_views=2'):
-    methods.get('simclr')(models.get('resnet_tiny', width=2), info, plugins=plugins('angular'))
+    methods.get('simclr')(toy.Tiny(), info, plugins=plugins('angular'))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['simclr', 'moco', 'sogclr', 'byol'])
-def test_everything_together_on_eight_devices(name, monkeypatch, x64):
+def test_everything_together_on_eight_devices(name, x64):
   """All that has a meaning for the method, Un-Mix, layer losses and SAM in one step."""
-  get = methods.get
-  info = contract.INFO
+  info = toy.INFO
   moved = {'positive': 'dim', 'postnorm': True}
   scaled = {'emphasis': 1.0 if name in WITHOUT_NEGATIVES else 2.0, 'curvature': 0.7}
   used = Plugins(margin=FACTORIES['margin'](info, angular=0.2))
@@ -248,13 +245,7 @@ def test_everything_together_on_eight_devices(name, monkeypatch, x64):
     gradient_scaling=FACTORIES['gradient_scaling'](info, **scaled),
   )
 
-  def wrapped(name):
-    def make(*args, **hyper):
-      symmetric = {'symmetric': True} if name == 'moco' else {}
-      method = get(name)(*args, plugins=used, **symmetric, **hyper)
-      return layerwise(un_mix(method, name), weights=(0.1, 0.2, 0.3))
-
-    return make
-
-  monkeypatch.setattr(methods, 'get', wrapped)
-  contract.test_eight_devices_equal_one(name, {'rho': 0.05}, None)
+  symmetric = {'symmetric': True} if name == 'moco' else {}
+  method = toy.method(name, toy.Staged(), plugins=used, **symmetric)
+  method = layerwise(un_mix(method, name), weights=(0.1, 0.2))
+  toy.same_on_eight_devices(method, sam={'rho': 0.05})

@@ -1,6 +1,6 @@
 """Real processes that are really killed: the same command then goes on as if nothing had happened.
 
-Every command is `python -m clr_jax train ...` (through tests/processes/child.py, which injects the fault).
+Every command is `clr-jax train ...`, through tests/processes/child.py, which injects the fault.
 """
 
 import functools

@@ -2,18 +2,17 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clr_jax import methods, models
+from clr_jax import models
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Batch, Out
 from clr_jax.models.siamese import Chain
 from clr_jax.wrappers.layerwise import layerwise
-from tests.methods import test_contract as contract
+from tests import toy
 
 STEP = jnp.zeros([], jnp.int32)
 KEY = jax.random.key(5)
@@ -35,7 +34,7 @@ def nt_xent(z, temperature):
 
 def silent():
   """A method whose own loss is the number 3."""
-  method = methods.get('simclr')(models.get('resnet_tiny', width=2), contract.INFO)
+  method = toy.method('simclr')
   return method._replace(loss=lambda *args: (jnp.float32(3), {'kept': 1}, {'m': jnp.float32(2)}))
 
 
@@ -97,25 +96,19 @@ def test_a_temperature_that_cannot_work(temperature):
     layerwise(silent(), weights=WEIGHTS, temperature=temperature)
 
 
-def views():
-  batch = jax.tree.map(jnp.asarray, contract.toy_batch(0))
-  return batch._replace(views=contract.toy_views(jax.random.key(0), batch.image), image=None)
-
-
 @pytest.mark.parametrize('name', ['simclr', pytest.param('byol', marks=pytest.mark.slow)])
 def test_gradient_of_a_stage(name):
   """Stage 2 alone teaches the stem and stages 1 and 2 of the online network, nothing behind."""
-  backbone = models.get('resnet_tiny', width=2)
-  method = methods.get(name)(backbone, contract.INFO, **contract.SMALL.get(name, {}))
+  method = toy.method(name, models.get('resnet_tiny', width=2))
   method = layerwise(method._replace(loss=lambda *args: (0.0, {}, {})), weights=(0, 1.0, 0))
 
   @jax.jit
   def run():
-    params, state = method.init(KEY, views())
+    params, state = method.init(KEY, toy.viewed())
 
     def loss(params):
-      out, _ = method.embed(params, state, views(), KEY, STEP)
-      return method.loss(out, state, views(), KEY, STEP)[0], out
+      out, _ = method.embed(params, state, toy.viewed(), KEY, STEP)
+      return method.loss(out, state, toy.viewed(), KEY, STEP)[0], out
 
     return jax.grad(loss, has_aux=True)(params)
 
@@ -127,13 +120,13 @@ def test_gradient_of_a_stage(name):
   heads = [v for k, v in grad.items() if k != 'backbone']
   assert all((x == 0).all() for x in jax.tree.leaves(heads))
   shapes = {k: v.shape for k, v in out.extra['stages'].items()}
-  assert shapes == {f'stage{k}': (contract.BATCH, 2, 2**k) for k in (1, 2, 3)}
+  assert shapes == {f'stage{k}': (toy.BATCH, 2, 2**k) for k in (1, 2, 3)}
   np.testing.assert_array_equal(out.extra['stages']['stage3'], out.h)
 
 
 def test_stages_are_the_pooled_maps():
   model = models.get('resnet_tiny', width=2)
-  images = views().views['global'][:, 0]
+  images = toy.viewed().views['global'][:, 0]
   variables = jax.jit(functools.partial(model.init, train=False))(KEY, images)
   assert set(variables) == {'params', 'batch_stats'}
 
@@ -152,7 +145,7 @@ def test_stages_are_the_pooled_maps():
 
 def test_stages_only_when_asked_for():
   model = models.get('resnet_tiny', width=2)
-  chain, images = Chain({'backbone': model}), views().views['global'][:, 0]
+  chain, images = Chain({'backbone': model}), toy.viewed().views['global'][:, 0]
 
   def outputs(**options):
     def run():
@@ -163,30 +156,6 @@ def test_stages_only_when_asked_for():
   assert outputs() == {'backbone'} and outputs(stages=True) == {'backbone', 'stages'}
 
 
-class Staged(nn.Module):
-  """Two layers that leave their outputs as stages."""
-
-  num_features: int = 5
-
-  @nn.compact
-  def __call__(self, x, *, train, groups=1):
-    x = x.reshape(len(x), -1)
-    for k in (1, 2):
-      x = nn.tanh(nn.Dense(self.num_features, name=f'linear{k}')(x))
-      if self.is_mutable_collection('stages') and not self.is_initializing():
-        self.put_variable('stages', f'stage{k}', x)
-    return x
-
-
 @pytest.mark.slow
-def test_eight_devices_equal_one(monkeypatch, x64):
-  get = methods.get
-
-  def wrapped(name):
-    def make(backbone, *args, **hyper):
-      return layerwise(get(name)(Staged(), *args, **hyper), weights=(0.1, 1.0))
-
-    return make
-
-  monkeypatch.setattr(methods, 'get', wrapped)
-  contract.test_eight_devices_equal_one('simclr', None, None)
+def test_eight_devices_equal_one(x64):
+  toy.same_on_eight_devices(layerwise(toy.method('simclr', toy.Staged()), weights=(0.1, 1.0)))

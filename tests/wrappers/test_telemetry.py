@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clr_jax import methods, models, optim
+from clr_jax import methods, models
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Batch, Out, RunInfo
-from clr_jax.experiment.train_step import init_state, make_train_step
 from clr_jax.wrappers.online_probe import online_probe
 from clr_jax.wrappers.telemetry import STEPS, telemetry
-from tests.methods.test_contract import CLASSES, INFO, SMALL, VIEWS, toy_batch, toy_views
+from tests import toy
+from tests.method_cases import NAMES
 
 B, D, K, EVERY = 6, 5, 12, 3
 SIZES = RunInfo(
@@ -137,8 +137,7 @@ def geometry(online, target):
 def make(name):
   """(method with telemetry, its numbers' inputs)."""
   small = {'queue_length': K} if name in ('moco', 'moco_v2plus', 'nnclr') else {}
-  backbone = models.get('resnet_tiny', width=4)
-  return telemetry(methods.get(name)(backbone, SIZES, **small), every=EVERY)
+  return telemetry(methods.get(name)(toy.Tiny(), SIZES, **small), every=EVERY)
 
 
 def metrics_of(name, step):
@@ -178,19 +177,12 @@ def test_other_steps_have_zeros():
 
 
 # ---------------------------------------------------------------- training
-def build(name, every):
-  """(init(key) -> state, step) of a tiny network; every=0: without telemetry."""
-  backbone = models.get('resnet_tiny', width=2)
-  method = methods.get(name)(backbone, INFO, **SMALL.get(name, {}))
+def build(name, every, backbone=None):
+  """(init(key) -> state, step) of a small network; every=0: without telemetry."""
+  method = toy.method(name, backbone)
   method = telemetry(method, every=every) if every else method
-  method = online_probe(method, num_classes=CLASSES)
-  batch, views = toy_batch(0), VIEWS.get(name, toy_views)
-  params, _ = jax.eval_shape(
-    lambda key: method.init(key, batch._replace(views=views(key, batch.image))), jax.random.key(0)
-  )
-  tx = optim.build(params, method.groups, name='sgd', learning_rate=0.1)
-  init = functools.partial(init_state, batch=batch, method=method, views=views, tx=tx)
-  return init, make_train_step(method, views, tx)
+  method = online_probe(method, num_classes=toy.CLASSES)
+  return toy.training(method, toy.views_for(name))
 
 
 class Run(NamedTuple):
@@ -203,12 +195,13 @@ class Run(NamedTuple):
 
 @functools.cache
 def train(name, measured):
-  init, step = build(name, 2 if measured else 0)
+  # Convolutions, for the share of a step's cost.
+  init, step = build(name, 2 if measured else 0, models.get('resnet_tiny', width=2))
   state, rows = jax.jit(init)(jax.random.key(0)), []
-  program = jax.jit(step).lower(state, toy_batch(0)).compile()
+  program = jax.jit(step).lower(state, toy.batch(0)).compile()
   states = [state]
   for i in range(4):
-    state, row = program(state, toy_batch(i))
+    state, row = program(state, toy.batch(i))
     states.append(state)
     rows.append(row)
   return Run(states, rows, program.cost_analysis())
@@ -272,11 +265,11 @@ WITHOUT_NEGATIVES |= {'swav', 'tico', 'vicreg', 'w_mse'}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', methods.names())
+@pytest.mark.parametrize('name', NAMES)
 def test_every_method_has_what_it_can_have(name):
   init, step = build(name, 2)
   state = jax.eval_shape(init, jax.random.key(0))
-  _, row = jax.eval_shape(step, state, toy_batch(0))
+  _, row = jax.eval_shape(step, state, toy.batch(0))
   assert 'telemetry/uniformity' in row and 'telemetry/grad_norm/backbone' in row
   assert ('telemetry/neg_hist' in row) == (name not in WITHOUT_NEGATIVES)
   assert ('telemetry/ema_distance' in row) == ('target' in state.state)
@@ -288,4 +281,4 @@ def test_every_method_has_what_it_can_have(name):
 )
 def test_bad_options_are_refused(options):
   with pytest.raises(UserError, match=r'telemetry\.'):
-    telemetry(methods.get('simclr')(models.get('resnet_tiny', width=2), INFO), **options)
+    telemetry(toy.method('simclr'), **options)
