@@ -1,5 +1,7 @@
 """The config files: every argument builds a run with the numbers of its table, without data."""
 
+import functools
+import json
 import re
 
 import jax
@@ -9,10 +11,10 @@ import pytest
 from clr_jax import augment, optim
 from clr_jax.core.config_tree import leaves, to_dict
 from clr_jax.experiment import build
-from clr_jax.experiment.build import Experiment, build_experiment, example_batch
+from clr_jax.experiment.build import build_experiment, example_batch
 from clr_jax.experiment.config_files import load, resolve
 from clr_jax.experiment.schema import check_config
-from tests.experiment.config_files import (
+from tests.experiment.config_files import (  # noqa: F401  (a fixture)
   FILES,
   PAPERS,
   SHAPES,
@@ -20,7 +22,7 @@ from tests.experiment.config_files import (
   arguments,
   commanded,
   docstring,
-  no_data,  # noqa: F401
+  no_data,
   tiny,
 )
 
@@ -77,73 +79,9 @@ BACKBONES = {'resnet50': 23_500_352, 'resnet34': 21_276_992, 'resnet18': 11_168_
 STEMS = {'imagenet': (49 - 9) * 3 * 64}  # more
 
 
-SPECS = [f'{f}:{a}' if a else f for f in FILES for a in arguments(f) or ['']]
-
-# Of the files with many rows, those that differ in more than numbers; the others are slow.
-SAMPLE = {
-  'feature_transformation': (
-    'imagenet100-moco_v1-both',
-    'imagenet100-simclr-both-dim',
-    'imagenet100-infomin',
-    'imagenet100-swav',
-    'imagenet100-simsiam-pos',
-    'imagenet-moco_v2-un_mix',
-    'cifar10-moco_v2-mochi',
-  ),
-  'margins': (
-    'cifar10-moco_v3-margin',
-    'stl10-simclr-curvature',
-    'tiny_imagenet-byol-curvature',
-    'imagenet-moco_v3-curvature',
-    'imagenet-simclr',
-  ),
-  'quickstart': ('sogclr', 'byol', 'infomin', 'swav'),
-  'sogclr': (
-    'cifar10',
-    'cifar10-noise-variance9e-4',
-    'cifar10-noise-sam',
-    'cifar10-moco',
-    'cifar100',
-    'cifar100-real-as-published',
-  ),
-  'tcl_selfsup': ('cifar10-tcl', 'cifar100-simclr', 'imagenet100-byol', 'imagenet100-swav'),
-  'tcl_supervised': (
-    'cifar10-supcon',
-    'cifar10-tcl',
-    'cifar10-supervised',
-    'fashion_mnist-tcl',
-    'cifar100-tcl-batch1024',
-    'cifar100-tcl-simaugment',
-    'imagenet100-tcl',
-  ),
-}
-
-
-def sampled(specs):
-  """The specs as parameters, those that SAMPLE leaves out marked as slow."""
-
-  def mark(spec):
-    file, _, argument = spec.partition(':')
-    fast = argument in SAMPLE.get(file, (argument,))
-    return spec if fast else pytest.param(spec, marks=pytest.mark.slow)
-
-  return [mark(spec) for spec in specs]
-
-
-def abstract_step(experiment: Experiment):
-  """The shapes before a train step, after it, and of its metrics."""
-  state = experiment.abstract_state
-  batch = jax.eval_shape(lambda: example_batch(experiment.source, experiment.info.batch_size))
-  return state, *jax.eval_shape(experiment.step_fn, state, batch)
-
-
-def check_step(experiment: Experiment):
-  before, after, metrics = abstract_step(experiment)
-  shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), state) for state in (before, after)]
-  assert shapes[0] == shapes[1]
-  assert metrics['loss'].shape == ()
-  assert ('probe_top1' in metrics) == (experiment.info.num_classes is not None)
-  return before
+def specs(file):
+  """All arguments of a file."""
+  return [f'{file}:{a}' if a else file for a in arguments(file) or ['']]
 
 
 def test_the_papers_have_configs():
@@ -158,53 +96,128 @@ def test_every_option_is_allowed(file):
     check_config(load(f'{file}:{argument}' if argument else file))
 
 
-@pytest.mark.parametrize('spec', sampled(SPECS))
-def test_numbers_of_the_table(spec):
+# ---------------------------------------------------------------- numbers
+@pytest.mark.parametrize('file', FILES)
+def test_numbers_of_the_table(file):
+  """Of every argument; its method, plug-ins and wrappers can be put together, too."""
+  wrong = {spec: found for spec in specs(file) if (found := wrong_numbers(spec))}
+  assert not wrong
+
+
+def wrong_numbers(spec) -> str:
   config = load(spec)
   views = augment.make(**to_dict(config.augment))
   # The parts of `build_experiment` that need no tracing.
-  info = build._run_info(config, Fake(config.data.name, config.data.train_split), views)
+  source = Fake(config.data.name, config.data.train_split)
+  info = build._run_info(config, source, views)
+  build.make_method(config, build.make_backbone(config, source), info)
   peak, total_steps = next(v for k, v in EXPECTED.items() if re.match(k, spec))
-  assert info.total_steps == total_steps
-  assert info.num_views == config.augment.make('num_views', 2)
   # Some cosines start or end their warm-up a little below the nominal rate.
   inexact = spec.endswith('-supervised') or spec.startswith('feature_transformation')
   steps = np.arange(total_steps)[:: 10 if total_steps > 10_000 else 1]
   rates = np.asarray(build._make_schedule(config, info)(steps))
-  assert rates.max() == pytest.approx(peak, rel=0.02 if inexact else 1e-3)
-  assert rates[-1] < 0.01 * peak or config.schedule.name == 'constant'
+  checks = {
+    f'{info.total_steps} steps': info.total_steps == total_steps,
+    f'{info.num_views} views': info.num_views == config.augment.num_views,
+    f'rate {rates.max()}': rates.max() == pytest.approx(peak, rel=0.02 if inexact else 1e-3),
+    f'last rate {rates[-1]}': rates[-1] < 0.01 * peak or config.schedule.name == 'constant',
+  }
+  return ', '.join(name for name, right in checks.items() if not right)
 
 
-def full_specs():
-  """Those that differ in the network or the step; all but the default arguments are slow."""
-  default = {'sogclr:cifar10', 'tcl_supervised:cifar10-tcl', 'tcl_selfsup:cifar10-tcl'}
-  for spec in SPECS:
-    file, _, argument = spec.partition(':')
-    if file in PAPERS and argument in SAMPLE.get(file, [argument]) and 'cifar100' not in argument:
-      yield spec if spec in default else pytest.param(spec, marks=pytest.mark.slow)
+# ---------------------------------------------------------------- one step, traced
+def structures(config) -> set[str]:
+  """What of a config can make a step that cannot be traced: all but the sizes of numbers."""
+
+  def of(value):
+    if isinstance(value, dict):
+      return {k: of(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+      return [of(v) for v in value]
+    return value if isinstance(value, bool | str | None) else value > 0
+
+  parts = ('method', 'plugins', 'augment', 'model', 'optimizer', 'sam', 'schedule', 'probe')
+  return {json.dumps({part: of(to_dict(config[part]))}, sort_keys=True) for part in parts}
 
 
-@pytest.mark.parametrize('spec', list(full_specs()))
-def test_a_step_of_the_full_network(spec):
-  config = load(spec)
-  state = check_step(build_experiment(config))
-  count = sum(x.size for x in jax.tree.leaves(state.params['backbone']))
-  channels = SHAPES[config.data.name][0][-1]
-  stem = STEMS.get(config.model.stem, 0)
-  assert count == BACKBONES[config.model.name] - (3 - channels) * 9 * 64 + stem
+@functools.cache
+def representatives() -> list[str]:
+  """About 60 specs that together have every structure of every part; of every file at least one."""
+  left = {spec: structures(load(spec)) for file in FILES for spec in specs(file)}
+  chosen = [specs(file)[0] for file in FILES]
+  seen = set().union(*(left[spec] for spec in chosen))
+  while set().union(*left.values()) - seen:
+    chosen.append(max(left, key=lambda spec: len(left[spec] - seen)))
+    seen |= left[chosen[-1]]
+  return chosen
 
 
-# CIFAR-100 and the other batch sizes differ from these in numbers only.
-STRUCTURES = [
-  s
-  for s in SPECS
-  if 'cifar100' not in s or s.endswith('-simaugment') or s.partition(':')[0] in SAMPLE
-]
+def check_step(config):
+  """The shapes of a train step: the state keeps its own, the loss is a number."""
+  experiment = build_experiment(config)
+  state = experiment.abstract_state
+  batch = jax.eval_shape(lambda: example_batch(experiment.source, experiment.info.batch_size))
+  after, metrics = jax.eval_shape(experiment.step_fn, state, batch)
+  before, after = (jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, after))
+  assert before == after
+  assert metrics['loss'].shape == ()
+  assert ('probe_top1' in metrics) == (experiment.info.num_classes is not None)
 
 
-@pytest.mark.parametrize('spec', sampled(STRUCTURES))
+def check_steps(chosen):
+  """Of small networks."""
+  for spec in chosen:
+    try:
+      check_step(tiny(load(spec)))
+    except Exception as error:
+      error.add_note(f'in {spec}')
+      raise
+
+
+# Three views, two steps of a queue, a second gradient.
+@pytest.mark.parametrize(
+  'spec', ['tcl_selfsup:cifar10-tcl', 'sogclr:cifar10-moco', 'sogclr:cifar10-sam']
+)
 def test_a_step(spec):
-  check_step(build_experiment(tiny(load(spec))))
+  check_steps([spec])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('file', FILES)
+def test_a_step_of_every_structure(file):
+  check_steps([s for s in representatives() if s.partition(':')[0] == file])
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize('file', FILES)
+def test_a_step_of_the_other_arguments(file):
+  check_steps([s for s in specs(file) if s not in representatives()])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('spec', ['sogclr:cifar10', 'tcl_supervised:imagenet100-tcl'])
+def test_a_step_of_the_full_network(spec):
+  check_step(load(spec))
+
+
+@pytest.mark.parametrize(
+  'file', [pytest.param(f, marks=[pytest.mark.slow] * (f != 'sogclr')) for f in PAPERS]
+)
+def test_full_networks(file):
+  """Each that the file has, once."""
+  networks = {}
+  for config in map(load, specs(file)):
+    shape = SHAPES[config.data.name][0]
+    options = {k: v for k, v in config.model.items() if k not in ('mean', 'std')}
+    networks[shape[-1], json.dumps(options, sort_keys=True)] = config, shape
+  for config, shape in networks.values():
+    backbone = build.make_backbone(config, Fake(config.data.name, config.data.train_split))
+    init = functools.partial(backbone.init, train=False)
+    images = jax.ShapeDtypeStruct((2, *shape), np.float32)
+    params = jax.eval_shape(init, jax.random.key(0), images)['params']
+    lacking = (3 - shape[-1]) * 9 * 64
+    expected = BACKBONES[config.model.name] + STEMS.get(config.model.stem, 0) - lacking
+    assert sum(x.size for x in jax.tree.leaves(params)) == expected, config.model
 
 
 @pytest.mark.parametrize('file', FILES)

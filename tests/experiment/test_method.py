@@ -6,20 +6,10 @@ import pytest
 
 from clr_jax import models
 from clr_jax.core.errors import UserError
-from clr_jax.core.types import RunInfo
 from clr_jax.experiment.build import build_experiment, example_batch
 from clr_jax.experiment.method import make_method
 from tests import tiny
-
-INFO = RunInfo(100, 10, 20, 2, 5, 50)
-
-
-def make(method='simclr', **changes):
-  config = tiny.get_config(method)
-  for key, value in changes.items():
-    plugin, _, option = key.partition('__')
-    config.plugins[plugin][option] = value
-  return make_method(config, models.make('resnet_tiny', width=2), INFO)
+from tests.experiment.from_config import INFO, make
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,16 @@
 """A batch embedded in parts has the loss and the gradient of one embedded at once."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clr_jax import methods, models, optim
+from clr_jax import models
 from clr_jax.core.errors import UserError
-from clr_jax.experiment.train_step import init_state, make_train_step
 from clr_jax.models import siamese
 from clr_jax.ops import sharding
 from clr_jax.wrappers.accumulate import accumulate
-from tests.methods.test_contract import INFO, SMALL, toy_batch, toy_views
+from tests import toy
 
 PARTS = 4
 
@@ -28,29 +25,16 @@ def grouped(monkeypatch):
   monkeypatch.setattr(siamese.Chain, 'apply', in_groups)
 
 
-def make(name, parts, **options):
-  backbone = models.make('resnet_tiny', width=2)
-  method = methods.factory(name)(backbone, INFO, **{**SMALL.get(name, {}), **options})
-  return accumulate(method, INFO, parts=parts)
+def make(name, parts):
+  return accumulate(toy.method(name), toy.INFO, parts=parts)
 
 
 def step(method, mesh=None):
   """(state after the first step, its metrics); SGD's momentum is the gradient."""
-  batch = toy_batch(0)
-  tx = optim.make('sgd', method.groups, learning_rate=0.1)
-  state = jax.jit(lambda key: init_state(key, batch, method, toy_views, tx))(jax.random.key(0))
-  state = jax.tree.map(wide, state)
-  state, metrics = jax.jit(make_train_step(method, toy_views, tx, mesh=mesh))(state, batch)
-  return state.replace(key=jax.random.key_data(state.key)), metrics
-
-
-def wide(x):
-  return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
-
-
-def init(method, batch):
-  key = jax.random.key(0)
-  return method.init(key, batch._replace(views=toy_views(key, batch.image)))
+  init, train = toy.training(method, mesh=mesh)
+  state = toy.wide(jax.jit(init)(jax.random.key(0)))
+  state, metrics = jax.jit(train)(state, toy.batch(0))
+  return toy.on_host(state), metrics
 
 
 def same(a, b):
@@ -87,30 +71,26 @@ def test_eight_devices_equal_one(x64):
 
 @pytest.mark.slow
 def test_a_loop_is_the_same(x64):
-  backbone = models.make('resnet_tiny', width=2)
-  method = methods.factory('moco')(backbone, INFO, **SMALL['moco'])
-  looped, unrolled = (accumulate(method, INFO, parts=2, unroll=u) for u in (False, True))
+  method = toy.method('moco')
+  looped, unrolled = (accumulate(method, toy.INFO, parts=2, unroll=u) for u in (False, True))
   same(step(looped), step(unrolled))
 
 
 @pytest.mark.slow
 def test_memory_is_that_of_a_part():
   """Of a network whose activations are most of it."""
-  batch = toy_batch(0)
-  backbone = models.make('resnet_tiny', width=32)
+  plain = toy.method('simclr', models.make('resnet_tiny', width=32), hidden_dim=8)
+  batch = toy.viewed()
 
   def memory(parts):
-    method = accumulate(
-      methods.factory('simclr')(backbone, INFO, hidden_dim=8), INFO, parts=parts, unroll=False
-    )
-    params, state = jax.eval_shape(functools.partial(init, method, batch))
+    method = accumulate(plain, toy.INFO, parts=parts, unroll=False)
+    params, state = jax.eval_shape(method.init, KEY, batch)
 
     def loss(params, state, views):
-      out, _ = method.embed(params, state, batch._replace(views=views, image=None), KEY, STEP)
+      out, _ = method.embed(params, state, batch._replace(views=views), KEY, STEP)
       return method.loss(out, state, batch, KEY, STEP)[0]
 
-    views = jax.eval_shape(toy_views, KEY, batch.image)
-    compiled = jax.jit(jax.grad(loss)).lower(params, state, views).compile()
+    compiled = jax.jit(jax.grad(loss)).lower(params, state, batch.views).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
   assert memory(4) < 0.5 * memory(1)
@@ -127,4 +107,4 @@ def test_bad_parts_are_refused(parts, says):
 
 def test_one_image_for_a_pass_is_refused():
   with pytest.raises(UserError, match='one image for a pass'):
-    make('simclr', INFO.batch_size)
+    make('simclr', toy.BATCH)

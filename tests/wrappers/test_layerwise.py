@@ -2,19 +2,18 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clr_jax import methods, models
+from clr_jax import models
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Batch, Out
 from clr_jax.models.siamese import Chain
 from clr_jax.wrappers.layerwise import layerwise
-from tests.experiment import test_method as by_config
-from tests.methods import test_contract as contract
+from tests import toy
+from tests.experiment import from_config as by_config
 
 STEP = jnp.zeros([], jnp.int32)
 KEY = jax.random.key(5)
@@ -36,7 +35,7 @@ def nt_xent(z, temperature):
 
 def silent():
   """A method whose own loss is the number 3."""
-  method = methods.factory('simclr')(models.make('resnet_tiny', width=2), contract.INFO)
+  method = toy.method('simclr')
   return method._replace(loss=lambda *args: (jnp.float32(3), {'kept': 1}, {'m': jnp.float32(2)}))
 
 
@@ -56,7 +55,7 @@ def loss_of(method, extra):
 @pytest.mark.parametrize('weights', [WEIGHTS, (0, 0, 1.0), (2.0, 0.0, 0.5)])
 def test_values(weights, temperature):
   rows = stages()
-  method = layerwise(silent(), contract.INFO, weights=weights, temperature=temperature)
+  method = layerwise(silent(), toy.INFO, weights=weights, temperature=temperature)
   value, carry, metrics = loss_of(method, {'stages': rows})
   expected = sum(w * nt_xent(rows[f'stage{k}'], temperature) for k, w in enumerate(weights, 1))
   np.testing.assert_allclose(value, 3 + expected, rtol=1e-5)
@@ -67,7 +66,7 @@ def test_values(weights, temperature):
 def test_ten_stages_stay_in_order():
   """A dict that went through jax is sorted by name: stage10 before stage2."""
   rows = jax.tree.map(lambda x: x, stages(sizes=(3,) * 11))
-  method = layerwise(silent(), contract.INFO, weights=(0.0,) * 9 + (1.0, 0.0))
+  method = layerwise(silent(), toy.INFO, weights=(0.0,) * 9 + (1.0, 0.0))
   value = loss_of(method, {'stages': rows})[0]
   np.testing.assert_allclose(value, 3 + nt_xent(rows['stage10'], 0.5), rtol=1e-5)
 
@@ -83,14 +82,14 @@ def test_ten_stages_stay_in_order():
 )
 def test_stages_that_do_not_fit(weights, extra, message):
   with pytest.raises(UserError, match=message):
-    loss_of(layerwise(silent(), contract.INFO, weights=weights), extra)
+    loss_of(layerwise(silent(), toy.INFO, weights=weights), extra)
 
 
 def test_weights_that_add_nothing():
   method = silent()
-  assert layerwise(method, contract.INFO) is method
+  assert layerwise(method, toy.INFO) is method
   with pytest.raises(UserError, match=r'layerwise\.weights=\(0.0, 0.0\) adds nothing'):
-    layerwise(method, contract.INFO, weights=(0.0, 0.0))
+    layerwise(method, toy.INFO, weights=(0.0, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -107,27 +106,20 @@ def test_options_that_cannot_work(options, message):
     by_config.make('simclr', **{f'layerwise__{k}': v for k, v in options.items()})
 
 
-def views():
-  batch = jax.tree.map(jnp.asarray, contract.toy_batch(0))
-  return batch._replace(views=contract.toy_views(jax.random.key(0), batch.image), image=None)
-
-
 @pytest.mark.parametrize('name', ['simclr', pytest.param('byol', marks=pytest.mark.slow)])
 def test_gradient_of_a_stage(name):
   """Stage 2 alone teaches the stem and stages 1 and 2 of the online network, nothing behind."""
-  backbone = models.make('resnet_tiny', width=2)
-  method = methods.factory(name)(backbone, contract.INFO, **contract.SMALL.get(name, {}))
-  method = layerwise(
-    method._replace(loss=lambda *args: (0.0, {}, {})), contract.INFO, weights=(0, 1.0, 0)
-  )
+  method = toy.method(name, models.make('resnet_tiny', width=2))
+  silent = method._replace(loss=lambda *args: (0.0, {}, {}))
+  method = layerwise(silent, toy.INFO, weights=(0, 1.0, 0))
 
   @jax.jit
   def run():
-    params, state = method.init(KEY, views())
+    params, state = method.init(KEY, toy.viewed())
 
     def loss(params):
-      out, _ = method.embed(params, state, views(), KEY, STEP)
-      return method.loss(out, state, views(), KEY, STEP)[0], out
+      out, _ = method.embed(params, state, toy.viewed(), KEY, STEP)
+      return method.loss(out, state, toy.viewed(), KEY, STEP)[0], out
 
     return jax.grad(loss, has_aux=True)(params)
 
@@ -139,13 +131,13 @@ def test_gradient_of_a_stage(name):
   heads = [v for k, v in grad.items() if k != 'backbone']
   assert all((x == 0).all() for x in jax.tree.leaves(heads))
   shapes = {k: v.shape for k, v in out.extra['stages'].items()}
-  assert shapes == {f'stage{k}': (contract.BATCH, 2, 2**k) for k in (1, 2, 3)}
+  assert shapes == {f'stage{k}': (toy.BATCH, 2, 2**k) for k in (1, 2, 3)}
   np.testing.assert_array_equal(out.extra['stages']['stage3'], out.h)
 
 
 def test_stages_are_the_pooled_maps():
   model = models.make('resnet_tiny', width=2)
-  images = views().views['global'][:, 0]
+  images = toy.viewed().views['global'][:, 0]
   variables = jax.jit(functools.partial(model.init, train=False))(KEY, images)
   assert set(variables) == {'params', 'batch_stats'}
 
@@ -164,7 +156,7 @@ def test_stages_are_the_pooled_maps():
 
 def test_stages_only_when_asked_for():
   model = models.make('resnet_tiny', width=2)
-  chain, images = Chain({'backbone': model}), views().views['global'][:, 0]
+  chain, images = Chain({'backbone': model}), toy.viewed().views['global'][:, 0]
 
   def outputs(**options):
     def run():
@@ -175,30 +167,7 @@ def test_stages_only_when_asked_for():
   assert outputs() == {'backbone'} and outputs(stages=True) == {'backbone', 'stages'}
 
 
-class Staged(nn.Module):
-  """Two layers that leave their outputs as stages."""
-
-  num_features: int = 5
-
-  @nn.compact
-  def __call__(self, x, *, train, groups=1):
-    x = x.reshape(len(x), -1)
-    for k in (1, 2):
-      x = nn.tanh(nn.Dense(self.num_features, name=f'linear{k}')(x))
-      if self.is_mutable_collection('stages') and not self.is_initializing():
-        self.put_variable('stages', f'stage{k}', x)
-    return x
-
-
 @pytest.mark.slow
-def test_eight_devices_equal_one(monkeypatch, x64):
-  factory = methods.factory
-
-  def wrapped(name):
-    def make(backbone, *args, **hyper):
-      return layerwise(factory(name)(Staged(), *args, **hyper), contract.INFO, weights=(0.1, 1.0))
-
-    return make
-
-  monkeypatch.setattr(methods, 'factory', wrapped)
-  contract.test_eight_devices_equal_one('simclr', None, None)
+def test_eight_devices_equal_one(x64):
+  method = toy.method('simclr', toy.Staged())
+  toy.same_on_eight_devices(layerwise(method, toy.INFO, weights=(0.1, 1.0)))

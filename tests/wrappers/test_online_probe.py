@@ -7,11 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clr_jax import methods, models, optim
 from clr_jax.core.types import Batch, Out
-from clr_jax.experiment.train_step import init_state, make_train_step
 from clr_jax.wrappers.online_probe import online_probe
-from tests.methods.test_contract import CLASSES, INFO, toy_batch, toy_views
+from tests import toy
 
 SAM_RHO = 0.1
 
@@ -19,16 +17,13 @@ SAM_RHO = 0.1
 @functools.cache
 def train(rho, probe):
   """Parameters of step 0 and state of step 3, float32, one device; with SAM if rho is given."""
-  backbone = models.make('resnet_tiny', width=2)
-  method = methods.factory('sogclr')(backbone, INFO, hidden_dim=8, out_dim=4)
-  method = online_probe(method, INFO) if probe else method
-  batch = toy_batch(0)
-  tx = optim.make('sgd', method.groups, learning_rate=0.1, sam=rho and {'rho': rho})
-  state = jax.jit(lambda key: init_state(key, batch, method, toy_views, tx))(jax.random.key(0))
-  step = jax.jit(make_train_step(method, toy_views, tx))
+  method = toy.method('sogclr')
+  method = online_probe(method, toy.INFO) if probe else method
+  init, step = toy.training(method, sam=rho and {'rho': rho})
+  state, step = jax.jit(init)(jax.random.key(0)), jax.jit(step)
   start = jax.device_get(state.params)
   for i in range(3):
-    state, _ = step(state, toy_batch(i))
+    state, _ = step(state, toy.batch(i))
   return start, state
 
 
@@ -54,17 +49,16 @@ def test_sam_changes_the_encoder():
 
 
 def probe_loss(label, logits):
-  """(loss of the probe alone, metrics) for given logits [B, V, CLASSES]."""
-  none = methods.factory('simclr')(models.make('resnet_tiny', width=2), INFO)
-  silent = none._replace(loss=lambda *args: (jnp.float32(0), {}, {}))
-  wrapped = online_probe(silent, INFO)
+  """(loss of the probe alone, metrics) for given logits [B, V, toy.CLASSES]."""
+  silent = toy.method('simclr')._replace(loss=lambda *args: (jnp.float32(0), {}, {}))
+  wrapped = online_probe(silent, toy.INFO)
   out = Out(extra={'probe_logits': logits})
   value, _, metrics = wrapped.loss(out, {}, Batch(label=label), jax.random.key(0), jnp.int32(0))
   return value, metrics
 
 
 def test_unlabeled_rows_do_not_count():
-  logits = jax.random.normal(jax.random.key(1), [4, 2, CLASSES])
+  logits = jax.random.normal(jax.random.key(1), [4, 2, toy.CLASSES])
   label = jnp.array([1, -1, 3, -1])
   value, metrics = probe_loss(label, logits)
   expected, expected_metrics = probe_loss(label[::2], logits[::2])
@@ -75,7 +69,7 @@ def test_unlabeled_rows_do_not_count():
 
 
 def test_a_batch_without_labels():
-  logits = jnp.ones([3, 2, CLASSES])
+  logits = jnp.ones([3, 2, toy.CLASSES])
   value, metrics = probe_loss(jnp.full(3, -1), logits)
   grad = jax.grad(lambda x: probe_loss(jnp.full(3, -1), x)[0])(logits)
   assert value == 0 and metrics['probe_top1'] == 0 and (grad == 0).all()

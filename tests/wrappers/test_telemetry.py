@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clr_jax import methods, models, optim
+from clr_jax import methods, models
 from clr_jax.core.errors import UserError
 from clr_jax.core.metrics import Mean, Sum
 from clr_jax.core.types import Batch, Out, RunInfo
-from clr_jax.experiment.train_step import init_state, make_train_step
 from clr_jax.wrappers.online_probe import online_probe
 from clr_jax.wrappers.telemetry import STEPS, telemetry
-from tests.methods.test_contract import INFO, SMALL, VIEWS, toy_batch, toy_views
+from tests import toy
+from tests.method_cases import NAMES
 
 B, D, K, EVERY = 6, 5, 12, 3
 SIZES = RunInfo(
@@ -138,8 +138,7 @@ def geometry(online, target):
 def make(name):
   """(method with telemetry, its numbers' inputs)."""
   small = {'queue_length': K} if name in ('moco', 'moco_v2plus', 'nnclr') else {}
-  backbone = models.make('resnet_tiny', width=4)
-  method = methods.factory(name)(backbone, SIZES, **small)
+  method = methods.factory(name)(toy.Tiny(), SIZES, **small)
   return telemetry(method, SIZES, enabled=True, every=EVERY)
 
 
@@ -184,16 +183,12 @@ def test_other_steps_do_not_count():
 
 
 # ---------------------------------------------------------------- training
-def build(name, every):
-  """(init(key) -> state, step) of a tiny network; every=0: without telemetry."""
-  backbone = models.make('resnet_tiny', width=2)
-  method = methods.factory(name)(backbone, INFO, **SMALL.get(name, {}))
-  method = telemetry(method, INFO, enabled=bool(every), every=every)
-  method = online_probe(method, INFO)
-  batch, views = toy_batch(0), VIEWS.get(name, toy_views)
-  tx = optim.make('sgd', method.groups, learning_rate=0.1)
-  init = functools.partial(init_state, batch=batch, method=method, views=views, tx=tx)
-  return init, make_train_step(method, views, tx)
+def build(name, every, backbone=None):
+  """(init(key) -> state, step) of a small network; every=0: without telemetry."""
+  method = toy.method(name, backbone)
+  method = telemetry(method, toy.INFO, enabled=bool(every), every=every)
+  method = online_probe(method, toy.INFO)
+  return toy.training(method, toy.views_for(name))
 
 
 class Run(NamedTuple):
@@ -206,12 +201,13 @@ class Run(NamedTuple):
 
 @functools.cache
 def train(name, measured):
-  init, step = build(name, 2 if measured else 0)
+  # Convolutions, for the share of a step's cost.
+  init, step = build(name, 2 if measured else 0, models.make('resnet_tiny', width=2))
   state, rows = jax.jit(init)(jax.random.key(0)), []
-  program = jax.jit(step).lower(state, toy_batch(0)).compile()
+  program = jax.jit(step).lower(state, toy.batch(0)).compile()
   states = [state]
   for i in range(4):
-    state, row = program(state, toy_batch(i))
+    state, row = program(state, toy.batch(i))
     states.append(state)
     rows.append(row)
   return Run(states, rows, program.cost_analysis())
@@ -279,11 +275,11 @@ WITHOUT_NEGATIVES |= {'swav', 'tico', 'vicreg', 'w_mse'}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', methods.names())
+@pytest.mark.parametrize('name', NAMES)
 def test_every_method_has_what_it_can_have(name):
   init, step = build(name, 2)
   state = jax.eval_shape(init, jax.random.key(0))
-  _, row = jax.eval_shape(step, state, toy_batch(0))
+  _, row = jax.eval_shape(step, state, toy.batch(0))
   assert 'telemetry/uniformity' in row and 'telemetry/grad_norm/backbone' in row
   assert ('telemetry/neg_hist' in row) == (name not in WITHOUT_NEGATIVES)
   assert ('telemetry/ema_distance' in row) == ('target' in state.state)
@@ -295,5 +291,4 @@ def test_every_method_has_what_it_can_have(name):
 )
 def test_bad_options_are_refused(options):
   with pytest.raises(UserError, match=r'telemetry\.'):
-    method = methods.factory('simclr')(models.make('resnet_tiny', width=2), INFO)
-    telemetry(method, INFO, enabled=True, **options)
+    telemetry(toy.method('simclr'), toy.INFO, enabled=True, **options)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clr_jax import methods
+from clr_jax import models
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Batch
 from clr_jax.experiment.method import make_method
@@ -16,35 +16,25 @@ from clr_jax.losses import tikhonov as losses
 from clr_jax.ops.random import Stream, stream
 from clr_jax.wrappers import tikhonov as wrapper
 from clr_jax.wrappers.layerwise import layerwise, stage_losses
+from clr_jax.wrappers.online_probe import online_probe
 from clr_jax.wrappers.un_mix import un_mix
-from tests import tiny
-from tests.experiment import test_method as by_config
-from tests.methods import test_contract as contract
-from tests.wrappers.test_layerwise import Staged
-from tests.wrappers.test_un_mix import Tiny
+from tests import tiny, toy
+from tests.experiment import from_config
+from tests.method_cases import SKELETONS
 
 STEP = jnp.zeros([], jnp.int32)
 KEY = jax.random.key(5)
-FAST = ('moco',)
 METHODS = [
-  pytest.param(n, marks=[pytest.mark.slow] * (n not in FAST)) for n in (*methods.names(), 'un_mix')
+  pytest.param(n, marks=[pytest.mark.slow] * (n != 'moco')) for n in (*SKELETONS, 'un_mix')
 ]
 
 
 def tikhonov(method, **options):
-  return wrapper.tikhonov(method, contract.INFO, **options)
+  return wrapper.tikhonov(method, toy.INFO, **options)
 
 
-def make(name, *, norm=True, backbone=None):
-  name = 'simclr' if name == 'un_mix' else name
-  backbone = backbone or Tiny(norm=norm)
-  return methods.factory(name)(backbone, contract.INFO, **contract.SMALL.get(name, {}))
-
-
-def toy(name='simclr'):
-  batch = jax.tree.map(jnp.asarray, contract.toy_batch(0))
-  views = contract.VIEWS.get(name, contract.toy_views)(jax.random.key(0), batch.image)
-  return batch._replace(views=views, image=None)
+def make(name, *, norm=True):
+  return toy.method(name, toy.Tiny(norm=norm))
 
 
 LOSS_KEY = stream(KEY, Stream.TIKHONOV)  # the wrapper's, for random losses
@@ -78,9 +68,9 @@ def start(method, batch):
 @pytest.mark.parametrize('name', METHODS)
 def test_routes_agree_and_the_weight_is_a_factor(name, x64):
   """With BatchNorm: the routes' gradients, the loss affine in the weight, the plain carry."""
-  method, batch = make(name), toy(name)
+  method, batch = make(name), toy.viewed(name)
   if name == 'un_mix':
-    method = un_mix(method, contract.INFO, enabled=True)
+    method = un_mix(method, toy.INFO, enabled=True)
 
   params, state = jax.jit(lambda: start(method, batch))()
   wrapped = [
@@ -108,7 +98,7 @@ def test_routes_agree_and_the_weight_is_a_factor(name, x64):
 
 def test_own_gradients_of_the_supervised_loss(x64):
   """Eq. 2 example by example; the gradient of the mean is smaller by the number of examples."""
-  method, batch = make('supervised', norm=False), toy()
+  method, batch = make('supervised', norm=False), toy.viewed()
 
   @jax.jit
   def run():
@@ -203,12 +193,12 @@ def test_layers(weight, x64):
   """Eq. 5 beside eq. 3: each stage's own loss, whatever its weight in the loss."""
   alphas, betas = (0.0, 0.5), (3.0, 0.1)
   of_stages = functools.partial(stage_losses, count=2, temperature=0.5)
-  method = layerwise(make('simclr', backbone=Staged()), contract.INFO, weights=alphas)
+  method = layerwise(toy.method('simclr', toy.Staged()), toy.INFO, weights=alphas)
   wrapped = tikhonov(method, weight=weight, layer_weights=betas)
 
   @jax.jit
   def run():
-    batch = toy()
+    batch = toy.viewed()
     params, state = start(method, batch)
 
     def of(choose):
@@ -245,18 +235,18 @@ def test_layers(weight, x64):
 def test_refused(changes, words):
   changes = {f'tikhonov__{k}': v for k, v in {'weight': 1.0, **changes}.items()}
   with pytest.raises(UserError, match=words):
-    by_config.make('simclr', **changes)
+    from_config.make('simclr', **changes)
 
 
 @pytest.mark.parametrize('option, value', [('route', 'double'), ('grad_of', 'batch')])
 def test_idle_options_are_refused(option, value):
   words = f'{option}={value} has no effect unless weight is set or layer_weights is set'
   with pytest.raises(UserError, match=words):
-    by_config.make('simclr', **{f'tikhonov__{option}': value})
+    from_config.make('simclr', **{f'tikhonov__{option}': value})
 
 
 def test_no_positive_weight():
-  method = layerwise(make('simclr'), contract.INFO, weights=(0.1, 0.1))
+  method = layerwise(make('simclr'), toy.INFO, weights=(0.1, 0.1))
   assert tikhonov(method) is method
   with pytest.raises(UserError, match='needs a positive'):
     tikhonov(method, layer_weights=(0.0, 0.0))
@@ -264,15 +254,15 @@ def test_no_positive_weight():
 
 def test_with_layerwise_no_image_has_a_loss_of_its_own():
   changes = {'layerwise__weights': (0.1, 0.1, 0.1), 'tikhonov__weight': 1.0}
-  by_config.make('supervised', **changes)
+  from_config.make('supervised', **changes)
   with pytest.raises(UserError, match='supervised with layerwise couples'):
-    by_config.make('supervised', **changes, tikhonov__grad_of='own')
+    from_config.make('supervised', **changes, tikhonov__grad_of='own')
 
 
 def test_a_weight_for_every_stage():
   changes = {'layerwise__weights': (0.1, 0.1, 0.1), 'tikhonov__layer_weights': (0.1, 0.2)}
-  _, method = by_config.make('simclr', **changes)
-  batch = jax.eval_shape(toy)
+  _, method = from_config.make('simclr', **changes)
+  batch = jax.eval_shape(toy.viewed)
 
   def run(batch):
     params, state = method.init(KEY, batch)
@@ -288,8 +278,8 @@ def test_it_regularises_all_that_is_added_to_the_loss():
   config.plugins.un_mix.enabled = True
   config.plugins.layerwise.weights = (0.1, 1.0)
   config.plugins.tikhonov.update({'weight': 1.0, 'layer_weights': (0.0, 0.1)})
-  plain, method = make_method(config, Staged(), by_config.INFO)
-  batch = jax.eval_shape(toy)
+  plain, method = make_method(config, toy.Staged(), from_config.INFO)
+  batch = jax.eval_shape(toy.viewed)
 
   def run(method, batch):
     params, state = method.init(KEY, batch)
@@ -302,29 +292,23 @@ def test_it_regularises_all_that_is_added_to_the_loss():
   assert not jax.eval_shape(functools.partial(run, plain), batch)
 
 
-@pytest.fixture
-def regularised(monkeypatch):
-  """`contract` then trains methods of a small network with the penalty, inside the probe."""
-  factory = methods.factory
-
-  def wrapped(name):
-    def build(backbone, *args, **hyper):
-      method = factory(name)(Tiny(norm=True), *args, **hyper)
-      return tikhonov(method, weight=1.0, route='jvp')
-
-    return build
-
-  monkeypatch.setattr(methods, 'factory', wrapped)
-  contract.compiled.cache_clear()
-  yield
-  contract.compiled.cache_clear()
+def regularised(name, backbone=None, route='jvp'):
+  """A small method with the penalty, inside the probe."""
+  method = tikhonov(toy.method(name, backbone), weight=1.0, route=route)
+  return online_probe(method, toy.INFO)
 
 
-def test_training(regularised):
+def test_training():
   """One compilation, a stable state, metrics and parameters finite."""
-  contract.test_one_compilation_and_a_stable_state('simclr')
-  _, state, step = contract.compiled('simclr')
-  assert {'input_gradient_norm', 'probe_top1'} <= set(step(state, contract.toy_batch(0))[1])
+  init, step = toy.training(regularised('simclr'))
+  state, step = jax.jit(init)(jax.random.key(1)), jax.jit(step)
+  before = jax.tree.map(lambda x: (x.shape, x.dtype), state)
+  state, metrics = step(state, toy.batch(0))
+  with toy.no_compilation():
+    state, metrics = step(state, toy.batch(1))
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == before
+  assert {'input_gradient_norm', 'probe_top1'} <= set(metrics)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves((metrics, state.params)))
 
 
 def slow_but(name, fast):
@@ -344,24 +328,19 @@ def slow_but(name, fast):
     )
   ],
 )
-def test_eight_devices_equal_one(name, sam, x64, regularised):
-  contract.test_eight_devices_equal_one(name, sam, None)
+def test_eight_devices_equal_one(name, sam, x64):
+  toy.same_on_eight_devices(regularised(name), sam=sam)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('route', get_args(losses.Route))
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32])
-def test_finite_with_convolutions(route, dtype, monkeypatch):
-  factory = methods.factory
-
-  def wrapped(name):
-    return lambda *args, **hyper: tikhonov(factory(name)(*args, **hyper), weight=1.0, route=route)
-
-  monkeypatch.setattr(methods, 'factory', wrapped)
-  _, init, step = contract.make('simclr', dtype=dtype)
+def test_finite_with_convolutions(route, dtype):
+  method = regularised('simclr', models.make('resnet_tiny', width=4, dtype=dtype), route)
+  init, step = toy.training(method)
   state, step = jax.jit(init)(jax.random.key(0)), jax.jit(step)
   for i in range(2):
-    state, metrics = step(state, contract.toy_batch(i))
+    state, metrics = step(state, toy.batch(i))
   assert all(np.isfinite(v) for v in metrics.values()) and metrics['tikhonov_penalty'] > 0
   for leaf in jax.tree.leaves((state.params, state.state)):
     assert leaf.dtype != jnp.bfloat16 and np.isfinite(leaf).all()
@@ -384,11 +363,11 @@ def norm_after_training(method, steps=60, learning_rate=0.05):
     params = jax.tree.map(lambda p, g: p - learning_rate * g, params, grad)
     return *method.post_update(params, state, carry, STEP), metrics
 
-  params, state = jax.jit(method.init)(KEY, toy())
+  params, state = jax.jit(method.init)(KEY, toy.viewed())
   found = []
   for i in range(steps):
-    batch = contract.toy_batch(i)
-    views = contract.toy_views(jax.random.key(i), jnp.asarray(batch.image))
+    batch = toy.batch(i)
+    views = toy.views(jax.random.key(i), jnp.asarray(batch.image))
     params, state, metrics = step(params, state, batch._replace(views=views, image=None))
     found.append(float(metrics['input_gradient_norm']))
   return np.mean(found[-10:])

@@ -1,6 +1,5 @@
 """Un-Mix around methods: what is added to the loss, and what stays as it was."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +9,10 @@ from clr_jax import methods
 from clr_jax.augment import unmix
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import PAIRS, Batch, Out
-from clr_jax.models.norm import BatchNorm
 from clr_jax.ops.random import Stream, stream
 from clr_jax.wrappers import un_mix as wrapper
-from tests.experiment import test_method as by_config
-from tests.methods import test_contract as contract
+from tests import toy
+from tests.experiment import from_config as by_config
 
 STEP = jnp.zeros([], jnp.int32)
 KEY = jax.random.key(5)
@@ -22,33 +20,12 @@ TAKEN = ('byol', 'dcl', 'dynamic_moco', 'moco', 'moco_v2plus', 'moco_v3', 'nnclr
 TAKEN += ('simsiam', 'sogclr')
 
 
-class Tiny(nn.Module):
-  """One layer of nine pixels from all over the image, with BatchNorm if asked for."""
-
-  num_features: int = 5
-  norm: bool = False
-
-  @nn.compact
-  def __call__(self, x, *, train, groups=1):
-    x = x[:, :: x.shape[1] // 3, :: x.shape[2] // 3][:, :3, :3]
-    x = nn.Dense(self.num_features)(x.reshape(len(x), -1))
-    return BatchNorm()(x, train=train, groups=groups) if self.norm else x
-
-
 def un_mix(method, **options):
-  return wrapper.un_mix(method, contract.INFO, enabled=True, **options)
+  return wrapper.un_mix(method, toy.INFO, enabled=True, **options)
 
 
-def make(name, *, norm=False, **hyper):
-  return methods.factory(name)(
-    Tiny(norm=norm), contract.INFO, **{**contract.SMALL.get(name, {}), **hyper}
-  )
-
-
-def toy(name='simclr'):
-  batch = jax.tree.map(jnp.asarray, contract.toy_batch(0))
-  views = contract.VIEWS.get(name, contract.toy_views)(jax.random.key(0), batch.image)
-  return batch._replace(views=views, image=None)
+def make(name, *, norm=False, **options):
+  return toy.method(name, toy.Tiny(norm=norm), **options)
 
 
 def one_pass(method, params, state, batch):
@@ -66,7 +43,7 @@ def mixture(batch, probability):
 
 @pytest.mark.parametrize('name', methods.names())
 def test_every_method_takes_mixtures_or_says_why_not(name):
-  method, batch = make(name), jax.eval_shape(lambda: toy(name))
+  method, batch = make(name), jax.eval_shape(lambda: toy.viewed(name))
   if method.pairs != 'own':
     assert name not in TAKEN
     with pytest.raises(UserError, match=f'no meaning for {name}, in which {PAIRS[method.pairs]}'):
@@ -79,7 +56,7 @@ def test_every_method_takes_mixtures_or_says_why_not(name):
 
   value, out, _, metrics = jax.eval_shape(whole, batch)
   assert value.shape == metrics['mixed_loss'].shape == ()
-  assert out.extra['mixed'].shape == (contract.BATCH, 1, out.online.shape[-1])
+  assert out.extra['mixed'].shape == (toy.BATCH, 1, out.online.shape[-1])
 
 
 def test_patches_stay_in_the_plain_term():
@@ -104,7 +81,7 @@ def test_patches_stay_in_the_plain_term():
 def test_a_method_that_ignores_the_mixtures():
   deaf = make('simclr')._replace(name='new', embed=lambda *args: (Out(), {}))
   with pytest.raises(UserError, match=r'^new does not embed'):
-    jax.eval_shape(lambda: un_mix(deaf).embed({}, {}, toy(), KEY, STEP))
+    jax.eval_shape(lambda: un_mix(deaf).embed({}, {}, toy.viewed(), KEY, STEP))
 
 
 @pytest.mark.parametrize('probability', [-0.1, 1.5, float('nan')])
@@ -122,7 +99,7 @@ def test_the_total(name, probability):
 
   @jax.jit
   def values():
-    batch = toy()
+    batch = toy.viewed()
     params, state = method.init(KEY, batch)
     wrapped = un_mix(method, probability=probability)
     value, out, _, metrics = one_pass(wrapped, params, state, batch)
@@ -154,8 +131,8 @@ def test_a_share_of_one_doubles_the_loss(monkeypatch):
 
   @jax.jit
   def values():
-    params, state = method.init(KEY, toy())
-    return [one_pass(m, params, state, toy())[0] for m in (method, un_mix(method))]
+    params, state = method.init(KEY, toy.viewed())
+    return [one_pass(m, params, state, toy.viewed())[0] for m in (method, un_mix(method))]
 
   plain, value = values()
   np.testing.assert_allclose(value, 2 * plain, rtol=1e-6)
@@ -169,7 +146,7 @@ def test_queues_and_tables_are_those_of_the_plain_term(name, carried):
 
   @jax.jit
   def run():
-    batch = toy()
+    batch = toy.viewed()
     params, before = method.init(KEY, batch)
 
     def after(method):
@@ -185,7 +162,7 @@ def test_queues_and_tables_are_those_of_the_plain_term(name, carried):
 
   def method_backbone(params, statistics, x):
     variables = {'params': params['backbone'], 'batch_stats': statistics}
-    return Tiny(norm=True).apply(variables, x, train=True, mutable=['batch_stats'])
+    return toy.Tiny(norm=True).apply(variables, x, train=True, mutable=['batch_stats'])
 
   before, (plain_value, plain), (value, mixed), second = run()
   jax.tree.map(np.testing.assert_array_equal, mixed[carried], plain[carried])
@@ -206,13 +183,13 @@ def test_gradients():
 
   @jax.jit
   def gradients():
-    params, state = method.init(KEY, toy())
+    params, state = method.init(KEY, toy.viewed())
 
     def mixed_only(params, target):
       new = {**state, 'target': {**state['target'], 'params': target}}
-      out, _ = wrapped.embed(params, new, toy(), KEY, STEP)
+      out, _ = wrapped.embed(params, new, toy.viewed(), KEY, STEP)
       out = out._replace(online=jax.lax.stop_gradient(out.online))
-      return wrapped.loss(out, new, toy(), KEY, STEP)[0]
+      return wrapped.loss(out, new, toy.viewed(), KEY, STEP)[0]
 
     return jax.grad(mixed_only, (0, 1))(params, state['target']['params'])
 
@@ -236,12 +213,6 @@ def test_local_views_count_in_the_plain_term_only():
   np.testing.assert_allclose(value, loss(method, out) + pair, rtol=1e-6)
 
 
-def test_eight_devices_equal_one(monkeypatch, x64):
+def test_eight_devices_equal_one(x64):
   """The reversed order of the batch crosses all of them."""
-  factory = methods.factory
-
-  def wrapped(name):
-    return lambda backbone, *args, **hyper: un_mix(factory(name)(Tiny(norm=True), *args, **hyper))
-
-  monkeypatch.setattr(methods, 'factory', wrapped)
-  contract.test_eight_devices_equal_one('moco', None, None)
+  toy.same_on_eight_devices(un_mix(make('moco', norm=True)))

@@ -1,4 +1,7 @@
-"""`clr-jax` in a real process that meets a fault: python -m tests.child FAULT ARGUMENTS..."""
+"""`clr-jax` in a real process that meets a fault.
+
+python -m tests.processes.child FAULT COMMAND ARGUMENTS...
+"""
 
 import os
 import resource

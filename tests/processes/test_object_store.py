@@ -1,6 +1,6 @@
 """Runs in a bucket: trained, killed, resumed, evaluated and looked at by real processes.
 
-The bucket is tests/object_store.py; the clients are the real ones, gcsfs and TensorStore.
+The bucket is tests/processes/object_store.py; the clients are the real ones, gcsfs and TensorStore.
 """
 
 import os
@@ -10,14 +10,14 @@ import sys
 
 import pytest
 
-from tests.launching import ROOT, assert_same, ended, launch, rows_of, script
-from tests.object_store import serving
-from tests.test_survival import TINY, assert_same_run
+from tests.processes.launching import ROOT, assert_same, ended, launch, rows_of, script
+from tests.processes.object_store import serving
+from tests.processes.test_survival import TINY, assert_same_run
 
 pytest.importorskip('gcsfs')
 # One worker: the reference run and the compiled programs are shared.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('object_store')]
-# The rate of tests/launching.py: one process and two are compared.
+# The rate of tests/processes/launching.py: one process and two are compared.
 TRAIN = 'train', f'--config={TINY}', '--config.optimizer.learning_rate=0.01'
 
 
@@ -44,7 +44,7 @@ def run(environment):
 
   def run(*arguments, code=0, fault='none', **more):
     process = subprocess.run(
-      [sys.executable, '-m', 'tests.child', fault, *map(str, arguments)],
+      [sys.executable, '-m', 'tests.processes.child', fault, *map(str, arguments)],
       cwd=ROOT,
       env={**os.environ, **environment, **more},
       capture_output=True,
@@ -174,7 +174,7 @@ def test_two_processes_share_a_run(store, environment, reference, monkeypatch, t
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
   both = *TRAIN, '--workdir=gs://bucket/two'
-  code, output = ended(launch(script(tmp_path, 'tests.child kill_1'), 2, *both))
+  code, output = ended(launch(script(tmp_path, 'tests.processes.child kill_1'), 2, *both))
   assert code == 128 + signal.SIGKILL, output
   code, output = ended(launch(script(tmp_path, 'clr_jax'), 2, *both))
   assert code == 0 and 'resumed gs://bucket/two at step 6' in output, output

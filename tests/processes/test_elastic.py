@@ -14,7 +14,7 @@ from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.training.dispatch import make_dispatch
-from tests.launching import ROOT, assert_same, ended, launch, rows_of, script
+from tests.processes.launching import ROOT, assert_same, ended, launch, rows_of, script
 
 pytestmark = pytest.mark.slow
 TINY = str(ROOT / 'tests' / 'tiny.py:dynamic_moco')

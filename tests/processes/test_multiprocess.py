@@ -10,7 +10,7 @@ import pytest
 
 from clr_jax.rundir import results as results_lib
 from clr_jax.rundir import workdir
-from tests.launching import (
+from tests.processes.launching import (
   NO_TEST,
   ROOT,
   assert_same,
@@ -22,7 +22,7 @@ from tests.launching import (
   state_of,
   until_saved,
 )
-from tests.test_launch import SRUN
+from tests.processes.test_launch import SRUN
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def test_two_processes_equal_one_and_resume(program, tmp_path):
   assert [r['metric'] for r in at_the_end] == [r['metric'] for r in one]
   assert at_the_end[0]['value'] == pytest.approx(one[0]['value'], abs=0.02)
   # A process that sees files late does what the first one does; on its own it would wait forever.
-  late = script(tmp_path, 'tests.child late')
+  late = script(tmp_path, 'tests.processes.child late')
   code, output = ended(start_training(late, 2, tmp_path / 'two'))
   assert code == 0 and 'at step 22' in output, output
   assert results_lib.read_results(workdir.Workdir(tmp_path / 'two')) == two
@@ -67,7 +67,7 @@ SIX = ['simclr', 'sogclr', 'moco', 'byol', 'swav', 'vicreg']
 @pytest.mark.parametrize('method', SIX)
 def test_two_and_four_processes_train_as_one(program, tmp_path, method):
   """Losses, parameters, batch statistics, EMA target, queue, table and optimizer, in float64."""
-  wide = script(tmp_path, 'tests.child in_float64')
+  wide = script(tmp_path, 'tests.processes.child in_float64')
   short = '--config.stop_at_epoch=0.37', '--config.eval_every=0', '--config.checkpoint_every=0'
   directories = {n: tmp_path / str(n) for n in (1, 2, 4)}
   for processes, directory in directories.items():
@@ -154,7 +154,12 @@ def test_a_deleted_pod_saves_with_the_others(tmp_path):
     f'--workdir={tmp_path / "run"}',
     '--config.num_epochs=500',
   )
-  command = [script(tmp_path, 'tests.child kubernetes'), 'train', '--distributed', *options]
+  command = [
+    script(tmp_path, 'tests.processes.child kubernetes'),
+    'train',
+    '--distributed',
+    *options,
+  ]
   pods = [
     subprocess.Popen(
       command,

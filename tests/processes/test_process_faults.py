@@ -5,7 +5,15 @@ import signal
 
 import pytest
 
-from tests.launching import NO_TEST, NOT_COMPARED, ended, rows_of, script, start_training, state_of
+from tests.processes.launching import (
+  NO_TEST,
+  NOT_COMPARED,
+  ended,
+  rows_of,
+  script,
+  start_training,
+  state_of,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('process_faults')]  # one whole run
 SHORT = '--config.stop_at_epoch=0.64', '--config.eval_every=0', NO_TEST
@@ -47,7 +55,7 @@ FAULTS = {  # -> the launcher's code, what the processes say, any of these
 def test_a_fault_in_one_of_two_ends_both_and_the_run_goes_on_to_the_bit(whole, tmp_path, fault):
   code, sentences = FAULTS[fault]
   run = tmp_path / 'run'
-  faulty = script(tmp_path, f'tests.child {fault}')
+  faulty = script(tmp_path, f'tests.processes.child {fault}')
   patience = '--config.watchdog_seconds=10' if fault == 'stop_1' else '--config.progress=True'
   found, output = ended(start_training(faulty, 2, run, *SHORT, patience))
   assert found == code, output
@@ -67,7 +75,9 @@ def test_two_processes_go_back_to_the_same_good_checkpoint(whole, tmp_path, dama
     for file in (run / 'checkpoints/14/state').rglob('d/*'):
       file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     damage = 'none'
-  code, output = ended(start_training(script(tmp_path, f'tests.child {damage}'), 2, run, *SHORT))
+  code, output = ended(
+    start_training(script(tmp_path, f'tests.processes.child {damage}'), 2, run, *SHORT)
+  )
   assert code == 0, output
   assert 'skipped damaged checkpoint 14 (' in output and f'resumed {run} at step 12' in output
   assert_same_to_the_bit(run, whole)

@@ -1,10 +1,15 @@
 """Real processes of `clr-jax` on this machine, and what their runs left behind."""
 
+import contextlib
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,17 +18,47 @@ import pytest
 
 from clr_jax.rundir import metrics, workdir
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 NO_TEST = '--config.data.test_split='
 NOT_COMPARED = {'time', 'samples_per_second', 'data_wait_share', 'online_seconds'}
 
 
-def script(folder, module):
-  """A program of one word, as the launchers want it: `python -m MODULE`, maybe with a fault."""
-  path = folder / module.replace(' ', '_')
-  path.write_text(f'#!/bin/bash\nexec {sys.executable} -m {module} "$@"\n')
-  path.chmod(0o755)
-  return str(path)
+class Zygote(NamedTuple):
+  """Commands that start processes which need not import the library: tests/processes/zygote.py."""
+
+  socket: str
+
+  def command(self, module: str, *arguments) -> list[str]:
+    """As `python -m MODULE ARGUMENTS...`; tests.processes.child takes a fault first."""
+    program = sys.executable, '-S', '-E', str(ROOT / 'tests/processes/zygote.py')
+    return [*program, self.socket, module, *map(str, arguments)]
+
+  def script(self, folder: pathlib.Path, module: str, *arguments) -> str:
+    """The same as a program of one word, as the launchers want it; it takes further arguments."""
+    path = folder / '_'.join([module, *arguments])
+    path.write_text(f'#!/bin/bash\nexec {shlex.join(self.command(module, *arguments))} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@contextlib.contextmanager
+def zygote() -> Iterator[Zygote]:
+  """A parent of processes, until the end of the block."""
+  with tempfile.TemporaryDirectory() as folder:
+    socket = pathlib.Path(folder) / 'socket'
+    parent = subprocess.Popen(
+      [sys.executable, '-m', 'tests.processes.zygote', 'serve', socket],
+      cwd=ROOT,
+      # One thread: only then it may fork.
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'OPENBLAS_NUM_THREADS': '1'},
+      stdin=subprocess.PIPE,
+    )
+    while not socket.exists():
+      assert parent.poll() is None
+      time.sleep(0.02)
+    yield Zygote(str(socket))
+    parent.stdin.close()
+    parent.wait()
 
 
 def start_training(program, processes, directory, *options, method='sogclr', **environment):

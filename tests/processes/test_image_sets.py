@@ -14,7 +14,7 @@ from clr_jax.rundir import workdir
 from clr_jax.training import loop as train
 from tests import tiny
 from tests.data.prepared import damage, imagenet_names, jpegs, prepare, toy
-from tests.launching import ROOT, ended, launch, script
+from tests.processes.launching import ROOT, ended, launch, script
 
 pytest.importorskip('array_record')
 pytest.importorskip('tensorflow_datasets')

@@ -1,6 +1,6 @@
 """Real processes that are really killed: the same command then goes on as if nothing had happened.
 
-Every command is `python -m clr_jax train ...` (through tests/child.py, which injects the fault).
+Every command is `clr-jax train ...`, through tests/processes/child.py, which injects the fault.
 """
 
 import functools
@@ -24,7 +24,7 @@ from clr_jax.rundir import metrics, workdir
 from clr_jax.rundir import results as results_lib
 from clr_jax.rundir.checkpoint import Checkpoints
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 TINY = ROOT / 'tests' / 'tiny.py'
 WALL_CLOCK = ('time', 'samples_per_second', 'data_wait_share', 'online_seconds')
 ONE_WORKER = pytest.mark.xdist_group('survival')  # one reference run
@@ -50,7 +50,14 @@ class Runner:
     }
 
   def start(self, directory, *arguments, method='sogclr', fault='none', **environment):
-    command = [sys.executable, '-m', 'tests.child', fault, 'train', f'--config={TINY}:{method}']
+    command = [
+      sys.executable,
+      '-m',
+      'tests.processes.child',
+      fault,
+      'train',
+      f'--config={TINY}:{method}',
+    ]
     return subprocess.Popen(
       [*command, f'--workdir={directory}', *arguments],
       cwd=ROOT,
