@@ -12,8 +12,8 @@ import jax
 from clu import parameter_overview
 
 from clr_jax.core.config_tree import Config
-from clr_jax.core.errors import EXIT_CANNOT_WRITE, EXIT_FAILED, RunStopped, UserError
-from clr_jax.core.storage import is_local, reaching, write_whole
+from clr_jax.core.errors import EXIT_CANNOT_WRITE, EXIT_FAILED, RunStopped
+from clr_jax.core.storage import is_local, write_whole
 from clr_jax.core.types import TrainState
 from clr_jax.data.pipeline import RESIDENT_LIMIT
 from clr_jax.evaluation import runner
@@ -27,7 +27,7 @@ from clr_jax.rundir.workdir import Workdir
 from clr_jax.training.cadence import cadence_of, due, last_step, plan
 from clr_jax.training.callbacks import Interrupt, Profiler, Progress, Signal, Watchdog
 from clr_jax.training.dispatch import make_dispatch, steps_per_call
-from clr_jax.training.start import Start, start_or_resume
+from clr_jax.training.start import Start, check_init_from, start_or_resume
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
@@ -43,7 +43,7 @@ def train(config: Config, directory: str) -> None:
   # Build and check everything before the workdir is touched.
   experiment = build_experiment(config)
   run = Workdir(directory)
-  _check_init_from(config, run)
+  check_init_from(config, run)
   sets = runner.check(experiment)
   experiment.check_shapes()
 
@@ -101,16 +101,6 @@ def _write_overview(run: Workdir, state: TrainState) -> None:
   sizes = {k: parameter_overview.count_parameters(v) for k, v in state.params.items()}
   parts = ', '.join(f'{k} {v:,}' for k, v in sizes.items())
   print(f'{sum(sizes.values()):,} parameters: {parts}', flush=True)
-
-
-def _check_init_from(config: Config, run: Workdir) -> None:
-  """Refuses, before the workdir is touched, a run without weights to start from."""
-  with reaching(run.path):
-    begins = not run.checkpoints.exists()
-  if config.init_from and begins:
-    with Checkpoints(config.init_from, read_only=True) as other:
-      if other.latest_step() is None:
-        raise UserError(f'init_from={config.init_from} has no checkpoint: train that run first')
 
 
 def _loop(

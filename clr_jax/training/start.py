@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import jax
 
+from clr_jax.core.config_tree import Config
+from clr_jax.core.errors import UserError
+from clr_jax.core.storage import reaching
 from clr_jax.core.types import TrainState
 from clr_jax.experiment.build import Experiment
 from clr_jax.ops import ema
@@ -25,6 +28,16 @@ class Start(NamedTuple):
   state: TrainState
   step: int
   metrics: MetricAccumulator
+
+
+def check_init_from(config: Config, run: Workdir) -> None:
+  """UserError if a new run is to start from the weights of a run that has no checkpoint."""
+  with reaching(run.path):
+    begins = not run.checkpoints.exists()
+  if config.init_from and begins:
+    with Checkpoints(config.init_from, read_only=True) as other:
+      if other.latest_step() is None:
+        raise UserError(f'init_from={config.init_from} has no checkpoint: train that run first')
 
 
 def start_or_resume(experiment: Experiment, run: Workdir, checkpoints: Checkpoints) -> Start:

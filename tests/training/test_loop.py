@@ -1,4 +1,4 @@
-"""The loop without processes: its plan, its rows, what it refuses and what stops it."""
+"""The loop without processes: its rows, what it refuses and what stops it."""
 
 import errno
 import math
@@ -9,24 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from clr_jax.core.errors import RunStopped, UserError
-from clr_jax.core.metrics import Mean, Sum
+from clr_jax.core.metrics import Sum
 from clr_jax.experiment import build
 from clr_jax.experiment.build import build_experiment, example_batch
 from clr_jax.experiment.config_files import load
-from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.ops import sharding
 from clr_jax.rundir import metrics, workdir
 from clr_jax.rundir.checkpoint import Checkpoints, SaveFailed
-from clr_jax.rundir.identity import hash_config
 from clr_jax.training import loop
-from clr_jax.training.cadence import Cadence, plan
 from clr_jax.training.dispatch import make_dispatch
-from clr_jax.training.metric_accumulator import MetricAccumulator
-from tests.rundir.test_checkpoint import make_state
 
 TINY = pathlib.Path(__file__).parent.parent / 'tiny.py'
 
@@ -39,125 +32,19 @@ def tiny(method='sogclr', **changes):
   return config
 
 
-# ---------------------------------------------------------------- plan
-cadences = st.builds(Cadence, st.integers(0, 9), st.integers(0, 30), st.integers(0, 30))
-
-
-def steps_of(calls):
-  return [step + i for step, count in calls for i in range(count)]
-
-
-@given(st.integers(0, 80), st.integers(0, 80), cadences, st.integers(1, 12))
-def test_plan_covers_every_step_once_and_no_cadence_inside(first, last, cadence, size):
-  calls = list(plan(first, last, cadence, size))
-  assert steps_of(calls) == list(range(first, last))
-  assert {count for _, count in calls} <= {1, size}
-  for step, count in calls:
-    for period in filter(None, cadence):
-      assert all(inner % period for inner in range(step + 1, step + count))
-
-
-@given(st.integers(1, 80), cadences, st.integers(1, 12), st.data())
-def test_plan_does_not_depend_on_where_a_run_was_resumed(last, cadence, size, data):
-  calls = list(plan(0, last, cadence, size))
-  position = data.draw(st.integers(0, len(calls) - 1))
-  assert list(plan(calls[position][0], last, cadence, size)) == calls[position:]
-
-
-@given(st.integers(1, 60), st.integers(0, 60), cadences, st.integers(1, 12))
-def test_plan_of_a_longer_run_goes_on_where_the_shorter_one_ended(last, more, cadence, size):
-  """`stop_at_epoch` raised: the remainder of the cut dispatch is done in single steps."""
-  calls = [*plan(0, last, cadence, size), *plan(last, last + more, cadence, size)]
-  assert steps_of(calls) == list(range(last + more))
-
-
-# ---------------------------------------------------------------- accumulated metrics
-values = st.floats(-1e6, 1e6, width=32)
-any_values = st.one_of(values, st.sampled_from([math.inf, -math.inf, math.nan]))
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.lists(any_values, min_size=1, max_size=12), st.data())
-def test_rows_do_not_depend_on_dispatches_or_interruptions(losses, data):
-  expected = MetricAccumulator()
-  for loss in losses:
-    expected.add({'loss': np.float32([loss])})
-  accumulated, rest = MetricAccumulator(), losses
-  while rest:
-    count = data.draw(st.integers(1, len(rest)))
-    accumulated.add({'loss': np.float32(rest[:count])})
-    rest = rest[count:]
-    if data.draw(st.booleans()):
-      accumulated = MetricAccumulator.restored(accumulated.stored())
-  np.testing.assert_equal(accumulated.row(), expected.row())
-  if np.isfinite(losses).all():
-    assert math.isclose(accumulated.row()['loss'], np.mean(losses), rel_tol=1e-9, abs_tol=1e-9)
-  accumulated.clear()
-  assert accumulated.row() == {} and accumulated.stored() == {}
-
-
-def test_a_checkpoint_holds_them_to_the_bit(tmp_path):
-  steps = {
-    'loss': np.float32([[1.1], [2.5]]),
-    'least': np.float32([[-math.inf], [3.0]]),
-    'both': np.float32([[math.inf], [-math.inf]]),
-    'rare': Mean(np.float32([[0.0], [0.3]]), np.float32([[0], [1]])),
-    'counts': Sum(np.float32([[[0.1, math.inf]], [[2.0, 3.0]]]), np.float32([[1], [1]])),
-  }
-  expected, accumulated = MetricAccumulator(), MetricAccumulator()
-  for i in range(2):
-    step = jax.tree.map(lambda x, i=i: x[i], steps)
-    expected.add(step)
-    accumulated.add(step)
-    with Checkpoints(tmp_path) as checkpoints:
-      checkpoints.save(i, make_state(), window=accumulated.stored())
-    with Checkpoints(tmp_path) as checkpoints:
-      accumulated = MetricAccumulator.restored(checkpoints.window(i))
-  row = accumulated.row()
-  np.testing.assert_equal(row, expected.row())
-  assert row['least'] == -math.inf and math.isnan(row['both']) and row['rare'] == np.float32(0.3)
-  assert row['counts'] == [float(np.float32(0.1)) + 2.0, math.inf]
-
-
 # ---------------------------------------------------------------- telemetry
-def test_telemetry_counts_in_its_own_steps_over_dispatches_and_interruptions():
-  """Steps 0 and 3 of 4 are measured; zeros of the others do not count."""
-  on, counts = np.float32([1, 0, 0, 1]), np.int32([[1, 2], [0, 0], [0, 0], [30, 4]])
-  block = {
-    'loss': np.float32([1, 2, 3, 4]),
-    'telemetry/steps': Sum(on, on),
-    'telemetry/neg_var': Mean(on * np.float32([5, 0, 0, 7]), on),
-    'telemetry/neg_hist': Sum(counts, on),
-  }
-  accumulated = MetricAccumulator()
-  for steps in (slice(0, 2), slice(2, 3), slice(3, 4)):
-    accumulated.add(jax.tree.map(lambda x, steps=steps: x[steps], block))
-    if steps.start == 2:
-      assert accumulated.row()['telemetry/neg_var'] == 5
-    accumulated = MetricAccumulator.restored(accumulated.stored())
-  assert accumulated.row() == {
-    'loss': 2.5,
-    'telemetry/steps': 2.0,
-    'telemetry/neg_var': 6.0,
-    'telemetry/neg_hist': [31.0, 6.0],
-  }
-  accumulated.clear()
-  accumulated.add(jax.tree.map(lambda x: x[1:3], block))
-  assert accumulated.row() == {'loss': 2.5}
-
-
 def test_telemetry_is_switched_by_config_and_not_part_of_what_is_trained():
   off, on = tiny('moco'), tiny('moco', **{'telemetry.enabled': True, 'telemetry.bins': 3})
   states, rows = [], []
-  for experiment in map(build_experiment, (off, on)):
+  experiments = [build_experiment(config) for config in (off, on)]
+  for experiment in experiments:
     batch = example_batch(experiment.source, 64)
     state, row = jax.eval_shape(experiment.step_fn, experiment.abstract_state, batch)
     states.append(jax.tree.structure(state))
     rows.append(row)
   assert states[0] == states[1] and rows[0].keys() < rows[1].keys()
   assert rows[1]['telemetry/neg_hist'].total.shape == (5,)
-  keys = keys_without_effect(on)
-  assert hash_config(on.to_dict(), keys) == hash_config(off.to_dict(), keys)
+  assert experiments[0].config_hash == experiments[1].config_hash
 
 
 # ---------------------------------------------------------------- dispatch
