@@ -62,7 +62,7 @@ def nothing_compiles(monkeypatch):
   """For bad input, which must be refused before any program is compiled."""
   # Their functions are made into programs when they are loaded, which commands do late.
   import clr_jax.evaluation.registry
-  import clr_jax.figures.registry
+  import clr_jax.figures.gradients
   import clr_jax.training.loop  # noqa: F401
 
   def jit(*args, **kwargs):

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from clr_jax import figures
 from clr_jax.cli import overrides
 from clr_jax.cli.overrides import Given
 from clr_jax.core.config_tree import Config
@@ -43,8 +44,6 @@ def evaluate(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Measures checkpoints by one protocol, and draws its figure."""
   from clr_jax.cli.process import run_with_exit_code, start_jax
   from clr_jax.evaluation import registry as protocols
-  from clr_jax.figures import plots
-  from clr_jax.figures import registry as figures
 
   options = overrides.values_of(protocols.parameters(args.protocol), given['params'], 'params')
   configs = {
@@ -53,27 +52,28 @@ def evaluate(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   }
   if not any(args.features):
     raise UserError('--features is empty: give some of trained, untrained, pixels')
-  draw = figures.FIGURES.get(args.protocol)  # a figure of what the protocol measures has its name
+  drawn = args.protocol in figures.names()  # the figure of a protocol has its name
   if args.out is not None:
-    if draw is None:
+    if not drawn:
       raise UserError(
         f'--out names a picture and evaluate {args.protocol} draws none: leave it out'
       )
-    plots.check_out(args.out, '.png')
+    figures.check_out(args.out, '.png')
   start_jax(args, deterministic=any(config.deterministic for config in configs.values()))
-  run_with_exit_code(lambda: _measure(args, configs, options, draw))
+  run_with_exit_code(lambda: _measure(args, configs, options, drawn))
 
 
 def _measure(
   args: argparse.Namespace,
   configs: Mapping[str, Config],
   options: Mapping[str, Any],
-  draw: Callable | None,
+  drawn: bool,
 ) -> None:
   import jax
 
   from clr_jax.evaluation import registry as protocols
   from clr_jax.evaluation import runner
+  from clr_jax.figures.drawing.draw import draw_figure
 
   records = []
   for directory, config in configs.items():
@@ -84,9 +84,9 @@ def _measure(
     records += [{**several, **record} for record in found if record['protocol'] == args.protocol]
   if jax.process_index() == 0:
     print(protocols.table(args.protocol)(records), flush=True)
-    if draw is not None:
+    if drawn:
       out = args.out or f'{args.workdir[0]}/figures/{args.protocol}.png'
-      print(*map(str, draw(args.workdir, out)), sep='\n', flush=True)
+      print(*draw_figure(args.protocol, args.workdir, out), sep='\n', flush=True)
 
 
 def evaluate_configs(args: argparse.Namespace) -> dict[str, Config]:
@@ -129,27 +129,24 @@ def results(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
 def inspect(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Draws one figure of runs."""
   from clr_jax.cli.process import run_with_exit_code
-  from clr_jax.core.options import keyword_only
-  from clr_jax.figures import plots
-  from clr_jax.figures import registry as figures
+  from clr_jax.figures.drawing.draw import draw_figure
 
-  draw = figures.FIGURES[args.figure]
   options = overrides.values_of(inspect_configs(args)['params'], given['params'], 'params')
   if args.step is not None:
-    if 'step' not in keyword_only(draw):
+    if 'step' not in figures.parameters(args.figure):
       raise UserError(f'--step has no effect on inspect {args.figure}: leave it out')
     options['step'] = args.step
   out = args.out or f'{args.figure}.png'
-  plots.check_out(out, '.png')
-  run_with_exit_code(lambda: print(*draw(args.workdir, out, **options), sep='\n'))
+  figures.check_out(out, '.png')
+  run_with_exit_code(
+    lambda: print(*draw_figure(args.figure, args.workdir, out, **options), sep='\n')
+  )
 
 
 def inspect_configs(args: argparse.Namespace) -> dict[str, Config]:
   """The options of the figure, without `step`, which is a flag of its own."""
   if not args.figure:
     return {}
-  from clr_jax.figures import registry as figures
-
   params = figures.parameters(args.figure)
   if 'step' in params:
     del params['step']
@@ -160,9 +157,8 @@ def report(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Writes all that is known of runs into one page."""
   from clr_jax import report as report_lib
   from clr_jax.cli.process import run_with_exit_code
-  from clr_jax.figures import plots
 
-  plots.check_out(args.out, '.html')
+  figures.check_out(args.out, '.html')
   run_with_exit_code(lambda: print(*report_lib.report(args.workdir, args.out), sep='\n'))
 
 

@@ -161,7 +161,7 @@ def _add_pictures(add: Callable[..., Parser]) -> None:
     overridable=('params',),
     configs=commands.inspect_configs,
   )
-  _add_name(inspect, 'figure', figures.NAMES)
+  _add_name(inspect, 'figure', figures.names())
   _add_workdirs(inspect)
   inspect.add_argument('--out', metavar='FILE.png', help='the picture; default: FIGURE.png')
   inspect.add_argument(

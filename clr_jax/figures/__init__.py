@@ -1,11 +1,48 @@
-"""Pictures of runs, each with the data behind it."""
+"""Figures of runs: `clr_jax/figures/NAME.py` has a function NAME, which `clr-jax inspect` draws.
 
-NAMES = (
-  'compare',
-  'curves',
-  'embedding',
-  'few_label',
-  'gradients',
-  'robustness',
-  'scores',
-)
+`drawing` holds the types and the renderers, `analysis` the computations. The report of all figures
+in one page is not here.
+"""
+
+from __future__ import annotations
+
+from etils import epath
+
+from clr_jax.core.config_tree import Config
+from clr_jax.core.errors import UserError
+from clr_jax.core.options import component
+from clr_jax.core.registry import ModuleRegistry
+from clr_jax.core.storage import reaching
+
+FIGURES = ModuleRegistry('figure', __name__, __path__, besides=('analysis', 'drawing'))
+
+
+def names() -> list[str]:
+  """All figures, known without importing any; that of an evaluation protocol has its name."""
+  return FIGURES.names()
+
+
+def parameters(name: str) -> Config:
+  """The options of a figure with their defaults."""
+  return component(FIGURES.factory(name))
+
+
+def check_out(out: str, suffix: str) -> None:
+  """Refuses, before any work, a file that cannot be written or has another suffix.
+
+  Raises:
+    UserError: in one sentence.
+  """
+  path = epath.Path(out)
+  if path.suffix != suffix:
+    raise UserError(f'--out={out}: its name must end in {suffix}')
+  try:
+    with reaching(path):
+      if path.is_dir():
+        raise UserError(f'--out={out} is a folder: name a file')
+      path.parent.mkdir(parents=True, exist_ok=True)
+      if not path.exists():
+        path.write_text('')
+        path.unlink()
+  except OSError as error:
+    raise UserError(f'--out={out} cannot be written: {error.strerror or error}') from None

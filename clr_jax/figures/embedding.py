@@ -1,87 +1,178 @@
-"""What the features of checkpoints look like: a map, nearest neighbours, views, classes."""
+"""The features of checkpoints: a map, nearest neighbors, views, classes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
-from etils import epath
+import numpy as np
+from annotated_types import Ge
 
+from clr_jax.core.bounds import Count, Seed
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name
-from clr_jax.figures.augmented import draw_views
-from clr_jax.figures.classes import draw_classes
-from clr_jax.figures.neighbours import draw_neighbours
-from clr_jax.figures.networks import open_networks
-from clr_jax.figures.points import draw_points
-from clr_jax.figures.projection import PROJECTIONS
+from clr_jax.figures.analysis.confusion import class_accuracy, knn_confusion
+from clr_jax.figures.analysis.neighbors import neighbor_cells
+from clr_jax.figures.analysis.networks import Network, random_rows
+from clr_jax.figures.analysis.points import point_panel
+from clr_jax.figures.analysis.views import view_cells
+from clr_jax.figures.drawing.data import (
+  Axis,
+  Bars,
+  Block,
+  Cell,
+  FigureData,
+  Figures,
+  Grid,
+  Level,
+  Mosaic,
+  Panel,
+  Points,
+  Table,
+)
+from clr_jax.rundir.reader import Run
+
+_MOST_NAMES = 40  # more class names on an axis cannot be read
+_MOST_NUMBERS = 12  # classes of a matrix whose cells have numbers
+_NO_AXIS = Axis('')
 
 
-def figures(
-  directories: Sequence[str],
-  out: str,
+def embedding(
+  runs: Sequence[Run],
   *,
-  projection: str = 'pca',
-  num_points: int = 2000,
-  num_images: int = 8,
-  num_neighbours: int = 8,
-  seed: int = 0,
+  projection: Literal['pca', 'tsne'] = 'pca',
+  num_points: Annotated[int, Ge(4)] = 2000,
+  num_images: Count = 8,
+  num_neighbors: Count = 8,
+  seed: Seed = 0,
   step: int | None = None,
-) -> list[epath.Path]:
-  """Draws four pictures of the features of each run's checkpoint, and their numbers beside them.
+) -> Figures:
+  """Four figures of the features of each run's checkpoint.
 
-  FILE-points.png: test features in the plane. FILE-neighbours.png: test images and the training
-  images nearest to them. FILE-views.png: what augmentation makes of training images.
-  FILE-classes.png: accuracy of kNN by class, and which classes it confuses; of labeled data only.
+  points: test features in the plane. neighbors: test images and the training images nearest to
+  them. views: augmented training images. classes: accuracy of kNN by class, and which classes it
+  confuses; of labeled data only. Without a test set, training images take its place.
 
   Args:
-    directories: workdirs of runs; what cannot be opened is left out, and a line on the terminal
-      says so.
-    out: FILE.png.
-    projection: 'pca' or 'tsne'.
-    num_points: of the first picture, at most.
-    num_images: rows of images in the second and third.
-    num_neighbours: of each image.
-    seed: chooses the images, and is that of t-SNE and of the augmentation.
+    runs: to draw.
+    projection: see `analysis.projection.project`.
+    num_points: images of the first figure, at most.
+    num_images: rows of images in the second and third, at most.
+    num_neighbors: training images beside each.
+    seed: RNG seed of the choice of images, of t-SNE and of the augmentation.
     step: of the checkpoints; None = the newest.
-
-  Returns:
-    The pictures and CSV files.
-
-  Raises:
-    UserError: no checkpoint can be opened, or an option that cannot be.
   """
-  check_name(PROJECTIONS, projection, 'projection')
-  numbers = {
-    'num_points': num_points,
-    'num_images': num_images,
-    'num_neighbours': num_neighbours,
-  }
-  for name, value in numbers.items():
-    if value < 1:
-      raise UserError(f'{name}={value} must be at least 1')
-  networks = open_networks(directories, step=step)
-  path = epath.Path(out)
-
-  def picture(name: str) -> epath.Path:
-    return path.with_name(f'{path.stem}-{name}.png')
-
-  points, near, views, classes = map(picture, ('points', 'neighbours', 'views', 'classes'))
-  shown = {'num_images': num_images, 'seed': seed}
-  written = [
-    points,
-    draw_points(networks, str(points), projection=projection, num_points=num_points, seed=seed),
-    near,
-    draw_neighbours(networks, str(near), num_neighbours=num_neighbours, **shown),
-    views,
-    draw_views(networks, str(views), **shown),
+  networks, missing = [], []
+  for run in runs:
+    try:
+      networks.append(Network(run, step=step))
+    except UserError as error:
+      missing.append(str(error))
+  if not networks:
+    return Figures([], missing)
+  figures = [
+    _points(networks, projection=projection, num_points=num_points, seed=seed),
+    _neighbors(networks, num_images=num_images, num_neighbors=num_neighbors, seed=seed),
+    _views(networks, num_images=num_images, seed=seed),
   ]
-  labeled = []
+  labeled = [network for network in networks if network.subject.sets.labeled]
   for network in networks:
-    if network.subject.sets.labeled:
-      labeled.append(network)
-    else:
-      missing = 'is no test set' if network.subject.sets.test is None else 'are no labels'
-      print(f'{network.name} is not in {classes.name}: there {missing}', flush=True)
-  if labeled:
-    written += [classes, *draw_classes(labeled, str(classes))]
-  return written
+    if network not in labeled:
+      lacks = 'no test set' if network.subject.sets.test is None else 'no labels'
+      missing.append(f'classes of {network.name}, which has {lacks}')
+  return Figures(figures + [_classes(labeled)] * bool(labeled), missing)
+
+
+def _points(
+  networks: Sequence[Network], *, projection: str, num_points: int, seed: int
+) -> FigureData:
+  panels, cells = [], []
+  for network in networks:
+    _, test = network.features
+    rows = random_rows(len(test.h), num_points, seed)
+    label = None if test.label is None else test.label[rows]
+    chosen = test._replace(h=test.h[rows], label=label)
+    panel = point_panel(network, rows, chosen, projection=projection, seed=seed)
+    panels.append(panel)
+    at = {
+      i: (x, y)
+      for mark in panel.marks_of(Points)
+      for i, x, y in zip(mark.ids, mark.x, mark.y, strict=True)
+    }
+    labels = [''] * len(rows) if label is None else label.tolist()
+    cells += [(network.name, i, *at[i], c) for i, c in zip(rows.tolist(), labels, strict=True)]
+  same = len({(n.source.class_names, n.source.num_classes) for n in networks}) == 1
+  table = Table(('run', 'index', 'x', 'y', 'label'), cells)
+  blocks = [Block(panels, 3, (4.4, 4.2))]
+  return FigureData('points', blocks, {'': table}, legend='right' if same else 'panels')
+
+
+def _neighbors(networks: Sequence[Network], **options: int) -> FigureData:
+  blocks, cells = [], []
+  for network in networks:
+    images, rows = neighbor_cells(network, **options)
+    blocks.append(_mosaic(f'{network.title}: nearest training images by cosine', images))
+    cells += [(network.name, *row) for row in rows]
+  header = ('run', 'query', 'rank', 'neighbor', 'cosine', 'query_label', 'neighbor_label')
+  return FigureData('neighbors', blocks, {'': Table(header, cells)})
+
+
+def _views(networks: Sequence[Network], **options: int) -> FigureData:
+  blocks, cells = [], []
+  for network in networks:
+    images, rows = view_cells(network, **options)
+    blocks.append(_mosaic(f'{network.name}: views that the encoder is given', images))
+    cells += [(network.name, *row) for row in rows]
+  return FigureData('views', blocks, {'': Table(('run', 'row', 'index', 'label'), cells)})
+
+
+def _mosaic(title: str, cells: Sequence[Cell]) -> Block:
+  mosaic = Mosaic(cells)
+  size = max(0.95 * mosaic.num_columns, 3.6), 0.95 * sum(mosaic.row_heights) + 0.35  # inches
+  return Block([Panel(title, _NO_AXIS, _NO_AXIS, [mosaic])], 1, size)
+
+
+def _classes(networks: Sequence[Network]) -> FigureData:
+  """Accuracy by class and the confusion matrix of kNN, one row a network."""
+  blocks, accuracies, cells = [], [], []
+  for network in networks:
+    counts, how = knn_confusion(network)
+    accuracy = class_accuracy(counts)
+    names = [network.class_name(c) for c in range(len(counts))]
+    side = float(np.clip(0.34 * len(names) + 1.4, 3.6, 9))
+    blocks.append(
+      Block(_class_panels(network.title, how, counts, accuracy, names), 2, (side + 0.5, side))
+    )
+    numbers = zip(names, counts.sum(1).tolist(), accuracy.tolist(), strict=True)
+    accuracies += [(network.name, c, *row) for c, row in enumerate(numbers)]
+    cells += [(network.name, i, j, counts[i, j]) for i, j in np.argwhere(counts).tolist()]
+  tables = {
+    '': Table(('run', 'label', 'class', 'images', 'top1'), accuracies),
+    'confusion': Table(('run', 'label', 'predicted', 'images'), cells),
+  }
+  return FigureData('classes', blocks, tables, legend='panels')
+
+
+def _class_panels(
+  title: str, how: str, counts: np.ndarray, accuracy: np.ndarray, names: Sequence[str]
+) -> list[Panel]:
+  count = len(names)
+  ticks = {i: name[:16] for i, name in enumerate(names)} if count <= _MOST_NAMES else {}
+  y = Axis('class', limits=(-0.5, count - 0.5), ticks=ticks, reversed=True)
+  total = 100 * float(np.trace(counts) / counts.sum())
+  level = Level(f'all test images: {total:.1f} %', 1, total, vertical=True)
+  bars = [Bars(0, (100 * accuracy).tolist()), level]
+  share = 100 * counts / np.maximum(counts.sum(1), 1)[:, None]
+  numbers = [[f'{v:.0f}' if v >= 1 else '<1' * bool(v) for v in row] for row in share.tolist()]
+  edges = np.arange(count + 1) - 0.5
+  grid = Grid(
+    edges,
+    edges,
+    share,
+    'share of the class, %',
+    (0, 100),
+    numbers=numbers if count <= _MOST_NUMBERS else None,
+  )
+  return [
+    Panel(title, Axis('top-1 accuracy, %', limits=(0, 100)), y, bars, how),
+    Panel('confusion matrix', Axis('predicted class', ticks=ticks), y, [grid]),
+  ]

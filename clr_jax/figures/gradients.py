@@ -2,140 +2,163 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, NamedTuple
 
 import numpy as np
-from etils import epath
+from annotated_types import Ge, Le
 
+from clr_jax.core.bounds import NonNegative, Positive, Seed
 from clr_jax.core.errors import UserError
-from clr_jax.figures import loss_surface, plots
-from clr_jax.figures.gradient_figures import draw_descent, draw_norms, draw_surfaces
-from clr_jax.figures.telemetry import PREFIX, Run, read_runs, say_missing
+from clr_jax.figures.analysis import loss_surface
+from clr_jax.figures.drawing.data import (
+  Axis,
+  Block,
+  FigureData,
+  Figures,
+  Grid,
+  Level,
+  Line,
+  Panel,
+  Table,
+  finite_range,
+)
+from clr_jax.figures.drawing.metric_panels import (
+  GRADIENT_NORM,
+  metric_panels,
+  series_panels,
+  with_telemetry,
+)
 from clr_jax.ops.gradient_statistics import landscape
-from clr_jax.rundir.reader import run_name
+from clr_jax.rundir.reader import Run
 
-_GROUPS = f'{PREFIX}grad_norm/'
-
-
-def figures(
-  directories: Sequence[str],
-  out: str,
-  *,
-  step: int | None = None,
-  etas: Sequence[float] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
-  surface: bool = True,
-  points: int = 11,
-  span: float = 1.0,
-  batch_size: int | None = None,
-  seed: int = 0,
-) -> list[epath.Path]:
-  """Draws FILE-norms.png, FILE-descent.png and FILE-surface.png, each with a CSV file.
-
-  norms: of the gradient of each group of parameters over training, from telemetry. descent and
-  surface: of a checkpoint, the training loss on one fixed batch (`loss_surface.open_objective`)
-  along the negative gradient, and over the plane of two random directions in lengths of the
-  filters. What cannot be drawn is left out, and a line on the terminal says why.
-
-  Args:
-    directories: workdirs of runs.
-    out: FILE.png.
-    step: of the checkpoint; None = each run's newest.
-    etas: lengths of the steps w - eta g; () leaves the picture out. The defaults go from a small
-      learning rate to where a loss of these methods no longer follows its gradient.
-    surface: whether to draw it: points^2 losses, the slowest part.
-    points: along each direction, odd, so that the checkpoint is one of them.
-    span: how far to both sides; 1 = as far as every filter is long (Li et al.).
-    batch_size: images of the batch; None = the run's, at most 256.
-    seed: of the batch and the directions: the same for all runs.
-
-  Returns:
-    The pictures and the CSV files.
-
-  Raises:
-    UserError: nothing can be drawn, or a bad number.
-  """
-  _check(etas, points, span, seed)
-  path = epath.Path(out)
-  name = lambda part: path.with_name(f'{path.stem}-{part}.png')  # noqa: E731
-  runs, problems = read_runs(directories)
-  written = _norms(runs, name('norms'), problems)
-  if etas or surface:
-    offsets = np.linspace(-span, span, points) if surface else None
-    probes = []
-    for directory in directories:
-      label = run_name(directory, directories)
-      try:
-        objective = loss_surface.open_objective(
-          directory, step=step, batch_size=batch_size, seed=seed
-        )
-      except UserError as error:
-        problems.append(str(error))
-        continue
-      probes.append(_probe(objective, label, etas=etas, offsets=offsets, seed=seed))
-    if probes and etas:
-      written += _descent(probes, name('descent'))
-    if probes and offsets is not None:
-      written += _surfaces(probes, offsets, name('surface'))
-  say_missing(written, problems)
-  return written
+_COLUMNS = 4
+_ETA = Axis('η: step against the gradient (dotted: η = 0)', log=True)
+_DIRECTION = Axis('random direction (lengths of the filters)')
 
 
-def _check(etas: Sequence[float], points: int, span: float, seed: int) -> None:
-  if any(not 0 <= eta < math.inf for eta in etas):
-    raise UserError(
-      f'etas={tuple(etas)} must be lengths of steps: give finite numbers of 0 or more'
-    )
-  if points < 3 or points % 2 == 0:
-    raise UserError(f'points={points} must be odd, so that the middle is the checkpoint, and >= 3')
-  if not 0 < span < math.inf:
-    raise UserError(f'span={span} must be positive and finite')
-  if seed < 0:
-    raise UserError(f'seed={seed} must not be negative')
-
-
-# ---------------------------------------------------------------- norms
-def _norms(runs: Sequence[Run], path: epath.Path, problems: list[str]) -> list[epath.Path]:
-  """The CSV has run, group, step, norm."""
-  found = {run.name: norms for run in runs if (norms := group_norms(run))}
-  if not found:
-    if runs:
-      problems.append('the telemetry of these runs has no norms of gradients')
-    return []
-  table = [
-    (name, group, step, value)
-    for name, groups in found.items()
-    for group, (steps, values) in groups.items()
-    for step, value in zip(steps, values, strict=True)
-  ]
-  figure = draw_norms(found)
-  return [path, plots.save(figure, str(path), ('run', 'group', 'step', 'norm'), table)]
-
-
-def group_norms(run: Run) -> dict[str, tuple[list[int], list[float]]]:
-  """{group of parameters: (steps, l2 norm of its gradient, mean of the measured steps)}."""
-  keys = dict.fromkeys(k for row in run.rows for k in row if k.startswith(_GROUPS))
-  return {key.removeprefix(_GROUPS): run.points(key) for key in keys}
-
-
-# ---------------------------------------------------------------- checkpoint
 class Probe(NamedTuple):
-  """A checkpoint's numbers.
+  """The numbers of one checkpoint.
 
   Attributes:
     name: of the run.
     step: of the checkpoint.
     descent: rows (eta, loss, gradient norm, norm of the gradient's change); eta = 0 comes first.
-    surface: losses [points, points], or None.
+    losses: [points, points] of the surface, or None.
   """
 
   name: str
   step: int
-  descent: list[tuple[float, float, float, float]]
-  surface: np.ndarray | None
+  descent: Sequence[tuple[float, float, float, float]]
+  losses: np.ndarray | None
+
+  @property
+  def title(self) -> str:
+    """Run and step."""
+    return f'{self.name}, step {self.step:,}'
 
 
+def gradients(
+  runs: Sequence[Run],
+  *,
+  step: int | None = None,
+  etas: Sequence[NonNegative] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
+  surface: bool = True,
+  points: Annotated[int, Ge(3), Le(1001)] = 11,
+  span: Positive = 1.0,
+  batch_size: Annotated[int, Ge(2)] | None = None,
+  seed: Seed = 0,
+) -> Figures:
+  """Three figures: norms, descent and surface.
+
+  norms: of the gradient of each group of parameters over training, from telemetry. descent and
+  surface: of a checkpoint, the training loss on one fixed batch (`loss_surface.open_objective`)
+  along the negative gradient, and over the plane of two random directions in lengths of the
+  filters.
+
+  Args:
+    runs: to draw.
+    step: of the checkpoint; None = each run's newest.
+    etas: lengths of the steps w - eta g; () leaves the figure out. The defaults go from a small
+      learning rate to where a loss of these methods no longer follows its gradient.
+    surface: whether to draw it: points^2 losses, the slowest part.
+    points: along each direction, odd, so that the checkpoint is one of them.
+    span: how far to both sides; 1 = as far as every filter is long (Li et al.).
+    batch_size: images of the batch; None = the run's, at most 256.
+    seed: RNG seed of the batch and the directions, the same for all runs.
+
+  Raises:
+    UserError: an even number of points.
+  """
+  if points % 2 == 0:
+    raise UserError(f'points={points} must be odd, so that the middle is the checkpoint')
+  figures, missing = _norms(runs)
+  offsets = np.linspace(-span, span, points) if surface else None
+  probes = []
+  for run in runs if etas or surface else ():
+    try:
+      objective = loss_surface.open_objective(run, step=step, batch_size=batch_size, seed=seed)
+    except UserError as error:
+      missing.append(str(error))
+      continue
+    probes.append(_probe(objective, run.name, etas=etas, offsets=offsets, seed=seed))
+  if probes and etas:
+    figures.append(descent_figure(probes))
+  if probes and offsets is not None:
+    figures.append(surface_figure(probes, offsets))
+  return Figures(figures, missing)
+
+
+# ---------------------------------------------------------------- norms
+def _norms(runs: Sequence[Run]) -> tuple[list[FigureData], list[str]]:
+  """Steps x groups as colors for each run; below, a panel for each group. What is left out."""
+  measured, missing = with_telemetry(runs)
+  specs = [panel for panel in metric_panels(measured) if 'gradients' in panel.figures]
+  if not specs:
+    missing += ['norms of gradients, which the telemetry of these runs does not have'] * any(
+      measured
+    )
+    return [], missing
+  groups = [metric.removeprefix(GRADIENT_NORM) for panel in specs for metric in panel.metrics]
+  norms = {
+    run.name: {group: run.series(f'{GRADIENT_NORM}{group}') for group in groups} for run in measured
+  }
+  maps = [_norm_map(name, own) for name, own in norms.items() if any(s for s, _ in own.values())]
+  limits = finite_range([grid.z for _, grid in maps], (0.0, 1.0))
+  rows = {i + 0.5: group for i, group in enumerate(groups)}
+  y = Axis('parameters', ticks=rows, reversed=True)
+  panels = [
+    Panel(name, Axis('training step'), y, [grid._replace(limits=limits)]) for name, grid in maps
+  ]
+  blocks = [
+    Block(panels, _COLUMNS, (3.3, 0.3 * len(groups) + 1.3)),
+    Block(series_panels(measured, specs), _COLUMNS, (3.3, 2.4)),
+  ]
+  cells = [
+    (name, group, step, value)
+    for name, own in norms.items()
+    for group, series in own.items()
+    for step, value in zip(*series, strict=True)
+  ]
+  table = Table(('run', 'group', 'step', 'norm'), cells)
+  return [FigureData('norms', blocks, {'': table})], missing
+
+
+def _norm_map(name: str, norms: Mapping[str, tuple[list[int], list[float]]]) -> tuple[str, Grid]:
+  """log10 norms [groups, steps]; NaN where there is none."""
+  steps = sorted({step for values, _ in norms.values() for step in values})
+  found = np.full([len(norms), len(steps)], np.nan)
+  for row, (own, values) in zip(found, norms.values(), strict=True):
+    row[np.searchsorted(steps, own)] = values
+  with np.errstate(divide='ignore', invalid='ignore'):
+    z = np.log10(np.where(found > 0, found, np.nan))
+  # A column stands for the steps since the column before it.
+  edges = [steps[0] - (steps[1] - steps[0] if len(steps) > 1 else 1), *steps]
+  label = 'log10 L2 norm (gray: none)'
+  return name, Grid(edges, range(len(norms) + 1), z, label, (0.0, 1.0))
+
+
+# ---------------------------------------------------------------- checkpoints
 def _probe(
   objective: loss_surface.Objective,
   name: str,
@@ -144,38 +167,52 @@ def _probe(
   offsets: np.ndarray | None,
   seed: int,
 ) -> Probe:
-  descent, grid = [], None
+  descent, losses = [], None
   if etas:
     lengths = sorted({0.0, *map(float, etas)})
     found = landscape(objective.value_and_grad, objective.params, lengths)
     columns = (found.losses, found.grad_norms, found.grad_differences)
     descent = list(zip(lengths, *(np.asarray(c).tolist() for c in columns), strict=True))
   if offsets is not None:
-    grid = loss_surface.surface(objective.loss, objective.params, offsets.tolist(), seed=seed)
-  return Probe(name, objective.step, descent, grid)
+    losses = loss_surface.surface(objective.loss, objective.params, offsets.tolist(), seed=seed)
+  return Probe(name, objective.step, descent, losses)
 
 
-def _descent(probes: Iterable[Probe], path: epath.Path) -> list[epath.Path]:
-  """The CSV has run, step, eta, loss, grad_norm, grad_difference."""
-  lines = {_label(probe): np.array(probe.descent) for probe in probes}
-  table = [(probe.name, probe.step, *row) for probe in probes for row in probe.descent]
+def descent_figure(probes: Sequence[Probe]) -> FigureData:
+  """Loss, gradient norm and predictiveness over the length of the step; dotted: at η = 0."""
+  titles = {
+    'Loss': 'loss',
+    'Gradient norm': '‖g(w - ηg)‖',
+    'Gradient predictiveness (small = predictive)': '‖g(w - ηg) - g(w)‖',
+  }
+  panels = []
+  for column, (title, label) in enumerate(titles.items(), 1):
+    marks = []
+    for look, probe in enumerate(probes):
+      start, *moved = probe.descent
+      x, y = [row[0] for row in moved], [row[column] for row in moved]
+      marks.append(Line(probe.title, look, x, y))
+      marks += [Level('', look, start[column])] * (column < 3)
+    panels.append(Panel(title, _ETA, Axis(label), marks))
   header = ('run', 'step', 'eta', 'loss', 'grad_norm', 'grad_difference')
-  return [path, plots.save(draw_descent(lines), str(path), header, table)]
+  rows = [(probe.name, probe.step, *row) for probe in probes for row in probe.descent]
+  return FigureData('descent', [Block(panels, 3, (3.8, 3.2))], {'': Table(header, rows)})
 
 
-def _surfaces(probes: Iterable[Probe], offsets: np.ndarray, path: epath.Path) -> list[epath.Path]:
-  """The CSV has run, step, x, y, loss."""
-  grids = {_label(p): p.surface for p in probes if p.surface is not None}
-  table = [
-    (probe.name, probe.step, x, y, loss)
-    for probe in probes
-    if probe.surface is not None
-    for y, row in zip(offsets.tolist(), probe.surface.tolist(), strict=True)
-    for x, loss in zip(offsets.tolist(), row, strict=True)
-  ]
-  header = ('run', 'step', 'x', 'y', 'loss')
-  return [path, plots.save(draw_surfaces(grids, offsets), str(path), header, table)]
-
-
-def _label(probe: Probe) -> str:
-  return f'{probe.name}, step {probe.step:,}'
+def surface_figure(probes: Sequence[Probe], offsets: np.ndarray) -> FigureData:
+  """Filled contours of the loss with the same colors for all, a cross at each checkpoint."""
+  found = [(probe, probe.losses) for probe in probes if probe.losses is not None]
+  limits = finite_range([losses for _, losses in found], (0.0, 1.0))
+  panels, rows = [], []
+  for probe, losses in found:
+    grid = Grid(offsets, offsets, losses, 'loss on the fixed batch', limits, contours=True)
+    center = losses[len(offsets) // 2, len(offsets) // 2]
+    note = f'loss {center:.5g} at the cross'
+    panels.append(Panel(probe.title, _DIRECTION, _DIRECTION, [grid], note))
+    rows += [
+      (probe.name, probe.step, x, y, loss)
+      for y, row in zip(offsets.tolist(), losses.tolist(), strict=True)
+      for x, loss in zip(offsets.tolist(), row, strict=True)
+    ]
+  table = Table(('run', 'step', 'x', 'y', 'loss'), rows)
+  return FigureData('surface', [Block(panels, _COLUMNS, (3.9, 3.5))], {'': table})

@@ -3,119 +3,204 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etils import epath
+import numpy as np
 
-from clr_jax.core.errors import UserError
-from clr_jax.figures.robustness_curves import draw, draw_corruptions
-from clr_jax.rundir import workdir
-from clr_jax.rundir.identity import read_config
-from clr_jax.rundir.reader import run_name
-from clr_jax.rundir.results import read_arrays, read_results
+from clr_jax.evaluation.corruptions import VALIDATION
+from clr_jax.figures.analysis.distances import Summary, paper_curve, robust_error, summary
+from clr_jax.figures.drawing.data import (
+  Axis,
+  Block,
+  FigureData,
+  Figures,
+  Line,
+  Panel,
+  Table,
+  finite_range,
+)
+from clr_jax.rundir.reader import Run
 
-_METRIC = {'median_distance', 'mean_corrupted_top1'}  # the records that carry arrays
+UNITS = {
+  'l2': 'L2 distance of images in [0, 1]',
+  'linf': 'L∞ distance of images in [0, 1]',
+  'l1': 'L1 distance of images in [0, 1]',
+  'l0': 'L0 distance: changed values of an image',
+}
+_METRICS = ('median_distance', 'mean_corrupted_top1')  # the records that carry arrays
+
+Accuracy = Mapping[str, Mapping[int, float]]  # family -> severity -> top-1 accuracy in [0, 1]
 
 
-def figures(directories: Sequence[str], out: str) -> list[epath.Path]:
-  """Draws one picture for each attack that was measured: FILE.png becomes FILE-plb_l2.png, ...
+def robustness(runs: Sequence[Run]) -> Figures:
+  """One figure for each attack that was measured, and one for corruptions.
 
-  Of each run the newest numbers count. Runs that were attacked with other settings than the
-  newest ones cannot share a figure with them and are left out; a line on the terminal says so.
-
-  Args:
-    directories: workdirs of runs.
-    out: the picture's name, to which the attack's is added; CSV files with the numbers lie beside.
-
-  Returns:
-    The pictures.
-
-  Raises:
-    UserError: a directory is not a run, or nothing was measured.
+  Only the newest numbers of each run count. Runs that were attacked with other settings or on other
+  images than the newest ones cannot share a figure with them and are left out.
   """
-  measured = newest(directories)
-  if not measured:
-    raise UserError(
-      'no attack was measured in these runs: run `clr-jax evaluate robustness` on them first'
-    )
-  path = epath.Path(out)
-  pictures = []
-  for attack, found in measured.items():
-    picture = path.with_name(f'{path.stem}-{attack}.png')
-    kept = comparable(found)
-    for label in found.keys() - kept.keys():
-      print(f'{attack}: {label} is left out, it was measured with other settings or other images')
-    _figure(attack, kept, str(picture))
-    pictures.append(picture)
-  return pictures
+  figures, missing = [], []
+  for attack, found in _newest(runs).items():
+    last = max((record for _, record in found.values()), key=lambda record: record['time'])
+    arrays = {}
+    for label, (run, record) in found.items():
+      if _settings(record) != _settings(last):
+        missing.append(f'{attack}: {label}, measured with other settings or other images')
+      elif not (own := run.arrays(record)):
+        missing.append(
+          f'{attack}: {label}, whose numbers are lost: run clr-jax evaluate robustness --again'
+        )
+      else:
+        arrays[label] = own
+    title = attack_title(attack, last['params'])
+    if attack == 'corruptions' and arrays:
+      clean = {label: float(own['clean']) for label, own in arrays.items()}
+      accuracy = {label: _accuracy(own) for label, own in arrays.items()}
+      figures.append(corruption_figure(accuracy, clean, title=title))
+    elif arrays:
+      distances = {label: own['distance'] for label, own in arrays.items()}
+      norm = last['params']['norm']
+      figures.append(attack_figure(distances, name=attack, norm=norm, title=title))
+  if not figures:
+    missing.append('no attack was measured: run clr-jax evaluate robustness on the runs')
+  return Figures(figures, missing)
 
 
-def newest(
-  directories: Sequence[str],
-) -> dict[str, dict[str, tuple[workdir.Workdir, dict[str, Any]]]]:
-  """Attack -> name of a curve -> its run and the newest record that carries its arrays.
-
-  Raises:
-    UserError: a directory is not a run.
-  """
-  found: dict[str, dict[str, tuple[workdir.Workdir, dict[str, Any]]]] = {}
-  for directory in directories:
-    run = workdir.Workdir(directory)
-    read_config(run)
-    for record in read_results(run):
-      if record['protocol'] == 'robustness' and record['metric'] in _METRIC:
-        label = run_name(directory, directories)
-        if record['features'] != 'trained':
-          label = f'{label}, {record["features"]}'
-        found.setdefault(record['params']['attack'], {})[label] = (run, record)
-  return found
-
-
-def comparable(found: Mapping[str, Any]) -> dict[str, Any]:
-  """Of one attack's curves those whose settings and images are the newest record's."""
-
-  def settings(record: Mapping[str, Any]) -> str:
-    asked = {k: v for k, v in record['params'].items() if k != 'head'}  # supervised: its own
-    return json.dumps([asked, record['data_checksum']], sort_keys=True)
-
-  last = max((record for _, record in found.values()), key=lambda record: record['time'])
-  return {k: v for k, v in found.items() if settings(v[1]) == settings(last)}
-
-
-def _figure(attack: str, found: Mapping[str, Any], out: str) -> None:
-  arrays = {label: read_arrays(run, record) for label, (run, record) in found.items()}
-  lost = [label for label, array in arrays.items() if not array]
-  if lost:
-    raise UserError(
-      f'{attack}: the distances of {lost[0]} are lost: run `clr-jax evaluate robustness --again`'
-    )
-  params = next(iter(found.values()))[1]['params']
-  if attack != 'corruptions':
-    distances = {label: array['distance'] for label, array in arrays.items()}
-    draw(distances, out, norm=params['norm'], attack=title(attack, params))
-    return
-  tables = corruption_tables(arrays)
-  draw_corruptions(tables, out, clean={label: float(a['clean']) for label, a in arrays.items()})
-
-
-def corruption_tables(
-  arrays: Mapping[str, Mapping[str, Any]],
-) -> dict[str, dict[str, dict[int, float]]]:
-  """Name of a curve -> family -> severity -> top-1 accuracy, of the arrays of its record."""
-  return {
-    label: {
-      str(family): dict(zip(array['level'].tolist(), row.tolist(), strict=True))
-      for family, row in zip(array['family'], array['top1'], strict=True)
-    }
-    for label, array in arrays.items()
-  }
-
-
-def title(attack: str, params: Mapping[str, Any]) -> str:
+def attack_title(attack: str, params: Mapping[str, Any]) -> str:
   """The attack with its settings in short."""
   told = [f'{key} {params[key]}' for key in ('steps', 'outer', 'inner') if key in params]
   if budgets := params.get('epsilons'):
     told.append(f'budgets {", ".join(f"{e:.3g}" for e in budgets)}')
   settings = f' ({", ".join(told)})' if told else ''
   return f'{attack}{settings}, {params["num_images"]} images'
+
+
+def _newest(runs: Sequence[Run]) -> dict[str, dict[str, tuple[Run, dict[str, Any]]]]:
+  """Attack -> name of a line -> its run and the newest record that carries its arrays."""
+  found: dict[str, dict[str, tuple[Run, dict[str, Any]]]] = {}
+  for run in runs:
+    for record in run.results:
+      if record['protocol'] == 'robustness' and record['metric'] in _METRICS:
+        kind = record['features']
+        label = run.name if kind == 'trained' else f'{run.name}, {kind}'
+        found.setdefault(record['params']['attack'], {})[label] = run, record
+  return found
+
+
+def _settings(record: Mapping[str, Any]) -> str:
+  """All that the numbers of two runs must share."""
+  asked = {k: v for k, v in record['params'].items() if k != 'head'}  # supervised: its own
+  return json.dumps([asked, record['data_checksum']], sort_keys=True)
+
+
+def _accuracy(arrays: Mapping[str, Any]) -> Accuracy:
+  levels = arrays['level'].tolist()
+  return {
+    str(family): dict(zip(levels, row.tolist(), strict=True))
+    for family, row in zip(arrays['family'], arrays['top1'], strict=True)
+  }
+
+
+# ---------------------------------------------------------------- attacks
+def attack_figure(distances: Mapping[str, Any], *, name: str, norm: str, title: str) -> FigureData:
+  """The curves of one attack on several networks in both conventions.
+
+  Args:
+    distances: name of a network -> [N], see `analysis.distances`.
+    name: of the attack.
+    norm: of the distances: l2, linf, l1 or l0.
+    title: of the figure.
+
+  Raises:
+    UserError: no distances, or negative ones.
+  """
+  summaries = {label: summary(own) for label, own in distances.items()}
+  x_max = max((s.max for s in summaries.values() if s.fooled), default=1.0)
+  paper, error = [], []
+  for i, (label, own) in enumerate(distances.items()):
+    x, share, _ = paper_curve(own, x_max)
+    paper.append(Line(label, i, x, share))
+    error.append(Line(label, i, x, robust_error(own, x)))
+  x_axis = Axis(UNITS[norm], limits=(0, x_max))
+  share = Axis('share misclassified', limits=(-0.02, 1.02))
+  note = 'Of the images that were classified correctly and then fooled.'
+  panels = [
+    Panel("Report's convention", x_axis, share, paper, note),
+    Panel('Robust error', x_axis, share, error, 'Of all images.'),
+  ]
+  rows = [
+    (line.name, convention, *row)
+    for convention, lines in (('paper', paper), ('robust_error', error))
+    for line in lines
+    for row in zip(line.x, line.y, strict=True)
+  ]
+  tables = {
+    '': Table(('network', 'convention', 'distance', 'share'), rows),
+    'summary': Table(('network', *Summary._fields), [(k, *s) for k, s in summaries.items()]),
+  }
+  details = {label: _sentence(label, s) for label, s in summaries.items()}
+  return FigureData(name, [Block(panels, 2, (4.5, 3.8))], tables, title, details=details)
+
+
+def _sentence(name: str, s: Summary) -> str:
+  text = (
+    f'{name}: {s.fooled:,} of {s.total:,} images fooled; not at left: {s.clean_errors:,} '
+    f'misclassified without attack, {s.never_fooled:,} never fooled'
+  )
+  if s.fooled:
+    text += f'; median {s.median:.3g}, mean {s.mean:.3g}, max {s.max:.3g}'
+  return textwrap.fill(text, 150)  # what fits under the figure
+
+
+# ---------------------------------------------------------------- corruptions
+def corruption_figure(
+  accuracy: Mapping[str, Accuracy], clean: Mapping[str, float], *, title: str
+) -> FigureData:
+  """Top-1 accuracy against severity: a panel for each family and one for their mean.
+
+  The mean leaves out CIFAR-10-C's validation families (†), as `evaluate robustness` does.
+
+  Args:
+    accuracy: name of a network -> accuracies; every network with the same families and severities.
+    clean: name of a network -> top-1 accuracy without corruption, drawn at severity 0.
+    title: of the figure.
+  """
+  full = {name: _with_clean_and_mean(own, clean[name]) for name, own in accuracy.items()}
+  families = list(dict.fromkeys(family for own in full.values() for family in own))
+  low, high = finite_range(
+    [list(by.values()) for own in full.values() for by in own.values()], (0, 1)
+  )
+  room = 0.05 * (high - low) + 0.01
+  severities = sorted({s for own in full.values() for by in own.values() for s in by})
+  x = Axis('severity (0: clean)', ticks={s: str(s) for s in severities})
+  y = Axis('top-1 accuracy', limits=(low - room, high + room))
+  panels = []
+  for family in families:
+    shown = {i: (name, own[family]) for i, (name, own) in enumerate(full.items()) if family in own}
+    lines = [Line(name, i, list(by), list(by.values())) for i, (name, by) in shown.items()]
+    words = 'mean without the † families' if family == 'mean' else family.replace('_', ' ')
+    panels.append(Panel(words + ' †' * (family in VALIDATION), x, y, lines))
+  rows = [
+    (name, family, severity, value)
+    for name, own in full.items()
+    for family, by in own.items()
+    for severity, value in by.items()
+  ]
+  tables = {'': Table(('network', 'family', 'severity', 'top1'), rows)}
+  details = {name: _accuracies(name, own) for name, own in full.items()}
+  block = Block(panels, min(5, len(panels)), (2.1, 1.75), shared=True)
+  return FigureData('corruptions', [block], tables, title, details=details)
+
+
+def _with_clean_and_mean(accuracy: Accuracy, clean: float) -> dict[str, dict[int, float]]:
+  """The mean of the families first; each from severity 0."""
+  full = {name: {0: clean, **dict(sorted(by.items()))} for name, by in accuracy.items()}
+  counted = [by for name, by in full.items() if name not in VALIDATION] or [*full.values()]
+  mean = {s: float(np.mean([by[s] for by in counted])) for s in counted[0]}
+  return {'mean': mean, **full}
+
+
+def _accuracies(name: str, full: Accuracy) -> str:
+  corrupted = np.mean([value for severity, value in full['mean'].items() if severity])
+  return f'{name}: clean {full["mean"][0]:.3f}, mean of families and severities {corrupted:.3f}'

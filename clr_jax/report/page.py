@@ -1,42 +1,35 @@
-"""The HTML page: tables, figures and sections; everything that comes from a run is escaped."""
+"""The HTML page: tables, plots and sections; everything that comes from a run is escaped."""
 
 from __future__ import annotations
 
 import html
-import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from clr_jax.core.errors import UserError
-from clr_jax.figures import plots
 from clr_jax.rundir.provenance import code_version
 
 _HERE = pathlib.Path(__file__).parent
-SYMBOLS = ('circle', 'square', 'diamond', 'triangle-up')  # those that page.js has in legends
-_DASHES = {'-': 'solid', '--': 'dash', ':': 'dot', '-.': 'dashdot'}
-MOST_POINTS = 1000  # of a line: more cannot be seen, and the file is to stay small
 # Nothing can be loaded from anywhere, whatever a run's texts hold.
 _POLICY = (
   "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
 
 
-class Figure(NamedTuple):
-  """One plot, in plotly's words where it has any.
+class Plot(NamedTuple):
+  """One figure of the page as its script draws it.
 
   Attributes:
-    name: its anchor.
     title: plain text, as all that follows.
     x, y: labels of the axes, with units.
-    traces: of plotly.
-    note: what a reader must know beside the title.
-    layout: of plotly, beyond the axes' labels.
+    traces: plotly's.
+    note: a sentence below the plot.
+    layout: plotly's, beyond the axes' labels.
     shape: 'tall', 'square' or ''.
   """
 
-  name: str
   title: str
   x: str
   y: str
@@ -51,8 +44,8 @@ class Page:
 
   Attributes:
     sections: (anchor, title, HTML).
-    figures: anchor -> what the JSON file holds of a figure.
-    images: data URIs that points of figures name by their position.
+    figures: anchor -> fields of the `Plot` there.
+    images: data URI -> position, by which the points of plots name it.
   """
 
   def __init__(self):
@@ -68,17 +61,16 @@ class Page:
     """The position of an image; one that is there already is not stored twice."""
     return self.images.setdefault(uri, len(self.images))
 
-  def figure(self, figure: Figure) -> str:
-    """Keeps the figure's data; the HTML that the script draws it into."""
-    name = figure.name
-    while name in self.figures:  # of names that differ only in what anchors cannot have
+  def plot(self, name: str, plot: Plot) -> str:
+    """Keeps the data of a plot under its anchor; the HTML that the script draws it into."""
+    while name in self.figures:  # names may differ only in what anchors cannot have
       name = f'{name}-'
-    self.figures[name] = {k: v for k, v in figure._asdict().items() if k != 'name'}
-    note = f'<p class="note">{escape(figure.note)}</p>' if figure.note else ''
-    label = f'{figure.title}: {figure.y} against {figure.x}'
+    self.figures[name] = plot._asdict()
+    note = f'<p class="note">{escape(plot.note)}</p>' if plot.note else ''
+    label = f'{plot.title}: {plot.y} against {plot.x}'
     return (
-      f'<figure class="plot {figure.shape}" id="{escape(name)}">'
-      f'<figcaption>{escape(figure.title)}</figcaption>'
+      f'<figure class="plot {plot.shape}" id="{escape(name)}">'
+      f'<figcaption>{escape(plot.title)}</figcaption>'
       f'<div class="canvas" role="img" aria-label="{escape(label)}"></div>'
       f'<ul class="legend"></ul>{note}</figure>\n'
     )
@@ -90,9 +82,15 @@ def escape(value: Any) -> str:
   return html.escape(str(value))
 
 
-def missing(sentence: str) -> str:
-  """What is not there, and why."""
-  return f'<p class="missing">{escape(sentence)}</p>\n'
+def missing(sentences: Iterable[str]) -> str:
+  """A paragraph for each sentence about something that is not there."""
+  return ''.join(f'<p class="missing">{escape(s.rstrip("."))}.</p>\n' for s in sentences)
+
+
+def reason(error: Exception) -> str:
+  """Why something could not be made, on one line."""
+  line = str(error).strip().partition('\n')[0].rstrip('.')
+  return line if isinstance(error, UserError) else f'{type(error).__name__}: {line}'
 
 
 def table(
@@ -102,7 +100,7 @@ def table(
   *,
   folded: bool = False,
 ) -> str:
-  """A table; the first column names its rows. `folded` hides it until it is asked for."""
+  """A table whose first column names its rows; `folded` hides it behind its caption."""
   head = ''.join(f'<th scope="col">{escape(name)}</th>' for name in header)
   body = ''.join(
     f'<tr><th scope="row">{escape(row[0])}</th>'
@@ -117,12 +115,6 @@ def table(
   if not folded:
     return made
   return f'<details><summary>{escape(caption)}</summary>{made}</details>\n'
-
-
-def figures(parts: Iterable[str], *, large: bool = False) -> str:
-  """Several figures beside each other; '' without any."""
-  html = ''.join(parts)
-  return f'<div class="figures{" large" if large else ""}">{html}</div>\n' if html else ''
 
 
 def render(page: Page, title: str, data: str, created: str, javascript: str) -> str:
@@ -186,37 +178,3 @@ def plotly_javascript() -> str:
   except ImportError:
     raise UserError("the report needs plotly: pip install 'clr-jax[report]'") from None
   return get_plotlyjs()
-
-
-# ---------------------------------------------------------------- traces
-def line(name: str, points: Sequence[tuple[Any, Any]], number: int, **more: Any) -> dict[str, Any]:
-  """A line with the number-th look through (x, y) points, at most MOST_POINTS of them."""
-  shown = thinned(points)
-  look = plots.look(number)
-  return {
-    'type': 'scatter',
-    'mode': 'lines+markers' if len(shown) <= 60 else 'lines',
-    'name': name,
-    'x': [value(x) for x, _ in shown],
-    'y': [value(y) for _, y in shown],
-    'line': {'color': look['color'], 'dash': _DASHES[look['ls']], 'width': 2},
-    'marker': {'size': 6, 'color': look['color'], 'symbol': _symbol(number)},
-    **more,
-  }
-
-
-def _symbol(number: int) -> str:
-  """It changes with the kind of line: points that no line joins are told apart too."""
-  return SYMBOLS[number // len(plots.COLOURS) % len(SYMBOLS)]
-
-
-def thinned(points: Sequence, most: int = MOST_POINTS) -> list:
-  """At most `most` of them, spread evenly, with the first and the last."""
-  if len(points) <= most:
-    return list(points)
-  return [points[i * (len(points) - 1) // (most - 1)] for i in range(most)]
-
-
-def value(x: Any) -> float | None:
-  """With 7 digits, float32's; None, a gap, where it is not finite."""
-  return float(f'{x:.7g}') if math.isfinite(x) else None

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clr_jax.report import page
 from clr_jax.rundir.provenance import code_version
-from clr_jax.rundir.reader import UNKNOWN, Run, duration, text
+from clr_jax.rundir.reader import Run
 from clr_jax.rundir.table import table_rows
 
-UNSET = 'not set'  # a key of another version
+UNKNOWN = 'unknown'
+UNSET = 'not set'  # another method's key
 
 
 def overview(runs: Sequence[Run], left_out: Sequence[str]) -> str:
-  """What each run is, and how far it came."""
-  html = ''.join(page.missing(f'{sentence[0].upper()}{sentence[1:]}.') for sentence in left_out)
+  """Which runs there are, and how far they came."""
   others: dict[str, list[str]] = {}
   for run in runs:
     for version in {_clean(start.get('code_version', UNKNOWN)) for start in run.starts}:
       if version != _clean(code_version()):
         others.setdefault(version, []).append(run.name)
-  for version, names in sorted(others.items()):
-    html += page.missing(
-      f'Trained by another version, clr-jax {version}: {", ".join(names)}. This report is by '
-      f'{_clean(code_version())}: keys of the config may be missing or have another meaning.'
-    )
-  return html + _columns('Runs', runs, [_facts(run) for run in runs])
+  sentences = [f'left out: {sentence}' for sentence in left_out]
+  sentences += [
+    f'trained by another version, clr-jax {version}: {", ".join(names)}; this report is by '
+    f'{_clean(code_version())}'
+    for version, names in sorted(others.items())
+  ]
+  return page.missing(sentences) + _columns('Runs', runs, [_facts(run) for run in runs])
 
 
 def _clean(version: str) -> str:
@@ -38,21 +40,20 @@ def _facts(run: Run) -> dict[str, str]:
   total, per_epoch = run.total_steps, run.steps_per_epoch
   epochs = UNKNOWN if per_epoch is None else f'{run.step / per_epoch:.3g}'
   number = run.data.get('number')
-  last = run.rows[-1] if run.rows else {}
   changes = [change for start in run.starts for change in start.get('changed', ())]
   facts = {
     'workdir': run.directory,
     'status': run.status,
-    'method': text(run.get('method.name', UNKNOWN)),
-    'model': text(run.get('model.name', UNKNOWN)),
-    'data set': f'{run.get("data.name", UNKNOWN)} {run.get("data.train_split") or ""}'.strip(),
+    'method': text(run.setting('method.name')),
+    'model': text(run.setting('model.name')),
+    'data set': f'{run.setting("data.name")} {run.setting("data.train_split")}',
     'training images': UNKNOWN if number is None else f'{number:,}',
     'step': f'{run.step:,} of {UNKNOWN if total is None else f"{total:,}"}',
-    'epochs': f'{epochs} of {text(run.get("num_epochs", UNKNOWN))}',
-    'batch size': text(run.get('batch_size', UNKNOWN)),
-    'seed': text(run.get('seed', UNKNOWN)),
+    'epochs': f'{epochs} of {text(run.setting("num_epochs"))}',
+    'batch size': text(run.setting('batch_size')),
+    'seed': text(run.setting('seed')),
     'checkpoints': ', '.join(f'{step:,}' for step in run.checkpoints) or 'none',
-    'loss of the last row': text(last['loss']) if 'loss' in last else 'none',
+    'last loss': text(run.series('loss')[1][-1]) if run.series('loss')[1] else 'none',
     'time in training steps': duration(run.training_seconds),
     'begun (UTC)': text(run.starts[0].get('time', UNKNOWN)),
     'code version': ', '.join(
@@ -67,7 +68,7 @@ def _facts(run: Run) -> dict[str, str]:
 
 def configuration(runs: Sequence[Run]) -> str:
   """Every key of the configs; of several runs, those in which they differ first."""
-  flats = [{key: text(value) for key, value in run.flat.items()} for run in runs]
+  flats = [{key: text(value) for key, value in run.flat_config.items()} for run in runs]
   keys = sorted({key for flat in flats for key in flat})
   if len(runs) == 1:
     rows = [(key, flats[0][key]) for key in keys]
@@ -91,28 +92,22 @@ def parameters(runs: Sequence[Run]) -> str:
   html = ''
   for run in runs:
     if run.parameters is None:
-      html += page.missing(f'{run.name} has no parameters.txt: it was not begun.')
+      html += page.missing([f'{run.name} has no parameters.txt: it was not begun'])
       continue
     lines = [line.strip() for line in run.parameters.splitlines()]
     cells = [[c.strip() for c in line.strip('|').split('|')] for line in lines if line[:1] == '|']
     total = next((line for line in lines if line.lower().startswith('total')), '')
     caption = f'Parameters of {run.name}{f" ({total})" if total else ""}'
-    if cells and all(len(row) == len(cells[0]) for row in cells):
-      html += page.table(caption, cells[0], cells[1:], folded=True)
-    else:  # another version of the table
-      body = page.escape(run.parameters)
-      html += f'<details><summary>{page.escape(caption)}</summary><pre>{body}</pre></details>\n'
+    html += page.table(caption, cells[0], cells[1:], folded=True)
   return html
 
 
 def evaluation(runs: Sequence[Run]) -> str:
   """Averages over draws, and every record with all of its parameters."""
-  html = ''.join(
-    page.missing(f'{run.name} has no results: run `clr-jax evaluate` on it.')
-    for run in runs
-    if not run.records
+  html = page.missing(
+    f'{run.name} has no results: run clr-jax evaluate on it' for run in runs if not run.results
   )
-  records = [record for run in runs for record in run.records]
+  records = [record for run in runs for record in run.results]
   if not records:
     return html
   rows = table_rows(records)
@@ -157,9 +152,9 @@ def _environment(run: Run) -> dict[str, str]:
   def seen(values) -> str:
     return ', '.join(dict.fromkeys(map(text, values)))
 
-  records = run.records
+  records = run.results
   unmeasured = f'{UNKNOWN}: only results record it, and there are none'
-  rates = [row['samples_per_second'] for row in run.rows if row.get('samples_per_second')]
+  rates = [row['samples_per_second'] for row in run.metrics if row.get('samples_per_second')]
   facts = {
     'code, training': seen(s.get('code_version', UNKNOWN) for s in run.starts),
     'code, evaluation': seen(r.get('code_version', UNKNOWN) for r in records) or unmeasured,
@@ -191,3 +186,24 @@ def _columns(caption: str, runs: Sequence[Run], facts: Sequence[Mapping[str, str
   names = dict.fromkeys(name for own in facts for name in own)
   rows = [(name, *(own.get(name, '') for own in facts)) for name in names]
   return page.table(caption, ('', *(run.name for run in runs)), rows)
+
+
+# ---------------------------------------------------------------- words
+def duration(seconds: float | None) -> str:
+  """'1:02:03 h', '12.3 s'."""
+  if seconds is None:
+    return UNKNOWN
+  if seconds < 60:
+    return f'{seconds:.1f} s'
+  return f'{datetime.timedelta(seconds=round(seconds))} h'
+
+
+def text(value: Any) -> str:
+  """A value of a config or a record in a cell."""
+  if isinstance(value, float):
+    return f'{value:.6g}'
+  if isinstance(value, Mapping):
+    return ', '.join(f'{k}={text(v)}' for k, v in value.items()) or '{}'
+  if isinstance(value, (list, tuple)):
+    return f'({", ".join(map(text, value))})'
+  return str(value)

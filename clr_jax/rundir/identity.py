@@ -50,7 +50,7 @@ def open_run(workdir: Workdir, config: Config, without_effect: Collection[str]) 
   """
   config_json = _config_json(config)
   config_hash = hash_config(config_json, without_effect)
-  records = _config_records(workdir)
+  records = config_records(workdir)
   if not records:
     _refuse_foreign(workdir)
     _record_config(workdir, 'config.json', config_hash, config_json)
@@ -122,7 +122,7 @@ def read_config_hash(workdir: Workdir) -> str:
 
 
 def _last_record(workdir: Workdir) -> dict[str, Any]:
-  records = _config_records(workdir)
+  records = config_records(workdir)
   if not records:
     raise UserError(f'{workdir.path} is not a run (it has no config.json): give a workdir of train')
   return records[-1]
@@ -159,8 +159,8 @@ def _as_config(value: Any) -> Any:
   return config_dict.placeholder(str) if value is None else value  # a flag can override it
 
 
-def _config_records(workdir: Workdir) -> list[dict[str, Any]]:
-  """config.json, config-1.json, ...; [] if there is no run."""
+def config_records(workdir: Workdir) -> list[dict[str, Any]]:
+  """The contents of config.json, config-1.json, ...: one for each start; [] if there is no run."""
   with reaching(workdir.path):
     if not (workdir.path / 'config.json').exists():
       return []
@@ -171,7 +171,7 @@ def _config_records(workdir: Workdir) -> list[dict[str, Any]]:
   for path in paths:
     try:
       record = json.loads(path.read_text())
-      records.append({key: record[key] for key in ('config', 'config_hash')})
+      records.append({**record, 'config': record['config'], 'config_hash': record['config_hash']})
     except (ValueError, KeyError, TypeError):
       raise UserError(
         f'{path} is damaged or was not written by clr-jax: give another workdir'

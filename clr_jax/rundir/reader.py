@@ -1,73 +1,127 @@
-"""What the files of a run tell, without its network and its images."""
+"""The one reader of a run's files; it needs neither the network nor the images."""
 
 from __future__ import annotations
 
-import datetime
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 from etils import epath
 from flax import traverse_util
 
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
 from clr_jax.data import steps_per_epoch
-from clr_jax.rundir import workdir
 from clr_jax.rundir.codec import jsonable
-from clr_jax.rundir.identity import read_config
+from clr_jax.rundir.identity import config_records, read_config
 from clr_jax.rundir.metrics import read_metrics
-from clr_jax.rundir.results import read_results
+from clr_jax.rundir.results import read_arrays, read_results
+from clr_jax.rundir.workdir import Workdir
 
-UNKNOWN = 'unknown'
 
+class Run:
+  """A run as its workdir shows it; each file is read when it is first asked for.
 
-class Run(NamedTuple):
-  """A run as its workdir shows it.
+  Args:
+    directory: the workdir.
+    name: tells the runs of a figure apart; by default the last part of the path.
 
   Attributes:
-    name: tells the runs of a report apart.
-    directory: as given.
-    config: of the last start, perhaps without keys that this version has.
-    starts: the config files' other fields: code_version, time, config_hash, changed.
-    rows: of metrics.
-    records: of results.
-    data: facts of the training images; {} if they were not recorded.
-    parameters: the text of parameters.txt, or None.
-    checkpoints: their steps.
+    config: of the last start.
+
+  Raises:
+    UserError: the directory is not a run.
   """
 
-  name: str
-  directory: str
-  config: Config
-  starts: list[dict[str, Any]]
-  rows: list[dict[str, Any]]
-  records: list[dict[str, Any]]
-  data: dict[str, Any]
-  parameters: str | None
-  checkpoints: list[int]
+  def __init__(self, directory: epath.PathLike, name: str = ''):
+    self.workdir = Workdir(directory)
+    self.name = name or self.workdir.path.name
+    self.config: Config = read_config(self.workdir)
 
+  # ---------------------------------------------------------------- identity
   @property
-  def flat(self) -> dict[str, Any]:
-    """The config as {'data.name': ...}."""
+  def directory(self) -> str:
+    """The path of the workdir."""
+    return str(self.workdir.path)
+
+  @functools.cached_property
+  def flat_config(self) -> dict[str, Any]:
+    """The config as JSON values: {'data.name': ...}."""
     nested = jsonable(to_dict(self.config))
     flat = traverse_util.flatten_dict(nested, keep_empty_nodes=True, sep='.')
     return {k: {} if v is traverse_util.empty_node else v for k, v in flat.items()}
 
-  def get(self, key: str, default: Any = None) -> Any:
-    """A value of the config by its dotted key."""
-    return self.flat.get(key, default)
+  def setting(self, key: str) -> Any:
+    """The value of the config at a dotted key; None if there is no such key."""
+    return self.flat_config.get(key)
+
+  @property
+  def method(self) -> str:
+    """Name of the method."""
+    return self.config.method.name
+
+  @property
+  def seed(self) -> int:
+    """RNG seed of the run."""
+    return self.config.seed
+
+  @functools.cached_property
+  def starts(self) -> list[dict[str, Any]]:
+    """code_version, time, config_hash, changed of each start with another config, first to last."""
+    records = config_records(self.workdir)
+    return [{k: v for k, v in record.items() if k != 'config'} for record in records]
+
+  @functools.cached_property
+  def data(self) -> dict[str, Any]:
+    """Facts of the training images; {} if they are not recorded."""
+    return _read_json(self.workdir.path / 'data.json')
+
+  @functools.cached_property
+  def parameters(self) -> str | None:
+    """The text of parameters.txt."""
+    path = self.workdir.path / 'parameters.txt'
+    return path.read_text() if path.exists() else None
+
+  # ---------------------------------------------------------------- numbers
+  @functools.cached_property
+  def metrics(self) -> list[dict[str, Any]]:
+    """Rows of metrics by step, see `read_metrics`."""
+    return read_metrics(self.workdir)
+
+  def series(self, metric: str) -> tuple[list[int], list[float]]:
+    """(steps, values) of the rows that have a number for a metric; NaN and infinity stay."""
+    rows = [row for row in self.metrics if isinstance(row.get(metric), (int, float))]
+    return [row['step'] for row in rows], [row[metric] for row in rows]
+
+  @functools.cached_property
+  def results(self) -> list[dict[str, Any]]:
+    """Records of results, oldest first, each with the name of the run as 'run'."""
+    return [{'run': self.name, **record} for record in read_results(self.workdir)]
+
+  def arrays(self, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays kept with a record of `results`; {} if there are none or they are lost."""
+    return read_arrays(self.workdir, record)
+
+  # ---------------------------------------------------------------- progress
+  @functools.cached_property
+  def checkpoints(self) -> list[int]:
+    """Steps of the complete checkpoints: Orbax names a folder by its step when all is in it."""
+    folder = self.workdir.checkpoints
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    return sorted(int(name) for name in names if re.fullmatch(r'\d+', name))
 
   @property
   def step(self) -> int:
-    """The last step that left a trace."""
-    return max([0, *self.checkpoints, *(row['step'] for row in self.rows)])
+    """The last step with a checkpoint or metrics."""
+    return max([0, *self.checkpoints, *(row['step'] for row in self.metrics)])
 
   @property
   def steps_per_epoch(self) -> int | None:
-    """None if the number of training images or the batch size is not known."""
-    number, batch = self.data.get('number'), self.get('batch_size')
+    """None if the number of training images is not recorded."""
+    number, batch = self.data.get('number'), self.setting('batch_size')
     try:
       return steps_per_epoch(num_examples=number, batch_size=batch) if number and batch else None
     except UserError:
@@ -75,23 +129,22 @@ class Run(NamedTuple):
 
   @property
   def total_steps(self) -> int | None:
-    """Of the whole run, None if not known."""
-    per_epoch, epochs = self.steps_per_epoch, self.get('num_epochs')
+    """Steps of the whole run; None if not known."""
+    per_epoch, epochs = self.steps_per_epoch, self.setting('num_epochs')
     return round(epochs * per_epoch) if per_epoch and epochs else None
 
   @property
   def status(self) -> str:
     """'finished', or how far it came."""
-    total = self.total_steps
+    total, last = self.total_steps, max(self.checkpoints, default=0)
     if total is None:
-      return f'{UNKNOWN}: the number of training images is not recorded (step {self.step:,})'
+      return f'unknown: the number of training images is not recorded (step {self.step:,})'
     if not self.step:
       return 'not begun: it has neither metrics nor a checkpoint'
-    stop = self.get('stop_at_epoch')
-    planned = total if stop is None else min(total, round(stop * (self.steps_per_epoch or 1)))
-    if max(self.checkpoints, default=0) >= total:
+    if last >= total:
       return 'finished'
-    if max(self.checkpoints, default=0) >= planned:
+    stop = self.setting('stop_at_epoch')
+    if stop is not None and last >= round(stop * (self.steps_per_epoch or 1)):
       return f'stopped as asked (stop_at_epoch={stop:g}): step {self.step:,} of {total:,}'
     return f'interrupted, or still running: step {self.step:,} of {total:,}'
 
@@ -99,112 +152,34 @@ class Run(NamedTuple):
   def training_seconds(self) -> float | None:
     """Seconds in training steps, from the throughput of each row; None without metrics."""
     seconds, last = 0.0, 0
-    for row in self.rows:
-      if row.get('samples_per_second') and self.get('batch_size'):
-        seconds += (row['step'] - last) * self.get('batch_size') / row['samples_per_second']
+    for row in self.metrics:
+      if row.get('samples_per_second') and self.setting('batch_size'):
+        seconds += (row['step'] - last) * self.setting('batch_size') / row['samples_per_second']
         last = row['step']
     return seconds or None
 
-  def facts(self) -> dict[str, Any]:
-    """For the JSON file."""
-    return {
-      'name': self.name,
-      'directory': self.directory,
-      'status': self.status,
-      'step': self.step,
-      'total_steps': self.total_steps,
-      'checkpoints': self.checkpoints,
-      'training_seconds': self.training_seconds,
-      'starts': self.starts,
-      'training_images': self.data,
-      'config': self.flat,
-    }
 
+def read_runs(directories: Sequence[str]) -> tuple[list[Run], list[str]]:
+  """Opens several runs, each directory once.
 
-def read(directory: str, directories: Sequence[str]) -> Run:
-  """Reads the files of a run.
-
-  Args:
-    directory: its workdir.
-    directories: of all runs of the report, for a name that tells them apart.
-
-  Raises:
-    UserError: it is not a run.
+  Returns:
+    The runs, whose names tell them apart, and a sentence for each directory that is not a run.
   """
-  run = workdir.Workdir(directory)
-  config = read_config(run)
-  name = run_name(directory, directories)
-  text = run.path / 'parameters.txt'
-  return Run(
-    name=name,
-    directory=str(run.path),
-    config=config,
-    starts=_starts(run),
-    rows=read_metrics(run),
-    records=[{'run': name, **record} for record in read_results(run)],
-    data=_json(run.path / 'data.json'),
-    parameters=text.read_text() if text.exists() else None,
-    checkpoints=_checkpoints(run),
-  )
+  directories = list(dict.fromkeys(directories))
+  names = [epath.Path(directory).name for directory in directories]
+  runs, skipped = [], []
+  for directory, name in zip(directories, names, strict=True):
+    try:
+      runs.append(Run(directory, name if names.count(name) == 1 else directory))
+    except UserError as error:
+      skipped.append(str(error))
+  return runs, skipped
 
 
-def _starts(run: workdir.Workdir) -> list[dict[str, Any]]:
-  paths = [run.path / 'config.json']
-  while (following := run.path / f'config-{len(paths)}.json').exists():
-    paths.append(following)
-  return [{k: v for k, v in _json(path).items() if k != 'config'} for path in paths]
-
-
-def _json(path: Any) -> dict[str, Any]:
+def _read_json(path: epath.Path) -> dict[str, Any]:
   """{} where there is no file or no JSON object."""
   try:
     found = json.loads(path.read_text()) if path.exists() else {}
   except ValueError:
     return {}
   return found if isinstance(found, dict) else {}
-
-
-def _checkpoints(run: workdir.Workdir) -> list[int]:
-  """Steps of the complete ones: Orbax gives a folder its number when everything is in it."""
-  if not run.checkpoints.exists():
-    return []
-  names = [path.name for path in run.checkpoints.iterdir()]
-  return sorted(int(name) for name in names if re.fullmatch(r'\d+', name))
-
-
-# ---------------------------------------------------------------- words
-def reason(error: Exception) -> str:
-  """Why something could not be made, on one line."""
-  line = str(error).strip().partition('\n')[0].rstrip('.')
-  if isinstance(error, UserError):
-    return line
-  return f'it does not fit this version of clr-jax ({type(error).__name__}: {line})'
-
-
-def duration(seconds: float | None) -> str:
-  """'1:02:03 h', '12.3 s'."""
-  if seconds is None:
-    return UNKNOWN
-  if seconds < 60:
-    return f'{seconds:.1f} s'
-  return f'{datetime.timedelta(seconds=round(seconds))} h'
-
-
-def text(value: Any) -> str:
-  """A value of a config or a record in a cell."""
-  if value is None:
-    return 'None'
-  if isinstance(value, float):
-    return f'{value:.6g}'
-  if isinstance(value, Mapping):
-    return ', '.join(f'{k}={text(v)}' for k, v in value.items()) or '{}'
-  if isinstance(value, (list, tuple)):
-    return f'({", ".join(map(text, value))})'
-  return str(value)
-
-
-def run_name(directory: str, directories: Sequence[str]) -> str:
-  """The last part of the path where that tells the runs apart."""
-  names = [epath.Path(d).name for d in directories]
-  name = epath.Path(directory).name
-  return name if names.count(name) == 1 else directory

@@ -1,24 +1,23 @@
 """`clr-jax inspect gradients`: norms, the way along the gradient, the surface of a checkpoint."""
 
-import csv
 import math
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from clr_jax.core.errors import UserError
 from clr_jax.experiment.build import build_experiment
-from clr_jax.figures import gradients, loss_surface
-from clr_jax.figures.gradients import figures
-from clr_jax.rundir import workdir
+from clr_jax.figures.analysis import loss_surface
+from clr_jax.figures.drawing.draw import draw_figure
+from clr_jax.figures.drawing.render_png import render_png
+from clr_jax.figures.gradients import Probe, surface_figure
 from clr_jax.rundir.checkpoint import Checkpoints
-from clr_jax.rundir.identity import read_config
+from clr_jax.rundir.reader import Run
 from tests.cli.test_main import call
 from tests.evaluation.test_runner import one_device  # noqa: F401  (a fixture)
-from tests.figures.measured_runs import write
+from tests.figures.run_files import read_csv, write_run
 
 NORMS = {
   step: {f'telemetry/grad_norm/{group}': (i + 1.0) / step for i, group in enumerate(('a', 'b'))}
@@ -34,65 +33,13 @@ def _here(tmp_path, monkeypatch):
 
 @pytest.fixture(scope='module')
 def simclr(tmp_path_factory):
-  return write(tmp_path_factory.mktemp('runs') / 'simclr', NORMS, 'simclr', checkpoint=True)
-
-
-def read(path):
-  with open(path) as file:
-    return list(csv.DictReader(file))
+  return write_run(tmp_path_factory.mktemp('runs') / 'simclr', NORMS, 'simclr', checkpoint=True)
 
 
 def column(rows, name):
   return np.array([float(row[name]) for row in rows])
 
 
-# ---------------------------------------------------------------- directions
-def test_filters_of_a_direction_are_as_long_as_the_weights(x64):
-  rng = np.random.default_rng(0)
-  params = {
-    'backbone': {
-      'conv': {'kernel': jnp.asarray(rng.normal(size=(3, 3, 2, 4)) * 7), 'bias': jnp.ones(4)},
-      'norm': {'scale': jnp.ones(4), 'bias': jnp.ones(4)},
-    },
-    'projector': {'dense': {'kernel': jnp.asarray(rng.normal(size=(4, 5))).at[:, 1].set(0.0)}},
-  }
-  direction = loss_surface.filter_normalised(jax.random.key(3), params)
-  assert jax.tree.structure(direction) == jax.tree.structure(params)
-  conv, dense = direction['backbone']['conv'], direction['projector']['dense']['kernel']
-  for d, w in (
-    (conv['kernel'], params['backbone']['conv']['kernel']),
-    (dense, params['projector']['dense']['kernel']),
-  ):
-    for i in range(w.shape[-1]):
-      np.testing.assert_allclose(np.linalg.norm(d[..., i]), np.linalg.norm(w[..., i]), rtol=1e-12)
-    cosine = np.vdot(d, w) / (np.linalg.norm(d) * np.linalg.norm(w))
-    assert abs(cosine) < 0.9  # random, not along the weights
-  assert not any(np.any(x) for x in (conv['bias'], *direction['backbone']['norm'].values()))
-  assert not np.any(dense[:, 1])
-
-
-def test_networks_of_one_shape_go_the_same_way():
-  one = {'w': jnp.ones([3, 2])}
-  other = {'w': jnp.array([2.0, 5.0])[None] * one['w'], 'v': jnp.ones([2, 2])}
-  a = loss_surface.filter_normalised(jax.random.key(0), one)['w']
-  b = loss_surface.filter_normalised(jax.random.key(0), other)['w']
-  np.testing.assert_allclose(b, a * jnp.array([2.0, 5.0])[None], rtol=1e-6)
-
-
-def test_surface_of_a_quadratic():
-  params = {'w': jnp.array([[1.0, 2.0], [3.0, 4.0]])}
-  d1, d2 = (
-    np.asarray(loss_surface.filter_normalised(key, params)['w'], np.float64)
-    for key in jax.random.split(jax.random.key(5))
-  )
-  offsets = [-1.0, 0.0, 0.5]
-  found = loss_surface.surface(lambda p: jnp.sum(p['w'] ** 2), params, offsets, seed=5)
-  w = np.asarray(params['w'], np.float64)
-  expected = [[((w + a * d1 + b * d2) ** 2).sum() for a in offsets] for b in offsets]
-  np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-# ---------------------------------------------------------------- a checkpoint
 def nt_xent(z, tau):
   """SimCLR's loss of embeddings [B, 2, D], in numpy."""
   z = np.asarray(z, np.float64).transpose(1, 0, 2).reshape(-1, z.shape[-1])
@@ -113,17 +60,17 @@ def test_numbers_of_a_checkpoint(simclr, monkeypatch):
 
   monkeypatch.setattr(loss_surface, 'open_objective', keep)
   before = sorted(pathlib.Path(simclr).rglob('*'))
-  written = figures([simclr], 'g.png', **SMALL)
+  written = draw_figure('gradients', [simclr], 'g.png', **SMALL)
   assert [p.name for p in written] == [
     f'g-{part}.{kind}' for part in ('norms', 'descent', 'surface') for kind in ('png', 'csv')
   ]
   assert sorted(pathlib.Path(simclr).rglob('*')) == before
 
-  found = {(r['group'], int(r['step'])): float(r['norm']) for r in read('g-norms.csv')}
+  found = {(r['group'], int(r['step'])): float(r['norm']) for r in read_csv('g-norms.csv')}
   assert found == {(g, s): (i + 1.0) / s for s in (4, 8, 12) for i, g in enumerate('ab')}
 
   (objective,) = opened
-  config = read_config(workdir.Workdir(simclr))
+  config = Run(simclr).config
   experiment = build_experiment(config)
   with Checkpoints(simclr, read_only=True) as checkpoints:
     state = checkpoints.restore(experiment.abstract_state)
@@ -131,14 +78,14 @@ def test_numbers_of_a_checkpoint(simclr, monkeypatch):
   out, _ = jax.jit(experiment.plain.embed)(state.params, state.state, batch, jax.random.key(0), 0)
   loss = nt_xent(np.asarray(out.online), config.method.temperature)
 
-  surface = read('g-surface.csv')
+  surface = read_csv('g-surface.csv')
   assert len(surface) == 9
   assert column(surface, 'x').tolist() == [-0.5, 0, 0.5] * 3
   assert column(surface, 'y').tolist() == [-0.5] * 3 + [0] * 3 + [0.5] * 3
   np.testing.assert_allclose(column(surface, 'loss')[4], loss, rtol=1e-4)
   assert np.ptp(column(surface, 'loss')) > 1e-3
 
-  descent = read('g-descent.csv')
+  descent = read_csv('g-descent.csv')
   assert column(descent, 'eta').tolist() == [0, 0.1, 1]
   np.testing.assert_allclose(column(descent, 'loss')[0], loss, rtol=1e-4)
   assert column(descent, 'grad_difference')[0] == 0
@@ -155,24 +102,27 @@ def test_numbers_of_a_checkpoint(simclr, monkeypatch):
   assert float(there) < float(value)
 
 
-def test_what_is_missing_is_said_and_the_rest_is_drawn(simclr, tmp_path, capsys):
-  plain = write(tmp_path / 'plain', {4: {'loss': 1.0}}, 'simclr')
+def test_missing_parts_are_named_and_the_rest_is_drawn(simclr, tmp_path, capsys):
+  plain = write_run(tmp_path / 'plain', {4: {'loss': 1.0}}, 'simclr')
   arguments = [f'--workdir={r}' for r in (simclr, plain, tmp_path / 'nothing')]
   assert call('inspect', 'gradients', *arguments, '--params.surface=False', '--params.etas=()') == 0
   out = capsys.readouterr().out
   assert 'plain has no telemetry' in out and 'nothing is not a run' in out
-  assert {r['run'] for r in read('gradients-norms.csv')} == {'simclr'}
+  assert {r['run'] for r in read_csv('gradients-norms.csv')} == {'simclr'}
   assert len(list(tmp_path.glob('*.png'))) == 1
 
 
 def test_checkpoints_that_cannot_be_opened_leave_the_norms(tmp_path, capsys):
-  started = write(tmp_path / 'started', {4: {**NORMS[4], 'telemetry/grad_norm/c': 0.0}}, 'simclr')
-  assert len(figures([started], 'g.png')) == 2
+  started = write_run(
+    tmp_path / 'started', {4: {**NORMS[4], 'telemetry/grad_norm/c': 0.0}}, 'simclr'
+  )
+  assert len(draw_figure('gradients', [started], 'g.png')) == 2
   assert 'has no checkpoint' in capsys.readouterr().out
   with pytest.raises(UserError, match='no checkpoint'):
-    figures([write(tmp_path / 'scores', {4: {'telemetry/alignment': 1.0}}, 'simclr')], 'h.png')
+    scores = write_run(tmp_path / 'scores', {4: {'telemetry/alignment': 1.0}}, 'simclr')
+    draw_figure('gradients', [scores], 'h.png')
   with pytest.raises(UserError, match='not a run'):
-    figures([str(tmp_path / 'nothing')], 'h.png')
+    draw_figure('gradients', [str(tmp_path / 'nothing')], 'h.png')
 
 
 @pytest.mark.parametrize(
@@ -186,24 +136,17 @@ def test_checkpoints_that_cannot_be_opened_leave_the_norms(tmp_path, capsys):
   ],
 )
 def test_bad_options_are_refused(tmp_path, capsys, nothing_compiles, arguments, words):
-  run = write(tmp_path / 'a', NORMS)
+  run = write_run(tmp_path / 'a', NORMS)
   assert call('inspect', 'gradients', f'--workdir={run}', *arguments) == 2
   err = capsys.readouterr().err
   assert err.count('\n') == 1 and all(word in err for word in words), err
   assert not list(tmp_path.glob('*.png'))
 
 
-def test_a_missing_step_and_a_large_batch_are_refused(simclr):
-  with pytest.raises(UserError, match=r'no checkpoint 7'):
-    loss_surface.open_objective(simclr, step=7)
-  with pytest.raises(UserError, match=r'batch_size=5000'):
-    loss_surface.open_objective(simclr, batch_size=5000)
-
-
-def test_losses_that_are_not_finite_are_left_white(monkeypatch, simclr):
+def test_losses_that_are_not_finite_are_left_gray():
   grid = np.array([[1.0, 2.0, math.inf], [3.0, 1.0, math.nan], [5.0, 90.0, 4.0]])
-  probe = gradients.Probe('a', 3, [], grid)
-  monkeypatch.setattr(gradients, '_probe', lambda *_, **__: probe)
-  monkeypatch.setattr(loss_surface, 'open_objective', lambda *_, **__: None)
-  figures([simclr], 'g.png', etas=(), points=3)
-  assert [r['loss'] for r in read('g-surface.csv')][2:6] == ['inf', '3.0', '1.0', 'nan']
+  figure = surface_figure([Probe('a', 3, [], grid)], np.linspace(-1, 1, 3))
+  render_png(figure, 'g.png')
+  assert [r['loss'] for r in read_csv('g-surface.csv')][2:6] == ['inf', '3.0', '1.0', 'nan']
+  (mark,) = figure.panels[0].marks
+  assert mark.limits == (1.0, 90.0) and figure.panels[0].note == 'loss 1 at the cross'

@@ -1,24 +1,27 @@
 """`clr-jax inspect scores`: the numbers of its pictures, and what it says is missing."""
 
-import csv
-
 import jax
 import numpy as np
 import pytest
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Out
-from clr_jax.figures import scores
-from clr_jax.figures.scores import figures
-from clr_jax.figures.telemetry import read_runs
+from clr_jax.figures.drawing.draw import draw_figure
+from clr_jax.figures.scores import scores
 from clr_jax.losses.scores import queue_scores, score_sets
+from clr_jax.rundir.reader import read_runs
 from clr_jax.wrappers import telemetry as _telemetry
 from tests.cli.test_main import call
-from tests.figures.measured_runs import write
+from tests.figures.run_files import read_csv, write_run
 
 TAU = 0.2
 EDGES = np.linspace(-0.5, 0.75, 11)
-OPTIONS = {'telemetry.bins': 10, 'telemetry.lowest': -0.5, 'telemetry.highest': 0.75}
+OPTIONS = {
+  'telemetry.enabled': True,
+  'telemetry.bins': 10,
+  'telemetry.lowest': -0.5,
+  'telemetry.highest': 0.75,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -70,21 +73,26 @@ def by_hand(query, key, queue):
   }
 
 
-def read(path):
-  with open(path) as file:
-    return list(csv.DictReader(file))
+def write(path, rows=(), method='moco', **changes):
+  return write_run(path, rows, method, **OPTIONS, **changes)
 
 
 def run(path, steps, draw=0, **changes):
-  rows = {step: measured(*embeddings([draw, step])) for step in steps}
-  return write(path, rows, **OPTIONS, **changes)
+  return write(path, {step: measured(*embeddings([draw, step])) for step in steps}, **changes)
+
+
+def numbers(directories, name, **options):
+  """The rows of one figure's table, without drawing it."""
+  found = scores(read_runs(directories)[0], **options)
+  (table,) = (figure.tables[''] for figure in found.drawn if figure.name == name)
+  return [dict(zip(table.header, row, strict=True)) for row in table.rows]
 
 
 # ---------------------------------------------------------------- numbers
 def test_series_are_those_of_the_embeddings(tmp_path):
   steps = (4, 8, 12)
-  figures([run(tmp_path / name, steps, seed) for seed, name in enumerate('ab')], 'x.png')
-  found = {(r['run'], r['metric'], int(r['step'])): float(r['value']) for r in read('x-series.csv')}
+  runs = [run(tmp_path / name, steps, seed) for seed, name in enumerate('ab')]
+  found = {(r['run'], r['metric'], r['step']): r['value'] for r in numbers(runs, 'series')}
   assert len(found) == 2 * 3 * 11
   for seed, name in enumerate('ab'):
     for step in steps:
@@ -94,12 +102,12 @@ def test_series_are_those_of_the_embeddings(tmp_path):
 
 def test_histograms_are_those_of_the_embeddings(tmp_path):
   steps = range(4, 44, 4)
-  written = figures([run(tmp_path / 'a', steps)], 'x.png', ridges=4)
+  written = draw_figure('scores', [run(tmp_path / 'a', steps)], 'x.png', ridges=4)
   assert [p.name for p in written] == [
     *('x-series.png', 'x-series.csv'),
     *('x-histograms.png', 'x-histograms.csv'),
   ]
-  rows = read('x-histograms.csv')
+  rows = read_csv('x-histograms.csv')
   assert sorted({int(r['step']) for r in rows}) == [4, 16, 28, 40]
   for step in (4, 40):
     query, key, queue = embeddings([0, step])
@@ -119,17 +127,17 @@ def test_stacked_values_are_means_of_the_end(tmp_path):
     for m in (0.9, 0.0)
     for seed in (0, 1)
   ]
-  figures(runs, 'x.png', last=0.3)
-  rows = [r for r in read('x-stacked.csv') if r['metric'] == 'telemetry/neg_var']
-  assert [(r['run'], float(r['method.momentum'])) for r in rows] == [
+  found = numbers(runs, 'stacked', last=0.3)
+  rows = [r for r in found if r['metric'] == 'telemetry/neg_var']
+  assert [(r['run'], r['method.momentum']) for r in rows] == [
     *(('m0.9-0', 0.9), ('m0.9-1', 0.9)),
     *(('m0.0-0', 0.0), ('m0.0-1', 0.0)),
   ]
   for seed, row in zip((0, 1, 0, 1), rows, strict=True):
     ends = [by_hand(*embeddings([seed, step]))['neg_var'] for step in (32, 36, 40)]
-    np.testing.assert_allclose(float(row['mean']), np.mean(ends), rtol=1e-5)
-    np.testing.assert_allclose(float(row['std']), np.std(ends), rtol=1e-3)
-    assert row['rows'] == '3'
+    np.testing.assert_allclose(row['mean'], np.mean(ends), rtol=1e-5)
+    np.testing.assert_allclose(row['std'], np.std(ends), rtol=1e-3)
+    assert row['rows'] == 3
 
 
 @pytest.mark.parametrize(
@@ -141,23 +149,24 @@ def test_stacked_values_are_means_of_the_end(tmp_path):
     ({'method.momentum': 0.5, 'batch_size': 32}, None),
   ],
 )
-def test_the_key_to_stack_by_is_found(tmp_path, capsys, changes, key):
+def test_the_key_to_stack_by_is_found(tmp_path, changes, key):
   runs, _ = read_runs([run(tmp_path / 'a', (4,)), run(tmp_path / 'b', (4,), **changes)])
-  assert scores._stack_key(runs, None) == key
-  out = capsys.readouterr().out
-  assert out.startswith('not stacked') == (key is None)
-  assert ('method.momentum' in out) == ('method.momentum' in changes)
+  found = scores(runs)
+  stacked = [figure.tables[''].header[1] for figure in found.drawn if figure.name == 'stacked']
+  assert stacked == ([] if key is None else [key])
+  if key is None:
+    words = 'in batch_size, method.momentum;' if 'batch_size' in changes else 'in no key;'
+    assert words in found.missing[0]
 
 
 def test_one_of_several_keys_is_chosen(tmp_path):
   changes = {'method.momentum': 0.5, 'batch_size': 32}
   runs = [run(tmp_path / 'a', (4,)), run(tmp_path / 'b', (4,), **changes)]
-  assert 'x-stacked.png' in [p.name for p in figures(runs, 'x.png', by='batch_size')]
-  assert {r['batch_size'] for r in read('x-stacked.csv')} == {'64', '32'}
+  assert {r['batch_size'] for r in numbers(runs, 'stacked', by='batch_size')} == {64, 32}
 
 
 # ---------------------------------------------------------------- what is missing
-def test_what_is_missing_is_said_and_the_rest_is_drawn(tmp_path, capsys):
+def test_missing_parts_are_named_and_the_rest_is_drawn(tmp_path, capsys):
   byol = {4: {'loss': 1.0, 'telemetry/alignment': 0.5, 'telemetry/uniformity': -1.0}}
   runs = [
     run(tmp_path / 'short', (4,)),
@@ -170,31 +179,31 @@ def test_what_is_missing_is_said_and_the_rest_is_drawn(tmp_path, capsys):
   out = capsys.readouterr().out
   for line in ('plain has no telemetry', 'empty has no telemetry', 'nothing is not a run'):
     assert f'{line}' in out
-  assert 'byol: byol compares no negatives' in out
-  names = {(r['run'], r['metric']) for r in read('scores-series.csv')}
+  assert 'left out: scores of byol: byol compares no negatives' in out
+  names = {(r['run'], r['metric']) for r in read_csv('scores-series.csv')}
   assert {metric for name, metric in names if name == 'byol'} == {
     *('telemetry/alignment', 'telemetry/uniformity'),
   }
-  assert {r['run'] for r in read('scores-histograms.csv')} == {'short'}
+  assert {r['run'] for r in read_csv('scores-histograms.csv')} == {'short'}
 
 
-def test_histograms_of_other_bins_are_left_out(tmp_path, capsys):
+def test_histograms_of_other_bins_are_left_out(tmp_path):
   rows = {4: measured(*embeddings(0)), 8: measured(*embeddings(1))}
   rows[4]['telemetry/neg_hist'] = [1.0] * 7
-  figures([write(tmp_path / 'a', rows, **OPTIONS)], 'x.png')
-  assert 'a: 1 histograms had other bins' in capsys.readouterr().out
-  assert {r['step'] for r in read('x-histograms.csv')} == {'8'}
+  runs = [write(tmp_path / 'a', rows)]
+  assert '1 histograms of a, which have other bins' in scores(read_runs(runs)[0]).missing
+  assert {r['step'] for r in numbers(runs, 'histograms')} == {8}
 
 
 def test_not_finite_values_are_drawn_around(tmp_path):
   rows = {step: measured(*embeddings(step)) for step in (4, 8, 12)}
   rows[8]['telemetry/neg_var'] = float('nan')
   rows[12]['telemetry/exp_neg'] = float('inf')
-  runs = [write(tmp_path / str(i), rows, **OPTIONS, batch_size=8 * (i + 1)) for i in range(2)]
-  figures(runs, 'x.png', last=1.0)
-  values = {r['metric']: r['value'] for r in read('x-series.csv') if r['step'] == '8'}
+  runs = [write(tmp_path / str(i), rows, batch_size=8 * (i + 1)) for i in range(2)]
+  draw_figure('scores', runs, 'x.png', last=1.0)
+  values = {r['metric']: r['value'] for r in read_csv('x-series.csv') if r['step'] == '8'}
   assert values['telemetry/neg_var'] == 'nan'
-  means = {r['metric']: (float(r['mean']), r['rows']) for r in read('x-stacked.csv')}
+  means = {r['metric']: (float(r['mean']), r['rows']) for r in read_csv('x-stacked.csv')}
   expected = np.mean([rows[step]['telemetry/neg_var'] for step in (4, 12)])
   np.testing.assert_allclose(means['telemetry/neg_var'][0], expected, rtol=1e-6)
   assert means['telemetry/exp_neg'][1] == '2'
@@ -205,10 +214,11 @@ def test_tables_and_tcl_denominators_have_their_metrics(tmp_path):
   row |= {'telemetry/log_u_mean': 2.0, 'telemetry/log_u_std': 0.5}
   row |= {'telemetry/positive_response_tcl': 0.1, 'telemetry/negative_response_tcl': 0.2}
   rows = {4: row, 6: {'rankme': 3.0}}
-  figures([write(tmp_path / 'a', rows, method='sogclr', **OPTIONS)], 'x.png')
-  found = {r['metric']: float(r['value']) for r in read('x-series.csv')}
+  runs = [write(tmp_path / 'a', rows, method='sogclr')]
+  found = {r['metric']: r['value'] for r in numbers(runs, 'series')}
   assert found['telemetry/log_u_mean'] == 2 and found['telemetry/log_u_std'] == 0.5
   assert found['telemetry/positive_response_tcl'] == 0.1 and found['rankme'] == 3
+  assert 'telemetry/steps' not in found  # how many steps were measured
 
 
 @pytest.mark.parametrize(
@@ -231,8 +241,4 @@ def test_bad_options_are_refused(tmp_path, capsys, nothing_compiles, arguments, 
 
 def test_runs_without_anything_to_draw_are_refused(tmp_path):
   with pytest.raises(UserError, match=r'no telemetry.*telemetry\.enabled=True'):
-    figures([write(tmp_path / 'plain', {4: {'loss': 1.0}})], 'x.png')
-  with pytest.raises(UserError, match='not a run'):
-    figures([str(tmp_path / 'nothing')], 'x.png')
-  with pytest.raises(UserError, match='no known metric'):
-    figures([write(tmp_path / 'other', {4: {'telemetry/else': 1.0}})], 'x.png')
+    draw_figure('scores', [write(tmp_path / 'plain', {4: {'loss': 1.0}})], 'x.png')

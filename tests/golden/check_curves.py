@@ -1,6 +1,6 @@
 """Checker for robustness curves: the `curve_*` arrays of archive b_stats."""
 
-from clr_jax.figures.robustness_curves import paper_curve, robust_error, summary
+from clr_jax.figures.analysis.distances import paper_curve, robust_error, summary
 
 
 def check_curves(case, close):
@@ -14,5 +14,7 @@ def check_curves(case, close):
     close(getattr(s, name), case[f'curve_paper_{name}'], f'curve_paper_{name}')
   kind = list(case.curve_kind)
   counts = [kind.count(k) for k in ('clean_error', 'failed')]
-  close([s.clean_errors, s.failures, len(kept)], [*counts, len(kind) - sum(counts)], 'curve_kind')
+  close(
+    [s.clean_errors, s.never_fooled, len(kept)], [*counts, len(kind) - sum(counts)], 'curve_kind'
+  )
   close(robust_error(distances, case.curve_eps), case.curve_robust_error, 'curve_robust_error')

@@ -1,4 +1,4 @@
-"""What the tests of the report share: runs without training, the parsed page, a browser."""
+"""The parsed page of a report, and a browser that draws it."""
 
 import html
 import html.parser
@@ -10,14 +10,8 @@ import subprocess
 
 import pytest
 
-from clr_jax.experiment.config_files import load
-from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.report import report
-from clr_jax.rundir import results, workdir
-from clr_jax.rundir.identity import open_run
-from clr_jax.rundir.results import Measurement
 
-TINY = pathlib.Path(__file__).parent.parent / 'tiny.py'
 CHROMIUM = next(
   filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome'))), None
 )
@@ -63,23 +57,6 @@ def make(directories, out):
   found = Parsed(pathlib.Path(out))
   assert found.data == json.loads(out.with_suffix('.json').read_text())
   return found
-
-
-def begun(directory, method='simclr', **changes):
-  """A run of which only the config exists."""
-  config = load(f'{TINY}:{method}')
-  with config.unlocked():
-    for key, value in changes.items():
-      config[key] = value
-  run = workdir.Workdir(directory)
-  open_run(run, config, keys_without_effect(config))
-  return run
-
-
-def record(run, protocol, metric, value, params, *, arrays=None, features='trained'):
-  measured = Measurement(metric, value, protocol, params, features, 1.5, arrays)
-  stamp = {'config_hash': 'abc', 'data': 'digits train, test', 'data_checksum': 'a b', 'seed': 0}
-  results.write_result(run, measured, step=8, checkpoint=None, **stamp)
 
 
 # ---------------------------------------------------------------- a browser

@@ -11,10 +11,10 @@ from PIL import Image
 
 from clr_jax import data
 from clr_jax.experiment.config_files import load
-from clr_jax.rundir import results, workdir
-from clr_jax.rundir.metrics import read_metrics
+from clr_jax.rundir.reader import Run
 from clr_jax.training import loop as train
-from tests.report.report_page import TINY, browse, make, needs_browser
+from tests.figures.run_files import TINY
+from tests.report.report_page import browse, make, needs_browser
 
 go = pytest.importorskip('plotly.graph_objects')
 pytestmark = pytest.mark.xdist_group('report')  # one run, trained once
@@ -67,33 +67,29 @@ def test_plotly_knows_every_option(page_of_trained):
 
 
 def test_curves_are_the_metrics(page_of_trained, trained):
-  rows = read_metrics(workdir.Workdir(trained))
+  run = Run(trained)
   figures = page_of_trained.data['figures']
-  for name, keys in {
-    'curve-loss': ['loss'],
-    'curve-online-accuracy': ['online_knn_top1', 'online_probe_top1'],
-    'curve-learning-rate': ['learning_rate'],
-    'telemetry-variance-of-the-scores': ['telemetry/pos_var', 'telemetry/neg_var'],
-    'telemetry-gradient-norm-of-each-parameter-group': [
-      f'telemetry/grad_norm/{part}' for part in ('backbone', 'probe', 'projector')
-    ],
+  for name, metric in {
+    'curve-loss': 'loss',
+    'curve-online-knn-accuracy': 'online_knn_top1',
+    'curve-learning-rate': 'learning_rate',
+    'telemetry-variance-of-positive-scores': 'telemetry/pos_var',
+    'telemetry-gradient-norm-backbone': 'telemetry/grad_norm/backbone',
   }.items():
-    traces = figures[name]['traces']
-    assert len(traces) == len(keys)
-    for key, trace in zip(keys, traces, strict=True):
-      points = [(row['step'], row[key]) for row in rows if key in row]
-      assert points and trace['x'] == [x for x, _ in points]
-      np.testing.assert_allclose(trace['y'], [y for _, y in points], rtol=1e-6)
+    (trace,) = figures[name]['traces']
+    steps, values = run.series(metric)
+    assert steps and trace['x'] == steps
+    np.testing.assert_allclose(trace['y'], values, rtol=1e-6)
   drawn = sum(
     len(f['traces']) for n, f in figures.items() if n.startswith(('curve-', 'telemetry-'))
   )
-  ours = {key for row in rows for key in row} - {'step', 'time', 'telemetry/steps'}
-  assert drawn == len([key for key in ours if not key.endswith('_hist')])
+  metrics = {key for row in run.metrics for key in row} - {'step', 'time', 'telemetry/steps'}
+  assert drawn == len([name for name in metrics if run.series(name)[0]])
 
 
 def test_heat_map_has_the_shares(page_of_trained, trained):
-  rows = [r for r in read_metrics(workdir.Workdir(trained)) if 'telemetry/neg_hist' in r]
-  trace = page_of_trained.data['figures']['heat-neg_hist-trained']['traces'][0]
+  rows = [row for row in Run(trained).metrics if 'telemetry/neg_hist' in row]
+  (trace,) = page_of_trained.data['figures']['heat-trained-negative-scores']['traces']
   counts = np.array([row['telemetry/neg_hist'] for row in rows])
   share = (counts / counts.sum(1, keepdims=True)).T
   keep = slice(0 if share[0].any() else 1, None if share[-1].any() else -1)
@@ -106,7 +102,7 @@ def test_heat_map_has_the_shares(page_of_trained, trained):
 
 
 def test_points_have_their_images(page_of_trained):
-  figure = page_of_trained.data['figures']['embedding-0']
+  figure = page_of_trained.data['figures']['embedding-trained-step-11']
   source = data.load_source('digits', split='test')
   images, labels = source.arrays()
   seen = []
@@ -125,7 +121,7 @@ def test_tables_have_the_run(page_of_trained, trained):
   found = page_of_trained
   assert 'finished' in found.texts and 'digits train' in found.texts
   assert '11 of 11' in found.texts and 'simclr' in found.texts
-  (measured,) = results.read_results(workdir.Workdir(trained))
+  (measured,) = Run(trained).results
   assert f'{measured["value"]:.4f}' in found.texts and all(
     f'{key}={value}' in found.text for key, value in measured['params'].items()
   )
@@ -138,38 +134,32 @@ def test_tables_have_the_run(page_of_trained, trained):
 
 
 # ---------------------------------------------------------------- what is missing
-def test_run_of_another_version(tmp_path, trained):
-  """Keys that this version needs are gone, others came, a record has fewer fields."""
+def test_damaged_run(tmp_path, trained):
+  """Images that are gone, a record without some fields, another version's name."""
   shutil.copytree(trained, tmp_path / 'old')
   path = tmp_path / 'old' / 'config.json'
-  record_ = json.loads(path.read_text())
-  del record_['config']['augment'], record_['config']['telemetry']
-  record_['config']['of_the_future'] = {'key': 7}
-  record_['code_version'] = '9.9.9'
-  path.write_text(json.dumps(record_))
+  config = json.loads(path.read_text())
+  config['config']['data']['name'] = f'npz:{tmp_path}/gone.npz'
+  config['code_version'] = '9.9.9'
+  path.write_text(json.dumps(config))
   (result,) = (tmp_path / 'old' / 'results').glob('*.json')
-  old = {
-    k: v for k, v in json.loads(result.read_text()).items() if k not in ('device', 'libraries')
-  }
-  result.write_text(json.dumps(old))
+  record = json.loads(result.read_text())
+  result.write_text(json.dumps({k: v for k, v in record.items() if k != 'device'}))
   found = make([tmp_path / 'old'], tmp_path / 'r.html')
-  assert 'clr-jax 9.9.9' in found.text and 'of_the_future.key' in found.texts
-  assert 'old has no embedding: it does not fit this version' in found.text
-  assert 'lacks the edges of the histogram' in found.text
-  assert found.data['figures']['curve-loss']['traces']
-  assert '11 of 11' in found.texts
+  assert 'clr-jax 9.9.9' in found.text and 'old has no embedding: ' in found.text
+  assert found.data['figures']['curve-loss']['traces'] and '11 of 11' in found.texts
 
 
 def test_names_that_make_one_anchor(tmp_path, trained):
   for name in ('a b', 'a-b'):
     shutil.copytree(trained, tmp_path / name)
   found = make([tmp_path / 'a b', tmp_path / 'a-b'], tmp_path / 'r.html')
-  maps = [name for name in found.data['figures'] if name.startswith('heat-neg')]
-  assert len(maps) == 2 and len(set(found.ids())) == len(found.ids())
+  maps = [name for name in found.data['figures'] if name.startswith('heat-')]
+  assert len(maps) == 4 and len(set(found.ids())) == len(found.ids())
   loss = found.data['figures']['curve-loss']
   assert [trace['name'] for trace in loss['traces']] == ['a b', 'a-b']
   assert len({trace['line']['color'] for trace in loss['traces']}) == 2
-  both = found.data['figures']['embedding-0'], found.data['figures']['embedding-1']
+  both = [figure for name, figure in found.data['figures'].items() if 'embedding' in name]
   assert both[0]['traces'] == both[1]['traces']  # and of the same images
   assert len(found.images) == len({i for t in both[0]['traces'] for i in t['customdata']})
 

@@ -1,7 +1,5 @@
-import csv
 import types
 
-import numpy as np
 import pytest
 
 from clr_jax.core.errors import UserError
@@ -9,7 +7,6 @@ from clr_jax.evaluation import registry as protocols
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.protocols import few_label as few
 from clr_jax.evaluation.protocols.linear import linear
-from clr_jax.figures.few_label_curves import draw_few_label
 from clr_jax.rundir.results import Measurement
 from tests.evaluation.protocols.test_linear import TEST, TRAIN
 
@@ -92,26 +89,3 @@ def test_bad_input_is_refused_before_any_work(options, message):
     protocols.check(SETS, 'few_label', {**FEW, **options}, ['trained'])
   assert '\n' not in str(refused.value)
   protocols.check(SETS, 'few_label', FEW, ['trained'])
-
-
-def test_figure(tmp_path):
-  records = [m._asdict() for kind in ('trained', 'untrained') for m in measure(kind)]
-  values = [r['value'] for r in records[:3]]
-  sgd = [m._asdict() for m in measure(preset='sogclr', epochs=2, label_fraction=())]
-  other = {'protocol': 'knn', 'features': 'trained', 'value': 0.5, 'params': {'k': 5}}
-  data = draw_few_label(
-    {'a': [*records, other], 'b': sgd, 'c': records}, str(tmp_path / 'new' / 'few.png')
-  )
-  with data.open() as file:
-    rows = list(csv.DictReader(file))
-  assert [(r['line'], int(r['num_labels']), int(r['draws'])) for r in rows] == [
-    *((f'a, c: linear layer, {kind} features (lbfgs)', *amount)
-      for kind in ('trained', 'untrained') for amount in ((8, 3), (10, 3), (200, 1))),
-    ('b: linear layer, trained features (sogclr)', 8, 3),  # the last epoch, not the best
-  ]  # fmt: skip
-  assert float(rows[1]['top1_mean']) == pytest.approx(np.mean(values))
-  half = 4.302652729911275 * np.std(values, ddof=1) / np.sqrt(3)  # t(2), 97.5 %
-  assert float(rows[1]['top1_half_interval_95']) == pytest.approx(half)
-  assert (tmp_path / 'new' / 'few.png').read_bytes().startswith(b'\x89PNG')
-  with pytest.raises(UserError, match='no results with few labels'):
-    draw_few_label({'a': [other]}, str(tmp_path / 'none.png'))

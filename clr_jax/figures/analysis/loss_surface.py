@@ -1,4 +1,4 @@
-"""The loss of a checkpoint on one fixed batch, along its gradient and over a plane around it."""
+"""The loss of a checkpoint on one fixed batch, and over a plane around it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from clr_jax.core.config_tree import Config
+from clr_jax.core.config_tree import changed
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Array, Batch, Params, PyTree
 from clr_jax.data import order
 from clr_jax.experiment.build import Experiment, build_experiment
-from clr_jax.rundir import workdir
 from clr_jax.rundir.checkpoint import Checkpoints, check_same, describe
-from clr_jax.rundir.identity import read_config
+from clr_jax.rundir.reader import Run
 
-MOST_IMAGES = 256  # of the batch by default: a CPU's patience
+MOST_IMAGES = 256  # images of the batch by default, for a CPU
 
 
 class Objective(NamedTuple):
@@ -38,7 +37,7 @@ class Objective(NamedTuple):
 
 
 def open_objective(
-  directory: str, *, step: int | None = None, batch_size: int | None = None, seed: int = 0
+  run: Run, *, step: int | None = None, batch_size: int | None = None, seed: int = 0
 ) -> Objective:
   """The loss of a run's method as a function of the parameters alone.
 
@@ -47,16 +46,16 @@ def open_objective(
   the batch, as in training.
 
   Args:
-    directory: workdir of the run.
+    run: a run with a checkpoint.
     step: of the checkpoint; None = the newest.
     batch_size: images of the training set; None = the run's batch, at most MOST_IMAGES.
-    seed: of images, views and draws: runs on the same data see the same ones.
+    seed: RNG seed of images, views and the loss: runs on the same data see the same ones.
 
   Raises:
     UserError: no such checkpoint, one of another method or model, or a bad batch size.
   """
-  run = workdir.Workdir(directory)
-  config = _bare(read_config(run), directory)
+  # The online probe's loss is not the method's, and measurements cost time.
+  config = changed(run.config, {'probe.enabled': False, 'telemetry.enabled': False})
   experiment = build_experiment(config)
   size = min(config.batch_size, MOST_IMAGES) if batch_size is None else batch_size
   if not 2 <= size <= experiment.source.num_examples:
@@ -81,20 +80,7 @@ def open_objective(
   )
 
 
-def _bare(config: Config, directory: str) -> Config:
-  """Without the online probe, whose loss is not the method's, and without measurements."""
-  config = config.copy_and_resolve_references()
-  try:
-    with config.unlocked():
-      config.probe.enabled = False
-      if 'telemetry' in config:
-        config.telemetry.enabled = False
-  except (AttributeError, KeyError) as error:
-    raise UserError(f'{directory} is a run of another version ({error}): train it again') from None
-  return config
-
-
-def _restore(run: workdir.Workdir, experiment: Experiment, step: int | None):
+def _restore(run: Run, experiment: Experiment, step: int | None):
   """(step, params, state) of a checkpoint, whatever its optimizer."""
   abstract = experiment.abstract_state
   tree = {'params': abstract.params, 'state': abstract.state}
@@ -103,10 +89,12 @@ def _restore(run: workdir.Workdir, experiment: Experiment, step: int | None):
   wanted = describe(traverse_util.unflatten_dict(leaves, sep='/'))
 
   def choose(saved) -> PyTree:
-    check_same({k: saved[k] for k in wanted if k in saved}, wanted, f'the checkpoint of {run.path}')
+    check_same(
+      {k: saved[k] for k in wanted if k in saved}, wanted, f'the checkpoint of {run.directory}'
+    )
     return traverse_util.unflatten_dict(leaves, sep='/')
 
-  with Checkpoints(run, read_only=True) as checkpoints:
+  with Checkpoints(run.workdir, read_only=True) as checkpoints:
     step, restored = checkpoints.restore_leaves(choose, step)
   found = {**flat, **traverse_util.flatten_dict(restored, sep='/')}
   merged = traverse_util.unflatten_dict(found, sep='/')
@@ -114,7 +102,7 @@ def _restore(run: workdir.Workdir, experiment: Experiment, step: int | None):
 
 
 def _batch(experiment: Experiment, size: int, seed: int) -> Batch:
-  """Training images drawn by `seed`, with views of a key of it."""
+  """Training images and views drawn by `seed`."""
   source = experiment.source
   index = np.sort(order.shuffled(seed, 0, source.num_examples)[:size])
   images, labels = source.load(index)
@@ -126,7 +114,7 @@ def _batch(experiment: Experiment, size: int, seed: int) -> Batch:
 
 
 # ---------------------------------------------------------------- the plane
-def filter_normalised(key: Array, params: Params) -> Params:
+def filter_normalized(key: Array, params: Params) -> Params:
   """A random direction whose filters are as long as those of `params`.
 
   Gaussian; each filter d of a kernel becomes d ||w|| / ||d||, filters being the slices of the last
@@ -158,15 +146,15 @@ def _moved(params: Params, d1: Params, d2: Params, a: Array, b: Array) -> Params
 def surface(
   loss: Callable[[Params], Array], params: Params, offsets: Sequence[float], *, seed: int = 0
 ) -> np.ndarray:
-  """loss(params + a d1 + b d2) [b, a] for all offsets a and b; d1, d2 are `filter_normalised`.
+  """loss(params + a d1 + b d2) [b, a] for all offsets a and b; d1, d2 are `filter_normalized`.
 
   Args:
     loss: compiled by the caller; it is called from Python for each point, because XLA's loops
       around convolutions are slow on CPUs.
     params: w.
     offsets: in lengths of the filters.
-    seed: of the directions.
+    seed: RNG seed of the directions.
   """
-  d1, d2 = (filter_normalised(key, params) for key in jax.random.split(jax.random.key(seed)))
+  d1, d2 = (filter_normalized(key, params) for key in jax.random.split(jax.random.key(seed)))
   at = [jnp.asarray(x, jnp.float32) for x in offsets]
   return np.array([[float(loss(_moved(params, d1, d2, a, b))) for a in at] for b in at])

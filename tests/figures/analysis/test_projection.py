@@ -5,7 +5,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from clr_jax.core.errors import UserError
-from clr_jax.figures.projection import project
+from clr_jax.figures.analysis.projection import project
 
 
 def features(n=60, f=20, seed=0):

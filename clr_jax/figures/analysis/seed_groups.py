@@ -19,20 +19,22 @@ _SEED_SUFFIX = re.compile(r'[-_.= ]+(seed|s)?[-_.= ]*$')  # 'moco_s' of 'moco_s0
 
 
 class Group(NamedTuple):
-  """Attributes:
-  name: tells the groups apart.
-  runs: alike in all that changes what is trained, but the seed.
+  """Runs with the same config except for the seed.
+
+  Attributes:
+    name: tells the groups apart.
+    runs: equal in every key that changes what is trained, but the seed.
   """
 
   name: str
   runs: list[Run]
 
 
-def groups(runs: Sequence[Run]) -> list[Group]:
+def seed_groups(runs: Sequence[Run]) -> list[Group]:
   """The runs by config, in the order in which they are given."""
   found: dict[str, list[Run]] = {}
   for run in runs:
-    found.setdefault(json.dumps(_without_seed(run), sort_keys=True), []).append(run)
+    found.setdefault(json.dumps(trajectory_without_seed(run), sort_keys=True), []).append(run)
   names = [_name(members) for members in found.values()]
   return [
     Group(name if names.count(name) == 1 else f'{name}: {members[0].name}', members)
@@ -40,35 +42,31 @@ def groups(runs: Sequence[Run]) -> list[Group]:
   ]
 
 
-def differences(found: Sequence[Group]) -> list[tuple[str, ...]]:
-  """(key, its value in each group as JSON or 'unset') of the keys in which the groups differ."""
-  flat = [_without_seed(group.runs[0]) for group in found]
-  rows = []
-  for key in sorted({key for own in flat for key in own}):
-    values = [json.dumps(own[key]) if key in own else 'unset' for own in flat]
-    if len(set(values)) > 1:
-      rows.append((key, *values))
-  return rows
+def differing_keys(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+  """(key, its value in each run as JSON or 'unset') where the trajectories differ; not the seed."""
+  flat = [trajectory_without_seed(run) for run in runs]
+  keys = sorted({key for own in flat for key in own})
+  rows = [(key, [json.dumps(own[key]) if key in own else 'unset' for own in flat]) for key in keys]
+  return [(key, values) for key, values in rows if len(set(values)) > 1]
 
 
-def curve(group: Group, metric: str) -> list[tuple[int, Interval]]:
+def mean_curve(group: Group, metric: str) -> list[tuple[int, Interval]]:
   """(step, mean and 95 % interval over the runs that have the metric there) in order."""
   values: dict[int, list[float]] = {}
   for run in group.runs:
-    for row in run.rows:
-      if isinstance(row.get(metric), (int, float)):
-        values.setdefault(row['step'], []).append(row[metric])
+    for step, value in zip(*run.series(metric), strict=True):
+      values.setdefault(step, []).append(value)
   return [(step, interval(values[step])) for step in sorted(values)]
 
 
-def results(found: Sequence[Group]) -> list[dict[str, Any]]:
+def group_results(groups: Sequence[Group]) -> list[dict[str, Any]]:
   """Records as `rundir.table` takes them, one for each setting and run, equal settings together.
 
-  Of each run its newest step counts. A run's value is the mean over its draws; the draws of the
-  table are the runs of the group.
+  Only the newest step of each run counts. A run's value is the mean over its draws; the draws of
+  the table are the runs of the group.
   """
   records = []
-  for group in found:
+  for group in groups:
     newest = [_newest(run) for run in group.runs]
     steps = sorted({row.first['step'] for rows in newest for row in rows})
     step = ' to '.join(str(s) for s in dict.fromkeys((steps[0], steps[-1]))) if steps else ''
@@ -78,9 +76,15 @@ def results(found: Sequence[Group]) -> list[dict[str, Any]]:
   return sorted(records, key=lambda record: order[_setting(record)])
 
 
+def trajectory_without_seed(run: Run) -> dict[str, Any]:
+  """Dotted key -> value of all that changes what is trained, but the seed."""
+  keys = trajectory(to_dict(run.config), keys_without_effect(run.config))
+  return {k: v for k, v in keys.items() if k != 'seed'}
+
+
 def _newest(run: Run) -> list[table.Row]:
-  last = max((record['step'] for record in run.records), default=None)
-  return table.averaged(record for record in run.records if record['step'] == last)
+  last = max((record['step'] for record in run.results), default=None)
+  return table.averaged(record for record in run.results if record['step'] == last)
 
 
 def _record(row: table.Row, group: Group, run: Run, step: str) -> dict[str, Any]:
@@ -100,11 +104,6 @@ def _setting(record: Mapping[str, Any]) -> str:
   asked = {k: v for k, v in record['params'].items() if k != 'draw'}
   kept = [record[key] for key in ('protocol', 'features', 'metric', 'data')]
   return json.dumps([*kept, asked], sort_keys=True)
-
-
-def _without_seed(run: Run) -> dict[str, Any]:
-  keys = trajectory(to_dict(run.config), keys_without_effect(run.config))
-  return {k: v for k, v in keys.items() if k != 'seed'}
 
 
 def _name(runs: Sequence[Run]) -> str:

@@ -1,0 +1,1 @@
+"""The computations behind the figures: groups of seeds, distances, projections, loss surfaces."""

@@ -1,0 +1,45 @@
+"""Draws a figure by its name from the workdirs of runs: `clr-jax inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.options import check
+from clr_jax.figures import FIGURES
+from clr_jax.figures.drawing.render_png import render_png
+from clr_jax.rundir.reader import read_runs
+
+
+def draw_figure(
+  name: str, directories: Sequence[str], out: str, **options: Any
+) -> list[epath.Path]:
+  """Draws a figure of runs; a line on the terminal names each thing that is left out.
+
+  Args:
+    name: of the figure.
+    directories: workdirs of runs.
+    out: FILE.png; figures with several parts add to its name, and CSV files lie beside.
+    **options: the figure's, see `parameters`.
+
+  Returns:
+    The files.
+
+  Raises:
+    UserError: an option that is not allowed, or nothing can be drawn.
+  """
+  figure = FIGURES.factory(name)
+  check(figure, options, what=f'figure {name!r}')
+  runs, missing = read_runs(directories)
+  found = figure(runs, **options)
+  missing = list(dict.fromkeys([*missing, *found.missing]))
+  if not found.drawn:
+    raise UserError('; '.join(missing))
+  for line in missing:
+    print(f'left out: {line}')
+  if found.text:
+    print(found.text, flush=True)
+  return [path for data in found.drawn for path in render_png(data, out)]

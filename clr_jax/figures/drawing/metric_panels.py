@@ -1,0 +1,181 @@
+"""The one table of metrics over training: which panel each has, its title and its unit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from clr_jax.figures.drawing.data import Axis, Line, Panel, Table, spans_decades
+from clr_jax.figures.drawing.palette import COLORS, DASHES
+from clr_jax.rundir.reader import Run
+from clr_jax.wrappers.telemetry import PREFIX, STEPS
+
+GRADIENT_NORM = f'{PREFIX}grad_norm/'
+_NOT_DRAWN = ('step', 'time', STEPS)
+_STATISTICS = {'mean': 'mean of the batch', 'std': 'spread in the batch'}
+
+
+class MetricPanel(NamedTuple):
+  """Metrics that are drawn together.
+
+  Attributes:
+    title: of the panel.
+    label: of the y axis, with the unit.
+    metrics: name -> legend; '' where the title says it.
+    figures: PNG figures that have the panel; the report has all.
+    log: logarithmic where the values span decades.
+    note: over what the metrics are taken.
+  """
+
+  title: str
+  label: str
+  metrics: Mapping[str, str]
+  figures: tuple[str, ...] = ()
+  log: bool = False
+  note: str = ''
+
+
+def _telemetry(
+  title: str, label: str, name: str, *, log: bool = False, note: str = ''
+) -> MetricPanel:
+  return MetricPanel(title, label, {f'{PREFIX}{name}': ''}, ('scores',), log, note)
+
+
+def _responses(kind: str, label: str) -> MetricPanel:
+  names = {'': '', '_tcl': "TCL's denominator"}
+  metrics = {f'{PREFIX}{kind}_response{end}': legend for end, legend in names.items()}
+  return MetricPanel(f'Response of {kind}s', label, metrics, ('scores',), log=True)
+
+
+_CURVES = ('curves', 'compare')
+METRIC_PANELS = (
+  MetricPanel('Loss', 'loss', {'loss': ''}, _CURVES, note='mean over log_every steps'),
+  MetricPanel(
+    'Online kNN accuracy',
+    'top-1 accuracy',
+    {'online_knn_top1': ''},
+    (*_CURVES, 'scores'),
+    note='at most 1,024 test images',
+  ),
+  MetricPanel(
+    'Online probe accuracy',
+    'top-1 accuracy',
+    {'online_probe_top1': ''},
+    _CURVES,
+    note='at most 1,024 test images',
+  ),
+  MetricPanel(
+    'Effective rank (collapse monitor)',
+    'RankMe',
+    {'rankme': ''},
+    (*_CURVES, 'scores'),
+    note='at most 2,048 training images',
+  ),
+  MetricPanel(
+    'Spread of features (0 = collapse)', 'feature std · √dim', {'feature_std': ''}, ('scores',)
+  ),
+  MetricPanel('Learning rate', 'learning rate', {'learning_rate': ''}),
+  MetricPanel(
+    'Accuracy on the training views',
+    'top-1 accuracy',
+    {'probe_top1': 'online probe', 'train_top1': "the method's own classifier"},
+  ),
+  MetricPanel(
+    'Loss of the online probe', 'cross-entropy, nats', {'probe_loss': ''}, note='training views'
+  ),
+  MetricPanel('Size of the updates', 'L2 norm', {'update_norm': ''}, note='all parameters'),
+  MetricPanel('Throughput', 'training images / s', {'samples_per_second': ''}),
+  MetricPanel('Waiting for data', 'share of the time', {'data_wait_share': ''}),
+  MetricPanel('Time of the online evaluation', 'seconds', {'online_seconds': ''}),
+  _telemetry('Mean of negative scores', 'score', 'neg_mean'),
+  _telemetry('Variance of negative scores', 'score², within an anchor', 'neg_var', log=True),
+  _telemetry('exp(s/T) of negatives', 'mean', 'exp_neg', log=True),
+  _telemetry('Mean of positive scores', 'score', 'pos_mean'),
+  _telemetry('Variance of positive scores', 'score², over the anchors', 'pos_var', log=True),
+  _telemetry('exp(s/T) of positives', 'mean', 'exp_pos', log=True),
+  _telemetry('Alignment (0 = views agree)', 'squared distance', 'alignment', log=True),
+  _telemetry('Uniformity (-4 = uniform)', 'log mean exp(-2 d²)', 'uniformity'),
+  _responses('positive', 'mean |∂loss/∂(s/T)|'),
+  _responses('negative', 'mean ∂loss/∂(s/T)'),
+  _telemetry('Temperature', 'T', 'temperature', note='mean over anchors'),
+  _telemetry('Distance of the EMA target', '‖online - target‖ / ‖online‖', 'ema_distance'),
+)
+
+
+def metric_panels(runs: Sequence[Run]) -> list[MetricPanel]:
+  """The table, and panels for all other metrics of these runs.
+
+  Means and spreads of tables ({table}_mean, {table}_std) and norms of gradients have a title, any
+  other metric has its name.
+  """
+  names = dict.fromkeys(name for run in runs for row in run.metrics for name in row)
+  known = {name for panel in METRIC_PANELS for name in panel.metrics}
+  panels = list(METRIC_PANELS)
+  for name in names:
+    short = name.removeprefix(PREFIX)
+    table, _, statistic = short.rpartition('_')
+    if name in known or name in _NOT_DRAWN:
+      continue
+    if name.startswith(GRADIENT_NORM):
+      title = f'Gradient norm: {name.removeprefix(GRADIENT_NORM)}'
+      panels.append(MetricPanel(title, 'L2 norm', {name: ''}, ('gradients',), log=True))
+    elif statistic in _STATISTICS and {f'{PREFIX}{table}_{s}' for s in _STATISTICS} <= names.keys():
+      title = f'Table {table}: {_STATISTICS[statistic]}'
+      panels.append(MetricPanel(title, f'{statistic} of {table}', {name: ''}, ('scores',)))
+    else:
+      figures = ('scores',) if name.startswith(PREFIX) else ()
+      panels.append(MetricPanel(short, short, {name: ''}, figures))
+  return panels
+
+
+def with_telemetry(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+  """(the runs that have telemetry, a sentence for each of the others)."""
+  measured = [run for run in runs if any(k.startswith(PREFIX) for row in run.metrics for k in row)]
+  missing = [
+    f'{run.directory} has no telemetry: train with --config.telemetry.enabled=True; the same '
+    'command with this flag adds it to a run that has not ended'
+    for run in runs
+    if run not in measured
+  ]
+  return measured, missing
+
+
+def is_telemetry(panel: MetricPanel) -> bool:
+  """Whether its metrics are telemetry's."""
+  return all(name.startswith(PREFIX) for name in panel.metrics)
+
+
+def series_panels(runs: Sequence[Run], panels: Iterable[MetricPanel]) -> list[Panel]:
+  """The panels over training that any of the runs has a number for.
+
+  A color is a run and a dash a metric; of one run, the colors are the metrics.
+  """
+  made = [_series(runs, panel) for panel in panels]
+  return [panel for panel in made if panel.marks]
+
+
+def _series(runs: Sequence[Run], panel: MetricPanel) -> Panel:
+  several = len(runs) > 1
+  few = len(runs) <= len(COLORS) and len(panel.metrics) <= len(DASHES)
+  stride = (len(COLORS) if few else len(runs)) if several else 1
+  lines = []
+  for i, run in enumerate(runs):
+    for j, (metric, legend) in enumerate(panel.metrics.items()):
+      steps, values = run.series(metric)
+      if steps:
+        parts = [run.name if several or not legend else '', legend]
+        lines.append(Line(': '.join(filter(None, parts)), i + stride * j, steps, values))
+  log = panel.log and spans_decades(line.y for line in lines)
+  return Panel(panel.title, Axis('training step'), Axis(panel.label, log), lines, panel.note)
+
+
+def series_table(runs: Sequence[Run], panels: Iterable[MetricPanel]) -> Table:
+  """Every number of the panels: run, metric, step, value."""
+  rows = [
+    (run.name, metric, step, value)
+    for panel in panels
+    for run in runs
+    for metric in panel.metrics
+    for step, value in zip(*run.series(metric), strict=True)
+  ]
+  return Table(('run', 'metric', 'step', 'value'), rows)

@@ -1,0 +1,100 @@
+"""The report's sections with figures: they choose what is shown, `clr_jax.figures` computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from clr_jax.figures.analysis.networks import Network
+from clr_jax.figures.analysis.points import point_panel
+from clr_jax.figures.analysis.score_histograms import histogram_panels
+from clr_jax.figures.drawing.data import Table
+from clr_jax.figures.drawing.metric_panels import (
+  is_telemetry,
+  metric_panels,
+  series_panels,
+  with_telemetry,
+)
+from clr_jax.figures.few_label import few_label
+from clr_jax.figures.robustness import robustness
+from clr_jax.report import page
+from clr_jax.report.page import Page
+from clr_jax.report.render_html import add_panels
+from clr_jax.rundir.reader import Run
+
+MOST_IMAGES = 500  # of one data set
+ALL_IMAGES = 1000  # of all data sets of the runs
+MOST_HISTOGRAMS = 300  # columns of a heat map
+
+
+def curve_section(content: Page, runs: Sequence[Run]) -> str:
+  """All metrics but telemetry's, each panel with all runs that have it."""
+  html = page.missing(
+    f'{run.name} has no metrics: it stopped before log_every steps'
+    for run in runs
+    if not run.metrics
+  )
+  specs = [panel for panel in metric_panels(runs) if not is_telemetry(panel)]
+  return html + add_panels(content, series_panels(runs, specs), 'curve')
+
+
+def telemetry_section(content: Page, runs: Sequence[Run]) -> str:
+  """Series, and histograms of scores as heat maps, of the runs that have them."""
+  measured, missing = with_telemetry(runs)
+  panels = series_panels(measured, filter(is_telemetry, metric_panels(measured)))
+  histograms, left_out = histogram_panels(measured, MOST_HISTOGRAMS)
+  html = page.missing([*missing, *(f'left out: {sentence}' for sentence in left_out)])
+  html += add_panels(content, panels, 'telemetry')
+  return html + add_panels(content, histograms, 'heat')
+
+
+def embedding_section(content: Page, runs: Sequence[Run]) -> str:
+  """Evenly spread images at the principal components of their features, one plot a run."""
+  sets = ('data.name', 'data.test_split', 'data.image_size', 'eval.data', 'eval.test_split')
+  different = {tuple(str(run.setting(key)) for key in sets) for run in runs}
+  most = min(MOST_IMAGES, ALL_IMAGES // len(different))
+  missing, panels = [], []
+  for run in runs:
+    try:
+      network = Network(run)
+      source = network.source
+      size = min(most, source.num_examples)
+      rows = np.arange(size) * source.num_examples // size
+      images, _ = source.load(rows)
+      panels.append(point_panel(network, rows, network.extract(source, rows), images=images))
+    # Data that is gone or damaged, in any way: the other runs are still worth drawing.
+    except Exception as error:
+      missing.append(f'{run.name} has no embedding: {page.reason(error)}')
+  plots = add_panels(content, panels, 'embedding', shape='square', large=True)
+  return page.missing(missing) + plots
+
+
+def few_label_section(content: Page, runs: Sequence[Run]) -> str:
+  """Accuracy against the number of labels, and its numbers."""
+  found = few_label(runs)
+  html = page.missing(found.missing)
+  for figure in found.drawn:
+    html += add_panels(content, figure.panels, 'few-label', shape='tall', large=True)
+    html += _table('Accuracy with few labels: the numbers', figure.tables[''], folded=True)
+  return html
+
+
+def robustness_section(content: Page, runs: Sequence[Run]) -> str:
+  """Each attack's curves in both conventions; corruptions by family and severity."""
+  found = robustness(runs)
+  html = page.missing(f'left out: {sentence}' for sentence in found.missing)
+  for figure in found.drawn:
+    html += f'<h3 id="attack-{page.escape(figure.name)}">{page.escape(figure.title)}</h3>\n'
+    html += add_panels(content, figure.panels, figure.name)
+    if numbers := figure.tables.get('summary'):
+      html += _table(f'{figure.name}: images, and distances of those fooled', numbers)
+    else:
+      html += _table(f'{figure.name}: the numbers', figure.tables[''], folded=True)
+  return html
+
+
+def _table(caption: str, table: Table, *, folded: bool = False) -> str:
+  cells = [[f'{v:.4g}' if isinstance(v, float) else v for v in row] for row in table.rows]
+  header = [name.replace('_', ' ') for name in table.header]
+  return page.table(caption, header, cells, folded=folded)

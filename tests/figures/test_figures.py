@@ -1,0 +1,35 @@
+"""Figures by name: one file each, found without importing it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from clr_jax import figures
+from clr_jax.core.errors import UserError
+from clr_jax.figures.drawing.draw import draw_figure
+from tests.figures.run_files import write_run
+
+
+def test_names_are_those_of_the_files_and_import_none():
+  code = (
+    'import sys; from clr_jax import figures; print(*figures.names()); '
+    'assert not {"jax", "matplotlib", "clr_jax.figures.curves"} & {*sys.modules}'
+  )
+  done = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True)
+  assert done.stdout.split() == [
+    *('compare', 'curves', 'embedding', 'few_label', 'gradients', 'robustness', 'scores'),
+  ]
+
+
+@pytest.mark.parametrize('name', figures.names())
+def test_options_have_defaults_and_a_figure_draws_runs(name, tmp_path):
+  parameters = figures.parameters(name)
+  assert parameters == figures.parameters(name)
+  if 'step' in parameters:  # a flag of its own
+    assert parameters.step is None
+  with pytest.raises(UserError, match='is not a run'):
+    draw_figure(name, [str(tmp_path)], str(tmp_path / 'x.png'), **parameters)
+  with pytest.raises(UserError, match='has no option'):
+    draw_figure(name, [write_run(tmp_path / 'a')], str(tmp_path / 'x.png'), colour=1)
+  assert not list(tmp_path.glob('*.png'))
