@@ -29,7 +29,7 @@ cifar10 and cifar100, then stl10 and tiny_imagenet:
             87.200 87.042 87.300 87.317   44.206 44.197 44.260 44.260
 
 Table 4, transfer, is `clr-jax evaluate linear --workdir=DIR --config.eval.data=cifar10
---params.preset=margin` for a run of cifar100; the target stl10 also needs
+--params.preset=margins` for a run of cifar100; the target stl10 also needs
 `--config.eval.test_split=test`, tiny_imagenet is `--config.eval.data=folder:PATH
 --config.eval.test_split=val` (source and target in that order: cifar100, cifar10; cifar10,
 cifar100; tiny_imagenet, stl10; stl10, tiny_imagenet):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from clr_jax.core import options as core_options
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
+from clr_jax.core.options import check as check_options
 from clr_jax.core.options import component, options_of, sweep, takes_several
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import FEATURES, Subject
@@ -50,7 +50,7 @@ def units(name: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
   given = {k: _values(v) if k in several else v for k, v in options.items()}
   # What has an effect with the values of a preset is left to the protocol's own check.
   complete = not given.get('preset')
-  core_options.check(measure, given, what=name, prefix=f'{name}: ', complete=complete)
+  check_options(measure, given, what=name, prefix=f'{name}: ', complete=complete)
   return list(sweep(measure, given))
 
 

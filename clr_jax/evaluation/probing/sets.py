@@ -56,7 +56,7 @@ class Sets(NamedTuple):
     return f'{self.train.name} {", ".join(splits)}'
 
   def checksum(self) -> str:
-    """Those of both sets, with a space between them."""
+    """Checksums of both sets, separated by a space."""
     return ' '.join(s.checksum() for s in self if s is not None)
 
   def refuse_unlabeled(self) -> None:

@@ -239,7 +239,7 @@ class TestRefusals:
       ({'preset': 'robust'}, "did you mean 'robustness'"),
       ({'schedule': 'cosin'}, "did you mean 'cosine'"),
       ({'augment': 'simclrr'}, "did you mean 'simclr'"),
-      ({'normalise': 'l3'}, "normalise='l3' is not allowed: did you mean 'l2'"),
+      ({'normalise': 'l3'}, "normalise='l3' is not allowed: give one of 'none', 'l2'"),
       ({'head_layers': 3}, 'head_layers=3 is not allowed: give one of 1, 2'),
       ({'epochs': 0}, 'epochs=0 is not allowed'),
       ({'backbone_lr': -0.1}, 'backbone_lr=-0.1'),
