@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge, Gt
 
+from clr_jax.core.bounds import Epochs, Positive
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Array, RunInfo
@@ -89,12 +89,12 @@ def feature_transformation(
   *,
   positive: Literal['none', losses.Scope] = 'none',
   negative: Literal['none', losses.Scope] = 'none',
-  positive_alpha: Annotated[float, Gt(0), OnlyWith('positive')] = 2.0,
-  negative_alpha: Annotated[float, Gt(0), OnlyWith('negative')] = 1.6,
+  positive_alpha: Annotated[Positive, OnlyWith('positive')] = 2.0,
+  negative_alpha: Annotated[Positive, OnlyWith('negative')] = 1.6,
   distribution: Annotated[losses.Distribution, OnlyWith('positive', 'negative')] = 'beta',
   union: Annotated[bool, OnlyWith('negative')] = False,
   postnorm: Annotated[bool, OnlyWith('positive')] = False,
-  start_epoch: Annotated[float, Ge(0), OnlyWith('positive', 'negative')] = 0.0,
+  start_epoch: Annotated[Epochs, OnlyWith('positive', 'negative')] = 0.0,
 ) -> FeatureTransformation | None:
   """Extrapolates positives, interpolates negatives (Zhu et al.); these two switch it on.
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Le
-
+from clr_jax.core.bounds import NonNegative, Positive, Probability
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Array, RunInfo
@@ -57,10 +56,10 @@ class GradientScaling(Plugin):
 def gradient_scaling(
   info: RunInfo,
   *,
-  emphasis: Annotated[float, Ge(0)] = 1.0,
-  curvature: Annotated[float | None, Gt(0)] = None,
+  emphasis: NonNegative = 1.0,
+  curvature: Positive | None = None,
   attenuation: losses.Attenuation = 'none',
-  strength: Annotated[float, Ge(0), Le(1), OnlyWith('attenuation')] = 1.0,
+  strength: Annotated[Probability, OnlyWith('attenuation')] = 1.0,
 ) -> GradientScaling | None:
   """Scales gradients, eq. 16 to 21. `emphasis`, `curvature` or `attenuation` switch it on.
 

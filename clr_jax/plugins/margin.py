@@ -8,6 +8,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Lt
 
+from clr_jax.core.bounds import NonNegative
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Array, RunInfo
@@ -52,7 +53,7 @@ def margin(
   info: RunInfo,
   *,
   angular: Annotated[float, Ge(0), Lt(math.pi)] = 0.0,
-  subtractive: Annotated[float, Ge(0)] = 0.0,
+  subtractive: NonNegative = 0.0,
   beyond: Annotated[losses.Beyond, OnlyWith('angular')] = 'raw',
 ) -> Margin | None:
   """Margins of the positive, eq. 7 of the paper. `angular` or `subtractive` switch them on.

@@ -6,8 +6,8 @@ import dataclasses
 from typing import Annotated
 
 import jax.numpy as jnp
-from annotated_types import Ge
 
+from clr_jax.core.bounds import Count, CountOrZero, Epochs
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Array, RunInfo
@@ -67,10 +67,10 @@ class Mochi(Plugin):
 def mochi(
   info: RunInfo,
   *,
-  num_mixed: Annotated[int, Ge(0)] = 0,
-  num_query_mixed: Annotated[int, Ge(0)] = 0,
-  num_hard: Annotated[int, Ge(1), OnlyWith('num_mixed', 'num_query_mixed')] = 1024,
-  start_epoch: Annotated[float, Ge(0), OnlyWith('num_mixed', 'num_query_mixed')] = 10.0,
+  num_mixed: CountOrZero = 0,
+  num_query_mixed: CountOrZero = 0,
+  num_hard: Annotated[Count, OnlyWith('num_mixed', 'num_query_mixed')] = 1024,
+  start_epoch: Annotated[Epochs, OnlyWith('num_mixed', 'num_query_mixed')] = 10.0,
 ) -> Mochi | None:
   """Adds mixtures of the hardest negatives. `num_mixed` or `num_query_mixed` switch it on.
 

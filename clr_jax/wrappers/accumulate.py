@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
 
+from clr_jax.core.bounds import Count
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Array, Batch, Carry, Method, Params, RunInfo, State
 
@@ -16,7 +16,7 @@ def accumulate(
   method: Method,
   info: RunInfo,
   *,
-  parts: Annotated[int, Ge(1)] = 1,
+  parts: Count = 1,
   unroll: bool | None = None,
 ) -> Method:
   """Embeds the batch in `parts` passes; the loss sees the embeddings of the whole batch.

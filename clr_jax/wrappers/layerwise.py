@@ -6,8 +6,8 @@ import functools
 from typing import Annotated
 
 import jax
-from annotated_types import Ge, Gt
 
+from clr_jax.core.bounds import NonNegative, Temperature
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Array, Batch, Method, Out, RunInfo, State
@@ -20,8 +20,8 @@ def layerwise(
   method: Method,
   info: RunInfo,
   *,
-  weights: tuple[Annotated[float, Ge(0)], ...] = (),
-  temperature: Annotated[float, Gt(0), OnlyWith('weights')] = 0.5,
+  weights: tuple[NonNegative, ...] = (),
+  temperature: Annotated[Temperature, OnlyWith('weights')] = 0.5,
 ) -> Method:
   """Adds sum_k weights[k] * NT-Xent(stage k of the backbone) between the online network's views.
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import jax
 import jax.numpy as jnp
 import optax
-from annotated_types import Ge
 
+from clr_jax.core.bounds import NonNegative
 from clr_jax.core.types import Array, Batch, Group, Method, Out, Params, RunInfo, State
 from clr_jax.ops.random import Stream, stream
 from clr_jax.ops.similarity import widen
@@ -19,8 +17,8 @@ def online_probe(
   info: RunInfo,
   *,
   enabled: bool = True,
-  learning_rate: Annotated[float, Ge(0)] = 0.1,
-  weight_decay: Annotated[float, Ge(0)] = 0.0,
+  learning_rate: NonNegative = 0.1,
+  weight_decay: NonNegative = 0.0,
 ) -> Method:
   """Trains a linear classifier on the detached feature beside the method; always the outermost.
 

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
 
+from clr_jax.core.bounds import NonNegative
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Array, Batch, Method, Metrics, Out, Params, RunInfo, State
@@ -30,8 +30,8 @@ def tikhonov(
   method: Method,
   info: RunInfo,
   *,
-  weight: Annotated[float, Ge(0)] = 0.0,
-  layer_weights: tuple[Annotated[float, Ge(0)], ...] = (),
+  weight: NonNegative = 0.0,
+  layer_weights: tuple[NonNegative, ...] = (),
   route: Annotated[Route, OnlyWith('weight', 'layer_weights')] = 'jvp',
   grad_of: Annotated[Literal['auto', GradOf], OnlyWith('weight', 'layer_weights')] = 'auto',
 ) -> Method:

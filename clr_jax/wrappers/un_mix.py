@@ -7,9 +7,9 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Le
 
 from clr_jax.augment import unmix
+from clr_jax.core.bounds import Probability
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import PAIRS, Array, Batch, Method, Out, Params, RunInfo, State
@@ -23,7 +23,7 @@ def un_mix(
   info: RunInfo,
   *,
   enabled: bool = False,
-  probability: Annotated[float, Ge(0), Le(1), OnlyWith('enabled')] = 0.5,
+  probability: Annotated[Probability, OnlyWith('enabled')] = 0.5,
 ) -> Method:
   """Adds the losses of image mixtures, whose positives are both images by their shares.
 

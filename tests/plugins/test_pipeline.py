@@ -122,7 +122,9 @@ def test_a_new_plugin_is_one_file(tmp_path, x64):
     with pytest.raises(UserError, match=r'plugins\.shift\.by=-1.0 is not allowed'):
       config.plugins.shift.by = -1.0
       loss(config)
-    with pytest.raises(UserError, match=r'plugins\.shift\.twice=True has no effect unless by'):
+    with pytest.raises(
+      UserError, match=r'shift\.twice=True has no effect unless plugins\.shift\.by'
+    ):
       config.plugins.shift.update({'by': 0.0, 'twice': True})
       loss(config)
     config = tiny.get_config('sogclr')

@@ -98,7 +98,7 @@ def test_weights_that_add_nothing():
     ({'weights': (1.0, -1.0)}, r'layerwise\.weights=\(1.0, -1.0\) is not allowed'),
     ({'weights': (1.0, float('nan'))}, r'layerwise\.weights=\(1.0, nan\) is not allowed'),
     ({'weights': WEIGHTS, 'temperature': 0.0}, r'layerwise\.temperature=0.0 is not allowed'),
-    ({'temperature': 0.1}, r'layerwise\.temperature=0.1 has no effect unless weights is set'),
+    ({'temperature': 0.1}, r'temperature=0.1 has no effect unless plugins.layerwise.weights'),
   ],
 )
 def test_options_that_cannot_work(options, message):

@@ -13,9 +13,10 @@ from clr_jax import methods, models
 from clr_jax.core.errors import UserError
 from clr_jax.core.metrics import Mean, Sum
 from clr_jax.core.types import Batch, Out, RunInfo
+from clr_jax.experiment.method import make_method
 from clr_jax.wrappers.online_probe import online_probe
 from clr_jax.wrappers.telemetry import STEPS, telemetry
-from tests import toy
+from tests import tiny, toy
 from tests.method_cases import NAMES
 
 B, D, K, EVERY = 6, 5, 12, 3
@@ -290,5 +291,7 @@ def test_every_method_has_what_it_can_have(name):
   'options', [{'every': 0}, {'bins': 0}, {'lowest': 1.0}, {'highest': float('inf')}]
 )
 def test_bad_options_are_refused(options):
+  config = tiny.get_config('simclr')
+  config.telemetry.update({'enabled': True, **options})
   with pytest.raises(UserError, match=r'telemetry\.'):
-    telemetry(toy.method('simclr'), toy.INFO, enabled=True, **options)
+    make_method(config, toy.Tiny(), toy.INFO)
