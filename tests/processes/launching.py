@@ -42,15 +42,18 @@ class Zygote(NamedTuple):
 
 
 @contextlib.contextmanager
-def zygote() -> Iterator[Zygote]:
-  """A parent of processes, until the end of the block."""
+def zygote(**environment: str) -> Iterator[Zygote]:
+  """A parent of processes, until the end of the block.
+
+  environment: what libraries read when they are imported, in the parent and so in its processes.
+  """
   with tempfile.TemporaryDirectory() as folder:
     socket = pathlib.Path(folder) / 'socket'
     parent = subprocess.Popen(
       [sys.executable, '-m', 'tests.processes.zygote', 'serve', socket],
       cwd=ROOT,
       # One thread: only then it may fork.
-      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'OPENBLAS_NUM_THREADS': '1'},
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'OPENBLAS_NUM_THREADS': '1', **environment},
       stdin=subprocess.PIPE,
     )
     while not socket.exists():

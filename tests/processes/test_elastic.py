@@ -14,7 +14,7 @@ from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.training.dispatch import make_dispatch
-from tests.processes.launching import ROOT, assert_same, ended, launch, rows_of, script
+from tests.processes.launching import ROOT, assert_same, ended, launch, rows_of
 
 pytestmark = pytest.mark.slow
 TINY = str(ROOT / 'tests' / 'tiny.py:dynamic_moco')
@@ -70,9 +70,9 @@ def test_devices_come_and_go(tmp_path):
   assert_close(leaves(state), leaves(expected), 6)
 
 
-def test_processes_come_and_go(tmp_path):
+def test_processes_come_and_go(zygote, tmp_path):
   """4, then 1, then 2 real processes; the state is that of one process all along."""
-  program = script(tmp_path, 'clr_jax')
+  program = zygote.script(tmp_path, 'clr_jax')
   shorter = {'num_epochs': 12 / 22, 'schedule.warmup_epochs': 0.2, 'data.test_split': ''}
   settings = {**shorter, 'eval_every': 0.0, 'optimizer.learning_rate': RATE}
 
