@@ -26,7 +26,7 @@
 # a job that starts again does not compile again.
 #
 # Run here without SLURM only, with stand-ins for srun and scontrol that set SLURM's variables
-# (tests/test_launch.py, and two real processes that train in tests/test_multiprocess.py); not yet
+# (tests/processes/test_launch.py, and two real processes that train in tests/processes/test_multiprocess.py); not yet
 # run on a cluster.
 set -uo pipefail
 
