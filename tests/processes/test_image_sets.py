@@ -14,7 +14,7 @@ from clr_jax.rundir import workdir
 from clr_jax.training import loop as train
 from tests import tiny
 from tests.data.prepared import damage, imagenet_names, jpegs, prepare, toy
-from tests.processes.launching import ROOT, ended, launch
+from tests.processes.launching import TINY, ended, launch
 
 pytest.importorskip('array_record')
 pytest.importorskip('tensorflow_datasets')
@@ -111,7 +111,7 @@ def test_two_processes_end_at_a_damaged_record_and_go_on_when_it_is_restored(zyg
   bad, seed, step = _fails_at(data, 320)
   program = zygote.script(tmp_path, 'clr_jax')
   options = [
-    f'--config={ROOT}/tests/tiny.py:simclr',
+    f'--config={TINY}:simclr',
     f'--workdir={tmp_path / "run"}',
     f'--config.data.data_dir={data}',
     '--config.data.name=toy',

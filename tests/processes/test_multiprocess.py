@@ -13,6 +13,8 @@ from clr_jax.rundir import workdir
 from tests.processes.launching import (
   NO_TEST,
   ROOT,
+  SRUN,
+  TINY,
   assert_same,
   ended,
   launch,
@@ -21,7 +23,6 @@ from tests.processes.launching import (
   state_of,
   until_saved,
 )
-from tests.processes.test_launch import SRUN
 
 slow = pytest.mark.slow
 
@@ -133,7 +134,7 @@ def test_a_slurm_job_is_queued_again_and_goes_on(program, tmp_path):
 
   def submit(*options):
     launcher = str(ROOT / 'launch/slurm.sh')
-    config = f'--config={ROOT}/tests/tiny.py', f'--workdir={tmp_path / "run"}'
+    config = f'--config={TINY}', f'--workdir={tmp_path / "run"}'
     command = [launcher, *config, *options]
     return subprocess.Popen(
       command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -158,7 +159,7 @@ def test_a_deleted_pod_saves_with_the_others(zygote, tmp_path):
     free.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{free.getsockname()[1]}'
   options = (
-    f'--config={ROOT}/tests/tiny.py',
+    f'--config={TINY}',
     f'--workdir={tmp_path / "run"}',
     '--config.num_epochs=500',
   )

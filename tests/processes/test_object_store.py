@@ -10,9 +10,16 @@ import subprocess
 import pytest
 
 from tests.processes import launching
-from tests.processes.launching import ROOT, assert_same, ended, launch, rows_of
+from tests.processes.launching import (
+  ROOT,
+  TINY,
+  assert_same,
+  assert_same_to_the_bit,
+  ended,
+  launch,
+  rows_of,
+)
 from tests.processes.object_store import serving
-from tests.processes.test_survival import TINY, assert_same_run
 
 pytest.importorskip('gcsfs')
 # One worker: the reference run and the compiled programs are shared.
@@ -83,7 +90,7 @@ def trained(run, reference):
 
 
 def test_killed_and_resumed_to_the_bit(store, trained, reference, tmp_path):
-  assert_same_run(store.download('run', tmp_path), reference, 'sogclr')
+  assert_same_to_the_bit(store.download('run', tmp_path), reference)
   names = store.names('run/')
   steps = {name.split('/')[2] for name in names if name.startswith('run/checkpoints/')}
   assert steps == {'18', '22'}  # the half-written one and the old ones are gone
@@ -173,7 +180,7 @@ def test_writes_refused_in_the_middle(run, store, reference, tmp_path, monkeypat
   monkeypatch.undo()
   out, _ = run(*TRAIN, '--workdir=gs://bucket/lost')
   assert 'resumed gs://bucket/lost at step 6' in out
-  assert_same_run(store.download('lost', tmp_path), reference, 'sogclr')
+  assert_same_to_the_bit(store.download('lost', tmp_path), reference)
 
 
 def test_two_processes_share_a_run(zygote, store, environment, reference, monkeypatch, tmp_path):

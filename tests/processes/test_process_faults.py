@@ -7,11 +7,9 @@ import pytest
 
 from tests.processes.launching import (
   NO_TEST,
-  NOT_COMPARED,
+  assert_same_to_the_bit,
   ended,
-  rows_of,
   start_training,
-  state_of,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('process_faults')]  # one whole run
@@ -26,17 +24,6 @@ def whole(zygote, tmp_path_factory):
   code, output = ended(start_training(program, 2, directory, *SHORT))
   assert code == 0, output
   return directory
-
-
-def assert_same_to_the_bit(directory, expected):
-  state, expected_state = state_of(directory), state_of(expected)
-  assert state.keys() == expected_state.keys()
-  assert all(state[name].tobytes() == x.tobytes() for name, x in expected_state.items())
-  rows, expected_rows = (
-    [{k: v for k, v in r.items() if k not in NOT_COMPARED} for r in rows_of(d)]
-    for d in (directory, expected)
-  )
-  assert rows == expected_rows
 
 
 GONE = 'clr-jax: another process of this run is gone'

@@ -16,13 +16,16 @@ import time
 import numpy as np
 import pytest
 
-from clr_jax.rundir import metrics, workdir
-from clr_jax.rundir import results as results_lib
 from tests.method_cases import NAMES, SKELETONS
-from tests.processes.launching import ROOT, state_of
+from tests.processes.launching import (
+  ROOT,
+  TINY,
+  assert_same_to_the_bit,
+  results_of,
+  rows_without_clock,
+  state_of,
+)
 
-TINY = ROOT / 'tests' / 'tiny.py'
-WALL_CLOCK = ('time', 'samples_per_second', 'data_wait_share', 'online_seconds')
 ONE_WORKER = pytest.mark.xdist_group('survival')  # one reference run
 TABLES = ('sogclr', 'isogclr', 'dynamic_moco', 'real')
 STEPS = 22
@@ -84,28 +87,13 @@ def reference(run, tmp_path_factory):
   return of
 
 
-def rows(directory):
-  """Metric rows without what a clock measured."""
-  read = metrics.read_metrics(workdir.Workdir(directory))
-  return [{k: v for k, v in row.items() if k not in WALL_CLOCK} for row in read]
-
-
-def results(directory):
-  records = results_lib.read_results(workdir.Workdir(directory))
-  return [(r['protocol'], r['features'], r['metric'], r['step'], r['value']) for r in records]
-
-
 def assert_same_run(actual, expected, method):
-  arrays, expected_arrays = state_of(actual), state_of(expected)
-  assert arrays['step'] == expected_arrays['step'] == STEPS
-  assert arrays.keys() == expected_arrays.keys()
-  assert any(k.startswith('params/') for k in arrays)
-  assert any(k.startswith('opt_state/') for k in arrays)
+  """Both whole, and the same to the bit."""
+  arrays = state_of(actual)
+  assert arrays['step'] == STEPS
+  assert {'params', 'opt_state'} <= {k.partition('/')[0] for k in arrays}
   assert any('log_u' in k for k in arrays) == (method in TABLES)
-  for path, value in expected_arrays.items():
-    assert arrays[path].tobytes() == value.tobytes(), path
-  assert rows(actual) == rows(expected)
-  assert results(actual) == results(expected)
+  assert_same_to_the_bit(actual, expected)
 
 
 def stored_steps(directory):
@@ -115,7 +103,7 @@ def stored_steps(directory):
 @ONE_WORKER
 def test_the_reference_has_what_the_comparisons_need(reference):
   directory = reference('sogclr')
-  logged = rows(directory)
+  logged = rows_without_clock(directory)
   assert [r['step'] for r in logged if 'loss' in r] == [4, 8, 12, 16, 20, 22]
   assert [r['step'] for r in logged if 'rankme' in r] == [9, 18, 22]
   assert stored_steps(directory) == [18, 22]
@@ -123,7 +111,7 @@ def test_the_reference_has_what_the_comparisons_need(reference):
   assert arrays['step'] == STEPS
   log_u = next(v for k, v in arrays.items() if 'log_u' in k)
   assert np.isfinite(log_u).sum() == STEPS * 64  # one visit of each example of the epoch
-  assert len(results(directory)) == 1
+  assert len(results_of(directory)) == 1
 
 
 @ONE_WORKER
@@ -215,7 +203,7 @@ def test_sigterm_after_the_last_step(run, reference, tmp_path, fault):
   """The evaluation can take long: it is left for the next start."""
   _, err = run(tmp_path, fault=fault, code=75)
   assert 'SIGTERM' in err and 'Traceback' not in err
-  assert not results(tmp_path)
+  assert not results_of(tmp_path)
   run(tmp_path)
   assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
 
@@ -225,10 +213,10 @@ def test_killed_between_two_results(run, tmp_path):
   """The records of one evaluation are completed, and none is there twice."""
   kinds = '--config.eval.features=("trained","pixels")'
   run(tmp_path, kinds, fault='kill_in_results', code=-signal.SIGKILL)
-  assert len(results(tmp_path)) == 1
+  assert len(results_of(tmp_path)) == 1
   run(tmp_path, kinds)
   run(tmp_path, kinds)
-  assert [r[1] for r in results(tmp_path)] == ['trained', 'pixels']
+  assert [r[1] for r in results_of(tmp_path)] == ['trained', 'pixels']
 
 
 @pytest.mark.slow
@@ -236,12 +224,14 @@ def test_extending_equals_not_stopping(run, reference, tmp_path):
   run(tmp_path, '--config.stop_at_epoch=0.5')
   assert state_of(tmp_path)['step'] == 11
   run(tmp_path)
-  extra = [r for r in rows(tmp_path) if r['step'] == 11]
+  extra = [r for r in rows_without_clock(tmp_path) if r['step'] == 11]
   assert len(extra) == 1  # the end of the first part was logged and evaluated, off the grid
-  first = results(tmp_path)[0]
+  first = results_of(tmp_path)[0]
   assert first[3] == 11
   expected = reference('sogclr')
-  assert [r for r in rows(tmp_path) if r['step'] != 11] == rows(expected)
+  assert [r for r in rows_without_clock(tmp_path) if r['step'] != 11] == rows_without_clock(
+    expected
+  )
   arrays = state_of(tmp_path)
   assert arrays['step'] == STEPS
   assert all(arrays[k].tobytes() == v.tobytes() for k, v in state_of(expected).items())
