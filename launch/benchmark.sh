@@ -24,7 +24,7 @@
 # JAX_COMPILATION_CACHE_DIR (default DIR/compiled).
 #
 # Run here on one CPU core with BATCHES=8 REPEATS=3 STEPS=2 (17 minutes on a busy machine), and with
-# a stand-in for clr-jax (tests/test_launch.py); not yet run on a GPU.
+# a stand-in for clr-jax (tests/processes/test_launch.py); not yet run on a GPU.
 set -uo pipefail
 
 (($# == 1)) || { echo "usage: ${0##*/} DIR" >&2; exit 2; }

@@ -18,10 +18,9 @@
 # Environment: CLR_JAX, the program (default clr-jax); PORT (default a free one); PYTHON, which finds
 # the free port (default python3). Needs Linux and bash 5.1 or newer.
 #
-# Run here with 2 and 4 processes of clr-jax by tests/test_multiprocess.py and tests/test_elastic.py
-# (pytest -m slow): training compared with one process, resuming, SIGTERM, bad input, and one process
-# that is killed, stands still or has a full disk. Ctrl-C was run with stand-ins only
-# (tests/test_launch.py).
+# Run here with 2 and 4 processes of clr-jax by tests/processes (pytest -m slow): training compared
+# with one process, resuming, SIGTERM, bad input, and one process that is killed, stands still or has
+# a full disk. Ctrl-C was run with stand-ins only (test_launch.py there).
 set -uo pipefail
 
 if (($# < 2)) || ! [[ $1 =~ ^[1-9][0-9]*$ ]]; then

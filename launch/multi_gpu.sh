@@ -14,8 +14,8 @@
 #
 # Environment: CLR_JAX, the program (default clr-jax).
 #
-# Run here without a GPU only, with stand-ins for nvidia-smi and clr-jax (tests/test_launch.py);
-# not yet run on a host with several GPUs.
+# Run here without a GPU only, with stand-ins for nvidia-smi and clr-jax
+# (tests/processes/test_launch.py); not yet run on a host with several GPUs.
 set -uo pipefail
 
 if (($# == 0)); then

@@ -26,8 +26,8 @@
 # a job that starts again does not compile again.
 #
 # Run here without SLURM only, with stand-ins for srun and scontrol that set SLURM's variables
-# (tests/test_launch.py, and two real processes that train in tests/test_multiprocess.py); not yet
-# run on a cluster.
+# (tests/processes/test_launch.py, and two real processes that train in test_multiprocess.py there);
+# not yet run on a cluster.
 set -uo pipefail
 
 if (($# == 0)); then

@@ -20,7 +20,7 @@
 # TPU_FLAGS (default --spot; empty for on-demand), POLL_SECONDS between two looks at the request
 # (default 30), GCLOUD (default gcloud).
 #
-# Run here with a stand-in for gcloud only (tests/test_launch.py); not yet run on a TPU.
+# Run here with a stand-in for gcloud only (tests/processes/test_launch.py); not yet run on a TPU.
 set -uo pipefail
 
 usage() {

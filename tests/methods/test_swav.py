@@ -8,7 +8,7 @@ import pytest
 from clr_jax import methods
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Out
-from tests.methods.test_distillation import INFO, STEP, Tiny, batch
+from tests.methods.four_images import INFO, STEP, Tiny, batch
 
 SMALL = {'num_prototypes': 5, 'hidden_dim': 4, 'out_dim': 3}
 

@@ -16,9 +16,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from clr_jax.rundir import metrics, workdir
+from clr_jax.rundir import metrics, results, workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
+TINY = ROOT / 'tests' / 'tiny.py'
 NO_TEST = '--config.data.test_split='
 NOT_COMPARED = {'time', 'samples_per_second', 'data_wait_share', 'online_seconds'}
 
@@ -41,16 +42,33 @@ class Zygote(NamedTuple):
     return str(path)
 
 
+# What SLURM's srun does for a step, in bash: two tasks, each with its place.
+SRUN = r"""
+while [[ $1 == --* ]]; do shift; done
+for i in 0 1; do
+  SLURM_STEP_NODELIST=127.0.0.1 SLURM_NTASKS=2 SLURM_PROCID=$i SLURM_LOCALID=$i "$@" &
+  pids+=($!)
+done
+printf '%s\n' "${pids[@]}" > "$HERE/tasks"
+code=0
+for pid in "${pids[@]}"; do wait "$pid" || code=$?; done
+exit "$code"
+"""
+
+
 @contextlib.contextmanager
-def zygote() -> Iterator[Zygote]:
-  """A parent of processes, until the end of the block."""
+def zygote(**environment: str) -> Iterator[Zygote]:
+  """A parent of processes, until the end of the block.
+
+  environment: what libraries read when they are imported, in the parent and so in its processes.
+  """
   with tempfile.TemporaryDirectory() as folder:
     socket = pathlib.Path(folder) / 'socket'
     parent = subprocess.Popen(
       [sys.executable, '-m', 'tests.processes.zygote', 'serve', socket],
       cwd=ROOT,
       # One thread: only then it may fork.
-      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'OPENBLAS_NUM_THREADS': '1'},
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'OPENBLAS_NUM_THREADS': '1', **environment},
       stdin=subprocess.PIPE,
     )
     while not socket.exists():
@@ -66,7 +84,7 @@ def start_training(program, processes, directory, *options, method='sogclr', **e
   # At the config's own rate training amplifies rounding a thousandfold within 20 steps, in float32
   # only: from the same views in float64, 1 and 2 devices agree to 2e-14.
   rate = '--config.optimizer.learning_rate=0.01'
-  config = f'--config={ROOT}/tests/tiny.py:{method}', f'--workdir={directory}', rate
+  config = f'--config={TINY}:{method}', f'--workdir={directory}', rate
   return launch(program, processes, 'train', *config, *options, **environment)
 
 
@@ -99,6 +117,17 @@ def rows_of(directory):
   return metrics.read_metrics(workdir.Workdir(directory))
 
 
+def rows_without_clock(directory):
+  """Without what a clock measured."""
+  return [{k: v for k, v in row.items() if k not in NOT_COMPARED} for row in rows_of(directory)]
+
+
+def results_of(directory):
+  """Without when and how fast they were measured."""
+  records = results.read_results(workdir.Workdir(directory))
+  return [(r['protocol'], r['features'], r['metric'], r['step'], r['value']) for r in records]
+
+
 def state_of(directory):
   """{path: array} of the newest checkpoint, as it was saved."""
   folder = max((directory / 'checkpoints').iterdir(), key=lambda path: int(path.name)) / 'state'
@@ -108,6 +137,16 @@ def state_of(directory):
     state = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=plain))
   leaves = jax.tree_util.tree_leaves_with_path(state)
   return {jax.tree_util.keystr(p, simple=True, separator='/'): x for p, x in leaves}
+
+
+def assert_same_to_the_bit(directory, expected):
+  """Of the newest checkpoints, metric rows and results of two runs."""
+  state, expected_state = state_of(directory), state_of(expected)
+  assert state.keys() == expected_state.keys()
+  different = [k for k, x in expected_state.items() if state[k].tobytes() != x.tobytes()]
+  assert not different
+  assert rows_without_clock(directory) == rows_without_clock(expected)
+  assert results_of(directory) == results_of(expected)
 
 
 def assert_same(rows, expected, rel=1e-4):

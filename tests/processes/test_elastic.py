@@ -14,10 +14,10 @@ from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.training.dispatch import make_dispatch
-from tests.processes.launching import ROOT, assert_same, ended, launch, rows_of, script
+from tests.processes.launching import TINY, assert_same, ended, launch, rows_of
 
 pytestmark = pytest.mark.slow
-TINY = str(ROOT / 'tests' / 'tiny.py:dynamic_moco')
+CONFIG = f'{TINY}:dynamic_moco'
 # At the config's own rate training amplifies rounding a thousandfold within 20 steps.
 RATE = 0.01
 
@@ -44,7 +44,7 @@ def assert_close(actual, expected, steps):
 
 def train_on(devices, shard, directory, first, last):
   """Steps first..last on so many devices, from the checkpoint at `first` to one at `last`."""
-  config = changed(load(TINY), {'optimizer.learning_rate': RATE, 'shard_optimizer': shard})
+  config = changed(load(CONFIG), {'optimizer.learning_rate': RATE, 'shard_optimizer': shard})
   experiment = build_experiment(config, devices=jax.devices()[:devices])
   pipeline = experiment.make_pipeline()
   dispatch = make_dispatch(experiment, pipeline, 1)
@@ -70,22 +70,22 @@ def test_devices_come_and_go(tmp_path):
   assert_close(leaves(state), leaves(expected), 6)
 
 
-def test_processes_come_and_go(tmp_path):
+def test_processes_come_and_go(zygote, tmp_path):
   """4, then 1, then 2 real processes; the state is that of one process all along."""
-  program = script(tmp_path, 'clr_jax')
+  program = zygote.script(tmp_path, 'clr_jax')
   shorter = {'num_epochs': 12 / 22, 'schedule.warmup_epochs': 0.2, 'data.test_split': ''}
   settings = {**shorter, 'eval_every': 0.0, 'optimizer.learning_rate': RATE}
 
   def run(number, name, **more):
     flags = [f'--config.{key}={value}' for key, value in {**settings, **more}.items()]
     workdir = f'--workdir={tmp_path / name}'
-    started = launch(program, number, 'train', f'--config={TINY}', workdir, *flags)
+    started = launch(program, number, 'train', f'--config={CONFIG}', workdir, *flags)
     code, output = ended(started)
     assert code == 0, output
     return output
 
   def final(name):
-    experiment = build_experiment(changed(load(TINY), settings), devices=jax.devices()[:1])
+    experiment = build_experiment(changed(load(CONFIG), settings), devices=jax.devices()[:1])
     with Checkpoints(tmp_path / name, read_only=True) as checkpoints:
       return leaves(checkpoints.restore(experiment.abstract_state))
 

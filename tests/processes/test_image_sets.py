@@ -14,7 +14,7 @@ from clr_jax.rundir import workdir
 from clr_jax.training import loop as train
 from tests import tiny
 from tests.data.prepared import damage, imagenet_names, jpegs, prepare, toy
-from tests.processes.launching import ROOT, ended, launch, script
+from tests.processes.launching import TINY, ended, launch
 
 pytest.importorskip('array_record')
 pytest.importorskip('tensorflow_datasets')
@@ -101,7 +101,7 @@ def _fails_at(folder, size):
   raise AssertionError('no seed')
 
 
-def test_two_processes_end_at_a_damaged_record_and_go_on_when_it_is_restored(tmp_path):
+def test_two_processes_end_at_a_damaged_record_and_go_on_when_it_is_restored(zygote, tmp_path):
   data = tmp_path / 'data'
   splits = {'train': toy(320, (40, 40, 3)), 'test': toy(32, (40, 40, 3))}
   file = prepare(data, 'toy', splits, shape=(40, 40, 3), shards=2)
@@ -109,9 +109,9 @@ def test_two_processes_end_at_a_damaged_record_and_go_on_when_it_is_restored(tmp
   whole = file.read_bytes()
   damage(file, 'flip')
   bad, seed, step = _fails_at(data, 320)
-  program = script(tmp_path, 'clr_jax')
+  program = zygote.script(tmp_path, 'clr_jax')
   options = [
-    f'--config={ROOT}/tests/tiny.py:simclr',
+    f'--config={TINY}:simclr',
     f'--workdir={tmp_path / "run"}',
     f'--config.data.data_dir={data}',
     '--config.data.name=toy',

@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from tests.processes.launching import SRUN
+
 LAUNCH = pathlib.Path(__file__).parents[2] / 'launch'
 
 
@@ -118,20 +120,6 @@ def test_a_stopped_run_is_not_started_again(tmp_path, stand_in):
   process.send_signal(signal.SIGTERM)
   code, output = _end(process)
   assert code == 75 and output.count('saved') == 1
-
-
-# What SLURM does for a step: two tasks, each with its place.
-SRUN = r"""
-while [[ $1 == --* ]]; do shift; done
-for i in 0 1; do
-  SLURM_STEP_NODELIST=127.0.0.1 SLURM_NTASKS=2 SLURM_PROCID=$i SLURM_LOCALID=$i "$@" &
-  pids+=($!)
-done
-printf '%s\n' "${pids[@]}" > "$HERE/tasks"
-code=0
-for pid in "${pids[@]}"; do wait "$pid" || code=$?; done
-exit "$code"
-"""
 
 
 @pytest.mark.parametrize('code', [0, 3, 75])

@@ -13,26 +13,27 @@ from clr_jax.rundir import workdir
 from tests.processes.launching import (
   NO_TEST,
   ROOT,
+  SRUN,
+  TINY,
   assert_same,
   ended,
   launch,
   rows_of,
-  script,
   start_training,
   state_of,
   until_saved,
 )
-from tests.processes.test_launch import SRUN
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')
-def program(tmp_path_factory):
-  return script(tmp_path_factory.mktemp('bin'), 'clr_jax')
+def program(zygote, tmp_path_factory):
+  return zygote.script(tmp_path_factory.mktemp('bin'), 'clr_jax')
 
 
-def test_two_processes_equal_one_and_resume(program, tmp_path):
+@slow
+def test_two_processes_equal_one_and_resume(zygote, program, tmp_path):
   code, output = ended(start_training(program, 1, tmp_path / 'one'))
   assert code == 0, output
   # The first half, then the rest of the same run.
@@ -51,7 +52,7 @@ def test_two_processes_equal_one_and_resume(program, tmp_path):
   assert [r['metric'] for r in at_the_end] == [r['metric'] for r in one]
   assert at_the_end[0]['value'] == pytest.approx(one[0]['value'], abs=0.02)
   # A process that sees files late does what the first one does; on its own it would wait forever.
-  late = script(tmp_path, 'tests.processes.child late')
+  late = zygote.script(tmp_path, 'tests.processes.child', 'late')
   code, output = ended(start_training(late, 2, tmp_path / 'two'))
   assert code == 0 and 'at step 22' in output, output
   assert results_lib.read_results(workdir.Workdir(tmp_path / 'two')) == two
@@ -61,13 +62,17 @@ def test_two_processes_equal_one_and_resume(program, tmp_path):
   assert before == two and last['step'] == 22
 
 
-SIX = ['simclr', 'sogclr', 'moco', 'byol', 'swav', 'vicreg']
+# The two have all that there is to place: a table, queues, an EMA target, prototypes, a probe.
+METHODS = [
+  *(pytest.param(n, marks=pytest.mark.slow) for n in ('dynamic_moco', 'swav')),
+  *(pytest.param(n, marks=pytest.mark.weekly) for n in ('simclr', 'moco', 'byol', 'vicreg')),
+]
 
 
-@pytest.mark.parametrize('method', SIX)
-def test_two_and_four_processes_train_as_one(program, tmp_path, method):
+@pytest.mark.parametrize('method', METHODS)
+def test_two_and_four_processes_train_as_one(zygote, tmp_path, method):
   """Losses, parameters, batch statistics, EMA target, queue, table and optimizer, in float64."""
-  wide = script(tmp_path, 'tests.processes.child in_float64')
+  wide = zygote.script(tmp_path, 'tests.processes.child', 'in_float64')
   short = '--config.stop_at_epoch=0.37', '--config.eval_every=0', '--config.checkpoint_every=0'
   directories = {n: tmp_path / str(n) for n in (1, 2, 4)}
   for processes, directory in directories.items():
@@ -91,6 +96,7 @@ def test_two_and_four_processes_train_as_one(program, tmp_path, method):
       )
 
 
+@slow
 def test_sigterm_saves_in_both(program, tmp_path):
   process = start_training(
     program, 2, tmp_path, '--config.num_epochs=500', '--config.schedule.warmup_epochs=1'
@@ -102,11 +108,13 @@ def test_sigterm_saves_in_both(program, tmp_path):
   assert 'saved: the same command goes on' in output
 
 
+@slow
 def test_bad_input_is_told_and_ends_both(program, tmp_path):
   code, output = ended(start_training(program, 2, tmp_path, '--config.batch_size=63'))
   assert code == 2 and 'does not divide over 2 devices' in output
 
 
+@slow
 def test_a_slurm_job_is_queued_again_and_goes_on(program, tmp_path):
   """SLURM's variables, srun and scontrol are emulated; the processes are real."""
   folder = tmp_path / 'bin'
@@ -126,7 +134,7 @@ def test_a_slurm_job_is_queued_again_and_goes_on(program, tmp_path):
 
   def submit(*options):
     launcher = str(ROOT / 'launch/slurm.sh')
-    config = f'--config={ROOT}/tests/tiny.py', f'--workdir={tmp_path / "run"}'
+    config = f'--config={TINY}', f'--workdir={tmp_path / "run"}'
     command = [launcher, *config, *options]
     return subprocess.Popen(
       command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -144,18 +152,19 @@ def test_a_slurm_job_is_queued_again_and_goes_on(program, tmp_path):
   assert code == 0 and f'at step {saved}' in output, output
 
 
-def test_a_deleted_pod_saves_with_the_others(tmp_path):
+@slow
+def test_a_deleted_pod_saves_with_the_others(zygote, tmp_path):
   """Kubernetes' variables and API are emulated; the processes are real."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{free.getsockname()[1]}'
   options = (
-    f'--config={ROOT}/tests/tiny.py',
+    f'--config={TINY}',
     f'--workdir={tmp_path / "run"}',
     '--config.num_epochs=500',
   )
   command = [
-    script(tmp_path, 'tests.processes.child kubernetes'),
+    zygote.script(tmp_path, 'tests.processes.child', 'kubernetes'),
     'train',
     '--distributed',
     *options,

@@ -6,13 +6,20 @@ The bucket is tests/processes/object_store.py; the clients are the real ones, gc
 import os
 import signal
 import subprocess
-import sys
 
 import pytest
 
-from tests.processes.launching import ROOT, assert_same, ended, launch, rows_of, script
+from tests.processes import launching
+from tests.processes.launching import (
+  ROOT,
+  TINY,
+  assert_same,
+  assert_same_to_the_bit,
+  ended,
+  launch,
+  rows_of,
+)
 from tests.processes.object_store import serving
-from tests.processes.test_survival import TINY, assert_same_run
 
 pytest.importorskip('gcsfs')
 # One worker: the reference run and the compiled programs are shared.
@@ -39,12 +46,19 @@ def environment(store):
 
 
 @pytest.fixture(scope='module')
-def run(environment):
+def zygote(environment):
+  """One of its own: the clients of a store read the environment when they are imported."""
+  with launching.zygote(**environment) as parent:
+    yield parent
+
+
+@pytest.fixture(scope='module')
+def run(zygote, environment):
   """`clr-jax` in a real process that must end with this code: (stdout, stderr)."""
 
   def run(*arguments, code=0, fault='none', **more):
     process = subprocess.run(
-      [sys.executable, '-m', 'tests.processes.child', fault, *map(str, arguments)],
+      zygote.command('tests.processes.child', fault, *arguments),
       cwd=ROOT,
       env={**os.environ, **environment, **more},
       capture_output=True,
@@ -76,7 +90,7 @@ def trained(run, reference):
 
 
 def test_killed_and_resumed_to_the_bit(store, trained, reference, tmp_path):
-  assert_same_run(store.download('run', tmp_path), reference, 'sogclr')
+  assert_same_to_the_bit(store.download('run', tmp_path), reference)
   names = store.names('run/')
   steps = {name.split('/')[2] for name in names if name.startswith('run/checkpoints/')}
   assert steps == {'18', '22'}  # the half-written one and the old ones are gone
@@ -166,16 +180,16 @@ def test_writes_refused_in_the_middle(run, store, reference, tmp_path, monkeypat
   monkeypatch.undo()
   out, _ = run(*TRAIN, '--workdir=gs://bucket/lost')
   assert 'resumed gs://bucket/lost at step 6' in out
-  assert_same_run(store.download('lost', tmp_path), reference, 'sogclr')
+  assert_same_to_the_bit(store.download('lost', tmp_path), reference)
 
 
-def test_two_processes_share_a_run(store, environment, reference, monkeypatch, tmp_path):
+def test_two_processes_share_a_run(zygote, store, environment, reference, monkeypatch, tmp_path):
   """The second is killed in a step; both go on to what one process trains on a disk."""
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
   both = *TRAIN, '--workdir=gs://bucket/two'
-  code, output = ended(launch(script(tmp_path, 'tests.processes.child kill_1'), 2, *both))
+  code, output = ended(launch(zygote.script(tmp_path, 'tests.processes.child', 'kill_1'), 2, *both))
   assert code == 128 + signal.SIGKILL, output
-  code, output = ended(launch(script(tmp_path, 'clr_jax'), 2, *both))
+  code, output = ended(launch(zygote.script(tmp_path, 'clr_jax'), 2, *both))
   assert code == 0 and 'resumed gs://bucket/two at step 6' in output, output
   assert_same(rows_of(store.download('two', tmp_path / 'two')), rows_of(reference))

@@ -7,12 +7,9 @@ import pytest
 
 from tests.processes.launching import (
   NO_TEST,
-  NOT_COMPARED,
+  assert_same_to_the_bit,
   ended,
-  rows_of,
-  script,
   start_training,
-  state_of,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('process_faults')]  # one whole run
@@ -20,24 +17,13 @@ SHORT = '--config.stop_at_epoch=0.64', '--config.eval_every=0', NO_TEST
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory):
+def whole(zygote, tmp_path_factory):
   """A run of two processes that nothing interrupted."""
   directory = tmp_path_factory.mktemp('whole')
-  program = script(tmp_path_factory.mktemp('bin'), 'clr_jax')
+  program = zygote.script(tmp_path_factory.mktemp('bin'), 'clr_jax')
   code, output = ended(start_training(program, 2, directory, *SHORT))
   assert code == 0, output
   return directory
-
-
-def assert_same_to_the_bit(directory, expected):
-  state, expected_state = state_of(directory), state_of(expected)
-  assert state.keys() == expected_state.keys()
-  assert all(state[name].tobytes() == x.tobytes() for name, x in expected_state.items())
-  rows, expected_rows = (
-    [{k: v for k, v in r.items() if k not in NOT_COMPARED} for r in rows_of(d)]
-    for d in (directory, expected)
-  )
-  assert rows == expected_rows
 
 
 GONE = 'clr-jax: another process of this run is gone'
@@ -52,21 +38,23 @@ FAULTS = {  # -> the launcher's code, what the processes say, any of these
 
 
 @pytest.mark.parametrize('fault', FAULTS)
-def test_a_fault_in_one_of_two_ends_both_and_the_run_goes_on_to_the_bit(whole, tmp_path, fault):
+def test_a_fault_in_one_of_two_ends_both_and_the_run_goes_on_to_the_bit(
+  zygote, whole, tmp_path, fault
+):
   code, sentences = FAULTS[fault]
   run = tmp_path / 'run'
-  faulty = script(tmp_path, f'tests.processes.child {fault}')
+  faulty = zygote.script(tmp_path, 'tests.processes.child', fault)
   patience = '--config.watchdog_seconds=10' if fault == 'stop_1' else '--config.progress=True'
   found, output = ended(start_training(faulty, 2, run, *SHORT, patience))
   assert found == code, output
   assert any(sentence in output for sentence in sentences), output
-  code, output = ended(start_training(script(tmp_path, 'clr_jax'), 2, run, *SHORT))
+  code, output = ended(start_training(zygote.script(tmp_path, 'clr_jax'), 2, run, *SHORT))
   assert code == 0 and f'resumed {run} at step 6' in output, output
   assert_same_to_the_bit(run, whole)
 
 
 @pytest.mark.parametrize('damage', ['cut_off', 'unread_in_1'])
-def test_two_processes_go_back_to_the_same_good_checkpoint(whole, tmp_path, damage):
+def test_two_processes_go_back_to_the_same_good_checkpoint(zygote, whole, tmp_path, damage):
   """Also where only one of them meets the damage, in the part that it reads."""
   run = tmp_path / 'run'
   shutil.copytree(whole, run)
@@ -76,7 +64,7 @@ def test_two_processes_go_back_to_the_same_good_checkpoint(whole, tmp_path, dama
       file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     damage = 'none'
   code, output = ended(
-    start_training(script(tmp_path, f'tests.processes.child {damage}'), 2, run, *SHORT)
+    start_training(zygote.script(tmp_path, 'tests.processes.child', damage), 2, run, *SHORT)
   )
   assert code == 0, output
   assert 'skipped damaged checkpoint 14 (' in output and f'resumed {run} at step 12' in output

@@ -1,67 +1,60 @@
 """Real processes that are really killed: the same command then goes on as if nothing had happened.
 
 Every command is `clr-jax train ...`, through tests/processes/child.py, which injects the fault.
+For every method, tests/methods/test_contract.py shows that its checkpoints hold all that it
+carries; here one method of each kind is killed, and all of them once a week.
 """
 
-import functools
 import json
 import os
-import pathlib
 import random
 import signal
 import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
 
-from clr_jax import methods
-from clr_jax.experiment.build import build_experiment
-from clr_jax.experiment.config_files import load
-from clr_jax.rundir import metrics, workdir
-from clr_jax.rundir import results as results_lib
-from clr_jax.rundir.checkpoint import Checkpoints
+from tests.method_cases import NAMES, SKELETONS
+from tests.processes.launching import (
+  ROOT,
+  TINY,
+  assert_same_to_the_bit,
+  results_of,
+  rows_without_clock,
+  state_of,
+)
 
-ROOT = pathlib.Path(__file__).parents[2]
-TINY = ROOT / 'tests' / 'tiny.py'
-WALL_CLOCK = ('time', 'samples_per_second', 'data_wait_share', 'online_seconds')
 ONE_WORKER = pytest.mark.xdist_group('survival')  # one reference run
-# One method of each skeleton. The fast suite kills sogclr in several ways.
-SKELETONS = ('simclr', 'byol', 'moco', 'swav', 'sogclr', 'supervised')
 TABLES = ('sogclr', 'isogclr', 'dynamic_moco', 'real')
 STEPS = 22
 
 
+def weekly_but(often, values):
+  """Parameters: `often` in the slow suite, the other values in the weekly one."""
+  return [
+    pytest.param(x, marks=getattr(pytest.mark, 'slow' if x in often else 'weekly')) for x in values
+  ]
+
+
 class Runner:
-  """Runs `train` on one CPU device; the processes share a cache of compiled programs."""
+  """Runs `train` on one CPU device."""
 
-  def __init__(self, cache):
-    self._cache = cache
+  def __init__(self, zygote):
+    self._zygote = zygote
 
-  def environment(self, **extra):
-    return {
-      **os.environ,
-      'JAX_PLATFORMS': 'cpu',
-      'JAX_COMPILATION_CACHE_DIR': str(self._cache),
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-      **extra,
-    }
-
-  def start(self, directory, *arguments, method='sogclr', fault='none', **environment):
-    command = [
-      sys.executable,
-      '-m',
-      'tests.processes.child',
-      fault,
-      'train',
-      f'--config={TINY}:{method}',
-    ]
+  def start(self, directory, *arguments, method='sogclr', fault='none', fresh=False, **environment):
+    """`fresh`: in a process that shares nothing with the others, not even the seed of hashes."""
+    command = 'tests.processes.child', fault, 'train', f'--config={TINY}:{method}'
     return subprocess.Popen(
-      [*command, f'--workdir={directory}', *arguments],
+      [
+        *([sys.executable, '-m', *command] if fresh else self._zygote.command(*command)),
+        f'--workdir={directory}',
+        *arguments,
+      ],
       cwd=ROOT,
-      env=self.environment(**environment),
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu', **environment},
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
@@ -76,8 +69,8 @@ class Runner:
 
 
 @pytest.fixture(scope='session')
-def run(tmp_path_factory):
-  return Runner(tmp_path_factory.mktemp('compiled'))
+def run(zygote):
+  return Runner(zygote)
 
 
 @pytest.fixture(scope='session')
@@ -94,48 +87,13 @@ def reference(run, tmp_path_factory):
   return of
 
 
-@functools.cache
-def abstract_state(method):
-  config = load(f'{TINY}:{method}')
-  return build_experiment(config, devices=jax.devices()[:1]).abstract_state
-
-
-def saved(directory, method='sogclr'):
-  """(step, {path: array}) of the newest checkpoint: params, state, optimizer, step and key."""
-  with Checkpoints(directory, read_only=True) as checkpoints:
-    state = checkpoints.restore(abstract_state(method))
-    assert checkpoints.latest_step() == int(state.step)
-  flat = {}
-  for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-    is_key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    value = jax.random.key_data(leaf) if is_key else leaf
-    flat[jax.tree_util.keystr(path, simple=True, separator='/')] = np.asarray(value)
-  return int(state.step), flat
-
-
-def rows(directory):
-  """Metric rows without what a clock measured."""
-  read = metrics.read_metrics(workdir.Workdir(directory))
-  return [{k: v for k, v in row.items() if k not in WALL_CLOCK} for row in read]
-
-
-def results(directory):
-  records = results_lib.read_results(workdir.Workdir(directory))
-  return [(r['protocol'], r['features'], r['metric'], r['step'], r['value']) for r in records]
-
-
 def assert_same_run(actual, expected, method):
-  step, arrays = saved(actual, method)
-  expected_step, expected_arrays = saved(expected, method)
-  assert step == expected_step == STEPS
-  assert arrays.keys() == expected_arrays.keys()
-  assert any(k.startswith('params/') for k in arrays)
-  assert any(k.startswith('opt_state/') for k in arrays)
+  """Both whole, and the same to the bit."""
+  arrays = state_of(actual)
+  assert arrays['step'] == STEPS
+  assert {'params', 'opt_state'} <= {k.partition('/')[0] for k in arrays}
   assert any('log_u' in k for k in arrays) == (method in TABLES)
-  for path, value in expected_arrays.items():
-    assert arrays[path].tobytes() == value.tobytes(), path
-  assert rows(actual) == rows(expected)
-  assert results(actual) == results(expected)
+  assert_same_to_the_bit(actual, expected)
 
 
 def stored_steps(directory):
@@ -145,15 +103,15 @@ def stored_steps(directory):
 @ONE_WORKER
 def test_the_reference_has_what_the_comparisons_need(reference):
   directory = reference('sogclr')
-  logged = rows(directory)
+  logged = rows_without_clock(directory)
   assert [r['step'] for r in logged if 'loss' in r] == [4, 8, 12, 16, 20, 22]
   assert [r['step'] for r in logged if 'rankme' in r] == [9, 18, 22]
   assert stored_steps(directory) == [18, 22]
-  step, arrays = saved(directory)
-  assert step == STEPS
+  arrays = state_of(directory)
+  assert arrays['step'] == STEPS
   log_u = next(v for k, v in arrays.items() if 'log_u' in k)
   assert np.isfinite(log_u).sum() == STEPS * 64  # one visit of each example of the epoch
-  assert len(results(directory)) == 1
+  assert len(results_of(directory)) == 1
 
 
 @ONE_WORKER
@@ -177,10 +135,9 @@ def test_killed_preempted_and_finished(run, reference, tmp_path):
   assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('method', methods.names())
+@pytest.mark.parametrize('method', weekly_but(SKELETONS, NAMES))
 def test_killed_and_resumed(run, reference, tmp_path, method):
-  """Parameters, state and optimizer of every method are those of a run that was never killed."""
+  """Parameters, state and optimizer of a method are those of a run that was never killed."""
   run(tmp_path, method=method, fault='kill_in_step', code=-signal.SIGKILL)
   out, _ = run(tmp_path, method=method)
   assert int(out.split(f'resumed {tmp_path} at step ')[1].split()[0]) in (6, 12)
@@ -196,9 +153,8 @@ KILLS = (
 )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('fault', KILLS)
-@pytest.mark.parametrize('method', SKELETONS)
+@pytest.mark.parametrize('method', weekly_but(['sogclr'], SKELETONS))
 def test_killed_at_a_moment(run, reference, tmp_path, method, fault):
   run(tmp_path, method=method, fault=fault, code=-signal.SIGKILL)
   out, _ = run(tmp_path, method=method)
@@ -206,8 +162,7 @@ def test_killed_at_a_moment(run, reference, tmp_path, method, fault):
   assert_same_run(tmp_path, reference(method), method)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('seed', weekly_but([0], range(5)))
 def test_killed_from_outside_at_random_moments(run, reference, tmp_path, seed):
   """Three times, wherever it hits: compiling, training, saving, evaluating or ending."""
   chance = random.Random(seed)
@@ -226,7 +181,7 @@ def test_killed_from_outside_at_random_moments(run, reference, tmp_path, seed):
 @pytest.mark.slow
 def test_processes_that_compile_for_themselves_agree(run, tmp_path):
   optimized = {'JAX_DISABLE_MOST_OPTIMIZATIONS': '0', 'XLA_FLAGS': ''}
-  own = {'JAX_ENABLE_COMPILATION_CACHE': 'false', **optimized}
+  own = {'fresh': True, 'JAX_ENABLE_COMPILATION_CACHE': 'false', **optimized}
   run(tmp_path / 'a', **own)
   run(tmp_path / 'b', fault='kill_in_step', code=-signal.SIGKILL, **own)
   run(tmp_path / 'b', **own)
@@ -248,7 +203,7 @@ def test_sigterm_after_the_last_step(run, reference, tmp_path, fault):
   """The evaluation can take long: it is left for the next start."""
   _, err = run(tmp_path, fault=fault, code=75)
   assert 'SIGTERM' in err and 'Traceback' not in err
-  assert not results(tmp_path)
+  assert not results_of(tmp_path)
   run(tmp_path)
   assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
 
@@ -258,27 +213,28 @@ def test_killed_between_two_results(run, tmp_path):
   """The records of one evaluation are completed, and none is there twice."""
   kinds = '--config.eval.features=("trained","pixels")'
   run(tmp_path, kinds, fault='kill_in_results', code=-signal.SIGKILL)
-  assert len(results(tmp_path)) == 1
+  assert len(results_of(tmp_path)) == 1
   run(tmp_path, kinds)
   run(tmp_path, kinds)
-  assert [r[1] for r in results(tmp_path)] == ['trained', 'pixels']
+  assert [r[1] for r in results_of(tmp_path)] == ['trained', 'pixels']
 
 
 @pytest.mark.slow
 def test_extending_equals_not_stopping(run, reference, tmp_path):
   run(tmp_path, '--config.stop_at_epoch=0.5')
-  assert saved(tmp_path)[0] == 11
+  assert state_of(tmp_path)['step'] == 11
   run(tmp_path)
-  extra = [r for r in rows(tmp_path) if r['step'] == 11]
+  extra = [r for r in rows_without_clock(tmp_path) if r['step'] == 11]
   assert len(extra) == 1  # the end of the first part was logged and evaluated, off the grid
-  first = results(tmp_path)[0]
+  first = results_of(tmp_path)[0]
   assert first[3] == 11
   expected = reference('sogclr')
-  assert [r for r in rows(tmp_path) if r['step'] != 11] == rows(expected)
-  step, arrays = saved(tmp_path)
-  expected_arrays = saved(expected)[1]
-  assert step == STEPS
-  assert all(arrays[k].tobytes() == v.tobytes() for k, v in expected_arrays.items())
+  assert [r for r in rows_without_clock(tmp_path) if r['step'] != 11] == rows_without_clock(
+    expected
+  )
+  arrays = state_of(tmp_path)
+  assert arrays['step'] == STEPS
+  assert all(arrays[k].tobytes() == v.tobytes() for k, v in state_of(expected).items())
 
 
 @pytest.mark.slow
@@ -308,18 +264,10 @@ def test_out_of_memory_is_one_sentence(run, tmp_path):
 
 
 def test_batch_that_eight_devices_cannot_share(run, tmp_path):
-  """Needs a process of its own: the number of devices is fixed when JAX starts."""
-  command = [sys.executable, '-m', 'clr_jax', 'train', f'--config={TINY}']
-  process = subprocess.run(
-    [*command, '--config.batch_size=60', f'--workdir={tmp_path / "new"}'],
-    cwd=ROOT,
-    env=run.environment(XLA_FLAGS='--xla_force_host_platform_device_count=8'),
-    capture_output=True,
-    text=True,
-  )
-  assert process.returncode == 2
-  assert process.stderr.count('\n') == 1 and 'batch_size=60' in process.stderr
-  assert 'a multiple of 8' in process.stderr
+  """The number of devices is fixed when JAX starts."""
+  eight = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+  _, err = run(tmp_path / 'new', '--config.batch_size=60', code=2, **eight)
+  assert err.count('\n') == 1 and 'batch_size=60' in err and 'a multiple of 8' in err
   assert not (tmp_path / 'new').exists()
 
 

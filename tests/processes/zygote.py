@@ -4,8 +4,8 @@ A parent that has imported the library forks for every command (`serve`). A smal
 and stands for the new process: it has the same streams, passes signals on, and ends in the same way
 (`python zygote.py SOCKET MODULE ARGUMENTS...`). So every command has a process of its own, which
 can be killed for real. Shared are the imports and the seed of Python's hashes; tests that need them
-fresh start `python -m MODULE` themselves. Where the parent has threads a fork is not safe, and the
-program becomes that fresh process.
+fresh start `python -m MODULE` themselves. Where the parent has threads, so that a fork is not safe,
+or where modules would be imported from elsewhere, the program becomes that fresh process.
 """
 
 import array
@@ -92,21 +92,22 @@ class Parent:
     """Forks; the request in the child, None in the parent."""
     _, streams, *_ = socket.recv_fds(program, 1, 3)
     line = program.makefile().readline()
+    request = json.loads(line or '{}')
     alone = len(os.listdir('/proc/self/task')) == 1
     pid = 0
-    if line and alone:
+    if request and alone and request['env'].get('PYTHONPATH') == os.environ.get('PYTHONPATH'):
       with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # JAX warns of forks; there is no backend yet
         pid = os.fork()
       if pid == 0:
         self._leave()
-        return {**json.loads(line), 'streams': streams}
+        return {**request, 'streams': streams}
       self._running[pid] = os.pidfd_open(pid), program
       for end in self._running[pid]:
         self._events.register(end, selectors.EVENT_READ, pid)
     for stream in streams:
       os.close(stream)
-    if line:
+    if request:
       program.sendall(f'{pid}\n'.encode())
     if not pid:
       program.close()
