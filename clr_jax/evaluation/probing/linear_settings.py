@@ -11,8 +11,7 @@ import numpy as np
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name, look_up
-from clr_jax.core.options import component, keyword_only
-from clr_jax.core.registry import check_options, refuse_changed
+from clr_jax.core.options import check, component, keyword_only, options_of
 from clr_jax.evaluation.probing.logistic import SCALINGS, SCHEDULES, fit_lbfgs, fit_sgd
 from clr_jax.evaluation.probing.presets import PRESETS
 
@@ -97,10 +96,13 @@ def _check_schedule(every: dict[str, Any], given: Mapping[str, Any]) -> None:
     if every[key] < 1:
       raise UserError(f'linear: {key}={every[key]} must be at least 1')
   if every['schedule'] != 'step':
-    idle = {key: given[key] for key in ('milestones', 'factor') if key in given}
-    reason = f'with the schedule {every["schedule"]!r}: set schedule=step or leave it'
-    refuse_changed(fit_sgd, idle, prefix='linear', reason=reason)
-    del every['milestones'], every['factor']
+    for key in ('milestones', 'factor'):
+      if key in given and given[key] != solver_options('sgd')[key]:
+        raise UserError(
+          f'linear.{key}={given[key]} has no effect unless linear.schedule=step: set that, too, or '
+          f'leave {key} out'
+        )
+      del every[key]
 
 
 def solver_options(solver: str | None = None) -> dict[str, Any]:
@@ -123,7 +125,8 @@ def flags() -> dict[str, Any]:
 def check_solver_options(solver: str, options: Mapping[str, Any]) -> None:
   """UserError for an unknown solver, or an option that it does not have."""
   check_name(FIT, solver, 'linear solver')
-  check_options(f'the linear solver {solver!r}', FIT[solver], options, given=_GIVEN)
+  known = options_of(FIT[solver])
+  check(known, options, what=f'the linear solver {solver!r}', given=_GIVEN, complete=False)
 
 
 def settings_of(options: Mapping[str, Any]) -> Settings:
