@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import pkgutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
-from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name, hint, listed
-from clr_jax.core.options import check, keyword_only
+from clr_jax.core.names import check_name
+from clr_jax.core.options import check
 
 F = TypeVar('F', bound=Callable[..., Any])
 
@@ -87,47 +85,3 @@ class ModuleRegistry(Registry[F]):
 
   def _load(self, name: str) -> F:
     return getattr(self.module(name), self._function or name)
-
-
-def refuse_changed(
-  factory: Callable, options: Mapping[str, Any], *, prefix: str, reason: str
-) -> None:
-  """UserError for one of the options that is not as in `factory`'s signature: nothing reads it.
-
-  Args:
-    prefix: of the options in the config, such as 'method'.
-    reason: why nothing does, and what to change.
-  """
-  for key, parameter in keyword_only(factory).items():
-    if key in options and parameter.default not in (parameter.empty, options[key]):
-      raise UserError(f'{prefix}.{key}={options[key]} does nothing {reason}')
-
-
-def check_options(
-  what: str,
-  factory: Callable,
-  options: Collection[str],
-  *,
-  given: Collection[str] = (),
-  rest: Callable | None = None,
-  complete: bool = True,
-) -> None:
-  """UserError unless `options` (names, or a dict) are options of `factory`.
-
-  Args:
-    what: names the factory in the message, such as "model 'resnet18'".
-    given: options that the library fills in and that nobody else may set.
-    rest: where a factory with `**kwargs` hands these on; without it, they are not checked here.
-    complete: options without a default must be there.
-  """
-  kinds = {p.kind for p in inspect.signature(factory).parameters.values()}
-  passes_on = inspect.Parameter.VAR_KEYWORD in kinds
-  own = keyword_only(factory)
-  handed_on = keyword_only(rest) if rest and passes_on else {}
-  known = {k: p for k, p in {**own, **handed_on, **own}.items() if k not in given}
-  for key in options if rest or not passes_on else ():
-    if key not in known:
-      raise UserError(f'{what} has no option {key!r}: {hint(key, known)}it takes {listed(known)}')
-  for key, parameter in known.items():
-    if complete and parameter.default is parameter.empty and key not in options:
-      raise UserError(f'{what} needs a value for {key}')
