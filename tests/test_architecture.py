@@ -118,6 +118,37 @@ def test_no_circle():
   assert all(graph[name] for name in ('clr_jax.cli.main', 'clr_jax.training.loop'))
 
 
+def test_imports_stand_at_the_top_or_say_why_not():
+  """Only the bodies of commands import late without a word: `--help` must be quick."""
+  wrong = []
+  for source in SOURCES:
+    lines = source.text.splitlines()
+    for function in ast.walk(source.tree):
+      if not isinstance(function, ast.FunctionDef) or source.name == 'clr_jax.cli.commands':
+        continue
+      block = ''  # the comment of the first import of a block is that of all
+      for node in function.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+          before = lines[node.lineno - 2].strip()
+          block = block or (before if before.startswith('#') else '')
+          if not block and '#' not in lines[node.lineno - 1]:
+            wrong.append(f'{source.path}:{node.lineno}')
+  assert not wrong, wrong
+
+
+# Of more than 60 lines without docstring: factories of methods, whose loss is a nested function.
+LONG = ('methods', 'skeletons')
+
+
+def test_functions_are_short():
+  for source in SOURCES:
+    for node in ast.walk(source.tree):
+      if isinstance(node, ast.FunctionDef) and source.room not in LONG:
+        documentation = (ast.get_docstring(node, clean=False) or '').splitlines()
+        lines = node.end_lineno - node.lineno + 1 - len(documentation)
+        assert lines <= 75, f'{source.path}: {node.name} has {lines} lines'
+
+
 def test_private_names_stay_in_their_file():
   wrong = [
     f'{source.path}:{node.lineno} takes {name}'

@@ -93,9 +93,10 @@ def _backend() -> str:
 
 def _make_peer(experiment: Experiment, device: str, compile_mode: str) -> tuple[Any, str]:
   """(the training in PyTorch, its version); imports it."""
+  # PyTorch is an optional package (extra `peer`), and so is what imports it.
   import torch  # pyright: ignore[reportMissingImports]
 
-  from clr_jax.bench.torch_reference.training import Training
+  from clr_jax.bench.torch_reference.training import Training  # imports PyTorch
 
   training = Training(
     experiment.config,
