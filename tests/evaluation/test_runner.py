@@ -202,7 +202,7 @@ def test_unfit_sets_are_refused_before_training(digits, tmp_path):
 @pytest.mark.parametrize('mode', ['resident', 'streamed'])
 def test_training_does_not_go_on_with_other_images(digits, tmp_path, monkeypatch, mode):
   """The same name, other content; a run that has not trained yet may still change its mind."""
-  monkeypatch.setattr(train, '_start', lambda *experiment: 1 / 0)  # where training would begin
+  monkeypatch.setattr(train, 'start_or_resume', lambda *_: 1 / 0)  # where training would begin
   monkeypatch.setattr(Experiment, 'check_shapes', lambda self: None)  # takes seconds
   name, images = f'npz:{tmp_path}/images.npz', np.load(digits / 'train.npz')['image']
   config = tiny('simclr', **{'data.name': name, 'data.test_split': '', 'data.mode': mode})

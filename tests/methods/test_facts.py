@@ -7,8 +7,7 @@ import pytest
 
 from clr_jax import methods
 from clr_jax.core.types import PAIRS
-from tests.methods import test_contract as contract
-from tests.wrappers.test_un_mix import Tiny
+from tests import toy
 
 KEY, STEP = jax.random.key(0), jnp.zeros([], jnp.int32)
 
@@ -27,10 +26,10 @@ def random(seed, tree):
 @pytest.mark.parametrize('name', methods.names())
 def test_facts(name):
   """Its name, a known kind of pairs, and whether views are independent: by the gradient of one."""
-  method = methods.factory(name)(Tiny(), contract.INFO, **contract.SMALL.get(name, {}))
+  method = toy.method(name, toy.Tiny())
   assert method.name == name and method.pairs in PAIRS and method.stage_losses is None
-  batch = jax.tree.map(jnp.asarray, contract.toy_batch(0))
-  views = contract.VIEWS.get(name, contract.toy_views)
+  batch = jax.tree.map(jnp.asarray, toy.batch(0))
+  views = toy.views_for(name)
 
   def embed(batch):
     batch = batch._replace(views=views(KEY, batch.image), image=None)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clr_jax import methods, models, plugins
+from clr_jax import models, plugins
 from clr_jax.core.errors import UserError
 from clr_jax.experiment.method import make_method
 from clr_jax.losses import feature_transformation as ft
@@ -15,9 +15,8 @@ from clr_jax.ops.similarity import unit
 from clr_jax.plugins import PLUGINS
 from clr_jax.wrappers.layerwise import layerwise
 from clr_jax.wrappers.un_mix import un_mix
-from tests import tiny
+from tests import tiny, toy
 from tests.adding import added
-from tests.methods import test_contract as contract
 from tests.plugins import cases
 from tests.plugins.cases import BATCH, DIM
 
@@ -135,9 +134,8 @@ def test_a_new_plugin_is_one_file(tmp_path, x64):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['simclr', 'moco', 'sogclr', 'byol'])
-def test_everything_together_on_eight_devices(name, monkeypatch, x64):
+def test_everything_together_on_eight_devices(name, x64):
   """All that has a meaning for the method, Un-Mix, layer losses and SAM in one step."""
-  get, info = methods.factory, contract.INFO
   moved = {'positive': 'dim', 'postnorm': True}
   scaled = {'emphasis': 1.0 if name in cases.WITHOUT_NEGATIVES else 2.0, 'curvature': 0.7}
   if name not in cases.WITHOUT_NEGATIVES:
@@ -153,13 +151,8 @@ def test_everything_together_on_eight_devices(name, monkeypatch, x64):
     mochi = {'num_mixed': 4, 'num_query_mixed': 2, 'num_hard': 6, 'start_epoch': 0.0}
     used |= cases.plugin('mochi', **mochi)
 
-  def wrapped(name):
-    def make(*args, **hyper):
-      symmetric = {'symmetric': True} if name == 'moco' else {}
-      method = get(name)(*args, plugins=used, **symmetric, **hyper)
-      return layerwise(un_mix(method, info, enabled=True), info, weights=(0.1, 0.2, 0.3))
-
-    return make
-
-  monkeypatch.setattr(methods, 'factory', wrapped)
-  contract.test_eight_devices_equal_one(name, {'rho': 0.05}, None)
+  symmetric = {'symmetric': True} if name == 'moco' else {}
+  backbone = models.make('resnet_tiny', width=4)
+  method = un_mix(toy.method(name, backbone, plugins=used, **symmetric), toy.INFO, enabled=True)
+  method = layerwise(method, toy.INFO, weights=(0.1, 0.2, 0.3))
+  toy.same_on_eight_devices(method, sam={'rho': 0.05})

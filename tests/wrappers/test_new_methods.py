@@ -14,11 +14,10 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.types import RunInfo
 from clr_jax.experiment.method import make_method
 from clr_jax.wrappers import tikhonov
-from tests import tiny
+from tests import tiny, toy
 from tests.adding import added
-from tests.methods import test_contract as contract
 
-INFO = RunInfo(100, 4, contract.BATCH, 2, 5, 50)
+INFO = RunInfo(100, 4, toy.BATCH, 2, 5, 50)
 KEY, STEP = jax.random.key(0), jnp.zeros([], jnp.int32)
 
 HEAD = '''
@@ -132,14 +131,14 @@ def metrics(method):
   """Shapes of the metrics of a step; all of the method and its wrappers is traced."""
 
   def step(batch):
-    batch = batch._replace(views=contract.toy_views(KEY, batch.image), image=None)
+    batch = batch._replace(views=toy.views(KEY, batch.image), image=None)
     params, state = method.init(KEY, batch)
     out, carry = method.embed(params, state, batch, KEY, STEP)
     value, more, found = method.loss(out, state, batch, KEY, STEP)
     method.post_update(params, state, {**carry, **more}, STEP)
     return {**found, 'loss': value}
 
-  return jax.eval_shape(step, jax.tree.map(jnp.asarray, contract.toy_batch(0)))
+  return jax.eval_shape(step, jax.tree.map(jnp.asarray, toy.batch(0)))
 
 
 @pytest.mark.parametrize('switch', SWITCHES)

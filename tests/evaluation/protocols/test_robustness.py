@@ -203,7 +203,7 @@ def test_features_are_kept_and_read_again(contrastive, tmp_path, monkeypatch):
     ('steps=0', ['steps=0', 'at least 1']),
     ('num_images=0', ['num_images=0']),
     ('severities=6', ['severities=(6,)', 'at most 5']),
-    ('severities=', ['severities=()', 'at least 1 entry']),
+    ('severities=', ['severities=()', 'not empty']),
     ('epsilons=nan', ["epsilons=('nan',)", 'number']),
     ('loss=hinge', ['hinge', 'margin']),
     ('barrier=steel', ['steel', 'probs']),
