@@ -188,9 +188,7 @@ def test_a_workdir_that_is_something_else(refused, tmp_path):
 def test_evaluate_without_a_checkpoint(refused, started):
   refused('evaluate', 'knn', f'--workdir={started}', words=['no checkpoint'])
   refused('evaluate', 'knn', f'--workdir={started}', '--params.kk=3', words=['params.kk', 'k'])
-  refused(
-    'evaluate', 'knn', f'--workdir={started}', '--params.k=a', words=["k='a'", 'whole number']
-  )
+  refused('evaluate', 'knn', f'--workdir={started}', '--params.k=a', words=["k='a'", 'whole'])
   refused('evaluate', 'knn', f'--workdir={started}', '--features=x', words=["'x'", 'trained'])
 
 

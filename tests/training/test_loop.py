@@ -179,7 +179,12 @@ def test_init_from_copies_the_online_network_into_an_ema_target(trained, tmp_pat
 
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
   often = {'checkpoint_every': 0.05, 'log_every': 3, 'schedule.warmup_epochs': 0.2}
-  config = tiny('simclr', **ONLINE_AT_END, **often, **{'optimizer.learning_rate': 1e9})
+  config = tiny(
+    'simclr',
+    **ONLINE_AT_END,
+    **often,
+    **{'optimizer.learning_rate': 1e9, 'optimizer.weight_decay': 1e9},
+  )
   with pytest.raises(RunStopped, match='the last good checkpoint is step ') as stopped:
     loop.train(config, str(tmp_path))
   assert stopped.value.code == 1 and '\n' not in str(stopped.value)
