@@ -61,9 +61,12 @@ def x64():
 def nothing_compiles(monkeypatch):
   """For bad input, which must be refused before any program is compiled."""
   # Their functions are made into programs when they are loaded, which commands do late.
-  import clr_jax.evaluation.registry
   import clr_jax.figures.gradients
   import clr_jax.training.loop  # noqa: F401
+  from clr_jax.evaluation.protocols import PROTOCOLS
+
+  for name in PROTOCOLS.names():
+    PROTOCOLS.module(name)
 
   def jit(*args, **kwargs):
     raise AssertionError('nothing may be compiled before bad input is refused')

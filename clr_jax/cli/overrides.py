@@ -81,7 +81,8 @@ def apply(config: Config, given: Given, name: str) -> Config:
 def listing(config: Config, name: str) -> Iterator[str]:
   """One line for each leaf, `--name.KEY=VALUE`, as it can be given."""
   for key, value in leaves(config):
-    text = ','.join(map(str, value)) if isinstance(value, tuple) else value
+    plain = isinstance(value, tuple) and value and not any(',' in str(v) for v in value)
+    text = ','.join(map(str, value)) if plain else value
     yield f'  --{name}.{key}={text}'
 
 

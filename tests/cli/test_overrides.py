@@ -108,7 +108,7 @@ def test_what_is_no_override_is_left():
 
 def test_the_listing_can_be_given_back(config):
   lines = [line.strip() for line in overrides.listing(config, 'config')]
-  assert "--config.inner.words=('x',)" in lines and '--config.nothing=None' in lines
+  assert '--config.inner.words=x' in lines and '--config.nothing=None' in lines
   before = config.to_dict()
   overrides.apply(config, overrides.split(lines, ('config',))[1]['config'], 'config')
   assert config.to_dict() == before
