@@ -13,7 +13,8 @@ import pytest
 from clr_jax.core.annotations import INFINITY_ALLOWED, SEVERAL, OneOf, check_value, facts_of
 from clr_jax.core.config_tree import changed, leaves, to_dict
 from clr_jax.core.errors import UserError
-from clr_jax.core.options import OPTIONAL, REQUIRED, Option
+from clr_jax.core.options import OPTIONAL, REQUIRED, Option, options_of
+from clr_jax.evaluation.protocols import PROTOCOLS
 from clr_jax.experiment import config_base
 from clr_jax.experiment.schema import (
   check_config,
@@ -22,18 +23,26 @@ from clr_jax.experiment.schema import (
   sections,
   with_types,
 )
+from clr_jax.models import heads
 from clr_jax.rundir.identity import hash_config, open_run, read_config
 from clr_jax.rundir.workdir import Workdir
 from tests import tiny
 
 
 def all_options() -> dict[str, Option]:
-  """Every option of every section, whatever `name` chooses, by 'section[name].option'."""
+  """Options of sections, whatever `name` chooses, protocols and heads, by 'what[name].option'."""
+  found = {
+    (path, name): part.options(name)
+    for path, part in sections().items()
+    for name in (part.choices.names() if part.choices else [''])
+  }
+  for what, registry in (('protocol', PROTOCOLS), ('head', heads.REGISTRY)):
+    found |= {(what, name): options_of(registry.factory(name)) for name in registry.names()}
   return {
-    f'{path}[{name}].{key}' if name else f'{path}.{key}': option
-    for path, found in sections().items()
-    for name in (found.choices.names() if found.choices else [''])
-    for key, option in found.options(name).items()
+    f'{what}[{name}].{key}' if name else f'{what}.{key}': option
+    for (what, name), options in found.items()
+    for key, option in options.items()
+    if key != 'dtype'  # the library gives it
   }
 
 
