@@ -3,24 +3,10 @@
 The checkpoints lie off the grid of the log rows on purpose.
 """
 
-from clr_jax import methods
-from clr_jax.core.options import keyword_only
 from clr_jax.experiment import config_base as common
+from tests import method_cases
 
-# Options of any method that has them, and what a batch of 64 and 22 steps further need.
-SMALL = {
-  'hidden_dim': 8,
-  'out_dim': 8,
-  'predictor_dim': 8,
-  'num_prototypes': 16,
-  'queue_length': 128,
-}
-METHODS = {
-  'dino': {'freeze_last_layer': 0, 'warmup_teacher_epochs': 0},
-  'real': {'retrieval': 'radius'},
-  'swav': {'freeze_prototypes_steps': 0, 'queue_start_epoch': 0},
-  'w_mse': {'whitening_size': 32},
-}
+SIZES = {'hidden_dim': 8, 'predictor_dim': 8, 'out_dim': 8, 'queue_length': 128}
 VIEWS = {'infomin': ('infomin_jigsaw', {'policy': 'affine', 'grid': 2})}
 
 
@@ -32,9 +18,7 @@ def get_config(method: str = 'sogclr'):
   config.model = common.model('resnet_tiny', width=4, mean=(0.5,), std=(0.5,))
   name, options = VIEWS.get(method, ('affine', {}))
   config.augment = common.views(name, size=8, **options)
-  taken = keyword_only(methods.factory(method))
-  small = {key: value for key, value in SMALL.items() if key in taken}
-  config.method = common.method(method, **small, **METHODS.get(method, {}))
+  config.method = common.method(method, **method_cases.options(method, **SIZES))
   config.optimizer = common.optimizer('sgd', learning_rate=0.1)
   config.schedule = common.schedule(warmup_epochs=0.5)
   config.log_every = 4

@@ -28,11 +28,9 @@ def test_facts(name):
   """Its name, a known kind of pairs, and whether views are independent: by the gradient of one."""
   method = toy.method(name, toy.Tiny())
   assert method.name == name and method.pairs in PAIRS and method.stage_losses is None
-  batch = jax.tree.map(jnp.asarray, toy.batch(0))
-  views = toy.views_for(name)
+  batch = toy.viewed(name)
 
   def embed(batch):
-    batch = batch._replace(views=views(KEY, batch.image), image=None)
     params, state = method.init(KEY, batch)
     return method.embed(params, state, batch, KEY, STEP)[0], state
 

@@ -1,17 +1,20 @@
 """Losses of the methods that take plug-ins, on embeddings without a network."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clr_jax import methods, models
+from clr_jax import methods
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import keyword_only
 from clr_jax.core.types import Batch, Out, RunInfo
 from clr_jax.ops.similarity import unit
 from clr_jax.plugins import PLUGINS
 from clr_jax.plugins.pipeline import NONE
+from tests import method_cases, toy
 
 BATCH, DIM, EXAMPLES = 8, 16, 40
 INFO = RunInfo(EXAMPLES, 4, BATCH, 2, EXAMPLES // BATCH, 50)  # 5 steps an epoch, 10 epochs
@@ -31,10 +34,8 @@ def plugin(name, **options):
 
 
 def make(name, plugins, info=INFO, **options):
-  small = {'out_dim': DIM, 'queue_length': 24, 'hidden_dim': 16, 'predictor_dim': 16}
-  factory = methods.factory(name)
-  small = {k: v for k, v in small.items() if k in keyword_only(factory)}
-  return factory(models.make('resnet_tiny', width=2), info, plugins=plugins, **small, **options)
+  small = method_cases.options(name, out_dim=DIM, queue_length=24)
+  return methods.factory(name)(toy.Tiny(), info, plugins=plugins, **small, **options)
 
 
 def inputs(name):
@@ -71,6 +72,12 @@ def value_and_grad(name, plugins, *, step=0):
   return float(value), np.asarray(grad)
 
 
+@functools.cache
+def plain(name):
+  """Without plug-ins."""
+  return value_and_grad(name, NONE)
+
+
 def acts_or_is_refused(name, plugins, *, refused, same_value=False):
   """The plug-ins change the gradient of the method `name`, or its facts refuse them."""
   if refused:
@@ -78,7 +85,7 @@ def acts_or_is_refused(name, plugins, *, refused, same_value=False):
       make(name, plugins)
     return
   value, grad = value_and_grad(name, plugins)
-  plain_value, plain_grad = value_and_grad(name, NONE)
+  plain_value, plain_grad = plain(name)
   assert np.isfinite(value) and np.isfinite(grad).all()
   assert np.abs(grad - plain_grad).max() > 1e-6 * np.abs(plain_grad).max()
   if same_value:
@@ -87,9 +94,9 @@ def acts_or_is_refused(name, plugins, *, refused, same_value=False):
 
 def starts_at(name, plugins, first):
   """The plug-ins act from the step `first` on, and not before."""
-  plain = value_and_grad(name, NONE)
+  plain_value, plain_grad = plain(name)
   for step in (0, first - 1):
     value, grad = value_and_grad(name, plugins, step=step)
-    assert value == pytest.approx(plain[0], rel=1e-12)
-    np.testing.assert_allclose(grad, plain[1], rtol=1e-9, atol=1e-12)
-  assert np.abs(value_and_grad(name, plugins, step=first)[1] - plain[1]).max() > 1e-6
+    assert value == pytest.approx(plain_value, rel=1e-12)
+    np.testing.assert_allclose(grad, plain_grad, rtol=1e-9, atol=1e-12)
+  assert np.abs(value_and_grad(name, plugins, step=first)[1] - plain_grad).max() > 1e-6

@@ -152,7 +152,6 @@ def test_everything_together_on_eight_devices(name, x64):
     used |= cases.plugin('mochi', **mochi)
 
   symmetric = {'symmetric': True} if name == 'moco' else {}
-  backbone = models.make('resnet_tiny', width=4)
-  method = un_mix(toy.method(name, backbone, plugins=used, **symmetric), toy.INFO, enabled=True)
-  method = layerwise(method, toy.INFO, weights=(0.1, 0.2, 0.3))
+  method = un_mix(toy.method(name, toy.Staged(), plugins=used, **symmetric), toy.INFO, enabled=True)
+  method = layerwise(method, toy.INFO, weights=(0.1, 0.2))
   toy.same_on_eight_devices(method, sam={'rho': 0.05})
