@@ -107,7 +107,7 @@ class Staged(nn.Module):
 def method(name, backbone=None, **options) -> Method:
   """The method called `name`, small, around `Tiny` with BatchNorm or another backbone."""
   backbone = Tiny(norm=True) if backbone is None else backbone
-  return methods.factory(name)(backbone, INFO, **method_cases.options(name), **options)
+  return methods.factory(name)(backbone, INFO, **{**method_cases.options(name), **options})
 
 
 # ---------------------------------------------------------------- training

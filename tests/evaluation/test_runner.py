@@ -10,7 +10,6 @@ import pytest
 from clr_jax import data
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import write_whole
-from clr_jax.evaluation import runner as evaluation
 from clr_jax.experiment import build
 from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.experiment.config_files import load
@@ -148,7 +147,7 @@ def test_a_labeled_split_of_a_set_with_an_unlabeled_one(digits, tmp_path):
 @pytest.mark.slow
 def test_the_probe_does_not_change_what_is_untrained():
   config = tiny('simclr')
-  with_probe, without = map(build_experiment, (config, evaluation._without_probe(config)))
+  with_probe, without = build_experiment(config), build_experiment(config, probe=False)
   first, second = with_probe.init(), without.init()
   assert 'probe' in first.params and 'probe' not in second.params and config.probe.enabled
   same = jax.tree.map(np.array_equal, first.params['backbone'], second.params['backbone'])

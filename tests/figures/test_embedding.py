@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix, recall_score
 from clr_jax.cli import main as cli
 from clr_jax.core.errors import UserError
 from clr_jax.evaluation.protocols.knn import knn
-from clr_jax.experiment import build
+from clr_jax.experiment import build, config_base
 from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.experiment.schema import keys_without_effect
@@ -61,7 +61,7 @@ def unlabeled(tmp_path_factory):
   config = load(f'{TINY}:simclr')
   with config.unlocked():
     config.update_from_flattened_dict(changes)
-    config.augment = {'name': 'multicrop_swav', 'size': 8, 'local_size': 4, 'num_local': 3}
+    config.augment = config_base.views('multicrop_swav', size=8, local_size=4, num_local=3)
   open_run(Workdir(folder / 'noise'), config, keys_without_effect(config))
   with Checkpoints(folder / 'noise') as checkpoints:
     assert checkpoints.save(0, build_experiment(config).init())

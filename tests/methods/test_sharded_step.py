@@ -24,8 +24,7 @@ SIDE, BATCH, CLASSES = 8, 16, 4
 def step_on_eight(name, num_examples=1501):
   """(compiled step, state, batch) with real views, as an experiment puts them together."""
   mesh = sharding.make_mesh()
-  preset = 'infomin_jigsaw' if name == 'infomin' else 'sogclr'
-  views = augment.make(preset, size=SIDE, num_views=2)
+  views = augment.make('infomin_jigsaw' if name == 'infomin' else 'sogclr', size=SIDE)
   info = RunInfo(num_examples, CLASSES, BATCH, 2, num_examples // BATCH, 100)
   method = methods.factory(name)(
     models.make('resnet_tiny', width=2), info, **method_cases.options(name)

@@ -248,7 +248,6 @@ CHILD = """
 import sys
 import jax, jax.numpy as jnp
 jax.config.update('jax_platforms', 'cpu')
-from clr_jax import checkpoint
 from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.core.types import TrainState
 

@@ -198,7 +198,8 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_from_the_start(tmp_path):
-  config = tiny('simclr', **ONLINE_AT_END, **{'optimizer.learning_rate': 1e37})
+  huge = {'optimizer.learning_rate': 1e9, 'optimizer.weight_decay': 1e9}
+  config = tiny('simclr', **ONLINE_AT_END, **huge)
   with pytest.raises(RunStopped, match='no checkpoint was written yet') as stopped:
     loop.train(config, str(tmp_path))
   assert stopped.value.code == 1

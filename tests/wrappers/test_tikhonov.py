@@ -68,7 +68,7 @@ def start(method, batch):
 @pytest.mark.parametrize('name', METHODS)
 def test_routes_agree_and_the_weight_is_a_factor(name, x64):
   """With BatchNorm: the routes' gradients, the loss affine in the weight, the plain carry."""
-  method, batch = make(name), toy.viewed(name)
+  method, batch = make('simclr' if name == 'un_mix' else name), toy.viewed(name)
   if name == 'un_mix':
     method = un_mix(method, toy.INFO, enabled=True)
 
@@ -350,10 +350,10 @@ def test_finite_with_convolutions(route, dtype):
 def test_the_penalty_lowers_the_norm():
   """After 60 steps of the same run, by more the larger the weight."""
   norms = []
-  for weight in (1e-9, 1.0, 100.0):
+  for weight in (1e-9, 0.3, 1.0):
     method = tikhonov(make('simclr'), weight=weight)
     norms.append(norm_after_training(method))
-  assert norms[2] < 0.8 * norms[0] and norms[1] < norms[0]
+  assert norms[2] < norms[1] < 0.9 * norms[0]
 
 
 def norm_after_training(method, steps=60, learning_rate=0.05):

@@ -186,8 +186,8 @@ jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 2)
 jax.distributed.initialize(f'localhost:{sys.argv[1]}', 2, int(sys.argv[2]))
 import numpy as np
-from clr_jax import sharding
 from clr_jax.evaluation.probing.features import extract
+from clr_jax.ops import sharding
 from tests.evaluation.probing.test_features import PARAMS, STATE, Source, expected, represent
 
 source, mesh = Source(), sharding.make_mesh()
