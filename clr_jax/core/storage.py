@@ -19,7 +19,7 @@ def is_local(path: epath.PathLike) -> bool:
   return '://' not in os.fspath(path)
 
 
-def write_whole(path: epath.Path, content: str | bytes) -> None:
+def atomic_write(path: epath.Path, content: str | bytes) -> None:
   """Writes a file, and makes its folder; readers see it complete or not at all.
 
   Raises:
@@ -44,7 +44,7 @@ def write_whole(path: epath.Path, content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def reaching(path: epath.PathLike) -> Iterator[None]:
+def translate_errors(path: epath.PathLike) -> Iterator[None]:
   """Turns the errors of an object store's client into a UserError that says what to do."""
   try:
     yield

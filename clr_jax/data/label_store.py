@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from clr_jax.core.storage import write_whole
+from clr_jax.core.storage import atomic_write
 from clr_jax.data.locks import one_at_a_time
 
 
@@ -64,7 +64,7 @@ def _store(places: Sequence[epath.Path], labels: np.ndarray) -> None:
   np.save(content, labels)
   for place in places:
     try:
-      return write_whole(place, content.getvalue())
+      return atomic_write(place, content.getvalue())
     except OSError:
       continue
   logging.warning('Nothing can be written to %s: the next start reads the labels again.', places)

@@ -17,7 +17,7 @@ from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.consensus import from_process_0
 from clr_jax.core.names import check_name
 from clr_jax.core.options import sweep
-from clr_jax.core.storage import write_whole
+from clr_jax.core.storage import atomic_write
 from clr_jax.core.types import TrainState
 from clr_jax.evaluation import registry as protocols
 from clr_jax.evaluation.probing.features import extract
@@ -168,7 +168,7 @@ def evaluate(
         seed=on.experiment.config.seed,
       )
     if jax.process_index() == 0:
-      write_whole(marker, '')
+      atomic_write(marker, '')
 
 
 def _marker(

@@ -12,7 +12,7 @@ from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import component
 from clr_jax.core.registry import ModuleRegistry
-from clr_jax.core.storage import reaching
+from clr_jax.core.storage import translate_errors
 
 FIGURES = ModuleRegistry('figure', __name__, __path__, besides=('analysis', 'drawing'))
 
@@ -37,7 +37,7 @@ def check_out(out: str, suffix: str) -> None:
   if path.suffix != suffix:
     raise UserError(f'--out={out}: its name must end in {suffix}')
   try:
-    with reaching(path):
+    with translate_errors(path):
       if path.is_dir():
         raise UserError(f'--out={out} is a folder: name a file')
       path.parent.mkdir(parents=True, exist_ok=True)

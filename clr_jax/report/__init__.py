@@ -13,7 +13,7 @@ from absl import logging
 from etils import epath
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import write_whole
+from clr_jax.core.storage import atomic_write
 from clr_jax.report import sections, tables
 from clr_jax.report.page import Page, missing, plotly_javascript, reason, render
 from clr_jax.rundir.codec import jsonable, now
@@ -59,8 +59,8 @@ def report(directories: Sequence[str], out: str) -> list[epath.Path]:
   }
   text = json.dumps(jsonable(data), allow_nan=False)
   title = f'clr-jax report: {", ".join(run.name for run in runs)}'
-  write_whole(path, render(page, title, text, data['created'], javascript))
-  write_whole(path.with_suffix('.json'), text + '\n')
+  atomic_write(path, render(page, title, text, data['created'], javascript))
+  atomic_write(path.with_suffix('.json'), text + '\n')
   return [path, path.with_suffix('.json')]
 
 

@@ -23,7 +23,7 @@ from etils import epath
 
 from clr_jax.core.consensus import from_process_0, in_all_processes
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import first_line, reaching
+from clr_jax.core.storage import first_line, translate_errors
 from clr_jax.core.types import Params, PyTree, TrainState
 from clr_jax.rundir.codec import jsonable, number
 from clr_jax.rundir.workdir import Workdir
@@ -65,7 +65,7 @@ class Checkpoints:
     self._scores: dict[int, float] = {}
     self._keep_best = keep_best
     self._damaged: set[int] = set()
-    with reaching(self._folder):
+    with translate_errors(self._folder):
       if read_only and not self._folder.exists():
         raise UserError(f'{workdir.path} has no checkpoints: give the workdir of a run')
     # Orbax's own metrics are not used: one damaged metrics file keeps its manager from starting.
@@ -78,7 +78,7 @@ class Checkpoints:
       }
     )
     logging.get_absl_logger().addFilter(_orbax_log)  # once: it is the same one
-    with reaching(self._folder):
+    with translate_errors(self._folder):
       self._manager = ocp.CheckpointManager(
         self._folder, options=ocp.CheckpointManagerOptions(lightweight_initialize=True, **options)
       )

@@ -12,14 +12,14 @@ import jax
 import numpy as np
 from etils import epath
 
-from clr_jax.core.storage import write_whole
+from clr_jax.core.storage import atomic_write
 
 
 def write_arrays(path: epath.Path, arrays: Mapping[str, Any]) -> None:
   """Writes an .npz file, whole or not at all."""
   buffer = io.BytesIO()
   np.savez_compressed(buffer, **arrays)
-  write_whole(path, buffer.getvalue())
+  atomic_write(path, buffer.getvalue())
 
 
 def jsonable(value: Any) -> Any:

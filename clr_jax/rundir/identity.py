@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, config_dict
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.consensus import from_process_0
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import reaching, write_whole
+from clr_jax.core.storage import translate_errors, atomic_write
 from clr_jax.rundir.codec import now
 from clr_jax.rundir.provenance import code_version
 from clr_jax.rundir.workdir import Workdir
@@ -91,7 +91,7 @@ def check_data(workdir: Workdir, facts: Mapping[str, Any]) -> None:
     differing = [i for i, (a, b) in enumerate(pairs) if None not in (a, b) and a != b]
     merged = {**known, **{k: v for k, v in facts.items() if v is not None}}
     if not differing and merged != known:
-      write_whole(path, json.dumps(merged, indent=2) + '\n')
+      atomic_write(path, json.dumps(merged, indent=2) + '\n')
     return differing
 
   differing = from_process_0(changed() if jax.process_index() == 0 else [])
@@ -161,7 +161,7 @@ def _as_config(value: Any) -> Any:
 
 def config_records(workdir: Workdir) -> list[dict[str, Any]]:
   """The contents of config.json, config-1.json, ...: one for each start; [] if there is no run."""
-  with reaching(workdir.path):
+  with translate_errors(workdir.path):
     if not (workdir.path / 'config.json').exists():
       return []
   paths = [workdir.path / 'config.json']
@@ -212,8 +212,8 @@ def _record_config(workdir: Workdir, name: str, config_hash: str, config, **more
   record = {**stamp, 'config_hash': config_hash, 'config': config}
   text = json.dumps(record, indent=2, sort_keys=True)
   try:
-    with reaching(workdir.path):
-      write_whole(workdir.path / name, text + '\n')
+    with translate_errors(workdir.path):
+      atomic_write(workdir.path / name, text + '\n')
   except OSError as error:
     if error.errno not in _NO_PLACE:
       raise

@@ -24,7 +24,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from clr_jax.core.storage import is_local, write_whole
+from clr_jax.core.storage import is_local, atomic_write
 from clr_jax.rundir.codec import jsonable, number
 from clr_jax.rundir.workdir import Workdir
 
@@ -70,7 +70,7 @@ class MetricWriter:
     """Everything written so far is on disk when this returns."""
     if not self._active or not self._dirty:
       return
-    write_whole(self._path, ''.join(self._lines))
+    atomic_write(self._path, ''.join(self._lines))
     self._dirty = False
     if self._events:
       self._events.flush()
@@ -155,7 +155,7 @@ class _EventFile:
 
   def flush(self) -> None:
     if isinstance(self._sink, io.BytesIO):
-      write_whole(self._path, self._sink.getvalue())
+      atomic_write(self._path, self._sink.getvalue())
     else:
       self._sink.flush()
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from clr_jax.core.storage import write_whole
+from clr_jax.core.storage import atomic_write
 from clr_jax.rundir.codec import jsonable, now, number, write_arrays
 from clr_jax.rundir.provenance import code_version, device, libraries
 from clr_jax.rundir.workdir import Workdir
@@ -89,7 +89,7 @@ def write_result(
     'time': now(),
   }
   text = json.dumps(jsonable(record), indent=2, allow_nan=False)
-  write_whole(path, text + '\n')
+  atomic_write(path, text + '\n')
 
 
 def read_results(run: Workdir) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from clr_jax.core.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_STALLED
-from clr_jax.core.storage import is_local, write_whole
+from clr_jax.core.storage import is_local, atomic_write
 
 
 class Signal(NamedTuple):
@@ -227,7 +227,7 @@ class Profiler:
       if not is_local(self._directory):
         for path in filter(pathlib.Path.is_file, pathlib.Path(self._traced).rglob('*')):
           name = path.relative_to(self._traced).as_posix()
-          write_whole(epath.Path(self._directory) / name, path.read_bytes())
+          atomic_write(epath.Path(self._directory) / name, path.read_bytes())
     finally:
       if not is_local(self._directory):
         shutil.rmtree(self._traced)

@@ -13,7 +13,7 @@ from clu import parameter_overview
 
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import EXIT_CANNOT_WRITE, EXIT_FAILED, RunStopped
-from clr_jax.core.storage import is_local, write_whole
+from clr_jax.core.storage import is_local, atomic_write
 from clr_jax.core.types import TrainState
 from clr_jax.data.pipeline import RESIDENT_LIMIT
 from clr_jax.evaluation import runner
@@ -97,7 +97,7 @@ def _write_overview(run: Workdir, state: TrainState) -> None:
   if jax.process_index():
     return
   overview = parameter_overview.get_parameter_overview(state.params, include_stats='sharding')
-  write_whole(run.path / 'parameters.txt', overview + '\n')
+  atomic_write(run.path / 'parameters.txt', overview + '\n')
   sizes = {k: parameter_overview.count_parameters(v) for k, v in state.params.items()}
   parts = ', '.join(f'{k} {v:,}' for k, v in sizes.items())
   print(f'{sum(sizes.values()):,} parameters: {parts}', flush=True)

@@ -8,7 +8,7 @@ import jax
 
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import reaching
+from clr_jax.core.storage import translate_errors
 from clr_jax.core.types import TrainState
 from clr_jax.experiment.build import Experiment
 from clr_jax.ops import ema
@@ -32,7 +32,7 @@ class Start(NamedTuple):
 
 def check_init_from(config: Config, run: Workdir) -> None:
   """UserError if a new run is to start from the weights of a run that has no checkpoint."""
-  with reaching(run.path):
+  with translate_errors(run.path):
     begins = not run.checkpoints.exists()
   if config.init_from and begins:
     with Checkpoints(config.init_from, read_only=True) as other:

@@ -4,7 +4,7 @@ import pytest
 from etils import epath
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import reaching, write_whole
+from clr_jax.core.storage import translate_errors, atomic_write
 
 
 @pytest.mark.parametrize(
@@ -17,25 +17,25 @@ from clr_jax.core.storage import reaching, write_whole
   ],
 )
 def test_a_store_in_one_sentence(error, text):
-  with pytest.raises(UserError, match=text), reaching('gs://b/run/x'):
+  with pytest.raises(UserError, match=text), translate_errors('gs://b/run/x'):
     raise error
 
 
 def test_other_errors_stay():
-  with pytest.raises(UserError, match='ours'), reaching('gs://b/run'):
+  with pytest.raises(UserError, match='ours'), translate_errors('gs://b/run'):
     raise UserError('ours')
-  with pytest.raises(PermissionError), reaching('/run'):
+  with pytest.raises(PermissionError), translate_errors('/run'):
     raise PermissionError
-  with pytest.raises(AttributeError), reaching('gs://b/run'):  # ours: its traceback is needed
+  with pytest.raises(AttributeError), translate_errors('gs://b/run'):  # ours: its traceback is needed
     raise AttributeError
 
 
 def test_a_file_is_whole_or_not_there(tmp_path):
   path = epath.Path(tmp_path) / 'new' / 'file'
-  write_whole(path, 'text')
-  write_whole(path, b'more')
+  atomic_write(path, 'text')
+  atomic_write(path, b'more')
   assert path.read_text() == 'more'
   (tmp_path / 'new' / 'folder').mkdir()
   with pytest.raises(IsADirectoryError):
-    write_whole(path.parent / 'folder', 'text')
+    atomic_write(path.parent / 'folder', 'text')
   assert sorted(p.name for p in path.parent.iterdir()) == ['file', 'folder']

@@ -9,7 +9,7 @@ import pytest
 
 from clr_jax import data
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import write_whole
+from clr_jax.core.storage import atomic_write
 from clr_jax.experiment import build
 from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.experiment.config_files import load
@@ -214,7 +214,7 @@ def test_training_does_not_go_on_with_other_images(digits, tmp_path, monkeypatch
   for part in (images[1:], images):
     with pytest.raises(ZeroDivisionError):
       start(part)
-  write_whole(run.metrics / 'row.jsonl', '{"step": 1}')
+  atomic_write(run.metrics / 'row.jsonl', '{"step": 1}')
   with pytest.raises(UserError, match=r'have changed since it began \(number') as refused:
     start(images[1:])
   assert '\n' not in str(refused.value)

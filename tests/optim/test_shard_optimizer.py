@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from clr_jax import optim
 from clr_jax.core.config_tree import changed
-from clr_jax.core.storage import write_whole
+from clr_jax.core.storage import atomic_write
 from clr_jax.core.types import Batch, Group, Method, Out
 from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
@@ -229,7 +229,7 @@ def test_switched_on_resume(tiny, tmp_path):
   on = changed(tiny, {'shard_optimizer': True, 'model.remat': True})
   run = workdir.Workdir(tmp_path)
   identity = open_run(run, tiny, keys_without_effect(tiny))
-  write_whole(run.metrics / 'rows', '{}')  # it has trained
+  atomic_write(run.metrics / 'rows', '{}')  # it has trained
   leaves = []
   for config in (on, tiny):
     assert open_run(run, config, keys_without_effect(config)).config_hash == identity.config_hash

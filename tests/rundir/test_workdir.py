@@ -13,7 +13,7 @@ from ml_collections import ConfigDict, config_dict
 
 import clr_jax
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import write_whole
+from clr_jax.core.storage import atomic_write
 from clr_jax.rundir import identity, provenance
 from clr_jax.rundir.identity import RunIdentity, read_config, read_config_hash
 from clr_jax.rundir.results import Measurement, read_results, write_result
@@ -84,7 +84,7 @@ def test_a_new_run_records_its_config(tmp_path):
 def test_changed_trajectory_is_refused_with_every_key(tmp_path):
   run = Workdir(tmp_path)
   open_run(run, make_config())
-  write_whole(run.metrics / 'row.jsonl', '{"step": 1}')
+  atomic_write(run.metrics / 'row.jsonl', '{"step": 1}')
   changed = make_config(**{'seed': 1, 'method.temperature': 0.1, 'log_every': 9, 'evaluator': 2})
   with changed.unlocked():
     changed.new = 'x'

@@ -60,13 +60,13 @@ def test_a_trace_goes_to_a_store_and_nothing_stays_here(events, tmp_path, monkey
     (pathlib.Path(folder) / 'plugins').mkdir(parents=True)
     (pathlib.Path(folder) / 'plugins' / 'nameless').write_bytes(b'trace')
 
-  def write_whole(path, content):
+  def atomic_write(path, content):
     if fails:
       raise OSError
     sent[str(path)] = content
 
   monkeypatch.setattr(callbacks.jax.profiler, 'start_trace', start_trace)
-  monkeypatch.setattr(callbacks, 'write_whole', write_whole)
+  monkeypatch.setattr(callbacks, 'write_whole', atomic_write)
   monkeypatch.setattr(callbacks.tempfile, 'mkdtemp', lambda: str(temporary))
   with pytest.raises(OSError) if fails else contextlib.nullcontext():
     _run((0, 1), [(0, 1)], events, directory='gs://bucket/profile')
