@@ -11,7 +11,7 @@ from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import alignment
 from clr_jax.models import heads
 from clr_jax.ops import whitening
-from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_loss
 
 
 def arb(
@@ -53,7 +53,7 @@ def arb(
     num_features = out.online.shape[-1]
     order = whitening.permutations(rng, 1, num_features)[0] if swap and groups > 1 else None
     options = {'groups': groups, 'shrinkage': shrinkage, 'divisor': divisor}
-    return mean_with({}, loss_scale * alignment.arb(out.online, order, **options))
+    return mean_loss({}, loss_scale * alignment.arb(out.online, order, **options))
 
   return joint_embedding(
     'arb',

@@ -6,7 +6,7 @@ from clr_jax.core.bounds import Dimension, NonNegative, Positive
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import redundancy
 from clr_jax.models import heads
-from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_loss
 
 
 def barlow_twins(
@@ -37,7 +37,7 @@ def barlow_twins(
   def loss(out, state, batch, rng, step):
     del state, batch, rng, step
     value = redundancy.barlow_twins(out.online, off_diagonal_weight=off_diagonal_weight)
-    return mean_with({}, loss_scale * value)
+    return mean_loss({}, loss_scale * value)
 
   return joint_embedding(
     'barlow_twins',

@@ -12,7 +12,7 @@ from clr_jax.models import heads
 from clr_jax.skeletons.joint_embedding import (
   check_two_views,
   joint_embedding,
-  mean_with,
+  mean_loss,
   scores_in_batch,
 )
 
@@ -56,7 +56,7 @@ def dcl(
       sigma=sigma if weighted else None,
       weight_stop_gradient=weight_stop_gradient,
     )
-    return mean_with({}, loss_scale * per_anchor)
+    return mean_loss({}, loss_scale * per_anchor)
 
   method = joint_embedding(
     'dcl',

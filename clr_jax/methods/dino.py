@@ -13,7 +13,7 @@ from clr_jax.models import heads
 from clr_jax.ops import ema
 from clr_jax.ops.similarity import widen
 from clr_jax.optim import schedules
-from clr_jax.skeletons.joint_embedding import keep_statistics
+from clr_jax.skeletons.joint_embedding import commit_batch_stats
 from clr_jax.skeletons.self_distillation import distillation
 
 
@@ -78,7 +78,7 @@ def dino(
     return mean, {'teacher_mean': teacher.mean((0, 1))}, {'teacher_temperature': temperature}
 
   def post_update(params, state, carry, step):
-    params, state = keep_statistics(params, state, carry, step)
+    params, state = commit_batch_stats(params, state, carry, step)
     center = ema.update(state['center'], carry['teacher_mean'], center_momentum)
     return params, {**state, 'center': center}
 

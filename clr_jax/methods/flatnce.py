@@ -9,7 +9,7 @@ from clr_jax.models import heads
 from clr_jax.skeletons.joint_embedding import (
   check_two_views,
   joint_embedding,
-  mean_with,
+  mean_loss,
   scores_in_batch,
 )
 
@@ -38,7 +38,7 @@ def flatnce(
 
   def loss(out, state, batch, rng, step):
     del state, batch, rng, step
-    return mean_with({}, decoupled.flatnce(out.online, temperature=temperature))
+    return mean_loss({}, decoupled.flatnce(out.online, temperature=temperature))
 
   method = joint_embedding(
     'flatnce',

@@ -9,7 +9,7 @@ from clr_jax.models import heads
 from clr_jax.skeletons.joint_embedding import (
   check_two_views,
   joint_embedding,
-  mean_with,
+  mean_loss,
   scores_in_batch,
 )
 
@@ -43,7 +43,7 @@ def hcl(
   def loss(out, state, batch, rng, step):
     del state, batch, rng, step
     result = decoupled.hcl(out.online, temperature=temperature, tau_plus=tau_plus, beta=beta)
-    return mean_with({'clamped_anchors': result.clamped.mean()}, result.per_anchor)
+    return mean_loss({'clamped_anchors': result.clamped.mean()}, result.per_anchor)
 
   method = joint_embedding(
     'hcl',

@@ -14,7 +14,7 @@ from clr_jax.losses.temperatures import temperature_gradient, temperature_step
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
-from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_loss
 from clr_jax.skeletons.table_state import (
   FirstVisit,
   GammaSchedule,
@@ -85,7 +85,7 @@ def isogclr(
       own, momentum, gradient, eta=eta, beta=beta, bounds=(temperature_min, temperature_max)
     )
     metrics = {'objective': result.objective.mean(), 'temperature': own.mean()}
-    mean, _, metrics = mean_with(metrics, result.per_example)
+    mean, _, metrics = mean_loss(metrics, result.per_example)
     return mean, average.carry(batch, result.log_u, temperature=new, momentum=momentum), metrics
 
   def scores(out, state, batch, rng, step):

@@ -9,7 +9,7 @@ from clr_jax.models import heads
 from clr_jax.skeletons.joint_embedding import (
   check_two_views,
   joint_embedding,
-  mean_with,
+  mean_loss,
   scores_in_batch,
 )
 
@@ -47,7 +47,7 @@ def rpc(
   def loss(out, state, batch, rng, step):
     del state, batch, rng, step
     options = {'alpha': alpha, 'beta': beta, 'gamma': gamma, 'normalize': normalize}
-    return mean_with({}, decoupled.rpc(out.online, temperature=temperature, **options))
+    return mean_loss({}, decoupled.rpc(out.online, temperature=temperature, **options))
 
   method = joint_embedding(
     'rpc',

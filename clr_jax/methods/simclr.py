@@ -14,7 +14,7 @@ from clr_jax.skeletons.joint_embedding import (
   BlockSize,
   check_block_size,
   joint_embedding,
-  mean_with,
+  mean_loss,
   scores_in_batch,
 )
 
@@ -65,9 +65,9 @@ def simclr(
     del state, batch
     if not plugins:
       per_anchor = ntxent(out.online, temperature=temperature, block_size=block_size)
-      return mean_with({}, loss_scale * per_anchor)
+      return mean_loss({}, loss_scale * per_anchor)
     scores = compare(out, rng, step)
-    return mean_with({}, loss_scale * infonce(scores, temperature=temperature))
+    return mean_loss({}, loss_scale * infonce(scores, temperature=temperature))
 
   def scores_with_plugins(out, state, batch, rng, step):
     del state, batch

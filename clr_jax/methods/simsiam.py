@@ -9,7 +9,7 @@ from clr_jax.losses import alignment
 from clr_jax.models import heads
 from clr_jax.ops.similarity import unit
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
-from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_loss
 
 
 def simsiam(
@@ -49,7 +49,7 @@ def simsiam(
     del state, batch
     metrics = {'z_std': alignment.embedding_std(out.target)}
     other = unit(jax.lax.stop_gradient(out.target))[:, ::-1]
-    return mean_with(metrics, -pipeline.pair_scores(unit(out.online), other, rng=rng, step=step))
+    return mean_loss(metrics, -pipeline.pair_scores(unit(out.online), other, rng=rng, step=step))
 
   return joint_embedding(
     'simsiam',

@@ -17,7 +17,7 @@ from clr_jax.skeletons.joint_embedding import (
   check_block_size,
   check_two_views,
   joint_embedding,
-  mean_with,
+  mean_loss,
 )
 from clr_jax.skeletons.table_state import (
   FirstVisit,
@@ -88,7 +88,7 @@ def sogclr(
       result = gcl.sogclr(out.online, log_u, **hyper, block_size=block_size)
     else:
       result = gcl.estimate(compare(out, rng, step), log_u, **hyper)
-    mean, _, metrics = mean_with({'objective': result.objective.mean()}, result.per_example)
+    mean, _, metrics = mean_loss({'objective': result.objective.mean()}, result.per_example)
     return mean, average.carry(batch, result.log_u), metrics
 
   def scores(out, state, batch, rng, step):

@@ -12,7 +12,7 @@ from clr_jax.skeletons.joint_embedding import (
   BlockSize,
   check_block_size,
   joint_embedding,
-  mean_with,
+  mean_loss,
   scores_in_batch,
 )
 
@@ -77,7 +77,7 @@ def supcon(
       anchors=anchors,
       block_size=block_size,
     )
-    return mean_with({}, per_anchor)
+    return mean_loss({}, per_anchor)
 
   method = joint_embedding(
     'supcon',

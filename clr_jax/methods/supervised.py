@@ -11,7 +11,7 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.models import heads
 from clr_jax.ops.similarity import widen
-from clr_jax.skeletons.joint_embedding import joint_embedding, mean_with
+from clr_jax.skeletons.joint_embedding import joint_embedding, mean_loss
 
 
 def supervised(
@@ -57,7 +57,7 @@ def classification(
     )
     target = jnp.broadcast_to(target[:, None], logits.shape)
     top1 = (logits.argmax(-1) == batch.label[:, None]).mean()
-    return mean_with({'train_top1': top1}, optax.softmax_cross_entropy(logits, target))
+    return mean_loss({'train_top1': top1}, optax.softmax_cross_entropy(logits, target))
 
   method = joint_embedding(
     'supervised',

@@ -9,7 +9,7 @@ from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.losses import clustering
 from clr_jax.models import heads
 from clr_jax.ops.similarity import similarity, unit
-from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, keep_statistics
+from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, commit_batch_stats
 from clr_jax.skeletons.queue_state import check_queue, key_rows
 
 
@@ -92,7 +92,7 @@ def swav(
     return pairs.sum() / (pairs.size - min(pairs.shape)), carry, {}
 
   def post_update(params, state, carry, step):
-    params, state = keep_statistics(params, state, carry, step)
+    params, state = commit_batch_stats(params, state, carry, step)
     # Normalising again what is frozen could change its last bits.
     params = _map_prototypes(
       lambda w: jnp.where(step < freeze_prototypes_steps, w, unit(w)), params

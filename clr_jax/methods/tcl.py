@@ -14,7 +14,7 @@ from clr_jax.skeletons.joint_embedding import (
   BlockSize,
   check_block_size,
   joint_embedding,
-  mean_with,
+  mean_loss,
   scores_in_batch,
 )
 
@@ -60,7 +60,7 @@ def tcl(
       out.online, labels, temperature=temperature, k1=k1, k2=k2, block_size=block_size
     )
     count = result.has_positive.sum()
-    mean, carry, metrics = mean_with(
+    mean, carry, metrics = mean_loss(
       {'anchors_with_positive': count / result.has_positive.size}, result.per_anchor
     )
     if reduction == 'mean_valid':

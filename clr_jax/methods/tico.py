@@ -8,7 +8,7 @@ from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import redundancy
 from clr_jax.models import heads
-from clr_jax.skeletons.joint_embedding import keep_statistics
+from clr_jax.skeletons.joint_embedding import commit_batch_stats
 from clr_jax.skeletons.self_distillation import distillation
 
 
@@ -47,7 +47,7 @@ def tico(
     return terms.invariance + rho * terms.contrast, {'covariance': terms.covariance}, metrics
 
   def post_update(params, state, carry, step):
-    params, state = keep_statistics(params, state, carry, step)
+    params, state = commit_batch_stats(params, state, carry, step)
     return params, {**state, 'covariance': carry['covariance']}
 
   return distillation(

@@ -6,7 +6,7 @@ from clr_jax.core.bounds import Dimension, NonNegative
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import redundancy
 from clr_jax.models import heads
-from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_with
+from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_loss
 
 
 def vicreg(
@@ -46,7 +46,7 @@ def vicreg(
       + variance_weight * terms.variance
       + covariance_weight * terms.covariance
     )
-    return mean_with(terms._asdict(), value)
+    return mean_loss(terms._asdict(), value)
 
   return joint_embedding(
     'vicreg',

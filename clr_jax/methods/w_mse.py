@@ -8,7 +8,7 @@ from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import alignment
 from clr_jax.models import heads
 from clr_jax.ops import whitening
-from clr_jax.skeletons.joint_embedding import joint_embedding, mean_with
+from clr_jax.skeletons.joint_embedding import joint_embedding, mean_loss
 
 
 def w_mse(
@@ -65,7 +65,7 @@ def w_mse(
       normalize=normalize,
       symmetric=symmetric,
     )
-    return mean_with({'failed_chunks': result.failed}, result.loss)
+    return mean_loss({'failed_chunks': result.failed}, result.loss)
 
   return joint_embedding(
     'w_mse',

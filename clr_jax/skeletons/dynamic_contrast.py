@@ -17,7 +17,7 @@ from clr_jax.models import heads
 from clr_jax.ops import queue as ring
 from clr_jax.ops.similarity import unit
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
-from clr_jax.skeletons.joint_embedding import mean_with
+from clr_jax.skeletons.joint_embedding import mean_loss
 from clr_jax.skeletons.queue_state import check_queue, init_queue, key_rows
 from clr_jax.skeletons.self_distillation import distillation
 from clr_jax.skeletons.table_state import FirstVisit, moving_average, write_tables
@@ -104,7 +104,7 @@ def dynamic(
     paired, scores = compare(out, state, rng, step)
     result = gcl.estimate(scores, log_u, temperature=weighting, gamma=weight, eps=0.0)
     scale = 1 / temperature if temperature_twice else 1.0
-    mean, _, metrics = mean_with({'objective': result.objective.mean()}, scale * result.per_example)
+    mean, _, metrics = mean_loss({'objective': result.objective.mean()}, scale * result.per_example)
     rows = {'queries': key_rows(out.online), 'keys': key_rows(paired)}
     return mean, {**average.carry(batch, result.log_u), **rows}, metrics
 

@@ -59,7 +59,7 @@ def check_block_size(
     )
 
 
-def keep_statistics(params: Params, state: State, carry: Carry, step: Array):
+def commit_batch_stats(params: Params, state: State, carry: Carry, step: Array):
   """The least a `post_update` does: the new BatchNorm statistics become the state's."""
   del step
   return params, {**state, 'batch_stats': carry['batch_stats']}
@@ -89,7 +89,7 @@ def joint_embedding(
   target: str | None = None,
   local_views: bool = False,
   init_state: Callable[[], State] = dict,
-  post_update: Callable = keep_statistics,
+  post_update: Callable = commit_batch_stats,
   groups: Mapping[str, Group] | None = None,
 ) -> Method:
   """A method without a second network: `Out.online` = output of the last module of `chain`.
@@ -141,7 +141,7 @@ def joint_embedding(
   )
 
 
-def mean_with(metrics: Mapping[str, Array], per_anchor: Array):
+def mean_loss(metrics: Mapping[str, Array], per_anchor: Array):
   """What most losses return: the mean, an empty carry, and metrics without gradient."""
   return per_anchor.mean(), {}, jax.tree.map(jax.lax.stop_gradient, dict(metrics))
 

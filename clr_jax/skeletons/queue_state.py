@@ -11,7 +11,7 @@ from clr_jax.core.types import Array, Carry, Params, RunInfo, State
 from clr_jax.ops import queue as ring
 from clr_jax.ops.random import Stream, stream
 from clr_jax.ops.similarity import unit
-from clr_jax.skeletons.joint_embedding import keep_statistics
+from clr_jax.skeletons.joint_embedding import commit_batch_stats
 
 
 def check_queue(name: str, length: int, info: RunInfo, *, keys_per_image: int = 1) -> None:
@@ -45,5 +45,5 @@ def key_rows(target: Array) -> Array:
 
 def enqueue_keys(params: Params, state: State, carry: Carry, step: Array):
   """A `post_update`: new statistics, and carry['keys'] ([..., B, D], unit) into the queue."""
-  params, state = keep_statistics(params, state, carry, step)
+  params, state = commit_batch_stats(params, state, carry, step)
   return params, {**state, 'queue': ring.enqueue(state['queue'], carry['keys'])}

@@ -29,7 +29,7 @@ from clr_jax.core.types import (
 from clr_jax.models.siamese import Chain
 from clr_jax.ops import ema
 from clr_jax.optim.schedules import ema_cosine
-from clr_jax.skeletons.joint_embedding import embed_mixed, keep_statistics
+from clr_jax.skeletons.joint_embedding import embed_mixed, commit_batch_stats
 
 
 def distillation(
@@ -43,7 +43,7 @@ def distillation(
   target_views: slice = slice(None),
   local_views: bool = False,
   init_state: Callable[[Array], State] = lambda rng: {},
-  post_update: Callable = keep_statistics,
+  post_update: Callable = commit_batch_stats,
   groups: Mapping[str, Group] | None = None,
   *,
   momentum: Momentum,

@@ -12,7 +12,7 @@ from clr_jax.core.types import Array, Batch, Carry, Params, RunInfo, State
 from clr_jax.losses import global_contrastive as gcl
 from clr_jax.ops import tables
 from clr_jax.optim.schedules import cosine_gamma
-from clr_jax.skeletons.joint_embedding import keep_statistics
+from clr_jax.skeletons.joint_embedding import commit_batch_stats
 
 FirstVisit = Literal[gcl.FirstVisit, 'per_batch_first_epoch']
 GammaSchedule = Literal['constant', 'cosine']
@@ -69,7 +69,7 @@ def write_tables(params: Params, state: State, carry: Carry, step: Array):
 
   Tables whose name begins with 'log_' average duplicates in linear space.
   """
-  params, state = keep_statistics(params, state, carry, step)
+  params, state = commit_batch_stats(params, state, carry, step)
   written = dict(state['per_example'])
   for name, value in carry['per_example'].items():
     write = tables.set_log_mean if name.startswith('log_') else tables.set_mean
