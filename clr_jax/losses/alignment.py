@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from clr_jax.core.names import check_name
 from clr_jax.core.types import Array
-from clr_jax.ops.similarity import unit, widen
+from clr_jax.ops.similarity import unit, at_least_float32
 from clr_jax.ops.whitening import orthonormal_base, whiten_chunks
 
 
@@ -110,7 +110,7 @@ def arb(
 
 def standardized_features(z: Array, permutation: Array | None = None) -> Array:
   """[B, V, D] -> [V, D, B]: (z - mean) / (unbiased deviation + 1e-5) over the batch, reordered."""
-  features = jnp.moveaxis(widen(z), 0, -1)
+  features = jnp.moveaxis(at_least_float32(z), 0, -1)
   # The floor is below any deviation that matters and keeps a constant feature's gradient finite.
   deviation = jnp.sqrt(jnp.maximum(features.var(-1, ddof=1, keepdims=True), 1e-24))
   features = (features - features.mean(-1, keepdims=True)) / (deviation + 1e-5)

@@ -21,7 +21,7 @@ from clr_jax.core.types import Array, State
 from clr_jax.losses.global_contrastive import FirstVisit, first_visit_gamma, update_log_u
 from clr_jax.losses.temperatures import temperature_step
 from clr_jax.ops import tables
-from clr_jax.ops.similarity import logsumexp, similarity, widen
+from clr_jax.ops.similarity import logsumexp, similarity, at_least_float32
 
 Scheme = Literal['global_constant', 'individual_learnable', 'global_learnable']
 FLOOR = 1e-20  # of the stored u
@@ -115,7 +115,7 @@ def bimodal_sogclr(
   """
   individual = scheme == 'individual_learnable'
   _check(z_a, z_b, state, scheme, temperature)
-  z_a, z_b = widen(z_a), widen(z_b)
+  z_a, z_b = at_least_float32(z_a), at_least_float32(z_b)
   scores = similarity(z_a, z_b)
   positive = jnp.diagonal(scores)[:, None]
   given = jnp.asarray(0.01 if temperature is None else temperature, scores.dtype)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from clr_jax.core.types import Array
 from clr_jax.losses.distillation import cross_entropy_of_views
-from clr_jax.ops.similarity import widen
+from clr_jax.ops.similarity import at_least_float32
 from clr_jax.ops.sinkhorn import sinkhorn
 
 
@@ -52,4 +52,4 @@ def swav(scores: Array, codes: Array, *, temperature: float | Array = 0.1) -> Ar
   Returns:
     [L, V] means over the batch, 0 where i = v.
   """
-  return cross_entropy_of_views(jax.lax.stop_gradient(codes), widen(scores) / temperature)
+  return cross_entropy_of_views(jax.lax.stop_gradient(codes), at_least_float32(scores) / temperature)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from clr_jax.core.types import Array
 from clr_jax.losses.contrastive import pair_masks
-from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, widen
+from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, at_least_float32
 
 
 class PairScores(NamedTuple):
@@ -33,7 +33,7 @@ class PairScores(NamedTuple):
 
 def pair_scores(z: Array, *, temperature: float | Array, normalize: bool = True) -> PairScores:
   """The scores of [B, 2, D] embeddings, normalised unless `normalize=False`."""
-  rows = flatten_views(unit(z) if normalize else widen(z))
+  rows = flatten_views(unit(z) if normalize else at_least_float32(z))
   scores = similarity(rows, rows) / temperature
   pairs = pair_masks(*z.shape[:2])
   positive = jnp.sum(jnp.where(pairs.positive, scores, 0.0), -1)
@@ -73,7 +73,7 @@ def dcl(
 
 def dcl_weights(z: Array, *, sigma: float = 0.5, normalize: bool = True) -> Array:
   """DCLW's weight of each image's positive, [B]: 2 - B softmax_b(<z_b1, z_b2> / sigma)."""
-  z = unit(z) if normalize else widen(z)
+  z = unit(z) if normalize else at_least_float32(z)
   return 2 - len(z) * jax.nn.softmax(jnp.sum(z[:, 0] * z[:, 1], -1) / sigma)
 
 

@@ -21,7 +21,7 @@ from scipy import special
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
 from clr_jax.core.types import Array
-from clr_jax.ops.similarity import similarity, unit, widen
+from clr_jax.ops.similarity import similarity, unit, at_least_float32
 
 Distribution = Literal['beta', 'uniform']
 Scope = Literal['batch', 'row', 'dim']
@@ -116,7 +116,7 @@ def extrapolate(
     lam: >= 1, broadcasts to them.
     postnorm: re-normalise both results; default False (the authors' code).
   """
-  query, key = widen(query), widen(key)
+  query, key = at_least_float32(query), at_least_float32(key)
   lam = jnp.asarray(lam, query.dtype)
   query, key = lam * query + (1 - lam) * key, lam * key + (1 - lam) * query
   return (unit(query), unit(key)) if postnorm else (query, key)
@@ -132,7 +132,7 @@ def interpolate(rows: Array, lam: float | Array, permutation: Array) -> Array:
     lam: in [0, 1], scalar, [1, 1], [K, 1] or [K, D].
     permutation: [K] int.
   """
-  rows = widen(rows)
+  rows = at_least_float32(rows)
   lam = jnp.asarray(lam, rows.dtype)
   return lam * rows + (1 - lam) * rows[permutation]
 
@@ -169,7 +169,7 @@ def plain_scores(anchor: Array, rows: Array, *, own: int) -> Array:
       negatives of an anchor are the other rows in ascending order.
   """
   batch, total = len(anchor), len(rows)
-  scores = similarity(widen(anchor), widen(rows))
+  scores = similarity(at_least_float32(anchor), at_least_float32(rows))
   places = total - own
   slices = [scores[..., shift : shift + places] for shift in range(own + 1)]
   return _choose(slices, _skipped(batch, total, own))
@@ -200,7 +200,7 @@ def interpolated_scores(
       f'{len(rows)} rows with {own} own ones need a permutation of {places} negatives, '
       f'not one of shape {permutation.shape}'
     )
-  anchor, rows = widen(anchor), widen(rows)
+  anchor, rows = at_least_float32(anchor), at_least_float32(rows)
   if own == 0:
     return similarity(anchor, interpolate(rows, lam, permutation))
   lam = jnp.asarray(lam, rows.dtype)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from clr_jax.core.names import check_name
 from clr_jax.core.types import Array
 from clr_jax.losses.scores import Scores, log_p_positive
-from clr_jax.ops.similarity import widen
+from clr_jax.ops.similarity import at_least_float32
 
 Beyond = Literal['raw', 'arcface', 'clip']
 Attenuation = Literal['none', 'type1', 'type2']
@@ -36,7 +36,7 @@ def sine(a: Array, b: Array) -> Array:
   sqrt(1 - cosine^2) is off by 3e-2 in float32 at 1e-3 rad, this by at most 1e-4. The
   gradient at angles 0 and pi, where it has no direction, is 0.
   """
-  a, b = widen(a), widen(b)
+  a, b = at_least_float32(a), at_least_float32(b)
   return _root(jnp.sum((a - b) ** 2, -1) * jnp.sum((a + b) ** 2, -1)) / 2
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Array
-from clr_jax.ops.similarity import NEG_INF, similarity, unit, widen
+from clr_jax.ops.similarity import NEG_INF, similarity, unit, at_least_float32
 
 
 class Draws(NamedTuple):
@@ -52,7 +52,7 @@ def hardest(query: Array, rows: Array, count: int, *, where: Array | None = None
       f'{count} hardest negatives cannot be chosen from {len(rows)}: '
       f'set plugins.mochi.num_hard <= {len(rows)}'
     )
-  query, rows = jax.lax.stop_gradient((widen(query), widen(rows)))
+  query, rows = jax.lax.stop_gradient((at_least_float32(query), at_least_float32(rows)))
   scores = similarity(query, rows)
   if where is not None:
     scores = jnp.where(where, scores, NEG_INF)
@@ -109,7 +109,7 @@ def mix(query: Array, hard: Array, draws: Draws) -> tuple[Array, Array]:
     hard: [..., N, D], rows of `hardest` in that order.
     draws: from `draw`.
   """
-  query, hard = jax.lax.stop_gradient((widen(query), widen(hard)))
+  query, hard = jax.lax.stop_gradient((at_least_float32(query), at_least_float32(hard)))
 
   def at(rank):
     return jnp.take_along_axis(hard, rank[..., None], -2)

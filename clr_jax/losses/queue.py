@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from clr_jax.core.types import Array
 from clr_jax.losses.scores import queue_scores
-from clr_jax.ops.similarity import similarity, unit, widen
+from clr_jax.ops.similarity import similarity, unit, at_least_float32
 
 
 def queue_logits(
@@ -53,4 +53,4 @@ def queue_infonce(
 
 def nearest(z: Array, queue: Array) -> Array:
   """Index [B] of the queue row with the largest inner product with z [B, D]; ties: the first."""
-  return jnp.argmax(jax.lax.stop_gradient(similarity(widen(z), widen(queue))), -1)
+  return jnp.argmax(jax.lax.stop_gradient(similarity(at_least_float32(z), at_least_float32(queue))), -1)

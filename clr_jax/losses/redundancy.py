@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from clr_jax.core.types import Array
-from clr_jax.ops.similarity import similarity, unit, widen
+from clr_jax.ops.similarity import similarity, unit, at_least_float32
 
 
 def cross_correlation(z: Array, *, eps: float = 1e-5) -> Array:
@@ -23,7 +23,7 @@ def cross_correlation(z: Array, *, eps: float = 1e-5) -> Array:
     eps: added to the biased variance, as BatchNorm does (the official code; the paper's pseudo-code
       divides by the unbiased deviation).
   """
-  z = widen(z)
+  z = at_least_float32(z)
   z = (z - z.mean(0, keepdims=True)) * jax.lax.rsqrt(z.var(0, keepdims=True) + eps)
   return similarity(z[:, 0].T, z[:, 1].T) / len(z)
 
@@ -61,7 +61,7 @@ def vicreg(z: Array, *, variance_average: bool = True) -> VICReg:
     z: [B, 2, D].
     variance_average: the official code; False sums the views (the paper's equation, solo-learn).
   """
-  z = widen(z)
+  z = at_least_float32(z)
   centred = z - z.mean(0, keepdims=True)
   products = jnp.einsum('bvd,bve->vde', centred, centred, precision=jax.lax.Precision.HIGHEST)
   deviation = jnp.sqrt(jnp.var(z, 0, ddof=1) + 1e-4)
@@ -95,7 +95,7 @@ def tico(online: Array, target: Array, covariance: Array, *, beta: float = 0.9) 
   """
   z, other = unit(online), unit(target)
   moment = similarity(z.T, z.T) / len(z)
-  covariance = beta * widen(covariance) + (1 - beta) * moment
+  covariance = beta * at_least_float32(covariance) + (1 - beta) * moment
   return TiCo(
     invariance=jnp.mean(1 - jnp.sum(z * other, -1)),
     contrast=jnp.sum(covariance * moment),  # = mean z^T C z

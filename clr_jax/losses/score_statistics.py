@@ -15,7 +15,7 @@ import numpy as np
 
 from clr_jax.core.types import Array
 from clr_jax.losses.scores import ScoreSets, log_denominator
-from clr_jax.ops.similarity import logsumexp, similarity, widen
+from clr_jax.ops.similarity import logsumexp, similarity, at_least_float32
 
 
 class ScoreRows(NamedTuple):
@@ -132,7 +132,7 @@ def alignment(a: Array, b: Array, *, alpha: float = 2.0) -> Array:
 
   Wang and Isola, https://arxiv.org/abs/2005.10242, section 4.1; alpha = 2 there.
   """
-  return jnp.mean(jnp.sum((widen(a) - widen(b)) ** 2, -1) ** (alpha / 2))
+  return jnp.mean(jnp.sum((at_least_float32(a) - at_least_float32(b)) ** 2, -1) ** (alpha / 2))
 
 
 def uniformity(z: Array, *, t: float = 2.0) -> Array:
@@ -140,7 +140,7 @@ def uniformity(z: Array, *, t: float = 2.0) -> Array:
 
   Wang and Isola, section 4.1; t = 2 there. 0 when all rows are one point.
   """
-  exponent = -2 * t * (1 - similarity(widen(z), widen(z)))
+  exponent = -2 * t * (1 - similarity(at_least_float32(z), at_least_float32(z)))
   other = ~jnp.eye(len(z), dtype=bool)
   total = logsumexp(exponent.reshape(-1), other.reshape(-1))
   return total - jnp.log(len(z) * (len(z) - 1))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from clr_jax.core.types import Array
-from clr_jax.ops.similarity import logsumexp, similarity, widen
+from clr_jax.ops.similarity import logsumexp, similarity, at_least_float32
 
 
 class Scores(NamedTuple):
@@ -102,12 +102,12 @@ def log_denominator(sets: ScoreSets) -> Array:
 
 def pair_scores(query: Array, key: Array) -> Array:
   """<query, key> of rows [..., D] -> [...], in highest precision."""
-  return jnp.einsum('...d,...d->...', widen(query), widen(key), precision=jax.lax.Precision.HIGHEST)
+  return jnp.einsum('...d,...d->...', at_least_float32(query), at_least_float32(key), precision=jax.lax.Precision.HIGHEST)
 
 
 def queue_scores(query: Array, key: Array, queue: Array) -> Scores:
   """Queries [..., D] against their keys [..., D] and a queue's rows [K, D], all unit vectors."""
-  return Scores(pair_scores(query, key), similarity(widen(query), widen(queue)))
+  return Scores(pair_scores(query, key), similarity(at_least_float32(query), at_least_float32(queue)))
 
 
 def batch_scores(anchor: Array, key: Array, rows: Array, *, own: int) -> Scores:
@@ -120,7 +120,7 @@ def batch_scores(anchor: Array, key: Array, rows: Array, *, own: int) -> Scores:
   """
   sample = jnp.arange(len(rows)) % (len(rows) // own)
   where = sample[None, :] != jnp.arange(len(anchor))[:, None]
-  negative = similarity(widen(anchor), widen(rows))
+  negative = similarity(at_least_float32(anchor), at_least_float32(rows))
   where = jnp.broadcast_to(where[:, None], negative.shape)
   return Scores(pair_scores(anchor, key), negative, where)
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, PyTree
-from clr_jax.ops.similarity import unit, widen
+from clr_jax.ops.similarity import unit, at_least_float32
 
 Route = Literal['jvp', 'double']
 GradOf = Literal['batch', 'own', 'batch_mean']
@@ -61,7 +61,7 @@ def input_gradient_penalties(
 
   def stacked(x: PyTree):
     values, aux = losses(x)
-    return jnp.stack([widen(value) for value in values]), aux
+    return jnp.stack([at_least_float32(value) for value in values]), aux
 
   values, along, aux = jax.linearize(stacked, x, has_aux=True)
   transposed = jax.linear_transpose(along, x)
@@ -96,7 +96,7 @@ def norms_per_image(gradient: PyTree) -> Array:
   """[B, V, ...] -> [B, V] L2 norms; of a tree, those of all leaves side by side."""
 
   def norms(g: Array) -> Array:
-    return jnp.sqrt(jnp.sum(jnp.square(widen(g)), tuple(range(2, g.ndim))))
+    return jnp.sqrt(jnp.sum(jnp.square(at_least_float32(g)), tuple(range(2, g.ndim))))
 
   return jnp.concatenate([norms(g) for g in jax.tree.leaves(gradient)], 1)
 
@@ -115,7 +115,7 @@ def dual_direction(gradient: Array, *, norm: Norm = 'l2') -> Array:
     UserError: for an unknown norm.
   """
   check_name(get_args(Norm), norm, 'norm of the input gradient')
-  rows = jax.lax.stop_gradient(widen(gradient).reshape(len(gradient), -1))
+  rows = jax.lax.stop_gradient(at_least_float32(gradient).reshape(len(gradient), -1))
   if norm == 'l2':
     direction = unit(rows)
   elif norm == 'l1':
@@ -161,5 +161,5 @@ def directional_derivatives(
 
 
 def _half_square(gradient: PyTree) -> Array:
-  squares = [jnp.sum(jnp.square(widen(g))) for g in jax.tree.leaves(gradient)]
+  squares = [jnp.sum(jnp.square(at_least_float32(g))) for g in jax.tree.leaves(gradient)]
   return 0.5 * jnp.stack(squares).sum()

@@ -11,7 +11,7 @@ from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.losses import distillation as losses
 from clr_jax.models import heads
 from clr_jax.ops import ema
-from clr_jax.ops.similarity import widen
+from clr_jax.ops.similarity import at_least_float32
 from clr_jax.optim import schedules
 from clr_jax.skeletons.joint_embedding import commit_batch_stats
 from clr_jax.skeletons.self_distillation import distillation
@@ -66,7 +66,7 @@ def dino(
   def loss(out, state, batch, rng, step):
     del batch, rng
     temperature = teacher_schedule(step // info.steps_per_epoch)
-    teacher = widen(out.target)
+    teacher = at_least_float32(out.target)
     pairs = losses.dino(
       out.online,
       teacher,

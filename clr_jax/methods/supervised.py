@@ -10,7 +10,7 @@ from clr_jax.core.bounds import Probability
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.models import heads
-from clr_jax.ops.similarity import widen
+from clr_jax.ops.similarity import at_least_float32
 from clr_jax.skeletons.joint_embedding import joint_embedding, mean_loss
 
 
@@ -51,7 +51,7 @@ def classification(
 
   def loss(out, state, batch, rng, step):
     del state, rng, step
-    logits = widen(out.online)
+    logits = at_least_float32(out.online)
     target = optax.smooth_labels(
       jnp.eye(num_classes, dtype=logits.dtype)[batch.label], label_smoothing
     )

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import optax
 
 from clr_jax.core.types import Array, Params, PyTree
-from clr_jax.ops.similarity import widen
+from clr_jax.ops.similarity import at_least_float32
 
 
 def tensor_norms(tree: PyTree) -> PyTree:
   """The l2 norm of every leaf, in float32 or wider, in the same structure."""
-  return jax.tree.map(lambda x: jnp.sqrt(jnp.sum(jnp.square(widen(x)))), tree)
+  return jax.tree.map(lambda x: jnp.sqrt(jnp.sum(jnp.square(at_least_float32(x)))), tree)
 
 
 def group_norms(grads: Params) -> dict[str, Array]:

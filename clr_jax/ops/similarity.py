@@ -8,7 +8,7 @@ from clr_jax.core.types import Array
 NEG_INF = -jnp.inf
 
 
-def widen(x) -> Array:
+def at_least_float32(x) -> Array:
   """`x` in float32 or wider: losses never compute in half precision."""
   return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
 
@@ -19,7 +19,7 @@ def unit(x: Array) -> Array:
   At x = 0 value and gradient are 0: neither the norm's NaN nor 1e12 times the incoming gradient.
   Casting comes first: rounding unit vectors to bfloat16 shifts logits by 0.1 at temperature 0.07.
   """
-  x = widen(x)
+  x = at_least_float32(x)
   square = jnp.sum(x * x, -1, keepdims=True)
   return x * jnp.where(square > 0, jax.lax.rsqrt(jnp.maximum(square, 1e-24)), 0.0)
 

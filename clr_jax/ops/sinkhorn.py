@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from clr_jax.core.types import Array
-from clr_jax.ops.similarity import widen
+from clr_jax.ops.similarity import at_least_float32
 
 
 def sinkhorn(
@@ -31,7 +31,7 @@ def sinkhorn(
   Returns:
     [..., R, K] in float32 or wider; every row sums to 1, also those that do not count.
   """
-  log_q = widen(jax.lax.stop_gradient(scores)) / epsilon
+  log_q = at_least_float32(jax.lax.stop_gradient(scores)) / epsilon
   counted = None if where is None else jnp.broadcast_to(where, log_q.shape[:-1])[..., None]
   for _ in range(iterations):
     columns = jax.nn.logsumexp(log_q, axis=-2, keepdims=True, where=counted)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from clr_jax.core.types import Array
-from clr_jax.ops.similarity import widen
+from clr_jax.ops.similarity import at_least_float32
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -24,7 +24,7 @@ def cholesky_whiten(x: Array, *, eps: float = 0.0) -> Array:
   for eps = 0; a factorisation that fails gives NaN, it does not raise.
   Siarohin et al., https://arxiv.org/abs/1806.00420, as in W-MSE (https://arxiv.org/abs/2007.06346).
   """
-  x = widen(x)
+  x = at_least_float32(x)
   x = x - x.mean(-2, keepdims=True)
   covariance = jnp.einsum('...nd,...ne->...de', x, x, precision=_HIGHEST) / (x.shape[-2] - 1)
   identity = jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=x.dtype), covariance.shape)
@@ -52,7 +52,7 @@ def orthonormal_base(x: Array, *, shrinkage: float = 0.0, eps: float = 1e-5) -> 
   C = x x^T / (n - 1), shrunk to (1 - shrinkage) C + shrinkage I; `eps` is added to its eigenvalues,
   so that with K >= n the missing directions stay 0. float32 or wider, as `eigh` demands.
   """
-  x = jax.lax.stop_gradient(widen(x))
+  x = jax.lax.stop_gradient(at_least_float32(x))
   c = jnp.einsum('...kn,...ln->...kl', x, x, precision=_HIGHEST) / (x.shape[-1] - 1)
   identity = jnp.broadcast_to(jnp.eye(x.shape[-2], dtype=x.dtype), c.shape)
   c = (1 - shrinkage) * c + shrinkage * identity

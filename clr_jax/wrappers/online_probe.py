@@ -9,7 +9,7 @@ import optax
 from clr_jax.core.bounds import NonNegative
 from clr_jax.core.types import Array, Batch, Group, Method, Out, Params, RunInfo, State
 from clr_jax.ops.random import Stream, stream
-from clr_jax.ops.similarity import widen
+from clr_jax.ops.similarity import at_least_float32
 
 
 def online_probe(
@@ -36,7 +36,7 @@ def online_probe(
     return method
 
   def classify(params: Params, h: Array) -> Array:
-    rows = widen(h).reshape(-1, h.shape[-1])
+    rows = at_least_float32(h).reshape(-1, h.shape[-1])
     logits = rows @ params['probe']['kernel'] + params['probe']['bias'][None]
     return logits.reshape(*h.shape[:-1], num_classes)
 

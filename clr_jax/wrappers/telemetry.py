@@ -18,7 +18,7 @@ from clr_jax.core.types import Array, Batch, Method, Metrics, Out, Params, RunIn
 from clr_jax.losses import score_statistics
 from clr_jax.losses.scores import ScoreSets
 from clr_jax.ops.gradient_statistics import group_norms
-from clr_jax.ops.similarity import unit, widen
+from clr_jax.ops.similarity import unit, at_least_float32
 
 PREFIX = 'telemetry/'  # of the metrics' names
 STEPS = PREFIX + 'steps'  # the number of measured steps
@@ -128,7 +128,7 @@ def of_scores(sets: ScoreSets, edges: np.ndarray) -> dict[str, Array]:
     'neg_hist': score_statistics.histogram(sets.negative, edges, sets.negative_where),
     'positive_response': positive,
     'negative_response': negative,
-    'temperature': jnp.mean(widen(sets.temperature)),
+    'temperature': jnp.mean(at_least_float32(sets.temperature)),
   }
   if (sets.k1, sets.k2) == (0.0, 1.0):
     return found
@@ -159,5 +159,5 @@ def of_tables(rows: dict[str, Array]) -> dict[str, Array]:
 def ema_distance(online: Params, target: Params) -> Array:
   """||online - target|| / ||online|| over the parameters that both have."""
   online = {name: online[name] for name in target}
-  difference = jax.tree.map(lambda a, b: widen(a) - widen(b), online, target)
-  return optax.tree.norm(difference) / optax.tree.norm(jax.tree.map(widen, online))
+  difference = jax.tree.map(lambda a, b: at_least_float32(a) - at_least_float32(b), online, target)
+  return optax.tree.norm(difference) / optax.tree.norm(jax.tree.map(at_least_float32, online))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, widen
+from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, at_least_float32
 
 
 def test_unit():
@@ -27,7 +27,7 @@ def test_unit_of_zero_is_zero_and_passes_no_gradient():
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16, jnp.float32, jnp.int32])
 def test_never_narrower_than_float32(dtype):
   x = jnp.ones([2, 3], dtype)
-  assert widen(x).dtype == unit(x).dtype == jnp.float32
+  assert at_least_float32(x).dtype == unit(x).dtype == jnp.float32
   np.testing.assert_allclose(jnp.linalg.norm(unit(x), axis=-1), 1, rtol=1e-6)
 
 

@@ -16,7 +16,7 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.options import INFINITY_ALLOWED, checked
 from clr_jax.core.types import Array, PyTree
 from clr_jax.evaluation.attacks.norms import Norm, distance, expand_like
-from clr_jax.ops.similarity import widen
+from clr_jax.ops.similarity import at_least_float32
 
 T = TypeVar('T')
 
@@ -101,7 +101,7 @@ class AttackResult(NamedTuple):
 @jax.jit
 def logits_of(classifier: Classifier, images: Array) -> Array:
   """[B, K], float32 or wider."""
-  return widen(classifier.apply(classifier.params, images))
+  return at_least_float32(classifier.apply(classifier.params, images))
 
 
 def num_classes(classifier: Classifier, images: Array) -> int:
@@ -170,7 +170,7 @@ def as_arrays(images: Any, labels: Any) -> tuple[Array, Array]:
       f'labels are {labels.dtype} of shape {labels.shape}; give one integer for each of the '
       f'{len(images)} images'
     )
-  return widen(images), labels.astype(jnp.int32)
+  return at_least_float32(images), labels.astype(jnp.int32)
 
 
 def last(states: Iterator[T]) -> T:

@@ -15,7 +15,7 @@ from annotated_types import Ge, Lt, MinLen
 
 from clr_jax.core.options import OnlyWith, checked
 from clr_jax.core.types import Array
-from clr_jax.ops.similarity import widen
+from clr_jax.ops.similarity import at_least_float32
 
 NonNegative = Annotated[float, Ge(0)]
 Candidates = NonNegative | Annotated[Sequence[NonNegative], MinLen(1)]
@@ -162,7 +162,7 @@ def fit_sgd(
   curves = [[] for _ in watched]
   for epoch in range(epochs):
     if len(copies) > 1:
-      rows = widen(copies[epoch % len(copies)])
+      rows = at_least_float32(copies[epoch % len(copies)])
     rate = peaks * _scale(schedule, epoch, epochs, milestones, factor)
     key_now = jax.random.fold_in(key, epoch)
     head, state = _sgd_epoch(
@@ -261,4 +261,4 @@ def _logits(head: Head, h: Array) -> Array:
 
 
 def _as_arrays(h: Any, label: Any) -> tuple[Array, Array]:
-  return widen(h), jnp.asarray(label, jnp.int32)
+  return at_least_float32(h), jnp.asarray(label, jnp.int32)
