@@ -24,7 +24,7 @@ Carry = dict[str, Any]
 """What `embed` and `loss` hand to `post_update`, merged; replicated over the devices.
 
 key           written by                                    read by
-batch_stats   embed of all skeletons                        keep_statistics, accumulate
+batch_stats   embed of all skeletons                        commit_batch_stats, accumulate
 target_stats  embed of `distillation`                       its post_update, accumulate
 keys          loss of methods with a queue                  enqueue_keys, swav, dynamic
 queries       loss of `dynamic`                             its post_update

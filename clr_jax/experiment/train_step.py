@@ -22,7 +22,7 @@ from clr_jax.core.types import (
   ViewFn,
 )
 from clr_jax.ops import sharding
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -118,10 +118,10 @@ def _placements(
 
 
 def feature_std(h: Array) -> Array:
-  """Collapse monitor: sqrt(F) * mean over features of the standard deviation of unit(h) over rows.
+  """Collapse monitor: sqrt(F) * mean over features of the deviation of unit rows h over the batch.
 
   About 1 for features that fill the sphere, 0 when all images map to one point
   (SimSiam, https://arxiv.org/abs/2011.10566, figure 2).
   """
-  rows = unit(jax.lax.stop_gradient(h)).reshape(-1, h.shape[-1])
+  rows = l2_normalize(jax.lax.stop_gradient(h)).reshape(-1, h.shape[-1])
   return jnp.std(rows, 0).mean() * jnp.sqrt(rows.shape[-1])

@@ -13,16 +13,16 @@ import jax.numpy as jnp
 
 from clr_jax.core.names import check_name
 from clr_jax.core.types import Array
-from clr_jax.ops.similarity import unit, at_least_float32
+from clr_jax.ops.similarity import at_least_float32, l2_normalize
 from clr_jax.ops.whitening import orthonormal_base, whiten_chunks
 
 
 def embedding_std(z: Array) -> Array:
   """Collapse monitor of SimSiam (figure 2): near 1 / sqrt(D) is healthy, 0 collapsed; a scalar.
 
-  The unbiased deviation of unit(z) over the batch, averaged over features and views.
+  The unbiased deviation of l2_normalize(z) over the batch, averaged over features and views.
   """
-  return jnp.std(unit(jax.lax.stop_gradient(z)), 0, ddof=1).mean()
+  return jnp.std(l2_normalize(jax.lax.stop_gradient(z)), 0, ddof=1).mean()
 
 
 class WMSE(NamedTuple):
@@ -61,7 +61,7 @@ def w_mse(
       (solo-learn): the same value.
   """
   whitened = jax.vmap(lambda order: whiten_chunks(z, order, size=size, eps=eps))(permutations)
-  first = unit(whitened) if normalize else whitened
+  first = l2_normalize(whitened) if normalize else whitened
   second = first if symmetric or not normalize else jax.lax.stop_gradient(first)
   pairs = list(itertools.combinations(range(z.shape[1]), 2))
   distances = []

@@ -21,7 +21,7 @@ from clr_jax.core.types import Array, State
 from clr_jax.losses.global_contrastive import FirstVisit, first_visit_gamma, update_log_u
 from clr_jax.losses.temperatures import temperature_step
 from clr_jax.ops import tables
-from clr_jax.ops.similarity import logsumexp, similarity, at_least_float32
+from clr_jax.ops.similarity import at_least_float32, logsumexp, similarity
 
 Scheme = Literal['global_constant', 'individual_learnable', 'global_learnable']
 FLOOR = 1e-20  # of the stored u

@@ -52,4 +52,6 @@ def swav(scores: Array, codes: Array, *, temperature: float | Array = 0.1) -> Ar
   Returns:
     [L, V] means over the batch, 0 where i = v.
   """
-  return cross_entropy_of_views(jax.lax.stop_gradient(codes), at_least_float32(scores) / temperature)
+  return cross_entropy_of_views(
+    jax.lax.stop_gradient(codes), at_least_float32(scores) / temperature
+  )

@@ -18,7 +18,13 @@ from clr_jax.core.types import Array
 from clr_jax.losses import score_statistics
 from clr_jax.losses.scores import ScoreSets, denominator_terms
 from clr_jax.ops.blocked import scan_columns
-from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, at_least_float32
+from clr_jax.ops.similarity import (
+  at_least_float32,
+  flatten_views,
+  l2_normalize,
+  logsumexp,
+  similarity,
+)
 
 Anchors = Literal['all', 'one']
 
@@ -46,7 +52,7 @@ def pair_masks(
 
 
 def _rows(z: Array, normalize: bool) -> Array:
-  return flatten_views(unit(z) if normalize else at_least_float32(z))
+  return flatten_views(l2_normalize(z) if normalize else at_least_float32(z))
 
 
 # (cosines [A, M], pairs) -> (x, where): the denominator of the loss is the sum of exp(x).

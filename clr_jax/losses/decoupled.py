@@ -14,7 +14,13 @@ import jax.numpy as jnp
 
 from clr_jax.core.types import Array
 from clr_jax.losses.contrastive import pair_masks
-from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, at_least_float32
+from clr_jax.ops.similarity import (
+  at_least_float32,
+  flatten_views,
+  l2_normalize,
+  logsumexp,
+  similarity,
+)
 
 
 class PairScores(NamedTuple):
@@ -33,7 +39,7 @@ class PairScores(NamedTuple):
 
 def pair_scores(z: Array, *, temperature: float | Array, normalize: bool = True) -> PairScores:
   """The scores of [B, 2, D] embeddings, normalised unless `normalize=False`."""
-  rows = flatten_views(unit(z) if normalize else at_least_float32(z))
+  rows = flatten_views(l2_normalize(z) if normalize else at_least_float32(z))
   scores = similarity(rows, rows) / temperature
   pairs = pair_masks(*z.shape[:2])
   positive = jnp.sum(jnp.where(pairs.positive, scores, 0.0), -1)
@@ -73,7 +79,7 @@ def dcl(
 
 def dcl_weights(z: Array, *, sigma: float = 0.5, normalize: bool = True) -> Array:
   """DCLW's weight of each image's positive, [B]: 2 - B softmax_b(<z_b1, z_b2> / sigma)."""
-  z = unit(z) if normalize else at_least_float32(z)
+  z = l2_normalize(z) if normalize else at_least_float32(z)
   return 2 - len(z) * jax.nn.softmax(jnp.sum(z[:, 0] * z[:, 1], -1) / sigma)
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from clr_jax.core.types import Array
-from clr_jax.ops.similarity import similarity, unit, at_least_float32
+from clr_jax.ops.similarity import at_least_float32, l2_normalize, similarity
 
 
 def other_views(pairs: Array) -> Array:
@@ -54,8 +54,12 @@ def dino(
   Returns:
     [L, V] means over the batch, 0 where i = v.
   """
-  sharp = (at_least_float32(jax.lax.stop_gradient(teacher)) - center[None, None]) / teacher_temperature
-  return cross_entropy_of_views(jax.nn.softmax(sharp), at_least_float32(student) / student_temperature)
+  sharp = (
+    at_least_float32(jax.lax.stop_gradient(teacher)) - center[None, None]
+  ) / teacher_temperature
+  return cross_entropy_of_views(
+    jax.nn.softmax(sharp), at_least_float32(student) / student_temperature
+  )
 
 
 def ressl(
@@ -79,7 +83,11 @@ def ressl(
     temperature_k: default 0.04 (official); below temperature_q it sharpens.
     normalize: False if query and key are unit vectors already.
   """
-  query, key = (unit(query), unit(key)) if normalize else (at_least_float32(query), at_least_float32(key))
+  query, key = (
+    (l2_normalize(query), l2_normalize(key))
+    if normalize
+    else (at_least_float32(query), at_least_float32(key))
+  )
   student = jax.nn.log_softmax(similarity(query, queue) / temperature_q)
   teacher = jax.nn.softmax(similarity(jax.lax.stop_gradient(key), queue) / temperature_k)
   return -jnp.sum(teacher * student, -1)

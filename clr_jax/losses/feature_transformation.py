@@ -21,7 +21,7 @@ from scipy import special
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
 from clr_jax.core.types import Array
-from clr_jax.ops.similarity import similarity, unit, at_least_float32
+from clr_jax.ops.similarity import at_least_float32, l2_normalize, similarity
 
 Distribution = Literal['beta', 'uniform']
 Scope = Literal['batch', 'row', 'dim']
@@ -119,7 +119,7 @@ def extrapolate(
   query, key = at_least_float32(query), at_least_float32(key)
   lam = jnp.asarray(lam, query.dtype)
   query, key = lam * query + (1 - lam) * key, lam * key + (1 - lam) * query
-  return (unit(query), unit(key)) if postnorm else (query, key)
+  return (l2_normalize(query), l2_normalize(key)) if postnorm else (query, key)
 
 
 def interpolate(rows: Array, lam: float | Array, permutation: Array) -> Array:

@@ -12,7 +12,7 @@ from clr_jax.core.names import check_name
 from clr_jax.core.types import Array
 from clr_jax.losses.scores import Scores, pair_scores, two_view_scores, view_major
 from clr_jax.ops.blocked import scan_columns
-from clr_jax.ops.similarity import flatten_views, logsumexp, unit, at_least_float32
+from clr_jax.ops.similarity import at_least_float32, flatten_views, l2_normalize, logsumexp
 
 FirstVisit = Literal['per_index', 'per_batch', 'none']
 Combine = Literal['mean', 'sum']
@@ -182,7 +182,7 @@ def sogclr(
     block_size: None, or a divisor of 2 B: that many columns of the similarities at a time, none
       kept (`clr_jax.ops.blocked`).
   """
-  z = unit(z) if normalize else at_least_float32(z)
+  z = l2_normalize(z) if normalize else at_least_float32(z)
   if block_size is not None:
     positive = pair_scores(z, z[:, ::-1])
     against = _negatives_in_blocks(z, eps, block_size)

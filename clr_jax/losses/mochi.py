@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Array
-from clr_jax.ops.similarity import NEG_INF, similarity, unit, at_least_float32
+from clr_jax.ops.similarity import NEG_INF, at_least_float32, l2_normalize, similarity
 
 
 class Draws(NamedTuple):
@@ -115,6 +115,6 @@ def mix(query: Array, hard: Array, draws: Draws) -> tuple[Array, Array]:
     return jnp.take_along_axis(hard, rank[..., None], -2)
 
   alpha, beta = (jnp.asarray(x, hard.dtype)[..., None] for x in (draws.alpha, draws.beta))
-  pairs = unit(alpha * at(draws.first) + (1 - alpha) * at(draws.second))
-  with_query = unit(beta * query[..., None, :] + (1 - beta) * at(draws.single))
+  pairs = l2_normalize(alpha * at(draws.first) + (1 - alpha) * at(draws.second))
+  with_query = l2_normalize(beta * query[..., None, :] + (1 - beta) * at(draws.single))
   return pairs, with_query

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from clr_jax.core.types import Array
 from clr_jax.losses.scores import queue_scores
-from clr_jax.ops.similarity import similarity, unit, at_least_float32
+from clr_jax.ops.similarity import at_least_float32, l2_normalize, similarity
 
 
 def queue_logits(
@@ -32,7 +32,7 @@ def queue_logits(
     temperature: 0.07 (MoCo v1), 0.2 (v2).
     normalize: False if query and key are unit vectors already.
   """
-  query, key = (unit(query), unit(key)) if normalize else (query, key)
+  query, key = (l2_normalize(query), l2_normalize(key)) if normalize else (query, key)
   key, queue = jax.lax.stop_gradient((key, queue))
   positive, negative, _ = queue_scores(query, key, queue)
   return jnp.concatenate([positive[:, None], negative], -1) / temperature
@@ -53,4 +53,6 @@ def queue_infonce(
 
 def nearest(z: Array, queue: Array) -> Array:
   """Index [B] of the queue row with the largest inner product with z [B, D]; ties: the first."""
-  return jnp.argmax(jax.lax.stop_gradient(similarity(at_least_float32(z), at_least_float32(queue))), -1)
+  return jnp.argmax(
+    jax.lax.stop_gradient(similarity(at_least_float32(z), at_least_float32(queue))), -1
+  )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from clr_jax.core.types import Array
-from clr_jax.ops.similarity import similarity, unit, at_least_float32
+from clr_jax.ops.similarity import at_least_float32, l2_normalize, similarity
 
 
 def cross_correlation(z: Array, *, eps: float = 1e-5) -> Array:
@@ -93,7 +93,7 @@ def tico(online: Array, target: Array, covariance: Array, *, beta: float = 0.9) 
     covariance: [D, D], C_before; zeros at first.
     beta: .9 (both implementations).
   """
-  z, other = unit(online), unit(target)
+  z, other = l2_normalize(online), l2_normalize(target)
   moment = similarity(z.T, z.T) / len(z)
   covariance = beta * at_least_float32(covariance) + (1 - beta) * moment
   return TiCo(

@@ -15,7 +15,7 @@ import numpy as np
 
 from clr_jax.core.types import Array
 from clr_jax.losses.scores import ScoreSets, log_denominator
-from clr_jax.ops.similarity import logsumexp, similarity, at_least_float32
+from clr_jax.ops.similarity import at_least_float32, logsumexp, similarity
 
 
 class ScoreRows(NamedTuple):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from clr_jax.core.types import Array
-from clr_jax.ops.similarity import logsumexp, similarity, at_least_float32
+from clr_jax.ops.similarity import at_least_float32, logsumexp, similarity
 
 
 class Scores(NamedTuple):
@@ -102,12 +102,19 @@ def log_denominator(sets: ScoreSets) -> Array:
 
 def pair_scores(query: Array, key: Array) -> Array:
   """<query, key> of rows [..., D] -> [...], in highest precision."""
-  return jnp.einsum('...d,...d->...', at_least_float32(query), at_least_float32(key), precision=jax.lax.Precision.HIGHEST)
+  return jnp.einsum(
+    '...d,...d->...',
+    at_least_float32(query),
+    at_least_float32(key),
+    precision=jax.lax.Precision.HIGHEST,
+  )
 
 
 def queue_scores(query: Array, key: Array, queue: Array) -> Scores:
   """Queries [..., D] against their keys [..., D] and a queue's rows [K, D], all unit vectors."""
-  return Scores(pair_scores(query, key), similarity(at_least_float32(query), at_least_float32(queue)))
+  return Scores(
+    pair_scores(query, key), similarity(at_least_float32(query), at_least_float32(queue))
+  )
 
 
 def batch_scores(anchor: Array, key: Array, rows: Array, *, own: int) -> Scores:

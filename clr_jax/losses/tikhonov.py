@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
 from clr_jax.core.types import Array, PyTree
-from clr_jax.ops.similarity import unit, at_least_float32
+from clr_jax.ops.similarity import at_least_float32, l2_normalize
 
 Route = Literal['jvp', 'double']
 GradOf = Literal['batch', 'own', 'batch_mean']
@@ -117,7 +117,7 @@ def dual_direction(gradient: Array, *, norm: Norm = 'l2') -> Array:
   check_name(get_args(Norm), norm, 'norm of the input gradient')
   rows = jax.lax.stop_gradient(at_least_float32(gradient).reshape(len(gradient), -1))
   if norm == 'l2':
-    direction = unit(rows)
+    direction = l2_normalize(rows)
   elif norm == 'l1':
     direction = jnp.sign(rows) / jnp.sqrt(jnp.asarray(rows.shape[1], rows.dtype))
   else:

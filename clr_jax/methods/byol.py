@@ -8,7 +8,7 @@ from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import distillation as losses
 from clr_jax.models import heads
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.self_distillation import distillation
 
@@ -49,8 +49,10 @@ def byol(
 
   def loss(out, state, batch, rng, step):
     del state, batch
-    target = unit(jax.lax.stop_gradient(out.target))
-    cosine = pipeline.pair_scores(unit(out.online)[:, None], target[:, :, None], rng=rng, step=step)
+    target = l2_normalize(jax.lax.stop_gradient(out.target))
+    cosine = pipeline.pair_scores(
+      l2_normalize(out.online)[:, None], target[:, :, None], rng=rng, step=step
+    )
     pairs = 2 - 2 * cosine.mean(0)
     return loss_scale * (losses.other_views(pairs) if symmetric else pairs).sum(), {}, {}
 

@@ -12,7 +12,7 @@ from clr_jax.losses import global_contrastive as gcl
 from clr_jax.losses.scores import score_sets
 from clr_jax.losses.temperatures import temperature_gradient, temperature_step
 from clr_jax.models import heads
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_loss
 from clr_jax.skeletons.table_state import (
@@ -72,7 +72,7 @@ def isogclr(
   )
 
   def compare(out, own, rng, step):
-    return pipeline.two_view_scores(unit(out.online), temperature=own, rng=rng, step=step)
+    return pipeline.two_view_scores(l2_normalize(out.online), temperature=own, rng=rng, step=step)
 
   def loss(out, state, batch, rng, step):
     log_u, weight = average.read(state, batch, step)

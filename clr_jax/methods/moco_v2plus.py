@@ -8,7 +8,7 @@ from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.scores import infonce, score_sets
 from clr_jax.models import heads
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.queue_state import check_queue, enqueue_keys, init_queue, key_rows
 from clr_jax.skeletons.self_distillation import distillation
@@ -45,7 +45,7 @@ def moco_v2plus(
 
   def compare(out, state, rng, step):
     keys, queue = key_rows(out.target), state['queue']['rows']
-    query = unit(out.online)
+    query = l2_normalize(out.online)
 
     def one_way(view):
       return pipeline.scores(

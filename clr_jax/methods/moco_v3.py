@@ -8,7 +8,7 @@ from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.scores import infonce, score_sets
 from clr_jax.models import heads
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import check_two_views
 from clr_jax.skeletons.self_distillation import distillation
@@ -53,7 +53,7 @@ def moco_v3(
   pipeline = Pipeline(plugins, 'moco_v3', negatives=True, softmax=True, free_anchor=True)
 
   def compare(out, rng, step):
-    query, keys = unit(out.online), unit(jax.lax.stop_gradient(out.target))
+    query, keys = l2_normalize(out.online), l2_normalize(jax.lax.stop_gradient(out.target))
 
     def one_way(view):
       return pipeline.scores(

@@ -8,7 +8,7 @@ from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import queue as losses
 from clr_jax.losses.scores import infonce, score_sets
 from clr_jax.models import heads
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding
 from clr_jax.skeletons.queue_state import check_queue, enqueue_keys, init_queue, key_rows
@@ -47,7 +47,7 @@ def nnclr(
 
   def compare(out, state, rng, step):
     keys, queue = key_rows(out.target), state['queue']['rows']
-    prediction = unit(out.online)
+    prediction = l2_normalize(out.online)
 
     def one_way(view):  # the softmax runs over the predictions
       neighbour = queue[losses.nearest(keys[view], queue)]

@@ -8,7 +8,7 @@ from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.contrastive import ntxent
 from clr_jax.losses.scores import infonce, score_sets
 from clr_jax.models import heads
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import (
   BlockSize,
@@ -58,7 +58,7 @@ def simclr(
   head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
   def compare(out, rng, step):
-    z = unit(out.online)
+    z = l2_normalize(out.online)
     return pipeline.two_view_scores(z, temperature=temperature, rng=rng, step=step)
 
   def loss(out, state, batch, rng, step):

@@ -7,7 +7,7 @@ from clr_jax.core.bounds import Dimension
 from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.losses import alignment
 from clr_jax.models import heads
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_loss
 
@@ -48,8 +48,10 @@ def simsiam(
   def loss(out, state, batch, rng, step):
     del state, batch
     metrics = {'z_std': alignment.embedding_std(out.target)}
-    other = unit(jax.lax.stop_gradient(out.target))[:, ::-1]
-    return mean_loss(metrics, -pipeline.pair_scores(unit(out.online), other, rng=rng, step=step))
+    other = l2_normalize(jax.lax.stop_gradient(out.target))[:, ::-1]
+    return mean_loss(
+      metrics, -pipeline.pair_scores(l2_normalize(out.online), other, rng=rng, step=step)
+    )
 
   return joint_embedding(
     'simsiam',

@@ -8,8 +8,8 @@ from clr_jax.core.bounds import CountOrZero, Dimension, Repeats, Temperature, Wh
 from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.losses import clustering
 from clr_jax.models import heads
-from clr_jax.ops.similarity import similarity, unit
-from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, commit_batch_stats
+from clr_jax.ops.similarity import l2_normalize, similarity
+from clr_jax.skeletons.joint_embedding import check_two_views, commit_batch_stats, joint_embedding
 from clr_jax.skeletons.queue_state import check_queue, key_rows
 
 
@@ -95,7 +95,7 @@ def swav(
     params, state = commit_batch_stats(params, state, carry, step)
     # Normalising again what is frozen could change its last bits.
     params = _map_prototypes(
-      lambda w: jnp.where(step < freeze_prototypes_steps, w, unit(w)), params
+      lambda w: jnp.where(step < freeze_prototypes_steps, w, l2_normalize(w)), params
     )
     if queue_length:
       kept = state['queue'][:, : queue_length - info.batch_size]
@@ -123,7 +123,7 @@ def swav(
     params, state = method.init(rng, batch)
     if queue_length:
       state = {**state, 'queue': jnp.zeros([info.num_views, queue_length, out_dim])}
-    return _map_prototypes(unit, params), state
+    return _map_prototypes(l2_normalize, params), state
 
   def embed(params, state, batch, rng, step):
     out, carry = method.embed(params, state, batch, rng, step)

@@ -20,7 +20,7 @@ from clr_jax.core.registry import Registry
 from clr_jax.core.types import Array
 from clr_jax.models.norm import BatchNorm
 from clr_jax.models.resnet import compute_dtype, torch_default
-from clr_jax.ops.similarity import similarity, unit
+from clr_jax.ops.similarity import l2_normalize, similarity
 
 Norm = Literal['none', 'batch', 'batch_no_bias', 'batch_no_affine']
 ACTIVATIONS = {'relu': nn.relu, 'gelu': functools.partial(nn.gelu, approximate=False)}
@@ -105,10 +105,10 @@ class Prototypes(nn.Module, kw_only=True):
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool = False, groups: int = 1) -> Array:
-    """[R, D] -> unit(x) weight^T [R, K], float32 or wider; `train` and `groups` change nothing."""
+    """[R, D] -> unit rows x, times weight^T [R, K], float32 or wider; `train`, `groups` are unused."""
     del train, groups
     weight = self.param('weight', _uniform(x.shape[-1] ** -0.5), (self.num, x.shape[-1]))
-    return similarity(unit(x), unit(weight) if self.weight_norm else weight)
+    return similarity(l2_normalize(x), l2_normalize(weight) if self.weight_norm else weight)
 
 
 class JigsawHead(nn.Module, kw_only=True):

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Array
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 
 Queue = dict[str, Array]
 
 
 def init(key: Array, length: int, dim: int, *, leading: tuple[int, ...] = ()) -> Queue:
   """Random unit rows [*leading, length, dim] (MoCo's start), pointer 0."""
-  rows = unit(jax.random.normal(key, (*leading, length, dim)))
+  rows = l2_normalize(jax.random.normal(key, (*leading, length, dim)))
   return {'rows': rows, 'ptr': jnp.zeros([], jnp.int32)}
 
 

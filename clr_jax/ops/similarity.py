@@ -13,7 +13,7 @@ def at_least_float32(x) -> Array:
   return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
 
 
-def unit(x: Array) -> Array:
+def l2_normalize(x: Array) -> Array:
   """`x / max(||x||, 1e-12)` along the last axis, float32 or wider.
 
   At x = 0 value and gradient are 0: neither the norm's NaN nor 1e12 times the incoming gradient.

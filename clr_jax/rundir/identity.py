@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, config_dict
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.consensus import from_process_0
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import translate_errors, atomic_write
+from clr_jax.core.storage import atomic_write, translate_errors
 from clr_jax.rundir.codec import now
 from clr_jax.rundir.provenance import code_version
 from clr_jax.rundir.workdir import Workdir

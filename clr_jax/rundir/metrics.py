@@ -24,7 +24,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from clr_jax.core.storage import is_local, atomic_write
+from clr_jax.core.storage import atomic_write, is_local
 from clr_jax.rundir.codec import jsonable, number
 from clr_jax.rundir.workdir import Workdir
 

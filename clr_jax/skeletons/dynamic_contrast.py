@@ -15,7 +15,7 @@ from clr_jax.losses import global_contrastive as gcl
 from clr_jax.losses.scores import Scores, score_sets
 from clr_jax.models import heads
 from clr_jax.ops import queue as ring
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import mean_loss
 from clr_jax.skeletons.queue_state import check_queue, init_queue, key_rows
@@ -89,8 +89,8 @@ def dynamic(
   def compare(out, state, rng, step):
     paired = jax.lax.stop_gradient(out.target[:, ::-1])  # a query's key is the other view's
     scores = pipeline.scores(
-      unit(out.online),
-      unit(paired),
+      l2_normalize(out.online),
+      l2_normalize(paired),
       state['queue']['rows'],
       own=0,
       temperature=temperature,

@@ -10,7 +10,7 @@ from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.scores import infonce, score_sets
 from clr_jax.models import heads
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.queue_state import check_queue, enqueue_keys, init_queue, key_rows
 from clr_jax.skeletons.self_distillation import distillation
@@ -54,7 +54,7 @@ def momentum_contrast(
   def compare(out, state, rng, step):
     # Asymmetric: one query view and one key view. Symmetric: each query meets the other view's key.
     return pipeline.scores(
-      unit(out.online),
+      l2_normalize(out.online),
       jnp.swapaxes(key_rows(out.target)[::-1], 0, 1),
       state['queue']['rows'],
       own=0,

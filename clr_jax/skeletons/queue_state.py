@@ -10,7 +10,7 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.types import Array, Carry, Params, RunInfo, State
 from clr_jax.ops import queue as ring
 from clr_jax.ops.random import Stream, stream
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from clr_jax.skeletons.joint_embedding import commit_batch_stats
 
 
@@ -40,7 +40,7 @@ def init_queue(rng: Array, length: int, dim: int, *, leading: tuple[int, ...] = 
 
 def key_rows(target: Array) -> Array:
   """Embeddings [B, V, D] -> detached unit rows [V, B, D], the order in which they are enqueued."""
-  return jnp.swapaxes(unit(jax.lax.stop_gradient(target)), 0, 1)
+  return jnp.swapaxes(l2_normalize(jax.lax.stop_gradient(target)), 0, 1)
 
 
 def enqueue_keys(params: Params, state: State, carry: Carry, step: Array):

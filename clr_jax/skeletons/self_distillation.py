@@ -29,7 +29,7 @@ from clr_jax.core.types import (
 from clr_jax.models.siamese import Chain
 from clr_jax.ops import ema
 from clr_jax.optim.schedules import ema_cosine
-from clr_jax.skeletons.joint_embedding import embed_mixed, commit_batch_stats
+from clr_jax.skeletons.joint_embedding import commit_batch_stats, embed_mixed
 
 
 def distillation(

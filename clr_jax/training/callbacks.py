@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from clr_jax.core.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_STALLED
-from clr_jax.core.storage import is_local, atomic_write
+from clr_jax.core.storage import atomic_write, is_local
 
 
 class Signal(NamedTuple):

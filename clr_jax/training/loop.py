@@ -13,7 +13,7 @@ from clu import parameter_overview
 
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import EXIT_CANNOT_WRITE, EXIT_FAILED, RunStopped
-from clr_jax.core.storage import is_local, atomic_write
+from clr_jax.core.storage import atomic_write, is_local
 from clr_jax.core.types import TrainState
 from clr_jax.data.pipeline import RESIDENT_LIMIT
 from clr_jax.evaluation import runner

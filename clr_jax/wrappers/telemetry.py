@@ -18,7 +18,7 @@ from clr_jax.core.types import Array, Batch, Method, Metrics, Out, Params, RunIn
 from clr_jax.losses import score_statistics
 from clr_jax.losses.scores import ScoreSets
 from clr_jax.ops.gradient_statistics import group_norms
-from clr_jax.ops.similarity import unit, at_least_float32
+from clr_jax.ops.similarity import at_least_float32, l2_normalize
 
 PREFIX = 'telemetry/'  # of the metrics' names
 STEPS = PREFIX + 'steps'  # the number of measured steps
@@ -138,12 +138,12 @@ def of_scores(sets: ScoreSets, edges: np.ndarray) -> dict[str, Array]:
 
 def of_embeddings(out: Out) -> dict[str, Array]:
   """Alignment, where there is a pair, and uniformity of the online embeddings [B, V, D]."""
-  views = unit(out.online[:, :2])
+  views = l2_normalize(out.online[:, :2])
   found = {}
   if views.shape[1] == 2:
     found['alignment'] = score_statistics.alignment(views[:, 0], views[:, 1])
   elif out.target is not None and out.target.shape[-1] == views.shape[-1]:
-    found['alignment'] = score_statistics.alignment(views[:, 0], unit(out.target[:, 0]))
+    found['alignment'] = score_statistics.alignment(views[:, 0], l2_normalize(out.target[:, 0]))
   each = [score_statistics.uniformity(views[:, v]) for v in range(views.shape[1])]
   return {**found, 'uniformity': jnp.mean(jnp.stack(each))}
 

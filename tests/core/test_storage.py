@@ -4,7 +4,7 @@ import pytest
 from etils import epath
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import translate_errors, atomic_write
+from clr_jax.core.storage import atomic_write, translate_errors
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,10 @@ def test_other_errors_stay():
     raise UserError('ours')
   with pytest.raises(PermissionError), translate_errors('/run'):
     raise PermissionError
-  with pytest.raises(AttributeError), translate_errors('gs://b/run'):  # ours: its traceback is needed
+  with (
+    pytest.raises(AttributeError),
+    translate_errors('gs://b/run'),
+  ):  # ours: its traceback is needed
     raise AttributeError
 
 

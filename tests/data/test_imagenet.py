@@ -147,7 +147,7 @@ def test_labels_that_can_be_stored_nowhere(tmp_path, monkeypatch, caplog):
     raise PermissionError('read-only')
 
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-  monkeypatch.setattr(label_store, 'write_whole', refuse)
+  monkeypatch.setattr(label_store, 'atomic_write', refuse)
   folder = epath.Path(prepare(tmp_path, 'toy', {'train': toy(3)}))
   got = label_store.stored_labels(folder, ['x'], np.arange(3), lambda: np.arange(3))
   assert got.tolist() == [0, 1, 2]

@@ -9,7 +9,7 @@ from clr_jax import optim
 from clr_jax.core.types import Batch, Out
 from clr_jax.losses import clustering
 from clr_jax.models.heads import Prototypes
-from clr_jax.ops.similarity import similarity, unit
+from clr_jax.ops.similarity import l2_normalize, similarity
 from clr_jax.ops.sinkhorn import sinkhorn
 from tests.golden.check_distillation import make_method, through_unit
 
@@ -57,7 +57,7 @@ def loss_and_grads(method):
 def check_codes(case, close, z, weight, queue, used, expected, what):
   """Assignments of the two large crops z [2, B, D], `queue` [2, Q, D] or None beside them."""
   codes = clustering.assignments(
-    jnp.swapaxes(similarity(unit(z), weight), 0, 1),
+    jnp.swapaxes(similarity(l2_normalize(z), weight), 0, 1),
     None if queue is None else similarity(queue, weight),
     use_queue=bool(used),
     epsilon=case.epsilon,
@@ -71,7 +71,7 @@ def check_codes(case, close, z, weight, queue, used, expected, what):
 def official_loop(case, close):
   method = make(case, batch_size=case.raw.shape[2], queue_length=case.queue_length)
   call, post_update = loss_and_grads(method), jax.jit(method.post_update)
-  params = {'prototypes': {'weight': unit(case.W_step_start[0])}}
+  params = {'prototypes': {'weight': l2_normalize(case.W_step_start[0])}}
   # The archive's driver takes plain gradient steps.
   tx = optim.make('sgd', method.groups, learning_rate=case.lr, momentum=0.0)
   opt_state = tx.init(params)
@@ -82,7 +82,7 @@ def official_loop(case, close):
     frozen = t < case.freeze_prototypes_steps
     weight = params['prototypes']['weight']
     close(weight, case.W_normalized[t], f'W_normalized {t}')
-    close(unit(case.raw[t]), case.z[t], f'z {t}')
+    close(l2_normalize(case.raw[t]), case.z[t], f'z {t}')
     expected = (case.q1[t], case.q2[t])
     queue, used = state.get('queue'), case.queue_used[t]
     check_codes(case, close, case.raw[t, :2], weight, queue, used, expected, f'{t} ')

@@ -14,7 +14,7 @@ import numpy as np
 
 from clr_jax.losses import margin
 from clr_jax.losses import scores as losses
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 
 # Every number of a loss, so that a style compiles once whatever is swept.
 NEUTRAL = {'m1': 0.0, 'm2': 0.0, 'beta': 1.0}
@@ -23,21 +23,21 @@ LOOSE = {'wide_raw': 1e-3}  # the README: positives at the edge of the conventio
 
 
 def _queue(raw, k, queue):
-  query = unit(raw['u'])
+  query = l2_normalize(raw['u'])
   return [(losses.queue_scores(query, k, queue), margin.sine(query, k))]
 
 
 def _inbatch(raw, k1, k2):
   directions = []
   for p, k in ((raw['p1'], k2), (raw['p2'], k1)):
-    anchor, rows = unit(p)[:, None], unit(k)
+    anchor, rows = l2_normalize(p)[:, None], l2_normalize(k)
     key = rows[:, None]
     directions.append((losses.batch_scores(anchor, key, rows, own=1), margin.sine(anchor, key)))
   return directions
 
 
 def _ntxent(raw):
-  rows = unit(raw['z'])
+  rows = l2_normalize(raw['z'])
   anchor = jnp.swapaxes(rows.reshape(2, -1, rows.shape[-1]), 0, 1)
   key = anchor[:, ::-1]
   return [(losses.batch_scores(anchor, key, rows, own=2), margin.sine(anchor, key))]
@@ -180,7 +180,7 @@ def b_gradscale(case, close):
   @jax.jit
   @jax.value_and_grad
   def byol(p, curvature):
-    cosine = losses.pair_scores(unit(p), case.byol_z)
+    cosine = losses.pair_scores(l2_normalize(p), case.byol_z)
     return (2 - 2 * margin.scale_gradient(cosine, margin.curve(cosine, curvature))).mean()
 
   for curvature, expected in zip(case.c_list, case.byol_curv_grad_p, strict=True):

@@ -8,7 +8,7 @@ from clr_jax.losses import feature_transformation as ft
 from clr_jax.losses import mochi
 from clr_jax.losses.scores import Scores, infonce, pair_scores, queue_scores
 from clr_jax.ops import queue as ring
-from clr_jax.ops.similarity import similarity, unit
+from clr_jax.ops.similarity import l2_normalize, similarity
 
 # Scope of lambda for positives and negatives; None = not transformed.
 CASES = {
@@ -48,8 +48,8 @@ def check(case, close, name, scores_of, raw, *, tau, free=True, order=lambda x: 
 
   both = jax.jit(
     lambda u: (
-      jax.value_and_grad(lambda u: loss(unit(u)), has_aux=True)(u),
-      jax.grad(lambda q: loss(q)[0])(unit(u)),
+      jax.value_and_grad(lambda u: loss(l2_normalize(u)), has_aux=True)(u),
+      jax.grad(lambda q: loss(q)[0])(l2_normalize(u)),
     )
   )
   ((value, scores), grad_u), grad_q = both(raw)
@@ -95,7 +95,7 @@ def _moco(case, close, name, positive, negative):
 
   scores = check(case, close, name, scores_of, case.u, tau=case.tau)
   check_columns(case, close, name, score_columns(scores, case.tau))
-  for actual, what in zip(transform(unit(case.u)), ('q_hat', 'k_hat'), strict=True):
+  for actual, what in zip(transform(l2_normalize(case.u)), ('q_hat', 'k_hat'), strict=True):
     close(actual, case[f'{name}__{what}'], f'{name} {what}')
   if negative:
     neg_hat = ft.interpolate(rows, case[f'lam_in_{negative}'], case.perm)
@@ -141,7 +141,7 @@ def _simsiam(case, close, name, positive):
   lam = case[f'simclr_lam_ex_{positive}'] if positive else 1.0
 
   def loss(raw):
-    score = pair_scores(*ft.extrapolate(unit(raw), case.simsiam_z, lam))
+    score = pair_scores(*ft.extrapolate(l2_normalize(raw), case.simsiam_z, lam))
     return -score.mean(), score
 
   (value, score), grad = jax.value_and_grad(loss, has_aux=True)(jnp.asarray(case.simsiam_p_u))
@@ -153,7 +153,7 @@ def _simsiam(case, close, name, positive):
 def b_ft(case, close):
   for name, scopes in CASES.items():
     _moco(case, close, name, *scopes)
-  score = pair_scores(*ft.extrapolate(unit(case.u), case.k, case.lam_ex_batch))
+  score = pair_scores(*ft.extrapolate(l2_normalize(case.u), case.k, case.lam_ex_batch))
   close(score, case.closed_form_pos_score_batch, 'closed_form_pos_score_batch')
   _union(case, close)
   for name in ('base', 'pos_batch', 'neg_batch', 'both_batch', 'both_dim'):
@@ -163,7 +163,7 @@ def b_ft(case, close):
 
 
 def b_mochi(case, close):
-  rows, query = jnp.asarray(case.queue), unit(case.u)
+  rows, query = jnp.asarray(case.queue), l2_normalize(case.u)
   hard = mochi.hardest(query, rows, case.n_hard)
   np.testing.assert_array_equal(hard, case.hard_idx)
   draws = mochi.Draws(case.rank_i, case.rank_j, case.alpha, case.rank_q, case.beta)

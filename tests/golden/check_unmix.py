@@ -11,7 +11,7 @@ from clr_jax.core.types import Batch, RunInfo
 from clr_jax.losses.queue import queue_infonce
 from clr_jax.losses.scores import batch_scores, infonce
 from clr_jax.ops import ema
-from clr_jax.ops.similarity import similarity, unit
+from clr_jax.ops.similarity import l2_normalize, similarity
 from clr_jax.wrappers.un_mix import by_shares, un_mix
 from tests.golden.check_queue import queue_of, same_queue
 
@@ -114,7 +114,7 @@ def step(case, expected, kind, close):
     close(grad[module][layer]['bias'], expected[f'grad_l{n}b'], f'{kind} grad_l{n}b')
   same_queue(queue, expected.queue_after, out.target[..., 0].size % len(case.queue), close, kind)
   z = out.extra['mixed'][:, 0]
-  close(unit(z), expected.q_mixed, f'{kind} q_mixed')
+  close(l2_normalize(z), expected.q_mixed, f'{kind} q_mixed')
   terms = [
     queue_infonce(query, out.target[:, -1 - v], case.queue, temperature=case.tau).mean()
     for v in range(out.online.shape[1])

@@ -7,11 +7,11 @@ import pytest
 
 from clr_jax.losses import distillation as losses
 from clr_jax.ops import ema
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from tests.losses._cases import same
 
 CENTER = jnp.linspace(-0.1, 0.2, 4)
-QUEUE = unit(jax.random.normal(jax.random.key(3), [6, 4]))
+QUEUE = l2_normalize(jax.random.normal(jax.random.key(3), [6, 4]))
 LOSSES = {  # each of online and target, [B, 2, 4]
   'dino': lambda p, z: losses.dino(p, z, CENTER).sum(),
   'ressl': lambda p, z: losses.ressl(p[:, 0], z[:, 1], QUEUE).mean(),
@@ -54,7 +54,7 @@ def test_centering_removes_what_all_logits_share():
 
 
 def test_ressl_is_lowest_for_the_teachers_own_similarities():
-  z = unit(jax.random.normal(jax.random.key(0), [3, 4]))
-  other = unit(jax.random.normal(jax.random.key(1), [3, 4]))
+  z = l2_normalize(jax.random.normal(jax.random.key(0), [3, 4]))
+  other = l2_normalize(jax.random.normal(jax.random.key(1), [3, 4]))
   at = {'temperature_q': 0.1, 'temperature_k': 0.1}
   assert (losses.ressl(z, z, QUEUE, **at) < losses.ressl(other, z, QUEUE, **at)).all()

@@ -15,16 +15,16 @@ from scipy import special, stats
 from clr_jax.core.errors import UserError
 from clr_jax.losses import feature_transformation as ft
 from clr_jax.losses.scores import Scores, infonce, pair_scores, queue_scores
-from clr_jax.ops.similarity import similarity, unit
+from clr_jax.ops.similarity import l2_normalize, similarity
 from tests.losses._cases import batches, same
 
 ALPHAS = [0.2, 1.6, 2.0, 5.0]
 BETA = ft.beta_quantiles(2.0)
-QUEUE = unit(jax.random.normal(jax.random.key(3), [6, 4]))
+QUEUE = l2_normalize(jax.random.normal(jax.random.key(3), [6, 4]))
 
 
 def normal(seed, *shape):
-  return unit(jax.random.normal(jax.random.key(seed), shape))
+  return l2_normalize(jax.random.normal(jax.random.key(seed), shape))
 
 
 def weights(scope, places, dim, seed=0):
@@ -41,7 +41,7 @@ def weights(scope, places, dim, seed=0):
 @settings(max_examples=20, deadline=None)
 @given(z=batches(size=4), lam=st.floats(1, 2))
 def test_the_positive_score_follows_the_closed_form_and_never_rises(z, lam):
-  q, k = unit(z[:, 0]), unit(z[:, 1])
+  q, k = l2_normalize(z[:, 0]), l2_normalize(z[:, 1])
   before, after = pair_scores(q, k), pair_scores(*ft.extrapolate(q, k, lam))
   same(after, 2 * lam * (1 - lam) * (1 - before) + before)
   assert (after <= before + 1e-5).all() and (after >= 5 * before - 4 - 1e-5).all()
@@ -67,7 +67,9 @@ def test_a_scalar_lambda_amplifies_the_gradient_on_the_sphere():
   u, k = jax.random.normal(jax.random.key(0), [2, 3, 4])
 
   def grad(lam):
-    return jax.grad(lambda u: pair_scores(*ft.extrapolate(unit(u), unit(k), lam)).sum())(u)
+    return jax.grad(
+      lambda u: pair_scores(*ft.extrapolate(l2_normalize(u), l2_normalize(k), lam)).sum()
+    )(u)
 
   same(grad(1.5), (1 - 2 * 1.5 * (1 - 1.5)) * grad(1.0))
 
@@ -77,7 +79,7 @@ def test_only_postnorm_normalises():
   free, normed = (ft.extrapolate(q, k, 1.7, postnorm=p) for p in (False, True))
   for a, b in zip(free, normed, strict=True):
     assert (jnp.linalg.norm(a, axis=-1) > 1.01).all()
-    same(b, unit(a))
+    same(b, l2_normalize(a))
 
 
 # Negatives.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clr_jax.core.errors import UserError
 from clr_jax.losses import margin
 from clr_jax.losses.scores import Scores, infonce, log_p_positive, pair_scores, queue_scores
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from tests.losses._cases import same
 
 T = 0.25
@@ -74,11 +74,11 @@ def test_everything_is_finite_at_angles_zero_and_pi(dtype):
   with jax.enable_x64(dtype == 'float64'):
     raw = jnp.asarray(np.random.default_rng(1).normal(size=[6, 4]) * 3, dtype)
     raw = raw.at[0].set(jnp.array([2.0, 0, 0, 0], dtype)).at[1].set(raw[0])
-    key = unit(raw) * jnp.array([1, -1, 1, -1, 1, -1], dtype)[:, None]
+    key = l2_normalize(raw) * jnp.array([1, -1, 1, -1, 1, -1], dtype)[:, None]
     queue = jnp.concatenate([key[::-1], -key])
 
     def loss(raw, beyond):
-      q = unit(raw)
+      q = l2_normalize(raw)
       scores = queue_scores(q, key, queue)
       positive = margin.add_margin(
         scores.positive, margin.sine(q, key), angular=0.5, subtractive=0.4, beyond=beyond
@@ -229,7 +229,7 @@ def test_scaling_scales_the_whole_gradient_of_the_margin():
   q, k = (jnp.asarray(np.random.default_rng(i).normal(size=[3, 4]), 'float32') for i in (2, 3))
 
   def positive(q, **options):
-    q, key = unit(q), unit(k)
+    q, key = l2_normalize(q), l2_normalize(k)
     plain = queue_scores(q, key, key[::-1])
     moved = margin.add_margin(plain.positive, margin.sine(q, key), angular=0.5, subtractive=0.1)
     scores = plain._replace(positive=moved)
@@ -242,7 +242,7 @@ def test_scaling_scales_the_whole_gradient_of_the_margin():
   def by_row(q, **options):
     return jax.jacobian(lambda q: positive(q, **options))(q)
 
-  weight = margin.curve(pair_scores(unit(q), unit(k)), 0.7)
+  weight = margin.curve(pair_scores(l2_normalize(q), l2_normalize(k)), 0.7)
   same(by_row(q, curvature=0.7), weight[:, None, None] * by_row(q))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from clr_jax.core.errors import UserError
 from clr_jax.losses import mochi
 from clr_jax.losses.scores import infonce, queue_scores
-from clr_jax.ops.similarity import similarity, unit
+from clr_jax.ops.similarity import l2_normalize, similarity
 from tests.losses._cases import same
 
 SIZES = {'num_hard': 5, 'num_mixed': 7, 'num_query_mixed': 3}
@@ -20,7 +20,7 @@ SIZES = {'num_hard': 5, 'num_mixed': 7, 'num_query_mixed': 3}
 def problem(seed=0):
   keys = jax.random.split(jax.random.key(seed), 4)
   query, key, queue = (
-    unit(jax.random.normal(k, shape))
+    l2_normalize(jax.random.normal(k, shape))
     for k, shape in zip(keys, [(4, 8), (4, 8), (12, 8)], strict=False)
   )
   return query, key, queue, mochi.draw(keys[3], (4,), **SIZES)

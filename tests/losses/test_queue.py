@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 
 from clr_jax.losses import queue as losses
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from tests.losses._cases import batches, same
 
-QUEUE = unit(jax.random.normal(jax.random.key(3), [6, 4]))
+QUEUE = l2_normalize(jax.random.normal(jax.random.key(3), [6, 4]))
 
 
 @settings(max_examples=8, deadline=None)
@@ -21,13 +21,15 @@ def test_infonce_is_cross_entropy_of_the_logits(z):
   expected = jax.nn.logsumexp(logits, -1) - logits[:, 0]
   same(losses.queue_infonce(q, k, QUEUE, temperature=0.3), expected)
   same(losses.queue_infonce(2 * q, 7 * k, QUEUE, temperature=0.3), expected)
-  units = losses.queue_infonce(unit(q), unit(k), QUEUE, temperature=0.3, normalize=False)
+  units = losses.queue_infonce(
+    l2_normalize(q), l2_normalize(k), QUEUE, temperature=0.3, normalize=False
+  )
   same(units, expected)
 
 
 def test_the_positive_is_lower_than_the_same_key_in_the_queue():
   """Keys of the step in the queue would be negatives of their own queries."""
-  q = unit(jax.random.normal(jax.random.key(0), [3, 4]))
+  q = l2_normalize(jax.random.normal(jax.random.key(0), [3, 4]))
   clean = losses.queue_infonce(q, q, QUEUE)
   assert (losses.queue_infonce(q, q, QUEUE.at[:3].set(q)) > clean).all()
 

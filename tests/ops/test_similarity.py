@@ -7,32 +7,38 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clr_jax.ops.similarity import flatten_views, logsumexp, similarity, unit, at_least_float32
+from clr_jax.ops.similarity import (
+  at_least_float32,
+  flatten_views,
+  l2_normalize,
+  logsumexp,
+  similarity,
+)
 
 
 def test_unit():
   x = jnp.array([[3.0, 4.0], [1e-6, 0.0], [1e15, 1e15]])
-  np.testing.assert_allclose(unit(x), [[0.6, 0.8], [1, 0], [0.5**0.5, 0.5**0.5]], rtol=1e-6)
+  np.testing.assert_allclose(l2_normalize(x), [[0.6, 0.8], [1, 0], [0.5**0.5, 0.5**0.5]], rtol=1e-6)
   # Below 1e-12 vectors shrink to 0, as in torch.nn.functional.normalize.
-  np.testing.assert_allclose(unit(jnp.array([1e-14, 0.0])), [0.01, 0], rtol=1e-5)
+  np.testing.assert_allclose(l2_normalize(jnp.array([1e-14, 0.0])), [0.01, 0], rtol=1e-5)
 
 
 def test_unit_of_zero_is_zero_and_passes_no_gradient():
   x = jnp.zeros([2, 3]).at[1, 0].set(2)
-  assert (unit(x)[0] == 0).all()
-  grad = jax.grad(lambda x: unit(x).sum())(x)
+  assert (l2_normalize(x)[0] == 0).all()
+  grad = jax.grad(lambda x: l2_normalize(x).sum())(x)
   np.testing.assert_allclose(grad, [[0, 0, 0], [0, 0.5, 0.5]])
 
 
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16, jnp.float32, jnp.int32])
 def test_never_narrower_than_float32(dtype):
   x = jnp.ones([2, 3], dtype)
-  assert at_least_float32(x).dtype == unit(x).dtype == jnp.float32
-  np.testing.assert_allclose(jnp.linalg.norm(unit(x), axis=-1), 1, rtol=1e-6)
+  assert at_least_float32(x).dtype == l2_normalize(x).dtype == jnp.float32
+  np.testing.assert_allclose(jnp.linalg.norm(l2_normalize(x), axis=-1), 1, rtol=1e-6)
 
 
 def test_float64_stays(x64):
-  assert unit(jnp.ones([2, 3], jnp.float64)).dtype == jnp.float64
+  assert l2_normalize(jnp.ones([2, 3], jnp.float64)).dtype == jnp.float64
 
 
 def test_similarity_of_leading_axes():

@@ -11,7 +11,7 @@ from clr_jax import methods
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import keyword_only
 from clr_jax.core.types import Batch, Out, RunInfo
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from clr_jax.plugins import PLUGINS
 from clr_jax.plugins.pipeline import NONE
 from tests import method_cases, toy
@@ -49,7 +49,7 @@ def inputs(name):
     h=jnp.ones([BATCH, views, 4]),
     extra={'jigsaw': jnp.asarray(rng.normal(size=[BATCH, DIM]))},
   )
-  queue = unit(jnp.asarray(rows[:2] if name == 'moco_v2plus' else rows[0]))
+  queue = l2_normalize(jnp.asarray(rows[:2] if name == 'moco_v2plus' else rows[0]))
   log_u = jnp.where(jnp.arange(1024) < 4, 0.3, -jnp.inf)
   tables = {'log_u': log_u, 'temperature': jnp.full(1024, 0.2), 'momentum': jnp.zeros(1024)}
   state = {

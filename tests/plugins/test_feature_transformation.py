@@ -7,7 +7,7 @@ import pytest
 
 from clr_jax.core.errors import UserError
 from clr_jax.losses.scores import two_view_scores
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from clr_jax.plugins.pipeline import Pipeline
 from tests.plugins import cases
 
@@ -41,7 +41,7 @@ def test_nothing_happens_before_the_start(name, x64):
 
 
 def test_both_views_of_a_pair_move_by_the_same_draw(x64):
-  z = unit(jnp.asarray(np.random.default_rng(1).normal(size=[cases.BATCH, 2, cases.DIM])))
+  z = l2_normalize(jnp.asarray(np.random.default_rng(1).normal(size=[cases.BATCH, 2, cases.DIM])))
   facts = {'negatives': True, 'softmax': True, 'free_anchor': True}
   options = {'temperature': 0.5, 'rng': jax.random.key(0), 'step': jnp.asarray(0)}
   scores = Pipeline(moved(positive='dim'), 'simclr', **facts).two_view_scores(z, **options)

@@ -11,7 +11,7 @@ from clr_jax.experiment.method import make_method
 from clr_jax.losses import feature_transformation as ft
 from clr_jax.losses import margin as margins
 from clr_jax.losses.scores import infonce, queue_scores
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from clr_jax.plugins import PLUGINS
 from clr_jax.wrappers.layerwise import layerwise
 from clr_jax.wrappers.un_mix import un_mix
@@ -50,7 +50,7 @@ def test_moco_composes_the_functions(x64):
   lam = ft.draw_positive(
     pair_key, (BATCH, DIM), scope='batch', quantiles=settings.positive_quantiles
   )
-  query, key = unit(out.online[:, 0]), unit(out.target[:, 0])
+  query, key = l2_normalize(out.online[:, 0]), l2_normalize(out.target[:, 0])
   query, key = ft.extrapolate(query, key, lam)
   weights, partner = ft.draw_negative(
     rows_key, (24, DIM), scope='dim', quantiles=settings.negative_quantiles

@@ -191,7 +191,7 @@ def test_a_workdir_that_cannot_be_written_is_bad_input(tmp_path, monkeypatch, nu
   def refuse(path, content):
     raise OSError(number, 'Refused', str(path))
 
-  monkeypatch.setattr(identity, 'write_whole', refuse)
+  monkeypatch.setattr(identity, 'atomic_write', refuse)
   with pytest.raises(UserError, match=r'cannot be written \(Refused\): make it writable or give'):
     open_run(run, make_config(log_every=7))
   number = errno.ENOSPC

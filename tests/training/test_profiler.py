@@ -66,7 +66,7 @@ def test_a_trace_goes_to_a_store_and_nothing_stays_here(events, tmp_path, monkey
     sent[str(path)] = content
 
   monkeypatch.setattr(callbacks.jax.profiler, 'start_trace', start_trace)
-  monkeypatch.setattr(callbacks, 'write_whole', atomic_write)
+  monkeypatch.setattr(callbacks, 'atomic_write', atomic_write)
   monkeypatch.setattr(callbacks.tempfile, 'mkdtemp', lambda: str(temporary))
   with pytest.raises(OSError) if fails else contextlib.nullcontext():
     _run((0, 1), [(0, 1)], events, directory='gs://bucket/profile')

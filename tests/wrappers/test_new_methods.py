@@ -26,13 +26,13 @@ HEAD = '''
 import jax.numpy as jnp
 
 from clr_jax.models import heads
-from clr_jax.ops.similarity import similarity, unit
-from clr_jax.skeletons.joint_embedding import joint_embedding, mean_with
+from clr_jax.ops.similarity import l2_normalize, similarity
+from clr_jax.skeletons.joint_embedding import joint_embedding, mean_loss
 
 
 def {name}(backbone, info, *, t: float = 2.0, out_dim: int = 8):
   def loss(out, state, batch, rng, step):
-    z = unit(out.online)
+    z = l2_normalize(out.online)
     {loss}
 
   head = heads.make('simclr', hidden_dim=backbone.num_features, out_dim=out_dim)
@@ -44,37 +44,37 @@ LOSSES = {
   # Each image against the other view of its own, other images are negatives.
   'pairwise': (
     'scores = similarity(z[:, 0], z[:, 1]) / t\n    '
-    'return mean_with({}, jnp.log(jnp.exp(scores).sum(1)) - jnp.diagonal(scores))',
+    'return mean_loss({}, jnp.log(jnp.exp(scores).sum(1)) - jnp.diagonal(scores))',
     ", pairs='own'",
   ),
   # Maximum manifold capacity: the nuclear norm of the images' mean embeddings.
   'capacity': (
-    "norm = jnp.linalg.norm(z.mean(1), 'nuc')\n    return mean_with({'norm': norm}, -norm)",
+    "norm = jnp.linalg.norm(z.mean(1), 'nuc')\n    return mean_loss({'norm': norm}, -norm)",
     ", pairs='batch'",
   ),
   # Each view of each image by itself.
   'single': (
-    'return mean_with({}, ((out.online - t) ** 2).mean(-1))',
+    'return mean_loss({}, ((out.online - t) ** 2).mean(-1))',
     ", pairs='set', independent=True",
   ),
-  'unstated': ('return mean_with({}, z.sum((1, 2)))', ''),
+  'unstated': ('return mean_loss({}, z.sum((1, 2)))', ''),
 }
 PLUGGED = '''
 """Contrast of two views that takes plug-ins, with weights instead of a softmax."""
 
 from clr_jax.losses import global_contrastive as gcl
 from clr_jax.models import heads
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
-from clr_jax.skeletons.joint_embedding import joint_embedding, mean_with
+from clr_jax.skeletons.joint_embedding import joint_embedding, mean_loss
 
 
 def plugged(backbone, info, *, t: float = 0.5, plugins: Plugins = NONE):
   pipeline = Pipeline(plugins, 'plugged', negatives=True, softmax=False, free_anchor=True)
 
   def loss(out, state, batch, rng, step):
-    scores = pipeline.two_view_scores(unit(out.online), temperature=t, rng=rng, step=step)
-    return mean_with({}, (scores.negative * scores.mask).mean(-1) - scores.positive)
+    scores = pipeline.two_view_scores(l2_normalize(out.online), temperature=t, rng=rng, step=step)
+    return mean_loss({}, (scores.negative * scores.mask).mean(-1) - scores.positive)
 
   head = heads.make('simclr', hidden_dim=backbone.num_features, out_dim=8)
   return joint_embedding('plugged', {'backbone': backbone, 'projector': head}, loss, 'own')

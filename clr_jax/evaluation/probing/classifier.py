@@ -17,7 +17,7 @@ from clr_jax.evaluation.probing.features import Features
 from clr_jax.evaluation.probing.logistic import Head, fit_lbfgs
 from clr_jax.evaluation.probing.normalization import standardization
 from clr_jax.evaluation.probing.subject import Subject
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 
 Logits = Literal['auto', 'own', 'linear']
 
@@ -70,7 +70,7 @@ def linear_head(train: Features, num_classes: int | None, *, normalise: bool, l2
     raise UserError(
       f'the training set has no example of some of the {num_classes} classes: use a larger split'
     )
-  h = np.asarray(unit(jnp.asarray(train.h))) if normalise else train.h
+  h = np.asarray(l2_normalize(jnp.asarray(train.h))) if normalise else train.h
   mean, factor = standardization(h)
   standard = ((h - mean) * factor).astype(h.dtype)
   head, _ = fit_lbfgs(standard, train.label, num_classes, l2=l2)
@@ -93,7 +93,7 @@ def _linear(represent: RepresentFn, normalise: bool) -> Callable[..., Array]:
   def apply(params: tuple[Params, State, Any], images: Array) -> Array:
     network, state, head = params
     h = represent(network, state, images)['h'].astype(head.w.dtype)
-    h = unit(h) if normalise else h
+    h = l2_normalize(h) if normalise else h
     return h @ head.w + head.b[None]
 
   return apply

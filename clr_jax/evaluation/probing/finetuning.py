@@ -23,7 +23,7 @@ from clr_jax.experiment.train_step import init_state, make_train_step
 from clr_jax.methods.supervised import classification
 from clr_jax.models.heads import MLPHead
 from clr_jax.ops import ema, sharding
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from clr_jax.optim import schedules
 
 _SCHEDULES = {'cosine': 'warmup_cosine', 'step': 'step_decay', 'constant': 'constant'}
@@ -96,7 +96,7 @@ class Classifier(nn.Module, kw_only=True):
     if self.detach:
       h = jax.lax.stop_gradient(h)
     if self.normalise:
-      h = unit(h)
+      h = l2_normalize(h)
     head = MLPHead(hidden_dims=self.hidden_dims, out_dim=self.num_classes, name='mlp')
     return head(h, train=train, groups=groups)
 

@@ -7,7 +7,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 
 Normalization = Literal['none', 'l2', 'standardise']
 
@@ -29,6 +29,6 @@ def normalized(
   if how == 'none':
     return train, test
   if how == 'l2':
-    return np.asarray(unit(jnp.asarray(train))), np.asarray(unit(jnp.asarray(test)))
+    return np.asarray(l2_normalize(jnp.asarray(train))), np.asarray(l2_normalize(jnp.asarray(test)))
   mean, factor = (x.astype(train.dtype) for x in standardization(train))
   return (train - mean) * factor, (test - mean) * factor

@@ -18,7 +18,7 @@ from clr_jax.core.types import Array
 from clr_jax.evaluation.probing.features import Features
 from clr_jax.evaluation.probing.subject import Kind, Subject
 from clr_jax.ops.batches import batches
-from clr_jax.ops.similarity import unit
+from clr_jax.ops.similarity import l2_normalize
 from clr_jax.rundir.results import Measurement
 
 Distance = Literal['cosine', 'euclidean']
@@ -153,7 +153,7 @@ def _merge(
 ) -> tuple[Array, Array]:
   """The running top-k of each block of queries after another block of the bank."""
   position = start + jnp.arange(len(rows), dtype=jnp.int32)
-  prepare = unit if distance == 'cosine' else lambda x: x - shift[None, :]
+  prepare = l2_normalize if distance == 'cosine' else lambda x: x - shift[None, :]
   rows = prepare(rows)
 
   def one(args: tuple[Array, Array, Array]) -> tuple[Array, Array]:
