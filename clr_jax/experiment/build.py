@@ -199,7 +199,7 @@ def _check_batch(info: RunInfo, mesh: Mesh, parts: int) -> None:
   if info.batch_size % least:
     passes = f' in {parts} passes (accumulate)' if parts > 1 else ''
     raise UserError(
-      f'batch_size={info.batch_size} does not divide over {mesh.size} devices{passes}: '
+      f'batch_size={info.batch_size} is not divisible by {mesh.size} devices{passes}: '
       f'use a multiple of {least}'
     )
 

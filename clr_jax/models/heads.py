@@ -105,7 +105,7 @@ class Prototypes(nn.Module, kw_only=True):
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool = False, groups: int = 1) -> Array:
-    """[R, D] -> unit rows x, times weight^T [R, K], float32 or wider; `train`, `groups` are unused."""
+    """[R, D] -> unit rows x weight^T [R, K], float32 or wider; `train`, `groups`: unused."""
     del train, groups
     weight = self.param('weight', _uniform(x.shape[-1] ** -0.5), (self.num, x.shape[-1]))
     return similarity(l2_normalize(x), l2_normalize(weight) if self.weight_norm else weight)

@@ -1,4 +1,4 @@
-"""The directory of a run: whose it is, and what was measured in it.
+"""The directory of a run: its parts, as paths.
 
   config.json, config-<n>.json   the config, and what was changed later
   data.json  parameters.txt      what the training images were; every array of the state
@@ -33,9 +33,3 @@ class Workdir:
 
   def __repr__(self) -> str:
     return f'Workdir({os.fspath(self.path)!r})'
-
-
-# ---------------------------------------------------------------- files
-
-
-# ---------------------------------------------------------------- identity

@@ -111,7 +111,7 @@ def test_sigterm_saves_in_both(program, tmp_path):
 @slow
 def test_bad_input_is_told_and_ends_both(program, tmp_path):
   code, output = ended(start_training(program, 2, tmp_path, '--config.batch_size=63'))
-  assert code == 2 and 'does not divide over 2 devices' in output
+  assert code == 2 and 'is not divisible by 2 devices' in output
 
 
 @slow
