@@ -90,6 +90,11 @@ def _local_size(size: int, local_size: int | None) -> int:
   return local_size or round(size * 96 / 224)
 
 
+def _blur_like_pil(size: int) -> int:
+  """Taps of a blur that is hardly cut off, as PIL's: three sigmas (13), or what the image holds."""
+  return max(2 * (size // 20) + 1, min(13, 2 * size - 1))
+
+
 @takes_options_of(simclr_family, OPTIONAL)
 def multicrop_swav(
   *,
@@ -104,9 +109,13 @@ def multicrop_swav(
 
   Source: facebookresearch/swav, ImageNet; `family` replaces arguments of `simclr_family`.
   """
-  family = {'jitter': _SIMCLR, 'blur_p': 0.5, **family}
-  large = simclr_family(size=size, crop_scale=global_scale, **family)
-  small = simclr_family(size=_local_size(size, local_size), crop_scale=local_scale, **family)
+
+  def make(size: int, scale: ShareRange) -> Policy:
+    base = {'jitter': _SIMCLR, 'blur_p': 0.5, 'blur_kernel': _blur_like_pil(size)}
+    return simclr_family(size=size, crop_scale=scale, **{**base, **family})
+
+  large = make(size, global_scale)
+  small = make(_local_size(size, local_size), local_scale)
   return (large,) * 2, (small,) * num_local
 
 
@@ -124,12 +133,14 @@ def multicrop_dino(
 
   Source: facebookresearch/dino, ImageNet; `family` replaces arguments of `simclr_family`.
   """
-  make = functools.partial(simclr_family, **{'method': 'bicubic', 'jitter': _BYOL})
-  first = make(size=size, crop_scale=global_scale, **{'blur_p': 1.0, **family})
-  second = make(size=size, crop_scale=global_scale, **{'blur_p': 0.1, 'solarize_p': 0.2, **family})
-  local = make(
-    size=_local_size(size, local_size), crop_scale=local_scale, **{'blur_p': 0.5, **family}
-  )
+
+  def make(size: int, scale: ShareRange, **own: Any) -> Policy:
+    base = {'method': 'bicubic', 'jitter': _BYOL, 'blur_kernel': _blur_like_pil(size), **own}
+    return simclr_family(size=size, crop_scale=scale, **{**base, **family})
+
+  first = make(size, global_scale, blur_p=1.0)
+  second = make(size, global_scale, blur_p=0.1, solarize_p=0.2)
+  local = make(_local_size(size, local_size), local_scale, blur_p=0.5)
   return (first, second), (local,) * num_local
 
 

@@ -81,21 +81,31 @@ class TiCo(NamedTuple):
   covariance: Array
 
 
-def tico(online: Array, target: Array, covariance: Array, *, beta: float = 0.9) -> TiCo:
+def tico(
+  online: Array,
+  target: Array,
+  covariance: Array,
+  *,
+  beta: float = 0.9,
+  detach_covariance: bool = True,
+) -> TiCo:
   """Terms of TiCo (Zhu et al., https://arxiv.org/abs/2206.10698), on unit rows z, z' [B, D].
 
   C = beta C_before + (1 - beta) z^T z / B, not centred; invariance = mean 1 - z.z';
-  contrast = mean z^T C z. As in TiCo-pytorch (github.com/sayannag) and lightly's TiCoLoss the
-  gradient of C's own batch counts: C is detached between the steps only.
+  contrast = mean z^T C z.
 
   Args:
     online, target: [B, D], any length; no gradient is stopped here.
     covariance: [D, D], C_before; zeros at first.
-    beta: .9 (both implementations).
+    beta: .9 (TiCo-pytorch, github.com/sayannag; lightly's TiCoLoss).
+    detach_covariance: True, C is a constant, as in lightly since its pull request 1484 and in the
+      paper's figure of the algorithm; False, the gradient flows through the batch's own term of C
+      too, as in TiCo-pytorch.
   """
   z, other = l2_normalize(online), l2_normalize(target)
   moment = similarity(z.T, z.T) / len(z)
-  covariance = beta * at_least_float32(covariance) + (1 - beta) * moment
+  batch = jax.lax.stop_gradient(moment) if detach_covariance else moment
+  covariance = beta * at_least_float32(covariance) + (1 - beta) * batch
   return TiCo(
     invariance=jnp.mean(1 - jnp.sum(z * other, -1)),
     contrast=jnp.sum(covariance * moment),  # = mean z^T C z

@@ -19,6 +19,7 @@ def tico(
   *,
   rho: NonNegative = 8.0,
   beta: BelowOne = 0.9,
+  detach_covariance: bool = True,
   projector: heads.Recipe = 'debiased',
   hidden_dim: Dimension = 4096,
   out_dim: Dimension = 256,
@@ -30,8 +31,10 @@ def tico(
   (github.com/sayannag/TiCo-pytorch) and lightly's TiCoLoss and ImageNet benchmark.
 
   Args:
-    rho: weight of the covariance term: 8 (recommended by the paper), 20 (default of both codes).
+    rho: weight of the covariance term: 8 (paper, lightly), 20 (TiCo-pytorch).
     beta: weight of the covariance so far, .9 (both codes).
+    detach_covariance: no gradient through the batch's own part of the covariance: True (lightly),
+      False (TiCo-pytorch).
     projector: recipe of `clr_jax.models.heads`; 'debiased' is Linear without bias, BatchNorm, ReLU,
       Linear (both codes).
     hidden_dim: 4096 (paper).
@@ -42,7 +45,13 @@ def tico(
 
   def loss(out, state, batch, rng, step):
     del batch, rng, step
-    terms = redundancy.tico(out.online[:, 0], out.target[:, 0], state['covariance'], beta=beta)
+    terms = redundancy.tico(
+      out.online[:, 0],
+      out.target[:, 0],
+      state['covariance'],
+      beta=beta,
+      detach_covariance=detach_covariance,
+    )
     metrics = {'invariance': terms.invariance, 'contrast': terms.contrast}
     return terms.invariance + rho * terms.contrast, {'covariance': terms.covariance}, metrics
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import clr_jax.augment as augment
-from clr_jax.augment import policies, views
+from clr_jax.augment import filters, policies, views
 from clr_jax.core.errors import UserError
 from tests.augment._images import levels, run, unit
 
@@ -70,6 +70,23 @@ def test_sizes_of_multicrop_presets():
   assert 'local' not in jax.eval_shape(
     augment.make('multicrop_swav', size=16, num_local=0), KEY, IMAGES
   )
+
+
+@pytest.mark.parametrize(
+  ('size', 'taps'), [(224, {23, 13}), (112, {13}), (14, {13, 11})], ids=['224', '112', '14']
+)
+@pytest.mark.parametrize('name', ['multicrop_swav', 'multicrop_dino'])
+def test_multicrop_blurs_like_pil(monkeypatch, name, size, taps):
+  """PIL's blur is not cut off: three sigmas of the largest sigma, 2, are 13 taps."""
+  blur, used = filters.gaussian_blur, set()
+
+  def record(images, sigma, *, kernel_size):
+    used.add(kernel_size)
+    return blur(images, sigma, kernel_size=kernel_size)
+
+  monkeypatch.setattr(filters, 'gaussian_blur', record)
+  jax.eval_shape(augment.make(name, size=size), KEY, IMAGES)
+  assert used == taps
 
 
 def test_jigsaw_patches_of_a_third_crop():

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from clr_jax.losses.redundancy import barlow_twins, cross_correlation, tico, vicreg
 from clr_jax.ops.whitening import cholesky_whiten
@@ -77,19 +78,25 @@ def test_tico_is_the_mean_over_images(x64):
     before, z = expected[-1], z[::-1] + 0.3
 
 
-def test_tico_gradient_sees_the_batch_in_the_covariance(x64):
+@pytest.mark.parametrize('detach', [True, False])
+def test_tico_gradient_sees_the_batch_in_the_covariance_if_asked_to(x64, detach):
   rng = np.random.default_rng(1)
   z, other = rng.normal(size=[2, 5, 3])
   past = np.cov(rng.normal(size=[3, 9]))
+  constant = numpy_tico(z, other, past, 0.6)[2]
 
   def total(z):
-    terms = tico(z, other, past, beta=0.6)
+    terms = tico(z, other, past, beta=0.6, detach_covariance=detach)
     return terms.invariance + 8 * terms.contrast
 
   def numpy_total(z):
-    invariance, contrast, _ = numpy_tico(z, other, past, 0.6)
+    if detach:  # with a covariance that does not move
+      invariance, contrast, _ = numpy_tico(z, other, constant, 1.0)
+    else:
+      invariance, contrast, _ = numpy_tico(z, other, past, 0.6)
     return invariance + 8 * contrast
 
+  np.testing.assert_allclose(total(z), numpy_total(z), rtol=1e-12)
   steps = 1e-6 * np.eye(z.size).reshape(-1, *z.shape)
   slope = [(numpy_total(z + e) - numpy_total(z - e)) / 2e-6 for e in steps]
   np.testing.assert_allclose(jax.grad(total)(z), np.reshape(slope, z.shape), rtol=1e-6, atol=1e-8)
