@@ -17,9 +17,14 @@ def l2_normalize(x: Array) -> Array:
   """`x / max(||x||, 1e-12)` along the last axis, float32 or wider.
 
   At x = 0 value and gradient are 0: neither the norm's NaN nor 1e12 times the incoming gradient.
-  Casting comes first: rounding unit vectors to bfloat16 shifts logits by 0.1 at temperature 0.07.
+  Rows of norms above 1e6 are first divided by a power of two, so that neither their square nor the
+  gradient leaves the range of float32. Casting comes before everything: rounding unit vectors to
+  bfloat16 shifts logits by 0.1 at temperature 0.07.
   """
   x = at_least_float32(x)
+  peak = jax.lax.stop_gradient(jnp.max(jnp.abs(x), -1, keepdims=True))
+  large = (peak > 1e6) & jnp.isfinite(peak)
+  x = x * jnp.where(large, jnp.exp2(20 - jnp.ceil(jnp.log2(peak))), 1.0)
   square = jnp.sum(x * x, -1, keepdims=True)
   return x * jnp.where(square > 0, jax.lax.rsqrt(jnp.maximum(square, 1e-24)), 0.0)
 

@@ -30,6 +30,23 @@ def test_unit_of_zero_is_zero_and_passes_no_gradient():
   np.testing.assert_allclose(grad, [[0, 0, 0], [0, 0.5, 0.5]])
 
 
+@pytest.mark.parametrize('scale', [1.0, 1e7, 1e13, 1e20, 1e30])
+def test_value_and_gradient_at_any_length(scale):
+  """The gradient is that of rows of moderate length, over the length."""
+  rng = np.random.default_rng(0)
+  x, weight = rng.normal(size=(2, 4, 5))
+
+  def total(x):
+    return (l2_normalize(x) * weight).sum()
+
+  norm = np.linalg.norm(x, axis=1, keepdims=True)
+  unit = x / norm
+  expected = (weight - unit * (unit * weight).sum(1, keepdims=True)) / norm
+  long = jnp.asarray(x * scale, jnp.float32)
+  np.testing.assert_allclose(l2_normalize(long), unit, atol=1e-6)
+  np.testing.assert_allclose(np.float64(jax.grad(total)(long)) * scale, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16, jnp.float32, jnp.int32])
 def test_never_narrower_than_float32(dtype):
   x = jnp.ones([2, 3], dtype)
