@@ -10,6 +10,7 @@ import pytest
 from clr_jax import data
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import atomic_write
+from clr_jax.evaluation import runner
 from clr_jax.experiment import build
 from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.experiment.config_files import load
@@ -122,6 +123,28 @@ def test_what_flags_change_of_the_network_is_measured_anew(unlabeled):
   assert hashes[0] != hashes[1]
 
 
+def test_one_class_is_not_evaluated(tmp_path, capsys):
+  image = np.random.default_rng(0).integers(0, 256, (70, 8, 8)).astype(np.uint8)
+  for split in ('train', 'test'):
+    np.savez(tmp_path / f'{split}.npz', image=image, label=np.full(70, 7))
+  experiment = build_experiment(
+    tiny('simclr', **{'data.name': f'{tmp_path}/{{split}}.npz', 'num_epochs': 1.0})
+  )
+  assert experiment.info.num_classes is None  # no probe, no supervision
+  sets = runner.check(experiment)
+  runner.say_data(experiment, sets)
+  runner.offline(experiment, sets, None, None, '')
+  out, err = capsys.readouterr()
+  assert out == 'the evaluation (knn) is skipped: there is one class only\n'
+  (train, test) = err.splitlines()
+  assert train.startswith(
+    f'training images: {tmp_path}/{{split}}.npz train, 70 images of 8x8x1, one'
+  )
+  assert 'one class only (7), so there is nothing to classify' in test
+  with pytest.raises(UserError, match=r'evaluation needs two classes or more and .* has one'):
+    sets.refuse_unlabeled()
+
+
 @pytest.mark.slow
 def test_a_labeled_split_of_a_set_with_an_unlabeled_one(digits, tmp_path):
   """As in STL-10; at the end of training the same sets are used as by `clr-jax evaluate`."""
@@ -171,6 +194,10 @@ def test_the_probe_does_not_change_what_is_untrained():
     (['--config.eval.data=digits', '--config.eval.test_split=tset'], ["'tset'"]),
     (['--config.eval.data=digtis', '--config.eval.test_split=test'], ['digtis', 'digits']),
     (['--config.eval.data=npz:{rgb}', '--config.eval.test_split=train'], ['3 channel', 'have 3']),
+    (
+      ['--config.eval.data=npz:{digits}/{{split}}.npz', '--config.eval.test_split=train[:9]'],
+      ["9 images of eval.test_split='train[:9]' are also in data.train_split='train'"],
+    ),
     (['--config.eval.dat=digits'], ['eval.dat', 'eval.data']),
   ],
 )
