@@ -138,8 +138,8 @@ def _check(image: Image.Image, size: int | None, where: str) -> None:
   if image.mode not in _MODES and not _is_deep(image):
     kind = 'floats' if image.mode == 'F' else f"PIL's mode {image.mode}"
     raise UserError(
-      f'the image {where} has pixels of {kind}, whose range is not known: convert it to 8 or 16 '
-      'bits, or remove it'
+      f'the image {where} has pixels of {kind}, whose range is not known: convert it to RGB or '
+      'to gray of 8 or 16 bits, or remove it'
     )
   _check_shape(image.width, image.height, size, where)
 

@@ -119,12 +119,13 @@ def describe(what: str, source: Source) -> str:
   else:
     names = source.class_names or tuple(map(str, range(source.num_classes)))
     classes = f'{source.num_classes:,} classes ({_some(names)})'
-  size = f'{source.num_examples:,} images of {height}x{width}x{channels}'
+  plural = 's' if source.num_examples > 1 else ''
+  size = f'{source.num_examples:,} image{plural} of {height}x{width}x{channels}'
   parts = [f'{source.name} {source.split}, {size}, {classes}', *source.notes]
   return f'{what}: {"; ".join(parts)}'
 
 
 def _some(names: Collection[str]) -> str:
-  names = list(names)
+  names = [name if name.isprintable() else ascii(name)[1:-1] for name in names]
   more = f' and {len(names) - _MOST_NAMES:,} more' if len(names) > _MOST_NAMES else ''
   return listed(names[:_MOST_NAMES]) + more

@@ -87,10 +87,11 @@ def list_images(folder: str) -> Listing:
   while real or links:
     prefix = real.pop() if real else links.pop(0)
     first = prefix.split('/', 1)[0]
-    if not _first_visit(os.path.join(folder, prefix), visited):
+    place = os.path.join(folder, prefix).rstrip('/') or '/'
+    if not _first_visit(place, visited):
       skipped[first][REPEATED] += 1
       continue
-    for entry in entries(os.path.join(folder, prefix)):
+    for entry in entries(place):
       name = f'{prefix}{entry.name}'
       if _is_folder(entry):
         skipped.setdefault(name.split('/', 1)[0], Counter())

@@ -88,6 +88,7 @@ def check(experiment: Experiment) -> Sets:
     check_name(FEATURES, kind, 'eval.features')
   for name, options in _asked(experiment).items():
     protocols.check(sets, name, options, _kinds(experiment, name))
+    protocols.check_classes(sets, name)
   return sets
 
 
@@ -240,6 +241,7 @@ def evaluate_workdir(
   sets = evaluation_sets(experiment)
   sets.refuse_unlabeled()
   protocols.check(sets, protocol, options, kinds)
+  protocols.check_classes(sets, protocol)
   network = weights.restore_network(run, experiment.abstract_state, step)
   subject = Subject(experiment, sets, network, run=run)
   for i, kind in enumerate(kinds):

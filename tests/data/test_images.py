@@ -45,7 +45,7 @@ def test_floats_are_refused_by_name(tmp_path):
   path.parent.mkdir()
   Image.fromarray(np.ones((4, 4), np.float32)).save(path)
   for options in ({}, {'image_size': 8}):
-    with pytest.raises(UserError, match=r'a/f\.tif has pixels of floats, .*: convert it to 8 or'):
+    with pytest.raises(UserError, match=r'a/f\.tif has pixels of floats, .*: convert it to RGB'):
       load_source(f'folder:{tmp_path}', **options)
 
 

@@ -145,6 +145,18 @@ def test_one_class_is_not_evaluated(tmp_path, capsys):
     sets.refuse_unlabeled()
 
 
+def test_classes_that_a_slice_of_the_training_set_lacks(tmp_path):
+  for split in ('train', 'test'):
+    image, label = np.zeros((140, 8, 8), np.uint8), np.arange(140) // 70  # sorted by class
+    np.savez(tmp_path / f'{split}.npz', image=image, label=label)
+  config = tiny('simclr', **{'data.name': f'{tmp_path}/{{split}}.npz', 'num_epochs': 1.0})
+  config.data.train_split = 'train[:70]'
+  runner.check(build_experiment(config))  # kNN counts them as wrong
+  config.eval.protocols = {'linear': {}}
+  with pytest.raises(UserError, match=r'the 2 classes of .* are not the 1 of .* no image of 1:'):
+    runner.check(build_experiment(config))
+
+
 @pytest.mark.slow
 def test_a_labeled_split_of_a_set_with_an_unlabeled_one(digits, tmp_path):
   """As in STL-10; at the end of training the same sets are used as by `clr-jax evaluate`."""

@@ -53,7 +53,7 @@ class FolderSource(Source):
         that is refused, or a damaged one where all headers count.
     """
     base = base_split(split)
-    found = read_split(Path(path).expanduser(), base)
+    found = read_split(Path(os.path.expanduser(path)), base)
     _, lo, hi = resolve_split(split, {base: len(found.files)}, source=name)
     hi = hi if limit is None else min(hi, lo + limit)
     rows = np.arange(len(found.files))

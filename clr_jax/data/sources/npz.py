@@ -42,7 +42,7 @@ def load(path: str, *, name: str, split: str, data_dir: str | None, **options: A
   file = _file(path, base)
   images, labels = _read(file)
   training = None
-  if labels is not None and base != 'train' and _file(path, 'train').is_file():
+  if labels is not None and base != 'train' and os.path.isfile(_file(path, 'train')):
     training = _training_labels(_file(path, 'train'))
   sizes, origin = {base: len(images)}, os.path.realpath(file)
   named = {'name': name, 'split': split, 'origin': origin}
@@ -58,7 +58,7 @@ def available(data_dir: str | None) -> list[tuple[str, str]]:
 
 
 def _file(path: str, base: str) -> Path:
-  return Path(path.replace('{split}', base)).expanduser()
+  return Path(os.path.expanduser(path.replace('{split}', base)))
 
 
 def _training_labels(path: Path) -> np.ndarray | None:
@@ -69,21 +69,29 @@ def _training_labels(path: Path) -> np.ndarray | None:
 
 def _read(path: Path, *, images: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
   """The images and the labels of a file, or an empty array instead of the images."""
-  if not path.is_file():
+  if not os.path.isfile(path):
     raise UserError(f'there is no file {path}: correct the path in data.name')
   try:
     # np.load leaves a damaged file open if it opens the path itself.
-    with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
-      image_key = next((k for k in _IMAGE_KEYS if k in file.files), None)
-      label_key = next((k for k in _LABEL_KEYS if k in file.files), None)
-      if image_key is None:
-        raise UserError(
-          f"{path} has no array 'image' (nor 'images' nor 'x'), only: {', '.join(file.files)}"
-        )
-      labels = None if label_key is None else file[label_key]
-      return file[image_key] if images else np.empty(0), labels
+    with open(path, 'rb') as raw:
+      file = np.load(raw, allow_pickle=False)
+      if isinstance(file, np.ndarray):
+        raise ValueError('it is one array without a name')
+      with file:
+        return _arrays(file, path, images=images)
   except _UNREADABLE as error:
     raise UserError(
       f'cannot read {path} as an .npz file ({first_line(error)}): save it again with numpy.savez, '
       'images as uint8 and labels as integers'
     ) from error
+
+
+def _arrays(file: Any, path: Path, *, images: bool) -> tuple[np.ndarray, np.ndarray | None]:
+  image_key = next((k for k in _IMAGE_KEYS if k in file.files), None)
+  label_key = next((k for k in _LABEL_KEYS if k in file.files), None)
+  if image_key is None:
+    raise UserError(
+      f"{path} has no array 'image' (nor 'images' nor 'x'), only: {', '.join(file.files)}"
+    )
+  labels = None if label_key is None else file[label_key]
+  return file[image_key] if images else np.empty(0), labels

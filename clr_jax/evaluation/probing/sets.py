@@ -89,6 +89,11 @@ class Sets(NamedTuple):
     if self.test is not None:
       pairs.refuse_other_classes(self.test, self.train)
 
+  def refuse_unseen_classes(self) -> None:
+    """UserError if a class of test images has no training image, where all labels are known."""
+    if self.test is not None:
+      pairs.refuse_unseen_classes(self.test, self.train)
+
   def alike(self, train_key: str, test_key: str) -> Sets:
     """The same sets, the classes of the test set numbered as those of the training set.
 
@@ -101,7 +106,6 @@ class Sets(NamedTuple):
     if self.test is None:
       return self
     test = pairs.numbered_as(self.test, self.train)
-    pairs.refuse_unseen_classes(test, self.train)
     pairs.refuse_shared_images(test, test_key, self.train, train_key)
     return Sets(self.train, test)
 
