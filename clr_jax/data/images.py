@@ -126,6 +126,19 @@ def read_header(path: str, size: int | None = None) -> Header:
     raise _damaged(path, error) from error
 
 
+def largest_value(path: str) -> int:
+  """The largest value of an image as it is stored, before any conversion.
+
+  Raises:
+    DamagedImage: it cannot be read.
+  """
+  try:
+    with Image.open(path) as image:
+      return int(np.asarray(image).max())
+  except _DAMAGED as error:
+    raise _damaged(path, error) from error
+
+
 def _damaged(where: str, error: Exception) -> DamagedImage:
   return DamagedImage(
     f'cannot read the image {where} ({error}): repair or remove it, then run again'

@@ -100,6 +100,8 @@ def _find_split(root: Path, base: str) -> tuple[str, str, tuple[str, ...]]:
   if train is None or found is None:
     known = [family for family in _FAMILIES if family in splits.values()]
     raise UserError(f'the folder {root} has no split {base!r}: choose one of {listed(known)}')
+  if loose := _loose_images(root):
+    others.append(f'{loose:,} loose images')
   left = (f'left out, beside the splits: {_some(others)}',) if others else ()
   return str(root / found), str(root / train), left
 
@@ -116,12 +118,12 @@ def _is_class(root: Path, splits: Mapping[str, str], others: Iterable[str]) -> b
   names = [*splits]
   if len(names) != 1 or names[0].lower() != 'train' or list(sub_folders(str(root / names[0]))):
     return False
-  return any(_holds_images(root / name) for name in others)
+  return any(_loose_images(root / name) for name in others)
 
 
-def _holds_images(folder: Path) -> bool:
-  suffixes = (os.path.splitext(entry.name)[1].lower() for entry in walking.entries(str(folder)))
-  return any(suffix in walking.EXTENSIONS for suffix in suffixes)
+def _loose_images(folder: Path) -> int:
+  suffixes = [os.path.splitext(entry.name)[1].lower() for entry in walking.entries(str(folder))]
+  return sum(suffix in walking.EXTENSIONS for suffix in suffixes)
 
 
 def _pick(root: Path, base: str, splits: Mapping[str, str]) -> str | None:

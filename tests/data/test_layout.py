@@ -30,12 +30,14 @@ def make(root, *files):
   ],
 )
 def test_splits_by_their_names_in_any_case(tmp_path, train, other, asked):
-  make(tmp_path, f'{train}/a/1.png', f'{train}/b/1.png', f'{other}/b/1.png', 'labels/b.txt')
+  make(
+    tmp_path, f'{train}/a/1.png', f'{train}/b/1.png', f'{other}/b/1.png', 'labels/b.txt', 'x.png'
+  )
   found = [read_split(tmp_path, base) for base in ('train', asked)]
   assert [part.folder for part in found] == [str(tmp_path / name) for name in (train, other)]
   assert [part.class_names for part in found] == [('a', 'b')] * 2
   assert found[0].classes == ['a', 'b'] and found[1].classes == ['b']
-  assert 'left out, beside the splits: labels' in found[0].notes
+  assert 'left out, beside the splits: labels, 1 loose images' in found[0].notes
   assert 'no image of a' in found[1].notes
 
 

@@ -107,7 +107,9 @@ def test_evaluating_on_more_data_than_trained_on(unlabeled, capsys):
   first, second = results(unlabeled)[-2:]
   assert first['data'] == second['data'] == 'digits train, test'
   assert first['value'] == second['value']
-  header, *rows = capsys.readouterr().out.splitlines()
+  out, err = capsys.readouterr()
+  assert 'evaluation, test images: digits test, 360 images of 8x8x1, 10 classes (0, 1,' in err
+  header, *rows = out.splitlines()
   several = len({record['data'] for record in results(unlabeled)}) > 1  # other tests' records
   assert (header.split()[-1] == 'data') == several == rows[-1].endswith('  digits train, test')
 

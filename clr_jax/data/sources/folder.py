@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from clr_jax.data.layout import read_split
 from clr_jax.data.order import shuffled
 from clr_jax.data.slices import base_split, resolve_split
 
+_DEEP = 16  # images of 16 bits whose largest value is looked up, about
 _SAMPLE = 4096  # headers that are read where images are resized, evenly spaced
 
 
@@ -93,7 +95,7 @@ class FolderSource(Source):
           f'the images differ in size ({paths[0]} is {first[0]}x{first[1]}, {path} is '
           f'{size[0]}x{size[1]}): set image_size'
         )
-    return first, _facts(headers)
+    return first, _facts(paths, headers)
 
   def _sampled(self, rows: np.ndarray) -> tuple[tuple[int, int], list[str]]:
     """The size that images get, and what decoding does to some; refuses what it would refuse."""
@@ -102,7 +104,8 @@ class FolderSource(Source):
     count = min(_SAMPLE, len(rows))
     paths = [self._path(rows[i]) for i in np.arange(count) * len(rows) // count]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-      return (size, size), _facts(pool.map(lambda path: _header(path, size), paths))
+      headers = list(pool.map(lambda path: _header(path, size), paths))
+    return (size, size), _facts(paths, headers)
 
   def _manifest(self) -> str:
     listing = '\n'.join(self._files[row] for row in self._rows)
@@ -148,8 +151,17 @@ def _header(path: str, size: int) -> images_lib.Header:
     return images_lib.Header((size, size), ())
 
 
-def _facts(headers: Iterable[images_lib.Header]) -> list[str]:
-  return sorted({fact for header in headers for fact in header.facts})
+def _facts(paths: Sequence[str], headers: Sequence[images_lib.Header]) -> list[str]:
+  """What decoding does to some of the images, each said once."""
+  facts = sorted({fact for header in headers for fact in header.facts})
+  deep = [p for p, h in zip(paths, headers, strict=True) if images_lib.SIXTEEN_BITS in h.facts]
+  largest = 0
+  for path in deep[:: max(1, len(deep) // _DEEP)]:
+    with contextlib.suppress(images_lib.DamagedImage):  # named when it is read
+      largest = max(largest, images_lib.largest_value(path))
+  # Cameras of 12 bits leave 15/16 of the range empty, and the images black.
+  said = f'{images_lib.SIXTEEN_BITS} (the largest value found is {largest:,} of 65,535)'
+  return [said if fact == images_lib.SIXTEEN_BITS else fact for fact in facts]
 
 
 def _printable(name: str) -> str:
