@@ -16,6 +16,7 @@ from clr_jax.figures.drawing.marks_png import draw_mark, name_of
 from clr_jax.figures.drawing.plain_text import drawable
 
 _LETTERS = 13  # of a legend in an inch
+_MOST_LETTERS = 16  # small ones, as most are
 _LINE = 0.2  # inches of a legend's line
 
 
@@ -102,17 +103,22 @@ def _legend(make: Any, handles: Mapping[str, Any], width: float, **place: Any) -
   """Draws a legend outside of the axes, where it covers no data; the number of its lines."""
   if not handles:
     return 0
-  widest = max(len(line) for name in handles for line in name.splitlines())
+  most = max(40, int(width * _MOST_LETTERS))  # longer names leave no room for the axes
+  widest = max(min(len(line), most) for name in handles for line in name.splitlines())
   columns = max(1, min(len(handles), int(width * _LETTERS / (widest + 8))))
   style = {'frameon': False, 'fontsize': 8, 'ncols': columns}
   # Not `labels`, of which matplotlib before 3.10 leaves out those that start with '_'.
   made = make(list(handles.values()), [''] * len(handles), **style, **place)
   for text, name in zip(made.get_texts(), handles, strict=True):
-    text.set_text(name)
+    text.set_text('\n'.join(_shortened(line, most) for line in name.splitlines()))
   for handle in made.legend_handles:
     if hasattr(handle, 'set_sizes'):
       handle.set_sizes([36])  # the points of a scatter plot are small
   return math.ceil(sum(1 + name.count('\n') for name in handles) / columns)
+
+
+def _shortened(text: str, most: int) -> str:
+  return text if len(text) <= most else f'{text[: most - 1]}…'
 
 
 # ---------------------------------------------------------------- panels

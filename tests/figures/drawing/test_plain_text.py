@@ -1,5 +1,6 @@
 """Names of any kind in figures: drawn as they are, or as escapes, and never as formulas."""
 
+import io
 import logging
 
 import numpy as np
@@ -55,6 +56,16 @@ def test_legends_have_all_names():
   found = [text.get_text().replace(r'\$', '$') for text in legend.get_texts()]
   assert {name for name in NAMES if name.isascii() and name.isprintable()} <= set(found)
   assert {r'x\ty', r'b\udcff', r'\x1b[31m', '__noise_'} <= set(found)
+
+
+def test_long_names_leave_room_for_the_axes(tmp_path):
+  points = [Points(c * 200, i, *np.ones((2, 1)), [''], [0]) for i, c in enumerate('ab')]
+  data = FigureData('', [Block([Panel('', Axis('x'), Axis('y'), points)], 1, (4, 3))], {})
+  for legend in ('right', 'below', 'panels'):
+    made = render_png._draw_figure(data._replace(legend=legend))
+    made.savefig(io.BytesIO())  # a layout that fails is a warning
+    (found,) = made.legends or [axis.get_legend() for axis in made.subfigs[0].axes]
+    assert [text.get_text()[-2:] for text in found.get_texts()] == ['a…', 'b…']
 
 
 def test_characters_that_no_font_has_are_escaped_with_one_warning(monkeypatch, caplog):
