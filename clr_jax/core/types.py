@@ -104,7 +104,7 @@ class RunInfo(NamedTuple):
 
   Attributes:
     num_examples: N, size of the training set (valid values of `Batch.index` are 0..N-1).
-    num_classes: number of classes, or None for unlabeled data.
+    num_classes: number of classes, or None for unlabeled data and for one class.
     batch_size: B, images in the global batch.
     num_views: V of views['global'].
     steps_per_epoch: N // B.

@@ -36,6 +36,8 @@ class Source(abc.ABC):
     image_shape: (H, W, C) of every image, C is 1 or 3.
     num_classes: number of classes of the whole data set, None for unlabeled data.
     class_names: their names, or None.
+    origin: where the whole split is stored, for `shared_examples`; None if that is not known.
+    notes: what was done to the data and what was left out, in parts of a sentence.
   """
 
   def __init__(
@@ -47,12 +49,16 @@ class Source(abc.ABC):
     image_shape: tuple[int, int, int],
     num_classes: int | None,
     class_names: tuple[str, ...] | None,
+    origin: str | None = None,
+    notes: tuple[str, ...] = (),
   ):
     self.name = name
     self.split = split
     self.image_shape = image_shape
     self.num_classes = num_classes
     self.class_names = class_names
+    self.origin = origin
+    self.notes = notes
     self._rows = rows  # where example i is stored
     self._arrays: tuple[np.ndarray, np.ndarray | None] | None = None
 
@@ -75,6 +81,17 @@ class Source(abc.ABC):
   @property
   def num_examples(self) -> int:
     return len(self._rows)
+
+  @property
+  def stored_rows(self) -> np.ndarray:
+    """[N] the position of each example in the whole split at `origin`."""
+    return self._rows
+
+  def shared_examples(self, other: Source) -> int:
+    """How many examples of this source are stored examples of another one, too."""
+    if self.origin is None or self.origin != other.origin:
+      return 0
+    return len(np.intersect1d(self.stored_rows, other.stored_rows))
 
   @property
   def nbytes(self) -> int:
@@ -131,6 +148,10 @@ class Source(abc.ABC):
     if self._arrays is not None:
       return self._arrays[1]
     return self._labels_by_threads()
+
+  def known_labels(self) -> np.ndarray | None:
+    """`labels` where they are at hand without reading images, else None."""
+    return None if self._arrays is None else self._arrays[1]
 
   def _labels_by_threads(self) -> np.ndarray:
     """`_read_labels` of all rows of labeled data, a part of them by each thread."""

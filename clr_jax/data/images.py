@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from clr_jax.core.errors import UserError
 
@@ -15,66 +16,237 @@ _LUMA = np.array([19595, 38470, 7471], np.uint32)
 _BLOCK = 1024  # images converted at a time, which bounds the memory of the 32-bit copies
 
 # What PIL raises for damaged files: its format plug-ins are not consistent.
-_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+_DAMAGED = (OSError, ValueError, SyntaxError, EOFError)
+_MOST_PIXELS = 89_478_485  # of an image as it is decoded or resized; PIL warns above that
+_MOST_ASPECT = 100  # of a longer image the central square shows next to nothing
+
+_ALPHA = ('RGBA', 'RGBa', 'LA', 'La', 'PA')
+_MODES = ('L', 'RGB', '1', 'P', 'CMYK', 'YCbCr', 'HSV', 'RGBX', *_ALPHA)  # of 8 bits or less
+_ORIENTED = ('exif', 'xmp', 'XML:com.adobe.xmp', 'Raw profile type exif')
+
+SIXTEEN_BITS = '16-bit gray is divided by 257'
+TRANSPARENT = 'transparency is laid on white'
+ROTATED = 'the orientation in EXIF is applied'
+PAGES = 'of files with several pages the first is read'
+
+
+class DamagedImage(UserError):
+  """An image file that cannot be read."""
+
+
+class Header(NamedTuple):
+  """What the header of an image file says.
+
+  Attributes:
+    size: (height, width) of the image as it is decoded.
+    facts: what decoding does to it, some of SIXTEEN_BITS, TRANSPARENT, ROTATED and PAGES.
+  """
+
+  size: tuple[int, int]
+  facts: tuple[str, ...]
 
 
 def fit(image: Image.Image, size: int | None) -> Image.Image:
   """Shorter side resized to `size` (bilinear, antialiased), then the central size x size crop."""
   if size is None or image.size == (size, size):
     return image
-  width, height = image.size
-  scale = size / min(width, height)
-  width, height = max(size, round(width * scale)), max(size, round(height * scale))
+  width, height = _resized(*image.size, size)
   image = image.resize((width, height), Image.Resampling.BILINEAR)
   left, top = (width - size) // 2, (height - size) // 2
   return image.crop((left, top, left + size, top + size))
 
 
-def decode(encoded: str | os.PathLike | bytes, channels: int, size: int | None, where: str):
+def decode(
+  encoded: str | os.PathLike | bytes,
+  channels: int,
+  size: int | None,
+  where: str,
+  *,
+  as_shown: bool = False,
+) -> np.ndarray:
   """One image as uint8 [H, W, channels] (1 = gray, 3 = RGB), fitted to `size` unless it is None.
 
   JPEGs much larger than `size` are decoded at the next larger of libjpeg's reduced scales, as it
-  is several times faster.
+  is several times faster. Gray of 16 bits becomes x / 257, rounded.
+
+  Args:
+    encoded: path or content of the file.
+    channels: 1 or 3.
+    size: see `fit`.
+    where: names the image in errors.
+    as_shown: turns the image as its EXIF data say and lays it on white where it is transparent;
+      False leaves both out, as TensorFlow's decoders do.
 
   Raises:
-    UserError: the image cannot be read; the message says `where`.
+    DamagedImage: the image cannot be read; the message says `where`.
+    UserError: it has pixels that are no 8 or 16 bits, or is so large or long that it would
+      fill the memory; the message says `where`.
   """
   mode = 'L' if channels == 1 else 'RGB'
   try:
     with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
       if size is not None:
         image.draft(mode, (size, size))
-      array = np.asarray(fit(image if image.mode == mode else image.convert(mode), size))
+      _check(image, size, where)
+      upright = _upright(image) if as_shown else image
+      array = np.asarray(fit(_convert(upright, mode, where, as_shown), size))
+  except Image.DecompressionBombError as error:
+    raise UserError(f'the image {where} is too large ({error}): shrink or remove it') from error
   except _DAMAGED as error:
-    raise UserError(
-      f'cannot read the image {where} ({error}): repair or remove it, then run again'
-    ) from error
+    raise _damaged(where, error) from error
   return array.reshape(*array.shape[:2], channels)
 
 
-def image_size_of(path: str, where: str) -> tuple[int, int]:
-  """(height, width) from the header alone.
+def read_header(path: str, size: int | None = None) -> Header:
+  """What the header alone says; checked as `decode(path, ..., size, path, as_shown=True)` does.
 
   Raises:
-    UserError: the header cannot be read; the message says `where`.
+    DamagedImage: the header cannot be read; the message has the path.
+    UserError: what it says is refused.
   """
   try:
     with Image.open(path) as image:
-      return image.height, image.width
+      width, height = image.size
+      if size is not None:
+        image.draft('RGB', (size, size))
+      _check(image, size, path)
+      facts = {
+        SIXTEEN_BITS: _is_deep(image),
+        TRANSPARENT: _is_transparent(image),
+        ROTATED: (orientation := _orientation(image)) > 1,
+        PAGES: image.format == 'TIFF' and getattr(image, 'n_frames', 1) > 1,
+      }
+      # PIL gives the size of a TIFF as it will be when it is turned.
+      across = orientation >= 5 and image.format != 'TIFF'
+      known = tuple(fact for fact, holds in facts.items() if holds)
+      return Header((width, height) if across else (height, width), known)
+  except Image.DecompressionBombError as error:
+    raise UserError(f'the image {path} is too large ({error}): shrink or remove it') from error
   except _DAMAGED as error:
+    raise _damaged(path, error) from error
+
+
+def largest_value(path: str) -> int:
+  """The largest value of an image as it is stored, before any conversion.
+
+  Raises:
+    DamagedImage: it cannot be read.
+  """
+  try:
+    with Image.open(path) as image:
+      return int(np.asarray(image).max())
+  except _DAMAGED as error:
+    raise _damaged(path, error) from error
+
+
+def _damaged(where: str, error: Exception) -> DamagedImage:
+  return DamagedImage(
+    f'cannot read the image {where} ({error}): repair or remove it, then run again'
+  )
+
+
+# ---------------------------------------------------------------- what is refused
+def _check(image: Image.Image, size: int | None, where: str) -> None:
+  """UserError for an image that cannot become one of 8 bits, or would fill the memory."""
+  if image.mode not in _MODES and not _is_deep(image):
+    kind = 'floats' if image.mode == 'F' else f"PIL's mode {image.mode}"
     raise UserError(
-      f'cannot read the image {where} ({error}): repair or remove it, then run again'
-    ) from error
+      f'the image {where} has pixels of {kind}, whose range is not known: convert it to RGB or '
+      'to gray of 8 or 16 bits, or remove it'
+    )
+  _check_shape(image.width, image.height, size, where)
 
 
-def fit_arrays(images: np.ndarray, size: int | None, channels: int | None = None) -> np.ndarray:
+def _check_shape(width: int, height: int, size: int | None, where: str) -> None:
+  """UserError for an image that would fill the memory, as it is or when its side is resized.
+
+  Args:
+    width, height: in pixels.
+    size: see `fit`.
+    where: names the image.
+  """
+  if width * height > _MOST_PIXELS:
+    raise UserError(
+      f'the image {where} has {width}x{height} pixels, more than {_MOST_PIXELS // 10**6} million: '
+      'shrink or remove it'
+    )
+  if size is None or (width, height) == (size, size):
+    return
+  new = _resized(width, height, size)
+  if new[0] * new[1] > _MOST_PIXELS or max(new) > _MOST_ASPECT * min(new):
+    raise UserError(
+      f'the image {where} has {width}x{height} pixels, {new[0]}x{new[1]} when its shorter side is '
+      f'resized to image_size={size}: cut it or remove it'
+    )
+
+
+def _resized(width: int, height: int, size: int) -> tuple[int, int]:
+  scale = size / min(width, height)
+  return max(size, round(width * scale)), max(size, round(height * scale))
+
+
+# ---------------------------------------------------------------- what is converted
+def _is_deep(image: Image.Image) -> bool:
+  """Whether pixels are integers of more than 8 bits."""
+  return image.mode == 'I' or image.mode.startswith('I;16')
+
+
+def _is_transparent(image: Image.Image) -> bool:
+  return image.mode in _ALPHA or 'transparency' in image.info
+
+
+def _orientation(image: Image.Image) -> int:
+  """EXIF's orientation, 1 to 8; 1 is upright. Damaged EXIF data count as none."""
+  try:
+    if image.format == 'TIFF' or any(key in image.info for key in _ORIENTED):
+      value = image.getexif().get(ExifTags.Base.Orientation, 1)
+      return value if value in range(1, 9) else 1
+  except Exception:  # of many types; the pixels are whole
+    pass
+  return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+  image.load()  # turns a TIFF; some formats have their EXIF data at the end
+  return ImageOps.exif_transpose(image) if _orientation(image) > 1 else image
+
+
+def _convert(image: Image.Image, mode: str, where: str, as_shown: bool) -> Image.Image:
+  if _is_deep(image):
+    image = _of_8_bits(image, where)
+  elif as_shown and _is_transparent(image):
+    color = image.convert('RGBA')
+    image = Image.alpha_composite(Image.new('RGBA', color.size, 'white'), color).convert('RGB')
+  return image if image.mode == mode else image.convert(mode)
+
+
+def _of_8_bits(image: Image.Image, where: str) -> Image.Image:
+  values = np.asarray(image).astype(np.int64)
+  low, high = values.min(), values.max()
+  if low < 0 or high > 65535:
+    raise UserError(
+      f'the image {where} has values from {low} to {high}, beyond 16 bits: convert it to 8 or 16 '
+      'bits, or remove it'
+    )
+  return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+# ---------------------------------------------------------------- arrays
+def fit_arrays(
+  images: np.ndarray, size: int | None, channels: int | None = None, *, where: str = 'array'
+) -> np.ndarray:
   """uint8 [N, H, W, C] -> [N, size, size, channels], each image as `decode` would give it.
 
   Args:
     images: C is 1 or 3.
     size: see `fit`; None keeps H and W.
     channels: see `with_channels`; None keeps C.
+    where: names the images.
+
+  Raises:
+    UserError: the resized images would fill the memory.
   """
+  _check_shape(images.shape[2], images.shape[1], size, where)
   if channels == 1:
     images = with_channels(images, 1)  # before resizing, as `decode` does
   images = _fit_each(images, size)

@@ -57,3 +57,11 @@ def resolve_split(split: str, sizes: Mapping[str, int], *, source: str) -> tuple
   if lo >= hi:
     raise UserError(f'the split {split!r} of {source} selects none of the {n} examples')
   return base, lo, hi
+
+
+def complement(split: str) -> str | None:
+  """The slice of all other examples, if it is one: 'train[80%:]' -> 'train[:80%]'."""
+  match = _SPLIT.fullmatch(split.strip())
+  if match is None or bool(match['lo']) == bool(match['hi']):
+    return None
+  return f'{match["base"]}[:{match["lo"]}]' if match['lo'] else f'{match["base"]}[{match["hi"]}:]'

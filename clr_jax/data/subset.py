@@ -33,8 +33,14 @@ class SubsetSource(Source):
       image_shape=source.image_shape,
       num_classes=source.num_classes,
       class_names=source.class_names,
+      origin=source.origin,
+      notes=source.notes,
     )
     self._source = source
+
+  @property
+  def stored_rows(self) -> np.ndarray:
+    return self._source.stored_rows[self._rows]
 
   def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return self._source.load(rows)
@@ -42,6 +48,36 @@ class SubsetSource(Source):
   def labels(self) -> np.ndarray | None:
     labels = self._source.labels()
     return None if labels is None else labels[self._rows]
+
+  def known_labels(self) -> np.ndarray | None:
+    labels = self._source.known_labels()
+    return None if labels is None else labels[self._rows]
+
+
+class RenumberedSource(SubsetSource):
+  """All examples of another labeled source, with other numbers of its classes."""
+
+  def __init__(self, source: Source, number: np.ndarray, *, class_names: tuple[str, ...]):
+    """
+    Args:
+      number: [C] the new number of each class of `source`.
+      class_names: of the new numbers.
+    """
+    super().__init__(source, np.arange(source.num_examples))
+    self.num_classes, self.class_names = len(class_names), class_names
+    self._number = np.asarray(number, np.int32)
+
+  def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    images, labels = super()._read(rows)
+    return images, None if labels is None else self._number[labels]
+
+  def labels(self) -> np.ndarray | None:
+    labels = super().labels()
+    return None if labels is None else self._number[labels]
+
+  def known_labels(self) -> np.ndarray | None:
+    labels = super().known_labels()
+    return None if labels is None else self._number[labels]
 
 
 class ClassSubset(SubsetSource):
@@ -82,6 +118,9 @@ class ClassSubset(SubsetSource):
 
   def labels(self) -> np.ndarray | None:
     return self._numbers(super().labels())
+
+  def known_labels(self) -> np.ndarray | None:
+    return None  # those of all images have been read, but may have changed
 
   def _numbers(self, labels: np.ndarray | None) -> np.ndarray | None:
     """UserError if the examples are not those that had the labels at the start."""

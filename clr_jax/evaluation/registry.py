@@ -78,6 +78,12 @@ def check(sets: Sets, name: str, options: Mapping[str, Any], kinds: Iterable[str
       module.check(sets, unit)
 
 
+def check_classes(sets: Sets, name: str) -> None:
+  """UserError if a protocol fits a classifier and test images are of a class without an example."""
+  if getattr(PROTOCOLS.module(name), 'FITS_CLASSES', False):
+    sets.refuse_unseen_classes()
+
+
 def on_target(name: str, subject: Subject, unit: Mapping[str, Any]) -> Subject:
   """The subject on the sets that the options of one measurement name, if not on its own."""
   module = PROTOCOLS.module(name)

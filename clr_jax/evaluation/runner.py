@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from clr_jax.core.names import check_name
 from clr_jax.core.options import sweep
 from clr_jax.core.storage import atomic_write
 from clr_jax.core.types import TrainState
+from clr_jax.data import Source
+from clr_jax.data.pairs import describe
 from clr_jax.evaluation import registry as protocols
 from clr_jax.evaluation.probing.features import extract
 from clr_jax.evaluation.probing.rank import rankme
@@ -85,7 +88,26 @@ def check(experiment: Experiment) -> Sets:
     check_name(FEATURES, kind, 'eval.features')
   for name, options in _asked(experiment).items():
     protocols.check(sets, name, options, _kinds(experiment, name))
+    protocols.check_classes(sets, name)
   return sets
+
+
+def say_data(experiment: Experiment, sets: Sets) -> None:
+  """Tells the terminal what a run trains and is evaluated on, and what was left out of it."""
+  _say({'training images': experiment.source, 'test images': experiment.test, **_roles(sets)})
+
+
+def _roles(sets: Sets) -> dict[str, Source | None]:
+  return {'evaluation, training images': sets.train, 'evaluation, test images': sets.test}
+
+
+def _say(sources: Mapping[str, Source | None]) -> None:
+  """A line for each source by process 0, with its role in front."""
+  said: list[Source] = []
+  for what, source in sources.items():
+    if source is not None and source not in said and jax.process_index() == 0:
+      said.append(source)
+      print(describe(what, source), file=sys.stderr, flush=True)
 
 
 def _asked(experiment: Experiment) -> dict[str, dict[str, Any]]:
@@ -115,8 +137,7 @@ def offline(
   say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda _: None
   asked = _asked(experiment)
   if asked and not sets.labeled:
-    missing = 'is no test set' if sets.test is None else 'are no labels'
-    say(f'the evaluation ({", ".join(asked)}) is skipped: there {missing}')
+    say(f'the evaluation ({", ".join(asked)}) is skipped: there {sets.missing}')
   elif asked:
     subject = Subject(experiment, sets, state, run=run)
     for kind in experiment.config.eval.features:
@@ -135,6 +156,7 @@ def evaluate(
   options: Mapping[str, Any],
   *,
   again: bool = False,
+  say: bool = False,
 ) -> None:
   """Measures by one protocol and records every number as soon as it is there.
 
@@ -145,10 +167,14 @@ def evaluate(
     name: of the protocol.
     options: of the protocol; several values of an option are measured one after the other.
     again: False reuses the results of the same options at this step.
+    say: tells the terminal what the sets are.
   """
   units = protocols.units(name, options)
   # All targets are refused or loaded before the first one is measured.
   pairs = [(protocols.on_target(name, subject, unit), unit) for unit in units]
+  if say:
+    for sets in dict.fromkeys(on.sets for on, _ in pairs):
+      _say(_roles(sets))
   recorded = set() if again else set(map(_identity, results.read_results(run)))
   for on, unit in pairs:
     marker = _marker(run, on, name, unit, config_hash)
@@ -215,10 +241,12 @@ def evaluate_workdir(
   sets = evaluation_sets(experiment)
   sets.refuse_unlabeled()
   protocols.check(sets, protocol, options, kinds)
+  protocols.check_classes(sets, protocol)
   network = weights.restore_network(run, experiment.abstract_state, step)
   subject = Subject(experiment, sets, network, run=run)
-  for kind in kinds:
-    evaluate(subject.of_kind(kind), run, experiment.config_hash, protocol, options, again=again)
+  for i, kind in enumerate(kinds):
+    how = {'again': again, 'say': i == 0}
+    evaluate(subject.of_kind(kind), run, experiment.config_hash, protocol, options, **how)
   return results.read_results(run)
 
 

@@ -17,6 +17,7 @@ from clr_jax import augment, data, models, optim
 from clr_jax.core.config_tree import Config, changed, to_dict
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Array, Batch, Method, RunInfo, Schedule, TrainState
+from clr_jax.data import pairs
 from clr_jax.data.pipeline import Pipeline, make_pipeline
 from clr_jax.experiment.method import make_method
 from clr_jax.experiment.schema import check_config, keys_without_effect
@@ -165,6 +166,9 @@ def _load_data(options: Config) -> tuple[data.Source, data.Source | None]:
       f'test images are {test.image_shape} and training images {source.image_shape}: '
       f'set data.image_size'
     )
+  if test is not None:
+    test = pairs.numbered_as(test, source)
+    pairs.refuse_shared_images(test, 'data.test_split', source, 'data.train_split')
   return source, test
 
 
@@ -186,7 +190,8 @@ def _run_info(config: Config, source: data.Source, views: augment.Views) -> RunI
     raise UserError(f'num_epochs={config.num_epochs} is less than one step: raise num_epochs')
   return RunInfo(
     num_examples=source.num_examples,
-    num_classes=source.num_classes,
+    # With one class there is nothing to learn from labels, and no accuracy to tell.
+    num_classes=None if source.num_classes == 1 else source.num_classes,
     batch_size=config.batch_size,
     num_views=views.num_views,
     steps_per_epoch=steps_per_epoch,

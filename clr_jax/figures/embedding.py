@@ -77,7 +77,7 @@ def embedding(
   labeled = [network for network in networks if network.subject.sets.labeled]
   for network in networks:
     if network not in labeled:
-      lacks = 'no test set' if network.subject.sets.test is None else 'no labels'
+      lacks = network.subject.sets.missing.removeprefix('is ').removeprefix('are ')
       missing.append(f'classes of {network.name}, which has {lacks}')
   return Figures(figures + [_classes(labeled)] * bool(labeled), missing)
 

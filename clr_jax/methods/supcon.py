@@ -21,7 +21,7 @@ def check_positives(name: str, info: RunInfo, supervised: bool) -> None:
   """Labels must exist where they define the positives, and views where the views do."""
   if supervised and info.num_classes is None:
     raise UserError(
-      f'{name} takes its positives from labels and this data set has none: '
+      f'{name} takes its positives from labels and this data set has none of two classes or more: '
       f'set method.supervised=False or use labeled data'
     )
   if supervised and info.num_views < 2:

@@ -29,8 +29,8 @@ def supervised(
   """
   if info.num_classes is None:
     raise UserError(
-      'supervised training needs labels and this data set has none: use labeled data or another '
-      'method'
+      'supervised training needs labels of two classes or more and this data set has none: use '
+      'labeled data or another method'
     )
   head = heads.make('linear', out_dim=info.num_classes)
   return classification(

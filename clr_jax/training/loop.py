@@ -51,6 +51,7 @@ def train(config: Config, directory: str) -> None:
     # Open the workdir: it is new, or holds this run.
     identity = open_run(run, config, keys_without_effect(config))
     check_data(run, _data_facts(experiment))
+    runner.say_data(experiment, sets)
 
     # Start or resume, train, evaluate.
     with Checkpoints(

@@ -88,6 +88,18 @@ def started(tmp_path):
     (['--config.eval.protocols.knn.k=0'], ['k=0']),
     (['--config.data.name=npz:nowhere.npz'], ['nowhere.npz']),
     (['--config.data.test_split=tset'], ['tset']),
+    (
+      ['--config.data.test_split=train[80%:]'],
+      ['287 of the 287', "data.train_split='train[:80%]' and data.test_split='train[80%:]'"],
+    ),
+    (
+      ['--config.eval.train_split=train[:70%]', '--config.eval.test_split=train[60%:]'],
+      ["eval.train_split='train[:60%]' and eval.test_split='train[60%:]'"],
+    ),
+    (
+      ['--config.eval.train_split=train[:70%]', '--config.eval.test_split=train[70%:]'],
+      ["data.train_split='train[:70%]' and eval.test_split='train[70%:]'"],
+    ),
     (['--config.init_from=nowhere'], ['nowhere']),
     (['--config.precision=float16'], ['float16', 'bfloat16']),
     (['--confg.seed=1'], ['confg']),
@@ -152,6 +164,22 @@ def test_a_flat_folder_has_no_labels(refused, tmp_path):
       Image.new('L', (8, 8), i).save(tmp_path / 'images' / split / f'{i}.png')
   arguments = f'--config={TINY}:supcon', f'--config.data.name=folder:{tmp_path / "images"}'
   refused('train', *arguments, f'--workdir={tmp_path / "new"}', words=['labels'])
+
+
+@pytest.mark.parametrize(
+  ('train', 'test', 'words'),
+  [
+    ([0, 1, 2, 3], [0, 1, 2, 3, 4], ['no image of 4', 'same classes']),
+    ([1, 2, 3], [1, 2, 2**32 + 3], [f'no image of {2**32 + 3}']),
+    (['cat', 'dog'], ['cat', 'cow'], ['no image of cow']),
+  ],
+)
+def test_classes_that_only_the_test_set_has(refused, tmp_path, train, test, words):
+  for split, labels in (('train', train), ('test', test)):
+    image = np.zeros((70, 8, 8), np.uint8)
+    np.savez(tmp_path / f'{split}.npz', image=image, label=np.resize(labels, 70))
+  arguments = f'--config={TINY}', f'--config.data.name={tmp_path}/{{split}}.npz'
+  refused('train', *arguments, f'--workdir={tmp_path / "new"}', words=words)
 
 
 @pytest.mark.parametrize('channels', [2, 4])

@@ -10,6 +10,7 @@ import pytest
 from clr_jax import data
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import atomic_write
+from clr_jax.evaluation import runner
 from clr_jax.experiment import build
 from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.experiment.config_files import load
@@ -106,7 +107,9 @@ def test_evaluating_on_more_data_than_trained_on(unlabeled, capsys):
   first, second = results(unlabeled)[-2:]
   assert first['data'] == second['data'] == 'digits train, test'
   assert first['value'] == second['value']
-  header, *rows = capsys.readouterr().out.splitlines()
+  out, err = capsys.readouterr()
+  assert 'evaluation, test images: digits test, 360 images of 8x8x1, 10 classes (0, 1,' in err
+  header, *rows = out.splitlines()
   several = len({record['data'] for record in results(unlabeled)}) > 1  # other tests' records
   assert (header.split()[-1] == 'data') == several == rows[-1].endswith('  digits train, test')
 
@@ -120,6 +123,40 @@ def test_what_flags_change_of_the_network_is_measured_anew(unlabeled):
   assert np.diff(counts).tolist() == [1, 0, 1, 0]
   hashes = [record['config_hash'] for record in results(unlabeled)[-2:]]
   assert hashes[0] != hashes[1]
+
+
+def test_one_class_is_not_evaluated(tmp_path, capsys):
+  image = np.random.default_rng(0).integers(0, 256, (70, 8, 8)).astype(np.uint8)
+  for split in ('train', 'test'):
+    np.savez(tmp_path / f'{split}.npz', image=image, label=np.full(70, 7))
+  experiment = build_experiment(
+    tiny('simclr', **{'data.name': f'{tmp_path}/{{split}}.npz', 'num_epochs': 1.0})
+  )
+  assert experiment.info.num_classes is None  # no probe, no supervision
+  sets = runner.check(experiment)
+  runner.say_data(experiment, sets)
+  runner.offline(experiment, sets, None, None, '')
+  out, err = capsys.readouterr()
+  assert out == 'the evaluation (knn) is skipped: there is one class only\n'
+  (train, test) = err.splitlines()
+  assert train.startswith(
+    f'training images: {tmp_path}/{{split}}.npz train, 70 images of 8x8x1, one'
+  )
+  assert 'one class only (7), so there is nothing to classify' in test
+  with pytest.raises(UserError, match=r'evaluation needs two classes or more and .* has one'):
+    sets.refuse_unlabeled()
+
+
+def test_classes_that_a_slice_of_the_training_set_lacks(tmp_path):
+  for split in ('train', 'test'):
+    image, label = np.zeros((140, 8, 8), np.uint8), np.arange(140) // 70  # sorted by class
+    np.savez(tmp_path / f'{split}.npz', image=image, label=label)
+  config = tiny('simclr', **{'data.name': f'{tmp_path}/{{split}}.npz', 'num_epochs': 1.0})
+  config.data.train_split = 'train[:70]'
+  runner.check(build_experiment(config))  # kNN counts them as wrong
+  config.eval.protocols = {'linear': {}}
+  with pytest.raises(UserError, match=r'the 2 classes of .* are not the 1 of .* no image of 1:'):
+    runner.check(build_experiment(config))
 
 
 @pytest.mark.slow
@@ -171,6 +208,10 @@ def test_the_probe_does_not_change_what_is_untrained():
     (['--config.eval.data=digits', '--config.eval.test_split=tset'], ["'tset'"]),
     (['--config.eval.data=digtis', '--config.eval.test_split=test'], ['digtis', 'digits']),
     (['--config.eval.data=npz:{rgb}', '--config.eval.test_split=train'], ['3 channel', 'have 3']),
+    (
+      ['--config.eval.data=npz:{digits}/{{split}}.npz', '--config.eval.test_split=train[:9]'],
+      ["9 images of eval.test_split='train[:9]' are also in data.train_split='train'"],
+    ),
     (['--config.eval.dat=digits'], ['eval.dat', 'eval.data']),
   ],
 )

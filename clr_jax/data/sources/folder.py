@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,27 +15,27 @@ import numpy as np
 from clr_jax.core.errors import UserError
 from clr_jax.data import images as images_lib
 from clr_jax.data.base import NUM_THREADS, Source
+from clr_jax.data.layout import read_split
 from clr_jax.data.order import shuffled
 from clr_jax.data.slices import base_split, resolve_split
 
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')  # in upper case too
-_SPLITS = ('train', 'test', 'val', 'validation')
-_ANNOTATIONS = 'val_annotations.txt'
+_DEEP = 16  # images of 16 bits whose largest value is looked up, about
+_SAMPLE = 4096  # headers that are read where images are resized, evenly spaced
 
 
 class FolderSource(Source):
   """Images below a folder, decoded when asked for.
 
   `PATH/<class>/**/<file>` gives labels: the classes are the sorted names of the sub-folders, those
-  of the training split for every split. `PATH/<file>` gives unlabeled data. `PATH/train` and
-  `PATH/test`, `PATH/val` or `PATH/validation` are splits if they are there; the last two are one
-  unless both are, and 'test' falls back on it. Tiny ImageNet is read as it is distributed: the
-  labels of its `val` are in val_annotations.txt, its `test` has none.
+  of the training split for every split. `PATH/<file>` gives unlabeled data. `PATH/train`,
+  `PATH/test` and `PATH/val` are splits if they are there, by these and like names in any case
+  (`Training`, `validation`, `test_images`); 'test' falls back on 'val'. Tiny ImageNet is read as it
+  is distributed: the labels of its `val` are in val_annotations.txt, its `test` has none.
 
-  Every image becomes RGB, or gray with `channels=1`. With `image_size` the shorter side is resized
-  to it (bilinear) and the central square kept. Example i is the i-th file sorted by relative path.
-  As that order is by class, a slice ('train[:10%]') and `limit` take a fixed random subset, in the
-  same sorted order; slices that do not overlap share no file.
+  Every image becomes RGB, or gray with `channels=1`; see `images.decode`. With `image_size` the
+  shorter side is resized to it (bilinear) and the central square kept. Example i is the i-th file
+  sorted by relative path. As that order is by class, a slice ('train[:10%]') and `limit` take a
+  fixed random subset, in the same sorted order; slices that do not overlap share no file.
   """
 
   def __init__(
@@ -46,55 +48,64 @@ class FolderSource(Source):
     channels: int | None,
     limit: int | None,
   ):
-    """Reads the folder's listing; also every image's header if `image_size` is None.
+    """Reads the folder's listing and the images' headers, some of many if `image_size` is given.
 
     Raises:
-      UserError: no such folder or split, no image in it, labels unclear, sizes differ, or a
-        damaged header.
+      UserError: no such folder or split, no image in it, labels unclear, sizes differ, a header
+        that is refused, or a damaged one where all headers count.
     """
-    base, class_names, folder = _find_split(Path(path).expanduser(), split)
-    files = _list_images(folder)
-    classes = _classes(files, folder, class_names or ())
-    if class_names is None:
-      class_names = _names(classes)
-    elif odd := set(classes or ()) - set(class_names):
-      raise UserError(f'the class {min(odd)!r} of {folder} does not exist in the training split')
-    _, lo, hi = resolve_split(split, {base: len(files)}, source=name)
+    base = base_split(split)
+    found = read_split(Path(os.path.expanduser(path)), base)
+    _, lo, hi = resolve_split(split, {base: len(found.files)}, source=name)
     hi = hi if limit is None else min(hi, lo + limit)
-    rows = np.arange(len(files))
-    if (lo, hi) != (0, len(files)):
-      rows = np.sort(shuffled(0, 0, len(files))[lo:hi])
-    self._folder = folder
-    self._files = files
+    rows = np.arange(len(found.files))
+    if (lo, hi) != (0, len(rows)):
+      rows = np.sort(shuffled(0, 0, len(rows))[lo:hi])
+    self._folder = found.folder
+    self._files = found.files
     self._image_size = image_size
-    number = {c: i for i, c in enumerate(class_names)}
     self._labels = None
-    if classes is not None:
-      self._labels = np.array([number[c] for c in classes], np.int32)
-    height, width = (image_size, image_size) if image_size else self._common_size(rows)
+    if found.classes is not None:
+      number = {c: i for i, c in enumerate(found.class_names)}
+      self._labels = np.array([number[c] for c in found.classes], np.int32)
+    (height, width), facts = self._sampled(rows) if image_size else self._common_size(rows)
     super().__init__(
       name=name,
       split=split,
       rows=rows,
       image_shape=(height, width, channels or 3),
-      num_classes=None if classes is None else len(class_names),
-      class_names=None if classes is None else class_names,
+      num_classes=None if found.classes is None else len(found.class_names),
+      class_names=None if found.classes is None else tuple(map(_printable, found.class_names)),
+      origin=os.path.realpath(found.folder),
+      notes=(f'from {found.folder}', *found.notes, *facts),
     )
 
   def _path(self, row: int) -> str:
     return os.path.join(self._folder, self._files[row])
 
-  def _common_size(self, rows: np.ndarray) -> tuple[int, int]:
+  def _common_size(self, rows: np.ndarray) -> tuple[tuple[int, int], list[str]]:
+    """The size of all images, and what decoding does to some of them."""
+    paths = [self._path(row) for row in rows]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-      paths = [self._path(row) for row in rows]
-      sizes = list(pool.map(images_lib.image_size_of, paths, paths))
-    for path, size in zip(paths, sizes, strict=True):
-      if size != sizes[0]:
+      headers = list(pool.map(images_lib.read_header, paths))
+    first = headers[0].size
+    for path, (size, _) in zip(paths, headers, strict=True):
+      if size != first:
         raise UserError(
-          f'the images differ in size ({paths[0]} is {sizes[0][0]}x{sizes[0][1]}, {path} is '
+          f'the images differ in size ({paths[0]} is {first[0]}x{first[1]}, {path} is '
           f'{size[0]}x{size[1]}): set image_size'
         )
-    return sizes[0]
+    return first, _facts(paths, headers)
+
+  def _sampled(self, rows: np.ndarray) -> tuple[tuple[int, int], list[str]]:
+    """The size that images get, and what decoding does to some; refuses what it would refuse."""
+    size = self._image_size
+    assert size is not None
+    count = min(_SAMPLE, len(rows))
+    paths = [self._path(rows[i]) for i in np.arange(count) * len(rows) // count]
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+      headers = list(pool.map(lambda path: _header(path, size), paths))
+    return (size, size), _facts(paths, headers)
 
   def _manifest(self) -> str:
     listing = '\n'.join(self._files[row] for row in self._rows)
@@ -104,7 +115,7 @@ class FolderSource(Source):
     images = np.empty((len(rows), *self.image_shape), np.uint8)
     for i, row in enumerate(rows):
       path = self._path(row)
-      image = images_lib.decode(path, self.image_shape[2], self._image_size, path)
+      image = images_lib.decode(path, self.image_shape[2], self._image_size, path, as_shown=True)
       if image.shape != self.image_shape:
         raise UserError(f'the image {path} has changed its size since the start: run again')
       images[i] = image
@@ -112,6 +123,9 @@ class FolderSource(Source):
 
   def _read_labels(self, rows: np.ndarray) -> np.ndarray | None:
     return None if self._labels is None else self._labels[rows]
+
+  def known_labels(self) -> np.ndarray | None:
+    return self._read_labels(self._rows)
 
 
 def load(path: str, *, data_dir: str | None, **options: Any) -> FolderSource:
@@ -130,86 +144,26 @@ def available(data_dir: str | None) -> list[tuple[str, str]]:
   ]
 
 
-def _find_split(root: Path, split: str) -> tuple[str, tuple[str, ...] | None, str]:
-  """(base split, class names of the training split if known, folder of the split)."""
-  if not root.is_dir():
-    raise UserError(f'there is no image folder {root}: correct the path in data.name')
-  below = {p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith('.')}
-  # A class may be called 'train', too: then it has siblings that are no splits, and no sub-folders.
-  has_splits = 'train' in below and (
-    below <= set(_SPLITS) or any(p.is_dir() for p in (root / 'train').iterdir())
-  )
-  base = base_split(split)
-  if not has_splits:
-    if base != 'train':
-      raise UserError(
-        f'the folder {root} has no split {base!r}: it has no train sub-folder, so all of it is '
-        "'train' (make the sub-folders train and test, or take a slice such as 'train[90%:]')"
-      )
-    return base, None, str(root)
-  found = {s: root / s for s in _SPLITS if s in below}
-  for name, other in (('val', 'validation'), ('validation', 'val'), ('test', 'val')):
-    if other in found:
-      found.setdefault(name, found[other])
-  if base not in found:
-    raise UserError(f'the folder {root} has no split {base!r}: choose one of {", ".join(found)}')
-  if base == 'train':
-    return base, None, str(found[base])
-  train = str(found['train'])
-  return base, _names(_classes(_list_images(train), train)), str(found[base])
+def _header(path: str, size: int) -> images_lib.Header:
+  try:
+    return images_lib.read_header(path, size)
+  except images_lib.DamagedImage:  # named when it is read
+    return images_lib.Header((size, size), ())
 
 
-def _list_images(folder: str) -> list[str]:
-  """Relative paths with '/' of all images, sorted."""
-  found = []
-  for parent, folders, files in os.walk(folder, followlinks=True):
-    folders[:] = [f for f in folders if not f.startswith('.')]
-    prefix = os.path.relpath(parent, folder).replace(os.sep, '/')
-    prefix = '' if prefix == '.' else f'{prefix}/'
-    found += [prefix + f for f in files if f.lower().endswith(EXTENSIONS) and not f.startswith('.')]
-  if not found:
-    raise UserError(f'the folder {folder} holds no image ({", ".join(EXTENSIONS)})')
-  return sorted(found)
+def _facts(paths: Sequence[str], headers: Sequence[images_lib.Header]) -> list[str]:
+  """What decoding does to some of the images, each said once."""
+  facts = sorted({fact for header in headers for fact in header.facts})
+  deep = [p for p, h in zip(paths, headers, strict=True) if images_lib.SIXTEEN_BITS in h.facts]
+  largest = 0
+  for path in deep[:: max(1, len(deep) // _DEEP)]:
+    with contextlib.suppress(images_lib.DamagedImage):  # named when it is read
+      largest = max(largest, images_lib.largest_value(path))
+  # Cameras of 12 bits leave 15/16 of the range empty, and the images black.
+  said = f'{images_lib.SIXTEEN_BITS} (the largest value found is {largest:,} of 65,535)'
+  return [said if fact == images_lib.SIXTEEN_BITS else fact for fact in facts]
 
 
-def _classes(files: list[str], folder: str, known: tuple[str, ...] = ()) -> list[str] | None:
-  """The class of each file, None for unlabeled images; `known` are the training split's."""
-  flat = [f for f in files if '/' not in f]
-  if flat and len(flat) < len(files):
-    raise UserError(
-      f'the folder {folder} holds both class sub-folders and loose images such as {flat[0]}: move '
-      'the loose ones away or all images into one flat folder'
-    )
-  classes = [f.split('/', 1)[0] for f in files]
-  # As in Tiny ImageNet's val and test.
-  below_images = set(classes) == {'images'} and 'images' not in known
-  annotations = Path(folder) / _ANNOTATIONS
-  if (flat or below_images) and annotations.is_file():
-    return _annotated(files, annotations)
-  if below_images and known:
-    if annotations.parent.name == 'test':
-      return None
-    raise UserError(
-      f'the images of {folder} have no classes: restore {annotations} or sort them into class '
-      'sub-folders'
-    )
-  return None if flat else classes
-
-
-def _annotated(files: list[str], annotations: Path) -> list[str]:
-  """Classes by the lines of Tiny ImageNet's val_annotations.txt: file, class, box; tabs between."""
-  rows = [line.split('\t') for line in annotations.read_text().splitlines() if line.strip()]
-  class_of = {row[0]: row[1] for row in rows if len(row) > 1}
-  names = [f.rpartition('/')[2] for f in files]
-  missing = [name for name in names if name not in class_of]
-  if missing:
-    raise UserError(
-      f'{annotations} has no class of the image {missing[0]}: unpack the folder again or remove '
-      'the image'
-    )
-  return [class_of[name] for name in names]
-
-
-def _names(classes: list[str] | None) -> tuple[str, ...]:
-  """Sorted class names, () for unlabeled images."""
-  return tuple(sorted(set(classes or ())))
+def _printable(name: str) -> str:
+  """A folder's name; bytes that are no UTF-8 as escapes."""
+  return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')

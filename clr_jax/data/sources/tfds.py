@@ -74,6 +74,7 @@ class TfdsSource(Source):
       image_shape=(height, width, channels or (1 if own_channels == 1 else 3)),
       num_classes=label.num_classes if label else None,
       class_names=tuple(label.names) if label and label.names else None,
+      origin=f'{os.path.realpath(self._folder)} {base}',
     )
 
   def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from clr_jax import data
 from clr_jax.core.errors import UserError
+from clr_jax.data import pairs
 from clr_jax.experiment.build import Experiment
 
 # TFDS data sets whose labeled splits are not called train and test.
@@ -46,8 +47,17 @@ class Sets(NamedTuple):
 
   @property
   def labeled(self) -> bool:
-    """Whether both sets are labeled; false without a test set."""
-    return all(s is not None and s.num_classes is not None for s in self)
+    """Whether there is something to classify: both sets are labeled, with two classes or more."""
+    return not self.missing
+
+  @property
+  def missing(self) -> str:
+    """What they lack to be evaluated, after 'there', or ''."""
+    if self.test is None:
+      return 'is no test set'
+    if self.train.num_classes is None or self.test.num_classes is None:
+      return 'are no labels'
+    return 'is one class only' if self.train.num_classes == 1 else ''
 
   @property
   def names(self) -> str:
@@ -68,18 +78,36 @@ class Sets(NamedTuple):
         raise UserError(
           f'evaluation needs labels and {source.name} {source.split} has none: {_HOW}'
         )
+    if self.train.num_classes == 1:
+      raise UserError(
+        f'evaluation needs two classes or more and {self.train.name} {self.train.split} has one: '
+        f'{_HOW}'
+      )
 
   def refuse_other_classes(self) -> None:
     """UserError if the test set has classes that the training set does not have."""
-    train, test = self
-    if test is None or train.num_classes is None or test.num_classes is None:
-      return
-    names = train.class_names, test.class_names
-    if test.num_classes > train.num_classes or (all(names) and names[0] != names[1]):
-      raise UserError(
-        f'the {test.num_classes} classes of {test.name} {test.split} are not the '
-        f'{train.num_classes} of {train.name} {train.split}: choose splits with the same classes'
-      )
+    if self.test is not None:
+      pairs.refuse_other_classes(self.test, self.train)
+
+  def refuse_unseen_classes(self) -> None:
+    """UserError if a class of test images has no training image, where all labels are known."""
+    if self.test is not None:
+      pairs.refuse_unseen_classes(self.test, self.train)
+
+  def alike(self, train_key: str, test_key: str) -> Sets:
+    """The same sets, the classes of the test set numbered as those of the training set.
+
+    Args:
+      train_key, test_key: what names their splits.
+
+    Raises:
+      UserError: they share images, or the test set has classes that the training set does not have.
+    """
+    if self.test is None:
+      return self
+    test = pairs.numbered_as(self.test, self.train)
+    pairs.refuse_shared_images(test, test_key, self.train, train_key)
+    return Sets(self.train, test)
 
 
 def evaluation_sets(experiment: Experiment) -> Sets:
@@ -89,7 +117,8 @@ def evaluation_sets(experiment: Experiment) -> Sets:
   resized like those of training if `data.image_size` is set.
 
   Raises:
-    UserError: unknown data, sets that are named and unlabeled, images that do not fit.
+    UserError: unknown data, sets that are named and unlabeled, images that do not fit, test images
+      that are trained on, or classes that only the test set has.
   """
   own, asked = experiment.config.data, experiment.config.eval
   name = asked.get('data') or own.name
@@ -105,6 +134,10 @@ def evaluation_sets(experiment: Experiment) -> Sets:
   if any(asked.get(key) for key in ('data', 'train_split', 'test_split')):
     sets.refuse_unlabeled()
     _check_images(sets, experiment.source)
+  keys = [f'{"eval" if asked.get(k) else "data"}.{k}' for k in ('train_split', 'test_split')]
+  sets = sets.alike(*keys)
+  if sets.test is not None:
+    pairs.refuse_shared_images(sets.test, keys[1], experiment.source, 'data.train_split')
   return sets
 
 
@@ -123,8 +156,8 @@ def target_sets(
     train_split, test_split: None = those of SPLITS, else 'train' and 'test'.
 
   Raises:
-    UserError: unknown data, a set without labels, other classes in the test set, or a run whose
-      images are not square.
+    UserError: unknown data, a set without labels, other classes in the test set, test images that
+      are trained on, or a run whose images are not square.
   """
   height, width, channels = experiment.source.image_shape
   if height != width:
@@ -143,7 +176,9 @@ def target_sets(
   )
   sets = Sets(*(load(split=split) for split in splits))
   sets.refuse_unlabeled()
-  sets.refuse_other_classes()
+  sets = sets.alike('train_split', 'test_split')
+  assert sets.test is not None  # refused before
+  pairs.refuse_shared_images(sets.test, 'test_split', experiment.source, 'data.train_split')
   return sets
 
 

@@ -4,6 +4,7 @@
   options may be, and one marked `SEVERAL` is measured for each of several values;
 - `check(sets, options)`, if options depend on each other or on the data: refuses before any work;
 - `NEEDS_NETWORK = True`, if raw pixels cannot be measured;
+- `FITS_CLASSES = True`, if it fails on test images of a class without a training image;
 - `table(records)`, if a special table says more than one row for each number;
 - `parameters()`, if `measure` takes more options than those of its signature;
 - `on_target(subject, options)`, if it measures on other sets than the subject's.

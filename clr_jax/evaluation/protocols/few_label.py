@@ -22,6 +22,7 @@ from clr_jax.rundir.results import Measurement
 PerClass = Annotated[int, Ge(1)]
 FRACTIONS = (0.01, 0.1, 1.0)  # of the robustness document's table 1, and of SimCLR
 PER_CLASS = (1, 5, 10)
+FITS_CLASSES = True
 
 
 @takes_options_of(settings)

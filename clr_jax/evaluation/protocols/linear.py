@@ -18,6 +18,8 @@ from clr_jax.evaluation.probing.subject import Kind, Subject
 from clr_jax.evaluation.probing.subsets import Fraction, Seed
 from clr_jax.rundir.results import Measurement
 
+FITS_CLASSES = True
+
 
 @checked
 @takes_options_of(settings)

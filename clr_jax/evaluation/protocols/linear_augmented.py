@@ -21,6 +21,7 @@ from clr_jax.evaluation.protocols import linear
 from clr_jax.rundir.results import Measurement
 
 NEEDS_NETWORK = True
+FITS_CLASSES = True
 
 
 @takes_options_of(settings)

@@ -31,6 +31,7 @@ from clr_jax.ops.batches import batches
 from clr_jax.rundir.results import Measurement
 
 NEEDS_NETWORK = True
+FITS_CLASSES = True
 # Budgets of the curves, in pixel units of [0, 1]: .5 is the robustness project's, 8/255 the usual.
 EPSILONS = {
   'l2': (0.1, 0.25, 0.5, 1.0),

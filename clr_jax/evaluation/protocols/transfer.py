@@ -85,6 +85,7 @@ def on_target(subject: Subject, options: Mapping[str, Any]) -> Subject:
   on = _on(subject, options['to'], options.get('train_split'), options.get('test_split'))
   protocol = options.get('protocol', 'linear')
   registry.check(on.sets, protocol, _given(protocol, options), [subject.kind])
+  registry.check_classes(on.sets, protocol)
   return on
 
 

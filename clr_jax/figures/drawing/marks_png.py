@@ -22,6 +22,7 @@ _BAND_FROM = 15  # points of a line: fewer have bars, for a band of one point ca
 _MARKERS_BELOW = 40  # points of a line
 _OVERLAP = 1.7  # height of a ridge in distances between ridges
 _LEVELS = 14  # of contours
+_ENTRY = 'entry:'
 _SIDE = 0.94  # of an image in a cell of width 1
 
 
@@ -39,11 +40,21 @@ def draw_mark(axis: Any, mark: Mark) -> Any:
   return draw[type(mark)](axis, mark)
 
 
+def name_of(label: str) -> str:
+  """The legend entry that a mark was drawn with, of matplotlib's label."""
+  return label.removeprefix(_ENTRY)
+
+
+def _label(name: str) -> str | None:
+  """A label for matplotlib, which leaves out those that start with '_'; None for no entry."""
+  return f'{_ENTRY}{name}' if name else None
+
+
 def _line(axis: Any, line: Line) -> None:
   color, dash, marker = look(line.look)
   dots = (line.dots and len(line.x) < _MARKERS_BELOW) or not line.joined
   style = {
-    'label': line.name or None,
+    'label': _label(line.name),
     'color': color,
     'ls': dash if line.joined else '',
     'lw': 1.3,
@@ -62,13 +73,13 @@ def _line(axis: Any, line: Line) -> None:
 def _level(axis: Any, level: Level) -> None:
   draw = axis.axvline if level.vertical else axis.axhline
   style = {'lw': 1.3, 'ls': '--'} if level.name else {'lw': 1, 'ls': (0, (1, 2))}
-  draw(level.value, color=look(level.look).color, label=level.name or None, **style)
+  draw(level.value, color=look(level.look).color, label=_label(level.name), **style)
 
 
 def _points(axis: Any, points: Points) -> None:
   color, _, marker = look(points.look)
   style = {'color': color, 'marker': marker, 's': 16, 'alpha': 0.75, 'lw': 0}
-  axis.scatter(points.x, points.y, label=points.name or None, **style)
+  axis.scatter(points.x, points.y, label=_label(points.name), **style)
 
 
 def _bars(axis: Any, bars: Bars) -> None:
@@ -117,7 +128,7 @@ def _histograms(axis: Any, histograms: Histograms) -> None:
   for i, counts in enumerate(histograms.counts[:, 1:-1]):
     y = i + _OVERLAP * counts / max(counts.max(), 1)
     area = {'baseline': i, 'color': color}
-    name = None if i else histograms.name
+    name = None if i else _label(histograms.name)
     axis.stairs(
       y, histograms.edges, fill=True, alpha=0.45, zorder=2 * (count - i), label=name, **area
     )

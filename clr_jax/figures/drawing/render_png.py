@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
+from clr_jax.core.storage import atomic_write
 from clr_jax.figures.drawing.data import Axis, Block, FigureData, Grid, Mosaic, Panel, Table
-from clr_jax.figures.drawing.marks_png import draw_mark
+from clr_jax.figures.drawing.marks_png import draw_mark, name_of
+from clr_jax.figures.drawing.plain_text import drawable
 
 _LETTERS = 13  # of a legend in an inch
+_MOST_LETTERS = 16  # small ones, as most are
 _LINE = 0.2  # inches of a legend's line
 
 
@@ -29,11 +33,8 @@ def render_png(data: FigureData, out: str) -> list[epath.Path]:
   """
   path = epath.Path(out)
   stem = '-'.join(filter(None, (path.stem, data.name)))
-  picture = path.with_name(f'{stem}.png')
-  picture.parent.mkdir(parents=True, exist_ok=True)
-  with picture.open('wb') as file:
-    _draw_figure(data).savefig(file, format='png')
-  written = [picture]
+  written = [path.with_name(f'{stem}.png')]
+  atomic_write(written[0], _png(data))
   for name, table in data.tables.items():
     written.append(path.with_name('-'.join(filter(None, (stem, name))) + '.csv'))
     _write_csv(written[-1], table)
@@ -41,14 +42,26 @@ def render_png(data: FigureData, out: str) -> list[epath.Path]:
 
 
 def _write_csv(path: epath.Path, table: Table) -> None:
-  with path.open('w') as file:
-    writer = csv.writer(file)
-    writer.writerow(table.header)
-    writer.writerows(table.rows)
+  file = io.StringIO(newline='')
+  writer = csv.writer(file)
+  writer.writerow(table.header)
+  writer.writerows(table.rows)
+  atomic_write(path, file.getvalue().encode(errors='backslashreplace'))
+
+
+def _png(data: FigureData) -> bytes:
+  """The picture, whole before anything is written."""
+  from matplotlib import rc_context  # 0.5 s to import, and only needed here
+
+  data, families = drawable(data)
+  file = io.BytesIO()
+  with rc_context({'font.family': families}):
+    _draw_figure(data).savefig(file, format='png')
+  return file.getvalue()
 
 
 def _draw_figure(data: FigureData) -> Any:
-  """The matplotlib figure."""
+  """The matplotlib figure; its texts are drawable."""
   from matplotlib.figure import Figure  # 0.5 s to import, and only needed here
 
   heights = [block.size[1] * _num_rows(block) for block in data.blocks]
@@ -81,8 +94,8 @@ def _handles(axes: Sequence[Any]) -> dict[str, Any]:
   """Legend entry -> the first thing that is drawn under that name."""
   handles = {}
   for axis in axes:
-    for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
-      handles.setdefault(name, handle)
+    for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+      handles.setdefault(name_of(label), handle)
   return handles
 
 
@@ -90,14 +103,22 @@ def _legend(make: Any, handles: Mapping[str, Any], width: float, **place: Any) -
   """Draws a legend outside of the axes, where it covers no data; the number of its lines."""
   if not handles:
     return 0
-  widest = max(len(line) for name in handles for line in name.splitlines())
+  most = max(40, int(width * _MOST_LETTERS))  # longer names leave no room for the axes
+  widest = max(min(len(line), most) for name in handles for line in name.splitlines())
   columns = max(1, min(len(handles), int(width * _LETTERS / (widest + 8))))
   style = {'frameon': False, 'fontsize': 8, 'ncols': columns}
-  made = make(list(handles.values()), list(handles), **style, **place)
+  # Not `labels`, of which matplotlib before 3.10 leaves out those that start with '_'.
+  made = make(list(handles.values()), [''] * len(handles), **style, **place)
+  for text, name in zip(made.get_texts(), handles, strict=True):
+    text.set_text('\n'.join(_shortened(line, most) for line in name.splitlines()))
   for handle in made.legend_handles:
     if hasattr(handle, 'set_sizes'):
       handle.set_sizes([36])  # the points of a scatter plot are small
   return math.ceil(sum(1 + name.count('\n') for name in handles) / columns)
+
+
+def _shortened(text: str, most: int) -> str:
+  return text if len(text) <= most else f'{text[: most - 1]}…'
 
 
 # ---------------------------------------------------------------- panels

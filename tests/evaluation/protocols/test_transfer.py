@@ -177,6 +177,14 @@ class TestRefusals:
       ({'to': 'digits', 'protocol': 'fine_tune'}, "did you mean 'finetune'"),
       ({'to': 'digitz'}, "there is no data set 'digitz'.*did you mean digits"),
       ({'to': 'digits', 'test_split': 'dev'}, "digits has no split 'dev'"),
+      (
+        {'to': 'digits', 'train_split': 'train[:60%]', 'test_split': 'train[50%:]'},
+        r"also in train_split='train\[:60%\]' of digits: .* such as train_split='train\[:50%\]'",
+      ),
+      (
+        {'to': 'digits', 'train_split': 'test', 'test_split': 'train[:9]'},
+        "9 images of test_split=.* are also in data.train_split='train' of digits",
+      ),
     ],
   )
   def test_options(self, subject, options, words):

@@ -1,0 +1,131 @@
+"""A training set and a test set: the same classes, no shared images, and what is said of both."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.names import listed
+from clr_jax.data.base import Source
+from clr_jax.data.slices import base_split, complement
+from clr_jax.data.subset import RenumberedSource
+
+_MOST_NAMES = 10  # of classes in a sentence
+
+
+def numbered_as(source: Source, training: Source) -> Source:
+  """`source` with the class numbers of a training set; itself if they are the same.
+
+  Raises:
+    UserError: a class of `source` is none of the training set's.
+  """
+  if source.num_classes is None or training.num_classes is None:
+    return source
+  own, known = _class_names(source, training), _class_names(training, source)
+  if odd := [name for name in own if name not in known]:
+    raise _other_classes(source, len(own), training, len(known), odd)
+  number = np.array([known.index(name) for name in own], np.int32)
+  if (number == np.arange(len(number))).all() and source.class_names in (None, known):
+    return source
+  return RenumberedSource(source, number, class_names=known)
+
+
+def refuse_other_classes(source: Source, training: Source) -> None:
+  """UserError if a class of `source` is none of the training set's, or has another number."""
+  if source.num_classes is None or training.num_classes is None:
+    return
+  own, known = _class_names(source, training), _class_names(training, source)
+  odd = [name for name in own if name not in known]
+  if odd or (source.class_names and training.class_names and own != known):
+    raise _other_classes(source, len(own), training, len(known), odd)
+
+
+def refuse_unseen_classes(source: Source, training: Source) -> None:
+  """UserError if images of `source` are of classes of which the training set has no image.
+
+  Only where the labels of both are known without reading images. Both have the same class numbers.
+  """
+  own, known = source.known_labels(), training.known_labels()
+  if own is None or known is None:
+    return
+  present, seen = np.unique(own), np.unique(known)
+  if odd := [name_of_class(training, i) for i in np.setdiff1d(present, seen).tolist()]:
+    raise _other_classes(source, len(present), training, len(seen), odd)
+
+
+def _other_classes(
+  source: Source, count: int, training: Source, known: int, odd: Collection[str]
+) -> UserError:
+  which = f', which has no image of {_some(odd)}' if odd else ''
+  return UserError(
+    f'the {count} classes of {source.name} {source.split} are not the {known} of {training.name} '
+    f'{training.split}{which}: choose splits with the same classes'
+  )
+
+
+def name_of_class(source: Source, number: int) -> str:
+  """The name of a class, or its number where it has none."""
+  return source.class_names[number] if source.class_names else str(number)
+
+
+def _class_names(source: Source, other: Source) -> tuple[str, ...]:
+  """The names of the classes of a source to compare with those of another.
+
+  Classes without names have their numbers; where those of the other have words, they have these.
+  """
+  numbers = tuple(map(str, range(source.num_classes or 0)))
+  words = other.class_names or ()
+  if source.class_names:
+    return tuple(source.class_names)
+  if all(word.lstrip('-').isdigit() for word in words):
+    return numbers
+  return (*words[: len(numbers)], *numbers[len(words) :])
+
+
+def refuse_shared_images(source: Source, key: str, training: Source, training_key: str) -> None:
+  """UserError if a test set shares images with a training set.
+
+  Args:
+    source: the test set.
+    key, training_key: what names the splits of both, such as 'data.test_split'.
+  """
+  count = source.shared_examples(training)
+  if not count:
+    return
+  first, second = training.split, source.split
+  base = base_split(first)
+  if base == base_split(second) and (rest := complement(second)):
+    first = rest
+  elif base == base_split(second) and (rest := complement(first)):
+    second = rest
+  else:
+    first, second = f'{base}[:90%]', f'{base}[90%:]'
+  raise UserError(
+    f'{count:,} of the {source.num_examples:,} images of {key}={source.split!r} are also in '
+    f'{training_key}={training.split!r} of {training.name}: take slices that share no image, such '
+    f'as {training_key}={first!r} and {key}={second!r}'
+  )
+
+
+def describe(what: str, source: Source) -> str:
+  """A line that says what was found: number, size, classes, and what was left out."""
+  height, width, channels = source.image_shape
+  if source.num_classes is None:
+    classes = 'no labels'
+  elif source.num_classes == 1:
+    classes = f'one class only ({name_of_class(source, 0)}), so there is nothing to classify'
+  else:
+    names = source.class_names or tuple(map(str, range(source.num_classes)))
+    classes = f'{source.num_classes:,} classes ({_some(names)})'
+  plural = 's' if source.num_examples > 1 else ''
+  size = f'{source.num_examples:,} image{plural} of {height}x{width}x{channels}'
+  parts = [f'{source.name} {source.split}, {size}, {classes}', *source.notes]
+  return f'{what}: {"; ".join(parts)}'
+
+
+def _some(names: Collection[str]) -> str:
+  names = [name if name.isprintable() else ascii(name)[1:-1] for name in names]
+  more = f' and {len(names) - _MOST_NAMES:,} more' if len(names) > _MOST_NAMES else ''
+  return listed(names[:_MOST_NAMES]) + more

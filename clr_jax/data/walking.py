@@ -1,0 +1,159 @@
+"""The image files below a folder, and what else lies there: each real folder is visited once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from clr_jax.core.errors import UserError
+
+EXTENSIONS = (
+  *('.jpg', '.jpeg', '.png', '.bmp', '.webp'),
+  *('.tif', '.tiff', '.ppm', '.pgm', '.pbm', '.pnm', '.jpe', '.jfif'),
+)
+"""Suffixes of the files that are read, in upper case too."""
+
+# Suffixes of files that are likely to be images or arrays of them, and are not read.
+UNREAD_IMAGES = frozenset(
+  """
+  .gif .apng .avif .heic .heif .jp2 .j2k .jxl .jxr .svg .tga .ico .psd .exr .hdr .pfm .raw .dng
+  .cr2 .cr3 .nef .arw .dcm .nii .mha .nrrd .svs .ndpi .czi .lif .nd2 .fits .mat .npy .npz .h5
+  .hdf5 .pt .pkl .tfrecord .tar .zip .gz
+  """.split()  # noqa: SIM905
+)
+# What systems leave in folders, besides names with a dot.
+_SYSTEM = ('__macosx', '@eadir', '$recycle.bin', 'system volume information', 'lost+found')
+REPEATED = 'link to a folder that is read already'
+_SPECIAL = 'special file'  # a pipe, a socket, a device
+_MOST_KINDS = 6  # in a sentence
+
+
+class Listing(NamedTuple):
+  """What lies below a folder.
+
+  Attributes:
+    images: relative paths with '/', sorted.
+    skipped: what is not read: 'sub-folder' or '' for the folder itself -> kind -> number. Every
+      sub-folder has an entry; a kind is a suffix or a few words.
+  """
+
+  images: list[str]
+  skipped: Mapping[str, Counter[str]]
+
+  def skipped_kinds(self) -> Counter[str]:
+    """Kind -> number in all sub-folders."""
+    return sum(self.skipped.values(), Counter())
+
+
+def visible(name: str) -> bool:
+  """Whether a file or a folder is more than what a system hides or leaves behind."""
+  return not name.startswith('.') and name.lower() not in _SYSTEM
+
+
+def entries(folder: str) -> list[os.DirEntry[str]]:
+  """The visible entries of a folder, sorted by name.
+
+  Raises:
+    UserError: it cannot be read.
+  """
+  try:
+    with os.scandir(folder) as found:
+      return sorted((e for e in found if visible(e.name)), key=lambda e: e.name)
+  except OSError as error:
+    raise _unreadable(folder, error) from error
+
+
+def sub_folders(folder: str) -> Iterator[str]:
+  """Names of the visible sub-folders, sorted; UserError if the folder cannot be read."""
+  return (entry.name for entry in entries(folder) if _is_folder(entry))
+
+
+def list_images(folder: str) -> Listing:
+  """All images below a folder.
+
+  Links to folders are followed when all real folders are read: a folder that several links lead
+  to, or a link to a folder above itself, gives each image once.
+
+  Raises:
+    UserError: a folder cannot be read, or a link points to nothing.
+  """
+  images: list[str] = []
+  skipped: dict[str, Counter[str]] = {'': Counter()}
+  visited: set[tuple[int, int]] = set()
+  real, links = [''], []
+  while real or links:
+    prefix = real.pop() if real else links.pop(0)
+    first = prefix.split('/', 1)[0]
+    place = os.path.join(folder, prefix).rstrip('/') or '/'
+    if not _first_visit(place, visited):
+      skipped[first][REPEATED] += 1
+      continue
+    for entry in entries(place):
+      name = f'{prefix}{entry.name}'
+      if _is_folder(entry):
+        skipped.setdefault(name.split('/', 1)[0], Counter())
+        (links if entry.is_symlink() else real).append(f'{name}/')
+      elif entry.is_file():
+        kind = os.path.splitext(entry.name)[1].lower()
+        if kind in EXTENSIONS:
+          images.append(name)
+        else:
+          skipped[first][kind or 'file without a suffix'] += 1
+      else:
+        skipped[first][_SPECIAL] += 1  # reading a pipe could wait for ever
+  return Listing(sorted(images), skipped)
+
+
+def counted(kinds: Mapping[str, int]) -> str:
+  """'12 .txt, 3 .gif': the most frequent kinds first."""
+  rows = sorted(kinds.items(), key=lambda row: (-row[1], row[0]))
+  texts = [f'{n:,} {_plural(kind, n)}' for kind, n in rows[:_MOST_KINDS]]
+  rest = sum(n for _, n in rows[_MOST_KINDS:])
+  return ', '.join(texts + [f'{rest:,} others'] * bool(rest))
+
+
+def looks_like_images(kinds: Iterable[str]) -> list[str]:
+  """Those kinds of skipped files that are likely to be images, sorted."""
+  return sorted(UNREAD_IMAGES.intersection(kinds))
+
+
+def _plural(kind: str, n: int) -> str:
+  return kind if n == 1 else re.sub(r'\b(file|link)\b', r'\1s', kind, count=1)
+
+
+def _first_visit(folder: str, visited: set[tuple[int, int]]) -> bool:
+  try:
+    found = os.stat(folder)
+  except OSError as error:
+    raise _unreadable(folder, error) from error
+  key = (found.st_dev, found.st_ino)
+  if key in visited:
+    return False
+  visited.add(key)
+  return True
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+  """Whether an entry is a folder or a link to one; UserError for a link to nothing."""
+  try:
+    if entry.is_dir():
+      return True
+    if entry.is_symlink():
+      os.stat(entry.path)
+  except FileNotFoundError as error:
+    raise UserError(
+      f'the link {entry.path} points to nothing: restore what it points to, or remove the link'
+    ) from error
+  except OSError as error:
+    raise _unreadable(entry.path, error) from error
+  return False
+
+
+def _unreadable(path: str, error: OSError) -> UserError:
+  return UserError(
+    f'cannot read the folder {path} ({error.strerror or error}): make it readable, or remove it '
+    'from the data'
+  )

@@ -1,0 +1,93 @@
+"""Texts of a figure as matplotlib can draw them: names come from folders and may be anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from absl import logging
+
+from clr_jax.figures.drawing.data import FigureData
+
+_FALLBACK = 'Last Resort'  # has a box for every character
+
+
+def drawable(data: FigureData) -> tuple[FigureData, list[str]]:
+  """The figure with drawable texts, and the font families that draw them, in order of preference.
+
+  A dollar sign is a dollar sign: names are no formulas. Where the usual font lacks a character,
+  another installed font is added; where none has it, or it cannot be printed, its escape is drawn,
+  such as '\\\\u65e5'. The tables are left as they are.
+  """
+  parts = (data.blocks, data.title, data.details)
+  unusual = {c for text in _texts(parts) for c in text if not (' ' <= c <= '~' or c == '\n')}
+  printed = {c for c in unusual if c.isprintable()}
+  families, missing = _families(printed)
+  if missing:
+    logging.log_first_n(
+      logging.WARNING,
+      'No installed font has %s: drawn as escapes; a font such as Noto Sans CJK helps.',
+      1,
+      ' '.join(sorted(missing)[:20]),
+    )
+  escaped = (unusual - printed) | missing
+  escapes = {ord(c): c.encode('unicode_escape').decode() for c in escaped}
+  escapes[ord('$')] = r'\$'  # not as the start of a formula
+  blocks, title, details = _mapped(parts, lambda text: text.translate(escapes))
+  return data._replace(blocks=blocks, title=title, details=details), families
+
+
+def _texts(value: Any) -> Iterator[str]:
+  """All texts in nested tuples, sequences and mappings, with their keys."""
+  if isinstance(value, str):
+    yield value
+  elif isinstance(value, Mapping):
+    yield from _texts([*value.keys(), *value.values()])
+  elif isinstance(value, tuple | list):
+    for part in value:
+      yield from _texts(part)
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+  """The same, each text changed."""
+  if isinstance(value, str):
+    return change(value)
+  if isinstance(value, Mapping):
+    return {_mapped(k, change): _mapped(v, change) for k, v in value.items()}
+  if isinstance(value, tuple) and hasattr(value, '_fields'):
+    return type(value)(*(_mapped(part, change) for part in value))
+  if isinstance(value, tuple | list):
+    return [_mapped(part, change) for part in value]
+  return value
+
+
+def _families(characters: Iterable[str]) -> tuple[list[str], set[str]]:
+  """(font families that have the characters, characters that no installed font has)."""
+  # Matplotlib takes 0.5 s to import, and only what draws needs it.
+  from matplotlib import font_manager, rcParams
+
+  missing = _without(font_manager.findfont(font_manager.FontProperties()), characters)
+  families = list(rcParams['font.family'])
+  entries = {
+    entry.name: entry.fname
+    for entry in font_manager.fontManager.ttflist
+    if entry.style == 'normal' and not entry.name.startswith(_FALLBACK)
+  }
+  for name, path in sorted(entries.items()) if missing else ():
+    rest = _without(path, missing)
+    if rest != missing:
+      families.append(name)
+      missing = rest
+  return families, missing
+
+
+def _without(path: str, characters: Iterable[str]) -> set[str]:
+  """The characters that a font does not have; all if it cannot be read."""
+  from matplotlib import font_manager  # as above
+
+  characters = set(characters)
+  try:
+    known = font_manager.get_font(path).get_charmap() if characters else ()
+  except (OSError, RuntimeError):  # a damaged file
+    return characters
+  return {c for c in characters if ord(c) not in known}
