@@ -40,12 +40,19 @@ if 'CLR_TEST_CACHE' not in os.environ:
 os.environ['JAX_COMPILATION_CACHE_DIR'] = f'{os.environ["CLR_TEST_CACHE"]}/{_cpu()}'
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+# Compiling, and other work on the machine, are slow: that is no fault of a test's.
+hypothesis.settings.register_profile(
+  'slow machine', deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile('slow machine')
 
 LIMIT = 2_000_000_000  # bytes of a worker above which it forgets its programs
 
