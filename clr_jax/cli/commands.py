@@ -74,6 +74,8 @@ def _measure(
   from clr_jax.evaluation import registry as protocols
   from clr_jax.evaluation import runner
   from clr_jax.figures.drawing.draw import draw_figure
+  from clr_jax.rundir.results import why_not_kept
+  from clr_jax.rundir.workdir import Workdir
 
   records = []
   for directory, config in configs.items():
@@ -84,7 +86,10 @@ def _measure(
     records += [{**several, **record} for record in found if record['protocol'] == args.protocol]
   if jax.process_index() == 0:
     print(protocols.table(args.protocol)(records), flush=True)
-    if drawn:
+    unkept = [d for d in configs if why_not_kept(Workdir(d))]
+    if drawn and unkept:
+      print(f'no picture: it shows what is kept, and {unkept[0]} cannot be written', flush=True)
+    elif drawn:
       out = args.out or f'{args.workdir[0]}/figures/{args.protocol}.png'
       print(*draw_figure(args.protocol, args.workdir, out), sep='\n', flush=True)
 
@@ -113,12 +118,17 @@ def _stored_config(directory: str) -> Config:
 def results(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Prints all records of a run."""
   from clr_jax.rundir.identity import read_config
-  from clr_jax.rundir.results import read_results
+  from clr_jax.rundir.results import find_results, read_results
   from clr_jax.rundir.table import format_table
   from clr_jax.rundir.workdir import Workdir
 
-  read_config(Workdir(args.workdir))  # refuses what is no run
-  records = read_results(Workdir(args.workdir))
+  run = Workdir(args.workdir)
+  read_config(run)  # refuses what is no run
+  records = read_results(run)
+  if not records and (damaged := find_results(run).damaged):
+    raise UserError(
+      f'all {len(damaged)} results in {run.results} are damaged: measure again by clr-jax evaluate'
+    )
   if args.json:
     for record in records:
       print(json.dumps(record))

@@ -43,6 +43,22 @@ def atomic_write(path: epath.Path, content: str | bytes) -> None:
     raise
 
 
+def files_in(folder: epath.Path, ending: str = '') -> list[epath.Path]:
+  """The files and folders in `folder` whose names end so, by name; [] where there is no folder.
+
+  Raises:
+    UserError: the folder cannot be read, or is none.
+  """
+  try:
+    with translate_errors(folder):
+      found = folder.iterdir() if folder.exists() else ()
+      return sorted((p for p in found if p.name.endswith(ending)), key=lambda p: p.name)
+  except OSError as error:
+    raise UserError(
+      f'{folder} cannot be read ({error.strerror}): make it a folder that you may read'
+    ) from error
+
+
 @contextlib.contextmanager
 def translate_errors(path: epath.PathLike) -> Iterator[None]:
   """Turns the errors of an object store's client into a UserError that says what to do."""

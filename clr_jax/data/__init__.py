@@ -6,15 +6,17 @@ Only `clr_jax.data.pipeline` imports JAX, so that processes that read images do 
 from clr_jax.data.arrays import ArraySource
 from clr_jax.data.base import Source
 from clr_jax.data.order import batch_indices, steps_per_epoch
-from clr_jax.data.sources import available, load_source
+from clr_jax.data.sources import absolute_name, available, load_source, path_of
 from clr_jax.data.subset import SubsetSource
 
 __all__ = [
   'ArraySource',
   'Source',
   'SubsetSource',
+  'absolute_name',
   'available',
   'batch_indices',
   'load_source',
+  'path_of',
   'steps_per_epoch',
 ]

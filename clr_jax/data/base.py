@@ -161,18 +161,21 @@ class Source(abc.ABC):
       parts = pool.map(lambda i: self._read_labels(rows[i : i + _PART_ROWS]), starts)
       return np.concatenate([part for part in parts if part is not None])
 
-  def checksum(self) -> str:
+  def checksum(self, most: int | None = None) -> str:
     """SHA-256 (hexadecimal) of shape, class names, labels and pixels.
 
-    Above 256 MiB of pixels only 4096 evenly spaced examples are read (with a folder, all file
-    names still count). JPEGs may differ in single levels between versions of PIL.
+    With a folder, all file names count. JPEGs may differ in single levels between versions of PIL.
+
+    Args:
+      most: so many evenly spaced examples are read; None = all, but 4096 above 256 MiB of pixels.
     """
     digest = hashlib.sha256()
     digest.update(repr((self.num_examples, self.image_shape, self.class_names)).encode())
     digest.update(self._manifest().encode())
     n = self.num_examples
-    sampled = self.nbytes > _HASH_ALL_BYTES and n > _HASH_SAMPLE
-    indices = np.arange(_HASH_SAMPLE) * n // _HASH_SAMPLE if sampled else np.arange(n)
+    if most is None:
+      most = _HASH_SAMPLE if self.nbytes > _HASH_ALL_BYTES else n
+    indices = np.arange(most) * n // most if n > most else np.arange(n)
     for start in range(0, len(indices), _PART_ROWS):
       images, labels = self.load(indices[start : start + _PART_ROWS])
       digest.update(images.tobytes())

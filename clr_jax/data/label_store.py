@@ -12,8 +12,8 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from clr_jax.core.locks import one_at_a_time
 from clr_jax.core.storage import atomic_write
-from clr_jax.data.locks import one_at_a_time
 
 
 def stored_labels(

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from clr_jax.core.names import check_name
 from clr_jax.core.options import sweep
 from clr_jax.core.storage import atomic_write
 from clr_jax.core.types import TrainState
-from clr_jax.data import Source
+from clr_jax.data import Source, absolute_name
 from clr_jax.data.pairs import describe
 from clr_jax.evaluation import registry as protocols
 from clr_jax.evaluation.probing.features import extract
@@ -30,8 +30,11 @@ from clr_jax.evaluation.probing.subject import FEATURES, Kind, Subject
 from clr_jax.evaluation.protocols import PROTOCOLS
 from clr_jax.evaluation.protocols.knn import knn
 from clr_jax.experiment.build import Experiment, build_experiment
+from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.rundir import results, weights, workdir
 from clr_jax.rundir.codec import jsonable
+from clr_jax.rundir.identity import check_data, hash_in, read_config
+from clr_jax.rundir.paths import is_moved, refuse_lost_data, with_absolute_paths
 from clr_jax.rundir.table import format_table
 
 BANK, QUERIES = 4096, 1024  # images of the online evaluation, at most
@@ -157,7 +160,8 @@ def evaluate(
   *,
   again: bool = False,
   say: bool = False,
-) -> None:
+  keep: bool = True,
+) -> list[dict[str, Any]]:
   """Measures by one protocol and records every number as soon as it is there.
 
   Args:
@@ -166,8 +170,13 @@ def evaluate(
     config_hash: of the run.
     name: of the protocol.
     options: of the protocol; several values of an option are measured one after the other.
-    again: False reuses the results of the same options at this step.
+    again: False reuses the results of the same options at this step. What is damaged of them is
+      measured again.
     say: tells the terminal what the sets are.
+    keep: False writes nothing.
+
+  Returns:
+    The records that were not written.
   """
   units = protocols.units(name, options)
   # All targets are refused or loaded before the first one is measured.
@@ -175,35 +184,89 @@ def evaluate(
   if say:
     for sets in dict.fromkeys(on.sets for on, _ in pairs):
       _say(_roles(sets))
-  recorded = set() if again else set(map(_identity, results.read_results(run)))
+  unwritten = []
   for on, unit in pairs:
-    marker = _marker(run, on, name, unit, config_hash)
-    (done,) = from_process_0([marker.exists() and not again])  # features take all processes
+    found = results.find_results(run)
+    facts = {'step': on.step, 'data_checksum': on.checksum, 'config_hash': config_hash}
+    marker = _Marker.of(run, on, name, unit, config_hash)
+    lost = marker.lost(found, {**facts, 'protocol': name, 'features': on.kind})
+    whole = {file: record for file, record in found.records.items() if file not in (lost or ())}
+    recorded = {_identity(record): file for file, record in whole.items()}
+    done = not again and lost is not None and not lost
+    (done,) = from_process_0([done])  # features take all processes
     if done:
       continue
-    facts = {'step': on.step, 'data_checksum': on.checksum, 'config_hash': config_hash}
+    for file in () if again else lost or ():
+      why = found.damaged.get(file, 'its arrays cannot be read')
+      known = file in found.damaged or file in found.records
+      state = f'damaged ({why})' if known else 'gone'
+      _warn(f'the result {run.results / file} is {state} and is measured again')
+    files = []
     for measurement in PROTOCOLS.factory(name)(on, **unit):
-      if _identity({**measurement._asdict(), **facts}) in recorded:
-        continue  # written before the run was killed
-      results.write_result(
-        run,
-        measurement,
+      known = recorded.get(_identity({**measurement._asdict(), **facts}))
+      if known is not None and not again:
+        files.append(known)  # written before the run was killed
+        continue
+      stamp = {
         **facts,
-        checkpoint=str(run.checkpoints / str(on.step)) if on.kind == 'trained' else None,
-        data=on.sets.names,
-        seed=on.experiment.config.seed,
-      )
+        'checkpoint': str(run.checkpoints / str(on.step)) if on.kind == 'trained' else None,
+        'data': on.sets.names,
+        'seed': on.experiment.config.seed,
+      }
+      if keep:
+        files.append(results.write_result(run, measurement, **stamp))
+      else:
+        unwritten.append(results.make_record(measurement, **stamp))
+    if keep:
+      marker.write(files)
+      for file in set(lost or ()) - set(files):
+        results.set_aside(run, file)
+  return unwritten
+
+
+class _Marker(NamedTuple):
+  """The file that says that all records of one measurement are written, and names their files."""
+
+  path: epath.Path
+
+  @classmethod
+  def of(
+    cls,
+    run: workdir.Workdir,
+    subject: Subject,
+    name: str,
+    options: Mapping[str, Any],
+    config_hash: str,
+  ) -> _Marker:
+    depends_on = json.dumps([options, subject.checksum, config_hash], sort_keys=True)
+    digest = hashlib.sha256(depends_on.encode()).hexdigest()[:12]
+    return cls(run.results / 'complete' / f'{subject.step}-{name}-{subject.kind}-{digest}')
+
+  def lost(self, found: results.Found, facts: Mapping[str, Any]) -> list[str] | None:
+    """The files that were written and cannot be read any more; None if it was never complete.
+
+    Args:
+      found: what can be read.
+      facts: of each of the records, for the markers of earlier versions, which name no files.
+    """
+    try:
+      files = self.path.read_text().splitlines() if self.path.exists() else None
+    except (OSError, ValueError):
+      return None
+    if files:
+      return [file for file in files if not found.is_whole(file)]
+    if files is None or not any(facts.items() <= r.items() for r in found.records.values()):
+      return None
+    return [file for file in found.damaged if f'-{facts["protocol"]}-' in file]
+
+  def write(self, files: Sequence[str]) -> None:
     if jax.process_index() == 0:
-      atomic_write(marker, '')
+      atomic_write(self.path, '\n'.join(files))
 
 
-def _marker(
-  run: workdir.Workdir, subject: Subject, name: str, options: Mapping[str, Any], config_hash: str
-) -> epath.Path:
-  """The empty file that says that all records of one measurement are written."""
-  depends_on = json.dumps([options, subject.checksum, config_hash], sort_keys=True)
-  digest = hashlib.sha256(depends_on.encode()).hexdigest()[:12]
-  return run.results / 'complete' / f'{subject.step}-{name}-{subject.kind}-{digest}'
+def _warn(sentence: str) -> None:
+  if jax.process_index() == 0:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def _identity(record: Mapping[str, Any]) -> str:
@@ -234,20 +297,30 @@ def evaluate_workdir(
   Returns:
     All records of the run, oldest first.
   """
-  run = workdir.Workdir(directory)
+  run, config = workdir.Workdir(directory), with_absolute_paths(config)
   for kind in kinds:
     check_name(FEATURES, kind, '--features')
+  refuse_lost_data(config, run)
   experiment = build_experiment(config, probe=False)
   sets = evaluation_sets(experiment)
   sets.refuse_unlabeled()
   protocols.check(sets, protocol, options, kinds)
   protocols.check_classes(sets, protocol)
+  recorded = absolute_name(read_config(run).data.name)
+  if is_moved(recorded, config.data.name):
+    check_data(run, experiment.data_facts(), moved=True, strict=False)
+  results.find_results(run)  # refuses what cannot be read
+  refusal = results.why_not_kept(run) if jax.process_index() == 0 else ''
+  if refusal:
+    _warn(f'{run.path} cannot be written ({refusal}): the results are printed and not kept')
   network = weights.restore_network(run, experiment.abstract_state, step)
   subject = Subject(experiment, sets, network, run=run)
+  config_hash = hash_in(run, config, keys_without_effect(config))
+  unwritten = []
   for i, kind in enumerate(kinds):
-    how = {'again': again, 'say': i == 0}
-    evaluate(subject.of_kind(kind), run, experiment.config_hash, protocol, options, **how)
-  return results.read_results(run)
+    how = {'again': again, 'say': i == 0, 'keep': not refusal}
+    unwritten += evaluate(subject.of_kind(kind), run, config_hash, protocol, options, **how)
+  return [*results.read_results(run), *unwritten]
 
 
 def open_subject(config: Config, directory: str, *, step: int | None = None) -> Subject:
@@ -262,6 +335,7 @@ def open_subject(config: Config, directory: str, *, step: int | None = None) -> 
     UserError: there is no such checkpoint.
   """
   run = workdir.Workdir(directory)
+  refuse_lost_data(config, run)
   experiment = build_experiment(config, probe=False)
   network = weights.restore_network(run, experiment.abstract_state, step)
   return Subject(experiment, evaluation_sets(experiment), network, run=run)

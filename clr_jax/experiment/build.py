@@ -18,7 +18,7 @@ from clr_jax.core.config_tree import Config, changed, to_dict
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Array, Batch, Method, RunInfo, Schedule, TrainState
 from clr_jax.data import pairs
-from clr_jax.data.pipeline import Pipeline, make_pipeline
+from clr_jax.data.pipeline import RESIDENT_LIMIT, Pipeline, make_pipeline
 from clr_jax.experiment.method import make_method
 from clr_jax.experiment.schema import check_config, keys_without_effect
 from clr_jax.experiment.train_step import StepFn, init_state, make_train_step
@@ -26,6 +26,7 @@ from clr_jax.ops import sharding
 from clr_jax.optim import schedules
 from clr_jax.rundir.identity import hash_config
 
+_SAMPLE = 64  # images of a checksum where training does not decode all of them
 _DTYPES = {'float32': None, 'bfloat16': 'bfloat16'}  # None: that of images and parameters
 
 
@@ -96,6 +97,22 @@ class Experiment:
     """Traces one step without compiling: shapes that do not fit are refused before any work."""
     batch = jax.eval_shape(lambda: example_batch(self.source, self.info.batch_size))
     jax.eval_shape(self.step_fn, self.abstract_state, batch)
+
+  def data_facts(self) -> dict[str, Any]:
+    """What `check_data` compares. Pixels count where training decodes all of them anyway."""
+    source, mode = self.source, self.config.data.mode
+    resident = mode != 'streamed' and source.nbytes <= RESIDENT_LIMIT
+    if resident:
+      source.arrays()  # decoded once, for the checksum and for the device
+    # What lies at a path may be moved, and is then to be recognized.
+    sampled = data.path_of(source.name) is not None
+    return {
+      'number': source.num_examples,
+      'image shape': [*source.image_shape],
+      'classes': source.num_classes,
+      'checksum': source.checksum() if resident else None,
+      'sample': source.checksum(_SAMPLE) if sampled else None,
+    }
 
   @functools.cached_property
   def _jitted_init(self) -> Callable[[Array], TrainState]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -27,7 +26,8 @@ def few_label(runs: Sequence[Run]) -> Figures:
   """
   records = {run.name: _newest(run) for run in runs}
   missing = [f'{name} has no results with few labels' for name, own in records.items() if not own]
-  last = max(itertools.chain(*records.values()), key=lambda r: r['time'], default={})
+  # The files of one run are in order; only between runs the clock decides.
+  last = max((own[-1] for own in records.values() if own), key=lambda r: r['time'], default={})
   data = last.get('data_checksum')
   same = {k: [r for r in own if r['data_checksum'] == data] for k, own in records.items()}
   missing += [f'{k}, whose results are of other data' for k in same if records[k] and not same[k]]

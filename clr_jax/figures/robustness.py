@@ -42,7 +42,9 @@ def robustness(runs: Sequence[Run]) -> Figures:
   """
   figures, missing = [], []
   for attack, found in _newest(runs).items():
-    last = max((record for _, record in found.values()), key=lambda record: record['time'])
+    # The records of one run are in order; only between runs the clock decides.
+    newest = [own[-1] for run in runs if (own := _records(run, attack))]
+    last = max(newest, key=lambda record: record['time'])
     arrays = {}
     for label, (run, record) in found.items():
       if _settings(record) != _settings(last):
@@ -80,12 +82,21 @@ def _newest(runs: Sequence[Run]) -> dict[str, dict[str, tuple[Run, dict[str, Any
   """Attack -> name of a line -> its run and the newest record that carries its arrays."""
   found: dict[str, dict[str, tuple[Run, dict[str, Any]]]] = {}
   for run in runs:
-    for record in run.results:
-      if record['protocol'] == 'robustness' and record['metric'] in _METRICS:
-        kind = record['features']
-        label = run.name if kind == 'trained' else f'{run.name}, {kind}'
-        found.setdefault(record['params']['attack'], {})[label] = run, record
+    for record in _records(run):
+      kind = record['features']
+      label = run.name if kind == 'trained' else f'{run.name}, {kind}'
+      found.setdefault(record['params']['attack'], {})[label] = run, record
   return found
+
+
+def _records(run: Run, attack: str = '') -> list[dict[str, Any]]:
+  """Those that carry arrays, oldest first; of all attacks or of one."""
+  return [
+    r
+    for r in run.results
+    if r['protocol'] == 'robustness' and r['metric'] in _METRICS
+    if attack in ('', r['params']['attack'])
+  ]
 
 
 def _settings(record: Mapping[str, Any]) -> str:

@@ -7,11 +7,10 @@ of the step (`meta`), so that a checkpoint of another model is told from a damag
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import logging as python_logging
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -23,9 +22,12 @@ from etils import epath
 
 from clr_jax.core.consensus import from_process_0, in_all_processes
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import first_line, translate_errors
+from clr_jax.core.storage import files_in, first_line, is_local, translate_errors
 from clr_jax.core.types import Params, PyTree, TrainState
+from clr_jax.rundir import checksums, removal
 from clr_jax.rundir.codec import jsonable, number
+from clr_jax.rundir.leaves import check_same, describe
+from clr_jax.rundir.removal import LastAndBest
 from clr_jax.rundir.workdir import Workdir
 
 T = TypeVar('T')
@@ -61,11 +63,15 @@ class Checkpoints:
     if keep_last < 1:
       raise UserError(f'keep_last={keep_last} would delete every checkpoint: keep at least 1')
     workdir = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
+    self._workdir = workdir
     self._folder = workdir.checkpoints
+    self._saving = 0  # the step of the last save
+    self._background: threading.Thread | None = None
     self._scores: dict[int, float] = {}
     self._keep_best = keep_best
     self._damaged: set[int] = set()
     with translate_errors(self._folder):
+      files_in(self._folder)  # refuses what cannot be read
       if read_only and not self._folder.exists():
         raise UserError(f'{workdir.path} has no checkpoints: give the workdir of a run')
     # Orbax's own metrics are not used: one damaged metrics file keeps its manager from starting.
@@ -73,8 +79,11 @@ class Checkpoints:
       {'read_only': True, 'save_interval_steps': 0, 'create': False}
       if read_only
       else {
-        'preservation_policy': _LastAndBest(keep_last, self._scores),
+        'preservation_policy': LastAndBest(keep_last, self._scores),
         'cleanup_tmp_directories': True,
+        # Killed while it deletes them, a process would leave some files of a checkpoint.
+        'todelete_subdir': removal.REMOVED,
+        'async_options': ocp.AsyncOptions(post_finalization_callback=self._seal),
       }
     )
     logging.get_absl_logger().addFilter(_orbax_log)  # once: it is the same one
@@ -82,6 +91,8 @@ class Checkpoints:
       self._manager = ocp.CheckpointManager(
         self._folder, options=ocp.CheckpointManagerOptions(lightweight_initialize=True, **options)
       )
+    if not read_only:
+      self._in_background(lambda: removal.delete_removed(self._folder))
     for step in self._manager.all_steps() if keep_best else ():
       self._note_score(step, self.metrics(step))
 
@@ -129,10 +140,13 @@ class Checkpoints:
     if exists and not force:
       return False
     self.wait()
-    for damaged in sorted(self._damaged | ({step} if exists else set())):
-      self._manager.delete(damaged)
+    if exists:
+      self._manager.delete(step)
+    for damaged in sorted(self._damaged):
+      self._set_aside(damaged)
     self._damaged.clear()
     self._note_score(step, metrics)
+    self._saving = step
     meta = {
       'leaves': describe(state),
       'metrics': jsonable(metrics),
@@ -141,13 +155,15 @@ class Checkpoints:
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
     # force: the decision is made here; Orbax would refuse a step before the latest.
     with _writing(self._folder):
-      return self._manager.save(step, args=args, force=True)
+      saved = self._manager.save(step, args=args, force=True)
+    self._in_background(self._complete)
+    return saved
 
   def restore(self, abstract: TrainState, step: int | None = None) -> TrainState:
     """The saved state, bit for bit, with the shardings of `abstract` (on any number of devices).
 
-    A damaged newest checkpoint is skipped, with one printed sentence, and deleted by the next
-    `save`: the run goes through its step again.
+    A damaged newest checkpoint is skipped, with one printed sentence; the next `save` moves it to
+    `damaged/` of the workdir (an object store deletes it), and the run goes through its step again.
 
     Args:
       abstract: shapes, dtypes and shardings, as ShapeDtypeStruct or as arrays.
@@ -187,6 +203,10 @@ class Checkpoints:
 
     return self._newest_good(read, step)
 
+  def leaves(self, step: int) -> Mapping[str, Any]:
+    """{'params/...': [shape, dtype]} of a checkpoint; {}, with a warning, if it is damaged."""
+    return self._beside(step, 'leaves')
+
   def metrics(self, step: int) -> Mapping[str, float]:
     """The numbers that were saved beside a checkpoint; {}, with a warning, if it is damaged."""
     return self._beside(step, 'metrics')
@@ -199,11 +219,14 @@ class Checkpoints:
     """Returns when all that was saved is on disk; SaveFailed for what went wrong since."""
     with _writing(self._folder):
       self._manager.wait_until_finished()
+    if self._background is not None:
+      self._background.join()
 
   def close(self) -> None:
     """Waits and releases the background threads; SaveFailed as in `wait`."""
     with _writing(self._folder):
       self._manager.close()
+    self.wait()
 
   def __enter__(self) -> Checkpoints:
     return self
@@ -234,7 +257,9 @@ class Checkpoints:
     for candidate in candidates:
       value, reason = None, ''
       try:
-        value = read(candidate)
+        part = jax.process_index(), jax.process_count()
+        reason = checksums.damage(self._folder / str(candidate), *part)
+        value = None if reason else read(candidate)
       # Out of memory says nothing about the file.
       except (UserError, MemoryError, jax.errors.JaxRuntimeError):
         raise
@@ -245,6 +270,11 @@ class Checkpoints:
         self._skip(candidates[: len(reasons)], reasons, candidate)
         return candidate, cast(T, value)
       reasons.append(f'{candidate} ({reason or "another process cannot read its part"})')
+    if step is not None:
+      raise UserError(
+        f'the checkpoint {reasons[0]} in {self._folder} is damaged: give another step, or none for '
+        f'the newest that can be read'
+      )
     raise UserError(
       f'no checkpoint in {self._folder} can be read, tried {", ".join(reasons)}: start a new '
       f'workdir'
@@ -257,6 +287,34 @@ class Checkpoints:
     if jax.process_index() == 0:
       print(f'skipped damaged checkpoint {", ".join(reasons)} and took step {used}', flush=True)
 
+  def _set_aside(self, step: int) -> None:
+    """Keeps the files of a damaged checkpoint where no other is looked for."""
+    if is_local(self._folder) and jax.process_index() == 0:
+      place = removal.set_aside(self._workdir, step)
+      print(f'the damaged checkpoint {step} is now {place}', flush=True)
+    self._manager.delete(step)  # in an object store; elsewhere it only forgets it
+
+  def _seal(self) -> None:
+    """Called, in process 0, when all files are written and before the checkpoint counts."""
+    written = self._folder / str(self._saving)
+    if is_local(written):
+      written = written.with_name(f'{self._saving}.orbax-checkpoint-tmp')
+    checksums.write(written)
+
+  def _in_background(self, work: Callable[[], None]) -> None:
+    """What process 0 does on a disk beside the training; `wait` waits for it."""
+    if is_local(self._folder) and jax.process_index() == 0:
+      self._background = threading.Thread(target=work, daemon=True)
+      self._background.start()
+
+  def _complete(self) -> None:
+    """Finishes a save when Orbax has."""
+    while self._manager.is_saving_in_progress():
+      time.sleep(0.05)
+    with contextlib.suppress(OSError):  # it was not written, or the disk is full
+      checksums.write_late(self._folder / str(self._saving))
+    removal.delete_removed(self._folder)
+
   def _meta(self, step: int) -> dict[str, Any]:
     return self._read(ocp.JsonCheckpointHandler(), step, 'meta', ocp.args.JsonRestore())
 
@@ -268,7 +326,7 @@ class Checkpoints:
     try:
       return number(self._meta(step)[key])
     except Exception as error:  # whether it can be restored is seen when it is
-      logging.warning('checkpoint %d has no readable metrics: %s', step, first_line(error))
+      logging.warning('checkpoint %d does not tell its contents: %s', step, first_line(error))
       return {}
 
   def _note_score(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -278,57 +336,12 @@ class Checkpoints:
       self._scores[step] = score
 
 
-@dataclasses.dataclass
-class _LastAndBest:
-  """Orbax preservation policy; `scores` is filled by its owner."""
-
-  last: int
-  scores: dict[int, float]
-
-  def should_preserve(self, checkpoints, *, context) -> Sequence[bool]:
-    del context
-    steps = [c.step for c in checkpoints]
-    scored = [s for s in steps if s in self.scores]
-    kept = {*sorted(steps)[-self.last :]}
-    if scored:
-      kept.add(max(scored, key=lambda s: (self.scores[s], s)))
-    return [s in kept for s in steps]
-
-
-# ---------------------------------------------------------------- leaves
-def describe(tree: PyTree) -> dict[str, Any]:
-  """{'params/backbone/...': [shape, dtype]} of every leaf."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): [list(leaf.shape), str(leaf.dtype)]
-    for path, leaf in leaves
-  }
-
-
-def check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None:
-  """UserError, naming some, if the leaves that `describe` gave differ."""
-  names = [k for k in sorted(saved.keys() | wanted.keys()) if saved.get(k) != wanted.get(k)]
-  if not names:
-    return
-  shown = '; '.join(
-    f'{k} is {_leaf_text(saved.get(k))} there and {_leaf_text(wanted.get(k))} here'
-    for k in names[:3]
-  )
-  more = f'; and {len(names) - 3} more' if len(names) > 3 else ''
-  raise UserError(
-    f'{what} belongs to another method or model ({shown}{more}): restore it with the config it was '
-    f'trained with'
-  )
-
-
-def _leaf_text(leaf) -> str:
-  return 'absent' if leaf is None else f'{leaf[1]}{json.dumps(leaf[0])}'
-
-
 class _OrbaxLog(python_logging.Filter):
   """One line for each stack that Orbax's threads log: SaveFailed says it, too."""
 
   def filter(self, record: python_logging.LogRecord) -> bool:
+    if 'orbax' in record.pathname and record.msg.startswith('Unable to find the step %d for del'):
+      return False  # it was set aside
     if not record.exc_info or 'orbax' not in record.pathname:
       return True
     message, error = record.getMessage(), record.exc_info[1]

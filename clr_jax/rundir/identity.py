@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 from collections.abc import Collection, Mapping
@@ -15,15 +14,18 @@ from ml_collections import ConfigDict, config_dict
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.consensus import from_process_0
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import atomic_write, translate_errors
+from clr_jax.core.storage import atomic_write, files_in, translate_errors
 from clr_jax.rundir.codec import now
+from clr_jax.rundir.paths import absolute, is_moved
 from clr_jax.rundir.provenance import code_version
-from clr_jax.rundir.workdir import Workdir
+from clr_jax.rundir.workdir import Workdir, refuse_no_place
 
 FORMAT = 1
 """Version of what lies in the directory of a run; another one cannot be read."""
 
-_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
+_DATA = 'data.name'
+_FACTS = 'data.json'
+_SUMS = ('checksum', 'sample')
 
 
 class RunIdentity(NamedTuple):
@@ -31,19 +33,32 @@ class RunIdentity(NamedTuple):
 
   Attributes:
     config_hash: 12 hex digits of the keys that change what is trained.
-    changed: 'key: old -> new' for each other key that differs from the run's last start.
+    changed: 'key: old -> new' for each key that differs from the run's last start.
   """
 
   config_hash: str
   changed: tuple[str, ...]
 
 
-def open_run(workdir: Workdir, config: Config, without_effect: Collection[str]) -> RunIdentity:
-  """Starts a run in a new (or empty) directory, or recognizes the run that is there.
+class Recognized(NamedTuple):
+  """What `check_run` found.
+
+  Attributes:
+    identity: of the run.
+    moved: its images have another path.
+    begins_anew: nothing was trained yet, and another config takes the place of the first.
+  """
+
+  identity: RunIdentity
+  moved: bool = False
+  begins_anew: bool = False
+
+
+def check_run(workdir: Workdir, config: Config, without_effect: Collection[str]) -> Recognized:
+  """Recognizes the run in a directory, or finds that one can start there; nothing is written.
 
   Args:
-    without_effect: dotted keys that do not change what is trained, each with all below it. They may
-      differ from the last start: the new config is then recorded as the next `config-<n>.json`.
+    without_effect: see `open_run`.
 
   Raises:
     UserError: another run (every differing key is named), or a directory that is no run of ours.
@@ -52,55 +67,137 @@ def open_run(workdir: Workdir, config: Config, without_effect: Collection[str]) 
   config_hash = hash_config(config_json, without_effect)
   records = config_records(workdir)
   if not records:
-    _refuse_foreign(workdir)
-    _record_config(workdir, 'config.json', config_hash, config_json)
-    return RunIdentity(config_hash, ())
-  differing = _differences(records[-1]['config'], config_json)
-  changed = tuple(differing.values())
-  fatal = [text for key, text in differing.items() if _has_effect(key, without_effect)]
-  if fatal and _has_trained(workdir):
+    refuse_foreign(workdir)
+    return Recognized(RunIdentity(config_hash, ()))
+  differing, fatal, moved = _compare(records[-1]['config'], config_json, without_effect)
+  if moved or not fatal:
+    config_hash = records[-1]['config_hash']  # the results of the run stay its own
+  elif _has_trained(workdir):
     raise UserError(
-      f'{workdir.path} holds a run with another config ({"; ".join(fatal)}): give a new workdir or '
-      f'the old values'
+      f'{workdir.path} holds a run with another config ({"; ".join(fatal.values())}): give a new '
+      f'workdir or the old values'
     )
-  if changed:
-    more = {} if fatal else {'changed': changed}  # a start that failed locks nobody out
-    _record_config(workdir, f'config-{len(records)}.json', config_hash, config_json, **more)
-  return RunIdentity(config_hash, changed)
+  identity = RunIdentity(config_hash, tuple(differing.values()))
+  return Recognized(identity, moved, bool(fatal) and not moved)
 
 
-def check_data(workdir: Workdir, facts: Mapping[str, Any]) -> None:
-  """Records what a run trains on, or refuses to go on with other images than it began with.
+def hash_in(workdir: Workdir, config: Config, without_effect: Collection[str]) -> str:
+  """The hash of a config in the records of a run: its own, also where its images have moved.
+
+  Raises:
+    UserError: the directory is not a run.
+  """
+  record, config_json = _last_record(workdir), _config_json(config)
+  _, fatal, moved = _compare(record['config'], config_json, without_effect)
+  if moved or not fatal:
+    return record['config_hash']
+  return hash_config(config_json, without_effect)
+
+
+def _compare(
+  before: Mapping[str, Any], after: Mapping[str, Any], without_effect: Collection[str]
+) -> tuple[dict[str, str], dict[str, str], bool]:
+  """(what differs, what of it changes what is trained, whether that is only the images' path)."""
+  old, new = _with_absolute_paths(before), _with_absolute_paths(after)
+  differing = _differences(old, new)
+  fatal = {key: text for key, text in differing.items() if _has_effect(key, without_effect)}
+  moved = fatal.keys() == {_DATA} and is_moved(old[_DATA], new[_DATA])
+  return differing, fatal, moved
+
+
+def open_run(
+  workdir: Workdir,
+  config: Config,
+  without_effect: Collection[str],
+  facts: Mapping[str, Any] | None = None,
+) -> RunIdentity:
+  """Starts a run in a new (or empty) directory, or recognizes the run that is there.
+
+  Nothing is written before all is checked.
 
   Args:
-    facts: JSON values, of which those that both sides know (not None) are compared.
+    without_effect: dotted keys that do not change what is trained, each with all below it. They may
+      differ from the last start: the new config is then recorded as the next `config-<n>.json`. So
+      may the path of the images, where they are the same.
+    facts: about the training images, see `check_data`; they are recorded. None: not known.
+
+  Raises:
+    UserError: as `check_run` and `check_data` do, or the directory cannot be written.
+  """
+  identity, moved, begins_anew = check_run(workdir, config, without_effect)
+  known = {} if facts is None else check_data(workdir, facts, moved=moved)
+  config_json, number = _config_json(config), len(config_records(workdir))
+  if not number:
+    _record_config(workdir, 'config.json', identity.config_hash, config_json)
+  elif identity.changed:
+    # A start that failed locks nobody out.
+    more = {} if begins_anew else {'changed': identity.changed}
+    _record_config(workdir, f'config-{number}.json', identity.config_hash, config_json, **more)
+  if facts is not None and jax.process_index() == 0:
+    merged = {**known, **{k: v for k, v in facts.items() if v is not None}}
+    if merged != known:
+      atomic_write(workdir.path / _FACTS, json.dumps(merged, indent=2) + '\n')
+  return identity
+
+
+def check_data(
+  workdir: Workdir, facts: Mapping[str, Any], *, moved: bool = False, strict: bool = True
+) -> dict[str, Any]:
+  """Refuses to go on with other images than a run began with; nothing is written.
+
+  Args:
+    facts: JSON values, of which those that both sides know (not None) are compared; 'checksum' is
+      of all images, 'sample' of some, which counts only where the images have moved.
+    moved: the images lie in another place.
+    strict: then one of the two checksums must be known.
+
+  Returns:
+    What is known about the images; {} in all processes but the first.
 
   Raises:
     UserError: a fact is not what it was.
   """
-  path = workdir.path / 'data.json'
-  names = list(facts)
-
-  def changed() -> list[int]:
-    try:
-      known = json.loads(path.read_text()) if path.exists() and _has_trained(workdir) else {}
-    except ValueError:  # damaged: the other processes wait for this one's answer
-      logging.warning('%s cannot be read and is written anew', path)
-      known = {}
-    pairs = [(known.get(name), facts[name]) for name in names]
-    differing = [i for i, (a, b) in enumerate(pairs) if None not in (a, b) and a != b]
-    merged = {**known, **{k: v for k, v in facts.items() if v is not None}}
-    if not differing and merged != known:
-      atomic_write(path, json.dumps(merged, indent=2) + '\n')
-    return differing
-
-  differing = from_process_0(changed() if jax.process_index() == 0 else [])
+  names, known = list(facts), {}
+  differing: list[int] = []
+  if jax.process_index() == 0:
+    known = _read_facts(workdir) if _has_trained(workdir) else {}
+    both = [name for name in names if None not in (known.get(name), facts[name])]
+    sums = [name for name in ('checksum', 'sample') if name in both][:1] if moved else ['checksum']
+    compared = [name for name in both if name not in _SUMS or name in sums]
+    differing = [names.index(name) for name in compared if known[name] != facts[name]]
+    if moved and strict and not differing and not sums and _has_trained(workdir):
+      differing = [len(names)]
+  differing = from_process_0(differing)
+  if differing == [len(names)]:
+    raise UserError(
+      f'data.name has changed and {workdir.path} has no checksum of its images: give the old path, '
+      f'or make a link there'
+    )
+  if differing and moved:
+    raise UserError(
+      f'the images that data.name names are not those with which {workdir.path} began '
+      f'({", ".join(names[i] for i in differing)} differs): give the path of the same images; for '
+      f'others to evaluate on there is eval.data'
+    )
   if differing:
     raise UserError(
       f'the training images of {workdir.path} have changed since it began '
       f'({", ".join(names[i] for i in differing)}): restore them or give a new workdir (if only '
-      f'a library decodes them differently, delete {path} to go on)'
+      f'a library decodes them differently, delete {workdir.path / _FACTS} to go on)'
     )
+  return known
+
+
+def _read_facts(workdir: Workdir) -> dict[str, Any]:
+  path = workdir.path / _FACTS
+  try:
+    known = json.loads(path.read_text()) if path.exists() else {}
+  except (OSError, ValueError):  # the other processes wait for this one's answer
+    known = None
+  if isinstance(known, dict):
+    return known
+  logging.warning('%s cannot be read and is written anew', path)
+  return {}
 
 
 def read_config(workdir: Workdir) -> Config:
@@ -186,17 +283,16 @@ def config_records(workdir: Workdir) -> list[dict[str, Any]]:
 
 def _has_trained(workdir: Workdir) -> bool:
   """Whether a checkpoint or a row of metrics exists."""
-  return any(
-    folder.exists() and any(folder.iterdir()) for folder in (workdir.checkpoints, workdir.metrics)
-  )
+  return any(map(files_in, (workdir.checkpoints, workdir.metrics)))
 
 
-def _refuse_foreign(workdir: Workdir) -> None:
+def refuse_foreign(workdir: Workdir) -> None:
+  """UserError if the directory holds other things than a run."""
   if not workdir.path.exists():
     return
   if not workdir.path.is_dir():
     raise UserError(f'{workdir.path} is a file: give a directory as workdir')
-  names = sorted(p.name for p in workdir.path.iterdir() if not p.name.startswith('.'))
+  names = [p.name for p in files_in(workdir.path) if not p.name.startswith('.')]
   # Process 0 of this very run may have written config.json since we looked.
   if names and 'config.json' not in names:
     raise UserError(
@@ -211,16 +307,8 @@ def _record_config(workdir: Workdir, name: str, config_hash: str, config, **more
   stamp = {'format': FORMAT, 'code_version': code_version(), 'time': now(), **more}
   record = {**stamp, 'config_hash': config_hash, 'config': config}
   text = json.dumps(record, indent=2, sort_keys=True)
-  try:
-    with translate_errors(workdir.path):
-      atomic_write(workdir.path / name, text + '\n')
-  except OSError as error:
-    if error.errno not in _NO_PLACE:
-      raise
-    raise UserError(
-      f'{workdir.path} cannot be written ({error.strerror}): make it writable or give another '
-      f'workdir'
-    ) from None
+  with refuse_no_place(workdir), translate_errors(workdir.path):
+    atomic_write(workdir.path / name, text + '\n')
 
 
 def _has_effect(key: str, without_effect: Collection[str]) -> bool:
@@ -237,9 +325,14 @@ def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return flat
 
 
+def _with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Flat; earlier versions recorded paths as they were given."""
+  return {key: absolute(key, value) for key, value in _flat(config).items()}
+
+
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-  """{key: 'key: old -> new'} where the JSON texts differ (so NaN equals NaN)."""
-  before, after = ({k: json.dumps(v) for k, v in _flat(c).items()} for c in (old, new))
+  """{key: 'key: old -> new'} of flat configs where the JSON texts differ (so NaN equals NaN)."""
+  before, after = ({k: json.dumps(v) for k, v in c.items()} for c in (old, new))
   return {
     key: f'{key}: {before.get(key, "unset")} -> {after.get(key, "unset")}'
     for key in sorted(before.keys() | after.keys())

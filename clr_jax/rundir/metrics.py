@@ -24,9 +24,9 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from clr_jax.core.storage import atomic_write, is_local
+from clr_jax.core.storage import atomic_write, files_in, is_local
 from clr_jax.rundir.codec import jsonable, number
-from clr_jax.rundir.workdir import Workdir
+from clr_jax.rundir.workdir import Workdir, next_number
 
 _SEGMENT = re.compile(r'(\d{20})-step(\d{12})\.jsonl')
 _ROWS_PER_FILE = 4096  # a flush writes a whole file: this bounds its size
@@ -51,6 +51,7 @@ class MetricWriter:
     if not self._active:
       return
     self._workdir = workdir
+    self._number = next_number(workdir.metrics)
     self._events = _EventFile(workdir.tensorboard, first_step) if tensorboard else None
     self._begin_file(first_step)
     self._dirty = True
@@ -90,9 +91,10 @@ class MetricWriter:
     self.close()
 
   def _begin_file(self, first_step: int) -> None:
-    # Names sort by creation in any store.
-    name = f'{time.time_ns():020d}-step{first_step:012d}.jsonl'
+    # Names sort by creation.
+    name = f'{self._number:020d}-step{first_step:012d}.jsonl'
     self._path = self._workdir.metrics / name
+    self._number += 1
     self._last_step = first_step
     self._lines: list[str] = []
 
@@ -109,11 +111,12 @@ def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
   A segment that starts at step s replaces what earlier segments have beyond s (a killed run got
   further than the checkpoint it was resumed from). Rows of one step (training, evaluation) are
   merged, the later value of a name counts. A damaged line is skipped with a warning.
+
+  Raises:
+    UserError: the folder cannot be read.
   """
   rows: dict[int, dict[str, Any]] = {}
-  if not workdir.metrics.exists():
-    return []
-  for path in sorted(workdir.metrics.glob('*.jsonl'), key=lambda p: p.name):
+  for path in files_in(workdir.metrics, '.jsonl'):
     match = _SEGMENT.fullmatch(path.name)
     if match is None:
       continue
@@ -140,7 +143,7 @@ class _EventFile:
 
   def __init__(self, folder: epath.Path, first_step: int):
     # Names as TensorBoard wants them; it reads a folder's files in the order of their names.
-    name = f'events.out.tfevents.{time.time_ns():020d}.{socket.gethostname()}.{os.getpid()}'
+    name = f'events.out.tfevents.{next_number(folder):020d}.{socket.gethostname()}.{os.getpid()}'
     folder.mkdir(parents=True, exist_ok=True)
     self._path = folder / name
     self._sink = self._path.open('wb') if is_local(folder) else io.BytesIO()

@@ -14,6 +14,7 @@ from flax import traverse_util
 
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
+from clr_jax.core.storage import files_in
 from clr_jax.data import steps_per_epoch
 from clr_jax.rundir.codec import jsonable
 from clr_jax.rundir.identity import config_records, read_config
@@ -110,7 +111,7 @@ class Run:
   def checkpoints(self) -> list[int]:
     """Steps of the complete checkpoints: Orbax names a folder by its step when all is in it."""
     folder = self.workdir.checkpoints
-    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    names = [path.name for path in files_in(folder)]
     return sorted(int(name) for name in names if re.fullmatch(r'\d+', name))
 
   @property

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import itertools
 import json
-import time
+import secrets
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -15,12 +15,11 @@ import jax
 import numpy as np
 from absl import logging
 
-from clr_jax.core.storage import atomic_write
+from clr_jax.core.storage import atomic_write, files_in, first_line, is_local
 from clr_jax.rundir.codec import jsonable, now, number, write_arrays
 from clr_jax.rundir.provenance import code_version, device, libraries
-from clr_jax.rundir.workdir import Workdir
+from clr_jax.rundir.workdir import Workdir, next_number
 
-_count = itertools.count()
 # What readers need of a record, beyond its value.
 _READ = (
   *('metric', 'value', 'protocol', 'params', 'features', 'step'),
@@ -54,8 +53,7 @@ class Measurement(NamedTuple):
   arrays: Mapping[str, np.ndarray] | None = None
 
 
-def write_result(
-  run: Workdir,
+def make_record(
   measurement: Measurement,
   *,
   step: int,
@@ -64,19 +62,10 @@ def write_result(
   data: str,
   data_checksum: str,
   seed: int,
-) -> None:
-  """Records a measurement, with all that it depends on, as one JSON file."""
-  if jax.process_index():
-    return
-  # Names sort by time; the count keeps them apart where the clock is coarse.
-  name = f'{time.time_ns():020d}-{next(_count):06d}-{measurement.protocol}-{measurement.metric}'
-  path = run.results / f'{name.replace("/", "_")}.json'
-  record = {k: v for k, v in measurement._asdict().items() if k != 'arrays'}
-  if measurement.arrays is not None:
-    record['arrays'] = f'{path.stem}.npz'
-    write_arrays(path.with_suffix('.npz'), measurement.arrays)
+) -> dict[str, Any]:
+  """A measurement with all that it depends on, as `read_results` gives it back."""
   record = {
-    **record,
+    **{k: v for k, v in measurement._asdict().items() if k != 'arrays'},
     'step': step,
     'checkpoint': checkpoint,
     'config_hash': config_hash,
@@ -88,25 +77,110 @@ def write_result(
     'device': device(),
     'time': now(),
   }
+  plain = json.loads(json.dumps(jsonable(record), allow_nan=False))
+  return {**plain, 'value': number(plain['value'])}
+
+
+def write_result(run: Workdir, measurement: Measurement, **circumstances: Any) -> str:
+  """Writes a measurement as one JSON file; only process 0 does.
+
+  Args:
+    circumstances: see `make_record`.
+
+  Returns:
+    The name of the file.
+  """
+  if jax.process_index():
+    return ''
+  # Names sort by creation; the token keeps those apart that two evaluations write at once.
+  name = f'{next_number(run.results):020d}-{_token()}-{measurement.protocol}-{measurement.metric}'
+  path = run.results / f'{name.replace("/", "_")}.json'
+  record = make_record(measurement, **circumstances)
+  if measurement.arrays is not None:
+    record['arrays'] = f'{path.stem}.npz'
+    write_arrays(path.with_suffix('.npz'), measurement.arrays)
   text = json.dumps(jsonable(record), indent=2, allow_nan=False)
   atomic_write(path, text + '\n')
+  return path.name
 
 
-def read_results(run: Workdir) -> list[dict[str, Any]]:
-  """All records, oldest first; a damaged file is skipped with a warning."""
-  records = []
-  if not run.results.exists():
-    return records
-  for path in sorted(run.results.glob('*.json'), key=lambda p: p.name):
+def _token() -> str:
+  return secrets.token_hex(4)
+
+
+class Found(NamedTuple):
+  """What the folder of results holds.
+
+  Attributes:
+    run: whose results.
+    records: by the name of the file, oldest first.
+    damaged: name of the file -> why it cannot be read.
+  """
+
+  run: Workdir
+  records: dict[str, dict[str, Any]]
+  damaged: dict[str, str]
+
+  def is_whole(self, name: str) -> bool:
+    """Whether a record can be read, with the arrays behind it."""
+    record = self.records.get(name)
+    return record is not None and ('arrays' not in record or bool(read_arrays(self.run, record)))
+
+
+def find_results(run: Workdir) -> Found:
+  """All results, and what cannot be read.
+
+  Raises:
+    UserError: the folder cannot be read.
+  """
+  records, damaged = {}, {}
+  for path in files_in(run.results, '.json'):
     try:
       record = json.loads(path.read_text())
       known = {key: record[key] for key in _READ}
       if not isinstance(known['params'], Mapping):
         raise TypeError('its params are no object')
-      records.append({**record, 'value': number(known['value'])})
+      records[path.name] = {**record, 'value': number(known['value'])}
     except (OSError, ValueError, KeyError, TypeError) as error:
-      logging.warning('skipped the damaged result %s (%s)', path, error)
-  return records
+      damaged[path.name] = first_line(error)
+  return Found(run, records, damaged)
+
+
+def read_results(run: Workdir) -> list[dict[str, Any]]:
+  """All records, oldest first; a damaged file is skipped with a warning.
+
+  Raises:
+    UserError: the folder cannot be read.
+  """
+  found = find_results(run)
+  for name, why in found.damaged.items():
+    logging.warning('skipped the damaged result %s (%s)', run.results / name, why)
+  return list(found.records.values())
+
+
+def set_aside(run: Workdir, name: str) -> None:
+  """Renames a damaged result, which was measured again, to '<name>.damaged'; in process 0."""
+  if jax.process_index():
+    return
+  path = run.results / name
+  with contextlib.suppress(FileNotFoundError):  # another evaluation was faster
+    if is_local(path):
+      path.replace(run.results / f'{name}.damaged')
+    else:
+      atomic_write(run.results / f'{name}.damaged', path.read_bytes())
+      path.unlink()
+
+
+def why_not_kept(run: Workdir) -> str:
+  """Why no result can be written, in short; '' if they can be."""
+  folder = run.results if run.results.exists() else run.path
+  probe = folder / f'.probe-{_token()}'
+  try:
+    atomic_write(probe, 'x')  # a full disk takes an empty file
+    probe.unlink()
+  except OSError as error:
+    return error.strerror or first_line(error)
+  return ''
 
 
 def read_arrays(run: Workdir, record: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,8 @@ from flax import traverse_util
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Params, PyTree, State, TrainState
-from clr_jax.rundir.checkpoint import Checkpoints, check_same, describe
+from clr_jax.rundir.checkpoint import Checkpoints
+from clr_jax.rundir.leaves import check_same, describe
 from clr_jax.rundir.workdir import Workdir
 
 _REPRESENTED = ('batch_stats', 'target')  # what `Method.represent` reads of the state
@@ -33,14 +35,12 @@ class WeightsReport(NamedTuple):
   unused: tuple[str, ...]
 
   def __str__(self) -> str:
-    kept = '; '.join(f'{path}: {why}' for path, why in self.kept.items())
-    return '\n'.join(
-      [
-        f'weights from {self.source}: {len(self.taken)} arrays taken',
-        f'  kept as initialised: {kept or "none"}',
-        f'  not used from the checkpoint: {", ".join(self.unused) or "none"}',
-      ]
-    )
+    taken = f'weights from {self.source}: {len(self.taken)} arrays taken'
+    # 'params/probe/bias', 'state/batch_stats/projector/mean'
+    parts = [(path.removeprefix('state/').split('/')[1], why) for path, why in self.kept.items()]
+    counts = collections.Counter(parts).items()
+    new = ', '.join(f'{part} ({count} {why})' for (part, why), count in counts)
+    return f'{taken}; initialized as new: {new}' if new else taken
 
 
 def restore_weights(
@@ -61,7 +61,7 @@ def restore_weights(
     state_keys: first keys of the state that are copied too.
 
   Raises:
-    UserError: no checkpoint there, or nothing in common with it.
+    UserError: no checkpoint there, or nothing of the backbone in common with it.
   """
   target = {
     'params': into_params,
@@ -74,17 +74,8 @@ def restore_weights(
 
   def choose(saved: Mapping[str, Any]) -> PyTree:
     kept.clear()
-    for name, array in arrays.items():
-      if name not in saved:
-        kept[name] = 'not in the checkpoint'
-      elif tuple(saved[name][0]) != array.shape:
-        kept[name] = f'shape {tuple(saved[name][0])} in the checkpoint, {array.shape} here'
+    kept.update(_misfits(saved, arrays, path))
     fitting = {k: v for k, v in arrays.items() if k not in kept}
-    if not fitting:
-      raise UserError(
-        f'the checkpoint of {path} has no weights in common with this model: give a run of the '
-        f'same backbone'
-      )
     unused[:] = [k for k in saved if k.startswith(prefixes) and k not in fitting]
     return _tree({k: _abstract(v) for k, v in fitting.items()})
 
@@ -95,6 +86,47 @@ def restore_weights(
   source = path.path if isinstance(path, Workdir) else path
   report = WeightsReport(f'{source}, step {step}', tuple(taken), dict(kept), tuple(unused))
   return merged['params'], {**into_state, **merged.get('state', {})}, report
+
+
+def check_weights(saved: Mapping[str, Any], params: Params, path: Workdir | epath.PathLike) -> None:
+  """Refuses what `restore_weights` would refuse, of which it is a quick part.
+
+  Args:
+    saved: leaves of the checkpoint, as `Checkpoints.leaves` gives them.
+    params: abstract ones.
+    path: workdir of the other run.
+
+  Raises:
+    UserError: nothing of the backbone fits.
+  """
+  _misfits(saved, _leaves({'params': params})[1], path)
+
+
+def _misfits(
+  saved: Mapping[str, Any], arrays: Mapping[str, Any], path: Workdir | epath.PathLike
+) -> dict[str, str]:
+  """Leaf -> why the checkpoint has no value for it."""
+  source = path.path if isinstance(path, Workdir) else path
+  misfits = {}
+  for name, array in arrays.items():
+    if name not in saved:
+      misfits[name] = 'not there'
+    elif tuple(saved[name][0]) != tuple(array.shape):
+      misfits[name] = 'of another shape'
+  backbone = [name for name in arrays if name.startswith('params/backbone/')]
+  if backbone and misfits.keys() >= set(backbone):
+    name = max(backbone, key=lambda k: (k in saved, len(arrays[k].shape)))
+    there = list(saved[name][0]) if name in saved else 'absent'
+    raise UserError(
+      f'init_from={source} is a run of another backbone ({name.removeprefix("params/")} is '
+      f'{there} there and {list(arrays[name].shape)} here): set model as that run has it'
+    )
+  if len(misfits) == len(arrays):
+    raise UserError(
+      f'the checkpoint of {source} has no weights in common with this model: give a run of the '
+      f'same backbone'
+    )
+  return misfits
 
 
 class Network(NamedTuple):

@@ -5,7 +5,9 @@
   checkpoints/                   see clr_jax.rundir.checkpoint
   metrics/  tensorboard/         see clr_jax.rundir.metrics
   results/                       one file per measurement
+  damaged/                       checkpoints that cannot be restored any more
   features/  figures/  profile/  kept features, pictures, profiler traces: as needed
+  .lock                          who writes here, while it does
 
 Object stores neither append nor rename, so a file is written whole and once; readers merge. Only
 process 0 writes.
@@ -13,11 +15,19 @@ process 0 writes.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import re
+from collections.abc import Iterator
 
 from etils import epath
 
-from clr_jax.core.storage import is_local
+from clr_jax.core.errors import UserError
+from clr_jax.core.storage import files_in, is_local
+
+_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
+_NUMBER = re.compile(r'(?<!\d)\d{20}(?!\d)')
 
 
 class Workdir:
@@ -33,3 +43,26 @@ class Workdir:
 
   def __repr__(self) -> str:
     return f'Workdir({os.fspath(self.path)!r})'
+
+
+def next_number(folder: epath.Path) -> int:
+  """Above the numbers in the names of all files of a folder, which are written with 20 digits.
+
+  Files are read in the order of their names. A clock may be set back, so none is asked. (Earlier
+  versions wrote nanoseconds since 1970.)
+  """
+  numbers = (_NUMBER.search(path.name) for path in files_in(folder))
+  return max((int(number[0]) for number in numbers if number), default=0) + 1
+
+
+@contextlib.contextmanager
+def refuse_no_place(run: Workdir) -> Iterator[None]:
+  """Makes a UserError of an error that says that the directory cannot be written at all."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in _NO_PLACE:
+      raise
+    raise UserError(
+      f'{run.path} cannot be written ({error.strerror}): make it writable or give another workdir'
+    ) from None

@@ -15,14 +15,15 @@ from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import EXIT_CANNOT_WRITE, EXIT_FAILED, RunStopped
 from clr_jax.core.storage import atomic_write, is_local
 from clr_jax.core.types import TrainState
-from clr_jax.data.pipeline import RESIDENT_LIMIT
 from clr_jax.evaluation import runner
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.experiment.build import Experiment, build_experiment
-from clr_jax.experiment.schema import keys_without_effect
+from clr_jax.experiment.schema import check_config, keys_without_effect
 from clr_jax.rundir.checkpoint import Checkpoints, SaveFailed
-from clr_jax.rundir.identity import check_data, open_run
+from clr_jax.rundir.identity import check_run, open_run, refuse_foreign
+from clr_jax.rundir.lock import hold
 from clr_jax.rundir.metrics import MetricWriter
+from clr_jax.rundir.paths import with_absolute_paths
 from clr_jax.rundir.workdir import Workdir
 from clr_jax.training.cadence import cadence_of, due, last_step, plan
 from clr_jax.training.callbacks import Interrupt, Profiler, Progress, Signal, Watchdog
@@ -41,16 +42,19 @@ def train(config: Config, directory: str) -> None:
       stays); or a disk that is full or a store that cannot be written (what was saved stays).
   """
   # Build and check everything before the workdir is touched.
+  check_config(config)
+  config = with_absolute_paths(config)
   experiment = build_experiment(config)
-  run = Workdir(directory)
-  check_init_from(config, run)
+  run, free = Workdir(directory), keys_without_effect(config)
+  check_init_from(config, run, experiment)
   sets = runner.check(experiment)
   experiment.check_shapes()
+  refuse_foreign(run)
 
-  with _stop_if_nothing_can_be_written(run):
+  with _stop_if_nothing_can_be_written(run), hold(run):
     # Open the workdir: it is new, or holds this run.
-    identity = open_run(run, config, keys_without_effect(config))
-    check_data(run, _data_facts(experiment))
+    check_run(run, config, free)  # before all images are decoded
+    identity = open_run(run, config, free, experiment.data_facts())
     runner.say_data(experiment, sets)
 
     # Start or resume, train, evaluate.
@@ -77,20 +81,6 @@ def _stop_if_nothing_can_be_written(run: Workdir) -> Iterator[None]:
     mend = 'make room' if room else 'see that the workdir can be written'
     message = f'{error}: {mend}; the same command goes on from the last checkpoint'
     raise RunStopped(message, EXIT_CANNOT_WRITE) from error
-
-
-def _data_facts(experiment: Experiment) -> dict[str, Any]:
-  """What `check_data` compares. Pixels count where training decodes all of them anyway."""
-  source, mode = experiment.source, experiment.config.data.mode
-  resident = mode != 'streamed' and source.nbytes <= RESIDENT_LIMIT
-  if resident:
-    source.arrays()  # decoded once, for the checksum and for the device
-  return {
-    'number': source.num_examples,
-    'image shape': [*source.image_shape],
-    'classes': source.num_classes,
-    'checksum': source.checksum() if resident else None,
-  }
 
 
 def _write_overview(run: Workdir, state: TrainState) -> None:

@@ -13,7 +13,7 @@ from clr_jax.core.types import TrainState
 from clr_jax.experiment.build import Experiment
 from clr_jax.ops import ema
 from clr_jax.rundir.checkpoint import Checkpoints
-from clr_jax.rundir.weights import restore_weights
+from clr_jax.rundir.weights import check_weights, restore_weights
 from clr_jax.rundir.workdir import Workdir
 from clr_jax.training.metric_accumulator import MetricAccumulator
 
@@ -30,14 +30,17 @@ class Start(NamedTuple):
   metrics: MetricAccumulator
 
 
-def check_init_from(config: Config, run: Workdir) -> None:
-  """UserError if a new run is to start from the weights of a run that has no checkpoint."""
+def check_init_from(config: Config, run: Workdir, experiment: Experiment) -> None:
+  """UserError if a new run cannot start from the weights of the run that `init_from` names."""
   with translate_errors(run.path):
     begins = not run.checkpoints.exists()
   if config.init_from and begins:
     with Checkpoints(config.init_from, read_only=True) as other:
-      if other.latest_step() is None:
+      step = other.latest_step()
+      if step is None:
         raise UserError(f'init_from={config.init_from} has no checkpoint: train that run first')
+      if saved := other.leaves(step):
+        check_weights(saved, experiment.abstract_state.params, config.init_from)
 
 
 def start_or_resume(experiment: Experiment, run: Workdir, checkpoints: Checkpoints) -> Start:

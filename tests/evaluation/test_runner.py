@@ -1,5 +1,6 @@
 """Runs on unlabeled images, evaluated on labeled ones; what is measured again and what is not."""
 
+import errno
 import json
 import pathlib
 
@@ -16,7 +17,7 @@ from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.ops import sharding
-from clr_jax.rundir import metrics, workdir
+from clr_jax.rundir import codec, metrics, workdir
 from clr_jax.rundir import results as results_lib
 from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.rundir.identity import open_run
@@ -157,6 +158,41 @@ def test_classes_that_a_slice_of_the_training_set_lacks(tmp_path):
   config.eval.protocols = {'linear': {}}
   with pytest.raises(UserError, match=r'the 2 classes of .* are not the 1 of .* no image of 1:'):
     runner.check(build_experiment(config))
+
+
+@pytest.mark.parametrize('damage', ['gone', 'cut, of an earlier version'])
+def test_a_damaged_result_is_said_and_measured_again(unlabeled, capsys, damage):
+  command = 'evaluate', 'knn', f'--workdir={unlabeled}', '--config.eval.data=digits', '--params.k=6'
+  assert call(*command, '--config.eval.test_split=test') == 0
+  before, folder = results(unlabeled), unlabeled / 'results'
+  path = sorted(folder.glob('*.json'))[-1]
+  if damage == 'gone':
+    path.unlink()
+  else:
+    path.write_text(path.read_text()[:40])
+  if 'earlier' in damage:
+    for marker in (folder / 'complete').iterdir():
+      marker.write_text('')
+  capsys.readouterr()
+  for measured in (1, 0):
+    assert call(*command, '--config.eval.test_split=test') == 0
+    said = capsys.readouterr()
+    assert said.err.count('measured again') == measured and 'k=6' in said.out
+  assert [r['value'] for r in results(unlabeled)] == [r['value'] for r in before]
+
+
+def test_where_nothing_can_be_written_the_table_is_printed(unlabeled, capsys, monkeypatch):
+  def refuse(path, content):
+    raise OSError(errno.EROFS, 'Read-only file system')
+
+  for module in (results_lib, runner, codec):
+    monkeypatch.setattr(module, 'atomic_write', refuse)
+  before = sorted(unlabeled.rglob('*'))
+  command = 'evaluate', 'knn', f'--workdir={unlabeled}', '--config.eval.data=digits', '--params.k=7'
+  assert call(*command, '--config.eval.test_split=test') == 0
+  out, err = capsys.readouterr()
+  assert 'cannot be written (Read-only file system): the results are printed and not kept' in err
+  assert 'k=7' in out and sorted(unlabeled.rglob('*')) == before
 
 
 @pytest.mark.slow

@@ -144,20 +144,21 @@ def late():
   """Process 1 sees neither the newest checkpoint nor the markers of complete evaluations yet."""
   import jax
 
-  marker, steps = clr_jax.evaluation.runner._marker, ocp.CheckpointManager.all_steps
+  runner, steps = clr_jax.evaluation.runner, ocp.CheckpointManager.all_steps
+  marker = runner._Marker.of
 
   def is_late():
     return jax.process_index() == 1
 
   def late_marker(*args):
-    path = marker(*args)
-    return path.with_name('unseen') if is_late() else path
+    path = marker(*args).path
+    return runner._Marker(path.with_name('unseen') if is_late() else path)
 
   def late_steps(self, *args, **kwargs):
     found = sorted(steps(self, *args, **kwargs))
     return found[:-1] if is_late() else found
 
-  clr_jax.evaluation.runner._marker = late_marker
+  runner._Marker.of = late_marker
   ocp.CheckpointManager.all_steps = late_steps
 
 
@@ -209,6 +210,8 @@ FAULTS = {
     clr_jax.rundir.results, 'write_result', 1, send(signal.SIGTERM)
   ),
   'hang': lambda: at_step(5, lambda: time.sleep(600)),
+  'hang_in_step_1': lambda: at_step(1, lambda: time.sleep(600)),
+  'hang_later': lambda: at_step(10, once_saved(6, lambda: time.sleep(600))),
   'in_float64': in_float64,
   'kubernetes': kubernetes,
   'late': late,

@@ -5,19 +5,26 @@ documentation has it, conditional writes and pages of lists included. Every oper
 a copy, which is what a rename is there, is refused.
 """
 
+import base64
 import contextlib
+import datetime
+import email.utils
 import json
 import pathlib
 import re
 import sys
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, NamedTuple
 
+import pytest
+
+google_crc32c = pytest.importorskip('google_crc32c')  # comes with gcsfs
+
 BUCKET = 'bucket'
-_TIME = '2026-01-01T00:00:00.000000Z'
 _PATH = re.compile(r'(/upload|/download)?/storage/v1/b/(?P<bucket>[^/]+)(/o(/(?P<name>.+))?)?')
 _PAGE = 5  # Google's has 1000: here lists have several
 
@@ -30,7 +37,10 @@ class Operation(NamedTuple):
 
 
 class Store(ThreadingHTTPServer):
-  """Objects by name: content and generation. The test sets `refused` and `on_operation`."""
+  """Objects by name: content and generation. The test sets `refused` and `on_operation`.
+
+  Its clock is far from that of the machine, and `clock` can be set on, in seconds.
+  """
 
   daemon_threads = True
   request_queue_size = 128
@@ -39,6 +49,8 @@ class Store(ThreadingHTTPServer):
     super().__init__(('127.0.0.1', 0), _Handler)
     self.url = f'http://127.0.0.1:{self.server_address[1]}'
     self.objects: dict[str, tuple[bytes, int]] = {}
+    self.times: dict[str, float] = {}  # of the last write, by name
+    self.clock = 10_000_000.0
     self.uploads: dict[str, bytearray] = {}  # begun, by name
     self.operations: list[Operation] = []
     self.refused: dict[str, int] = {'copy': 403}  # from now on: what -> status
@@ -56,6 +68,10 @@ class Store(ThreadingHTTPServer):
       'GOOGLE_CLOUD_PROJECT': 'project',
       'GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT': 'false',  # asks by gRPC, which is not spoken here
     }
+
+  def now(self) -> float:
+    """Seconds since 1970, by the store's clock."""
+    return time.time() + self.clock
 
   def names(self, prefix: str = '') -> list[str]:
     """Sorted."""
@@ -79,6 +95,7 @@ class Store(ThreadingHTTPServer):
       if content is None:
         return 204 if self.objects.pop(name, None) else 404
       self._generation += 1
+      self.times[name] = self.now()
       self.objects[name] = content, self._generation
       return 200
 
@@ -109,6 +126,9 @@ class _Handler(BaseHTTPRequestHandler):
 
   def log_message(self, *_):
     pass
+
+  def date_time_string(self, timestamp=None):
+    return email.utils.formatdate(timestamp or self.server.now(), usegmt=True)
 
   def do_GET(self):
     name, query, media = self._begin()
@@ -203,9 +223,12 @@ class _Handler(BaseHTTPRequestHandler):
       self._answer(content[first : last + 1], 206 if first <= last else 416, headers)
 
   def _resource(self, name: str, content: bytes, generation: int):
+    written = datetime.datetime.fromtimestamp(self.server.times.get(name, 0), datetime.UTC)
+    at = written.isoformat(timespec='milliseconds').replace('+00:00', 'Z')
+    crc32c = base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
     return {
       **{'kind': 'storage#object', 'bucket': BUCKET, 'name': name, 'size': str(len(content))},
-      **{'generation': str(generation), 'timeCreated': _TIME, 'updated': _TIME},
+      **{'generation': str(generation), 'timeCreated': at, 'updated': at, 'crc32c': crc32c},
     }
 
   def _json(self, value, status: int = 200):

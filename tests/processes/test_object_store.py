@@ -3,9 +3,11 @@
 The bucket is tests/processes/object_store.py; the clients are the real ones, gcsfs and TensorStore.
 """
 
+import json
 import os
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -53,7 +55,7 @@ def zygote(environment):
 
 
 @pytest.fixture(scope='module')
-def run(zygote, environment):
+def run(zygote, environment, store):
   """`clr-jax` in a real process that must end with this code: (stdout, stderr)."""
 
   def run(*arguments, code=0, fault='none', **more):
@@ -66,6 +68,8 @@ def run(zygote, environment):
       timeout=300,
     )
     assert process.returncode == code, (process.returncode, process.stdout, process.stderr)
+    if code < 0:
+      store.clock += 60  # it holds its workdir for so long
     return process.stdout, process.stderr
 
   return run
@@ -183,6 +187,30 @@ def test_writes_refused_in_the_middle(run, store, reference, tmp_path, monkeypat
   assert_same_to_the_bit(store.download('lost', tmp_path), reference)
 
 
+def test_one_run_holds_its_workdir(run, zygote, store, environment):
+  """While it lives; the clock of the store tells, and that is months from ours."""
+  arguments = *TRAIN, '--workdir=gs://bucket/held', '--config.stop_at_epoch=0.1'
+  first = subprocess.Popen(
+    zygote.command('tests.processes.child', 'hang_in_step_1', *arguments),
+    cwd=ROOT,
+    env={**os.environ, **environment},
+    stderr=subprocess.DEVNULL,
+  )
+  while 'held/data.json' not in store.names('held/'):
+    assert first.poll() is None
+    time.sleep(0.1)
+  _, err = run(*arguments, code=2)
+  who = json.loads(store.objects['held/.lock'][0])
+  assert 'gs://bucket/held was in use ' in err and ': waiting up to ' in err
+  assert f'gs://bucket/held is in use by another run (process {who["pid"]} on ' in sentence(err)
+  os.kill(who['pid'], signal.SIGKILL)
+  first.wait()
+  store.clock += 30
+  _, err = run(*arguments)
+  assert ': waiting up to ' in err
+  assert store.names('held/.lock') == []
+
+
 def test_two_processes_share_a_run(zygote, store, environment, reference, monkeypatch, tmp_path):
   """The second is killed in a step; both go on to what one process trains on a disk."""
   for name, value in environment.items():
@@ -190,6 +218,7 @@ def test_two_processes_share_a_run(zygote, store, environment, reference, monkey
   both = *TRAIN, '--workdir=gs://bucket/two'
   code, output = ended(launch(zygote.script(tmp_path, 'tests.processes.child', 'kill_1'), 2, *both))
   assert code == 128 + signal.SIGKILL, output
+  store.clock += 60
   code, output = ended(launch(zygote.script(tmp_path, 'clr_jax'), 2, *both))
   assert code == 0 and 'resumed gs://bucket/two at step 6' in output, output
   assert_same(rows_of(store.download('two', tmp_path / 'two')), rows_of(reference))

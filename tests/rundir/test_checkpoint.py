@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import TrainState
-from clr_jax.rundir import checkpoint
+from clr_jax.rundir import checkpoint, checksums
 from clr_jax.rundir.checkpoint import Checkpoints
 
 # Reading a damaged checkpoint, Orbax leaves its other reads behind: they find their loop closed.
@@ -205,6 +206,56 @@ def test_a_damaged_newest_checkpoint_is_skipped_and_replaced(tmp_path, capsys):
     assert int(checkpoints.restore(abstract(state)).step) == 2
     assert steps_on_disk(tmp_path) == [1, 2]
   assert not (tmp_path / 'checkpoints' / '4.orbax-checkpoint-tmp').exists()
+
+
+def test_one_flipped_bit_anywhere_is_noticed(tmp_path, capsys):
+  state = saved(tmp_path, (1, 2))
+  files = [p for p in sorted((tmp_path / 'checkpoints' / '2').rglob('*')) if p.is_file()]
+  assert {'checksums.txt', 'metadata', '_CHECKPOINT_METADATA'} <= {p.name for p in files}
+  rng = np.random.default_rng(0)
+  for file in files:
+    whole = file.read_bytes()
+    damaged = bytearray(whole)
+    damaged[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+    file.write_bytes(damaged)
+    assert checksums.damage(epath.Path(tmp_path / 'checkpoints' / '2')), file
+    file.write_bytes(whole)
+  file = max(files, key=lambda path: path.stat().st_size)
+  file.write_bytes(file.read_bytes()[:-1] + b'x')
+  with Checkpoints(tmp_path) as checkpoints:
+    assert int(checkpoints.restore(abstract(state)).step) == 1
+    with pytest.raises(UserError, match=r'checkpoint 2 \(.* has changed since it was written\)'):
+      checkpoints.restore(abstract(state), 2)
+    assert checkpoints.save(2, state)
+  assert steps_on_disk(tmp_path) == [1, 2]
+  assert (tmp_path / 'damaged' / '2' / file.relative_to(tmp_path / 'checkpoints' / '2')).exists()
+  said = capsys.readouterr().out.splitlines()
+  assert len(said) == 2 and said[1].endswith(f'is now {tmp_path}/damaged/2')
+
+
+@pytest.mark.parametrize('process', [0, 1])
+def test_each_process_checks_its_part(tmp_path, process):
+  saved(tmp_path, (1,))
+  folder = epath.Path(tmp_path / 'checkpoints' / '1')
+  assert not checksums.damage(folder, process, 2)
+  for file in (tmp_path / 'checkpoints' / '1').rglob('d/*'):
+    file.write_bytes(file.read_bytes() + b'x')
+  damaged = [checksums.damage(folder, part, 3) for part in range(3)]
+  assert any(damaged)
+  (folder / 'checksums.txt').unlink()  # of an earlier version
+  assert not any(checksums.damage(folder, part, 3) for part in range(3))
+
+
+def test_a_removal_that_was_cut_off_is_completed(tmp_path):
+  """A removed checkpoint has another name before its first file is deleted."""
+  saved(tmp_path, (1, 2))
+  folder = tmp_path / 'checkpoints'
+  (folder / '.removed').mkdir()
+  (folder / '1').rename(folder / '.removed' / '1')
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.latest_step() == 2
+    assert checkpoints.save(1, make_state())
+  assert sorted(path.name for path in folder.iterdir()) == ['1', '2']
 
 
 def test_nothing_to_restore(tmp_path):

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from clr_jax.core.storage import atomic_write
 from clr_jax.rundir import metrics
 from clr_jax.rundir.metrics import MetricWriter, read_metrics
 from clr_jax.rundir.workdir import Workdir
@@ -61,6 +62,25 @@ def test_rows_beyond_the_checkpoint_of_a_killed_run_disappear(tmp_path):
   with MetricWriter(run, first_step=20) as writer:
     writer.write_scalars(30, {'loss': -30})
   assert [row['loss'] for row in read_metrics(run)] == [10, 20, -30]
+
+
+@pytest.mark.parametrize('local', [True, False])
+def test_a_clock_that_was_set_back_changes_no_order(tmp_path, monkeypatch, local):
+  """Neither for our reader nor for TensorBoard; also behind files of earlier versions."""
+  monkeypatch.setattr(metrics, 'is_local', lambda path: local)
+  run = Workdir(tmp_path)
+  old = f'{1_700_000_000_000_000_000:020d}'
+  atomic_write(run.metrics / f'{old}-step{0:012d}.jsonl', '{"step": 1, "loss": 0}\n')
+  for first, clock in ((0, 3e9), (2, 1e9), (4, 2e9)):
+    monkeypatch.setattr(metrics.time, 'time', lambda clock=clock: clock)
+    monkeypatch.setattr(metrics.time, 'time_ns', lambda clock=clock: int(clock * 1e9))
+    with MetricWriter(run, first_step=first) as writer:
+      for step in range(first + 1, first + 5):
+        writer.write_scalars(step, {'loss': step + 100 * first})
+  expected = [1, 2, 203, 204, *(405, 406, 407, 408)]
+  assert [row['loss'] for row in read_metrics(run)] == expected
+  events = EventAccumulator(str(run.tensorboard)).Reload()
+  assert [event.value for event in events.Scalars('loss')] == expected
 
 
 @settings(max_examples=25, deadline=None)

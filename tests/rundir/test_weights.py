@@ -37,12 +37,21 @@ def test_restore_weights_takes_what_fits(tmp_path):
   }
   assert set(report.kept) == {'params/projector/kernel', 'params/probe/bias'}
   assert report.unused == ('params/projector/kernel',)
-  assert 'shape (4, 2) in the checkpoint, (4, 3) here' in str(report)
-  assert 'step 2: 3 arrays taken' in str(report)
+  told = '3 arrays taken; initialized as new: projector (1 of another shape), probe (1 not there)'
+  assert str(report) == f'weights from {tmp_path}, step 2: {told}'
   with pytest.raises(UserError, match='no weights in common'):
     restore_weights(tmp_path, {'other': {'w': jnp.ones(3)}}, {})
   with pytest.raises(UserError, match='no checkpoints'):
     restore_weights(tmp_path / 'nowhere', params, {})
+
+
+@pytest.mark.parametrize('width', [3, 8])
+def test_restore_weights_of_another_backbone_are_refused(tmp_path, width):
+  saved(tmp_path, (1,))
+  into = make_state(width=width)
+  with pytest.raises(UserError, match='another backbone') as refused:
+    restore_weights(tmp_path, into.params, into.state)
+  assert f'backbone/kernel is [3, 4] there and [3, {width}] here' in str(refused.value)
 
 
 def test_restore_weights_casts_to_the_new_dtype_and_passes_over_damage(tmp_path, capsys):

@@ -1,7 +1,8 @@
 """Data sets by name: one module of this package for each scheme.
 
 A name is 'SCHEME' or 'SCHEME:PATH', where SCHEME is a module here. Any other name is one of TFDS; a
-path that ends in .npz needs no scheme. The module SCHEME defines two functions:
+path that ends in .npz needs no scheme. A module whose PATH is one of the disk says
+`NAMES_A_PATH = True`. The module SCHEME defines two functions:
 
   load(path, *, name, split, data_dir, image_size, channels, limit) -> Source
       `path` is what follows the colon, or ''; the rest are the arguments of `load_source`.
@@ -11,6 +12,7 @@ path that ends in .npz needs no scheme. The module SCHEME defines two functions:
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 from clr_jax.core.bounds import Count, Pixels
@@ -57,10 +59,30 @@ def load_source(
     'limit': limit,
   }
   check(load_source, options, what='load_source')
+  scheme, path = _split(name)
+  return SCHEMES.module(scheme).load(path, name=name, **options)
+
+
+def _split(name: str) -> tuple[str, str]:
+  """(scheme, path)."""
   scheme, _, path = name.partition(':')
   if scheme not in SCHEMES.names():
-    scheme, path = 'npz' if name.endswith('.npz') else 'tfds', name
-  return SCHEMES.module(scheme).load(path, name=name, **options)
+    return 'npz' if name.endswith('.npz') else 'tfds', name
+  return scheme, path
+
+
+def path_of(name: str) -> str | None:
+  """The absolute path in the name of a data set; None where the name is none of a path."""
+  scheme, path = _split(name)
+  if not path or not getattr(SCHEMES.module(scheme), 'NAMES_A_PATH', False):
+    return None
+  return os.path.abspath(os.path.expanduser(path))
+
+
+def absolute_name(name: str) -> str:
+  """The name of the same data set from every folder: 'folder:images' -> 'folder:/data/images'."""
+  path = path_of(name)
+  return name if path is None else f'{_split(name)[0]}:{path}'
 
 
 def available(data_dir: str | None = None) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from clr_jax.data.layout import read_split
 from clr_jax.data.order import shuffled
 from clr_jax.data.slices import base_split, resolve_split
 
+NAMES_A_PATH = True
 _DEEP = 16  # images of 16 bits whose largest value is looked up, about
 _SAMPLE = 4096  # headers that are read where images are resized, evenly spaced
 

@@ -12,10 +12,10 @@ import numpy as np
 from etils import epath
 
 from clr_jax.core.errors import UserError
+from clr_jax.core.locks import one_at_a_time
 from clr_jax.data import images as images_lib
 from clr_jax.data import label_store, preparing
 from clr_jax.data.base import Source
-from clr_jax.data.locks import one_at_a_time
 from clr_jax.data.slices import resolve_split
 
 _NAME = re.compile(r'(?P<name>\w+)(/(?P<config>[\w.\-+]+))?(:(?P<version>\d+\.\d+\.\d+))?')

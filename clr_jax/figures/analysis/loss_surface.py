@@ -16,7 +16,9 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.types import Array, Batch, Params, PyTree
 from clr_jax.data import order
 from clr_jax.experiment.build import Experiment, build_experiment
-from clr_jax.rundir.checkpoint import Checkpoints, check_same, describe
+from clr_jax.rundir.checkpoint import Checkpoints
+from clr_jax.rundir.leaves import check_same, describe
+from clr_jax.rundir.paths import refuse_lost_data
 from clr_jax.rundir.reader import Run
 
 MOST_IMAGES = 256  # images of the batch by default, for a CPU
@@ -56,6 +58,7 @@ def open_objective(
   """
   # The online probe's loss is not the method's, and measurements cost time.
   config = changed(run.config, {'probe.enabled': False, 'telemetry.enabled': False})
+  refuse_lost_data(config, run.workdir)
   experiment = build_experiment(config)
   size = min(config.batch_size, MOST_IMAGES) if batch_size is None else batch_size
   if not 2 <= size <= experiment.source.num_examples:

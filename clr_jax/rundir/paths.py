@@ -1,0 +1,62 @@
+"""Paths in a config: what a run records of them means the same from every folder."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from clr_jax import data
+from clr_jax.core.config_tree import Config, changed, leaves
+from clr_jax.core.errors import UserError
+from clr_jax.core.storage import is_local
+from clr_jax.data.slices import base_split
+from clr_jax.rundir.workdir import Workdir
+
+_DATA = ('data.name', 'eval.data', 'eval.protocols.transfer.to')
+_FOLDERS = ('data.data_dir', 'init_from')
+
+
+def absolute(key: str, value: Any) -> Any:
+  """The value of a dotted key of a config, its path absolute if it is one."""
+  if isinstance(value, list | tuple) and key in _DATA:
+    return type(value)(absolute(key, each) for each in value)
+  if not isinstance(value, str) or not value or not is_local(value):
+    return value
+  if key in _DATA:
+    return data.absolute_name(value)
+  return os.path.abspath(os.path.expanduser(value)) if key in _FOLDERS else value
+
+
+def with_absolute_paths(config: Config) -> Config:
+  """A copy with absolute paths."""
+  values = dict(leaves(config))
+  absolutes = {key: absolute(key, value) for key, value in values.items()}
+  return changed(config, {k: v for k, v in absolutes.items() if v != values[k]})
+
+
+def is_moved(old: Any, new: Any) -> bool:
+  """Whether two names of data sets differ, and only in the path."""
+  names = old, new
+  return (
+    old != new
+    and all(isinstance(name, str) and data.path_of(name) for name in names)
+    and (old.partition(':')[0] == new.partition(':')[0])
+  )
+
+
+def refuse_lost_data(config: Config, run: Workdir) -> None:
+  """UserError if the images of a run, or of its evaluation, are gone from where they were."""
+  own, asked = config.data, config.eval
+  sources = {
+    'data.name': (own.name, own.train_split),
+    'eval.data': (asked.get('data') or '', asked.get('train_split') or own.train_split),
+  }
+  for key, (name, split) in sources.items():
+    path = data.path_of(name)
+    path = path and path.replace('{split}', base_split(split))
+    if path and not os.path.exists(path):
+      scheme = data.absolute_name(name).partition(':')[0]
+      raise UserError(
+        f'the images of {run.path} are no longer in {path}: put them back, or give their new place '
+        f'as --config.{key}={scheme}:PATH to train (which records it) or to evaluate'
+      )

@@ -1,0 +1,47 @@
+"""Which checkpoints of a run stay, and where the others go."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+
+from etils import epath
+
+from clr_jax.rundir.workdir import Workdir
+
+REMOVED = '.removed'
+"""Folder that a checkpoint is moved to before its files are deleted, so that none is cut."""
+
+
+@dataclasses.dataclass
+class LastAndBest:
+  """Orbax preservation policy; `scores` (step -> higher is better) is filled by its owner."""
+
+  last: int
+  scores: dict[int, float]
+
+  def should_preserve(self, checkpoints, *, context) -> Sequence[bool]:
+    """Whether each of the checkpoints stays."""
+    del context
+    steps = [c.step for c in checkpoints]
+    scored = [s for s in steps if s in self.scores]
+    kept = {*sorted(steps)[-self.last :]}
+    if scored:
+      kept.add(max(scored, key=lambda s: (self.scores[s], s)))
+    return [s in kept for s in steps]
+
+
+def delete_removed(checkpoints: epath.Path) -> None:
+  """Deletes what was moved to REMOVED, by this process or by one that was killed then."""
+  shutil.rmtree(checkpoints / REMOVED, ignore_errors=True)
+
+
+def set_aside(run: Workdir, step: int) -> epath.Path:
+  """Moves a damaged checkpoint to where no other is looked for; returns the place."""
+  places = run.path / 'damaged'
+  places.mkdir(exist_ok=True)
+  number = sum(path.name.partition('-')[0] == str(step) for path in places.iterdir())
+  place = places / (f'{step}-{number}' if number else str(step))
+  (run.checkpoints / str(step)).rename(place)
+  return place
