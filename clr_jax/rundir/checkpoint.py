@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
+from clr_jax.core import signals
 from clr_jax.core.consensus import from_process_0, in_all_processes
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import first_line, translate_errors
@@ -65,6 +66,7 @@ class Checkpoints:
     self._scores: dict[int, float] = {}
     self._keep_best = keep_best
     self._damaged: set[int] = set()
+    self._written = contextlib.ExitStack()
     with translate_errors(self._folder):
       if read_only and not self._folder.exists():
         raise UserError(f'{workdir.path} has no checkpoints: give the workdir of a run')
@@ -101,6 +103,7 @@ class Checkpoints:
     *,
     metrics: Mapping[str, float] | None = None,
     window: Mapping[str, Any] | None = None,
+    unevaluated: bool = False,
     force: bool = False,
   ) -> bool:
     """Starts writing `state`, which may be donated as soon as this returns.
@@ -113,6 +116,7 @@ class Checkpoints:
       state: all of it is saved.
       metrics: numbers of this step, stored beside it; `keep_best` names one of them.
       window: JSON values, the metrics accumulated since the last log row; stored beside it.
+      unevaluated: the evaluation of this step is missing; stored beside it.
       force: replaces a checkpoint of the same step, which is left alone otherwise.
 
     Returns:
@@ -137,6 +141,7 @@ class Checkpoints:
       'leaves': describe(state),
       'metrics': jsonable(metrics),
       'window': jsonable(window or {}),
+      'unevaluated': unevaluated,
     }
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
     # force: the decision is made here; Orbax would refuse a step before the latest.
@@ -195,6 +200,10 @@ class Checkpoints:
     """The accumulated metrics that were saved beside a checkpoint; {}, as above, if damaged."""
     return self._beside(step, 'window')
 
+  def is_unevaluated(self, step: int) -> bool:
+    """Whether the evaluation of this step was missing when it was saved."""
+    return bool(self._beside(step, 'unevaluated'))
+
   def wait(self) -> None:
     """Returns when all that was saved is on disk; SaveFailed for what went wrong since."""
     with _writing(self._folder):
@@ -206,9 +215,11 @@ class Checkpoints:
       self._manager.close()
 
   def __enter__(self) -> Checkpoints:
+    self._written.enter_context(signals.before_end(self.wait))
     return self
 
   def __exit__(self, kind: type[BaseException] | None, *exc) -> None:
+    self._written.close()
     if kind is None or jax.process_count() == 1:
       self.close()
       return
@@ -266,7 +277,7 @@ class Checkpoints:
 
   def _beside(self, step: int, key: str) -> dict[str, Any]:
     try:
-      return number(self._meta(step)[key])
+      return number(self._meta(step).get(key, {}))
     except Exception as error:  # whether it can be restored is seen when it is
       logging.warning('checkpoint %d has no readable metrics: %s', step, first_line(error))
       return {}

@@ -221,5 +221,5 @@ FAULTS = {
 }
 
 if __name__ == '__main__':
-  FAULTS[sys.argv[1]]()
-  cli.main(['clr-jax', *sys.argv[2:]])
+  FAULTS[sys.argv.pop(1)]()
+  cli.main()
