@@ -72,7 +72,7 @@ while ((${#pids[@]} > 0)); do
   if ((code != 0 && status == 0)); then
     status=$code
     if ((${#pids[@]} > 0)); then
-      (sleep 10 && send KILL) &
+      (sleep 10 && send KILL) >/dev/null 2>&1 & # else who reads the output waits for it
       killer=$!
     fi
   fi

@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.stdout.flush()
     lost = next((file.lost for file in files if file.lost is not None and file.name == 1), None)
     if lost is not None and not code:
-      print(f'clr-jax: standard output cannot be written ({lost.strerror})', file=sys.stderr)
+      reason = f'standard output cannot be written ({lost.strerror})'
+      print(f'clr-jax: {reason}: make room, or write it elsewhere', file=sys.stderr)
       code = EXIT_CANNOT_WRITE
     if stop.received is not None:
       stop.claim()  # blocks if the process is being ended

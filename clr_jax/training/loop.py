@@ -17,7 +17,8 @@ from clr_jax.core.errors import EXIT_CANNOT_WRITE, EXIT_FAILED, RunStopped
 from clr_jax.core.signals import Stop
 from clr_jax.core.storage import atomic_write, is_local
 from clr_jax.core.types import TrainState
-from clr_jax.data.pipeline import RESIDENT_LIMIT
+from clr_jax.data.pipeline import RESIDENT_LIMIT, mode_of
+from clr_jax.data.stream import check_workers
 from clr_jax.evaluation import runner
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.experiment.build import Experiment, build_experiment
@@ -49,6 +50,8 @@ def train(config: Config, directory: str) -> None:
   check_init_from(config, run)
   sets = runner.check(experiment)
   experiment.check_shapes()
+  if mode_of(experiment.source, config.data.mode) == 'streamed':
+    check_workers(config.data.workers)
 
   with _stop_if_nothing_can_be_written(run):
     # Open the workdir: it is new, or holds this run.

@@ -54,6 +54,16 @@ def send(number):
   return lambda: os.kill(os.getpid(), number)
 
 
+def long_work_at(number):
+  """Sends a signal to this process, whose main thread then does nothing else for a minute."""
+
+  def meet():
+    send(number)()
+    time.sleep(60)
+
+  return meet
+
+
 def once_saved(step, fault):
   """`fault`, when checkpoint `step` is whole: it is written while training goes on."""
 
@@ -207,6 +217,9 @@ FAULTS = {
   'sigterm_at_end': lambda: at_call(Online, '__call__', 3, send(signal.SIGTERM)),
   'sigterm_in_results': lambda: at_call(
     clr_jax.rundir.results, 'write_result', 1, send(signal.SIGTERM)
+  ),
+  'sigterm_1_in_evaluation': lambda: at_call(
+    clr_jax.evaluation.runner, 'offline', 1, only_in(1, long_work_at(signal.SIGTERM))
   ),
   'hang': lambda: at_step(5, lambda: time.sleep(600)),
   'in_float64': in_float64,
