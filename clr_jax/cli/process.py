@@ -70,6 +70,8 @@ def run_with_exit_code(run: Callable[[], object]) -> None:
   together = CoordinatedShutdown(signals.current()) if several else None
   try:
     run()
+    if together is not None:
+      together.finish()
   except BaseException as error:
     if together is not None:
       together.wait_if_ending()

@@ -14,6 +14,8 @@ import jax
 from clr_jax.core.signals import STOPS, StopSignals, exit_now
 
 _KEY = 'clr_jax/ended'  # -> 'PROCESS CODE', in the store of JAX's coordination service
+_FINISHED = 'clr_jax/finished'
+_FINISH_SECONDS = 3600
 _POLL_SECONDS = 1.0
 _WAIT_SECONDS = 10  # for the others to have noticed
 _LEAVE_SECONDS = 60  # for the others to arrive, which may save first
@@ -48,6 +50,11 @@ class CoordinatedShutdown:
     self._ending = threading.Event()
     self._thread = threading.Thread(target=self._watch, daemon=True)
     self._thread.start()
+
+  def finish(self) -> None:
+    """Waits for the others at the end of a command: they may be asked to stop, or fail, before."""
+    with contextlib.suppress(Exception):  # one of them is gone
+      self._client.wait_at_barrier(_FINISHED, _FINISH_SECONDS * 1000)
 
   def close(self) -> None:
     """Stops watching; JAX's own shutdown follows."""
