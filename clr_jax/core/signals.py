@@ -246,11 +246,11 @@ class StopSignals:
         break
       self._ending.release()
       time.sleep(_POLL_SECONDS)
-    with _changed:
-      _changed.wait_for(lambda: not _whole, _WHOLE_SECONDS)
     for wait in [*_before_end]:
       with contextlib.suppress(Exception):  # what was written before it stands
         wait()
+    with _changed:
+      _changed.wait_for(lambda: not _whole, _WHOLE_SECONDS)
     self._say(stop)
     self.exit(stop.code)
 
@@ -261,17 +261,20 @@ class StopSignals:
     try:
       return rescue()
     except Exception:  # the step that takes the state began meanwhile: the loop saves after it
+      self._rescue = None
       return False
 
   def _say(self, stop: Stop) -> None:
     start = '\n' if os.isatty(2) else ''  # a progress bar may stand there
-    with contextlib.suppress(OSError):
-      os.write(2, f'{start}clr-jax: {stop_message(stop)}\n'.encode())
+    line = f'{start}clr-jax: stopped by {stop.name}: the same command goes on\n'
 
+    def write() -> None:
+      with contextlib.suppress(OSError):
+        os.write(2, line.encode())
 
-def stop_message(stop: Stop) -> str:
-  """The sentence of a stop outside of the training loop."""
-  return f'stopped by {stop.name}: the same command goes on'
+    writing = threading.Thread(target=write, daemon=True)
+    writing.start()
+    writing.join(_FLUSH_SECONDS)
 
 
 _current: StopSignals | None = None

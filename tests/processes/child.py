@@ -218,6 +218,9 @@ FAULTS = {
   'sigterm_in_results': lambda: at_call(
     clr_jax.rundir.results, 'write_result', 1, send(signal.SIGTERM)
   ),
+  'long_step': lambda: at_step(8, long_work_at(signal.SIGTERM)),
+  'long_evaluation': lambda: at_call(Online, '__call__', 2, long_work_at(signal.SIGTERM)),
+  'long_last_evaluation': lambda: at_call(Online, '__call__', 3, long_work_at(signal.SIGTERM)),
   'sigterm_1_in_evaluation': lambda: at_call(
     clr_jax.evaluation.runner, 'offline', 1, only_in(1, long_work_at(signal.SIGTERM))
   ),
