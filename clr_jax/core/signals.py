@@ -141,6 +141,7 @@ class StopSignals:
     self._ending = threading.RLock()  # held by the thread that ends the process
     self._previous: dict[int, Any] = {}
     self._since = 0.0
+    self._said = False
 
   def __enter__(self) -> StopSignals:
     global _current
@@ -265,6 +266,9 @@ class StopSignals:
       return False
 
   def _say(self, stop: Stop) -> None:
+    if self._said:
+      return
+    self._said = True
     start = '\n' if os.isatty(2) else ''  # a progress bar may stand there
     line = f'{start}clr-jax: stopped by {stop.name}: the same command goes on\n'
 

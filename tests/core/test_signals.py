@@ -85,7 +85,7 @@ def test_what_is_written_is_waited_for(stop, ended):
     assert ended.wait() == [75] and written
 
 
-def test_a_second_ctrl_c_does_not_wait(stop, ended):
+def test_a_second_ctrl_c_does_not_wait(stop, ended, capfd):
   waits = threading.Event()
   with signals.before_end(waits.wait):
     os.kill(os.getpid(), signal.SIGTERM)
@@ -93,7 +93,8 @@ def test_a_second_ctrl_c_does_not_wait(stop, ended):
     os.kill(os.getpid(), signal.SIGINT)
     assert ended.wait() == [130]
     waits.set()
-    ended.wait(2)
+    assert ended.wait(2) == [130, 75]
+  assert capfd.readouterr().err.count('\n') == 1
 
 
 def test_a_loop_answers_itself(stop, ended):
