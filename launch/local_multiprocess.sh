@@ -10,8 +10,8 @@
 # otherwise. The numbers are those of a single process up to rounding; the speed is not.
 #
 # Every line of output starts with the number of its process, '[0] ' to '[N-1] '.
-# SIGTERM and Ctrl-C go to all processes as SIGTERM: they save a checkpoint together and end with
-# code 75 ("the same command goes on"). The second one kills them.
+# SIGTERM, Ctrl-C and a closed terminal go to all processes as SIGTERM: they save a checkpoint
+# together and end with code 75 ("the same command goes on"). The second one kills them.
 # If a process fails, the others, which cannot go on without it, are killed after 10 seconds.
 # The exit code is that of the first process that ended with another code than 0, else 0.
 #
@@ -48,10 +48,10 @@ on_signal() {
   signals=$((signals + 1))
   if ((signals == 1)); then send TERM; else send KILL; fi
 }
-trap on_signal TERM INT
+trap on_signal TERM INT HUP
 
 for ((i = 0; i < num_processes; i++)); do
-  exec {out}> >(trap '' TERM INT && exec sed -u "s/^/[$i] /")
+  exec {out}> >(trap '' TERM INT HUP && exec sed -u "s/^/[$i] /")
   readers+=($!)
   # setsid: a terminal sends Ctrl-C to its whole group, and each process must get one signal only.
   setsid "${CLR_JAX:-clr-jax}" "$@" --coordinator="127.0.0.1:$port" \
@@ -72,7 +72,7 @@ while ((${#pids[@]} > 0)); do
   if ((code != 0 && status == 0)); then
     status=$code
     if ((${#pids[@]} > 0)); then
-      (sleep 10 && send KILL) &
+      (sleep 10 && send KILL) >/dev/null 2>&1 & # else who reads the output waits for it
       killer=$!
     fi
   fi

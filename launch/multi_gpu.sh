@@ -36,7 +36,7 @@ on_signal() {
   stopped=1
   [[ -z $child ]] || kill -s TERM "$child" 2>/dev/null
 }
-trap on_signal TERM INT
+trap on_signal TERM INT HUP
 
 while :; do
   setsid "${CLR_JAX:-clr-jax}" train "$@" & # setsid: Ctrl-C reaches it once, through this script

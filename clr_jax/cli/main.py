@@ -1,34 +1,37 @@
-"""The command line `clr-jax`: parses the arguments, runs a command, ends with an exit code."""
+"""The entry point of the command line `clr-jax`; what takes time is imported in it."""
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 from collections.abc import Sequence
 
-from clr_jax.cli.exit import report_error
-from clr_jax.cli.parser import HELP, make_parser
-from clr_jax.core.errors import EXIT_BAD_INPUT, UserError
-from clr_jax.core.names import check_name
+from clr_jax.cli.screen import lasting_output
+from clr_jax.core.errors import EXIT_CANNOT_WRITE
+from clr_jax.core.signals import StopSignals
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  """Runs one command; the process ends with 0 or one of the codes of `clr_jax.core.errors`."""
+  """Runs one command; the process ends with 0 or one of the codes of `clr_jax.core.errors`.
+
+  SIGTERM, SIGHUP and Ctrl-C are answered from here on, see `clr_jax.core.signals`.
+
+  Args:
+    argv: by default the arguments of this process, which ends with the command.
+  """
   arguments = list(sys.argv if argv is None else argv)[1:]
-  logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # it prints the stack of what it raises
-  parser, commands = make_parser()
-  try:
-    if not arguments or arguments[0] in (*HELP, 'help'):
-      parser.print_help()
-      raise SystemExit(0 if arguments else EXIT_BAD_INPUT)
-    if arguments[0].startswith('-'):
-      parser.parse(arguments)  # --version
-    check_name(commands, arguments[0], 'command')
-    command = commands[arguments[0]]
-    command.run(*command.parse(arguments[1:]))
-  except (UserError, KeyboardInterrupt) as error:
-    raise SystemExit(report_error(error)) from None
-  except BrokenPipeError:  # `clr-jax results | head`
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(0) from None
+  with StopSignals(ignored_after=argv is None) as stop, lasting_output() as files:
+    # Late: the imports of the commands take a second or more, in which a signal may come.
+    from clr_jax.cli.run import run
+
+    code = run(arguments)
+    sys.stdout.flush()
+    lost = next((file.lost for file in files if file.lost is not None and file.name == 1), None)
+    if lost is not None and not code:
+      reason = f'standard output cannot be written ({lost.strerror})'
+      print(f'clr-jax: {reason}: make room, or write it elsewhere', file=sys.stderr)
+      code = EXIT_CANNOT_WRITE
+    if stop.received is not None:
+      stop.claim()  # blocks if the process is being ended
+      stop.exit(code or 0)
+  if code is not None:
+    raise SystemExit(code)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 
 from clr_jax.cli.exit import Outcome, outcome_of, report_error
-from clr_jax.cli.shutdown import CoordinatedShutdown, exit_now
+from clr_jax.cli.shutdown import CoordinatedShutdown
+from clr_jax.core import signals
 from clr_jax.core.errors import (
   EXIT_CANNOT_WRITE,
   EXIT_FAILED,
   EXIT_LOST,
   EXIT_PREEMPTED,
-  RunStopped,
   UserError,
 )
 from clr_jax.core.storage import first_line
-from clr_jax.training.callbacks import owns_sigterm
 
 # Words of JAX's collectives and of its coordination service when a process does not answer.
 _LOST = re.compile(
@@ -67,13 +63,15 @@ def start_jax(args: argparse.Namespace, *, deterministic: bool) -> None:
 def run_with_exit_code(run: Callable[[], object]) -> None:
   """Calls `run`; an error of it ends the process with a one-line message and an exit code.
 
-  With several processes all of them end, so that none waits for one that failed. An unexpected
-  error is raised as it is where there is only one process.
+  With several processes all of them end, so that none waits for one that failed or was asked to
+  stop. An unexpected error is raised as it is where there is only one process.
   """
-  together = CoordinatedShutdown() if jax.process_count() > 1 else None
+  several = jax.process_count() > 1
+  together = CoordinatedShutdown(signals.current()) if several else None
   try:
-    with _sigterm_ends():
-      run()
+    run()
+    if together is not None:
+      together.finish()
   except BaseException as error:
     if together is not None:
       together.wait_if_ending()
@@ -81,10 +79,12 @@ def run_with_exit_code(run: Callable[[], object]) -> None:
     if together is None and outcome.message is None:
       raise
     code = report_error(error, outcome)
-    if together is not None and code not in (0, EXIT_PREEMPTED):  # preempted, all agree
+    if together is not None and code == EXIT_PREEMPTED:  # all agree
+      together.leave(code)
+    if together is not None and code:
       together.fail(code)
     if code == EXIT_CANNOT_WRITE:  # Orbax's and TensorStore's threads meet the same error
-      exit_now(code)
+      signals.exit_now(code)
     raise SystemExit(code) from None
   finally:
     if together is not None:
@@ -107,22 +107,3 @@ def _outcome_of(error: BaseException) -> Outcome:
       f'the last checkpoint',
     )
   return outcome_of(error)
-
-
-@contextlib.contextmanager
-def _sigterm_ends() -> Iterator[None]:
-  """SIGTERM ends with EXIT_PREEMPTED wherever the training loop does not handle it itself."""
-
-  def end(number, frame):
-    del number, frame
-    message = 'stopped by SIGTERM: the same command goes on'
-    raise SystemExit(report_error(RunStopped(message, EXIT_PREEMPTED)))
-
-  if threading.current_thread() is not threading.main_thread() or not owns_sigterm():
-    yield
-    return
-  previous = signal.signal(signal.SIGTERM, end)
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGTERM, previous)

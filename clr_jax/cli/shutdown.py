@@ -1,10 +1,9 @@
-"""Propagates a failure of one process of a run to all others."""
+"""Propagates a failure of one process of a run, or a request to stop, to all others."""
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
+import signal
 import sys
 import threading
 import time
@@ -12,20 +11,38 @@ from typing import Any, NoReturn
 
 import jax
 
+from clr_jax.core.signals import STOPS, StopSignals, exit_now
+
 _KEY = 'clr_jax/ended'  # -> 'PROCESS CODE', in the store of JAX's coordination service
+_FINISHED = 'clr_jax/finished'
+_FINISH_SECONDS = 3600
 _POLL_SECONDS = 1.0
 _WAIT_SECONDS = 10  # for the others to have noticed
+_LEAVE_SECONDS = 60  # for the others to arrive, which may save first
+# JAX's preemption service writes it when any process has received SIGTERM.
+_NOTICE = 'RECEIVED_PREEMPTION_NOTICE'
 
 
 class CoordinatedShutdown:
-  """Ends all processes of `jax.distributed` when one of them fails, watching in a thread.
+  """Ends all processes of `jax.distributed` when one fails or is to stop, watching in a thread.
 
   A process that just exits waits 5 minutes in JAX's shutdown barrier, while the others wait for it
   in a collective, and then all are aborted with a stack trace. Instead the one that fails writes
   its exit code into the coordination service's store, and all exit at once with that code.
+
+  SIGTERM belongs to JAX's preemption service, which tells all processes of it: the training loop
+  agrees with the others on a step, and everywhere else each process ends when all have noticed.
+
+  Args:
+    stop: the other signals of this process, which are made SIGTERM, too; None in a library call.
   """
 
-  def __init__(self):
+  def __init__(self, stop: StopSignals | None):
+    self._stop = stop
+    if stop is not None:
+      stop.pass_on = True
+      stop.exit = self.leave
+      stop.exit_at_once = self.fail
     from jax._src import distributed  # no public way to its store; Orbax takes the same one
 
     self._client: Any = distributed.global_state.client
@@ -33,6 +50,11 @@ class CoordinatedShutdown:
     self._ending = threading.Event()
     self._thread = threading.Thread(target=self._watch, daemon=True)
     self._thread.start()
+
+  def finish(self) -> None:
+    """Waits for the others at the end of a command: they may be asked to stop, or fail, before."""
+    with contextlib.suppress(Exception):  # one of them is gone
+      self._client.wait_at_barrier(_FINISHED, _FINISH_SECONDS * 1000)
 
   def close(self) -> None:
     """Stops watching; JAX's own shutdown follows."""
@@ -51,12 +73,18 @@ class CoordinatedShutdown:
       self._client.key_value_set(_KEY, f'{jax.process_index()} {code}')
     self._exit(code)
 
+  def leave(self, code: int) -> NoReturn:
+    """Ends this process with `code` when all others are about to, which they know by themselves."""
+    self._exit(code, wait_seconds=_LEAVE_SECONDS)
+
   def _watch(self) -> None:
     while not self._ended.wait(_POLL_SECONDS):
-      try:
-        process, code = self._client.key_value_try_get(_KEY).split()
-      except Exception:  # not there: nobody has failed
+      if self._stop is not None and self._stop.received is None and self._get(_NOTICE):
+        self._stop.ask(STOPS[signal.SIGTERM])
+      failure = self._get(_KEY)
+      if failure is None:
         continue
+      process, code = failure.split()
       self._ending.set()
       print(
         f'clr-jax: ends with code {code}, as process {process} did: its message says why',
@@ -65,19 +93,16 @@ class CoordinatedShutdown:
       )
       self._exit(int(code))
 
-  def _exit(self, code: int) -> NoReturn:
+  def _get(self, key: str) -> str | None:
+    try:
+      return self._client.key_value_try_get(key)
+    except Exception:  # it is not there
+      return None
+
+  def _exit(self, code: int, wait_seconds: int = _WAIT_SECONDS) -> NoReturn:
     """Exits once all processes are here, process 0 (the coordinator) last, past JAX's barrier."""
     with contextlib.suppress(Exception):  # some process is dead or hangs
-      self._client.wait_at_barrier(_KEY, _WAIT_SECONDS * 1000)
+      self._client.wait_at_barrier(_KEY, wait_seconds * 1000)
     if jax.process_index() == 0:
       time.sleep(1)
     exit_now(code)
-
-
-def exit_now(code: int) -> NoReturn:
-  """Ends this process and its children without waiting for its threads, which print no more."""
-  for child in multiprocessing.active_children():  # nobody else ends the readers of the data
-    child.terminate()
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(code)

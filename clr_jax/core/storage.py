@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
+from clr_jax.core import signals
 from clr_jax.core.errors import UserError
 
 _BUGS = (TypeError, AttributeError, NameError, KeyError, AssertionError)  # never a store's answer
@@ -34,13 +35,14 @@ def atomic_write(path: epath.Path, content: str | bytes) -> None:
     return
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.parent / f'.{path.name}.{os.getpid()}'
-  try:
-    temporary.write_bytes(raw)
-    os.replace(temporary, path)
-  except BaseException:
-    with contextlib.suppress(OSError):
-      temporary.unlink()
-    raise
+  with signals.whole():
+    try:
+      temporary.write_bytes(raw)
+      os.replace(temporary, path)
+    except BaseException:
+      with contextlib.suppress(OSError):
+        temporary.unlink()
+      raise
 
 
 def files_in(folder: epath.Path, ending: str = '') -> list[epath.Path]:

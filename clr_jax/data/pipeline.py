@@ -177,6 +177,13 @@ def _replicated(source: Source, mesh: Mesh, drop_labels: bool) -> dict[str, Any]
   }
 
 
+def mode_of(source: Source, mode: str, resident_limit: int = RESIDENT_LIMIT) -> str:
+  """'resident' or 'streamed'; the size of the data decides where `mode` is 'auto'."""
+  if mode == 'auto':
+    return 'resident' if source.nbytes <= resident_limit else 'streamed'
+  return mode
+
+
 def make_pipeline(
   source: Source,
   *,
@@ -217,14 +224,12 @@ def make_pipeline(
       f'the batch size {batch_size} is not divisible by {devices} devices: choose a multiple of '
       f'{devices}'
     )
-  if mode == 'auto':
-    mode = 'resident' if source.nbytes <= resident_limit else 'streamed'
   return Pipeline(
     source,
     batch_size=batch_size,
     seed=seed,
     mesh=mesh,
-    mode=mode,
+    mode=mode_of(source, mode, resident_limit),
     workers=workers or 0,
     prefetch=prefetch,
     drop_labels=drop_labels,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,7 +18,12 @@ def main(argv: list[str] | None = None) -> int:
   parser = argparse.ArgumentParser(description='Prepare a TFDS data set as array_record.')
   parser.add_argument('name', help="'cifar10', 'name/config' or 'name:1.2.3'")
   parser.add_argument('--data_dir', help='default: $TFDS_DATA_DIR, else ~/tensorflow_datasets')
+  parser.add_argument(
+    '--with_parent', action='store_true', help='end when standard input is closed, by no signal'
+  )
   args = parser.parse_args(argv)
+  if args.with_parent:
+    _end_with_parent()
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   try:
     import tensorflow_datasets as tfds
@@ -29,6 +36,19 @@ def main(argv: list[str] | None = None) -> int:
     print(f'{type(error).__name__}: {" ".join(str(error).split())}')
     return 1
   return 0
+
+
+def _end_with_parent() -> None:
+  """A terminal sends its signals to this process, too: the parent says when to end."""
+  for name in ('SIGTERM', 'SIGINT', 'SIGHUP'):
+    if hasattr(signal, name):
+      signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+  def wait() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -62,7 +63,14 @@ def prepare(name: str, root: epath.Path) -> None:
   logging.info('Preparing the TFDS data set %s in %s (once, in a child process).', name, root)
   print(f'Preparing {name} in {root}, once (a child process with TensorFlow) ...', file=sys.stderr)
   command = [sys.executable, '-m', 'clr_jax.data.prepare_tfds', name, f'--data_dir={root}']
-  child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+  read, write = os.pipe()  # the child ends when its other end is closed, also where this one dies
+  try:
+    child = subprocess.run(
+      [*command, '--with_parent'], stdin=read, stdout=subprocess.PIPE, text=True, check=False
+    )
+  finally:
+    os.close(read)
+    os.close(write)
   if child.returncode:
     reason = (child.stdout.strip().splitlines() or ['it was killed'])[-1]
     raise UserError(f'preparing {name} failed: {reason}')

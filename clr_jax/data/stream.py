@@ -5,7 +5,15 @@ No JAX here: Grain's worker processes import this module (Grain itself imports J
 
 from __future__ import annotations
 
+import contextlib
+import math
+import multiprocessing
+import os
 import queue
+import re
+import shutil
+import signal
+import sys
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, TypeVar
@@ -13,12 +21,19 @@ from typing import Any, TypeVar
 import numpy as np
 from absl import flags
 
-from clr_jax.core.errors import UserError
+from clr_jax.core import signals
+from clr_jax.core.errors import EXIT_FAILED, RunStopped, UserError
+from clr_jax.core.storage import first_line
 from clr_jax.data.base import NUM_THREADS, Source, rows_at_once
 from clr_jax.data.order import batch_indices
 
 T = TypeVar('T')
 Chunks = Sequence[tuple[int, int]]  # (first step, number of steps) of each block
+_SHARED_MEMORY = '/dev/shm'  # of Linux
+_LEAST_SHARED = 64 * 1024  # smaller arrays go through the pipe: a file for each would be slower
+_LOCKS = 128 * 1024  # bytes of the locks and events of one reader process, a page each
+_DELETED_LATER = 50  # arrays that Grain may keep before it deletes them
+_ENDED = re.compile(r'terminated unexpectedly with exit code (-?\d+)')
 
 
 class StepParts:
@@ -82,6 +97,7 @@ def read_blocks(
 
   Raises:
     UserError: Grain is not installed, or a file is damaged.
+    RunStopped: a reader process was killed.
   """
   try:
     import grain  # late: it imports JAX, and resident data do without it
@@ -99,15 +115,107 @@ def read_blocks(
     if not flags.FLAGS.is_parsed():  # Grain reads its own flags here; a notebook parses none
       flags.FLAGS.mark_as_parsed()
     buffered = -(-2 * parts.parts_per_step // workers)
-    dataset = dataset.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffered)
+    part_bytes = parts.part_rows * math.prod(source.image_shape)
+    shared = _fits_shared_memory(part_bytes * (workers * (2 * buffered + 2) + _DELETED_LATER))
+    options = grain.experimental.DatasetOptions(
+      min_shm_size=_LEAST_SHARED if shared else sys.maxsize
     )
+    dataset = grain.experimental.WithOptionsIterDataset(dataset, options).mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffered),
+      worker_init_fn=_end_with_parent,
+    )
+    _track_shared_memory()
   reader = iter(dataset)
   try:
-    for _, count in chunks:
-      yield _assemble(reader, count, len(rows), parts.part_rows)
+    with _named_end_of(workers):
+      for _, count in chunks:
+        yield _assemble(reader, count, len(rows), parts.part_rows)
   finally:
     reader.close()
+
+
+def check_workers(workers: int) -> None:
+  """UserError if no process that reads the data can be started here."""
+  if not workers:
+    return
+  _track_shared_memory()
+  try:
+    multiprocessing.get_context('spawn').Lock()
+    reason = '' if _fits_shared_memory(workers * _LOCKS) else 'it is full'
+  except (ImportError, OSError) as error:
+    reason = first_line(error)
+  if reason:
+    raise UserError(
+      f'data.workers={workers} needs shared memory ({reason}): make room in {_SHARED_MEMORY}, or '
+      f'set data.workers=0 to read with threads'
+    )
+
+
+def _fits_shared_memory(size: int) -> bool:
+  """Whether `size` bytes are free; with too few a process that writes there is killed by SIGBUS."""
+  if sys.platform != 'linux':  # it is no file system there
+    return True
+  try:
+    return shutil.disk_usage(_SHARED_MEMORY).free >= size
+  except OSError:
+    return False
+
+
+def _track_shared_memory() -> None:
+  """Starts the process that removes what a killed run leaves in shared memory, and is quiet then.
+
+  Python starts it by itself, but then a closed terminal ends it, and it warns of what it does.
+  """
+  if os.name != 'posix':
+    return
+  from multiprocessing import resource_tracker  # there is none on Windows
+
+  before = os.environ.get('PYTHONWARNINGS')
+  os.environ['PYTHONWARNINGS'] = 'ignore'  # read by that process
+  try:
+    with signals.blocked():
+      resource_tracker.ensure_running()
+  finally:
+    if before is None:
+      del os.environ['PYTHONWARNINGS']
+    else:
+      os.environ['PYTHONWARNINGS'] = before
+
+
+def _end_with_parent(worker: int, workers: int) -> None:
+  """In a reader process: it ends with the main process, however that ends."""
+  del worker, workers
+  parent = multiprocessing.parent_process()
+  assert parent is not None
+
+  def wait() -> None:
+    parent.join()  # reads a pipe whose other end the parent holds
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _named_end_of(workers: int) -> Iterator[None]:
+  """One sentence for a reader process that was killed."""
+  try:
+    yield
+  except RuntimeError as error:
+    found = _ENDED.search(str(error))
+    if found is None:
+      raise
+    code = int(found[1])
+    known = -code in signal.valid_signals() if code < 0 else False
+    how = f'was killed by {signal.Signals(-code).name}' if known else f'ended with code {code}'
+    advice = {
+      -getattr(signal, 'SIGBUS', 0): f'make {_SHARED_MEMORY} larger, which is full',
+      -getattr(signal, 'SIGKILL', 0): f'lower data.workers={workers} if the memory is full',
+    }.get(code, 'its own message may stand above')
+    raise RunStopped(
+      f'a process that reads the data {how}: {advice}, or set data.workers=0; the same command '
+      f'goes on from the last checkpoint',
+      EXIT_FAILED,
+    ) from error
 
 
 def _assemble(reader: Iterator, count: int, num_rows: int, part_rows: int) -> dict[str, np.ndarray]:
@@ -139,6 +247,11 @@ def keep_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None
     return False
 
   def work() -> None:
+    # The processes that it starts ignore what a terminal sends to all of a command.
+    with signals.blocked(), contextlib.closing(items):
+      hand_on()
+
+  def hand_on() -> None:
     try:
       for item in items:
         if not put('item', item):
@@ -147,8 +260,6 @@ def keep_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None
         put('end', None)
     except BaseException as error:  # handed to the consumer
       put('error', error)
-    finally:
-      items.close()
 
   thread = threading.Thread(target=work, name='clr_jax-data', daemon=True)
   thread.start()

@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
+from clr_jax.core import signals
 from clr_jax.core.consensus import from_process_0, in_all_processes
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import files_in, first_line, is_local, translate_errors
@@ -70,6 +71,7 @@ class Checkpoints:
     self._scores: dict[int, float] = {}
     self._keep_best = keep_best
     self._damaged: set[int] = set()
+    self._written = contextlib.ExitStack()
     with translate_errors(self._folder):
       files_in(self._folder)  # refuses what cannot be read
       if read_only and not self._folder.exists():
@@ -112,6 +114,7 @@ class Checkpoints:
     *,
     metrics: Mapping[str, float] | None = None,
     window: Mapping[str, Any] | None = None,
+    unevaluated: bool = False,
     force: bool = False,
   ) -> bool:
     """Starts writing `state`, which may be donated as soon as this returns.
@@ -124,6 +127,7 @@ class Checkpoints:
       state: all of it is saved.
       metrics: numbers of this step, stored beside it; `keep_best` names one of them.
       window: JSON values, the metrics accumulated since the last log row; stored beside it.
+      unevaluated: the evaluation of this step is missing; stored beside it.
       force: replaces a checkpoint of the same step, which is left alone otherwise.
 
     Returns:
@@ -151,6 +155,7 @@ class Checkpoints:
       'leaves': describe(state),
       'metrics': jsonable(metrics),
       'window': jsonable(window or {}),
+      'unevaluated': unevaluated,
     }
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
     # force: the decision is made here; Orbax would refuse a step before the latest.
@@ -215,6 +220,10 @@ class Checkpoints:
     """The accumulated metrics that were saved beside a checkpoint; {}, as above, if damaged."""
     return self._beside(step, 'window')
 
+  def is_unevaluated(self, step: int) -> bool:
+    """Whether the evaluation of this step was missing when it was saved."""
+    return bool(self._beside(step, 'unevaluated'))
+
   def wait(self) -> None:
     """Returns when all that was saved is on disk; SaveFailed for what went wrong since."""
     with _writing(self._folder):
@@ -229,9 +238,11 @@ class Checkpoints:
     self.wait()
 
   def __enter__(self) -> Checkpoints:
+    self._written.enter_context(signals.before_end(self.wait))
     return self
 
   def __exit__(self, kind: type[BaseException] | None, *exc) -> None:
+    self._written.close()
     if kind is None or jax.process_count() == 1:
       self.close()
       return
@@ -324,7 +335,7 @@ class Checkpoints:
 
   def _beside(self, step: int, key: str) -> dict[str, Any]:
     try:
-      return number(self._meta(step)[key])
+      return number(self._meta(step).get(key, {}))
     except Exception as error:  # whether it can be restored is seen when it is
       logging.warning('checkpoint %d does not tell its contents: %s', step, first_line(error))
       return {}

@@ -12,23 +12,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 from etils import epath
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from clr_jax.core.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_STALLED
+from clr_jax.core import signals
+from clr_jax.core.errors import EXIT_STALLED
+from clr_jax.core.signals import STOPS, Stop
 from clr_jax.core.storage import atomic_write, is_local
-
-
-class Signal(NamedTuple):
-  """Name of a request to stop, and the exit code for it."""
-
-  name: str
-  code: int
 
 
 def owns_sigterm() -> bool:
@@ -37,31 +32,31 @@ def owns_sigterm() -> bool:
 
 
 class Interrupt:
-  """Turns SIGTERM and Ctrl-C into a request that the loop reads between two steps.
+  """Turns SIGTERM, SIGHUP and Ctrl-C into a request that the loop reads between two steps.
 
-  A second Ctrl-C raises KeyboardInterrupt as usual. With several processes they agree on the step
-  through JAX's preemption service, because all of them must write the same checkpoint.
+  A command handles the signals from its start on (`StopSignals`), and does so here until the first
+  step has ended: there is nothing to save before. In a library call they are handled here, and a
+  second Ctrl-C raises KeyboardInterrupt as usual. Several processes agree on the step through JAX's
+  preemption service, because all of them must write the same checkpoint.
   """
 
-  _SIGNALS: ClassVar[Mapping[signal.Signals, Signal]] = {
-    signal.SIGTERM: Signal('SIGTERM', EXIT_PREEMPTED),
-    signal.SIGINT: Signal('Ctrl-C', EXIT_INTERRUPTED),
-  }
-
   def __init__(self):
-    self._received: Signal | None = None
+    self._command = signals.current()
+    self._received: Stop | None = None
     self._calls = 0
     self._previous = {}
 
   def __enter__(self):
-    if threading.current_thread() is threading.main_thread():
-      for number in self._SIGNALS:
+    if self._command is None and threading.current_thread() is threading.main_thread():
+      for number in signals.handled():
         if number == signal.SIGTERM and not owns_sigterm():
           continue
         self._previous[number] = signal.signal(number, self._handle)
     return self
 
   def __exit__(self, *exc):
+    if self._command is not None:
+      self._command.leave_loop()
     for number, handler in self._previous.items():
       signal.signal(number, handler)
 
@@ -69,19 +64,38 @@ class Interrupt:
     del frame
     if self._received is not None and number == signal.SIGINT:
       raise KeyboardInterrupt
-    self._received = self._SIGNALS[signal.Signals(number)]
+    self._received = STOPS[number]
     if not owns_sigterm():
       # Alone this process would stop at a step of its own: the service makes all agree on one.
       os.kill(os.getpid(), signal.SIGTERM)
 
-  def requested(self) -> Signal | None:
-    """The request to stop, or None; all processes must call this once after every dispatch."""
+  def requested(self) -> Stop | None:
+    """The request to stop, or None; all processes must call this once after every dispatch.
+
+    The caller of a request saves and ends the run.
+    """
     # The service waits for a number that is one above all that it was asked about: steps skip it.
     self._calls += 1
     if owns_sigterm():
-      return self._received
-    agreed = multihost_utils.reached_preemption_sync_point(self._calls)
-    return self._SIGNALS[signal.SIGTERM] if agreed else None
+      stop = self._command.received if self._command else self._received
+    else:
+      agreed = multihost_utils.reached_preemption_sync_point(self._calls)
+      stop = STOPS[signal.SIGTERM] if agreed else None
+    if self._command is not None:
+      self._command.take(stop)
+    return stop
+
+  def rescue_by(self, save: Callable[[], bool]) -> None:
+    """What saves the run in another thread where `requested` is not called for seconds.
+
+    An evaluation, waiting for data and the compilation of a step last long, and none of them
+    changes the state. Several processes save together or not at all: they go on to the next step.
+
+    Args:
+      save: returns whether the state was saved; it counts until `requested` is called.
+    """
+    if self._command is not None and owns_sigterm():
+      self._command.rescue_by(save)
 
 
 class Watchdog:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,8 +14,11 @@ from clu import parameter_overview
 
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import EXIT_CANNOT_WRITE, EXIT_FAILED, RunStopped
+from clr_jax.core.signals import Stop
 from clr_jax.core.storage import atomic_write, is_local
 from clr_jax.core.types import TrainState
+from clr_jax.data.pipeline import mode_of
+from clr_jax.data.stream import check_workers
 from clr_jax.evaluation import runner
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.experiment.build import Experiment, build_experiment
@@ -26,8 +30,9 @@ from clr_jax.rundir.metrics import MetricWriter
 from clr_jax.rundir.paths import with_absolute_paths
 from clr_jax.rundir.workdir import Workdir
 from clr_jax.training.cadence import cadence_of, due, last_step, plan
-from clr_jax.training.callbacks import Interrupt, Profiler, Progress, Signal, Watchdog
+from clr_jax.training.callbacks import Interrupt, Profiler, Progress, Watchdog
 from clr_jax.training.dispatch import make_dispatch, steps_per_call
+from clr_jax.training.metric_accumulator import MetricAccumulator
 from clr_jax.training.start import Start, check_init_from, start_or_resume
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -49,6 +54,8 @@ def train(config: Config, directory: str) -> None:
   check_init_from(config, run, experiment)
   sets = runner.check(experiment)
   experiment.check_shapes()
+  if mode_of(experiment.source, config.data.mode) == 'streamed':
+    check_workers(config.data.workers)
   refuse_foreign(run)
 
   with _stop_if_nothing_can_be_written(run), hold(run):
@@ -63,7 +70,7 @@ def train(config: Config, directory: str) -> None:
     ) as checkpoints:
       start = start_or_resume(experiment, run, checkpoints)
       state = start.state
-      if start.step < last_step(config, experiment.info):
+      if start.step < last_step(config, experiment.info) or start.unevaluated:
         _write_overview(run, state)
         state = _loop(experiment, sets, run, checkpoints, start)
       runner.offline(experiment, sets, state, run, identity.config_hash)
@@ -99,7 +106,7 @@ def _loop(
 ) -> TrainState:
   """Trains from `start` to the last step; returns the state there."""
   config, info = experiment.config, experiment.info
-  (state, first, accumulated), last = start, last_step(config, info)
+  (state, first, accumulated, unevaluated), last = start, last_step(config, info)
   cadence = cadence_of(config, info)
   pipeline = experiment.make_pipeline()
   size = steps_per_call(experiment, pipeline)
@@ -115,6 +122,13 @@ def _loop(
     contextlib.closing(pipeline.blocks(calls)) as blocks,
     Profiler(config.profile, run.path / 'profile') as profiler,
   ):
+    if unevaluated:
+      with watchdog.paused(), progress.paused():
+        scores = online(state)
+      writer.write_scalars(first, scores)
+      writer.flush()
+      checkpoints.save(first, state, metrics=scores, window=accumulated.stored(), force=True)
+    rescue = functools.partial(_rescue, writer, checkpoints, watchdog)
     for (step, count), block in zip(calls, blocks, strict=True):
       # Train: `count` steps from `step` on.
       profiler.before(step, count)
@@ -139,6 +153,7 @@ def _loop(
       # Evaluate.
       scores = {}
       if due(step, cadence.evaluate, done):
+        interrupt.rescue_by(functools.partial(rescue, step, state, accumulated.copy(), True))
         with watchdog.paused(), progress.paused():
           scores = online(state)
           writer.write_scalars(step, scores)
@@ -151,13 +166,35 @@ def _loop(
         writer.flush()
         checkpoints.save(step, state, metrics=scores, window=accumulated.stored())
       if stop:
-        checkpoints.wait()
+        with watchdog.paused():
+          checkpoints.wait()
         raise _stopped(stop, step, last)
+      interrupt.rescue_by(functools.partial(rescue, step, state, accumulated.copy(), False))
     checkpoints.wait()
   return state
 
 
-def _stopped(by: Signal, step: int, last: int) -> RunStopped:
+def _rescue(
+  writer: MetricWriter,
+  checkpoints: Checkpoints,
+  watchdog: Watchdog,
+  step: int,
+  state: TrainState,
+  accumulated: MetricAccumulator,
+  unevaluated: bool,
+) -> bool:
+  """Saves the state after `step` steps, in another thread than the loop's; whether it could."""
+  if any(leaf.is_deleted() for leaf in jax.tree.leaves(state)):
+    return False  # the next step has it
+  with watchdog.paused():
+    _stop_if_not_finite(accumulated.row(), step, checkpoints, writer)
+    writer.flush()
+    checkpoints.save(step, state, window=accumulated.stored(), unevaluated=unevaluated)
+    checkpoints.wait()
+  return True
+
+
+def _stopped(by: Stop, step: int, last: int) -> RunStopped:
   message = f'stopped by {by.name} at step {step} of {last}, saved: the same command goes on'
   return RunStopped(message, by.code)
 

@@ -32,6 +32,12 @@ class MetricAccumulator:
       accumulator._sums[name] = _REDUCTIONS[kind](total, count)
     return accumulator
 
+  def copy(self) -> Self:
+    """The same now; what is added to either does not reach the other."""
+    copied = type(self)()
+    copied._sums, copied._pending = dict(self._sums), list(self._pending)
+    return copied
+
   def stored(self) -> dict[str, Any]:
     """{name: (reduction, total, count)} for a checkpoint."""
     self._fetch()

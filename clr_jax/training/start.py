@@ -23,11 +23,13 @@ class Start(NamedTuple):
   state: train state after `step` steps.
   step: number of steps done.
   metrics: of the steps since the last log row.
+  unevaluated: the run was stopped in the evaluation that belongs to this step.
   """
 
   state: TrainState
   step: int
   metrics: MetricAccumulator
+  unevaluated: bool = False
 
 
 def check_init_from(config: Config, run: Workdir, experiment: Experiment) -> None:
@@ -61,7 +63,8 @@ def _resume(experiment: Experiment, run: Workdir, checkpoints: Checkpoints) -> S
   step = int(state.step)
   if jax.process_index() == 0:
     print(f'resumed {run.path} at step {step}', flush=True)
-  return Start(state, step, MetricAccumulator.restored(checkpoints.window(step)))
+  metrics = MetricAccumulator.restored(checkpoints.window(step))
+  return Start(state, step, metrics, checkpoints.is_unevaluated(step))
 
 
 def _with_weights_of(other: str, state: TrainState) -> TrainState:

@@ -1,7 +1,5 @@
 """Exceptions as messages and exit codes."""
 
-import signal
-
 import jax
 import pytest
 
@@ -75,12 +73,3 @@ def test_a_command_ends_with_a_line_and_a_code(capsys, error, code, line):
 def test_a_single_process_raises_unexpected_errors(error):
   with pytest.raises(type(error)):
     run_with_exit_code(ending(error))
-
-
-def test_sigterm_outside_of_training(capsys):
-  before = signal.getsignal(signal.SIGTERM)
-  with pytest.raises(SystemExit) as ended:
-    run_with_exit_code(lambda: signal.raise_signal(signal.SIGTERM))
-  assert ended.value.code == 75
-  assert capsys.readouterr().err == 'clr-jax: stopped by SIGTERM: the same command goes on\n'
-  assert signal.getsignal(signal.SIGTERM) is before

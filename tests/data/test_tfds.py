@@ -1,6 +1,8 @@
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +125,8 @@ def test_a_package_that_a_data_set_needs_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize('good', [True, False])
 def test_preparation_runs_in_a_child_process(tmp_path, monkeypatch, capfd, good):
   def child(command, **kwargs):
-    assert command[1:] == ['-m', 'clr_jax.data.prepare_tfds', 'mnist', f'--data_dir={tmp_path}']
+    module, folder = 'clr_jax.data.prepare_tfds', f'--data_dir={tmp_path}'
+    assert command[1:] == ['-m', module, 'mnist', folder, '--with_parent']
     if good:
       prepare(tmp_path, 'mnist', {'train': toy(3)})
     return subprocess.CompletedProcess(command, 0 if good else 1, 'noise\nno network\n')
@@ -143,6 +146,23 @@ def test_the_child_reports_a_failure_in_its_last_line(tmp_path):
   child = subprocess.run(command, capture_output=True, text=True, check=False)
   assert child.returncode == 1
   assert len(child.stdout.strip().splitlines()[-1]) > 10
+
+
+def test_the_child_ends_with_its_parent_and_by_no_signal():
+  """A terminal sends its signals to both. The child's own work is not reached."""
+  code = (
+    'import time; from clr_jax.data import prepare_tfds; '
+    'prepare_tfds._end_with_parent(); print("ready", flush=True); time.sleep(100)'
+  )
+  command = [sys.executable, '-c', code]
+  with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+    assert child.stdout.readline() == 'ready\n'
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+      child.send_signal(number)
+    time.sleep(0.2)
+    assert child.poll() is None
+    child.stdin.close()
+    assert child.wait(timeout=60) == 1
 
 
 def test_more_files_than_the_usual_limit(tmp_path):

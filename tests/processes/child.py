@@ -54,6 +54,16 @@ def send(number):
   return lambda: os.kill(os.getpid(), number)
 
 
+def long_work_at(number):
+  """Sends a signal to this process, whose main thread then does nothing else for a minute."""
+
+  def meet():
+    send(number)()
+    time.sleep(60)
+
+  return meet
+
+
 def once_saved(step, fault):
   """`fault`, when checkpoint `step` is whole: it is written while training goes on."""
 
@@ -209,6 +219,12 @@ FAULTS = {
   'sigterm_in_results': lambda: at_call(
     clr_jax.rundir.results, 'write_result', 1, send(signal.SIGTERM)
   ),
+  'long_step': lambda: at_step(8, long_work_at(signal.SIGTERM)),
+  'long_evaluation': lambda: at_call(Online, '__call__', 2, long_work_at(signal.SIGTERM)),
+  'long_last_evaluation': lambda: at_call(Online, '__call__', 3, long_work_at(signal.SIGTERM)),
+  'sigterm_1_in_evaluation': lambda: at_call(
+    clr_jax.evaluation.runner, 'offline', 1, only_in(1, long_work_at(signal.SIGTERM))
+  ),
   'hang': lambda: at_step(5, lambda: time.sleep(600)),
   'hang_in_step_1': lambda: at_step(1, lambda: time.sleep(600)),
   'hang_later': lambda: at_step(10, once_saved(6, lambda: time.sleep(600))),
@@ -224,5 +240,5 @@ FAULTS = {
 }
 
 if __name__ == '__main__':
-  FAULTS[sys.argv[1]]()
-  cli.main(['clr-jax', *sys.argv[2:]])
+  FAULTS[sys.argv.pop(1)]()
+  cli.main()

@@ -27,10 +27,12 @@ def stand_in(tmp_path):
   return write
 
 
-# A shell cannot trap a signal that was ignored when it began, as Ctrl-C is in background jobs.
+# A shell cannot trap a signal that was ignored when it began, as Ctrl-C is in background jobs, and
+# SIGHUP below nohup.
 _WITH_CTRL_C = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
@@ -82,7 +84,7 @@ SAVES = 'trap "echo saved; exit 75" TERM; touch "$HERE/${*: -1}"; for ((;;)); do
 
 
 @pytest.mark.parametrize(
-  'number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+  'number', [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))]
 )
 def test_signals_reach_all_processes(tmp_path, stand_in, number):
   program = stand_in('program', SAVES)

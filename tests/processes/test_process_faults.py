@@ -53,6 +53,18 @@ def test_a_fault_in_one_of_two_ends_both_and_the_run_goes_on_to_the_bit(
   assert_same_to_the_bit(run, whole)
 
 
+def test_sigterm_to_one_of_two_outside_of_the_loop_ends_both(zygote, whole, tmp_path):
+  """One works alone when it comes, the other waits for it in the evaluation."""
+  run = tmp_path / 'run'
+  shutil.copytree(whole, run)
+  faulty = zygote.script(tmp_path, 'tests.processes.child', 'sigterm_1_in_evaluation')
+  code, output = ended(start_training(faulty, 2, run, *SHORT))
+  assert code == 75, output
+  for i in range(2):
+    assert f'[{i}] clr-jax: stopped by SIGTERM: the same command goes on' in output, output
+  assert 'Traceback' not in output
+
+
 @pytest.mark.parametrize('damage', ['cut_off', 'unread_in_1'])
 def test_two_processes_go_back_to_the_same_good_checkpoint(zygote, whole, tmp_path, damage):
   """Also where only one of them meets the damage, in the part that it reads."""

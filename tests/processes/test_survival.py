@@ -208,6 +208,24 @@ def test_sigterm_after_the_last_step(run, reference, tmp_path, fault):
   assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
 
 
+@pytest.mark.parametrize(
+  ('fault', 'step'),
+  [
+    pytest.param('long_step', 7, marks=pytest.mark.weekly),
+    pytest.param('long_evaluation', 18, marks=pytest.mark.slow),
+    pytest.param('long_last_evaluation', 22, marks=pytest.mark.weekly),
+  ],
+)
+def test_what_lasts_long_is_left_for_the_next_start(run, reference, tmp_path, fault, step):
+  """A compilation that is not the first one, and evaluations: nothing of the training is lost."""
+  _, err = run(tmp_path, fault=fault, code=75)
+  assert 'stopped by SIGTERM' in err and 'Traceback' not in err
+  assert stored_steps(tmp_path)[-1] == step
+  out, _ = run(tmp_path)
+  assert f'resumed {tmp_path} at step {step}' in out
+  assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
+
+
 @pytest.mark.slow
 def test_killed_between_two_results(run, tmp_path):
   """The records of one evaluation are completed, and none is there twice."""

@@ -20,7 +20,7 @@ import socket
 import sys
 import warnings
 
-PASSED_ON = (signal.SIGTERM, signal.SIGINT)
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # What commands import, now or late.
 IMPORTED = (
   'clr_jax.cli.main',
