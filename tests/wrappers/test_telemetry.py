@@ -163,7 +163,14 @@ def metrics_of(name, step):
   return found, carry, (online, target, queue)
 
 
-@pytest.mark.parametrize('name', [*METHODS, 'byol'])
+# One of each kind: a batch, a table, a loss with its own responses, a queue, no negatives.
+KINDS = ('simclr', 'sogclr', 'tcl', 'moco', 'byol')
+
+
+@pytest.mark.parametrize(
+  'name',
+  [pytest.param(n, marks=[pytest.mark.slow] * (n not in KINDS)) for n in [*METHODS, 'byol']],
+)
 def test_numbers_are_numpys(name, x64):
   found, carry, arrays = metrics_of(name, 2 * EVERY)
   expected = {'steps': 1.0, **geometry(*arrays[:2])}
@@ -216,8 +223,8 @@ def train(name, measured):
 
 # `train` keeps its runs: one worker for each method.
 TRAINED = [
-  pytest.param('moco', marks=pytest.mark.xdist_group('telemetry_moco')),
-  pytest.param('sogclr', marks=[pytest.mark.slow, pytest.mark.xdist_group('telemetry_sogclr')]),
+  pytest.param('moco', marks=[pytest.mark.slow, pytest.mark.xdist_group('telemetry_moco')]),
+  pytest.param('sogclr', marks=[pytest.mark.weekly, pytest.mark.xdist_group('telemetry_sogclr')]),
 ]
 
 
