@@ -81,9 +81,8 @@ def test_the_first_failure_ends_all_and_gives_the_code(tmp_path, stand_in):
 SAVES = 'trap "echo saved; exit 75" TERM; touch "$HERE/${*: -1}"; for ((;;)); do sleep 0.05; done'
 
 
-@pytest.mark.parametrize(
-  'number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_signals_reach_all_processes(tmp_path, stand_in, number):
   program = stand_in('program', SAVES)
   process = _start('local_multiprocess.sh', ['2', 'train'], tmp_path, CLR_JAX=str(program))

@@ -100,6 +100,7 @@ def stored_steps(directory):
   return sorted(int(p.name) for p in (directory / 'checkpoints').iterdir() if p.name.isdigit())
 
 
+@pytest.mark.slow
 @ONE_WORKER
 def test_the_reference_has_what_the_comparisons_need(reference):
   directory = reference('sogclr')
@@ -114,6 +115,7 @@ def test_the_reference_has_what_the_comparisons_need(reference):
   assert len(results_of(directory)) == 1
 
 
+@pytest.mark.slow
 @ONE_WORKER
 def test_killed_preempted_and_finished(run, reference, tmp_path):
   """SIGKILL while a checkpoint is written, SIGTERM off every grid, the end, and once more."""
@@ -263,6 +265,7 @@ def test_out_of_memory_is_one_sentence(run, tmp_path):
   ]
 
 
+@pytest.mark.slow
 def test_batch_that_eight_devices_cannot_share(run, tmp_path):
   """The number of devices is fixed when JAX starts."""
   eight = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
@@ -271,6 +274,7 @@ def test_batch_that_eight_devices_cannot_share(run, tmp_path):
   assert not (tmp_path / 'new').exists()
 
 
+@pytest.mark.slow
 @ONE_WORKER
 def test_records_are_valid_json(reference):
   for path in (reference('sogclr') / 'results').glob('*.json'):
