@@ -292,8 +292,13 @@ def test_the_step_has_the_same_loss_and_trains(method):
   assert int((training._u > 0).sum()) == (2 * size if method == 'sogclr' else 0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('method', ['simclr', 'sogclr'])
+@pytest.mark.parametrize(
+  'method',
+  [
+    pytest.param('simclr', marks=pytest.mark.weekly),
+    pytest.param('sogclr', marks=pytest.mark.slow),
+  ],
+)
 def test_the_compiled_step_is_one_graph(method):
   """From uint8 images to the loss, gradients included: nothing goes back to Python between."""
   from clr_jax.bench.torch_reference.training import Training
@@ -309,9 +314,13 @@ def test_the_compiled_step_is_one_graph(method):
   assert all(torch.isfinite(p.grad).all() for p in training.backbone.parameters())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-  ('method', 'precision'), [('simclr', 'float32'), ('sogclr', 'float32'), ('sogclr', 'bfloat16')]
+  ('method', 'precision'),
+  [
+    pytest.param('simclr', 'float32', marks=pytest.mark.weekly),
+    pytest.param('sogclr', 'float32', marks=pytest.mark.weekly),
+    pytest.param('sogclr', 'bfloat16', marks=pytest.mark.slow),
+  ],
 )
 def test_both_are_measured_in_turns(method, precision):
   from clr_jax.bench.torch_reference import compare

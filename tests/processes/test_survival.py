@@ -180,7 +180,7 @@ def test_killed_from_outside_at_random_moments(run, reference, tmp_path, seed):
   assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_processes_that_compile_for_themselves_agree(run, tmp_path):
   optimized = {'JAX_DISABLE_MOST_OPTIMIZATIONS': '0', 'XLA_FLAGS': ''}
   own = {'fresh': True, 'JAX_ENABLE_COMPILATION_CACHE': 'false', **optimized}
@@ -199,8 +199,9 @@ def test_ctrl_c(run, reference, tmp_path):
   assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('fault', ['sigterm_at_end', 'sigterm_in_results'])
+@pytest.mark.parametrize(
+  'fault', weekly_but(['sigterm_in_results'], ['sigterm_at_end', 'sigterm_in_results'])
+)
 def test_sigterm_after_the_last_step(run, reference, tmp_path, fault):
   """The evaluation can take long: it is left for the next start."""
   _, err = run(tmp_path, fault=fault, code=75)

@@ -106,8 +106,13 @@ def test_options_that_cannot_work(options, message):
     by_config.make('simclr', **{f'layerwise__{k}': v for k, v in options.items()})
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ['simclr', 'byol'])
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param('simclr', marks=pytest.mark.slow),
+    pytest.param('byol', marks=pytest.mark.weekly),
+  ],
+)
 def test_gradient_of_a_stage(name):
   """Stage 2 alone teaches the stem and stages 1 and 2 of the online network, nothing behind."""
   method = toy.method(name, models.make('resnet_tiny', width=2))

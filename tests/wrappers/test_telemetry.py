@@ -17,7 +17,7 @@ from clr_jax.experiment.method import make_method
 from clr_jax.wrappers.online_probe import online_probe
 from clr_jax.wrappers.telemetry import STEPS, telemetry
 from tests import tiny, toy
-from tests.method_cases import NAMES
+from tests.method_cases import NAMES, SKELETONS
 
 B, D, K, EVERY = 6, 5, 12, 3
 SIZES = RunInfo(
@@ -282,8 +282,12 @@ WITHOUT_NEGATIVES = {'arb', 'barlow_twins', 'byol', 'dino', 'ressl', 'simsiam', 
 WITHOUT_NEGATIVES |= {'swav', 'tico', 'vicreg', 'w_mse'}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(n, marks=pytest.mark.slow if n in SKELETONS else pytest.mark.weekly) for n in NAMES
+  ],
+)
 def test_every_method_has_what_it_can_have(name):
   init, step = build(name, 2)
   state = jax.eval_shape(init, jax.random.key(0))

@@ -331,9 +331,15 @@ def test_eight_devices_equal_one(name, sam, x64):
   toy.same_on_eight_devices(regularised(name), sam=sam)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('route', get_args(losses.Route))
-@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize(
+  'route, dtype',
+  [
+    pytest.param('jvp', jnp.bfloat16, marks=pytest.mark.slow),
+    pytest.param('double', jnp.float32, marks=pytest.mark.slow),
+    pytest.param('jvp', jnp.float32, marks=pytest.mark.weekly),
+    pytest.param('double', jnp.bfloat16, marks=pytest.mark.weekly),
+  ],
+)
 def test_finite_with_convolutions(route, dtype):
   method = regularised('simclr', models.make('resnet_tiny', width=4, dtype=dtype), route)
   init, step = toy.training(method)
