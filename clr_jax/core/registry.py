@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import os
 import pkgutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, TypeVar
@@ -71,8 +73,8 @@ class ModuleRegistry(Registry[F]):
 
   def names(self) -> list[str]:
     """All public modules of the package but `besides`."""
-    found = (module.name for module in pkgutil.iter_modules(self._path))
-    return sorted(n for n in found if not n.startswith('_') and n not in self._besides)
+    found = {name for folder in self._path for name in _modules(folder, _changed(folder))}
+    return sorted(found - set(self._besides))
 
   def module(self, name: str) -> Any:
     """The module called `name`; UserError lists the names."""
@@ -85,3 +87,19 @@ class ModuleRegistry(Registry[F]):
 
   def _load(self, name: str) -> F:
     return getattr(self.module(name), self._function or name)
+
+
+@functools.lru_cache(maxsize=256)
+def _modules(folder: str, changed: int) -> tuple[str, ...]:
+  """Public modules of a folder; kept, for a config asks for them a hundred times."""
+  del changed  # a folder that changed is listed again
+  found = (module.name for module in pkgutil.iter_modules([folder]))
+  return tuple(name for name in found if not name.startswith('_'))
+
+
+def _changed(folder: str) -> int:
+  """When a file of the folder came or went; 0 where folders have no times, as in a zip file."""
+  try:
+    return os.stat(folder).st_mtime_ns
+  except OSError:
+    return 0

@@ -37,14 +37,15 @@ def _contract(name, channels):
     assert np.abs(same - same[:1]).max((1, 2, 3))[1:].max() > 0.01  # each draws for itself
 
 
-@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('channels', [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize('name', DISTINCT)
 def test_contract(name, channels):
   _contract(name, channels)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize(
+  'channels', [pytest.param(1, marks=pytest.mark.weekly), pytest.param(3, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize('name', [n for n in policies.names() if n not in DISTINCT])
 def test_contract_of_presets(name, channels):
   _contract(name, channels)

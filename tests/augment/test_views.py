@@ -104,7 +104,7 @@ def test_jigsaw_patches_of_a_third_crop():
     augment.make('infomin_jigsaw', size=16, jigsaw_size=12, patch_size=5)
 
 
-@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('channels', [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize('name', augment.names())
 def test_every_name_gives_two_views_of_the_right_shape(name, channels):
   maker = augment.make(name, size=32)
@@ -113,7 +113,7 @@ def test_every_name_gives_two_views_of_the_right_shape(name, channels):
   assert made['global'].dtype == jnp.float32
 
 
-@pytest.mark.parametrize('name', ['asymmetric', 'ressl'])
+@pytest.mark.parametrize('name', ['asymmetric', pytest.param('ressl', marks=pytest.mark.slow)])
 def test_preset_runs_and_its_views_differ(name):
   made = np.asarray(jax.jit(augment.make(name, size=16))(KEY, IMAGES[..., :1])['global'])
   assert made.shape == (4, 2, 16, 16, 1)
@@ -121,7 +121,7 @@ def test_preset_runs_and_its_views_differ(name):
   assert np.abs(made[:, 0] - made[:, 1]).max((1, 2, 3)).min() > 0.01
 
 
-@pytest.mark.parametrize('name', ['autoaugment', 'sogclr'])
+@pytest.mark.parametrize('name', [pytest.param('autoaugment', marks=pytest.mark.slow), 'sogclr'])
 def test_sharded_views_are_equal_and_communicate_nothing(name):
   images = jnp.asarray(levels(16, 10, 10))
   mesh = jax.sharding.Mesh(np.array(jax.devices()), ('data',))

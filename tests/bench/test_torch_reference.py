@@ -1,5 +1,6 @@
 """clr-jax bench --peer: the PyTorch step is the one that it is compared with. No time is tested."""
 
+import functools
 import json
 
 import jax
@@ -47,8 +48,15 @@ def compare_gradients(ours, theirs, z, **tolerance):
   tensor = torch.tensor(z, requires_grad=True)
   found = theirs(tensor)
   found.mean().backward()
-  np.testing.assert_allclose(found.detach().numpy(), ours(jnp.asarray(z)), **tolerance)
-  gradient = jax.grad(lambda z: ours(z).mean())(jnp.asarray(z))
+
+  @jax.jit
+  @functools.partial(jax.grad, has_aux=True)
+  def run(z):
+    values = ours(z)
+    return values.mean(), values
+
+  gradient, values = run(jnp.asarray(z))
+  np.testing.assert_allclose(found.detach().numpy(), values, **tolerance)
   np.testing.assert_allclose(tensor.grad.numpy(), gradient, **tolerance)
 
 
@@ -94,7 +102,7 @@ def test_heads_compute_the_same(x64, recipe):
 
   like = heads.make(recipe, hidden_dim=6, out_dim=3)
   x = embeddings(7, 4)
-  variables = like.init(jax.random.key(0), jnp.asarray(x), train=False)
+  variables = jax.jit(functools.partial(like.init, train=False))(jax.random.key(0), x)
   theirs = network.head(like, 4).double()
   linear = [m for m in theirs if isinstance(m, torch.nn.Linear)]
   for i, module in enumerate(linear):
@@ -105,7 +113,8 @@ def test_heads_compute_the_same(x64, recipe):
       module.bias.data = torch.tensor(np.asarray(ours['bias'], np.float64))
   trained = sum(p.numel() for p in theirs.parameters() if p.requires_grad)
   assert trained == sum(p.size for p in jax.tree.leaves(variables['params']))
-  expected, _ = like.apply(variables, jnp.asarray(x), train=True, mutable=['batch_stats'])
+  apply = functools.partial(like.apply, train=True, mutable=['batch_stats'])
+  expected, _ = jax.jit(apply)(variables, x)
   np.testing.assert_allclose(theirs(torch.tensor(x)).detach(), expected, atol=1e-7)
 
 
@@ -132,11 +141,16 @@ def test_optimizers_take_the_same_steps(x64, options):
   defaults = {k: p.default for k, p in keyword_only(optim.factory(name)).items()}
   theirs = {k: torch.tensor(v, requires_grad=True) for k, v in values.items()}
   optimizer = optimizers.build([*theirs.values()], {'name': name, **defaults, **options}, 0.05)
+
+  @jax.jit
+  def step(grads, state, params):
+    updates, state = tx.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
   state = tx.init(params)
   for _ in range(3):
     grads = {k: rng.normal(size=v.shape) for k, v in values.items()}
-    updates, state = tx.update({'head': grads}, state, params)
-    params = optax.apply_updates(params, updates)
+    params, state = step({'head': grads}, state, params)
     for key, tensor in theirs.items():
       tensor.grad = torch.tensor(grads[key])
     optimizer.step()
@@ -239,6 +253,7 @@ STILL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', ['simclr', 'sogclr'])
 def test_the_step_has_the_same_loss_and_trains(method):
   """From images to the loss, with our weights; joint BatchNorm statistics, and one's own a view."""
@@ -277,8 +292,13 @@ def test_the_step_has_the_same_loss_and_trains(method):
   assert int((training._u > 0).sum()) == (2 * size if method == 'sogclr' else 0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('method', ['simclr', 'sogclr'])
+@pytest.mark.parametrize(
+  'method',
+  [
+    pytest.param('simclr', marks=pytest.mark.weekly),
+    pytest.param('sogclr', marks=pytest.mark.slow),
+  ],
+)
 def test_the_compiled_step_is_one_graph(method):
   """From uint8 images to the loss, gradients included: nothing goes back to Python between."""
   from clr_jax.bench.torch_reference.training import Training
@@ -294,9 +314,13 @@ def test_the_compiled_step_is_one_graph(method):
   assert all(torch.isfinite(p.grad).all() for p in training.backbone.parameters())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-  ('method', 'precision'), [('simclr', 'float32'), ('sogclr', 'float32'), ('sogclr', 'bfloat16')]
+  ('method', 'precision'),
+  [
+    pytest.param('simclr', 'float32', marks=pytest.mark.weekly),
+    pytest.param('sogclr', 'float32', marks=pytest.mark.weekly),
+    pytest.param('sogclr', 'bfloat16', marks=pytest.mark.slow),
+  ],
 )
 def test_both_are_measured_in_turns(method, precision):
   from clr_jax.bench.torch_reference import compare

@@ -19,7 +19,7 @@ from clr_jax.rundir.identity import open_run
 from tests.cli.test_main import call
 from tests.evaluation.network import make_subject
 
-pytestmark = pytest.mark.xdist_group('invariance')  # runs made once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('invariance')]  # runs made once
 
 
 @pytest.fixture(scope='module')
@@ -47,7 +47,6 @@ def test_numbers_do_not_depend_on_the_batch_or_the_devices(subject):
   assert again == pytest.approx(first, abs=0.011)  # one test image
 
 
-@pytest.mark.slow
 def test_an_image_alone_has_the_features_it_has_among_others(subject):
   take = lambda rows: extract(  # noqa: E731
     subject.experiment.method.represent,

@@ -18,7 +18,8 @@ def _compiled(config, devices):
   return dispatch.lower(experiment.abstract_state, pipeline.resident, block).compile()
 
 
-@pytest.mark.parametrize('mode', ['resident', pytest.param('streamed', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ['resident', 'streamed'])
 def test_devices_share_the_work(request, mode):
   config = load(str(request.config.rootpath / 'tests' / 'tiny.py:simclr'))
   config.data.mode = mode

@@ -95,6 +95,7 @@ def cosines(bank, query):
   return query.astype(np.float64) @ bank.T.astype(np.float64)
 
 
+@pytest.mark.slow
 def test_points_are_pca_of_the_test_features(drawn, network):
   index, x, y, label = columns(
     read_csv(drawn.with_name('x-points.csv')), 'index', 'x', 'y', 'label'
@@ -109,6 +110,7 @@ def test_points_are_pca_of_the_test_features(drawn, network):
   np.testing.assert_allclose(found, expected * signs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_neighbors_are_those_of_all_cosines(drawn, network):
   rows = read_csv(drawn.with_name('x-neighbors.csv'))
   query, rank, at, cosine, own, other = columns(
@@ -126,6 +128,7 @@ def test_neighbors_are_those_of_all_cosines(drawn, network):
   np.testing.assert_array_equal(other, train.label[at.astype(int)])
 
 
+@pytest.mark.slow
 def test_confusion_is_that_of_all_votes(drawn, network):
   train, test = network.features
   every = cosines(train.h, test.h)
@@ -145,6 +148,7 @@ def test_confusion_is_that_of_all_votes(drawn, network):
   assert np.isclose(knn(train, test, k=5)[0].value, np.trace(expected) / 70)
 
 
+@pytest.mark.slow
 def test_views_are_those_of_training(drawn, network):
   index, label = columns(read_csv(drawn.with_name('x-views.csv')), 'index', 'label')
   experiment = network.subject.experiment
@@ -180,6 +184,7 @@ def test_unlabeled_images_without_a_test_set(unlabeled, tmp_path, capsys):
   }
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_be_opened_are_named(digits, tmp_path, monkeypatch):
   bare = write_run(tmp_path / 'bare')
   with pytest.raises(UserError, match='no checkpoint') as error:
@@ -213,6 +218,7 @@ def test_classes_without_images_have_no_accuracy():
   np.testing.assert_array_equal(class_accuracy(counts), [0.5, np.nan, 1])
 
 
+@pytest.mark.slow
 def test_many_classes_share_a_look_beyond_the_first(network, monkeypatch):
   _, test = network.features
   rows, label = np.arange(30), np.arange(30) % 10

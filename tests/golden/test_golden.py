@@ -1,5 +1,8 @@
 """Every archive of reference numbers, case by case, in float64 and float32.
 
+Float64 shows that a formula is the reference's; in float32 the first case of each archive is a
+slow test, the others, which differ in their options, are weekly ones.
+
 Archives are `*.npz` in $CLR_GOLDEN_DIR (default: `data` beside this file) with keys
 `case{c}__{name}`, or of one case with keys of any form. A checker is a function named after its
 archive in one of the `check_*.py` modules here; it feeds the library's own functions with the
@@ -75,7 +78,10 @@ def cases():
     with np.load(path, allow_pickle=False) as data:
       for number in range(int(data.get('n_cases', 1))):
         for dtype in TOLERANCE:
-          yield pytest.param(path.stem, number, dtype, id=f'{path.stem}-case{number}-{dtype}')
+          often = pytest.mark.weekly if number else pytest.mark.slow
+          marks = [often] if dtype == 'float32' else []
+          name = f'{path.stem}-case{number}-{dtype}'
+          yield pytest.param(path.stem, number, dtype, id=name, marks=marks)
 
 
 @pytest.mark.parametrize(('archive', 'number', 'dtype'), list(cases()))

@@ -40,8 +40,16 @@ LOSSES = {
 }
 
 
+FAST = ('ntxent of three views', 'supcon of one anchor', 'tcl', 'sogclr')  # one of each loss
+
+
 @pytest.mark.parametrize(
-  ('name', 'block_size'), [('tcl', 1), ('sogclr', 12), *((name, 4) for name in LOSSES)]
+  ('name', 'block_size'),
+  [
+    *(pytest.param(name, 4, marks=[pytest.mark.slow] * (name not in FAST)) for name in LOSSES),
+    pytest.param('tcl', 1, marks=pytest.mark.slow),
+    pytest.param('sogclr', 12, marks=pytest.mark.slow),
+  ],
 )
 def test_value_and_gradient_are_those_of_the_plain_form(name, block_size, x64):
   count, loss = LOSSES[name]
@@ -52,10 +60,9 @@ def test_value_and_gradient_are_those_of_the_plain_form(name, block_size, x64):
     return jnp.sum(weight * first), (first, rest)
 
   z = views(count)
-  (_, plain), gradient = jax.value_and_grad(total, has_aux=True)(z, None)
-  (_, blocked), of_blocks = jax.jit(
-    jax.value_and_grad(total, has_aux=True), static_argnums=1
-  )(z, block_size)  # fmt: skip
+  both = jax.jit(jax.value_and_grad(total, has_aux=True), static_argnums=1)
+  (_, plain), gradient = both(z, None)
+  (_, blocked), of_blocks = both(z, block_size)
   for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(blocked), strict=True):
     np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-12)
   assert np.abs(gradient).max() > 1e-3
@@ -91,6 +98,7 @@ BLOCKED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', BLOCKED)
 def test_memory_grows_with_the_rows_and_not_with_their_square(name):
   blocked, plain = BLOCKED[name], functools.partial(BLOCKED[name], block_size=None)

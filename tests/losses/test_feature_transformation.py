@@ -16,10 +16,12 @@ from clr_jax.core.errors import UserError
 from clr_jax.losses import feature_transformation as ft
 from clr_jax.losses.scores import Scores, infonce, pair_scores, queue_scores
 from clr_jax.ops.similarity import l2_normalize, similarity
-from tests.losses._cases import batches, same
+from tests.losses._cases import batches, compiled, same
 
 ALPHAS = [0.2, 1.6, 2.0, 5.0]
 BETA = ft.beta_quantiles(2.0)
+draw_positive = compiled(ft.draw_positive, 'shape')
+draw_negative = compiled(ft.draw_negative, 'shape')
 QUEUE = l2_normalize(jax.random.normal(jax.random.key(3), [6, 4]))
 
 
@@ -57,7 +59,8 @@ def test_lambda_1_is_the_identity_bit_for_bit(shape):
 def test_the_query_gets_gradient_through_both_vectors():
   q, k = normal(0, 2, 3, 4)
   lam = 1 + jax.random.uniform(jax.random.key(1), [3, 4])
-  grads = jax.grad(lambda *x: pair_scores(*ft.extrapolate(*x, lam)).sum(), argnums=(0, 1))(q, k)
+  of_scores = jax.grad(lambda *x: pair_scores(*ft.extrapolate(*x, lam)).sum(), argnums=(0, 1))
+  grads = jax.jit(of_scores)(q, k)
   squares = lam**2 + (1 - lam) ** 2  # of <q_hat, k_hat> per dimension, left over by q^2 and k^2
   same(grads[0], squares * k + 2 * lam * (1 - lam) * q)
   same(grads[1], squares * q + 2 * lam * (1 - lam) * k)
@@ -121,7 +124,7 @@ def test_no_row_of_the_own_sample_is_among_its_negatives(scope, own):
   def total(rows):  # [B] sums over views and positions
     return ft.interpolated_scores(anchor, rows, lam, permutation, own=own).sum((1, 2))
 
-  reached = np.abs(jax.jacobian(total)(rows)).sum(-1) > 0  # [B, M]
+  reached = np.abs(jax.jit(jax.jacobian(total))(rows)).sum(-1) > 0  # [B, M]
   mine = np.arange(3)[:, None] == np.arange(3 * own)[None] % 3
   np.testing.assert_array_equal(reached, ~mine)
 
@@ -236,11 +239,11 @@ def test_uniform_draws():
 def test_scopes_of_the_draws():
   shapes = {'batch': (1, 1, 1), 'row': (5, 2, 1), 'dim': (5, 2, 8)}
   for scope, shape in shapes.items():
-    lam = ft.draw_positive(jax.random.key(0), (5, 2, 8), scope=scope, quantiles=BETA)
+    lam = draw_positive(jax.random.key(0), (5, 2, 8), scope=scope, quantiles=BETA)
     assert lam.shape == shape and (lam > 1).all() and (lam < 2).all()
     assert len(np.unique(lam)) == lam.size
   for scope, shape in {'batch': (1, 1), 'row': (7, 1), 'dim': (7, 8)}.items():
-    lam, partner = ft.draw_negative(jax.random.key(0), (7, 8), scope=scope, quantiles=BETA)
+    lam, partner = draw_negative(jax.random.key(0), (7, 8), scope=scope, quantiles=BETA)
     assert lam.shape == shape and (lam > 0).all() and (lam < 1).all()
     assert partner.dtype == 'int32'
     np.testing.assert_array_equal(np.sort(partner), np.arange(7))

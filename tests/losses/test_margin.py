@@ -240,7 +240,7 @@ def test_scaling_scales_the_whole_gradient_of_the_margin():
   same(gradient(q, 5.0), 5 * gradient(q, 1.0))
 
   def by_row(q, **options):
-    return jax.jacobian(lambda q: positive(q, **options))(q)
+    return jax.jit(jax.jacobian(lambda q: positive(q, **options)))(q)
 
   weight = margin.curve(pair_scores(l2_normalize(q), l2_normalize(k)), 0.7)
   same(by_row(q, curvature=0.7), weight[:, None, None] * by_row(q))

@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clr_jax.losses.redundancy import barlow_twins, cross_correlation, tico, vicreg
+from clr_jax.losses import redundancy as losses
 from clr_jax.ops.whitening import cholesky_whiten
-from tests.losses._cases import same
+from tests.losses._cases import compiled, same
+
+barlow_twins, cross_correlation = compiled(losses.barlow_twins), compiled(losses.cross_correlation)
+vicreg, tico = compiled(losses.vicreg), compiled(losses.tico)
 
 Z = jax.random.normal(jax.random.key(0), [12, 2, 4])
 WHITE = cholesky_whiten(Z[:, 0])

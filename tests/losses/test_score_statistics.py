@@ -52,9 +52,14 @@ def test_an_anchor_without_negatives_or_positives_counts_nowhere(x64):
   positive_where, negative_where = np.ones([4, 3], bool), np.ones([4, 6], bool)
   positive_where[1], negative_where[2] = False, False
 
+  arrays: list[Any] = [positive, negative, positive_where, negative_where]
+
   def found(rows):
-    arrays: list[Any] = [positive, negative, positive_where, negative_where]
-    sets = ScoreSets(*(x[rows] for x in arrays), temperature=0.2)
+    return of_sets(*(x[rows] for x in arrays))
+
+  @jax.jit
+  def of_sets(*arrays):
+    sets = ScoreSets(*arrays, temperature=0.2)
     return statistics.series(statistics.score_rows(sets)), statistics.responses(sets)
 
   series, (pull, push) = found(slice(None))
@@ -79,8 +84,9 @@ def test_sets_of_directions_are_joined_with_a_temperature_for_each_example():
 
 def test_alignment_and_uniformity_of_known_points():
   square = jnp.array([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
-  assert statistics.alignment(square, square) == 0
-  assert statistics.alignment(square, -square) == 4
+  alignment, uniformity = jax.jit(statistics.alignment), jax.jit(statistics.uniformity)
+  assert alignment(square, square) == 0
+  assert alignment(square, -square) == 4
   expected = np.log((2 * np.exp(-4) + np.exp(-8)) / 3)
-  np.testing.assert_allclose(statistics.uniformity(square), expected, rtol=1e-6)
-  assert statistics.uniformity(square[:1].repeat(3, 0)) == pytest.approx(0, abs=1e-6)
+  np.testing.assert_allclose(uniformity(square), expected, rtol=1e-6)
+  assert uniformity(square[:1].repeat(3, 0)) == pytest.approx(0, abs=1e-6)

@@ -27,9 +27,10 @@ FAST = ('sogclr', 'byol', 'moco')
 CONVOLUTIONS = 'simclr of convolutions'
 
 
-def marks(name, *, slow=False):
+def marks(name, *, slow=False, weekly=False):
   """A method's tests run in one worker, which compiles its step once."""
-  return [pytest.mark.xdist_group(name), *[pytest.mark.slow] * slow]
+  how_often = [pytest.mark.weekly] if weekly else [pytest.mark.slow] * slow
+  return [pytest.mark.xdist_group(name), *how_often]
 
 
 ALL = [pytest.param(name, marks=marks(name)) for name in NAMES]
@@ -193,10 +194,7 @@ def test_bfloat16_stays_in_the_backbone(name):
 
 @pytest.mark.parametrize(
   'name',
-  [
-    pytest.param(n, marks=marks(n, slow=n not in ('sogclr', 'byol')))
-    for n in (*SKELETONS, CONVOLUTIONS)
-  ],
+  [pytest.param(n, marks=marks(n, slow=n != 'sogclr')) for n in (*SKELETONS, CONVOLUTIONS)],
 )
 def test_finite_in_bfloat16(name):
   method, views = make(name, dtype=jnp.bfloat16)
@@ -218,13 +216,15 @@ def test_no_compilation_sees_a_compilation():
     double(np.ones(4))
 
 
-# SAM's second gradient is the same code for all methods: one of each kind has it.
+# The others' losses go over the batch as that of one of these does: they are weekly tests.
+DEVICES = (*SKELETONS, 'arb', 'dino', 'infomin', 'nnclr', 'real', 'vicreg', 'w_mse', CONVOLUTIONS)
+# SAM's second gradient is the same code for all methods: one of each kind has it, once a week.
 DEVICE_CASES = [
-  pytest.param(name, sam, id=f'{name}-{kind}', marks=marks(name, slow=slow))
+  pytest.param(name, sam, id=f'{name}-{kind}', marks=marks(name, slow=slow, weekly=weekly))
   for name in (*NAMES, CONVOLUTIONS)
-  for kind, sam, slow in (
-    ('sgd', None, name != 'byol'),
-    ('sam', {'rho': 0.05}, name != 'sogclr'),
+  for kind, sam, slow, weekly in (
+    ('sgd', None, name != 'sogclr', name not in DEVICES),
+    ('sam', {'rho': 0.05}, True, name != 'sogclr'),
   )
   if sam is None or name in SKELETONS
 ]

@@ -49,7 +49,7 @@ def test_the_target_starts_as_a_copy_of_the_encoder_in_its_own_buffers():
 def test_average_of_parameters_only_with_the_momentum_of_its_index(ema_index, step):
   method = make(ema_index=ema_index)
   params, state = start(method)
-  _, carry = method.embed(params, state, batch(), jax.random.key(0), STEP)
+  _, carry = jax.jit(method.embed)(params, state, batch(), jax.random.key(0), STEP)
   moved = jax.tree.map(lambda x: x + 1, params)
   same, new = jax.jit(method.post_update)(moved, state, carry, jnp.asarray(7))
   jax.tree.map(np.testing.assert_array_equal, same, moved)
@@ -67,18 +67,18 @@ def test_average_of_parameters_only_with_the_momentum_of_its_index(ema_index, st
 
 def test_views_of_each_network():
   method = make(online_views=slice(0, 1), target_views=slice(1, 2))
-  out, _ = method.embed(*start(method), batch(), jax.random.key(0), STEP)
+  out, _ = jax.jit(method.embed)(*start(method), batch(), jax.random.key(0), STEP)
   assert out.online.shape == out.target.shape == out.h.shape == (4, 1, 3)
   both = make(predictor=False)
   params, state = start(both)
-  out, _ = both.embed(params, state, batch(), jax.random.key(0), STEP)
+  out, _ = jax.jit(both.embed)(params, state, batch(), jax.random.key(0), STEP)
   np.testing.assert_array_equal(out.online, out.target)  # equal networks before the first step
 
 
 def test_local_views_pass_the_online_network_only_and_last():
   params, state = start(make(), num_local=3)
   outs = [
-    make(local_views=local).embed(params, state, batch(3), jax.random.key(0), STEP)
+    jax.jit(make(local_views=local).embed)(params, state, batch(3), jax.random.key(0), STEP)
     for local in (True, False)
   ]
   (out, carry), (without, without_carry) = outs
@@ -98,7 +98,7 @@ def test_the_loss_reaches_every_online_parameter_and_not_the_target():
     out, _ = method.embed(params, changed, batch(), jax.random.key(0), STEP)
     return (out.online * out.target).sum()
 
-  online, target = jax.grad(loss, argnums=(0, 1))(params, state['target']['params'])
+  online, target = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, state['target']['params'])
   assert all(np.abs(v).max() > 0 for v in jax.tree.leaves(online['predictor']['linear1']))
   assert all((v == 0).all() for v in jax.tree.leaves(target))
 
@@ -122,7 +122,7 @@ def test_tico_carries_the_covariance_of_view_0_from_step_to_step():
   expected = np.zeros([3, 3])
   np.testing.assert_array_equal(state['covariance'], expected)
   for _ in range(2):
-    out, carry = method.embed(params, state, batch(), jax.random.key(0), STEP)
+    out, carry = jax.jit(method.embed)(params, state, batch(), jax.random.key(0), STEP)
     _, added, _ = method.loss(out, state, batch(), jax.random.key(0), STEP)
     params, state = method.post_update(params, state, {**carry, **added}, STEP)
     z = np.asarray(out.online[:, 0])
@@ -190,7 +190,8 @@ def test_one_direction_embeds_view_0_and_the_target_view_1(name):
   one = batch()
 
   def outputs(views):
-    out, _ = method.embed(params, state, Batch(views={'global': views}), jax.random.key(0), STEP)
+    seen = Batch(views={'global': views})
+    out, _ = jax.jit(method.embed)(params, state, seen, jax.random.key(0), STEP)
     return out.online, out.target
 
   views = one.views['global']

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clr_jax import methods
 from clr_jax.core.types import PAIRS
 from tests import toy
+from tests.method_cases import NAMES, SKELETONS
 
 KEY, STEP = jax.random.key(0), jnp.zeros([], jnp.int32)
 
@@ -23,7 +23,9 @@ def random(seed, tree):
   return jax.tree.map(fill, tree)
 
 
-@pytest.mark.parametrize('name', methods.names())
+@pytest.mark.parametrize(
+  'name', [pytest.param(n, marks=[pytest.mark.slow] * (n not in SKELETONS)) for n in NAMES]
+)
 def test_facts(name):
   """Its name, a known kind of pairs, and whether views are independent: by the gradient of one."""
   method = toy.method(name, toy.Tiny())

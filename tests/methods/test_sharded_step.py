@@ -52,7 +52,8 @@ def test_a_callback_would_be_seen():
   assert traffic.HOST.search(printing.lower(1.0).compile().as_text())
 
 
-@pytest.mark.parametrize('name', ['sogclr', pytest.param('infomin', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['sogclr', 'infomin'])
 def test_images_do_not_move_and_the_host_is_not_asked(name):
   """With real views; the other methods, with toy ones: test_contract.py."""
   traffic.check(step_on_eight(name)[0].as_text(), pixels=BATCH * 2 * SIDE * SIDE * 3)
@@ -67,6 +68,7 @@ def test_nothing_sent_grows_with_the_data_set():
   assert f'f32[{rows}]' not in large  # the whole of it is nowhere
 
 
+@pytest.mark.slow
 def test_the_table_stays_sharded():
   compiled, state, batch = step_on_eight('sogclr')
   table = state.state['per_example']['log_u']

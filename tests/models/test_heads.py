@@ -51,8 +51,15 @@ def test_recipe_is_what_the_paper_has(name):
   assert widths == list(zip([5, *[6] * (depth - 1)], [*[6] * (depth - 1), 4], strict=True))
 
 
-@pytest.mark.parametrize('wide', [False, True])
-@pytest.mark.parametrize('dtype', [None, 'bfloat16'])
+@pytest.mark.parametrize(
+  ('dtype', 'wide'),
+  [
+    (None, False),
+    ('bfloat16', True),
+    pytest.param('bfloat16', False, marks=pytest.mark.slow),
+    pytest.param(None, True, marks=pytest.mark.slow),
+  ],
+)
 def test_dtypes(dtype, wide):
   with jax.enable_x64(wide):
     head = heads.make('dino_bn', hidden_dim=4, out_dim=3, dtype=dtype)

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from clr_jax import models
 from clr_jax.models.resnet import architecture
@@ -28,6 +29,7 @@ def gradient(model):
   return jax.jit(jax.value_and_grad(functools.partial(loss, model), argnums=(0, 2), has_aux=True))
 
 
+@pytest.mark.slow
 def test_remat_changes_neither_names_nor_numbers(x64):
   plain, remat = BLOCKS(), BLOCKS(remat=True)
   variables = init(plain)

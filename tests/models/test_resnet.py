@@ -32,8 +32,8 @@ def flatten(tree):
   ('bottleneck', 'stem', 'downsample', 'size'),
   [
     (False, 'cifar', 'conv', 6),
-    (True, 'imagenet', 'conv', 17),
-    (True, 'cifar_pad2', 'avgpool', 5),
+    pytest.param(True, 'imagenet', 'conv', 17, marks=pytest.mark.slow),
+    pytest.param(True, 'cifar_pad2', 'avgpool', 5, marks=pytest.mark.slow),
   ],
 )
 def test_equals_torch(x64, bottleneck, stem, downsample, size):
@@ -101,7 +101,7 @@ def test_equals_torch(x64, bottleneck, stem, downsample, size):
     close(value, trained[name], name)
 
 
-@pytest.mark.parametrize('wide', [False, True])
+@pytest.mark.parametrize('wide', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_bfloat16_compute_keeps_float32_parameters(wide):
   with jax.enable_x64(wide):
     model = models.make('resnet_tiny', width=4, dtype='bfloat16', mean=(0.5,), std=(0.5,))

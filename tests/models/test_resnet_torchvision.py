@@ -23,7 +23,10 @@ def in_torch(path, value):
 
 @pytest.mark.parametrize(
   ('name', 'blocks', 'bottleneck'),
-  [('basic', (1, 1, 1, 1), False), ('bottleneck', (1, 2, 1, 1), True)],
+  [
+    ('basic', (1, 1, 1, 1), False),
+    pytest.param('bottleneck', (1, 2, 1, 1), True, marks=pytest.mark.slow),
+  ],
 )
 def test_equals_torchvision(x64, name, blocks, bottleneck):
   arrays = expected.load('resnet')

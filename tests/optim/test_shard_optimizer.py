@@ -135,11 +135,12 @@ OPTIMIZERS = {
   'adaptive sam of lars': {'name': 'lars', 'sam': {'rho': 0.3, 'adaptive': True}},
   'noise_sam': {'name': 'adam', 'sam': {'name': 'noise_sam', 'eps': 0.1}},
 }
-FAST = ('adamw', 'adaptive sam of lars')
+# Moments of each number; norms of each parameter and of all; the others are made of the same.
+OFTEN = {'adamw': [], 'sam': [pytest.mark.slow], 'adaptive sam of lars': [pytest.mark.slow]}
 
 
 @pytest.mark.parametrize(
-  'name', [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in OPTIMIZERS]
+  'name', [pytest.param(n, marks=OFTEN.get(n, [pytest.mark.weekly])) for n in OPTIMIZERS]
 )
 def test_equals_the_replicated_state(x64, name):
   """Norms over all parameters (SAM) and of each (LARS) cross the parts."""
@@ -157,6 +158,7 @@ def test_equals_the_replicated_state(x64, name):
   assert 0 < metrics['update_norm'] < 10
 
 
+@pytest.mark.slow
 def test_stays_split_in_a_dispatch_of_many_steps():
   """As on GPUs and TPUs, where the steps of a dispatch are a loop."""
   state, step, shardings, mesh = start(8, True, OPTIMIZERS['adamw'])
@@ -174,6 +176,7 @@ def test_stays_split_in_a_dispatch_of_many_steps():
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_arguments_of_the_program_shrink():
   options = {'name': 'adam'}
   split, whole = (start(8, shard, options) for shard in (True, False))
@@ -185,6 +188,7 @@ def test_arguments_of_the_program_shrink():
   assert sizes[0] - sizes[1] == saved == 2 * 4 * parameters * 7 / 8
 
 
+@pytest.mark.slow
 def test_restored_split_otherwise_or_whole(tmp_path):
   state, _ = run(8, True, OPTIMIZERS['adamw'], steps=1)
   with checkpoint.Checkpoints(tmp_path) as checkpoints:

@@ -60,22 +60,27 @@ def inputs(name):
   return out, state, Batch(index=jnp.arange(BATCH), label=jnp.arange(BATCH) % 4)
 
 
-def value_and_grad(name, plugins, *, step=0):
+def value_and_grad(name, plugins):
+  """step -> (loss, its gradient), one program."""
   out, state, batch = inputs(name)
   method = make(name, plugins)
 
-  def loss(online):
-    rng = jax.random.key(5)
-    return method.loss(out._replace(online=online), state, batch, rng, jnp.asarray(step))[0]
+  @jax.jit
+  @jax.value_and_grad
+  def loss(online, step):
+    return method.loss(out._replace(online=online), state, batch, jax.random.key(5), step)[0]
 
-  value, grad = jax.value_and_grad(loss)(out.online)
-  return float(value), np.asarray(grad)
+  def at(step):
+    value, grad = loss(out.online, np.int32(step))
+    return float(value), np.asarray(grad)
+
+  return at
 
 
 @functools.cache
 def plain(name):
-  """Without plug-ins."""
-  return value_and_grad(name, NONE)
+  """Without plug-ins, at step 0."""
+  return value_and_grad(name, NONE)(0)
 
 
 def acts_or_is_refused(name, plugins, *, refused, same_value=False):
@@ -84,7 +89,7 @@ def acts_or_is_refused(name, plugins, *, refused, same_value=False):
     with pytest.raises(UserError, match=f'{name}.*set plugins'):
       make(name, plugins)
     return
-  value, grad = value_and_grad(name, plugins)
+  value, grad = value_and_grad(name, plugins)(0)
   plain_value, plain_grad = plain(name)
   assert np.isfinite(value) and np.isfinite(grad).all()
   assert np.abs(grad - plain_grad).max() > 1e-6 * np.abs(plain_grad).max()
@@ -95,8 +100,9 @@ def acts_or_is_refused(name, plugins, *, refused, same_value=False):
 def starts_at(name, plugins, first):
   """The plug-ins act from the step `first` on, and not before."""
   plain_value, plain_grad = plain(name)
+  at = value_and_grad(name, plugins)
   for step in (0, first - 1):
-    value, grad = value_and_grad(name, plugins, step=step)
+    value, grad = at(step)
     assert value == pytest.approx(plain_value, rel=1e-12)
     np.testing.assert_allclose(grad, plain_grad, rtol=1e-9, atol=1e-12)
-  assert np.abs(value_and_grad(name, plugins, step=first)[1] - plain_grad).max() > 1e-6
+  assert np.abs(at(first)[1] - plain_grad).max() > 1e-6

@@ -84,7 +84,12 @@ SAVES = 'trap "echo saved; exit 75" TERM; touch "$HERE/${*: -1}"; for ((;;)); do
 
 
 @pytest.mark.parametrize(
-  'number', [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))]
+  'number',
+  [
+    pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+    pytest.param(signal.SIGHUP, marks=pytest.mark.weekly),
+    pytest.param(signal.SIGINT, marks=pytest.mark.weekly),
+  ],
 )
 def test_signals_reach_all_processes(tmp_path, stand_in, number):
   program = stand_in('program', SAVES)

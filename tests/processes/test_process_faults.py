@@ -12,7 +12,8 @@ from tests.processes.launching import (
   start_training,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('process_faults')]  # one whole run
+pytestmark = pytest.mark.xdist_group('process_faults')  # one whole run
+slow, weekly = pytest.mark.slow, pytest.mark.weekly
 SHORT = '--config.stop_at_epoch=0.64', '--config.eval_every=0', NO_TEST
 
 
@@ -37,7 +38,13 @@ FAULTS = {  # -> the launcher's code, what the processes say, any of these
 }
 
 
-@pytest.mark.parametrize('fault', FAULTS)
+# What a weekly one meets, a run of one process meets in the other suites.
+OFTEN = ('kill_0', 'kill_1', 'disk_full_in_0')
+
+
+@pytest.mark.parametrize(
+  'fault', [pytest.param(f, marks=slow if f in OFTEN else weekly) for f in FAULTS]
+)
 def test_a_fault_in_one_of_two_ends_both_and_the_run_goes_on_to_the_bit(
   zygote, whole, tmp_path, fault
 ):
@@ -53,6 +60,7 @@ def test_a_fault_in_one_of_two_ends_both_and_the_run_goes_on_to_the_bit(
   assert_same_to_the_bit(run, whole)
 
 
+@slow
 def test_sigterm_to_one_of_two_outside_of_the_loop_ends_both(zygote, whole, tmp_path):
   """One works alone when it comes, the other waits for it in the evaluation."""
   run = tmp_path / 'run'
@@ -65,7 +73,9 @@ def test_sigterm_to_one_of_two_outside_of_the_loop_ends_both(zygote, whole, tmp_
   assert 'Traceback' not in output
 
 
-@pytest.mark.parametrize('damage', ['cut_off', 'unread_in_1'])
+@pytest.mark.parametrize(
+  'damage', [pytest.param('cut_off', marks=weekly), pytest.param('unread_in_1', marks=slow)]
+)
 def test_two_processes_go_back_to_the_same_good_checkpoint(zygote, whole, tmp_path, damage):
   """Also where only one of them meets the damage, in the part that it reads."""
   run = tmp_path / 'run'

@@ -100,6 +100,7 @@ def stored_steps(directory):
   return sorted(int(p.name) for p in (directory / 'checkpoints').iterdir() if p.name.isdigit())
 
 
+@pytest.mark.slow
 @ONE_WORKER
 def test_the_reference_has_what_the_comparisons_need(reference):
   directory = reference('sogclr')
@@ -114,6 +115,7 @@ def test_the_reference_has_what_the_comparisons_need(reference):
   assert len(results_of(directory)) == 1
 
 
+@pytest.mark.slow
 @ONE_WORKER
 def test_killed_preempted_and_finished(run, reference, tmp_path):
   """SIGKILL while a checkpoint is written, SIGTERM off every grid, the end, and once more."""
@@ -178,7 +180,7 @@ def test_killed_from_outside_at_random_moments(run, reference, tmp_path, seed):
   assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_processes_that_compile_for_themselves_agree(run, tmp_path):
   optimized = {'JAX_DISABLE_MOST_OPTIMIZATIONS': '0', 'XLA_FLAGS': ''}
   own = {'fresh': True, 'JAX_ENABLE_COMPILATION_CACHE': 'false', **optimized}
@@ -197,8 +199,9 @@ def test_ctrl_c(run, reference, tmp_path):
   assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('fault', ['sigterm_at_end', 'sigterm_in_results'])
+@pytest.mark.parametrize(
+  'fault', weekly_but(['sigterm_in_results'], ['sigterm_at_end', 'sigterm_in_results'])
+)
 def test_sigterm_after_the_last_step(run, reference, tmp_path, fault):
   """The evaluation can take long: it is left for the next start."""
   _, err = run(tmp_path, fault=fault, code=75)
@@ -281,6 +284,7 @@ def test_out_of_memory_is_one_sentence(run, tmp_path):
   ]
 
 
+@pytest.mark.slow
 def test_batch_that_eight_devices_cannot_share(run, tmp_path):
   """The number of devices is fixed when JAX starts."""
   eight = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
@@ -289,6 +293,7 @@ def test_batch_that_eight_devices_cannot_share(run, tmp_path):
   assert not (tmp_path / 'new').exists()
 
 
+@pytest.mark.slow
 @ONE_WORKER
 def test_records_are_valid_json(reference):
   for path in (reference('sogclr') / 'results').glob('*.json'):

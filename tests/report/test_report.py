@@ -17,7 +17,7 @@ from tests.figures.run_files import TINY
 from tests.report.report_page import browse, make, needs_browser
 
 go = pytest.importorskip('plotly.graph_objects')
-pytestmark = pytest.mark.xdist_group('report')  # one run, trained once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('report')]  # one run, trained once
 
 
 @pytest.fixture(scope='module')
@@ -165,7 +165,6 @@ def test_names_that_make_one_anchor(tmp_path, trained):
 
 
 # ---------------------------------------------------------------- a browser
-@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize('width', [1400, 500])
 def test_browser_draws_all_figures_and_shows_images(page_of_trained, trained, width):

@@ -131,6 +131,7 @@ def test_a_finished_run_trains_nothing(trained, monkeypatch, capsys):
   assert rows(trained) == before
 
 
+@pytest.mark.slow
 @ONE_WORKER
 def test_init_from_starts_at_step_0_with_a_fresh_optimizer(trained, tmp_path, monkeypatch):
   started = []
@@ -155,6 +156,7 @@ def test_init_from_starts_at_step_0_with_a_fresh_optimizer(trained, tmp_path, mo
   assert not np.isfinite(state.state['per_example']['log_u']).any()
 
 
+@pytest.mark.slow
 @ONE_WORKER
 def test_init_from_copies_the_online_network_into_an_ema_target(trained, tmp_path, monkeypatch):
   started = []
@@ -177,6 +179,7 @@ def test_init_from_copies_the_online_network_into_an_ema_target(trained, tmp_pat
   assert all(jax.tree.leaves(jax.tree.map(np.array_equal, target, other.params['backbone'])))
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
   often = {'checkpoint_every': 0.05, 'log_every': 3, 'schedule.warmup_epochs': 0.2}
   config = tiny(
@@ -209,9 +212,14 @@ def test_a_loss_that_is_not_finite_from_the_start(tmp_path):
   ('error', 'mend'),
   [
     (OSError(errno.ENOSPC, 'No space'), 'make room; the same'),
-    (OSError(errno.EROFS, 'Read-only'), 'see that the workdir can be written; the same'),
-    (OSError(errno.EIO, 'Input/output'), 'see that the workdir can be written; the same'),
-    (SaveFailed('no checkpoint can be written'), 'make room; the same'),
+    *(
+      pytest.param(error, words, marks=pytest.mark.slow)
+      for error, words in (
+        (OSError(errno.EROFS, 'Read-only'), 'see that the workdir can be written; the same'),
+        (OSError(errno.EIO, 'Input/output'), 'see that the workdir can be written; the same'),
+        (SaveFailed('no checkpoint can be written'), 'make room; the same'),
+      )
+    ),
   ],
 )
 def test_what_to_do_where_nothing_can_be_written(tmp_path, monkeypatch, error, mend):

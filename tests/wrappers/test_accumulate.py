@@ -48,7 +48,8 @@ def same(a, b):
   'name',
   [
     'sogclr',
-    *(pytest.param(n, marks=pytest.mark.slow) for n in ('moco', 'byol', 'vicreg', 'nnclr', 'dino')),
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ('moco', 'vicreg')),
+    *(pytest.param(n, marks=pytest.mark.weekly) for n in ('byol', 'nnclr', 'dino')),
   ],
 )
 def test_equals_the_whole_batch_with_the_parts_as_groups(name, x64, monkeypatch):

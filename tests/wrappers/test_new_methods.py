@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from clr_jax import methods, models
+from clr_jax import methods
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import RunInfo
 from clr_jax.experiment.method import make_method
@@ -83,7 +83,7 @@ README = pathlib.Path(__file__).parents[2] / 'README.md'
 MINE = re.search(r'## Add a method\n.*?```python\n(.*?)```', README.read_text(), re.DOTALL)
 SWITCHES = {
   'un_mix': {'plugins.un_mix.enabled': True},
-  'layerwise': {'plugins.layerwise.weights': (0.1, 0.1, 1.0)},
+  'layerwise': {'plugins.layerwise.weights': (0.1, 1.0)},
   'tikhonov': {'plugins.tikhonov.weight': 1.0},
   'tikhonov own': {'plugins.tikhonov.weight': 1.0, 'plugins.tikhonov.grad_of': 'own'},
   'accumulate': {'accumulate': 2},
@@ -124,7 +124,7 @@ def new_methods(tmp_path):
 def make(name, changes):
   config = tiny.get_config(name)
   config.update_from_flattened_dict(changes)
-  return make_method(config, models.make('resnet_tiny', width=2), INFO)
+  return make_method(config, toy.Staged(), INFO)
 
 
 def metrics(method):

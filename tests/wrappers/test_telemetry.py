@@ -17,7 +17,7 @@ from clr_jax.experiment.method import make_method
 from clr_jax.wrappers.online_probe import online_probe
 from clr_jax.wrappers.telemetry import STEPS, telemetry
 from tests import tiny, toy
-from tests.method_cases import NAMES
+from tests.method_cases import NAMES, SKELETONS
 
 B, D, K, EVERY = 6, 5, 12, 3
 SIZES = RunInfo(
@@ -163,7 +163,14 @@ def metrics_of(name, step):
   return found, carry, (online, target, queue)
 
 
-@pytest.mark.parametrize('name', [*METHODS, 'byol'])
+# One of each kind: a batch, a table, a loss with its own responses, a queue, no negatives.
+KINDS = ('simclr', 'sogclr', 'tcl', 'moco', 'byol')
+
+
+@pytest.mark.parametrize(
+  'name',
+  [pytest.param(n, marks=[pytest.mark.slow] * (n not in KINDS)) for n in [*METHODS, 'byol']],
+)
 def test_numbers_are_numpys(name, x64):
   found, carry, arrays = metrics_of(name, 2 * EVERY)
   expected = {'steps': 1.0, **geometry(*arrays[:2])}
@@ -216,8 +223,8 @@ def train(name, measured):
 
 # `train` keeps its runs: one worker for each method.
 TRAINED = [
-  pytest.param('moco', marks=pytest.mark.xdist_group('telemetry_moco')),
-  pytest.param('sogclr', marks=[pytest.mark.slow, pytest.mark.xdist_group('telemetry_sogclr')]),
+  pytest.param('moco', marks=[pytest.mark.slow, pytest.mark.xdist_group('telemetry_moco')]),
+  pytest.param('sogclr', marks=[pytest.mark.weekly, pytest.mark.xdist_group('telemetry_sogclr')]),
 ]
 
 
@@ -275,8 +282,12 @@ WITHOUT_NEGATIVES = {'arb', 'barlow_twins', 'byol', 'dino', 'ressl', 'simsiam', 
 WITHOUT_NEGATIVES |= {'swav', 'tico', 'vicreg', 'w_mse'}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(n, marks=pytest.mark.slow if n in SKELETONS else pytest.mark.weekly) for n in NAMES
+  ],
+)
 def test_every_method_has_what_it_can_have(name):
   init, step = build(name, 2)
   state = jax.eval_shape(init, jax.random.key(0))

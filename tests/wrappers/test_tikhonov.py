@@ -152,23 +152,28 @@ def test_where_gradients_vanish(route):
 
 def test_directions_of_finite_differences(x64):
   """Along each, a linear loss changes by the dual norm of its gradient; 0 rows stay 0."""
-  g = jnp.asarray(np.random.default_rng(0).normal(size=[4, 3, 2])).at[1].set(0)
-  x = jnp.ones_like(g)
+  g = np.random.default_rng(0).normal(size=[4, 3, 2])
+  g[1] = 0
+  x = jnp.ones(g.shape)
   axes = (1, 2)
   expected = {
-    'l2': jnp.sqrt((g**2).sum(axes)),
-    'l1': jnp.abs(g).sum(axes) / np.sqrt(6),
-    'linf': jnp.abs(g).max(axes),
+    'l2': np.sqrt((g**2).sum(axes)),
+    'l1': np.abs(g).sum(axes) / np.sqrt(6),
+    'linf': np.abs(g).max(axes),
   }
   assert set(expected) == set(get_args(losses.Norm))
+
+  @jax.jit
+  def run():
+    directions = {norm: losses.dual_direction(g, norm=norm) for norm in expected}
+    of = functools.partial(losses.directional_derivatives, lambda x: (g * x).sum(axes), x, step=0.1)
+    return directions, {n: [of(d, order=i) for i in (1, 2)] for n, d in directions.items()}
+
+  directions, found = run()
   for norm, size in expected.items():
-    direction = losses.dual_direction(g, norm=norm)
-    assert not direction[1].any()
-    for order in (1, 2):
-      found = losses.directional_derivatives(
-        lambda x: (g * x).sum(axes), x, direction, step=0.1, order=order
-      )
-      close(found, size)
+    assert not directions[norm][1].any()
+    for change in found[norm]:
+      close(change, size)
 
 
 def test_second_order_is_exact_for_squares(x64):
@@ -298,6 +303,7 @@ def regularised(name, backbone=None, route='jvp'):
   return online_probe(method, toy.INFO)
 
 
+@pytest.mark.slow
 def test_training():
   """One compilation, a stable state, metrics and parameters finite."""
   init, step = toy.training(regularised('simclr'))
@@ -311,30 +317,29 @@ def test_training():
   assert all(np.isfinite(x).all() for x in jax.tree.leaves((metrics, state.params)))
 
 
-def slow_but(name, fast):
-  return pytest.param(*name, marks=[pytest.mark.slow] * (name != fast))
-
-
 @pytest.mark.parametrize(
   'name, sam',
   [
-    slow_but(case, ('sogclr', None))
-    for case in (
-      ('simclr', None),
-      ('moco', None),
-      ('sogclr', None),
-      ('supervised', None),
-      ('sogclr', {'rho': 0.05}),
-    )
+    pytest.param('simclr', None, marks=pytest.mark.weekly),
+    pytest.param('moco', None, marks=pytest.mark.weekly),
+    pytest.param('sogclr', None, marks=pytest.mark.weekly),
+    pytest.param('supervised', None, marks=pytest.mark.slow),
+    pytest.param('sogclr', {'rho': 0.05}, marks=pytest.mark.slow),
   ],
 )
 def test_eight_devices_equal_one(name, sam, x64):
   toy.same_on_eight_devices(regularised(name), sam=sam)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('route', get_args(losses.Route))
-@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize(
+  'route, dtype',
+  [
+    pytest.param('jvp', jnp.bfloat16, marks=pytest.mark.slow),
+    pytest.param('double', jnp.float32, marks=pytest.mark.slow),
+    pytest.param('jvp', jnp.float32, marks=pytest.mark.weekly),
+    pytest.param('double', jnp.bfloat16, marks=pytest.mark.weekly),
+  ],
+)
 def test_finite_with_convolutions(route, dtype):
   method = regularised('simclr', models.make('resnet_tiny', width=4, dtype=dtype), route)
   init, step = toy.training(method)

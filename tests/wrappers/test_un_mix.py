@@ -13,11 +13,13 @@ from clr_jax.ops.random import Stream, stream
 from clr_jax.wrappers import un_mix as wrapper
 from tests import toy
 from tests.experiment import from_config as by_config
+from tests.method_cases import SKELETONS
 
 STEP = jnp.zeros([], jnp.int32)
 KEY = jax.random.key(5)
 TAKEN = ('byol', 'dcl', 'dynamic_moco', 'moco', 'moco_v2plus', 'moco_v3', 'nnclr', 'simclr')
 TAKEN += ('simsiam', 'sogclr')
+slow = pytest.mark.slow
 
 
 def un_mix(method, **options):
@@ -41,7 +43,10 @@ def mixture(batch, probability):
   return unmix.mix(images, unmix.draw(key, **size, probability=probability))
 
 
-@pytest.mark.parametrize('name', methods.names())
+@pytest.mark.parametrize(
+  'name',
+  [pytest.param(n, marks=[slow] * (n in TAKEN and n not in SKELETONS)) for n in methods.names()],
+)
 def test_every_method_takes_mixtures_or_says_why_not(name):
   method, batch = make(name), jax.eval_shape(lambda: toy.viewed(name))
   if method.pairs != 'own':
@@ -72,8 +77,13 @@ def test_patches_stay_in_the_plain_term():
     return method.loss(out, state, Batch(), KEY, STEP)[0]
 
   mixed = {'mixed': rows[3][:, None], 'mixed_lam': jnp.asarray(0.3)}
-  plain = jax.grad(lambda jigsaw: loss(method, jigsaw, {}))(rows[3])
-  wrapped = jax.grad(lambda jigsaw: loss(un_mix(method), jigsaw, mixed))(rows[3])
+
+  @jax.jit
+  def gradients(jigsaw):
+    plain = jax.grad(lambda jigsaw: loss(method, jigsaw, {}))(jigsaw)
+    return plain, jax.grad(lambda jigsaw: loss(un_mix(method), jigsaw, mixed))(jigsaw)
+
+  plain, wrapped = gradients(rows[3])
   np.testing.assert_allclose(wrapped, plain, rtol=1e-6)
   assert np.abs(plain).max() > 0
 
@@ -90,8 +100,15 @@ def test_a_probability_that_cannot_be(probability):
     by_config.make('simclr', un_mix__enabled=True, un_mix__probability=probability)
 
 
-@pytest.mark.parametrize('name', ['moco', 'simclr'])
-@pytest.mark.parametrize('probability', [0.0, 1.0])
+@pytest.mark.parametrize(
+  'name, probability',
+  [
+    ('moco', 1.0),
+    ('simclr', 0.0),
+    pytest.param('moco', 0.0, marks=slow),
+    pytest.param('simclr', 1.0, marks=slow),
+  ],
+)
 def test_the_total(name, probability):
   """The mixtures as a batch of their own: in place of every query, or of view 0."""
   symmetric = name == 'moco'
@@ -139,7 +156,12 @@ def test_a_share_of_one_doubles_the_loss(monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'name, carried', [('moco', 'queue'), ('sogclr', 'per_example'), ('nnclr', 'queue')]
+  'name, carried',
+  [
+    ('moco', 'queue'),
+    pytest.param('sogclr', 'per_example', marks=slow),
+    pytest.param('nnclr', 'queue', marks=slow),
+  ],
 )
 def test_queues_and_tables_are_those_of_the_plain_term(name, carried):
   method = make(name, norm=True)
@@ -176,6 +198,7 @@ def test_queues_and_tables_are_those_of_the_plain_term(name, carried):
   )
 
 
+@slow
 def test_gradients():
   """Into the online network through the mixtures alone; not into the target network."""
   method = make('byol')
@@ -213,6 +236,7 @@ def test_local_views_count_in_the_plain_term_only():
   np.testing.assert_allclose(value, loss(method, out) + pair, rtol=1e-6)
 
 
+@slow
 def test_eight_devices_equal_one(x64):
   """The reversed order of the batch crosses all of them."""
   toy.same_on_eight_devices(un_mix(make('moco', norm=True)))

@@ -23,8 +23,15 @@ def test_checkpoints_are_those_of_the_published_code():
   assert checkpoints(1) == [1]
 
 
-@pytest.mark.parametrize('norm', BUDGET)
-@pytest.mark.parametrize('loss', ['cross_entropy', 'dlr'])
+@pytest.mark.parametrize(
+  ('norm', 'loss'),
+  [
+    ('l2', 'dlr'),
+    pytest.param('linf', 'cross_entropy', marks=pytest.mark.slow),
+    pytest.param('l2', 'cross_entropy', marks=pytest.mark.weekly),
+    pytest.param('linf', 'dlr', marks=pytest.mark.weekly),
+  ],
+)
 def test_invariants_of_the_published_algorithm(norm, loss):
   epsilon = BUDGET[norm]
   problem = toy(norm, epsilon)

@@ -16,7 +16,13 @@ with warnings.catch_warnings():
 
 
 @pytest.mark.parametrize(
-  ('norm', 'epsilon'), [('linf', 0.03), ('linf', 0.1), ('l2', 0.2), ('l2', 0.6)]
+  ('norm', 'epsilon'),
+  [
+    ('linf', 0.03),
+    ('l2', 0.6),
+    pytest.param('linf', 0.1, marks=pytest.mark.slow),
+    pytest.param('l2', 0.2, marks=pytest.mark.slow),
+  ],
 )
 def test_pgd_gives_foolbox_points(norm, epsilon):
   problem = toy(norm, epsilon, shape=(5, 4, 3), seed=3)

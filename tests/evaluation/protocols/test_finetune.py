@@ -30,6 +30,7 @@ from clr_jax.rundir.identity import open_run
 from clr_jax.rundir.weights import Network
 from tests.evaluation.network import leaves, make_subject, same
 from tests.evaluation.test_runner import tiny
+from tests.method_cases import SKELETONS
 
 RECIPE = Recipe(
   epochs=13,
@@ -75,15 +76,18 @@ class TestTraining:
     assert tuned.epoch == [5, 10, 13]
     assert tuned.scores[-1][0] > 0.3  # chance is 0.1
 
+  @pytest.mark.slow
   def test_the_checkpoint_is_not_changed(self, subject):
     before = leaves(subject.weights)
     train(subject)
     assert same(before, leaves(subject.weights))
 
+  @pytest.mark.slow
   def test_a_seed_is_a_training(self, subject, tuned):
     assert train(subject).loss == tuned.loss
     assert train(subject, seed=1).loss != tuned.loss
 
+  @pytest.mark.slow
   def test_draws_do_not_compile_again(self, subject, tuned):
     del tuned  # has compiled it
     programs = finetuning._program.cache_info().misses
@@ -94,8 +98,8 @@ class TestTraining:
   @pytest.mark.parametrize(
     'changes',
     [
-      {'detach_features': True, 'weight_decay': 0.1},
-      pytest.param({'backbone_lr': 0.0}, marks=pytest.mark.slow),
+      pytest.param({'detach_features': True, 'weight_decay': 0.1}, marks=pytest.mark.slow),
+      pytest.param({'backbone_lr': 0.0}, marks=pytest.mark.weekly),
     ],
   )
   def test_a_fixed_encoder_keeps_its_bits_and_not_its_statistics(self, subject, changes):
@@ -113,6 +117,7 @@ class TestTraining:
     before, _ = backbone_weights(subject.experiment, *subject.weights)
     assert not same(leaves(before), leaves(tuned.params['backbone']))
 
+  @pytest.mark.slow
   def test_batch_norm_is_in_inference_mode_in_the_test(self, subject, tuned):
     """The result of an image does not depend on the others in its batch."""
     take = functools.partial(
@@ -281,7 +286,12 @@ class TestBackbone:
   """That of every method is found, whatever else it has, and it is the one that represents."""
 
   @pytest.mark.parametrize(
-    ('name', 'represent'), [(name, r) for name in methods.names() for r in networks(name)]
+    ('name', 'represent'),
+    [
+      pytest.param(name, r, marks=[pytest.mark.slow] * (name not in SKELETONS))
+      for name in methods.names()
+      for r in networks(name)
+    ],
   )
   def test_its_feature_is_the_methods(self, name, represent):
     config = load(f'quickstart:{name}')

@@ -78,6 +78,7 @@ def files(directory):
   return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
 
 
+@pytest.mark.slow
 def test_attacks_of_two_runs_are_kept_once_and_leave_the_checkpoint(
   contrastive, supervised, capsys
 ):
@@ -113,6 +114,7 @@ def test_attacks_of_two_runs_are_kept_once_and_leave_the_checkpoint(
   assert {r['params']['attack'] for r in added} == {'pgd_linf'}
 
 
+@pytest.mark.slow
 def test_plb_and_corruptions(supervised):
   small = '--params.outer=2', '--params.inner=2', '--params.severities=1,5'
   attacks = '--params.attack=plb_l2,corruptions'
@@ -147,6 +149,7 @@ def test_the_classifier_is_logistic_regression_on_unit_features(contrastive):
   np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_batch_size(supervised):
   one = subject(supervised)
 
@@ -175,6 +178,7 @@ def test_rounding_does_not_save_an_image(supervised, monkeypatch):
   assert distance.max() <= 1 / 255
 
 
+@pytest.mark.slow
 def test_features_are_kept_and_read_again(contrastive, tmp_path, monkeypatch):
   run = workdir.Workdir(tmp_path)
   monkeypatch.setattr('clr_jax.evaluation.probing.subject.code_version', lambda: '1')
