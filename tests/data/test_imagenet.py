@@ -10,8 +10,9 @@ import pytest
 from etils import epath
 from jax.sharding import Mesh
 
+from clr_jax.core import locks
 from clr_jax.core.errors import UserError
-from clr_jax.data import available, label_store, load_source, locks, preparing
+from clr_jax.data import available, label_store, load_source, preparing
 from clr_jax.data.pipeline import make_pipeline
 from clr_jax.data.sources import imagenet100
 from clr_jax.data.sources import tfds as tfds_source
