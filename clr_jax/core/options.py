@@ -104,8 +104,14 @@ def keyword_only(factory: Callable) -> dict[str, inspect.Parameter]:
 
 def options_of(factory: Callable) -> dict[str, Option]:
   """The options of a factory by name."""
-  hints = typing.get_type_hints(getattr(factory, 'func', factory), include_extras=True)
+  hints = _hints(getattr(factory, 'func', factory))
   return {k: Option(p.default, hints.get(k, Any)) for k, p in keyword_only(factory).items()}
+
+
+@functools.lru_cache(maxsize=1024)
+def _hints(factory: Callable) -> dict[str, Any]:
+  """Annotations by name; kept, for each is text that Python compiles."""
+  return typing.get_type_hints(factory, include_extras=True)
 
 
 def takes_options_of(
