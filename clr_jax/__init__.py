@@ -4,6 +4,8 @@
   train(config, workdir)                  trains a run and evaluates it, or resumes it
   evaluate(workdir, protocol, **options)  measures a checkpoint
   results(workdir)                        everything that was measured in a run
+  load(workdir)                           the trained backbone, a function of images
+  export(workdir, format='torchvision')   its weights for other libraries
 
 These names are imported when they are first used: `import clr_jax` imports no JAX.
 """
@@ -14,10 +16,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from clr_jax.api import evaluate, load_config, results, train
+  from clr_jax.api import evaluate, export, load, load_config, results, train
 
 __version__ = '0.1.0'
-__all__ = ['evaluate', 'load_config', 'results', 'train']
+__all__ = ['evaluate', 'export', 'load', 'load_config', 'results', 'train']
 
 
 def __getattr__(name: str) -> Any:

@@ -9,14 +9,16 @@ from typing import Any
 from etils import epath
 
 from clr_jax.core.config_tree import Config
+from clr_jax.evaluation.encoder import load
 from clr_jax.evaluation.runner import evaluate_workdir
+from clr_jax.exchange import export
 from clr_jax.experiment.config_files import load as load_config
 from clr_jax.rundir.identity import read_config
 from clr_jax.rundir.results import FeaturesOf, read_results
 from clr_jax.rundir.workdir import Workdir
 from clr_jax.training.loop import train
 
-__all__ = ['evaluate', 'load_config', 'results', 'train']
+__all__ = ['evaluate', 'export', 'load', 'load_config', 'results', 'train']
 
 
 def evaluate(

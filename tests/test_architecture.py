@@ -30,6 +30,7 @@ ORDER = (
   'training',
   'figures',
   'report',
+  'exchange',
   'bench',
   'cli',
 )

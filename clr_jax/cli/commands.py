@@ -172,6 +172,16 @@ def report(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   run_with_exit_code(lambda: print(*report_lib.report(args.workdir, args.out), sep='\n'))
 
 
+# ---------------------------------------------------------------- export
+def export(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
+  """Writes the backbone of a run for other libraries."""
+  from clr_jax.cli.process import run_with_exit_code
+  from clr_jax.exchange.export import export as write
+
+  options = {'format': args.format, 'head': args.head, 'step': args.step}
+  run_with_exit_code(lambda: print(*write(args.workdir, args.out, **options), sep='\n'))
+
+
 # ---------------------------------------------------------------- bench
 def bench(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Measures the training step of a config."""

@@ -105,6 +105,7 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
   _add_training(add)
   _add_evaluation(add)
   _add_pictures(add)
+  _add_export(add)
   _add_bench(add)
   add('methods', commands.methods, 'list the methods, one line each')
   datasets = add('datasets', commands.datasets, 'list the data sets on this machine')
@@ -175,6 +176,24 @@ def _add_pictures(add: Callable[..., Parser]) -> None:
   report.add_argument(
     '--out', default='report.html', metavar='FILE.html', help='the page; default: report.html'
   )
+
+
+def _add_export(add: Callable[..., Parser]) -> None:
+  export = add(
+    'export', commands.export, 'write the backbone of a run for torchvision, timm or Flax'
+  )
+  export.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
+  export.add_argument(
+    '--format',
+    default='torchvision',
+    metavar='NAME',
+    help='torchvision, timm or flax; default: torchvision',
+  )
+  export.add_argument(
+    '--out', metavar='DIR', help="the folder; default: export/FORMAT in the run's"
+  )
+  export.add_argument('--head', action='store_true', help='write the projector, too')
+  export.add_argument('--step', type=int, metavar='N', help='checkpoint; default: the newest')
 
 
 def _add_bench(add: Callable[..., Parser]) -> None:

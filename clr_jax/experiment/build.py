@@ -63,6 +63,11 @@ class Experiment:
     return self.config.shard_optimizer
 
   @functools.cached_property
+  def backbone(self) -> nn.Module:
+    """The backbone's module, as the method has it."""
+    return make_backbone(self.config, self.source.image_shape[-1], self.source.name)
+
+  @functools.cached_property
   def config_hash(self) -> str:
     """12 hex digits of the keys that change what is trained."""
     return hash_config(to_dict(self.config), keys_without_effect(self.config))
@@ -161,7 +166,7 @@ def build_experiment(
   info = _run_info(config, source, views)
   _check_batch(info, mesh, config.accumulate)
   _check_views(views, source)
-  backbone = make_backbone(config, source)
+  backbone = make_backbone(config, source.image_shape[-1], source.name)
   used = config if probe else changed(config, {'probe.enabled': False})
   plain, method = make_method(used, backbone, info)
   learning_rate = _make_schedule(config, info)
@@ -234,14 +239,21 @@ def _check_views(views: augment.Views, source: data.Source) -> None:
     )
 
 
-def make_backbone(config: Config, source: data.Source) -> nn.Module:
-  """The backbone of `config.model` in `config.precision`, for images with the source's channels."""
+def make_backbone(config: Config, channels: int, name: str) -> nn.Module:
+  """The backbone of `config.model` in `config.precision`.
+
+  Args:
+    channels: C of the images.
+    name: of the data set, for messages.
+
+  Raises:
+    UserError: pixel statistics for another number of channels.
+  """
   backbone = models.make(**to_dict(config.model), dtype=_DTYPES[config.precision])
-  channels = source.image_shape[-1]
   for key in ('mean', 'std'):
     if len(getattr(backbone, key)) not in (1, channels):
       raise UserError(
-        f'model.{key} has {len(getattr(backbone, key))} values and {source.name} has {channels} '
+        f'model.{key} has {len(getattr(backbone, key))} values and {name} has {channels} '
         f'channel(s): give one value, or one a channel'
       )
   return backbone

@@ -26,7 +26,8 @@ class Run:
     num_epochs: length of the training, in epochs.
     precision: dtype of the backbone's computation; 'bfloat16' for GPU and TPU.
     deterministic: resume bit-for-bit on GPU, at some cost in speed.
-    init_from: workdir of another run to start from the weights of; '' = random weights.
+    init_from: workdir of another run, or file of weights of another library (.safetensors, .pth),
+      to start from; '' = random weights.
     stop_at_epoch: pause there; the schedule is unchanged. None = at the end.
     log_every: steps between rows of metrics.
     eval_every: epochs between evaluations; 0 = only at the end.

@@ -129,6 +129,42 @@ def _misfits(
   return misfits
 
 
+def restore_subtrees(
+  path: Workdir | epath.PathLike, names: Sequence[str], step: int | None = None
+) -> tuple[int, list[PyTree]]:
+  """(step, some subtrees) of a checkpoint, whole on the first device, whatever the run's model is.
+
+  Args:
+    path: workdir of the run.
+    names: paths of the subtrees, such as 'params/backbone'; what has none is {}.
+    step: of the checkpoint; None = the newest good one.
+
+  Raises:
+    UserError: no (good) checkpoint, or none of the subtrees is in it.
+  """
+  place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+  def choose(saved: Mapping[str, Any]) -> PyTree:
+    chosen = {
+      name: jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=place)
+      for name, (shape, dtype) in saved.items()
+      if name.startswith(tuple(f'{prefix}/' for prefix in names))
+    }
+    if not chosen:
+      raise UserError(f'the checkpoint of {path} has no {names[0]}: give another run')
+    return _tree(chosen)
+
+  with Checkpoints(path, read_only=True) as checkpoints:
+    found, restored = checkpoints.restore_leaves(choose, step)
+  subtrees = []
+  for name in names:
+    tree: Any = restored
+    for key in name.split('/'):
+      tree = tree.get(key, {})
+    subtrees.append(tree)
+  return found, subtrees
+
+
 class Network(NamedTuple):
   """What evaluation needs of a `TrainState`.
 

@@ -13,6 +13,7 @@ from clr_jax.core.types import TrainState
 from clr_jax.experiment.build import Experiment
 from clr_jax.ops import ema
 from clr_jax.rundir.checkpoint import Checkpoints
+from clr_jax.rundir.state_dicts import is_weight_file, load_backbone
 from clr_jax.rundir.weights import check_weights, restore_weights
 from clr_jax.rundir.workdir import Workdir
 from clr_jax.training.metric_accumulator import MetricAccumulator
@@ -36,7 +37,12 @@ def check_init_from(config: Config, run: Workdir, experiment: Experiment) -> Non
   """UserError if a new run cannot start from the weights of the run that `init_from` names."""
   with translate_errors(run.path):
     begins = not run.checkpoints.exists()
-  if config.init_from and begins:
+  if not config.init_from or not begins:
+    return
+  if is_weight_file(config.init_from):
+    abstract = experiment.abstract_state
+    load_backbone(config.init_from, abstract.params, abstract.state['batch_stats'])
+  else:
     with Checkpoints(config.init_from, read_only=True) as other:
       step = other.latest_step()
       if step is None:
@@ -68,8 +74,15 @@ def _resume(experiment: Experiment, run: Workdir, checkpoints: Checkpoints) -> S
 
 
 def _with_weights_of(other: str, state: TrainState) -> TrainState:
-  """Step 0 with the weights and BatchNorm statistics of the run in `other`."""
-  params, method_state, report = restore_weights(other, state.params, state.state)
+  """Step 0 with the weights and BatchNorm statistics of a run, or of a file of weights."""
+  if is_weight_file(other):
+    host = jax.device_get({'params': state.params, 'stats': state.state['batch_stats']})
+    params, stats, report = load_backbone(other, host['params'], host['stats'])
+    shardings = jax.tree.map(lambda x: x.sharding, (state.params, state.state['batch_stats']))
+    params, stats = jax.device_put((params, stats), shardings)
+    method_state = {**state.state, 'batch_stats': stats}
+  else:
+    params, method_state, report = restore_weights(other, state.params, state.state)
   if jax.process_index() == 0:
     print(report, flush=True)
   if 'target' in method_state:  # an EMA target starts as a copy of the online network

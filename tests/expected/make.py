@@ -4,6 +4,8 @@ Needs torch and torchvision, which the tests themselves do not. The versions are
 values: torch 2.13.0 and torchvision 0.28.0, on a CPU.
 """
 
+import json
+
 import numpy as np
 import torch
 import torchvision
@@ -40,6 +42,15 @@ def resnets():
     found[f'{name}_h'] = h.detach().numpy()
     found[f'{name}_gradient'] = x.grad.permute(0, 2, 3, 1).numpy()
   save('resnet', found)
+
+
+def names():
+  """Names and shapes of torchvision's state dicts, without `fc` and the counters of BatchNorm."""
+  found = {}
+  for name in ('resnet18', 'resnet34', 'resnet50', 'resnet101'):
+    state = getattr(torchvision.models, name)().state_dict()
+    found[name] = {k: [*v.shape] for k, v in state.items() if not k.startswith('fc.') and v.ndim}
+  (FOLDER / 'torchvision_names.json').write_text(json.dumps(found) + '\n')
 
 
 def transforms():
@@ -96,5 +107,6 @@ def optimizers():
 
 if __name__ == '__main__':
   resnets()
+  names()
   transforms()
   optimizers()

@@ -10,7 +10,7 @@ from clr_jax.bench import torch_reference
 from clr_jax.bench.step import TimedLoop, describe, spread
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
-from clr_jax.experiment.build import Experiment, build_experiment, make_backbone
+from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.models.resnet import ResNet
 from clr_jax.rundir import provenance
 
@@ -100,7 +100,10 @@ def _make_peer(experiment: Experiment, device: str, compile_mode: str) -> tuple[
 
   training = Training(
     experiment.config,
-    cast(ResNet, make_backbone(experiment.config, experiment.source)),
+    cast(
+      ResNet,
+      experiment.backbone,
+    ),
     experiment.info,
     experiment.source.arrays()[0],
     learning_rate=float(experiment.learning_rate(1)),

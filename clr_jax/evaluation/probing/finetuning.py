@@ -18,7 +18,7 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.types import Array, Batch, Group, Metrics, Params, RepresentFn, State, TrainState
 from clr_jax.data.pipeline import Pipeline, make_pipeline
 from clr_jax.evaluation.probing.features import extract
-from clr_jax.experiment.build import Experiment, make_backbone
+from clr_jax.experiment.build import Experiment
 from clr_jax.experiment.train_step import init_state, make_train_step
 from clr_jax.methods.supervised import classification
 from clr_jax.models.heads import MLPHead
@@ -116,7 +116,7 @@ def backbone_weights(experiment: Experiment, params: Params, state: State) -> tu
     found = params['backbone'], state['batch_stats']['backbone']
   except KeyError:
     found = None
-  backbone = make_backbone(experiment.config, experiment.source)
+  backbone = experiment.backbone
   image = jax.ShapeDtypeStruct((1, *experiment.source.image_shape), jnp.float32)
   init = functools.partial(backbone.init, train=False)
   wanted = jax.eval_shape(init, jax.random.key(0), image)
@@ -168,7 +168,7 @@ def fit(
     workers=options.workers,
   )
   program = _program(
-    make_backbone(experiment.config, experiment.source),
+    experiment.backbone,
     recipe,
     train.num_classes,
     train.image_shape,

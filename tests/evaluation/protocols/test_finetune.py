@@ -20,7 +20,7 @@ from clr_jax.evaluation.probing.recipes import PRESETS, make_recipe
 from clr_jax.evaluation.probing.subject import FEATURES, Subject
 from clr_jax.evaluation.probing.subsets import labeled_subset
 from clr_jax.evaluation.protocols import finetune
-from clr_jax.experiment.build import build_experiment, make_backbone
+from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.ops import sharding
@@ -132,7 +132,7 @@ class TestTraining:
 def program(subject):
   """That of RECIPE."""
   experiment, source = subject.experiment, subject.sets.train
-  backbone = make_backbone(experiment.config, experiment.source)
+  backbone = experiment.backbone
   return finetuning._program(backbone, RECIPE, 10, source.image_shape, 8, 5, experiment.mesh)
 
 
@@ -309,7 +309,7 @@ class TestBackbone:
     )
     weights, statistics = backbone_weights(experiment, params, state)
     images = rng.uniform(size=(2, 8, 8, 1)).astype(np.float32)
-    backbone = make_backbone(experiment.config, experiment.source)
+    backbone = experiment.backbone
     h = backbone.apply({'params': weights, 'batch_stats': statistics}, images, train=False)
     np.testing.assert_array_equal(h, experiment.plain.represent(params, state, images)['h'])
 

@@ -1,0 +1,137 @@
+"""The trained backbone of a run as a function of images, without the run's data."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from clr_jax.core.config_tree import Config
+from clr_jax.core.errors import UserError
+from clr_jax.core.types import Array
+from clr_jax.experiment.build import make_backbone
+from clr_jax.models.torch_names import Backbone
+from clr_jax.ops import sharding
+from clr_jax.ops.batches import batches
+from clr_jax.rundir.identity import read_config
+from clr_jax.rundir.weights import restore_subtrees
+from clr_jax.rundir.workdir import Workdir
+
+
+class Encoder:
+  """A frozen backbone.
+
+  Attributes:
+    config: of the run, locked.
+    step: of the checkpoint.
+    image_shape: (H, W, C) of the training images.
+    target: whether it is the EMA target of its method.
+    num_features: F, length of a feature.
+    module: the Flax module; `module.apply(variables, images, train=False)` is one pass.
+    variables: {'params': ..., 'batch_stats': ...} of the module.
+  """
+
+  def __init__(
+    self, config: Config, step: int, backbone: Backbone, image_shape: tuple[int, int, int]
+  ):
+    self.config, self.step, self.image_shape = config, step, image_shape
+    self.target = represents_target(config)
+    self.module: Any = make_backbone(config, image_shape[-1], 'the run')
+    self.variables = backbone._asdict()
+    self._forward = jax.jit(self._features)
+
+  @property
+  def num_features(self) -> int:
+    return self.module.num_features
+
+  def represent(self, images: Any, *, batch_size: int = 512) -> np.ndarray:
+    """Features [N, F] float32 of images, computed on all devices.
+
+    One shape of images is compiled once, whatever N is.
+
+    Args:
+      images: [N, H, W, C], or [N, H, W] of gray images: uint8, or float in [0, 1]. H and W need not
+        be those of the training images.
+      batch_size: images of one pass.
+
+    Raises:
+      UserError: another number of dimensions or channels, another dtype, or floats beyond [0, 1].
+    """
+    images = self._checked(np.asarray(images))
+    mesh = sharding.make_mesh()
+    size = min(batch_size, max(len(images), 1))
+    size = -(-size // mesh.size) * mesh.size
+    variables = jax.device_put(self.variables, sharding.replicated(mesh))
+    features = [np.empty([0, self.num_features], np.float32)]
+    for rows, count in batches(np.arange(len(images)), size):
+      placed = jax.device_put(images[rows], sharding.by_rows(mesh))
+      features.append(np.asarray(self._forward(variables, placed))[:count])
+    return np.concatenate(features)
+
+  def _features(self, variables: Any, images: Array) -> Array:
+    x = images / jnp.float32(255) if images.dtype == jnp.uint8 else images.astype(jnp.float32)
+    return self.module.apply(variables, x, train=False).astype(jnp.float32)
+
+  def _checked(self, images: np.ndarray) -> np.ndarray:
+    channels = self.image_shape[-1]
+    if images.ndim == 3 and channels == 1:
+      images = images[..., None]
+    if images.ndim != 4 or images.shape[-1] != channels:
+      raise UserError(
+        f'images have the shape {list(images.shape)}: give [N, H, W, {channels}], as the run was '
+        f'trained on {channels} channel(s)'
+      )
+    if images.dtype == np.uint8:
+      return images
+    if not np.issubdtype(images.dtype, np.floating):
+      raise UserError(f'images are {images.dtype}: give uint8, or floats in [0, 1]')
+    if images.size and not (images.min() >= 0 and images.max() <= 1):
+      raise UserError(
+        f'float images must lie in [0, 1] and these go from {images.min():g} to '
+        f'{images.max():g}: divide them by 255, and leave the normalization to the backbone'
+      )
+    return images.astype(np.float32)
+
+
+def load(workdir: epath.PathLike, step: int | None = None) -> Encoder:
+  """The trained backbone of a run; its training data need not be there.
+
+  Of a method that is evaluated by its target network (`method.represent='target'`), the target's.
+
+  Args:
+    workdir: directory of the run.
+    step: of the checkpoint; None = the newest good one.
+
+  Raises:
+    UserError: no run, or no checkpoint of this step.
+  """
+  run = Workdir(workdir)
+  config = read_config(run)
+  names = ('params/backbone', 'state/batch_stats/backbone')
+  if represents_target(config):
+    names = ('state/target/params/backbone', 'state/target/batch_stats/backbone')
+  found, trees = restore_subtrees(run, names, step)
+  return Encoder(config, found, Backbone(*trees), image_shape(run))
+
+
+def represents_target(config: Config) -> bool:
+  """Whether the method of a config is evaluated by its EMA target."""
+  return config.method.get('represent') == 'target'
+
+
+def image_shape(run: Workdir) -> tuple[int, int, int]:
+  """(H, W, C) of a run's training images.
+
+  Raises:
+    UserError: the run has not recorded them.
+  """
+  path = run.path / 'data.json'
+  try:
+    height, width, channels = json.loads(path.read_text())['image shape']
+  except (OSError, ValueError, KeyError, TypeError):
+    raise UserError(f'{path} does not say the shape of the images: train the run first') from None
+  return height, width, channels

@@ -1,0 +1,139 @@
+"""Writes the backbone of a run for torchvision, timm or Flax: safetensors and a model card."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import textwrap
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+from etils import epath
+from flax import traverse_util
+from safetensors.numpy import save
+
+from clr_jax.core.config_tree import to_dict
+from clr_jax.core.errors import UserError
+from clr_jax.core.names import check_name
+from clr_jax.core.storage import atomic_write
+from clr_jax.evaluation.encoder import Encoder, load
+from clr_jax.exchange.card import card
+from clr_jax.models.resnet import STEMS
+from clr_jax.models.torch_names import Backbone, to_torch
+from clr_jax.rundir.results import read_results
+from clr_jax.rundir.weights import restore_subtrees
+from clr_jax.rundir.workdir import Workdir
+
+Format = Literal['torchvision', 'timm', 'flax']
+FORMATS: tuple[Format, ...] = get_args(Format)
+_TEMPLATE = pathlib.Path(__file__).parent / 'model.py.txt'
+_FILES = ('model.safetensors', 'head.safetensors', 'model.py', 'config.json', 'README.md')
+
+
+def export(
+  workdir: epath.PathLike,
+  out: epath.PathLike | None = None,
+  *,
+  format: Format = 'torchvision',
+  head: bool = False,
+  step: int | None = None,
+) -> list[epath.Path]:
+  """Writes a folder with the trained backbone of a run.
+
+  `model.safetensors` has the weights, `README.md` says how they were trained, how to load them and
+  what was measured, `config.json` is the run's config. Where torchvision and timm have no such
+  network (another stem, width or number of channels), `model.py` is it in plain PyTorch.
+
+  Args:
+    workdir: directory of the run.
+    out: the folder, new or empty or of an earlier export; None = `export/FORMAT` in the run's.
+    format: of the names and layouts: 'torchvision' and 'timm' (the same), or 'flax' ('/' between
+      names, kernels [height, width, in, out]).
+    head: also writes the projector, as `head.safetensors`.
+    step: of the checkpoint; None = the newest good one.
+
+  Returns:
+    The files.
+
+  Raises:
+    UserError: no run, no checkpoint, a folder with other files, or no projector.
+  """
+  check_name(FORMATS, format, 'format')
+  run = Workdir(workdir)
+  folder = epath.Path(out) if out is not None else run.path / 'export' / format
+  _refuse_foreign(folder)
+  encoder = load(workdir, step)
+  files: dict[str, str | bytes] = {'model.safetensors': _encode(_backbone(encoder), format)}
+  if head:
+    files['head.safetensors'] = _encode(_projector(run, encoder), format)
+  ready_made = _is_torchvisions(encoder)
+  if format != 'flax' and not ready_made:
+    files['model.py'] = _model_py(encoder)
+  config = to_dict(encoder.config)
+  files['config.json'] = json.dumps(config, indent=2) + '\n'
+  results = [
+    record
+    for record in read_results(run)
+    if record['step'] == encoder.step and record['features'] == 'trained'
+  ]
+  files['README.md'] = card(encoder, format, files, results, ready_made=ready_made)
+  for name, content in files.items():
+    atomic_write(folder / name, content)
+  return [folder / name for name in files]
+
+
+def _refuse_foreign(folder: epath.Path) -> None:
+  if folder.exists() and not folder.is_dir():
+    raise UserError(f'{folder} is a file: give a folder for the export')
+  foreign = [p.name for p in folder.iterdir() if p.name not in _FILES] if folder.exists() else []
+  if foreign:
+    raise UserError(
+      f'{folder} holds {min(foreign)!r}, which no export wrote: give a new or empty folder'
+    )
+
+
+def _backbone(encoder: Encoder) -> Backbone:
+  return Backbone(**encoder.variables)
+
+
+def _projector(run: Workdir, encoder: Encoder) -> Backbone:
+  names = ('params/projector', 'state/batch_stats/projector')
+  if encoder.target:
+    names = ('state/target/params/projector', 'state/target/batch_stats/projector')
+  try:
+    _, trees = restore_subtrees(run, names, encoder.step)
+  except UserError:
+    raise UserError(f'{encoder.config.method.name} has no projector: leave --head out') from None
+  return Backbone(*trees)
+
+
+def _encode(backbone: Backbone, format: Format) -> bytes:
+  if format != 'flax':
+    return save(to_torch(backbone), metadata={'format': 'pt'})
+  flat: Mapping[str, Any] = traverse_util.flatten_dict(backbone._asdict(), sep='/')
+  return save({k: np.ascontiguousarray(v) for k, v in flat.items()}, metadata={'format': 'flax'})
+
+
+def _is_torchvisions(encoder: Encoder) -> bool:
+  """Whether torchvision and timm have the network, by the name in the config."""
+  m = encoder.module
+  usual = (m.width, m.stem, m.downsample, encoder.image_shape[-1]) == (64, 'imagenet', 'conv', 3)
+  return usual and len(m.blocks) == 4
+
+
+def _model_py(encoder: Encoder) -> str:
+  m = encoder.module
+  stem = STEMS[m.stem]
+  spec = {
+    'blocks': list(m.blocks),
+    'bottleneck': m.bottleneck,
+    'width': m.width,
+    'channels': encoder.image_shape[-1],
+    'stem': {'conv1': [stem.kernel, stem.stride, stem.padding], 'max_pool': stem.max_pool},
+    'downsample': m.downsample,
+    'mean': list(m.mean),
+    'std': list(m.std),
+  }
+  text = textwrap.fill(repr(spec)[1:-1], 96, initial_indent='  ', subsequent_indent='  ')
+  return _TEMPLATE.read_text().replace('SPEC = {}', f'SPEC = {{\n{text}\n}}')

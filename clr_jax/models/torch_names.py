@@ -1,0 +1,99 @@
+"""Names and layouts of torchvision's ResNets for the parameters of ours, in both directions.
+
+timm's `resnet18`, ..., `resnet101` have the same names. A state dict maps 'layer1.0.conv1.weight'
+to an array [out, in, height, width].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import traverse_util
+
+from clr_jax.core.types import PyTree
+
+_LEAVES = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
+_PARTS = {'downsample_conv': 'downsample.0', 'downsample_bn': 'downsample.1'}
+_BLOCK = re.compile(r'layer(\d+)_(\d+)')
+
+
+class Backbone(NamedTuple):
+  """The variables of a backbone, nested dicts of arrays as Flax names them.
+
+  Attributes:
+    params: kernels [height, width, in, out], scales and biases.
+    batch_stats: running means and variances.
+  """
+
+  params: PyTree
+  batch_stats: PyTree
+
+
+def torch_name(path: str) -> str:
+  """'layer1_0/downsample_conv/kernel' -> 'layer1.0.downsample.0.weight'."""
+  *modules, leaf = path.split('/')
+  parts = [_BLOCK.sub(r'layer\1.\2', _PARTS.get(name, name)) for name in modules]
+  return '.'.join([*parts, _LEAVES.get(leaf, leaf)])
+
+
+def torch_names(backbone: Backbone) -> list[str]:
+  """The names of a backbone's state dict."""
+  return [
+    torch_name(path) for tree in backbone for path in traverse_util.flatten_dict(tree, sep='/')
+  ]
+
+
+def to_torch(backbone: Backbone) -> dict[str, np.ndarray]:
+  """The state dict of a ResNet, without `num_batches_tracked`, which torch fills in."""
+  return {
+    torch_name(path): to_torch_layout(np.asarray(value))
+    for tree in backbone
+    for path, value in traverse_util.flatten_dict(tree, sep='/').items()
+  }
+
+
+def from_torch(
+  tensors: Mapping[str, np.ndarray], like: Backbone
+) -> tuple[Backbone, list[str], list[str]]:
+  """Reads a state dict.
+
+  Args:
+    tensors: a state dict with torchvision's names; others are ignored.
+    like: shapes and dtypes to read, as arrays or ShapeDtypeStructs.
+
+  Returns:
+    The backbone, with the values of `like` where the state dict has none of the same shape; the
+    torch names that were read; and a reason for each of those that were not.
+  """
+  trees, read, missing = [], [], []
+  for tree in like:
+    flat = traverse_util.flatten_dict(tree, sep='/')
+    for path, value in flat.items():
+      name = torch_name(path)
+      found = tensors.get(name)
+      if found is None:
+        missing.append(f'{name} is missing')
+        continue
+      found = from_torch_layout(np.asarray(found))
+      if found.shape != value.shape:
+        missing.append(f'{name} has the shape {found.shape}, not {value.shape}')
+        continue
+      flat[path] = found.astype(value.dtype)
+      read.append(name)
+    trees.append(traverse_util.unflatten_dict(flat, sep='/'))
+  return Backbone(*trees), read, missing
+
+
+def to_torch_layout(value: np.ndarray) -> np.ndarray:
+  """Convolutions [h, w, in, out] -> [out, in, h, w], matrices [in, out] -> [out, in]."""
+  order: Any = {4: (3, 2, 0, 1), 2: (1, 0)}.get(value.ndim, range(value.ndim))
+  return np.ascontiguousarray(value.transpose(*order))
+
+
+def from_torch_layout(value: np.ndarray) -> np.ndarray:
+  """The inverse of `to_torch_layout`."""
+  order: Any = {4: (2, 3, 1, 0), 2: (1, 0)}.get(value.ndim, range(value.ndim))
+  return np.ascontiguousarray(value.transpose(*order))

@@ -1,0 +1,164 @@
+"""Backbones out of other libraries' files: safetensors and state dicts, with their key layouts."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.storage import first_line
+from clr_jax.core.types import Params, PyTree
+from clr_jax.models.torch_names import Backbone, from_torch, torch_names
+
+PICKLED = ('.pt', '.pth', '.tar', '.ckpt', '.bin')
+SUFFIXES = ('.safetensors', *PICKLED)
+# Where state dicts lie in a file; of DINO's two networks the teacher is the one that is evaluated.
+_INSIDE = ('teacher', 'state_dict', 'model_state_dict', 'model', 'net', 'student')
+# What stands before the names of a backbone, in the order of preference: the network that each
+# library evaluates comes before its momentum encoder or its online twin.
+_PREFIXES = (
+  '',  # torchvision, timm
+  'module.encoder_q.',  # MoCo
+  'module.base_encoder.',  # MoCo v3
+  'backbone.',  # solo-learn; DINO's teacher; lightly with a whole network
+  'module.backbone.',  # DINO's student
+  'model.backbone.',
+  'encoder.',
+  'module.encoder.',
+  'module.',
+  'model.',
+  'online_encoder.',
+  'encoder_q.',
+  'base_encoder.',
+)
+_CHILDREN = {'0': 'conv1', '1': 'bn1', '4': 'layer1', '5': 'layer2', '6': 'layer3', '7': 'layer4'}
+_CHILD = re.compile(r'^(\d)\.')
+
+
+def is_weight_file(path: str) -> bool:
+  """Whether a path names a file of weights, not a run."""
+  return path.endswith(SUFFIXES)
+
+
+def read_state_dict(path: epath.PathLike) -> dict[str, np.ndarray]:
+  """The arrays of a safetensors file or of a checkpoint of PyTorch, by name.
+
+  A checkpoint is read with `weights_only`, which refuses code; it needs PyTorch.
+
+  Raises:
+    UserError: no such file, a damaged one, or one that holds no arrays.
+  """
+  file = epath.Path(path)
+  if not file.is_file():
+    raise UserError(f'there is no file {file}: correct the path')
+  if str(file).endswith('.safetensors'):
+    try:
+      return load_safetensors(file.read_bytes())
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+      raise UserError(f'{file} is no safetensors file ({first_line(error)})') from None
+  tensors = _tensors(_unpickle(file))
+  if not tensors:
+    raise UserError(f'{file} holds no state dict: give a checkpoint with one')
+  return tensors
+
+
+def backbone_of(tensors: Mapping[str, np.ndarray], names: Collection[str]) -> dict[str, np.ndarray]:
+  """The arrays of a backbone under torchvision's names.
+
+  Understands the layouts of torchvision, timm, MoCo, MoCo v3, DINO, solo-learn and lightly, also
+  a backbone that is `Sequential(*resnet.children())`, whose children have numbers.
+
+  Args:
+    tensors: from `read_state_dict`.
+    names: torchvision's names of the backbone that is wanted.
+
+  Returns:
+    Those that are there; {} if no layout has any.
+  """
+  best: dict[str, np.ndarray] = {}
+  for prefix in _PREFIXES:
+    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    numbered = {_CHILD.sub(_child, name): v for name, v in own.items()}
+    for layout in (own, numbered):
+      found = {name: layout[name] for name in names if name in layout}
+      if len(found) > len(best):
+        best = found
+  return best
+
+
+def load_backbone(
+  path: epath.PathLike, params: Params, batch_stats: PyTree
+) -> tuple[Params, PyTree, str]:
+  """Takes the backbone from a file of another library, where names and shapes agree.
+
+  Args:
+    path: of the file.
+    params, batch_stats: as in the train state, with a part 'backbone' each; arrays or abstract.
+
+  Returns:
+    params and batch_stats with the values of the file on the host, and a sentence about what was
+    taken.
+
+  Raises:
+    UserError: the file cannot be read, or no convolution of it fits.
+  """
+  like = Backbone(params['backbone'], batch_stats['backbone'])
+  found = backbone_of(read_state_dict(path), torch_names(like))
+  backbone, read, missing = from_torch(found, like)
+  if not any(found[name].ndim == 4 for name in read):
+    reason = f'such as {missing[0]}' if found else 'no name of a ResNet is in it'
+    raise UserError(
+      f'{os.fspath(path)} does not fit the backbone ({reason}): set model as the file has it'
+    )
+  report = f'weights from {os.fspath(path)}: {len(read)} of {len(read) + len(missing)} arrays'
+  if missing:
+    report += f'; the others stay as initialized: {"; ".join(missing[:3])}'
+    report += f'; and {len(missing) - 3} more' if len(missing) > 3 else ''
+  return (
+    {**params, 'backbone': backbone.params},
+    {**batch_stats, 'backbone': backbone.batch_stats},
+    report,
+  )
+
+
+def _child(match: re.Match[str]) -> str:
+  return f'{_CHILDREN.get(match[1], match[1])}.'
+
+
+def _unpickle(file: epath.Path) -> Any:
+  try:
+    import torch  # only for files that PyTorch wrote
+  except ImportError:
+    raise UserError(
+      f"{file} is a file of PyTorch, which is not installed: pip install 'clr-jax[peer]', or "
+      f'convert it to .safetensors'
+    ) from None
+  try:
+    with file.open('rb') as opened:
+      return torch.load(opened, map_location='cpu', weights_only=True)
+  except Exception as error:  # of many types
+    raise UserError(
+      f'{file} cannot be read as weights alone ({first_line(error)}): save its state dict anew '
+      f'with torch.save(model.state_dict(), FILE)'
+    ) from None
+
+
+def _tensors(content: Any) -> dict[str, np.ndarray]:
+  """The state dict in what a file of PyTorch holds."""
+  if not isinstance(content, Mapping):
+    return {}
+  for key in _INSIDE:
+    if isinstance(content.get(key), Mapping):
+      return _tensors(content[key])
+  return {
+    str(name): value.float().numpy() if value.is_floating_point() else value.numpy()
+    for name, value in content.items()
+    if hasattr(value, 'numpy')
+  }
