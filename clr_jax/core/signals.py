@@ -90,6 +90,8 @@ def whole() -> Iterator[None]:
 def before_end(wait: Callable[[], object]) -> Iterator[None]:
   """A request to stop inside calls `wait` before it ends the process, in a thread of its own.
 
+  Of several, the last one is called first.
+
   Args:
     wait: returns when what is being written is whole, as a checkpoint; it may take long.
   """
@@ -247,7 +249,7 @@ class StopSignals:
         break
       self._ending.release()
       time.sleep(_POLL_SECONDS)
-    for wait in [*_before_end]:
+    for wait in reversed([*_before_end]):
       with contextlib.suppress(Exception):  # what was written before it stands
         wait()
     with _changed:

@@ -10,7 +10,6 @@ import contextlib
 import logging as python_logging
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -68,6 +67,7 @@ class Checkpoints:
     self._folder = workdir.checkpoints
     self._saving = 0  # the step of the last save
     self._background: threading.Thread | None = None
+    self._given_up = threading.Event()  # a save failed
     self._scores: dict[int, float] = {}
     self._keep_best = keep_best
     self._damaged: set[int] = set()
@@ -226,16 +226,21 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Returns when all that was saved is on disk; SaveFailed for what went wrong since."""
-    with _writing(self._folder):
-      self._manager.wait_until_finished()
-    if self._background is not None:
-      self._background.join()
+    self._finish(self._manager.wait_until_finished)
 
   def close(self) -> None:
     """Waits and releases the background threads; SaveFailed as in `wait`."""
-    with _writing(self._folder):
-      self._manager.close()
-    self.wait()
+    self._finish(self._manager.close)
+
+  def _finish(self, finish: Callable[[], None]) -> None:
+    try:
+      with _writing(self._folder):
+        finish()
+    except SaveFailed:
+      self._given_up.set()
+      raise
+    if self._background is not None:
+      self._background.join()
 
   def __enter__(self) -> Checkpoints:
     self._written.enter_context(signals.before_end(self.wait))
@@ -320,8 +325,8 @@ class Checkpoints:
 
   def _complete(self) -> None:
     """Finishes a save when Orbax has."""
-    while self._manager.is_saving_in_progress():
-      time.sleep(0.05)
+    while self._manager.is_saving_in_progress() and not self._given_up.wait(0.05):
+      pass
     with contextlib.suppress(OSError):  # it was not written, or the disk is full
       checksums.write_late(self._folder / str(self._saving))
     removal.delete_removed(self._folder)

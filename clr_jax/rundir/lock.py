@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import jax
 from etils import epath
 
-from clr_jax.core import leases
+from clr_jax.core import leases, signals
 from clr_jax.core.consensus import from_process_0
 from clr_jax.core.errors import EXIT_CANNOT_WRITE, UserError
 from clr_jax.core.leases import EXPIRES_SECONDS, Lease, Seen
@@ -57,13 +57,13 @@ def _held(run: Workdir) -> Iterator[None]:
   refusal = bytes(from_process_0(list(refusal.encode()))).decode()
   if refusal:
     raise UserError(refusal)
-  try:
-    yield
-  finally:
+  with contextlib.ExitStack() as stack:
     if isinstance(lock, FileLock):
-      lock.release(remove=True)
+      stack.callback(lock.release, remove=True)  # where the process ends at once, so does the lock
     elif lock is not None:
-      lock.release()
+      stack.callback(lock.release)
+      stack.enter_context(signals.before_end(lock.release))
+    yield
 
 
 def _lock_file(run: Workdir) -> FileLock | Lease:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clr_jax import data
-from clr_jax.core import leases
+from clr_jax.core import leases, signals
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import atomic_write
 from clr_jax.rundir import identity, lock, paths
@@ -47,6 +47,10 @@ def test_without_locks_there_is_a_lease(tmp_path, monkeypatch):
   ):
     pass
   assert list(tmp_path.iterdir()) == []
+  with lock.hold(run):
+    assert [path.name for path in tmp_path.iterdir()] == ['.lease']
+    signals._before_end[-1]()  # SIGTERM ends the process at once
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize('there', [True, False])
