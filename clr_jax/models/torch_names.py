@@ -39,11 +39,13 @@ def torch_name(path: str) -> str:
   return '.'.join([*parts, _LEAVES.get(leaf, leaf)])
 
 
+def _leaves(tree: PyTree) -> dict[str, Any]:
+  return dict(traverse_util.flatten_dict(tree, sep='/'))
+
+
 def torch_names(backbone: Backbone) -> list[str]:
   """The names of a backbone's state dict."""
-  return [
-    torch_name(path) for tree in backbone for path in traverse_util.flatten_dict(tree, sep='/')
-  ]
+  return [torch_name(path) for tree in backbone for path in _leaves(tree)]
 
 
 def to_torch(backbone: Backbone) -> dict[str, np.ndarray]:
@@ -51,7 +53,7 @@ def to_torch(backbone: Backbone) -> dict[str, np.ndarray]:
   return {
     torch_name(path): to_torch_layout(np.asarray(value))
     for tree in backbone
-    for path, value in traverse_util.flatten_dict(tree, sep='/').items()
+    for path, value in _leaves(tree).items()
   }
 
 
@@ -70,7 +72,7 @@ def from_torch(
   """
   trees, read, missing = [], [], []
   for tree in like:
-    flat = traverse_util.flatten_dict(tree, sep='/')
+    flat = _leaves(tree)
     for path, value in flat.items():
       name = torch_name(path)
       found = tensors.get(name)
