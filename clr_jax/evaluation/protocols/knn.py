@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge, Gt
 
+from clr_jax.core.bounds import Count, Rows, Temperature
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import SEVERAL, checked, takes_options_of
 from clr_jax.core.types import Array
@@ -31,11 +31,11 @@ def knn(
   test: Features,
   features: Kind = 'trained',
   *,
-  k: Annotated[int, Ge(1), SEVERAL] = 200,
-  temperature: Annotated[float, Gt(0)] = 0.1,
+  k: Annotated[Count, SEVERAL] = 200,
+  temperature: Temperature = 0.1,
   distance: Distance = 'cosine',
   weights: Weights = 'vote',
-  block: Annotated[int, Ge(1)] = 4096,
+  block: Rows = 4096,
 ) -> list[Measurement]:
   """Top-1 test accuracy, in [0, 1], of a vote among the k nearest training features.
 
