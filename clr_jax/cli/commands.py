@@ -136,11 +136,13 @@ def evaluate_configs(args: argparse.Namespace) -> dict[str, Config]:
 
 
 def _stored_config(directory: str) -> Config:
-  from clr_jax.experiment.schema import with_types
+  from clr_jax.experiment.schema import check_config, with_types
   from clr_jax.rundir.identity import read_config
   from clr_jax.rundir.workdir import Workdir
 
-  return with_types(read_config(Workdir(directory)))
+  config = read_config(Workdir(directory))
+  check_config(config)
+  return with_types(config)
 
 
 # ---------------------------------------------------------------- results, inspect, report

@@ -68,12 +68,14 @@ def load(spec: str) -> Config:
   if argument is None and needed:
     raise UserError(f'{path.name} needs an argument, its {needed[0]}: give --config={spec}:ARG')
   config = _run(path, found if argument is None else lambda: found(argument))
+  if isinstance(config, FrozenConfigDict):
+    config = ConfigDict(dict(config.items()))  # flags override it
   if not isinstance(config, ConfigDict):
     raise UserError(
       f'get_config() of {path} gives a {type(config).__name__}: return a ConfigDict, made with '
       f'clr_jax.experiment.config_base.get_config()'
     )
-  return (config.as_configdict() if isinstance(config, FrozenConfigDict) else config).lock()
+  return config.lock()
 
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

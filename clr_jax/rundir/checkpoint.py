@@ -348,11 +348,16 @@ class Checkpoints:
 
 
 class _OrbaxLog(python_logging.Filter):
-  """One line for each stack that Orbax's threads log: SaveFailed says it, too."""
+  """One line for each stack that Orbax's threads log: SaveFailed says it, too.
+
+  That a folder is opened to be read is what was asked for.
+  """
 
   def filter(self, record: python_logging.LogRecord) -> bool:
     if 'orbax' in record.pathname and record.msg.startswith('Unable to find the step %d for del'):
       return False  # it was set aside
+    if record.msg.startswith('Given directory is read only'):
+      return False
     if not record.exc_info or 'orbax' not in record.pathname:
       return True
     message, error = record.getMessage(), record.exc_info[1]
