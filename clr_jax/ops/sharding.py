@@ -20,11 +20,12 @@ def check_devices() -> None:
   """UserError if JAX finds no device of the kind that JAX_PLATFORMS asks for."""
   try:
     jax.devices()
-  except RuntimeError as error:
+  except (RuntimeError, AssertionError) as error:  # without a plugin for it JAX only asserts
     asked = os.environ.get('JAX_PLATFORMS', '')
+    reason = f' ({first_line(error)})' if str(error) else ''
     raise UserError(
-      f'JAX_PLATFORMS={asked}: JAX finds no such device here ({first_line(error)}): set it to a '
-      f'platform of this machine, such as cpu, or unset it'
+      f'JAX_PLATFORMS={asked}: JAX finds no such device here{reason}: set it to a platform of this '
+      f'machine, such as cpu, or unset it'
     ) from error
 
 
