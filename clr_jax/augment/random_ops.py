@@ -55,9 +55,9 @@ def sample_crop_box(
 
   fall_w, fall_h = width, height
   if width / height < ratio[0]:
-    fall_h = round(width / ratio[0])
+    fall_h = max(1, round(width / ratio[0]))
   elif width / height > ratio[1]:
-    fall_w = round(height * ratio[1])
+    fall_w = max(1, round(height * ratio[1]))
   w = jnp.where(found, jnp.take_along_axis(w, first, 1)[:, 0], fall_w)
   h = jnp.where(found, jnp.take_along_axis(h, first, 1)[:, 0], fall_h)
   left = jnp.where(found, _integer(x_key, width - w + 1), (width - w) // 2)

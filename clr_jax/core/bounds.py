@@ -87,7 +87,7 @@ Pictures = Annotated[int, Ge(1), Le(256)]
 Pixels = Annotated[int, Ge(1), Le(2**14)]
 """The side of an image, a crop or a kernel."""
 
-Padding = Annotated[int, Ge(0), Le(2**14)]
+Padding = Annotated[int, Ge(0), Le(256)]
 """Pixels on each side of an image; 0 is none."""
 
 ShareRange = Annotated[tuple[Share, Share], INCREASING]
