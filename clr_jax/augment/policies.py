@@ -16,15 +16,7 @@ from annotated_types import Ge, Le, Lt
 from clr_jax.augment import autoaugment as aa
 from clr_jax.augment import filters, geometry
 from clr_jax.augment import random_ops as ops
-from clr_jax.core.bounds import (
-  NonNegative,
-  Padding,
-  Pixels,
-  PositiveRange,
-  Probability,
-  Share,
-  ShareRange,
-)
+from clr_jax.core.bounds import Padding, Pixels, Probability, Share, ShareRange, Strength, ZoomRange
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import OnlyWith
 from clr_jax.core.registry import Registry
@@ -34,7 +26,7 @@ Policy = Callable[[Array, Array], Array]
 
 _RATIO = (3 / 4, 4 / 3)
 
-Jitter = tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Ge(0), Le(0.5)]]
+Jitter = tuple[Strength, Strength, Strength, Annotated[float, Ge(0), Le(0.5)]]
 """Brightness, contrast, saturation and hue; see `color_jitter`."""
 NumOps = Annotated[int, Ge(0), Le(20)]
 Magnitude = Annotated[int, Ge(0), Le(30)]
@@ -61,7 +53,7 @@ def simclr_family(
   *,
   size: Pixels,
   crop_scale: ShareRange = (0.08, 1.0),
-  crop_ratio: PositiveRange = _RATIO,
+  crop_ratio: ZoomRange = _RATIO,
   method: geometry.Resampling = 'bilinear',
   flip_p: Probability = 0.5,
   jitter: Jitter = (0.4, 0.4, 0.4, 0.1),
@@ -69,14 +61,14 @@ def simclr_family(
   jitter_p: Probability = 0.8,
   gray_p: Probability = 0.2,
   blur_p: Probability = 0.0,
-  blur_sigma: PositiveRange = (0.1, 2.0),
+  blur_sigma: ZoomRange = (0.1, 2.0),
   blur_kernel: Pixels | None = None,
   solarize_p: Probability = 0.0,
   solarize_threshold: Probability = 0.5,
   rand_ops: NumOps = 0,
   rand_magnitude: Magnitude = 9,
-  noise_sigma: NonNegative | None = None,
-  noise_variance: NonNegative | None = None,
+  noise_sigma: Strength | None = None,
+  noise_variance: Strength | None = None,
   noise_p: Annotated[Probability, _WITH_NOISE] = 0.5,
   noise_mean: Annotated[Sequence[Probability] | None, _WITH_NOISE] = None,
   noise_std: Annotated[Sequence[Share] | None, _WITH_NOISE] = None,
@@ -208,11 +200,11 @@ def affine(
   size: Pixels,
   degrees: Annotated[float, Ge(0), Le(180)] = 15.0,
   translate: Probability = 0.1,
-  scale: PositiveRange = (0.8, 1.2),
+  scale: ZoomRange = (0.8, 1.2),
   shear: Annotated[float, Ge(0), Lt(90)] = 10.0,
-  brightness: NonNegative = 0.4,
-  contrast: NonNegative = 0.4,
-  noise_sigma: NonNegative = 0.05,
+  brightness: Strength = 0.4,
+  contrast: Strength = 0.4,
+  noise_sigma: Strength = 0.05,
   noise_p: Probability = 1.0,
 ) -> Policy:
   """Small affine maps, intensity and noise: for digits and other images that must not be mirrored.

@@ -14,14 +14,7 @@ from annotated_types import Ge, Le, Lt
 
 from clr_jax.augment import color, filters, geometry
 from clr_jax.augment.filters import drawn, where_drawn
-from clr_jax.core.bounds import (
-  NonNegative,
-  Padding,
-  Pixels,
-  PositiveRange,
-  Probability,
-  ShareRange,
-)
+from clr_jax.core.bounds import Padding, Pixels, Probability, ShareRange, Strength, ZoomRange
 from clr_jax.core.types import Array
 
 
@@ -42,7 +35,7 @@ def sample_crop_box(
   width: int,
   *,
   scale: ShareRange = (0.08, 1.0),
-  ratio: PositiveRange = (3 / 4, 4 / 3),
+  ratio: ZoomRange = (3 / 4, 4 / 3),
 ) -> Array:
   """Boxes [batch, 4] (left, top, right, bottom; int) drawn as by torchvision's RandomResizedCrop.
 
@@ -62,9 +55,9 @@ def sample_crop_box(
 
   fall_w, fall_h = width, height
   if width / height < ratio[0]:
-    fall_h = round(width / ratio[0])
+    fall_h = max(1, round(width / ratio[0]))
   elif width / height > ratio[1]:
-    fall_w = round(height * ratio[1])
+    fall_w = max(1, round(height * ratio[1]))
   w = jnp.where(found, jnp.take_along_axis(w, first, 1)[:, 0], fall_w)
   h = jnp.where(found, jnp.take_along_axis(h, first, 1)[:, 0], fall_h)
   left = jnp.where(found, _integer(x_key, width - w + 1), (width - w) // 2)
@@ -78,7 +71,7 @@ def random_resized_crop(
   *,
   size: Pixels,
   scale: ShareRange = (0.08, 1.0),
-  ratio: PositiveRange = (3 / 4, 4 / 3),
+  ratio: ZoomRange = (3 / 4, 4 / 3),
   method: geometry.Resampling = 'bilinear',
 ) -> Array:
   """A random box of each image resized to [B, size, size, C].
@@ -150,9 +143,9 @@ def color_jitter(
   key: Array,
   images: Array,
   *,
-  brightness: NonNegative = 0.4,
-  contrast: NonNegative = 0.4,
-  saturation: NonNegative = 0.4,
+  brightness: Strength = 0.4,
+  contrast: Strength = 0.4,
+  saturation: Strength = 0.4,
   hue: Annotated[float, Ge(0), Le(0.5)] = 0.1,
   p: Probability = 0.8,
 ) -> Array:
@@ -234,7 +227,7 @@ def random_blur(
   key: Array,
   images: Array,
   *,
-  sigma: PositiveRange = (0.1, 2.0),
+  sigma: ZoomRange = (0.1, 2.0),
   kernel_size: Pixels | None = None,
   p: Probability = 0.5,
 ) -> Array:
@@ -264,7 +257,7 @@ def random_affine(
   *,
   degrees: Annotated[float, Ge(0), Le(180)] = 0.0,
   translate: tuple[Probability, Probability] = (0.0, 0.0),
-  scale: PositiveRange = (1.0, 1.0),
+  scale: ZoomRange = (1.0, 1.0),
   shear: Annotated[float, Ge(0), Lt(90)] = 0.0,
   p: Probability = 1.0,
   method: geometry.Interpolation = 'bilinear',

@@ -27,16 +27,42 @@ from clr_jax.experiment.config_files import load
 def train(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Trains a run and evaluates it, or resumes it."""
   from clr_jax.cli.process import run_with_exit_code, start_jax
+  from clr_jax.ops.sharding import check_devices
   from clr_jax.training import loop
 
-  config = overrides.apply(load(args.config), given['config'], 'config')
+  config = _file_config(args, given)
   start_jax(args, deterministic=config.deterministic)
+  check_devices()
   run_with_exit_code(lambda: loop.train(config, args.workdir))
+
+
+def _file_config(args: argparse.Namespace, given: Mapping[str, Given]) -> Config:
+  """The config of --config=FILE with the values given for it, checked."""
+  from clr_jax.experiment.schema import check_config
+
+  config = load(args.config)
+  check_config(config)
+  overrides.apply(config, given['config'], 'config', known=_with_protocols(config))
+  check_config(config)
+  return config
 
 
 def file_configs(args: argparse.Namespace) -> dict[str, Config]:
   """The config of --config=FILE."""
-  return {'config': load(args.config)} if args.config else {}
+  return {'config': _with_protocols(load(args.config))} if args.config else {}
+
+
+def _with_protocols(config: Config) -> Config:
+  """A copy in which the protocols of `eval.protocols` have all of their options."""
+  from clr_jax.evaluation import registry as protocols
+
+  config = config.copy_and_resolve_references()
+  asked = config.get('eval', {}).get('protocols', {})
+  with config.unlocked():
+    for name in set(asked) & set(protocols.names()):
+      if asked[name] is not None:
+        asked[name] = protocols.parameters(name, asked[name])
+  return config
 
 
 # ---------------------------------------------------------------- evaluate
@@ -44,8 +70,10 @@ def evaluate(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Measures checkpoints by one protocol, and draws its figure."""
   from clr_jax.cli.process import run_with_exit_code, start_jax
   from clr_jax.evaluation import registry as protocols
+  from clr_jax.ops.sharding import check_devices
 
   options = overrides.values_of(protocols.parameters(args.protocol), given['params'], 'params')
+  protocols.units(args.protocol, options, prefix='--params.')
   configs = {
     directory: overrides.apply(_stored_config(directory), given['config'], 'config')
     for directory in args.workdir
@@ -60,6 +88,7 @@ def evaluate(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
       )
     figures.check_out(args.out, '.png')
   start_jax(args, deterministic=any(config.deterministic for config in configs.values()))
+  check_devices()
   run_with_exit_code(lambda: _measure(args, configs, options, drawn))
 
 
@@ -107,11 +136,13 @@ def evaluate_configs(args: argparse.Namespace) -> dict[str, Config]:
 
 
 def _stored_config(directory: str) -> Config:
-  from clr_jax.experiment.schema import with_types
+  from clr_jax.experiment.schema import check_config, with_types
   from clr_jax.rundir.identity import read_config
   from clr_jax.rundir.workdir import Workdir
 
-  return with_types(read_config(Workdir(directory)))
+  config = read_config(Workdir(directory))
+  check_config(config)
+  return with_types(config)
 
 
 # ---------------------------------------------------------------- results, inspect, report
@@ -139,15 +170,19 @@ def results(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
 def inspect(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Draws one figure of runs."""
   from clr_jax.cli.process import run_with_exit_code
+  from clr_jax.core.options import check
   from clr_jax.figures.drawing.draw import draw_figure
+  from clr_jax.ops.sharding import check_devices
 
   options = overrides.values_of(inspect_configs(args)['params'], given['params'], 'params')
+  check(figures.FIGURES.factory(args.figure), options, what=args.figure, prefix='--params.')
   if args.step is not None:
     if 'step' not in figures.parameters(args.figure):
       raise UserError(f'--step has no effect on inspect {args.figure}: leave it out')
     options['step'] = args.step
   out = args.out or f'{args.figure}.png'
   figures.check_out(out, '.png')
+  check_devices()
   run_with_exit_code(
     lambda: print(*draw_figure(args.figure, args.workdir, out, **options), sep='\n')
   )
@@ -167,8 +202,10 @@ def report(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Writes all that is known of runs into one page."""
   from clr_jax import report as report_lib
   from clr_jax.cli.process import run_with_exit_code
+  from clr_jax.ops.sharding import check_devices
 
   figures.check_out(args.out, '.html')
+  check_devices()
   run_with_exit_code(lambda: print(*report_lib.report(args.workdir, args.out), sep='\n'))
 
 
@@ -186,10 +223,12 @@ def export(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
 def bench(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Measures the training step of a config."""
   from clr_jax.cli.process import run_with_exit_code, start_jax
+  from clr_jax.ops.sharding import check_devices
 
-  config = overrides.apply(load(args.config), given['config'], 'config')
+  config = _file_config(args, given)
   measure, text = _bench_mode(args, config)
   start_jax(args, deterministic=config.deterministic)
+  check_devices()
 
   def run() -> None:
     import jax

@@ -72,9 +72,15 @@ def values_of(config: Config, given: Given, name: str) -> dict[str, Any]:
   return values
 
 
-def apply(config: Config, given: Given, name: str) -> Config:
-  """`config` itself with the values given for it; raises as `values_of` does."""
-  config.update_from_flattened_dict(values_of(config, given, name))
+def apply(config: Config, given: Given, name: str, *, known: Config | None = None) -> Config:
+  """`config` itself with the values given for it; raises as `values_of` does.
+
+  Args:
+    known: a config with more keys, which determines what may be given; None = `config`.
+  """
+  values = values_of(config if known is None else known, given, name)
+  with config.unlocked(), config.ignore_type():  # a key that it lacks; several values for one
+    config.update_from_flattened_dict(values)
   return config
 
 
@@ -99,7 +105,8 @@ def _value(kind: type, text: str | bool, flag: str) -> Any:
   try:
     return read(text)
   except ValueError:
-    raise UserError(f'{flag}={text} cannot be read: give {expected}') from None
+    shown = text if len(text) <= 80 else f'{text[:77]}...'
+    raise UserError(f'{flag}={shown} cannot be read: give {expected}') from None
 
 
 def _boolean(text: str) -> bool:
@@ -114,7 +121,7 @@ def _tuple(text: str) -> tuple[Any, ...]:
     return tuple(_literal(part.strip()) for part in text.split(',') if part.strip())
   try:
     value = ast.literal_eval(text)
-  except SyntaxError as error:
+  except _UNREADABLE as error:
     raise ValueError from error
   return tuple(value) if isinstance(value, list | tuple) else (value,)
 
@@ -123,14 +130,17 @@ def _literal(text: str) -> Any:
   """A number, True, False or None, or else the text itself."""
   try:
     return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
+  except _UNREADABLE:
     return text
 
 
+# What Python's parser raises, for a set of lists and for a thousand brackets, too.
+_UNREADABLE = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 _READERS = {
   bool: (_boolean, 'True or False'),
   int: (int, 'a whole number'),
   float: (float, 'a number'),
   str: (str, 'a string'),
   tuple: (_tuple, 'values with commas between them'),
+  list: (_tuple, 'values with commas between them'),
 }

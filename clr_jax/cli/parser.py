@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
@@ -11,7 +13,7 @@ import clr_jax
 from clr_jax import figures
 from clr_jax.cli import commands, overrides
 from clr_jax.cli.overrides import Given
-from clr_jax.core.config_tree import Config
+from clr_jax.core.config_tree import Config, leaves
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name, hint, listed
 from clr_jax.core.registry import ModuleRegistry
@@ -55,7 +57,7 @@ class Parser(argparse.ArgumentParser):
     self.run, self.overridable, self.configs = run, overridable, configs
 
   def error(self, message: str) -> NoReturn:
-    raise UserError(f'{message} ({self.prog} --help lists all options)')
+    raise UserError(f'{_in_our_words(message)} ({self.prog} --help lists all options)')
 
   def parse(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, Mapping[str, Given]]:
     """The parsed arguments and the overrides; lists the options and exits if that is asked for.
@@ -63,19 +65,52 @@ class Parser(argparse.ArgumentParser):
     Raises:
       UserError: an unknown option, a missing or an invalid argument.
     """
+    try:
+      os.getcwd()
+    except FileNotFoundError:
+      raise UserError('the current folder was deleted: change to one that exists') from None
     rest, given = overrides.split(arguments, self.overridable)
     options = re.findall(r'--\w+', self.format_usage())
     for option in (argument.partition('=')[0] for argument in rest if argument.startswith('--')):
       if option not in (*options, *HELP):
-        self.error(
-          f'unknown option {option}: {hint(option.partition(".")[0], options)}'.strip(': ')
-        )
+        near = hint(option.partition('.')[0], options) or self._near_keys(option, rest)
+        self.error(f'unknown option {option}: {near}'.strip(': '))
     if any(argument in HELP for argument in rest):  # last: it depends on the others
       rest = [*(argument for argument in rest if argument not in HELP), '--help']
     args, unexpected = self.parse_known_args(rest)
     if unexpected:
       self.error(f'unexpected argument {unexpected[0]!r}: options have the form --name=value')
     return args, given
+
+  def _near_keys(self, option: str, arguments: Sequence[str]) -> str:
+    """'did you mean --config.batch_size? ' for an option that the configs have as a key."""
+    wanted = option.removeprefix('--')
+    try:
+      args, _ = self.parse_known_args([a for a in arguments if a not in HELP])
+      keys = [
+        f'--{name}.{key}'
+        for name, config in self.configs(args).items()
+        for key, _ in leaves(config)
+        if f'.{key}'.endswith(f'.{wanted}')
+      ]
+      keys.sort(key=lambda key: key.count('.'))
+    except UserError:  # what is wrong with the others is said when this one is right
+      return ''
+    return f'did you mean {" or ".join(keys[:3])}? ' if keys else ''
+
+
+def _in_our_words(message: str) -> str:
+  """A message of argparse as what is wrong and what to write instead."""
+  match = re.fullmatch(r'argument (\S+): (.*)', message, re.DOTALL)
+  if match is None:
+    names = message.removeprefix('the following arguments are required: ')
+    return message if names == message else f'{names} must be given'
+  option, reason = match.groups()
+  if reason == 'expected one argument':
+    return f'{option} needs a value: write {option}=VALUE'
+  if value := re.fullmatch(r"ignored explicit argument '(.*)'", reason, re.DOTALL):
+    return f'{option}={value[1]}: {option} takes no value, leave ={value[1]} out'
+  return f'{option}{reason}'  # of a type below: '=VALUE: give ...'
 
 
 class _Help(argparse.Action):
@@ -122,7 +157,9 @@ def _add_training(add: Callable[..., Parser]) -> None:
     configs=commands.file_configs,
   )
   _add_config(train)
-  train.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
+  train.add_argument(
+    '--workdir', type=_folder, required=True, metavar='DIR', help='folder of the run'
+  )
   _add_processes(train)
 
 
@@ -136,7 +173,9 @@ def _add_evaluation(add: Callable[..., Parser]) -> None:
   )
   _add_name(evaluate, 'protocol', _modules_of(protocols))
   _add_workdirs(evaluate)
-  evaluate.add_argument('--step', type=int, metavar='N', help='checkpoint; default: the newest')
+  evaluate.add_argument(
+    '--step', type=_from_zero, metavar='N', help='checkpoint; default: the newest'
+  )
   evaluate.add_argument(
     '--features',
     type=lambda text: text.split(','),
@@ -150,7 +189,9 @@ def _add_evaluation(add: Callable[..., Parser]) -> None:
   evaluate.add_argument('--out', metavar='FILE.png', help='the picture, of protocols that draw one')
   _add_processes(evaluate)
   results = add('results', commands.results, 'print all measurements of a run, oldest first')
-  results.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
+  results.add_argument(
+    '--workdir', type=_folder, required=True, metavar='DIR', help='folder of the run'
+  )
   results.add_argument('--json', action='store_true', help='print one JSON object a line')
 
 
@@ -167,7 +208,7 @@ def _add_pictures(add: Callable[..., Parser]) -> None:
   inspect.add_argument('--out', metavar='FILE.png', help='the picture; default: FIGURE.png')
   inspect.add_argument(
     '--step',
-    type=int,
+    type=_from_zero,
     metavar='N',
     help='checkpoint, of figures that load one; default: the newest',
   )
@@ -207,7 +248,11 @@ def _add_bench(add: Callable[..., Parser]) -> None:
   _add_config(bench)
   for name, default, text in (('repeats', 5, 'timed repeats'), ('steps', 20, 'steps of a repeat')):
     bench.add_argument(
-      f'--{name}', type=_positive, default=default, metavar='N', help=f'{text}; default: {default}'
+      f'--{name}',
+      type=_from_one,
+      default=default,
+      metavar='N',
+      help=f'{text}; default: {default}',
     )
   bench.add_argument('--json', action='store_true', help='print one JSON object')
   bench.add_argument('--peer', action='store_true', help='compare with the same step in PyTorch')
@@ -216,7 +261,7 @@ def _add_bench(add: Callable[..., Parser]) -> None:
   )
   bench.add_argument(
     '--collectives',
-    type=_positive,
+    type=_from_one,
     metavar='ROWS',
     help='count the bytes that 1 to 64 devices with so many images each send',
   )
@@ -231,7 +276,12 @@ def _add_config(parser: Parser) -> None:
 
 def _add_workdirs(parser: Parser) -> None:
   parser.add_argument(
-    '--workdir', action='append', required=True, metavar='DIR', help='folder of a run; repeatable'
+    '--workdir',
+    type=_folder,
+    action='append',
+    required=True,
+    metavar='DIR',
+    help='folder of a run; repeatable',
   )
 
 
@@ -241,8 +291,8 @@ def _add_processes(parser: Parser) -> None:
     '--distributed', action='store_true', help='join those that SLURM, Kubernetes or a TPU started'
   )
   group.add_argument('--coordinator', metavar='HOST:PORT', help='address of process 0')
-  group.add_argument('--num_processes', type=int, metavar='N', help='number of processes')
-  group.add_argument('--process_id', type=int, metavar='I', help='number of this process')
+  group.add_argument('--num_processes', type=_from_one, metavar='N', help='number of processes')
+  group.add_argument('--process_id', type=_from_zero, metavar='I', help='number of this process')
 
 
 def _add_name(parser: Parser, what: str, names: Collection[str]) -> None:
@@ -260,7 +310,17 @@ def _modules_of(package: Any) -> list[str]:
   return ModuleRegistry('module', package.__name__, package.__path__).names()
 
 
-def _positive(text: str) -> int:
-  if not text.isdecimal() or int(text) < 1:
-    raise argparse.ArgumentTypeError(f'{text} is not a whole number of at least 1')
+def _whole(text: str, least: int) -> int:
+  if not re.fullmatch(r'[0-9]{1,10}', text) or not least <= int(text) < 2**31:
+    raise argparse.ArgumentTypeError(f'={text}: give a whole number of at least {least}')
   return int(text)
+
+
+_from_one = functools.partial(_whole, least=1)
+_from_zero = functools.partial(_whole, least=0)
+
+
+def _folder(text: str) -> str:
+  if not text.strip():
+    raise argparse.ArgumentTypeError(f'={text}: give the path of a folder')
+  return text

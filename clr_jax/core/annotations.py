@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import annotated_types as at
+import numpy as np
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import hint as nearest
@@ -123,6 +124,7 @@ def _member_allows(kind: Any, bounds: Sequence[Any], value: Any) -> bool:
   if not _is_a(kind, value):
     return False
   if isinstance(value, numbers.Real):
+    value = value.item() if isinstance(value, np.generic) else value  # float16 has no 10**9
     infinite = abs(value) == math.inf and INFINITY_ALLOWED not in bounds
     if infinite or value != value:
       return False
@@ -134,7 +136,7 @@ def _is_a(kind: Any, value: Any) -> bool:
   if kind is Any or isinstance(kind, TypeVar):
     return True
   if origin is Literal:
-    return any(value == choice and type(value) is type(choice) for choice in args)
+    return any(type(value) is type(choice) and value == choice for choice in args)
   if kind in (float, int):
     abstract = numbers.Real if kind is float else numbers.Integral
     return isinstance(value, abstract) and not isinstance(value, bool)
@@ -144,6 +146,8 @@ def _is_a(kind: Any, value: Any) -> bool:
     if origin is tuple and args and args[-1] is not Ellipsis:
       return len(value) == len(args) and all(map(_allows, args, value))
     return all(_allows(args[0], each) for each in value) if args else True
+  if origin is Mapping and args and isinstance(value, Mapping):
+    return all(_allows(args[0], key) and _allows(args[1], each) for key, each in value.items())
   is_checked = isinstance(origin, type) and not getattr(origin, '_is_protocol', False)
   return isinstance(value, origin) if is_checked else True
 
@@ -253,7 +257,10 @@ def _choices(hint: Any) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-  text = repr(value)
+  try:
+    text = ' '.join(repr(value).split())
+  except ValueError:  # Python does not write integers of more than 4300 digits
+    text = f'a {type(value).__name__} of thousands of digits'
   return text if len(text) <= 80 else f'{text[:77]}...'
 
 

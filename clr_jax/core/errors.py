@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 EXIT_FAILED = 1  # an unexpected error, or a run that cannot continue
 EXIT_BAD_INPUT = 2
 EXIT_LOST = 69  # EX_UNAVAILABLE: another process of the run is gone
@@ -16,6 +19,22 @@ class UserError(Exception):
 
   The command line prints it without a traceback and exits with EXIT_BAD_INPUT.
   """
+
+
+@contextlib.contextmanager
+def about(**keys: object) -> Iterator[None]:
+  """Puts the keys that a UserError is about before its sentence, each with its value.
+
+  These are the keys whose values the sentence quotes, or else the first one. An underscore pair
+  stands for the dot of a key: `about(eval__data='npz:x.npz')`.
+  """
+  named = {key.replace('__', '.'): value for key, value in keys.items()}
+  try:
+    yield
+  except UserError as error:
+    text = str(error)
+    quoted = [key for key, value in named.items() if repr(value) in text] or list(named)[:1]
+    raise UserError(f'{", ".join(f"{k}={named[k]}" for k in quoted)}: {text}') from error
 
 
 class RunStopped(Exception):

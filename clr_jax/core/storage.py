@@ -12,12 +12,25 @@ from etils import epath
 from clr_jax.core import signals
 from clr_jax.core.errors import UserError
 
+_UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)  # as a path, whatever the rights
 _BUGS = (TypeError, AttributeError, NameError, KeyError, AssertionError)  # never a store's answer
 
 
 def is_local(path: epath.PathLike) -> bool:
   """False in an object store ('gs://...')."""
   return '://' not in os.fspath(path)
+
+
+def check_path(path: epath.PathLike) -> None:
+  """UserError for a path that is neither on a disk nor in an object store that is supported."""
+  text = os.fspath(path)
+  scheme, separator, _ = text.partition('://')
+  if separator and scheme != 'gs':
+    raise UserError(
+      f'{text} cannot be used: only local paths and gs:// are supported, so give one of them'
+    )
+  if '\0' in text:
+    raise UserError(f'{text!r} cannot be used: a path has no null byte, give another one')
 
 
 def atomic_write(path: epath.Path, content: str | bytes) -> None:
@@ -63,13 +76,20 @@ def files_in(folder: epath.Path, ending: str = '') -> list[epath.Path]:
 
 @contextlib.contextmanager
 def translate_errors(path: epath.PathLike) -> Iterator[None]:
-  """Turns the errors of an object store's client into a UserError that says what to do."""
+  """Turns what makes a path unusable into a UserError that says what to do.
+
+  These are all errors of an object store's client, and of a disk those that lie in the path.
+  """
   try:
     yield
   except (UserError, *_BUGS):
     raise
   except Exception as error:  # of many types
     if is_local(path):
+      if isinstance(error, OSError) and error.errno in _UNUSABLE:
+        shown = os.fspath(path)
+        shown = shown if len(shown) <= 200 else f'{shown[:100]}...{shown[-60:]}'
+        raise UserError(f'{shown} cannot be used ({error.strerror}): give another path') from error
       raise
     raise UserError(_store_advice(os.fspath(path), error.__cause__ or error)) from error
 

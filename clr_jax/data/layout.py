@@ -80,7 +80,7 @@ def read_split(root: Path, base: str) -> Split:
 def _find_split(root: Path, base: str) -> tuple[str, str, tuple[str, ...]]:
   """(folder of the split, folder of the training split, notes)."""
   if not os.path.isdir(root):  # also false where its folder cannot be entered
-    raise UserError(f'there is no image folder {root}: correct the path in data.name')
+    raise UserError(f'there is no image folder {root}: correct the path')
   below = list(sub_folders(str(root)))
   splits = {name: family for name in below if (family := _family(name))}
   others = [name for name in below if name not in splits]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
-from annotated_types import Ge
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from clr_jax.core.bounds import Count, CountOrZero
+from clr_jax.core.bounds import Count, CountOrZero, Seed
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import check
 from clr_jax.core.types import Array, Batch
@@ -188,7 +187,7 @@ def make_pipeline(
   source: Source,
   *,
   batch_size: Count,
-  seed: Annotated[int, Ge(0)],
+  seed: Seed,
   mesh: Mesh,
   mode: Literal['auto', 'resident', 'streamed'] = 'auto',
   workers: CountOrZero | None = None,

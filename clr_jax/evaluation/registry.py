@@ -8,8 +8,8 @@ from typing import Any
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
+from clr_jax.core.options import Option, component, options_of, sweep, takes_several
 from clr_jax.core.options import check as check_options
-from clr_jax.core.options import component, options_of, sweep, takes_several
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import FEATURES, Subject
 from clr_jax.evaluation.protocols import PROTOCOLS
@@ -23,10 +23,21 @@ def names() -> list[str]:
   return PROTOCOLS.names()
 
 
-def parameters(name: str) -> Config:
-  """All options of a protocol with their defaults, as `--params.KEY=VALUE` may set them."""
+def parameters(name: str, given: Mapping[str, Any] | None = None) -> Config:
+  """All options of a protocol with their defaults, as `--params.KEY=VALUE` may set them.
+
+  Args:
+    name: of the protocol.
+    given: values instead of some defaults; a single one where several are allowed becomes a tuple.
+
+  Raises:
+    UserError: an option that the protocol does not have or allow.
+  """
   module = PROTOCOLS.module(name)
-  return module.parameters() if hasattr(module, 'parameters') else component(module.measure)
+  options = module.parameters() if hasattr(module, 'parameters') else options_of(module.measure)
+  given = _several(options, given or {})
+  check_options(options, given, what=name, prefix=f'eval.protocols.{name}.', complete=False)
+  return component(options, None, **given)
 
 
 def needs_network(name: str) -> bool:
@@ -39,22 +50,30 @@ def table(name: str) -> Callable[[Records], str]:
   return getattr(PROTOCOLS.module(name), 'table', format_table)
 
 
-def units(name: str, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+def units(name: str, options: Mapping[str, Any], *, prefix: str = '') -> list[dict[str, Any]]:
   """The options of each measurement: one for each choice among several values.
+
+  Args:
+    name: of the protocol.
+    options: of the protocol.
+    prefix: stands before an option in messages, such as '--params.'; default: 'NAME: '.
 
   Raises:
     UserError: an option that the protocol does not have or allow.
   """
-  measure = PROTOCOLS.factory(name)
-  several = {key for key, option in options_of(measure).items() if takes_several(option)}
-  given = {k: _values(v) if k in several else v for k, v in options.items()}
+  measure, module = PROTOCOLS.factory(name), PROTOCOLS.module(name)
+  given = _several(options_of(measure), options)
   # What has an effect with the values of a preset is left to the protocol's own check.
   complete = not given.get('preset')
-  check_options(measure, given, what=name, prefix=f'{name}: ', complete=complete)
+  check_options(measure, given, what=name, prefix=prefix or f'{name}: ', complete=complete)
+  if hasattr(module, 'check_together'):
+    module.check_together(given, prefix or f'{name}: ')
   return list(sweep(measure, given))
 
 
-def check(sets: Sets, name: str, options: Mapping[str, Any], kinds: Iterable[str]) -> None:
+def check(
+  sets: Sets, name: str, options: Mapping[str, Any], kinds: Iterable[str], *, prefix: str = ''
+) -> None:
   """Refuses what a protocol would refuse only after the features, or after hours.
 
   Args:
@@ -62,6 +81,7 @@ def check(sets: Sets, name: str, options: Mapping[str, Any], kinds: Iterable[str
     name: of the protocol.
     options: of the protocol.
     kinds: of the features, some of FEATURES.
+    prefix: see `units`.
 
   Raises:
     UserError: options or sets that the protocol cannot measure.
@@ -73,7 +93,7 @@ def check(sets: Sets, name: str, options: Mapping[str, Any], kinds: Iterable[str
       raise UserError(f'{name} needs a network: leave pixels out of the features')
   if not hasattr(module, 'on_target'):
     sets.refuse_other_classes()
-  for unit in units(name, options):
+  for unit in units(name, options, prefix=prefix):
     if hasattr(module, 'check'):
       module.check(sets, unit)
 
@@ -88,6 +108,12 @@ def on_target(name: str, subject: Subject, unit: Mapping[str, Any]) -> Subject:
   """The subject on the sets that the options of one measurement name, if not on its own."""
   module = PROTOCOLS.module(name)
   return module.on_target(subject, unit) if hasattr(module, 'on_target') else subject
+
+
+def _several(known: Mapping[str, Option], options: Mapping[str, Any]) -> dict[str, Any]:
+  """The options with tuples of values where several are allowed and given as text."""
+  several = {key for key, option in known.items() if takes_several(option)}
+  return {key: _values(v) if key in several else v for key, v in options.items()}
 
 
 def _values(value: Any) -> Any:

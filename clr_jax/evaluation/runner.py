@@ -25,7 +25,7 @@ from clr_jax.data.pairs import describe
 from clr_jax.evaluation import registry as protocols
 from clr_jax.evaluation.probing.features import extract
 from clr_jax.evaluation.probing.rank import rankme
-from clr_jax.evaluation.probing.sets import Sets, evaluation_sets
+from clr_jax.evaluation.probing.sets import Sets, check_size, evaluation_sets
 from clr_jax.evaluation.probing.subject import FEATURES, Kind, Subject
 from clr_jax.evaluation.protocols import PROTOCOLS
 from clr_jax.evaluation.protocols.knn import knn
@@ -75,22 +75,38 @@ class Online:
     return row
 
 
+def _online_metrics(experiment: Experiment, sets: Sets) -> list[str]:
+  """The names that a row of `Online` has."""
+  test, has_probe = experiment.test, experiment.config.probe.enabled
+  names = {
+    'online_knn_top1': sets.labeled,
+    'online_probe_top1': has_probe and test is not None and test.num_classes is not None,
+    'rankme': True,
+  }
+  return [name for name, there in names.items() if there]
+
+
 def _spread(num_examples: int, most: int) -> np.ndarray:
   size = min(most, num_examples)
   return np.arange(size) * num_examples // size
 
 
 def check(experiment: Experiment) -> Sets:
-  """The sets of the evaluation, which must allow what `offline` is to do at the end of training.
+  """The sets of the evaluation, which must allow what is to be done in training and at its end.
 
   Raises:
-    UserError: an unknown protocol, option or kind of features, too few labels, or unfit sets.
+    UserError: an unknown protocol, option or kind of features, too few labels, unfit sets, or a
+      `keep_best` that is no number of `Online`.
   """
   sets = evaluation_sets(experiment)
+  check_size(experiment, sets)
+  if best := experiment.config.keep_best:
+    check_name(_online_metrics(experiment, sets), best, 'metric of keep_best')
   for kind in experiment.config.eval.features:
     check_name(FEATURES, kind, 'eval.features')
   for name, options in _asked(experiment).items():
-    protocols.check(sets, name, options, _kinds(experiment, name))
+    prefix = f'eval.protocols.{name}.'
+    protocols.check(sets, name, options, _kinds(experiment, name), prefix=prefix)
     protocols.check_classes(sets, name)
   return sets
 
@@ -304,6 +320,7 @@ def evaluate_workdir(
   experiment = build_experiment(config, probe=False)
   sets = evaluation_sets(experiment)
   sets.refuse_unlabeled()
+  check_size(experiment, sets)
   protocols.check(sets, protocol, options, kinds)
   protocols.check_classes(sets, protocol)
   recorded = absolute_name(read_config(run).data.name)

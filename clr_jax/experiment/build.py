@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from jax.sharding import Mesh
 
 from clr_jax import augment, data, models, optim
 from clr_jax.core.config_tree import Config, changed, to_dict
-from clr_jax.core.errors import UserError
+from clr_jax.core.errors import UserError, about
 from clr_jax.core.types import Array, Batch, Method, RunInfo, Schedule, TrainState
 from clr_jax.data import pairs
 from clr_jax.data.pipeline import RESIDENT_LIMIT, Pipeline, make_pipeline
@@ -99,7 +100,12 @@ class Experiment:
     return self._jitted_init(jax.random.key(self.config.seed))
 
   def check_shapes(self) -> None:
-    """Traces one step without compiling: shapes that do not fit are refused before any work."""
+    """Traces one step without compiling: what does not fit is refused before any work.
+
+    Raises:
+      UserError: shapes that do not fit together, or arrays that no device here can hold.
+    """
+    self._check_memory()
     batch = jax.eval_shape(lambda: example_batch(self.source, self.info.batch_size))
     jax.eval_shape(self.step_fn, self.abstract_state, batch)
 
@@ -119,6 +125,23 @@ class Experiment:
       'sample': source.checksum(_SAMPLE) if sampled else None,
     }
 
+  def _check_memory(self) -> None:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(self.abstract_state)
+    sizes = {jax.tree_util.keystr(path, simple=True, separator='/'): x for path, x in leaves}
+    largest = max(sizes, key=lambda name: nbytes_of(sizes[name]))
+    info, size = self.info, self.config.augment.size
+    views = 4 * info.batch_size * info.num_views * size * size * self.source.image_shape[-1]
+    gradients = sum(map(nbytes_of, jax.tree.leaves(self.abstract_state.params)))
+    needed = sum(map(nbytes_of, sizes.values())) + gradients + views // self.mesh.size
+    there = sharding.memory_of(self.mesh)
+    if there is not None and needed > there:
+      raise UserError(
+        f'the state of training, its gradient and the views of a batch take {needed / 2**30:,.1f} '
+        f'GiB on each device, which has {there / 2**30:,.1f}: lower model.width, the sizes of '
+        f'method, augment.size or batch_size (the largest array is {largest} '
+        f'{list(sizes[largest].shape)})'
+      )
+
   @functools.cached_property
   def _jitted_init(self) -> Callable[[Array], TrainState]:
     return jax.jit(self._init_fn, out_shardings=self.shardings)
@@ -137,6 +160,12 @@ class Experiment:
       mode=options.mode,
       workers=options.workers,
     )
+
+
+def nbytes_of(leaf: jax.ShapeDtypeStruct) -> int:
+  """Bytes of an array on each device, which has all of it or its shard."""
+  shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape
+  return math.prod(shape) * leaf.dtype.itemsize
 
 
 def example_batch(source: data.Source, size: int = 2) -> Batch:
@@ -181,8 +210,10 @@ def _load_data(options: Config) -> tuple[data.Source, data.Source | None]:
     data_dir=options.data_dir,
     image_size=options.image_size,
   )
-  source = load(split=options.train_split)
-  test = load(split=options.test_split) if options.test_split else None
+  with about(data__name=options.name, data__train_split=options.train_split):
+    source = load(split=options.train_split)
+  with about(data__name=options.name, data__test_split=options.test_split):
+    test = load(split=options.test_split) if options.test_split else None
   if test is not None and test.image_shape != source.image_shape:
     raise UserError(
       f'test images are {test.image_shape} and training images {source.image_shape}: '
@@ -210,6 +241,11 @@ def _run_info(config: Config, source: data.Source, views: augment.Views) -> RunI
   total_steps = round(config.num_epochs * steps_per_epoch)
   if total_steps < 1:
     raise UserError(f'num_epochs={config.num_epochs} is less than one step: raise num_epochs')
+  if total_steps >= 2**31:
+    raise UserError(
+      f'num_epochs={config.num_epochs} are {total_steps} steps, which no int32 counts: lower '
+      f'num_epochs or raise batch_size'
+    )
   return RunInfo(
     num_examples=source.num_examples,
     # With one class there is nothing to learn from labels, and no accuracy to tell.
@@ -223,6 +259,11 @@ def _run_info(config: Config, source: data.Source, views: augment.Views) -> RunI
 
 def _check_batch(info: RunInfo, mesh: Mesh, parts: int) -> None:
   least = mesh.size * parts
+  if parts > 1 and info.batch_size < least:
+    raise UserError(
+      f'accumulate={parts} passes on {mesh.size} devices need at least as many images and '
+      f'batch_size is {info.batch_size}: lower accumulate'
+    )
   if info.batch_size % least:
     passes = f' in {parts} passes (accumulate)' if parts > 1 else ''
     raise UserError(

@@ -5,7 +5,11 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import pathlib
+import traceback
+from collections.abc import Callable
 from typing import Any
+
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
@@ -15,6 +19,10 @@ _PACKAGED = pathlib.Path(__file__).parent.parent / 'configs'  # in the wheel
 _CHECKOUT = pathlib.Path(__file__).parent.parent.parent / 'configs'
 
 
+class _UnknownArgument(UserError):
+  """Of a config, by whoever chose it: the line in the file does not matter."""
+
+
 def resolve(spec: str) -> tuple[pathlib.Path, str | None]:
   """`path.py[:ARG]` -> (file, ARG): a path if it exists, else the packaged config of that name."""
   path, _, argument = spec.partition(':')
@@ -22,10 +30,17 @@ def resolve(spec: str) -> tuple[pathlib.Path, str | None]:
   name = name if name.endswith('.py') else f'{name}.py'
   folder = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
   bare = pathlib.PurePath(path).parent.as_posix() in ('.', 'configs')
-  for candidate in (pathlib.Path(path), folder / name) if bare else (pathlib.Path(path),):
-    if candidate.is_file():
-      return candidate.resolve(), argument or None
-  raise UserError(f'no config file {path!r}: give a path, or one of {", ".join(packaged())}')
+  try:
+    for candidate in (pathlib.Path(path), folder / name) if bare else (pathlib.Path(path),):
+      if candidate.is_file():
+        return candidate.resolve(), argument or None
+    reason = ', which is a folder' if path and pathlib.Path(path).is_dir() else ''
+  except (OSError, ValueError) as error:  # too long a name; a null byte
+    reason = f' ({getattr(error, "strerror", None) or error})'
+  shown = path if len(path) <= 200 else f'{path[:200]}...'
+  raise UserError(
+    f'no config file {shown!r}{reason}: give a path, or one of {", ".join(packaged())}'
+  )
 
 
 def packaged() -> list[str]:
@@ -35,22 +50,70 @@ def packaged() -> list[str]:
 
 
 def load(spec: str) -> Config:
-  """Runs `get_config([ARG])` of a config file; the config is locked."""
+  """Runs `get_config([ARG])` of a config file; the config is locked.
+
+  Raises:
+    UserError: no such file, one that is no config, or whatever goes wrong in it, by file and line.
+  """
   path, argument = resolve(spec)
-  module_spec = importlib.util.spec_from_file_location(path.stem, path)
-  if module_spec is None or module_spec.loader is None:
+  if path.suffix != '.py':
     raise UserError(f'{path} is no config: give a Python file (.py)')
-  module = importlib.util.module_from_spec(module_spec)
-  module_spec.loader.exec_module(module)
-  if not hasattr(module, 'get_config'):
-    raise UserError(f'{path} is no config: it must define get_config()')
-  if argument is None:
-    return module.get_config().lock()
-  if not inspect.signature(module.get_config).parameters:
+  found = getattr(_run(path, lambda: _module(path)), 'get_config', None)
+  if not callable(found):
+    raise UserError(f'{path} is no config: it must define get_config(), a function')
+  parameters = _run(path, lambda: list(inspect.signature(found).parameters.values()))
+  if argument is not None and not parameters:
     raise UserError(f'{path.name} takes no argument, so drop {":" + argument!r}')
-  return module.get_config(argument).lock()
+  needed = [p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
+  if argument is None and needed:
+    raise UserError(f'{path.name} needs an argument, its {needed[0]}: give --config={spec}:ARG')
+  config = _run(path, found if argument is None else lambda: found(argument))
+  if isinstance(config, FrozenConfigDict):
+    config = ConfigDict(dict(config.items()))  # flags override it
+  if not isinstance(config, ConfigDict):
+    raise UserError(
+      f'get_config() of {path} gives a {type(config).__name__}: return a ConfigDict, made with '
+      f'clr_jax.experiment.config_base.get_config()'
+    )
+  return config.lock()
+
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _module(path: pathlib.Path) -> Any:
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  assert spec is not None and spec.loader is not None  # of every name that ends in .py
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def _run(path: pathlib.Path, call: Callable[[], Any]) -> Any:
+  """`call()`, which runs code of the file: any error of it is one sentence with file and line."""
+  try:
+    return call()
+  except _UnknownArgument:
+    raise
+  except (Exception, SystemExit) as error:
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    if isinstance(error, SyntaxError):  # nothing ran; an unreadable one has no line
+      lines = [error.lineno] if error.filename == str(path) else lines
+    place = f'{path}:{lines[-1]}' if lines and lines[-1] else str(path)
+    words = ' '.join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    if isinstance(error, UserError):
+      raise UserError(f'{place}: {words}') from error
+    if isinstance(error, OSError) and not lines:
+      raise UserError(f'{path} cannot be read ({error.strerror}): give a readable file') from error
+    raise UserError(
+      f'{place}: {type(error).__name__}: {words[:500] or "no message"}: correct the config file'
+    ) from error
 
 
 def choose(argument: str | None, choices: dict[str, Any], default: str) -> Any:
   """The entry of `choices` that a config's argument names; UserError lists the names."""
-  return look_up(choices, argument or default, 'config argument')
+  try:
+    return look_up(choices, argument or default, 'config argument')
+  except UserError as error:
+    raise _UnknownArgument(str(error)) from None

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 from clr_jax import augment, methods, models, optim
 from clr_jax.core.config_tree import Config, to_dict, value_at
 from clr_jax.core.errors import UserError
@@ -131,9 +133,15 @@ def check_config(config: Config) -> None:
     UserError: in one sentence, for a section or an option that is missing or unknown, and for a
       value that is not allowed.
   """
+  if not isinstance(config, ConfigDict):
+    raise UserError(
+      f'the config is a {type(config).__name__}: give a ConfigDict, made with '
+      f'clr_jax.experiment.config_base.get_config()'
+    )
   for part in _parts(config):
     choices = part.section.choices
     what = f'{choices.what} {part.name!r}' if choices else part.path or 'the config'
+    _check_name_alone(part)
     check(part.options, part.values, what=what, prefix=part.prefix)
     for key, option in part.options.items():
       if key not in part.values and OPTIONAL not in option.facts:
@@ -141,6 +149,25 @@ def check_config(config: Config) -> None:
           f'{part.prefix}{key} is missing: make the section by the function of '
           f'clr_jax.experiment.config_base for it, so that the run records all of its options'
         )
+
+
+def _check_name_alone(part: _Part) -> None:
+  """Refuses a `name` that was changed without the options that belong to it.
+
+  Raises:
+    UserError: the section has the options of another choice.
+  """
+  choices = part.section.choices
+  strange = [key for key in part.values if key not in part.options]
+  if choices is None or not strange:
+    return
+  others = [n for n in choices.names() if set(strange) <= part.section.options(n).keys()]
+  if others:
+    raise UserError(
+      f'{part.path}.name={part.name} does not fit the other keys of {part.path}, such as '
+      f'{part.prefix}{strange[0]} of {others[0]!r}: choose it by the argument of the config '
+      f'(--config=FILE:ARG), or in the config file, which then makes the whole section anew'
+    )
 
 
 def keys_without_effect(config: Config) -> frozenset[str]:

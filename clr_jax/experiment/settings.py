@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Gt, Le, MinLen
 
-from clr_jax.core.bounds import Count, CountOrZero, Epochs, NonNegative, Pixels, Seed
+from clr_jax.core.bounds import Count, CountOrZero, Epochs, NonNegative, Pixels, Seed, Workers
 from clr_jax.core.options import INCREASING, NO_EFFECT_ON_TRAINING
 from clr_jax.rundir.results import FeaturesOf
 
@@ -81,7 +81,7 @@ class Data:
   data_dir: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
   image_size: Pixels | None = None
   mode: Annotated[Literal['auto', 'resident', 'streamed'], NO_EFFECT_ON_TRAINING] = 'auto'
-  workers: Annotated[CountOrZero, NO_EFFECT_ON_TRAINING] = 0
+  workers: Annotated[Workers, NO_EFFECT_ON_TRAINING] = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

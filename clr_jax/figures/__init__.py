@@ -12,7 +12,7 @@ from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import component
 from clr_jax.core.registry import ModuleRegistry
-from clr_jax.core.storage import translate_errors
+from clr_jax.core.storage import check_path, translate_errors
 
 FIGURES = ModuleRegistry('figure', __name__, __path__, besides=('analysis', 'drawing'))
 
@@ -33,6 +33,7 @@ def check_out(out: str, suffix: str) -> None:
   Raises:
     UserError: in one sentence.
   """
+  check_path(out)
   path = epath.Path(out)
   if path.suffix != suffix:
     raise UserError(f'--out={out}: its name must end in {suffix}')

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from clr_jax.core.intervals import Interval
+from clr_jax.core.names import check_name
 from clr_jax.figures.analysis.seed_groups import (
   Group,
   differing_keys,
@@ -21,9 +22,10 @@ from clr_jax.rundir import table
 from clr_jax.rundir.reader import Run
 
 Curve = list[tuple[int, Interval]]
+_METRIC = 'top1'
 
 
-def compare(runs: Sequence[Run], *, metric: str = 'top1') -> Figures:
+def compare(runs: Sequence[Run], *, metric: str = _METRIC) -> Figures:
   """One figure: curves in the first row, a dot plot of the results below.
 
   Runs that differ only in their seed form a group. Lines and dots are means over the runs of a
@@ -34,10 +36,14 @@ def compare(runs: Sequence[Run], *, metric: str = 'top1') -> Figures:
   Args:
     runs: to compare.
     metric: metric of the results in the dot plot: 'top1', 'robust_top1', ...
+
+  Raises:
+    UserError: a metric that none of the results has.
   """
   groups = seed_groups(runs)
   records = group_results(groups)
   rows = table.averaged(records)
+  _check_metric(rows, metric)
   curves = {
     (name, group.name): points
     for panel in METRIC_PANELS
@@ -58,6 +64,12 @@ def compare(runs: Sequence[Run], *, metric: str = 'top1') -> Figures:
     blocks.append(Block([dots], 1, (8.0, 1.1 + 0.1 * (2 + len(groups)) * len(dots.y.ticks))))
   figure = FigureData('', blocks, {'': _curve_table(curves), 'results': _result_table(rows)})
   return Figures([figure], [*missing, *remarks], _describe(groups, records))
+
+
+def _check_metric(rows: Sequence[table.Row], metric: str) -> None:
+  known = list(dict.fromkeys(row.metric for row in rows))
+  if known and metric not in known and metric != _METRIC:  # the default is nobody's choice
+    check_name(known, metric, 'metric of the results')
 
 
 def select_results(rows: Sequence[table.Row], metric: str) -> tuple[list[table.Row], list[str]]:

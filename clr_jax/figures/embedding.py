@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
-from clr_jax.core.bounds import Count, Seed
+from clr_jax.core.bounds import CountOrZero, Pictures, Seed
 from clr_jax.core.errors import UserError
 from clr_jax.figures.analysis.confusion import class_accuracy, knn_confusion
 from clr_jax.figures.analysis.neighbors import neighbor_cells
@@ -40,11 +40,11 @@ def embedding(
   runs: Sequence[Run],
   *,
   projection: Literal['pca', 'tsne'] = 'pca',
-  num_points: Annotated[int, Ge(4)] = 2000,
-  num_images: Count = 8,
-  num_neighbors: Count = 8,
+  num_points: Annotated[int, Ge(4), Le(100_000)] = 2000,
+  num_images: Pictures = 8,
+  num_neighbors: Pictures = 8,
   seed: Seed = 0,
-  step: int | None = None,
+  step: CountOrZero | None = None,
 ) -> Figures:
   """Four figures of the features of each run's checkpoint.
 

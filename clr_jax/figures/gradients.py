@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from annotated_types import Ge, Le
 
-from clr_jax.core.bounds import NonNegative, Positive, Seed
+from clr_jax.core.bounds import CountOrZero, NonNegative, Seed, Zoom
 from clr_jax.core.errors import UserError
 from clr_jax.figures.analysis import loss_surface
 from clr_jax.figures.drawing.data import (
@@ -61,12 +61,12 @@ class Probe(NamedTuple):
 def gradients(
   runs: Sequence[Run],
   *,
-  step: int | None = None,
+  step: CountOrZero | None = None,
   etas: Sequence[NonNegative] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
   surface: bool = True,
   points: Annotated[int, Ge(3), Le(1001)] = 11,
-  span: Positive = 1.0,
-  batch_size: Annotated[int, Ge(2)] | None = None,
+  span: Zoom = 1.0,
+  batch_size: Annotated[int, Ge(2), Le(2**31 - 1)] | None = None,
   seed: Seed = 0,
 ) -> Figures:
   """Three figures: norms, descent and surface.

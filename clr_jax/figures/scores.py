@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from clr_jax.core.bounds import Count, Share
+from clr_jax.core.bounds import Pictures, Share
 from clr_jax.core.config_tree import check_keys, value_at
 from clr_jax.core.errors import UserError
 from clr_jax.figures.analysis.score_histograms import histogram_panels, histogram_table
@@ -48,7 +48,7 @@ def scores(
   *,
   by: str | None = None,
   last: Share = 0.25,
-  ridges: Count = 12,
+  ridges: Pictures = 12,
 ) -> Figures:
   """Three figures of telemetry: series, stacked and histograms.
 

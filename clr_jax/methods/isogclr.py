@@ -4,7 +4,7 @@ from typing import Annotated
 
 import flax.linen as nn
 
-from clr_jax.core.bounds import Count, Dimension, Epsilon, NonNegative, Share, Temperature
+from clr_jax.core.bounds import Dimension, EpochCount, Epsilon, NonNegative, Share, Temperature
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Method, RunInfo
@@ -35,7 +35,7 @@ def isogclr(
   temperature_max: Temperature = 0.7,
   gamma: Share = 0.9,
   gamma_schedule: GammaSchedule = 'constant',
-  gamma_decay_epochs: Annotated[Count | None, OnlyWith(gamma_schedule='cosine')] = None,
+  gamma_decay_epochs: Annotated[EpochCount | None, OnlyWith(gamma_schedule='cosine')] = None,
   first_visit: FirstVisit = 'per_index',
   eps: Epsilon = 1e-8,
   projector: heads.Recipe = 'sogclr',

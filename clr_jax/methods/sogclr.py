@@ -4,7 +4,7 @@ from typing import Annotated
 
 import flax.linen as nn
 
-from clr_jax.core.bounds import Count, Dimension, Epsilon, Share, Temperature
+from clr_jax.core.bounds import Dimension, EpochCount, Epsilon, Share, Temperature
 from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import global_contrastive as gcl
@@ -34,7 +34,7 @@ def sogclr(
   temperature: Temperature = 0.3,
   gamma: Share = 0.9,
   gamma_schedule: GammaSchedule = 'constant',
-  gamma_decay_epochs: Annotated[Count | None, OnlyWith(gamma_schedule='cosine')] = None,
+  gamma_decay_epochs: Annotated[EpochCount | None, OnlyWith(gamma_schedule='cosine')] = None,
   first_visit: FirstVisit = 'per_index',
   combine: gcl.Combine = 'mean',
   eps: Epsilon = 1e-8,

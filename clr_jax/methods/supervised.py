@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import optax
 
-from clr_jax.core.bounds import Probability
+from clr_jax.core.bounds import BelowOne
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.models import heads
@@ -18,7 +18,7 @@ def supervised(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  label_smoothing: Probability = 0.0,
+  label_smoothing: BelowOne = 0.0,
   per_view_bn: bool = False,
 ) -> Method:
   """Softmax cross-entropy of a linear layer on the backbone's feature, averaged over views.

@@ -4,7 +4,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 from absl import logging
 
-from clr_jax.core.bounds import CountOrZero, Dimension, Repeats, Temperature, WholeEpochs
+from clr_jax.core.bounds import (
+  CountOrZero,
+  Dimension,
+  Repeats,
+  RowsOrZero,
+  Temperature,
+  WholeEpochs,
+)
 from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.losses import clustering
 from clr_jax.models import heads
@@ -22,7 +29,7 @@ def swav(
   epsilon: Temperature = 0.05,
   sinkhorn_iterations: Repeats = 3,
   freeze_prototypes_steps: CountOrZero = 313,
-  queue_length: CountOrZero = 3840,
+  queue_length: RowsOrZero = 3840,
   queue_start_epoch: WholeEpochs = 15,
   projector: heads.Recipe = 'byol',
   hidden_dim: Dimension = 2048,

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from clr_jax.core.bounds import Count, Dimension, Epsilon, Repeats
+from clr_jax.core.bounds import Dimension, Epsilon, Repeats, Rows
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import alignment
@@ -15,7 +15,7 @@ def w_mse(
   backbone: nn.Module,
   info: RunInfo,
   *,
-  whitening_size: Count = 128,
+  whitening_size: Rows = 128,
   whitening_iters: Repeats = 1,
   eps: Epsilon = 0.0,
   normalize: bool = True,

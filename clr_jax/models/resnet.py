@@ -27,7 +27,7 @@ torch_default = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 StemName = Literal['imagenet', 'cifar', 'cifar_pad2']
 StemInit = Literal['kaiming_normal', 'torch_default']
 Downsample = Literal['conv', 'avgpool']
-Width = Annotated[int, Ge(1), Le(4096)]
+Width = Annotated[int, Ge(1), Le(1024)]
 
 STEM_INITS: dict[StemInit, Callable] = {
   'kaiming_normal': kaiming_normal,

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import os
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clr_jax.core.errors import UserError
+from clr_jax.core.storage import first_line
 from clr_jax.core.types import PyTree, TrainState
 from clr_jax.ops.tables import ROW_MULTIPLE
 
 AXIS = 'data'
+
+
+def check_devices() -> None:
+  """UserError if JAX finds no device of the kind that JAX_PLATFORMS asks for."""
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:  # without a plugin for it JAX only asserts
+    asked = os.environ.get('JAX_PLATFORMS', '')
+    reason = f' ({first_line(error)})' if str(error) else ''
+    raise UserError(
+      f'JAX_PLATFORMS={asked}: JAX finds no such device here{reason}: set it to a platform of this '
+      f'machine, such as cpu, or unset it'
+    ) from error
 
 
 def make_mesh(devices=None) -> Mesh:
@@ -22,6 +38,16 @@ def make_mesh(devices=None) -> Mesh:
       f'at most {ROW_MULTIPLE}'
     )
   return Mesh(devices, (AXIS,))
+
+
+def memory_of(mesh: Mesh) -> int | None:
+  """Bytes of memory of a device of the mesh; None where that is not known."""
+  device = mesh.local_devices[0]
+  stats = device.memory_stats() or {}
+  if device.platform == 'cpu' and hasattr(os, 'sysconf'):  # they share that of the machine
+    total = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    return total // len(mesh.local_devices)
+  return stats.get('bytes_limit')
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -12,10 +12,9 @@ from typing import Annotated, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from annotated_types import Gt, Le
 from jax.typing import ArrayLike
 
-from clr_jax.core.bounds import BelowOne, Epsilon, Positive
+from clr_jax.core.bounds import BelowOne, Epsilon, Positive, PositiveEpsilon
 from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import PyTree, Schedule
 
@@ -68,7 +67,7 @@ def adam(
   *,
   b1: BelowOne = 0.9,
   b2: BelowOne = 0.999,
-  eps: Annotated[float, Gt(0), Le(1)] = 1e-8,
+  eps: PositiveEpsilon = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
   """Adam with L2 in the gradient, as `torch.optim.Adam` (defaults of https://arxiv.org/abs/1412.6980)."""
   return optax.chain(
@@ -85,7 +84,7 @@ def adamw(
   *,
   b1: BelowOne = 0.9,
   b2: BelowOne = 0.999,
-  eps: Annotated[float, Gt(0), Le(1)] = 1e-8,
+  eps: PositiveEpsilon = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
   """Adam with decoupled decay p -= lr wd p (https://arxiv.org/abs/1711.05101)."""
   return optax.chain(

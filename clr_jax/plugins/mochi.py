@@ -7,7 +7,7 @@ from typing import Annotated
 
 import jax.numpy as jnp
 
-from clr_jax.core.bounds import Count, CountOrZero, Epochs
+from clr_jax.core.bounds import Epochs, Rows, RowsOrZero
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Array, RunInfo
@@ -67,9 +67,9 @@ class Mochi(Plugin):
 def mochi(
   info: RunInfo,
   *,
-  num_mixed: CountOrZero = 0,
-  num_query_mixed: CountOrZero = 0,
-  num_hard: Annotated[Count, OnlyWith('num_mixed', 'num_query_mixed')] = 1024,
+  num_mixed: RowsOrZero = 0,
+  num_query_mixed: RowsOrZero = 0,
+  num_hard: Annotated[Rows, OnlyWith('num_mixed', 'num_query_mixed')] = 1024,
   start_epoch: Annotated[Epochs, OnlyWith('num_mixed', 'num_query_mixed')] = 10.0,
 ) -> Mochi | None:
   """Adds mixtures of the hardest negatives. `num_mixed` or `num_query_mixed` switch it on.

@@ -7,7 +7,6 @@ of the step (`meta`), so that a checkpoint of another model is told from a damag
 from __future__ import annotations
 
 import contextlib
-import logging as python_logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from clr_jax.core.consensus import from_process_0, in_all_processes
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import files_in, first_line, is_local, translate_errors
 from clr_jax.core.types import Params, PyTree, TrainState
-from clr_jax.rundir import checksums, removal
+from clr_jax.rundir import checksums, orbax_log, removal
 from clr_jax.rundir.codec import jsonable, number
 from clr_jax.rundir.leaves import check_same, describe
 from clr_jax.rundir.removal import LastAndBest
@@ -88,7 +87,7 @@ class Checkpoints:
         'async_options': ocp.AsyncOptions(post_finalization_callback=self._seal),
       }
     )
-    logging.get_absl_logger().addFilter(_orbax_log)  # once: it is the same one
+    orbax_log.shorten()
     with translate_errors(self._folder):
       self._manager = ocp.CheckpointManager(
         self._folder, options=ocp.CheckpointManagerOptions(lightweight_initialize=True, **options)
@@ -352,31 +351,15 @@ class Checkpoints:
       self._scores[step] = score
 
 
-class _OrbaxLog(python_logging.Filter):
-  """One line for each stack that Orbax's threads log: SaveFailed says it, too."""
-
-  def filter(self, record: python_logging.LogRecord) -> bool:
-    if 'orbax' in record.pathname and record.msg.startswith('Unable to find the step %d for del'):
-      return False  # it was set aside
-    if not record.exc_info or 'orbax' not in record.pathname:
-      return True
-    message, error = record.getMessage(), record.exc_info[1]
-    if error and str(error) not in message:
-      message = f'{message} ({first_line(error)})'
-    record.msg, record.args, record.exc_info = message.partition('\n')[0][:300], (), None
-    return True
-
-
-_orbax_log = _OrbaxLog()
-
-
 @contextlib.contextmanager
 def _writing(folder: epath.Path) -> Iterator[None]:
   """Orbax and TensorStore report a full disk by many types."""
   try:
     yield
   except Exception as error:
-    raise SaveFailed(f'no checkpoint can be written to {folder} ({first_line(error)})') from error
+    raise SaveFailed(
+      f'no checkpoint can be written to {folder} ({orbax_log.reason_of(error)})'
+    ) from error
 
 
 @jax.jit

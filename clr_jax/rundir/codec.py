@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,21 @@ def number(value: Any) -> Any:
   if isinstance(value, list):
     return [number(v) for v in value]
   return float(value) if value in ('nan', 'inf', '-inf') else value
+
+
+def read_object(text: str | bytes) -> dict[str, Any]:
+  """A JSON object.
+
+  Raises:
+    ValueError: text that is none, whatever else it is.
+  """
+  try:
+    value = json.loads(text)
+  except RecursionError:  # a million brackets
+    raise ValueError('too many brackets inside each other') from None
+  if not isinstance(value, dict):
+    raise ValueError(f'it holds no JSON object but {type(value).__name__}')
+  return value
 
 
 def now() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -14,11 +15,11 @@ from ml_collections import ConfigDict, config_dict
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.consensus import from_process_0
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import atomic_write, files_in, translate_errors
-from clr_jax.rundir.codec import now
+from clr_jax.core.storage import atomic_write, files_in, is_local, translate_errors
+from clr_jax.rundir.codec import now, read_object
 from clr_jax.rundir.paths import absolute, is_moved
 from clr_jax.rundir.provenance import code_version
-from clr_jax.rundir.workdir import Workdir, refuse_no_place
+from clr_jax.rundir.workdir import FOLDERS, Workdir, refuse_no_place
 
 FORMAT = 1
 """Version of what lies in the directory of a run; another one cannot be read."""
@@ -261,15 +262,19 @@ def config_records(workdir: Workdir) -> list[dict[str, Any]]:
   with translate_errors(workdir.path):
     if not (workdir.path / 'config.json').exists():
       return []
+  _refuse_files(workdir)
   paths = [workdir.path / 'config.json']
   while (following := workdir.path / f'config-{len(paths)}.json').exists():
     paths.append(following)
   records = []
   for path in paths:
     try:
-      record = json.loads(path.read_text())
-      records.append({**record, 'config': record['config'], 'config_hash': record['config_hash']})
-    except (ValueError, KeyError, TypeError):
+      record = read_object(path.read_bytes())
+      kinds = {'config': dict, 'config_hash': str}
+      if not all(isinstance(record[key], kind) for key, kind in kinds.items()):
+        raise TypeError
+      records.append(record)
+    except (OSError, ValueError, KeyError, TypeError):
       raise UserError(
         f'{path} is damaged or was not written by clr-jax: give another workdir'
       ) from None
@@ -279,6 +284,14 @@ def config_records(workdir: Workdir) -> list[dict[str, Any]]:
         f'this one reads {FORMAT}): use that version, or give a new workdir'
       )
   return records
+
+
+def _refuse_files(workdir: Workdir) -> None:
+  """UserError for a file, or a link to nowhere, in place of one of the run's folders."""
+  for name in FOLDERS if is_local(workdir.path) else ():
+    path = os.path.join(workdir.path, name)
+    if os.path.lexists(path) and not os.path.isdir(path):
+      raise UserError(f'{path} is no folder: remove it, or give another workdir')
 
 
 def _has_trained(workdir: Workdir) -> bool:

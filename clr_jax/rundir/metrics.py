@@ -25,7 +25,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from clr_jax.core.storage import atomic_write, files_in, is_local
-from clr_jax.rundir.codec import jsonable, number
+from clr_jax.rundir.codec import jsonable, number, read_object
 from clr_jax.rundir.workdir import Workdir, next_number
 
 _SEGMENT = re.compile(r'(\d{20})-step(\d{12})\.jsonl')
@@ -129,11 +129,16 @@ def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
 
 def _read_segment(path: epath.Path) -> list[dict[str, Any]]:
   rows = []
-  for line in path.read_text().splitlines():
+  try:
+    lines = path.read_bytes().splitlines()
+  except OSError as error:
+    logging.warning('skipped the damaged rows of %s (%s)', path, error)
+    return []
+  for line in lines:
     try:
-      row = {name: number(value) for name, value in json.loads(line).items()}
+      row = {name: number(value) for name, value in read_object(line).items()}
       rows.append({**row, 'step': int(row['step'])})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
       logging.warning('skipped a damaged row of %s (%s)', path, error)
   return rows
 

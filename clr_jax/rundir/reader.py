@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,11 +15,13 @@ from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import files_in
 from clr_jax.data import steps_per_epoch
-from clr_jax.rundir.codec import jsonable
+from clr_jax.rundir.codec import jsonable, read_object
 from clr_jax.rundir.identity import config_records, read_config
 from clr_jax.rundir.metrics import read_metrics
 from clr_jax.rundir.results import read_arrays, read_results
 from clr_jax.rundir.workdir import Workdir
+
+_PARTS = ('batch_size', 'data', 'method', 'num_epochs', 'seed')  # that figures cannot do without
 
 
 class Run:
@@ -41,6 +42,11 @@ class Run:
     self.workdir = Workdir(directory)
     self.name = name or self.workdir.path.name
     self.config: Config = read_config(self.workdir)
+    if lacks := [part for part in _PARTS if part not in self.config]:
+      raise UserError(
+        f'{self.directory} has a config.json without {", ".join(lacks)}: it is damaged or was not '
+        f'written by clr-jax, so give another workdir'
+      )
 
   # ---------------------------------------------------------------- identity
   @property
@@ -84,7 +90,7 @@ class Run:
   def parameters(self) -> str | None:
     """The text of parameters.txt."""
     path = self.workdir.path / 'parameters.txt'
-    return path.read_text() if path.exists() else None
+    return path.read_bytes().decode(errors='replace') if path.is_file() else None
 
   # ---------------------------------------------------------------- numbers
   @functools.cached_property
@@ -123,8 +129,10 @@ class Run:
   def steps_per_epoch(self) -> int | None:
     """None if the number of training images is not recorded."""
     number, batch = self.data.get('number'), self.setting('batch_size')
+    if not (isinstance(number, int) and isinstance(batch, int) and number and batch):
+      return None
     try:
-      return steps_per_epoch(num_examples=number, batch_size=batch) if number and batch else None
+      return steps_per_epoch(num_examples=number, batch_size=batch)
     except UserError:
       return None
 
@@ -180,7 +188,6 @@ def read_runs(directories: Sequence[str]) -> tuple[list[Run], list[str]]:
 def _read_json(path: epath.Path) -> dict[str, Any]:
   """{} where there is no file or no JSON object."""
   try:
-    found = json.loads(path.read_text()) if path.exists() else {}
-  except ValueError:
+    return read_object(path.read_bytes())
+  except (OSError, ValueError):
     return {}
-  return found if isinstance(found, dict) else {}

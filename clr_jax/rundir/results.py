@@ -14,17 +14,21 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 from absl import logging
+from etils import epath
 
 from clr_jax.core.storage import atomic_write, files_in, first_line, is_local
-from clr_jax.rundir.codec import jsonable, now, number, write_arrays
+from clr_jax.rundir.codec import jsonable, now, number, read_object, write_arrays
 from clr_jax.rundir.provenance import code_version, device, libraries
 from clr_jax.rundir.workdir import Workdir, next_number
 
-# What readers need of a record, beyond its value.
-_READ = (
-  *('metric', 'value', 'protocol', 'params', 'features', 'step'),
-  *('config_hash', 'data', 'data_checksum', 'time'),
-)
+# What readers need of a record.
+_READ: Mapping[str, Any] = {
+  **dict.fromkeys(('metric', 'protocol', 'features', 'config_hash', 'data'), str),
+  **dict.fromkeys(('data_checksum', 'time'), str),
+  'value': (int, float),
+  'step': int,
+  'params': dict,
+}
 
 
 FeaturesOf = Literal['trained', 'untrained', 'pixels']
@@ -136,11 +140,7 @@ def find_results(run: Workdir) -> Found:
   records, damaged = {}, {}
   for path in files_in(run.results, '.json'):
     try:
-      record = json.loads(path.read_text())
-      known = {key: record[key] for key in _READ}
-      if not isinstance(known['params'], Mapping):
-        raise TypeError('its params are no object')
-      records[path.name] = {**record, 'value': number(known['value'])}
+      records[path.name] = _read_record(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
       damaged[path.name] = first_line(error)
   return Found(run, records, damaged)
@@ -181,6 +181,16 @@ def why_not_kept(run: Workdir) -> str:
   except OSError as error:
     return error.strerror or first_line(error)
   return ''
+
+
+def _read_record(path: epath.Path) -> dict[str, Any]:
+  """The record in a file; KeyError, TypeError or ValueError if readers cannot use it."""
+  record = read_object(path.read_bytes())
+  record = {**record, 'value': number(record['value'])}
+  for key, kind in _READ.items():
+    if not isinstance(record[key], kind) or isinstance(record[key], bool):
+      raise TypeError(f'its {key} is {record[key]!r:.80}')
+  return record
 
 
 def read_arrays(run: Workdir, record: Mapping[str, Any]) -> dict[str, np.ndarray]:

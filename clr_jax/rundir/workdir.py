@@ -24,16 +24,24 @@ from collections.abc import Iterator
 from etils import epath
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import files_in, is_local
+from clr_jax.core.storage import check_path, files_in, is_local
 
 _NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 _NUMBER = re.compile(r'(?<!\d)\d{20}(?!\d)')
 
+FOLDERS = ('checkpoints', 'metrics', 'results', 'tensorboard', 'features', 'figures', 'profile')
+"""All folders that a run may have."""
+
 
 class Workdir:
-  """Paths of a run's directory, local or in an object store; nothing is created."""
+  """Paths of a run's directory, local or in an object store; nothing is created.
+
+  Raises:
+    UserError: a place that is not supported, see `check_path`.
+  """
 
   def __init__(self, path: epath.PathLike):
+    check_path(path)
     path = epath.Path(path).expanduser()
     self.path = epath.Path(os.path.abspath(path)) if is_local(path) else path
     self.checkpoints = self.path / 'checkpoints'

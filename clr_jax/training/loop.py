@@ -6,6 +6,8 @@ import contextlib
 import errno
 import functools
 import math
+import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,7 +37,8 @@ from clr_jax.training.dispatch import make_dispatch, steps_per_call
 from clr_jax.training.metric_accumulator import MetricAccumulator
 from clr_jax.training.start import Start, check_init_from, start_or_resume
 
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CANNOT_WRITE = (*_FULL, errno.EROFS, errno.EIO)
 
 
 def train(config: Config, directory: str) -> None:
@@ -83,11 +86,18 @@ def _stop_if_nothing_can_be_written(run: Workdir) -> Iterator[None]:
   except (OSError, SaveFailed) as error:
     if isinstance(error, OSError) and error.errno not in _CANNOT_WRITE:
       raise
-    cause = error if isinstance(error, OSError) else error.__cause__
-    room = is_local(run.path) and getattr(cause, 'errno', None) not in (errno.EROFS, errno.EIO)
-    mend = 'make room' if room else 'see that the workdir can be written'
-    message = f'{error}: {mend}; the same command goes on from the last checkpoint'
+    message = f'{error}: {_mend(error, run)}; the same command goes on from the last checkpoint'
     raise RunStopped(message, EXIT_CANNOT_WRITE) from error
+
+
+def _mend(error: OSError | SaveFailed, run: Workdir) -> str:
+  """What helps against an error of a disk or a store."""
+  cause = error if isinstance(error, OSError) else error.__cause__
+  where = getattr(cause, 'filename', None)
+  if where and not os.fsdecode(where).startswith(os.fspath(run.path)):
+    return f'see that {os.fsdecode(where)} can be used'  # of the images, or in shared memory
+  full = getattr(cause, 'errno', None) in _FULL or re.search('no space|quota', str(error), re.I)
+  return 'make room' if full and is_local(run.path) else 'see that the workdir can be written'
 
 
 def _write_overview(run: Workdir, state: TrainState) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from clr_jax.core.bounds import Count
+from clr_jax.core.bounds import Bins, Count, Score
 from clr_jax.core.errors import UserError
 from clr_jax.core.metrics import Mean, Sum
 from clr_jax.core.options import NO_EFFECT_ON_TRAINING
@@ -30,9 +30,9 @@ def telemetry(
   *,
   enabled: Annotated[bool, NO_EFFECT_ON_TRAINING] = False,
   every: Annotated[Count, NO_EFFECT_ON_TRAINING] = 50,
-  bins: Annotated[Count, NO_EFFECT_ON_TRAINING] = 40,
-  lowest: Annotated[float, NO_EFFECT_ON_TRAINING] = -1.0,
-  highest: Annotated[float, NO_EFFECT_ON_TRAINING] = 1.0,
+  bins: Annotated[Bins, NO_EFFECT_ON_TRAINING] = 40,
+  lowest: Annotated[Score, NO_EFFECT_ON_TRAINING] = -1.0,
+  highest: Annotated[Score, NO_EFFECT_ON_TRAINING] = 1.0,
 ) -> Method:
   """Adds metrics `telemetry/...` to the loss of every `every`-th step; nothing else changes.
 

@@ -218,3 +218,9 @@ def test_jigsaw_windows_take_all_positions_and_differ_between_patches():
   top, left = corner // width, corner % width
   assert set(np.unique(top % 4)) == {0, 1, 2} and set(np.unique(left % 3)) == {0, 1}
   assert len({tuple(np.sort(row)) for row in corner}) > 290
+
+
+@pytest.mark.parametrize('ratio', [(1e-3, 1e-3), (1e3, 1e3)])
+def test_a_box_of_an_extreme_ratio_has_a_pixel(ratio):
+  left, top, right, bottom = ops.sample_crop_box(jax.random.key(0), 4, 8, 8, ratio=ratio).T
+  assert (right > left).all() and (bottom > top).all()

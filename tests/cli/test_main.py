@@ -103,6 +103,24 @@ def started(tmp_path):
     (['--config.init_from=nowhere'], ['nowhere']),
     (['--config.precision=float16'], ['float16', 'bfloat16']),
     (['--confg.seed=1'], ['confg']),
+    (['--batch_size=32'], ['unknown option --batch_size: did you mean --config.batch_size?']),
+    (['--method.gamma', '0.9'], ['did you mean --config.method.gamma?']),
+    (['--config.method.name=simclr'], ['method.name=simclr', "'sogclr'", '--config=FILE:ARG']),
+    (['--config.schedule.name=constant'], ['schedule.name=constant', '--config=FILE:ARG']),
+    (['--config.eval.data=npz:no.npz'], ['clr-jax: eval.data=npz:', 'no.npz: there is no file']),
+    (['--config.eval.test_split=tset'], ['clr-jax: eval.test_split=tset: digits has no split']),
+    (['--config.eval.protocols.knn.k=5,0'], ['clr-jax: eval.protocols.knn.k=0 is not allowed']),
+    (['--config.accumulate=16'], ['accumulate=16', '8 devices', 'lower accumulate']),
+    (['--config.profile={[]:1}'], ['--config.profile={[]:1} cannot be read']),
+    (['--workdir='], ['--workdir=: give the path of a folder']),
+    (['--workdir=s3://b/x'], ['s3://b/x', 'only local paths and gs://']),
+    (['--config=nowhere.py'], ['nowhere.py']),  # of an option given twice the last counts
+    (['--config.keep_best=nosuch'], ['keep_best', 'nosuch', 'online_knn_top1']),
+    (['--config.keep_best=online_probe_top1', '--config.probe.enabled=False'], ['online_knn_top1']),
+    (['--config.augment.size=28', '--config.data.image_size=64'], ['28 pixels', '64', 'augment.s']),
+    (['--config.eval.protocols.knn.k=2000'], ['k=2000', '1437 images of digits', 'lower k']),
+    (['--config.method.hidden_dim=1048576', '--config.method.out_dim=1048576'], ['GiB']),
+    (['--distributed=1'], ['--distributed=1', 'takes no value']),
     (['something'], ['something']),
   ],
 )
@@ -120,7 +138,7 @@ def test_train_refuses(refused, tmp_path, arguments, words):
     (['train', '--config=nowhere.py', '--workdir=x'], ['nowhere.py', 'quickstart']),
     (
       ['train', f'--config={TINY}', '--workdir=x', '--num_processes=two'],
-      ['--num_processes', 'two'],
+      ['clr-jax: --num_processes=two: give a whole number of at least 1'],
     ),
     (['train', f'--config={TINY}', '--workdir=x', '--params.k=3'], ['--params.k']),
     (['train', f'--config={TINY}', '--workdir=x', '--noconfig.seed'], ['--config.seed', 'boolean']),
@@ -139,7 +157,17 @@ def test_train_refuses(refused, tmp_path, arguments, words):
     (['results', '--workdir=nowhere'], ['nowhere']),
     (['results', '--wrkdir=x'], ['--wrkdir', '--workdir']),
     (['methods', '--x=1'], ['x']),
-    (['bench'], ['--config']),
+    (['bench'], ['--config must be given']),
+    (['bench', '--config'], ['--config needs a value: write --config=VALUE']),
+    (['inspect', 'curves', '--workdir=x', '--step=-1'], ['--step=-1: give a whole number']),
+    (['inspect', 'gradients', '--workdir=x', '--params.span=1e300'], ['--params.span=1e+300']),
+    (['inspect', 'gradients', '--workdir=x', '--params.etas=abc'], ["--params.etas=('abc',)"]),
+    (['inspect', 'curves', '--workdir=x', '--out=s3://x.png'], ['s3://x.png', 'gs://']),
+    (
+      ['evaluate', 'knn', '--workdir=x', '--params.k=5,0'],
+      ['clr-jax: --params.k=0 is not'],
+    ),
+    (['evaluate', 'transfer', '--workdir=x', '--params.k=5'], ['--params.k has no effect', 'knn']),
     (['bench', f'--config={TINY}', '--repeats=0'], ['--repeats', 'at least 1']),
     (['--x=1'], ['--x']),
   ],
@@ -226,6 +254,23 @@ def test_evaluate_linear_needs_labels(refused, tmp_path):
   directory = tmp_path / 'run'
   open_run(workdir.Workdir(directory), config, keys_without_effect(config))
   refused('evaluate', 'linear', f'--workdir={directory}', words=['labels'])
+
+
+def test_no_such_device(refused, monkeypatch):
+  def devices():
+    raise RuntimeError("Unable to initialize backend 'cuda': no GPU")
+
+  monkeypatch.setattr(jax, 'devices', devices)
+  monkeypatch.setenv('JAX_PLATFORMS', 'cuda')
+  refused('train', f'--config={TINY}', '--workdir=x', words=['JAX_PLATFORMS=cuda', 'no GPU'])
+
+
+def test_a_deleted_folder(refused, monkeypatch, tmp_path):
+  (tmp_path / 'gone').mkdir()
+  monkeypatch.chdir(tmp_path / 'gone')
+  (tmp_path / 'gone').rmdir()
+  refused('methods', words=['the current folder was deleted'])
+  monkeypatch.chdir(tmp_path)
 
 
 # ---------------------------------------------------------------- output

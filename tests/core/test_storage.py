@@ -1,10 +1,12 @@
 """What an object store's client raises becomes a sentence; what a disk raises stays."""
 
+import errno
+
 import pytest
 from etils import epath
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import atomic_write, translate_errors
+from clr_jax.core.storage import atomic_write, check_path, translate_errors
 
 
 @pytest.mark.parametrize(
@@ -19,6 +21,30 @@ from clr_jax.core.storage import atomic_write, translate_errors
 def test_a_store_in_one_sentence(error, text):
   with pytest.raises(UserError, match=text), translate_errors('gs://b/run/x'):
     raise error
+
+
+@pytest.mark.parametrize(
+  ('path', 'text'),
+  [
+    ('s3://b/x', 's3://b/x cannot be used: only local paths and gs://'),
+    ('file:///x', 'only local paths'),
+    ('a\0b', 'a path has no null byte'),
+  ],
+)
+def test_paths_that_are_not_supported(path, text):
+  with pytest.raises(UserError, match=text):
+    check_path(path)
+
+
+def test_paths_that_are(tmp_path):
+  for path in ('gs://b/x', tmp_path, 'a:b', 'c'):
+    check_path(path)
+
+
+def test_a_path_that_no_disk_takes():
+  text = r'xx cannot be used \(File name too long\): give another path'
+  with pytest.raises(UserError, match=text), translate_errors('x' * 500):
+    raise OSError(errno.ENAMETOOLONG, 'File name too long')
 
 
 def test_other_errors_stay():

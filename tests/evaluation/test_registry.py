@@ -31,11 +31,11 @@ SETS = Sets(source(), source(60))  # type: ignore
 @pytest.mark.parametrize(
   ('name', 'options', 'message'),
   [
-    ('knn', {'k': 0}, 'knn: k=0 is not allowed: give a whole number of at least 1, or several'),
+    ('knn', {'k': 0}, 'knn: k=0 is not allowed: give a whole number of at least 1 .*, or several'),
     ('knn', {'k': (5, 0)}, 'knn: k=0'),
     ('knn', {'k': ('',)}, 'knn: k is empty'),
     ('knn', {'block': 0}, 'block=0 is not allowed'),
-    ('knn', {'temperature': 0.0}, 'temperature=0.0 .*greater than 0'),
+    ('knn', {'temperature': 0.0}, 'temperature=0.0 .*of at least 0.0001'),
     ('knn', {'temperature': float('nan')}, 'temperature=nan'),
     ('knn', {'distance': 'cosin'}, "distance='cosin' is not allowed: did you mean 'cosine'"),
     ('knn', {'weights': 'distance'}, "weights='distance'"),
@@ -77,7 +77,13 @@ SETS = Sets(source(), source(60))  # type: ignore
     ('finetune', {'schedule': 'step', 'milestones': (1,), 'factor': float('nan')}, 'factor=nan'),
     ('finetune', {'per_class': (1, 1000)}, 'at most 50'),
     ('finetune', {'per_class': (4,), 'held_out': 0.9}, 'too few'),
-    ('transfer', {'to': 'digits', 'k': 0, 'protocol': 'knn'}, 'knn: k=0'),
+    ('transfer', {'to': 'digits', 'k': 0, 'protocol': 'knn'}, 'transfer: k=0'),
+    (
+      'transfer',
+      {'to': 'digits', 'k': 5},
+      'k has no effect with protocol=linear: .* knn',
+    ),
+    ('transfer', {'to': 'digits', 'protocol': ('linear', 'knn'), 'draw': 3}, 'draw has no effect'),
     ('transfer', {'to': 'digits', 'kk': 5}, "unknown option of transfer 'kk'"),
     ('transfer', {'to': 'digits', 'protocol': 'robustness'}, "protocol='robustness'"),
     ('transfer', {}, 'transfer needs the name of a data set'),

@@ -50,6 +50,64 @@ def test_a_file_that_is_no_python(tmp_path):
     load(write(tmp_path / 'config.yaml', 'a: 1'))
 
 
+@pytest.mark.parametrize(
+  ('text', 'line', 'words'),
+  [
+    ('a = 1\ndef get_config(:\n  pass', 2, 'SyntaxError: invalid syntax'),
+    ('x = 1\n if x:\n', 2, 'IndentationError: unexpected indent'),
+    ("'''never closed", 1, 'SyntaxError: unterminated'),
+    ('import os\nimport no_such_package', 2, "ModuleNotFoundError: No module named 'no_such_pack"),
+    ('from clr_jax.experiment.config_base import nothing', 1, 'ImportError: cannot import name'),
+    ('raise ValueError("one\\ntwo")', 1, 'ValueError: one two'),
+    ('import sys\nsys.exit("done")', 2, 'SystemExit: done'),
+    (HEAD + 'def get_config():\n  return undefined', 3, "NameError: name 'undefined' is not"),
+    (HEAD + 'def get_config():\n  raise KeyError', 3, 'KeyError: no message'),
+    (HEAD + 'def get_config():\n  return get_config()', 3, 'RecursionError: '),
+    (HEAD + "def get_config():\n  c = ConfigDict({'a': 1})\n  c.a = 'x'", 4, 'TypeError: '),
+    (
+      'from clr_jax.experiment import config_base as base\n'
+      'def get_config():\n  return base.method("simclr", temprature=1)',
+      3,
+      "simclr has no option 'temprature': did you mean 'temperature'?",
+    ),
+    ('def get_config(a, b):\n  return a', None, 'needs an argument, its a: give --config='),
+    ('def get_config():\n  return {}', None, 'gives a dict: return a ConfigDict'),
+    ('def get_config():\n  pass', None, 'gives a NoneType: return a ConfigDict'),
+    ('get_config = 3', None, 'must define get_config(), a function'),
+    ('get_config = dict', None, 'no signature found'),
+    ('a = "\0"', None, 'source code string cannot contain null bytes'),
+    (b'a = "\xff"', None, "'utf-8' codec can't decode byte 0xff"),
+  ],
+)
+def test_a_fault_in_a_config_file_is_one_sentence(tmp_path, text, line, words):
+  path = tmp_path / 'mine.py'
+  path.write_bytes(text if isinstance(text, bytes) else text.encode())
+  with pytest.raises(UserError) as error:
+    load(str(path))
+  message = str(error.value)
+  place = f'{path}:{line}: ' if line else ''
+  assert message.startswith(place) and words in message and '\n' not in message, message
+
+
+def test_what_is_no_file(tmp_path):
+  for spec, words in (
+    (str(tmp_path), 'which is a folder'),
+    ('a' * 300 + '/x.py', 'File name too long'),
+    ('a\0b', "no config file 'a"),
+    ('', "no config file ''"),
+  ):
+    with pytest.raises(UserError, match=words):
+      load(spec)
+
+
+def test_a_frozen_config_can_be_overridden(tmp_path):
+  body = 'from ml_collections import FrozenConfigDict\n'
+  body += "def get_config(): return FrozenConfigDict({'a': 1})"
+  config = load(write(tmp_path / 'frozen.py', body))
+  config.a = 2
+  assert config.a == 2
+
+
 def test_resolve(tmp_path, monkeypatch):
   packaged, argument = resolve('quickstart')
   assert (packaged.name, argument) == ('quickstart.py', None)

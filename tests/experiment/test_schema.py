@@ -1,20 +1,10 @@
 """The sections of a config: what they record, what is refused, what does not change training."""
 
-import math
-import types
-import typing
-from collections.abc import Collection, Sequence
-from typing import Annotated, Literal
-
-import annotated_types as at
-import numpy as np
 import pytest
 
-from clr_jax.core.annotations import INFINITY_ALLOWED, SEVERAL, OneOf, check_value, facts_of
 from clr_jax.core.config_tree import changed, leaves, to_dict
 from clr_jax.core.errors import UserError
-from clr_jax.core.options import OPTIONAL, REQUIRED, Option, options_of
-from clr_jax.evaluation.protocols import PROTOCOLS
+from clr_jax.core.options import OPTIONAL
 from clr_jax.experiment import config_base
 from clr_jax.experiment.schema import (
   check_config,
@@ -23,30 +13,9 @@ from clr_jax.experiment.schema import (
   sections,
   with_types,
 )
-from clr_jax.models import heads
 from clr_jax.rundir.identity import hash_config, open_run, read_config
 from clr_jax.rundir.workdir import Workdir
 from tests import tiny
-
-
-def all_options() -> dict[str, Option]:
-  """Options of sections, whatever `name` chooses, protocols and heads, by 'what[name].option'."""
-  found = {
-    (path, name): part.options(name)
-    for path, part in sections().items()
-    for name in (part.choices.names() if part.choices else [''])
-  }
-  for what, registry in (('protocol', PROTOCOLS), ('head', heads.REGISTRY)):
-    found |= {(what, name): options_of(registry.factory(name)) for name in registry.names()}
-  return {
-    f'{what}[{name}].{key}' if name else f'{what}.{key}': option
-    for (what, name), options in found.items()
-    for key, option in options.items()
-    if key != 'dtype'  # the library gives it
-  }
-
-
-OPTIONS = all_options()
 
 
 # ---------------------------------------------------------------- sections
@@ -177,101 +146,3 @@ def test_a_stored_config_can_be_overridden_like_the_first_one(tmp_path):
   for key, kind in (('steps_per_call', int), ('stop_at_epoch', float)):
     assert stored.get_type(key) is kind
   assert stored.data.get_type('image_size') is int
-
-
-# ---------------------------------------------------------------- all options of the library
-def parts(hint, *, inside=True):
-  """(type without annotations, bounds and facts) of a hint and, with `inside`, of its entries."""
-  facts = ()
-  while typing.get_origin(hint) is Annotated:
-    facts, hint = (*facts, *hint.__metadata__), hint.__origin__
-  flat = [b for f in facts for b in (f if isinstance(f, at.GroupedMetadata) else [f])]
-  if typing.get_origin(hint) in (typing.Union, types.UnionType):
-    for member in typing.get_args(hint):
-      yield from parts(Annotated[member, *flat] if flat else member, inside=inside)
-    return
-  yield hint, flat
-  if inside and typing.get_origin(hint) in SEQUENCES:
-    for each in typing.get_args(hint):
-      yield from parts(each) if each is not Ellipsis else ()
-
-
-def is_unbounded(hint):
-  bounds = (at.Gt, at.Ge, at.Lt, at.Le)
-  return any(
-    kind in (int, float) and not any(isinstance(f, bounds) for f in facts)
-    for kind, facts in parts(hint)
-  )
-
-
-SEQUENCES = (tuple, Sequence, Collection)
-UNBOUNDED = {
-  'telemetry.lowest': 'edges of a histogram of scores',
-  'telemetry.highest': 'edges of a histogram of scores',
-}
-
-
-def test_every_number_has_a_bound():
-  found = {name for name, option in OPTIONS.items() if is_unbounded(option.hint)}
-  assert found == set(UNBOUNDED)
-
-
-def test_defaults_are_allowed():
-  for name, option in OPTIONS.items():
-    if option.default is not REQUIRED:
-      check_value(name, option.default, option.hint)
-
-
-def test_bad_values_are_not():
-  allowed = []
-  for name, option in OPTIONS.items():
-    for value in bad_values(option.hint):
-      try:
-        check_value(name, value, option.hint)
-      except UserError as error:
-        assert str(error).startswith(name) and '\n' not in str(error)
-      else:
-        allowed.append(f'{name}={value!r}')
-  assert not allowed
-
-
-def bad_values(hint):
-  """Values of each kind that an annotation does not allow."""
-  found = list(parts(hint, inside=False))
-  kinds = {kind for kind, _ in found}
-  origins = {typing.get_origin(kind) or kind for kind in kinds}
-  yield object()
-  if type(None) not in kinds:
-    yield None
-  if bool not in kinds:
-    yield True
-  if not kinds & {str} and Literal not in origins:
-    yield from ('', 'text', '1')
-  else:
-    yield 0.5
-  if Literal in origins or any(isinstance(f, OneOf) for _, facts in found for f in facts):
-    yield 'no such choice'
-  if kinds & {int, float}:
-    yield math.nan
-    if not any(INFINITY_ALLOWED in facts for _, facts in found):
-      yield from (math.inf, -math.inf, np.float32('inf'))
-    yield from (bad for kind, facts in found for bad in beyond(kind, facts))
-    if float not in kinds:
-      yield 0.5
-  if origins & set(SEQUENCES):
-    yield ('text', object())
-  elif SEVERAL not in facts_of(hint):
-    yield (1, 2)
-
-
-def beyond(kind, facts):
-  """Numbers right outside of the bounds."""
-  step = 1 if kind is int else 1e-3
-  for fact in facts:
-    match fact:
-      case at.Gt(limit) | at.Lt(limit):
-        yield limit
-      case at.Ge(limit):
-        yield limit - step
-      case at.Le(limit):
-        yield limit + step

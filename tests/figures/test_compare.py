@@ -109,10 +109,12 @@ def test_missing_parts_are_named_and_the_rest_drawn(directories, tmp_path, capsy
 
 def test_a_metric_that_was_not_measured_and_equal_seeds(directories, tmp_path):
   again = make_run(tmp_path / 'again', seed=0)
-  found = compare(read_runs([directories[0], again, again])[0], metric='robust_top1')
-  assert "none is 'robust_top1': choose --params.metric of top1" in ''.join(found.missing)
+  runs = read_runs([directories[0], again, again])[0]
+  with pytest.raises(UserError, match=r"unknown metric of the results 'robust_top1': .* of top1"):
+    compare(runs, metric='robust_top1')
+  found = compare(runs)
   assert 'cold_s0, again (seed 0, 0; equal seeds are no independent repetitions)' in found.text
-  assert [len(block.panels) for block in found.drawn[0].blocks] == [1]  # the loss
+  assert [len(block.panels) for block in found.drawn[0].blocks] == [1, 1]
 
 
 def test_settings_of_one_group_alone_are_not_drawn(directories):

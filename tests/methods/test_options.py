@@ -1,9 +1,5 @@
 """Options of all parts of a run that are found by name: what their annotations refuse."""
 
-import typing
-from typing import Annotated, Literal
-
-import annotated_types as at
 import pytest
 
 from clr_jax import augment, methods, models, optim
@@ -16,28 +12,6 @@ ALL = [
   for registry in (methods, models, augment, optim, schedules)
   for name in registry.names()
 ]
-SIZES = {'peak', 'num_examples', 'batch_size', 'total_steps', 'steps_per_epoch'}  # of the run
-
-
-def open_ends(hint) -> list[str]:
-  """The numbers in an annotation that have no lower or no upper bound."""
-  kind, facts = hint, ()
-  while typing.get_origin(kind) is Annotated:
-    kind, facts = kind.__origin__, (*facts, *kind.__metadata__)
-  if kind in (int, float):
-    below = any(isinstance(fact, at.Ge | at.Gt) for fact in facts)
-    above = any(isinstance(fact, at.Le | at.Lt) for fact in facts)
-    return [] if below and above else [str(hint)]
-  if typing.get_origin(kind) is Literal:
-    return []
-  return [end for part in typing.get_args(kind) for end in open_ends(part)]
-
-
-@pytest.mark.parametrize(('factory', 'name'), ALL)
-def test_every_number_has_a_lower_and_an_upper_bound(factory, name):
-  for key, option in options_of(factory(name)).items():
-    if key not in SIZES:
-      assert not open_ends(option.hint), key
 
 
 @pytest.mark.parametrize(('factory', 'name'), ALL)
@@ -70,7 +44,7 @@ def test_every_option_has_a_type_that_allows_its_default(factory, name):
     ('infomin', {'symmetric': True}, "infomin has no option 'symmetric'"),
     ('isogclr', {'temperature_min': 0.0}, 'method.temperature_min=0.0'),
     ('isogclr', {'eta': -0.1}, 'method.eta=-0.1'),
-    ('isogclr', {'beta': 0.0}, 'method.beta=0.0 .* greater than 0'),
+    ('isogclr', {'beta': 0.0}, 'method.beta=0.0 .* of at least'),
     ('isogclr', {'gamma': 0.0}, 'method.gamma=0.0'),
     ('real', {'retrieval': 'nearest'}, "method.retrieval='nearest' .* 'top_p', 'radius', 'top_k'"),
     ('real', {'retrieval': 'radius', 'radius': 0.0}, 'method.radius=0.0'),
@@ -89,8 +63,11 @@ def test_every_option_has_a_type_that_allows_its_default(factory, name):
     ('simclr', {'projector': 'solo_simclrs'}, "did you mean 'solo_simclr'"),
     ('simclr', {'block_size': 0}, 'method.block_size=0'),
     ('sogclr', {'combine': 'max'}, "method.combine='max'"),
+    ('sogclr', {'gamma_decay_epochs': 0}, 'method.gamma_decay_epochs=0 .* of at least 1'),
     ('sogclr', {'gamma_decay_epochs': 3}, 'unless method.gamma_schedule=cosine'),
+    ('supervised', {'label_smoothing': 1.0}, 'method.label_smoothing=1.0 .* less than 1'),
     ('swav', {'epsilon': 0.0}, 'method.epsilon=0.0'),
+    ('swav', {'sinkhorn_iterations': 10**9}, 'method.sinkhorn_iterations=1000000000'),
     ('swav', {'sinkhorn_iterations': 0}, 'method.sinkhorn_iterations=0'),
     ('tcl', {'k1': -1.0}, 'method.k1=-1.0'),
     ('tcl', {'k2': 0.0}, 'method.k2=0.0'),

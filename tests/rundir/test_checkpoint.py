@@ -1,6 +1,5 @@
 """Saving, keeping, restoring; damage, donation, other device counts, SIGKILL."""
 
-import logging as python_logging
 import math
 import os
 import pathlib
@@ -19,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import TrainState
-from clr_jax.rundir import checkpoint, checksums
+from clr_jax.rundir import checksums
 from clr_jax.rundir.checkpoint import Checkpoints
 
 # Reading a damaged checkpoint, Orbax leaves its other reads behind: they find their loop closed.
@@ -355,21 +354,3 @@ def test_sigkill_at_any_moment_leaves_a_consistent_checkpoint(tmp_path):
     np.testing.assert_array_equal(np.asarray(restored.state['u']), step)
     np.testing.assert_array_equal(raw(restored.key), raw(jax.random.key(step)))
     latest = step
-
-
-@pytest.mark.parametrize(
-  ('file', 'message', 'kept'),
-  [
-    ('/x/orbax/a.py', 'failed: no room\nmore', 'failed: no room'),
-    ('/x/orbax/a.py', 'cannot remove', 'cannot remove (no room)'),
-    ('/x/orbax/a.py', '', ' (no room)'),
-    ('/x/other/a.py', 'ours\nmore', None),
-  ],
-)
-def test_a_stack_that_orbax_logs_becomes_a_line(file, message, kept):
-  error = OSError('no room')
-  info = (OSError, error, None)
-  record = python_logging.LogRecord('absl', python_logging.ERROR, file, 1, message, (), info)
-  assert checkpoint._orbax_log.filter(record)
-  assert (record.exc_info is None) == (kept is not None)
-  assert record.getMessage() == (message if kept is None else kept)

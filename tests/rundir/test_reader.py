@@ -1,6 +1,8 @@
 """The one reader of runs: what it finds, what it skips, and that it reads no more than is asked."""
 
 import json
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -87,3 +89,71 @@ def test_starts_are_those_of_the_config_files(tmp_path):
   assert 'changed' not in first and second['changed'] == ['log_every: 4 -> 7']
   assert json.loads((tmp_path / 'a' / 'config-1.json').read_text())['config']['log_every'] == 7
   assert Run(directory).setting('log_every') == 7
+
+
+# ---------------------------------------------------------------- files of the wrong kind
+WRONG = {
+  'folder': None,
+  'empty': b'',
+  'binary': bytes(range(256)),
+  'list': b'[]',
+  'string': b'"x"',
+  'brackets': b'[' * 100_000,
+  'cut': b'{"config": {"seed"',
+}
+
+
+def spoil(path, content):
+  """Puts other bytes in place of a file; a folder for None."""
+  path.unlink()
+  path.write_bytes(content) if content is not None else path.mkdir()
+
+
+@pytest.fixture
+def whole(tmp_path):
+  directory = write_run(tmp_path / 'run', {4: {'loss': 1.0}}, images=1437)
+  add_result(directory, 'knn', 'top1', 0.5, {'k': 5})
+  (pathlib.Path(directory) / 'parameters.txt').write_text('a table')
+  return pathlib.Path(directory)
+
+
+@pytest.mark.parametrize('kind', WRONG)
+def test_files_of_the_wrong_kind(whole, kind):
+  for pattern in ('data.json', 'metrics/*', 'results/*', 'parameters.txt'):
+    for path in whole.glob(pattern):
+      spoil(path, WRONG[kind])
+  run = Run(whole)
+  assert (run.metrics, run.results, run.data, run.steps_per_epoch) == ([], [], {}, None)
+  assert run.status.startswith('unknown') and (run.parameters or kind in ('folder', 'empty'))
+  spoil(whole / 'config.json', WRONG[kind])
+  with pytest.raises(UserError, match=r'config\.json is damaged or was not written by clr-jax'):
+    Run(whole)
+
+
+@pytest.mark.parametrize('value', [None, [], {}, 'x', True])
+def test_fields_of_the_wrong_kind(whole, value):
+  (path,) = whole.glob('results/*.json')
+  record = json.loads(path.read_text())
+  for key in set(record) - {'arrays', 'checkpoint', 'code_version', 'device', 'libraries', 'seed'}:
+    if not isinstance(value, type(record[key])) and key != 'seconds':
+      path.write_text(json.dumps({**record, key: value}))
+      assert Run(whole).results == [], key
+  (whole / 'data.json').write_text(json.dumps({'number': value}))
+  assert Run(whole).total_steps is None
+  stored = json.loads((whole / 'config.json').read_text())
+  for config in (value, {'seed': value}):
+    (whole / 'config.json').write_text(json.dumps({**stored, 'config': config}))
+    with pytest.raises(UserError, match=r'config\.json'):
+      Run(whole)
+
+
+@pytest.mark.parametrize('name', ['checkpoints', 'metrics', 'results', 'features'])
+def test_a_file_in_place_of_a_folder(whole, name):
+  shutil.rmtree(whole / name, ignore_errors=True)
+  (whole / name).write_text('x')
+  with pytest.raises(UserError, match=f'{name} is no folder: remove it'):
+    Run(whole)
+  (whole / name).unlink()
+  (whole / name).symlink_to('nowhere')
+  with pytest.raises(UserError, match=f'{name} is no folder: remove it'):
+    Run(whole)

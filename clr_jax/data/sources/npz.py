@@ -71,7 +71,7 @@ def _training_labels(path: Path) -> np.ndarray | None:
 def _read(path: Path, *, images: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
   """The images and the labels of a file, or an empty array instead of the images."""
   if not os.path.isfile(path):
-    raise UserError(f'there is no file {path}: correct the path in data.name')
+    raise UserError(f'there is no file {path}: correct the path')
   try:
     # np.load leaves a damaged file open if it opens the path itself.
     with open(path, 'rb') as raw:

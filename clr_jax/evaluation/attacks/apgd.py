@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge
 
+from clr_jax.core.bounds import Count, Iterations, Repeats
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import checked, takes_options_of
 from clr_jax.core.types import Array
@@ -73,7 +73,7 @@ def apgd_steps(
   problem: Problem,
   key: Any,
   *,
-  steps: Annotated[int, Ge(1)] = 100,
+  steps: Iterations = 100,
   loss: Literal['cross_entropy', 'dlr'] = 'cross_entropy',
   targets: Any = None,
 ) -> Iterator[ApgdState]:
@@ -98,9 +98,7 @@ def apgd_steps(
 
 @checked
 @takes_options_of(apgd_steps)
-def apgd(
-  problem: Problem, *, restarts: Annotated[int, Ge(1)] = 1, key: Any, **options: Any
-) -> AttackResult:
+def apgd(problem: Problem, *, restarts: Repeats = 1, key: Any, **options: Any) -> AttackResult:
   """Auto-PGD of Croce and Hein, "Reliable evaluation of adversarial robustness", ICML 2020.
 
   Unlike `pgd`, any misclassified point on the way counts. Constants (first step 2 epsilon,
@@ -126,8 +124,8 @@ def apgd(
 def apgd_targeted(
   problem: Problem,
   *,
-  steps: Annotated[int, Ge(1)] = 100,
-  targets: Annotated[int, Ge(1)] = 9,
+  steps: Iterations = 100,
+  targets: Count = 9,
   key: Any,
 ) -> AttackResult:
   """`apgd` with the targeted DLR loss towards each of the likeliest wrong classes in turn.

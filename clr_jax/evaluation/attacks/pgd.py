@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Gt
 
+from clr_jax.core.bounds import Iterations, Positive, Repeats
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import checked, takes_options_of
 from clr_jax.core.types import Array
@@ -33,8 +33,8 @@ _STEP = {'standard': 2.5, 'early_stop': 2.0}  # step size in units of epsilon / 
 def pgd_steps(
   problem: Problem,
   *,
-  steps: Annotated[int, Ge(1)] = 20,
-  step_size: Annotated[float | None, Gt(0)] = None,
+  steps: Iterations = 20,
+  step_size: Positive | None = None,
   loss: Loss = 'cross_entropy',
   targets: Any = None,
   protocol: Literal['standard', 'early_stop'] = 'standard',
@@ -73,7 +73,7 @@ def pgd(
   problem: Problem,
   *,
   random_start: bool = False,
-  restarts: Annotated[int, Ge(1)] = 1,
+  restarts: Repeats = 1,
   key: Any = None,
   **options: Any,
 ) -> AttackResult:

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Gt, Lt
 
+from clr_jax.core.bounds import Iterations, Positive
 from clr_jax.core.options import checked, takes_options_of
 from clr_jax.core.types import Array
 from clr_jax.evaluation.attacks.base import (
@@ -49,14 +50,14 @@ def plb_steps(
   start: Any,
   *,
   barrier: Barrier = 'logits',
-  prox_weight: Annotated[float, Gt(0)] = 1.0,
-  dt: Annotated[float, Gt(0)] = 0.1,
-  alpha: Annotated[float, Gt(0)] = 0.1,
-  beta: Annotated[float, Gt(0)] = 0.75,
+  prox_weight: Positive = 1.0,
+  dt: Positive = 0.1,
+  alpha: Positive = 0.1,
+  beta: Positive = 0.75,
   gamma: Annotated[float, Gt(0), Lt(1)] = 0.05,
-  outer: Annotated[int, Ge(1)] = 30,
-  inner: Annotated[int, Ge(1)] = 30,
-  max_backtracks: Annotated[int, Ge(1)] = 30,
+  outer: Iterations = 30,
+  inner: Iterations = 30,
+  max_backtracks: Iterations = 30,
 ) -> Iterator[PlbState]:
   """Yields the state after each of the outer * inner steps of `plb`.
 

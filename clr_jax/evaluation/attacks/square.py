@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from annotated_types import Ge, Gt, Le
 
+from clr_jax.core.bounds import Iterations, Share
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import checked
 from clr_jax.core.types import Array
@@ -28,8 +28,8 @@ from clr_jax.evaluation.attacks.squares import bump, paint, side_of, starts
 def square(
   problem: Problem,
   *,
-  queries: Annotated[int, Ge(1)] = 5000,
-  share: Annotated[float, Gt(0), Le(1)] = 0.8,
+  queries: Iterations = 5000,
+  share: Share = 0.8,
   key: Any,
 ) -> AttackResult:
   """Square Attack of Andriushchenko et al., ECCV 2020.

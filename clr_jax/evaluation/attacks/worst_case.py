@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from annotated_types import Ge
 
+from clr_jax.core.bounds import Count, CountOrZero, Iterations
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import checked
 from clr_jax.evaluation.attacks.apgd import apgd, apgd_targeted
@@ -43,9 +43,9 @@ class WorstCase(NamedTuple):
 @checked
 def auto_attacks(
   *,
-  steps: Annotated[int, Ge(1)] = 100,
-  targets: Annotated[int, Ge(1)] = 9,
-  queries: Annotated[int, Ge(0)] = 5000,
+  steps: Iterations = 100,
+  targets: Count = 9,
+  queries: CountOrZero = 5000,
 ) -> dict[str, Attack]:
   """The attacks of AutoAttack's standard version but FAB: APGD-CE, APGD-T, Square.
 
@@ -68,7 +68,7 @@ def worst_case(
   problem: Problem,
   *,
   attacks: Mapping[str, Attack],
-  batch_size: Annotated[int, Ge(1)],
+  batch_size: Count,
   key: Any,
 ) -> WorstCase:
   """Runs the attacks in their order, each on the images that are still classified correctly.

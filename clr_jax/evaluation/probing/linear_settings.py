@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from annotated_types import Ge, Lt
 
+from clr_jax.core.bounds import BelowOne
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import OneOf, component, options_of, takes_options_of
@@ -80,7 +80,7 @@ def settings(
   solver: Solver | None = None,
   normalise: Normalization | None = None,
   standardise: bool | None = None,
-  held_out: Annotated[float, Ge(0), Lt(1)] = 0.0,
+  held_out: BelowOne = 0.0,
   **options: Any,
 ) -> Settings:
   """The settings of `linear` with the defaults of the preset and of the solver.

@@ -11,13 +11,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from annotated_types import Ge, Lt, MinLen
+from annotated_types import MinLen
 
+from clr_jax.core.bounds import (
+  BelowOne,
+  Count,
+  EpochCount,
+  Epochs,
+  Epsilon,
+  Iterations,
+  NonNegative,
+  RateFactor,
+)
 from clr_jax.core.options import OnlyWith, checked
 from clr_jax.core.types import Array
 from clr_jax.ops.similarity import at_least_float32
 
-NonNegative = Annotated[float, Ge(0)]
 Candidates = NonNegative | Annotated[Sequence[NonNegative], MinLen(1)]
 """One value, or several that are fitted side by side."""
 
@@ -41,8 +50,8 @@ def fit_lbfgs(
   num_classes: int,
   *,
   l2: Candidates = 1.0,
-  max_iter: Annotated[int, Ge(1)] = 1000,
-  tol: NonNegative = 1e-6,
+  max_iter: Iterations = 1000,
+  tol: Epsilon = 1e-6,
 ) -> tuple[Head, dict[str, Array]]:
   """The minimum of 0.5 * l2 * ||w||^2 + sum of cross-entropies; the bias is not penalised.
 
@@ -115,14 +124,14 @@ def fit_sgd(
   seed: int = 0,
   watch: Sequence[tuple[Any, Any]] = (),
   *,
-  epochs: Annotated[int, Ge(1)] = 90,
-  batch_size: Annotated[int, Ge(1)] = 1024,
+  epochs: EpochCount = 90,
+  batch_size: Count = 1024,
   base_lr: Candidates = 0.1,
   scaling: Literal['linear', 'none'] = 'linear',
   schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
-  milestones: Annotated[Sequence[NonNegative], OnlyWith(schedule='step')] = (),
-  factor: Annotated[float, Ge(0), OnlyWith(schedule='step')] = 0.1,
-  momentum: Annotated[float, Ge(0), Lt(1)] = 0.9,
+  milestones: Annotated[Sequence[Epochs], OnlyWith(schedule='step')] = (),
+  factor: Annotated[RateFactor, OnlyWith(schedule='step')] = 0.1,
+  momentum: BelowOne = 0.9,
   nesterov: bool = False,
   weight_decay: Candidates = 0.0,
 ) -> tuple[Head, list[np.ndarray]]:

@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Lt
-
 from clr_jax.augment import policies
+from clr_jax.core.bounds import BelowOne, Count, EpochCount, Epochs, NonNegative, RateFactor
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import SEVERAL, OneOf, OnlyWith
 from clr_jax.evaluation.probing.finetuning import Recipe
@@ -63,16 +62,16 @@ def make_recipe(
   subject: Subject,
   num_labels: int,
   *,
-  epochs: Annotated[int | None, Ge(1)] = None,
-  batch_size: Annotated[int | None, Ge(1)] = None,
-  backbone_lr: Annotated[float | None, Ge(0), SEVERAL] = 0.02,
-  head_lr: Annotated[float | None, Ge(0), SEVERAL] = 0.1,
-  momentum: Annotated[float, Ge(0), Lt(1)] = 0.9,
-  weight_decay: Annotated[float, Ge(0), SEVERAL] = 1e-4,
+  epochs: EpochCount | None = None,
+  batch_size: Count | None = None,
+  backbone_lr: Annotated[NonNegative | None, SEVERAL] = 0.02,
+  head_lr: Annotated[NonNegative | None, SEVERAL] = 0.1,
+  momentum: BelowOne = 0.9,
+  weight_decay: Annotated[NonNegative, SEVERAL] = 1e-4,
   schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
-  milestones: Annotated[Sequence[Annotated[float, Ge(0)]], OnlyWith(schedule='step')] = (),
-  factor: Annotated[float, Ge(0), OnlyWith(schedule='step')] = 0.2,
-  warmup_epochs: Annotated[float, Ge(0), OnlyWith(schedule='cosine')] = 1.0,
+  milestones: Annotated[Sequence[Epochs], OnlyWith(schedule='step')] = (),
+  factor: Annotated[RateFactor, OnlyWith(schedule='step')] = 0.2,
+  warmup_epochs: Annotated[Epochs, OnlyWith(schedule='cosine')] = 1.0,
   head_layers: Literal[1, 2] = 1,
   normalise: Literal['none', 'l2'] = 'none',
   detach_features: bool = False,

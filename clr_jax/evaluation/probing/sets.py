@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from clr_jax import data
-from clr_jax.core.errors import UserError
+from clr_jax.core.errors import UserError, about
 from clr_jax.data import pairs
 from clr_jax.experiment.build import Experiment
 
@@ -128,9 +128,17 @@ def evaluation_sets(experiment: Experiment) -> Sets:
       return trained
     return data.load_source(name, split=split, data_dir=own.data_dir, image_size=own.image_size)
 
-  train = load(asked.get('train_split') or own.train_split, experiment.source)
+  def where(key: str) -> dict[str, str]:
+    """The keys that say what is loaded: those of `eval` that are set, else those of `data`."""
+    data_key = 'eval__data' if asked.get('data') else 'data__name'
+    split_key = f'eval__{key}' if asked.get(key) else f'data__{key}'
+    return {data_key: name, split_key: asked.get(key) or own[key]}
+
+  with about(**where('train_split')):
+    train = load(asked.get('train_split') or own.train_split, experiment.source)
   test_split = asked.get('test_split') or own.test_split
-  sets = Sets(train, load(test_split, experiment.test) if test_split else None)
+  with about(**where('test_split')):
+    sets = Sets(train, load(test_split, experiment.test) if test_split else None)
   if any(asked.get(key) for key in ('data', 'train_split', 'test_split')):
     sets.refuse_unlabeled()
     _check_images(sets, experiment.source)
@@ -139,6 +147,16 @@ def evaluation_sets(experiment: Experiment) -> Sets:
   if sets.test is not None:
     pairs.refuse_shared_images(sets.test, keys[1], experiment.source, 'data.train_split')
   return sets
+
+
+def check_size(experiment: Experiment, sets: Sets) -> None:
+  """UserError if the network is trained on views of another scale than it is evaluated on."""
+  size, side = experiment.config.augment.size, min(sets.train.image_shape[:2])
+  if max(size, side) > 2 * min(size, side):
+    raise UserError(
+      f'the views of training have {size} pixels a side and the images of the evaluation, '
+      f'{sets.train.name}, {side}: set augment.size and data.image_size to one size, or nearly'
+    )
 
 
 def target_sets(
@@ -174,7 +192,11 @@ def target_sets(
     image_size=height,
     channels=1 if channels == 1 else 3,
   )
-  sets = Sets(*(load(split=split) for split in splits))
+  loaded = []
+  for key, split in zip(('train_split', 'test_split'), splits, strict=True):
+    with about(to=name, **{key: split}):
+      loaded.append(load(split=split))
+  sets = Sets(*loaded)
   sets.refuse_unlabeled()
   sets = sets.alike('train_split', 'test_split')
   assert sets.test is not None  # refused before

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Lt
 
+from clr_jax.core.bounds import Count, CountOrZero, Seed, Share
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import checked
-
-Fraction = Annotated[float, Gt(0), Le(1)]
-"""A share of the labels."""
-Seed = Annotated[int, Ge(0), Lt(2**32)]
-"""A seed of numpy's and JAX's generators."""
 
 
 def stratified_subset(label: np.ndarray, size: int, *, seed: int | Sequence[int]) -> np.ndarray:
@@ -104,11 +98,11 @@ def random_subset(label: np.ndarray, size: int, *, seed: int | Sequence[int]) ->
 def labeled_subset(
   label: np.ndarray,
   *,
-  label_fraction: Fraction | None = None,
-  per_class: Annotated[int | None, Ge(1)] = None,
+  label_fraction: Share | None = None,
+  per_class: Count | None = None,
   balanced: bool = True,
   seed: Seed = 0,
-  draw: Annotated[int, Ge(0)] = 0,
+  draw: CountOrZero = 0,
 ) -> np.ndarray:
   """The labeled examples that every protocol uses for one draw of few labels.
 

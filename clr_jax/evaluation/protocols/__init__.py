@@ -6,7 +6,8 @@
 - `NEEDS_NETWORK = True`, if raw pixels cannot be measured;
 - `FITS_CLASSES = True`, if it fails on test images of a class without a training image;
 - `table(records)`, if a special table says more than one row for each number;
-- `parameters()`, if `measure` takes more options than those of its signature;
+- `parameters()`, if `measure` takes more options than those of its signature: all, by name;
+- `check_together(options, prefix)`, if several values of one option bear on the others;
 - `on_target(subject, options)`, if it measures on other sets than the subject's.
 
 What protocols share is in `evaluation.probing`.

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge
 
+from clr_jax.core.bounds import Count, Repeats, Seed, Share
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import OneOf, takes_options_of
 from clr_jax.evaluation.probing.linear_draws import measure_subsets
@@ -15,11 +15,10 @@ from clr_jax.evaluation.probing.linear_settings import settings, settings_of
 from clr_jax.evaluation.probing.recipes import PRESETS
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import Subject
-from clr_jax.evaluation.probing.subsets import Fraction, Seed, labeled_subset
+from clr_jax.evaluation.probing.subsets import labeled_subset
 from clr_jax.evaluation.protocols import finetune
 from clr_jax.rundir.results import Measurement
 
-PerClass = Annotated[int, Ge(1)]
 FRACTIONS = (0.01, 0.1, 1.0)  # of the robustness document's table 1, and of SimCLR
 PER_CLASS = (1, 5, 10)
 FITS_CLASSES = True
@@ -29,10 +28,10 @@ FITS_CLASSES = True
 def measure(
   subject: Subject,
   *,
-  label_fraction: Fraction | Sequence[Fraction] = FRACTIONS,
-  per_class: PerClass | Sequence[PerClass] = PER_CLASS,
+  label_fraction: Share | Sequence[Share] = FRACTIONS,
+  per_class: Count | Sequence[Count] = PER_CLASS,
   balanced: bool = True,
-  draws: Annotated[int, Ge(1)] = 5,
+  draws: Repeats = 5,
   seed: Seed = 0,
   baseline: Annotated[str, OneOf(('', *PRESETS))] = '',
   **options: Any,

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import numpy as np
 from absl import logging
-from annotated_types import Ge, Lt
 
 from clr_jax import data
+from clr_jax.core.bounds import BelowOne, Count, CountOrZero, Seed, Share
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import SEVERAL, OneOf, options_of, takes_options_of
 from clr_jax.core.types import Params, State
@@ -20,7 +20,7 @@ from clr_jax.evaluation.probing.presets import with_preset
 from clr_jax.evaluation.probing.recipes import PRESETS, make_recipe
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import Kind, Subject
-from clr_jax.evaluation.probing.subsets import Fraction, Seed, labeled_subset, stratified_subset
+from clr_jax.evaluation.probing.subsets import labeled_subset, stratified_subset
 from clr_jax.rundir.results import Measurement
 
 NEEDS_NETWORK = True
@@ -32,13 +32,13 @@ def measure(
   subject: Subject,
   *,
   preset: Annotated[str | None, OneOf(PRESETS)] = None,
-  label_fraction: Annotated[Fraction, SEVERAL] = 1.0,
-  per_class: Annotated[int | None, Ge(1), SEVERAL] = None,
+  label_fraction: Annotated[Share, SEVERAL] = 1.0,
+  per_class: Annotated[Count | None, SEVERAL] = None,
   balanced: bool | None = None,
-  draw: Annotated[int, Ge(0), SEVERAL] = 0,
+  draw: Annotated[CountOrZero, SEVERAL] = 0,
   seed: Seed = 0,
-  held_out: Annotated[float, Ge(0), Lt(1)] = 0.0,
-  test_every: Annotated[int | None, Ge(1)] = None,
+  held_out: BelowOne = 0.0,
+  test_every: Count | None = None,
   **options: Any,
 ) -> list[Measurement]:
   """Top-1 test accuracy, in [0, 1], of the backbone trained with a new classifier on labels.

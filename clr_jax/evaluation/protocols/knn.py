@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge, Gt
 
+from clr_jax.core.bounds import Count, Rows, Temperature
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import SEVERAL, checked, takes_options_of
 from clr_jax.core.types import Array
 from clr_jax.evaluation.probing.features import Features
+from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import Kind, Subject
 from clr_jax.ops.batches import batches
 from clr_jax.ops.similarity import l2_normalize
@@ -31,11 +32,11 @@ def knn(
   test: Features,
   features: Kind = 'trained',
   *,
-  k: Annotated[int, Ge(1), SEVERAL] = 200,
-  temperature: Annotated[float, Gt(0)] = 0.1,
+  k: Annotated[Count, SEVERAL] = 200,
+  temperature: Temperature = 0.1,
   distance: Distance = 'cosine',
   weights: Weights = 'vote',
-  block: Annotated[int, Ge(1)] = 4096,
+  block: Rows = 4096,
 ) -> list[Measurement]:
   """Top-1 test accuracy, in [0, 1], of a vote among the k nearest training features.
 
@@ -82,6 +83,13 @@ def knn(
 def measure(subject: Subject, **options: Any) -> Iterable[Measurement]:
   """`knn` on the features of a subject."""
   return knn(*subject.features, subject.kind, **options)
+
+
+def check(sets: Sets, options: Mapping[str, Any]) -> None:
+  """UserError for more neighbors than there are training images."""
+  k, most = options.get('k', 1), sets.train.num_examples
+  if k > most:
+    raise UserError(f'knn: k={k} is more than the {most} images of {sets.train.name}: lower k')
 
 
 def predict(

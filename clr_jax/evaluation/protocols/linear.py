@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge, MinLen
+from annotated_types import MinLen
 
+from clr_jax.core.bounds import Repeats, Seed, Share
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import checked, takes_options_of
 from clr_jax.evaluation.probing.features import Features
@@ -15,7 +16,6 @@ from clr_jax.evaluation.probing.linear_draws import measure_subsets
 from clr_jax.evaluation.probing.linear_settings import settings, settings_of
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import Kind, Subject
-from clr_jax.evaluation.probing.subsets import Fraction, Seed
 from clr_jax.rundir.results import Measurement
 
 FITS_CLASSES = True
@@ -28,8 +28,8 @@ def linear(
   test: Features,
   features: Kind = 'trained',
   *,
-  label_fraction: Fraction | Annotated[Sequence[Fraction], MinLen(1)] = 1.0,
-  draws: Annotated[int, Ge(1)] = 1,
+  label_fraction: Share | Annotated[Sequence[Share], MinLen(1)] = 1.0,
+  draws: Repeats = 1,
   seed: Seed = 0,
   **options: Any,
 ) -> list[Measurement]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge
 
 from clr_jax.augment import policies
+from clr_jax.core.bounds import Repeats, Seed
 from clr_jax.core.options import OneOf, takes_options_of
 from clr_jax.evaluation.probing.features import extract
 from clr_jax.evaluation.probing.linear_draws import measure_subsets
@@ -16,7 +16,6 @@ from clr_jax.evaluation.probing.linear_settings import settings
 from clr_jax.evaluation.probing.presets import PRESETS
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import Subject
-from clr_jax.evaluation.probing.subsets import Seed
 from clr_jax.evaluation.protocols import linear
 from clr_jax.rundir.results import Measurement
 
@@ -29,9 +28,9 @@ def measure(
   subject: Subject,
   *,
   preset: Annotated[str, OneOf(PRESETS)] = 'sogclr',
-  augmentations: Annotated[int, Ge(1)] = 10,
+  augmentations: Repeats = 10,
   policy: Annotated[str, OneOf(policies.names())] = 'rrc_flip',
-  draws: Annotated[int, Ge(1)] = 1,
+  draws: Repeats = 1,
   seed: Seed = 0,
   **options: Any,
 ) -> Iterator[Measurement]:

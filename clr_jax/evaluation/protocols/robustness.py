@@ -12,8 +12,9 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Le, MinLen
 
+from clr_jax.core.bounds import Count, Iterations, Positive, Repeats, Seed
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import SEVERAL, OneOf, takes_options_of
 from clr_jax.evaluation import corruptions
@@ -25,7 +26,6 @@ from clr_jax.evaluation.attacks.plb import Barrier
 from clr_jax.evaluation.probing.classifier import Logits, classifier
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import Kind, Subject
-from clr_jax.evaluation.probing.subsets import Seed
 from clr_jax.ops import sharding
 from clr_jax.ops.batches import batches
 from clr_jax.rundir.results import Measurement
@@ -39,7 +39,6 @@ EPSILONS = {
   'l1': (1.0, 2.5, 5.0, 10.0),
   'l0': (1.0, 5.0, 10.0, 25.0),
 }
-Count = Annotated[int, Ge(1)]
 Severity = Annotated[int, Ge(1), Le(5)]
 
 
@@ -54,13 +53,13 @@ class AttackOptions:
     prox_weight, barrier, outer, inner: of ProxLogBarrier; the project's barrier, 30 x 30 steps.
   """
 
-  steps: Count = 20
-  restarts: Count = 1
+  steps: Iterations = 20
+  restarts: Repeats = 1
   loss: Loss = 'cross_entropy'
-  prox_weight: Annotated[float, Gt(0)] = 1.0
+  prox_weight: Positive = 1.0
   barrier: Barrier = 'probs'
-  outer: Count = 30
-  inner: Count = 30
+  outer: Iterations = 30
+  inner: Iterations = 30
 
 
 @takes_options_of(AttackOptions)
@@ -72,7 +71,7 @@ def measure(
     'plb_l2',
   ),
   num_images: Count = 200,
-  epsilons: Sequence[Annotated[float, Gt(0)]] = (),
+  epsilons: Sequence[Positive] = (),
   severities: Annotated[Sequence[Severity], MinLen(1)] = corruptions.SEVERITIES,
   head: Logits = 'auto',
   normalise: bool = True,

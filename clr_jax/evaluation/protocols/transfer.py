@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
-from clr_jax.core.options import SEVERAL, component, options_of
+from clr_jax.core.options import SEVERAL, Option, options_of
+from clr_jax.core.options import check as check_options
 from clr_jax.evaluation import registry
 from clr_jax.evaluation.probing.sets import Sets, target_sets
 from clr_jax.evaluation.probing.subject import Subject
@@ -54,19 +54,39 @@ def measure(
       yield measurement._replace(protocol='transfer', params=params)
 
 
-def parameters() -> Config:
-  """The options of `measure` and of all protocols that it measures by, with their defaults."""
+def parameters() -> dict[str, Option]:
+  """The options of `measure` and of all protocols that it measures by."""
   merged = options_of(measure)
   for name in typing.get_args(Inner):
     merged = {**options_of(PROTOCOLS.factory(name)), **merged}
-  return component(merged)
+  return merged
+
+
+def check_together(options: Mapping[str, Any], prefix: str) -> None:
+  """UserError for an option that none of the protocols has that are measured by.
+
+  Args:
+    options: of `parameters`.
+    prefix: stands before an option in messages.
+  """
+  chosen = np.atleast_1d(options.get('protocol', 'linear')).tolist()
+  known = options_of(measure)
+  for name in chosen:
+    known = {**options_of(PROTOCOLS.factory(name)), **known}
+  for key in options:
+    check_name(parameters(), key, 'option of transfer')
+    if key not in known:
+      owners = [n for n in typing.get_args(Inner) if key in options_of(PROTOCOLS.factory(n))]
+      raise UserError(
+        f'{prefix}{key} has no effect with protocol={",".join(chosen)}: leave it out, or set '
+        f'protocol to {" or ".join(owners)}'
+      )
+  check_options(known, options, what='transfer', prefix=prefix, complete=False)
 
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
   """UserError for no target, and for options; the target's sets are not loaded."""
   del sets
-  for key in options:
-    check_name(parameters(), key, 'option of transfer')
   if not options.get('to'):
     raise UserError(
       'transfer needs the name of a data set, or several: give to, such as --params.to=cifar10'

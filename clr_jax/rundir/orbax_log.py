@@ -1,0 +1,66 @@
+"""What Orbax and TensorStore print beside the error that they raise: shortened, or left out."""
+
+from __future__ import annotations
+
+import logging as python_logging
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import logging
+
+from clr_jax.core.storage import first_line
+
+_OF_DISK = re.compile(
+  'No space left on device|Disk quota exceeded|File too large|Read-only file system|'
+  'Permission denied|Input/output error'
+)
+_NO_NEWS = (
+  'Given directory is read only',  # as was asked for
+  'Unable to find the step %d for del',  # it was set aside
+)
+_hooks: list[Callable[..., Any]] = []  # what `_without_closed_loops` has replaced
+
+
+def shorten() -> None:
+  """From now on less is printed; may be called again."""
+  logging.get_absl_logger().addFilter(orbax_log)  # once: it is the same one
+  if sys.excepthook is not _without_closed_loops:
+    _hooks.append(sys.excepthook)
+    sys.excepthook = _without_closed_loops
+
+
+def reason_of(error: BaseException) -> str:
+  """The disk's own words, which stand at the end of a long message, or else its first line."""
+  found = _OF_DISK.search(str(error))
+  return found[0] if found else first_line(error)
+
+
+class _OrbaxLog(python_logging.Filter):
+  """One line for each stack that Orbax's threads log, none for a disk: the error says it."""
+
+  def filter(self, record: python_logging.LogRecord) -> bool:
+    if 'orbax' in record.pathname and str(record.msg).startswith(_NO_NEWS):
+      return False
+    if not record.exc_info or 'orbax' not in record.pathname:
+      return True
+    message, error = record.getMessage(), record.exc_info[1]
+    if error and _OF_DISK.search(str(error)):
+      return False
+    if error and str(error) not in message:
+      message = f'{message} ({first_line(error)})'
+    record.msg, record.args, record.exc_info = message.partition('\n')[0][:300], (), None
+    return True
+
+
+orbax_log = _OrbaxLog()
+
+
+def _without_closed_loops(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+  """An excepthook without what TensorStore prints of each array after a failed save.
+
+  Its threads then call into the event loop of Orbax, which is closed; the error says why.
+  """
+  if not (isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'):
+    _hooks[-1](kind, error, trace)

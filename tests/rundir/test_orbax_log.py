@@ -1,0 +1,54 @@
+"""What Orbax and TensorStore print beside their errors."""
+
+import logging as python_logging
+import sys
+
+import pytest
+
+from clr_jax.rundir import orbax_log
+
+FULL = OSError('RESOURCE_EXHAUSTED: Error writing "a/b" [OS error 28: No space left on device]')
+
+
+def record(error, message, file='/x/orbax/a.py', *args):
+  info = (type(error), error, None) if error else None
+  return python_logging.LogRecord('absl', python_logging.ERROR, file, 1, message, args, info)
+
+
+@pytest.mark.parametrize(
+  ('file', 'message', 'kept'),
+  [
+    ('/x/orbax/a.py', 'failed: no room\nmore', 'failed: no room'),
+    ('/x/orbax/a.py', 'cannot remove', 'cannot remove (no room)'),
+    ('/x/orbax/a.py', '', ' (no room)'),
+    ('/x/other/a.py', 'ours\nmore', None),
+  ],
+)
+def test_a_stack_that_orbax_logs_becomes_a_line(file, message, kept):
+  logged = record(OSError('no room'), message, file)
+  assert orbax_log.orbax_log.filter(logged)
+  assert (logged.exc_info is None) == (kept is not None)
+  assert logged.getMessage() == (message if kept is None else kept)
+
+
+def test_what_is_left_out():
+  assert not orbax_log.orbax_log.filter(record(FULL, 'the save failed'))
+  read_only = record(None, 'Given directory is read only=%s', '/x/orbax/a.py', 'folder')
+  assert not orbax_log.orbax_log.filter(read_only)
+
+
+def test_the_disks_own_words():
+  assert orbax_log.reason_of(FULL) == 'No space left on device'
+  assert orbax_log.reason_of(OSError('one\ntwo')) == 'one'
+
+
+def test_closed_loops_are_not_printed(monkeypatch):
+  seen = []
+  monkeypatch.setattr(sys, 'excepthook', lambda *error: seen.append(error))
+  orbax_log.shorten()
+  orbax_log.shorten()
+  for text in ('Event loop is closed', 'another'):
+    error = RuntimeError(text)
+    sys.excepthook(RuntimeError, error, None)
+  assert seen == [(RuntimeError, error, None)]
+  orbax_log._hooks.pop()
