@@ -16,7 +16,7 @@ from clr_jax.core.config_tree import changed
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import keyword_only
 from clr_jax.core.types import Batch
-from clr_jax.experiment.build import build_experiment, make_backbone
+from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.losses import contrastive, global_contrastive
 from clr_jax.models import heads
@@ -262,7 +262,7 @@ def test_the_step_has_the_same_loss_and_trains(method):
   config = tiny(method, batch_size=8, **STILL)
   experiment = build_experiment(config, devices=jax.devices()[:1])
   images, size = experiment.source.arrays()[0], 8
-  like = make_backbone(config, experiment.source)
+  like = experiment.backbone
   training = Training(config, like, experiment.info, images, learning_rate=0.01, device='cpu')
   state = experiment.init()
   backbone = {k: torch.tensor(v) for k, v in flatten(state.params['backbone']).items()}
@@ -306,7 +306,7 @@ def test_the_compiled_step_is_one_graph(method):
   config = tiny(method, batch_size=8)
   experiment = build_experiment(config)
   images = experiment.source.arrays()[0]
-  like = make_backbone(config, experiment.source)
+  like = experiment.backbone
   training = Training(config, like, experiment.info, images, learning_rate=0.01, device='cpu')
   whole = torch.compile(training._loss, backend='aot_eager', fullgraph=True)
   loss, _ = whole(torch.tensor(images[:8]), torch.zeros(8))

@@ -24,7 +24,17 @@ def test_help_and_version_import_no_jax():
   help_of = [[name, '--help'] for name in make_parser()[1]]
   program = PROGRAM % [['--version'], ['--help'], [], *help_of]
   printed = subprocess.check_output([sys.executable, '-c', program], text=True, timeout=300)
-  names = ('train', 'evaluate', 'results', 'inspect', 'report', 'bench', 'methods', 'datasets')
+  names = (
+    'train',
+    'evaluate',
+    'results',
+    'inspect',
+    'report',
+    'export',
+    'bench',
+    'methods',
+    'datasets',
+  )
   expected = ['0 --version -> clr-jax', '0 --help -> usage:', '2 -> usage:']
   assert printed.splitlines() == expected + [f'0 {name} --help -> usage:' for name in names]
 

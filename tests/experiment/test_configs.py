@@ -105,7 +105,7 @@ def wrong_numbers(spec) -> str:
   # The parts of `build_experiment` that need no tracing.
   source = Fake(config.data.name, config.data.train_split)
   info = build._run_info(config, source, views)
-  build.make_method(config, build.make_backbone(config, source), info)
+  build.make_method(config, build.make_backbone(config, source.image_shape[-1], source.name), info)
   peak, total_steps = next(v for k, v in EXPECTED.items() if re.match(k, spec))
   # Some cosines start or end their warm-up a little below the nominal rate.
   inexact = spec.endswith('-supervised') or spec.startswith('feature_transformation')
@@ -206,7 +206,7 @@ def test_full_networks(file):
     options = {k: v for k, v in config.model.items() if k not in ('mean', 'std')}
     networks[shape[-1], json.dumps(options, sort_keys=True)] = config, shape
   for config, shape in networks.values():
-    backbone = build.make_backbone(config, Fake(config.data.name, config.data.train_split))
+    backbone = build.make_backbone(config, shape[-1], config.data.name)
     init = functools.partial(backbone.init, train=False)
     images = jax.ShapeDtypeStruct((2, *shape), np.float32)
     params = jax.eval_shape(init, jax.random.key(0), images)['params']
