@@ -16,7 +16,16 @@ from clr_jax.figures.analysis.seed_groups import (
   mean_curve,
   seed_groups,
 )
-from clr_jax.figures.drawing.data import Axis, Block, FigureData, Figures, Line, Panel, Table
+from clr_jax.figures.drawing.data import (
+  STEP_AXIS,
+  Axis,
+  Block,
+  FigureData,
+  Figures,
+  Line,
+  Panel,
+  Table,
+)
 from clr_jax.figures.drawing.metric_panels import METRIC_PANELS
 from clr_jax.rundir import table
 from clr_jax.rundir.reader import Run
@@ -121,11 +130,11 @@ def _curve_panels(curves: Mapping[tuple[str, str], Curve], looks: Mapping[str, i
     lines = []
     for name, look in looks.items():
       if points := curves.get((metric, name)):
-        means, halves, _ = zip(*(value for _, value in points), strict=True)
+        values = [value for _, value in points]
+        means, halves = (found[metric].scaled([v[i] for v in values]) for i in (0, 1))
         lines.append(Line(name, look, [step for step, _ in points], means, y_half=halves))
     panel = found[metric]
-    x, y = Axis('training step'), Axis(panel.label)
-    panels.append(Panel(panel.title, x, y, lines, panel.note))
+    panels.append(Panel(panel.title, STEP_AXIS, Axis(panel.label), lines, panel.note))
   return panels
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clr_jax.figures.drawing.data import Block, FigureData, Figures
-from clr_jax.figures.drawing.metric_panels import METRIC_PANELS, series_panels, series_table
+from clr_jax.figures.drawing.metric_panels import (
+  METRIC_PANELS,
+  series_panels,
+  series_table,
+  unchanging,
+)
 from clr_jax.rundir.reader import Run
 
 
@@ -19,5 +24,6 @@ def curves(runs: Sequence[Run]) -> Figures:
   specs = [panel for panel in METRIC_PANELS if 'curves' in panel.figures]
   if not (panels := series_panels(runs, specs)):
     return Figures([], missing)
+  missing += unchanging(runs, specs)
   block = Block(panels, 4, (3.4, 3.0))
   return Figures([FigureData('', [block], {'': series_table(runs, specs)})], missing)

@@ -12,6 +12,7 @@ from clr_jax.core.bounds import CountOrZero, NonNegative, Seed, Zoom
 from clr_jax.core.errors import UserError
 from clr_jax.figures.analysis import loss_surface
 from clr_jax.figures.drawing.data import (
+  STEP_AXIS,
   Axis,
   Block,
   FigureData,
@@ -127,9 +128,7 @@ def _norms(runs: Sequence[Run]) -> tuple[list[FigureData], list[str]]:
   limits = finite_range([grid.z for _, grid in maps], (0.0, 1.0))
   rows = {i + 0.5: group for i, group in enumerate(groups)}
   y = Axis('parameters', ticks=rows, reversed=True)
-  panels = [
-    Panel(name, Axis('training step'), y, [grid._replace(limits=limits)]) for name, grid in maps
-  ]
+  panels = [Panel(name, STEP_AXIS, y, [grid._replace(limits=limits)]) for name, grid in maps]
   blocks = [
     Block(panels, _COLUMNS, (3.3, 0.3 * len(groups) + 1.3)),
     Block(series_panels(measured, specs), _COLUMNS, (3.3, 2.4)),

@@ -34,6 +34,7 @@ from clr_jax.figures.drawing.metric_panels import (
   metric_panels,
   series_panels,
   series_table,
+  unchanging,
   with_telemetry,
 )
 from clr_jax.rundir.reader import Run
@@ -74,6 +75,7 @@ def scores(
   ]
   panels = [panel for panel in metric_panels(measured) if 'scores' in panel.figures]
   panels = sorted(panels, key=lambda panel: not is_telemetry(panel))
+  missing += unchanging(measured, panels)
   block = Block(series_panels(measured, panels), 3, _SIZE)
   figures, text = [FigureData('series', [block], {'': series_table(measured, panels)})], ''
   if key is not None:

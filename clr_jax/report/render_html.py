@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clr_jax.figures.drawing.data import Axis, Histograms, Line, Panel, Points
+from clr_jax.figures.drawing.data import (
+  Axis,
+  Histograms,
+  Line,
+  Numbers,
+  Panel,
+  Points,
+  finite_range,
+)
 from clr_jax.figures.drawing.palette import look
 from clr_jax.report.page import Page, Plot
 
@@ -65,7 +73,7 @@ def _plots(page: Page, panel: Panel, shape: str) -> list[Plot]:
       traces=[*map(_line, lines), *(_scatter(page, mark) for mark in points)],
       note=' '.join(f'{note}.' for note in notes if note),
       layout={
-        'xaxis': _axis(panel.x, 'tozero' if lines else 'normal'),
+        'xaxis': _axis(panel.x, 'tozero' if lines else 'normal', [line.x for line in lines]),
         'yaxis': _axis(panel.y, 'nonnegative' if positive else 'normal'),
       },
       shape=shape,
@@ -77,12 +85,16 @@ def _label(axis: Axis) -> str:
   return axis.label + ' (log)' * axis.log
 
 
-def _axis(axis: Axis, rangemode: str) -> dict[str, Any]:
-  """Options of plotly's axis."""
+def _axis(axis: Axis, rangemode: str, values: Iterable[Numbers] = ()) -> dict[str, Any]:
+  """Options of plotly's axis, along which `values` lie."""
   if axis.log:
     layout: dict[str, Any] = {'type': 'log', 'exponentformat': 'power'}
   else:
     layout = {'rangemode': rangemode}
+  if axis.whole:
+    layout['tickformat'] = ',d'
+    if finite_range(values, (0, 0))[1] <= 10:
+      layout['dtick'] = 1
   if axis.limits:
     layout['range'] = list(axis.limits)
   if axis.ticks:

@@ -14,6 +14,7 @@ from clr_jax.figures.drawing.metric_panels import (
   is_telemetry,
   metric_panels,
   series_panels,
+  unchanging,
   with_telemetry,
 )
 from clr_jax.figures.few_label import few_label
@@ -36,14 +37,17 @@ def curve_section(content: Page, runs: Sequence[Run]) -> str:
     if not run.metrics
   )
   specs = [panel for panel in metric_panels(runs) if not is_telemetry(panel)]
+  html += page.missing(f'left out: {sentence}' for sentence in unchanging(runs, specs))
   return html + add_panels(content, series_panels(runs, specs), 'curve')
 
 
 def telemetry_section(content: Page, runs: Sequence[Run]) -> str:
   """Series, and histograms of scores as heat maps, of the runs that have them."""
   measured, missing = with_telemetry(runs)
-  panels = series_panels(measured, filter(is_telemetry, metric_panels(measured)))
+  specs = [panel for panel in metric_panels(measured) if is_telemetry(panel)]
+  panels = series_panels(measured, specs)
   histograms, left_out = histogram_panels(measured, MOST_HISTOGRAMS)
+  left_out = [*unchanging(measured, specs), *left_out]
   html = page.missing([*missing, *(f'left out: {sentence}' for sentence in left_out)])
   html += add_panels(content, panels, 'telemetry')
   return html + add_panels(content, histograms, 'heat')

@@ -166,6 +166,7 @@ class Axis(NamedTuple):
     limits: None lets the renderer choose.
     ticks: position -> text; {} lets the renderer choose.
     reversed: the smallest value is at the top or at the right.
+    whole: only whole numbers have ticks.
   """
 
   label: str
@@ -173,6 +174,10 @@ class Axis(NamedTuple):
   limits: tuple[float, float] | None = None
   ticks: Mapping[Any, str] = _NONE
   reversed: bool = False
+  whole: bool = False
+
+
+STEP_AXIS = Axis('training step', whole=True)
 
 
 class Panel(NamedTuple):

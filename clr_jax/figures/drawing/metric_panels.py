@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from clr_jax.figures.drawing.data import Axis, Line, Panel, Table, spans_decades
+from clr_jax.figures.drawing.data import STEP_AXIS, Axis, Line, Panel, Table, spans_decades
 from clr_jax.figures.drawing.palette import COLORS, DASHES
 from clr_jax.rundir.reader import Run
 from clr_jax.wrappers.telemetry import PREFIX, STEPS
@@ -34,6 +35,10 @@ class MetricPanel(NamedTuple):
   log: bool = False
   note: str = ''
 
+  def scaled(self, values: Sequence[float]) -> list[float]:
+    """Values of the metrics in the unit of the label."""
+    return [100 * value for value in values] if self.label == PERCENT else [*values]
+
 
 def _telemetry(
   title: str, label: str, name: str, *, log: bool = False, note: str = ''
@@ -47,19 +52,20 @@ def _responses(kind: str, label: str) -> MetricPanel:
   return MetricPanel(f'Response of {kind}s', label, metrics, ('scores',), log=True)
 
 
+PERCENT = 'top-1 accuracy, %'
 _CURVES = ('curves', 'compare')
 METRIC_PANELS = (
   MetricPanel('Loss', 'loss', {'loss': ''}, _CURVES, note='mean over log_every steps'),
   MetricPanel(
     'Online kNN accuracy',
-    'top-1 accuracy',
+    PERCENT,
     {'online_knn_top1': ''},
     (*_CURVES, 'scores'),
     note='at most 1,024 test images',
   ),
   MetricPanel(
     'Online probe accuracy',
-    'top-1 accuracy',
+    PERCENT,
     {'online_probe_top1': ''},
     _CURVES,
     note='at most 1,024 test images',
@@ -77,7 +83,7 @@ METRIC_PANELS = (
   MetricPanel('Learning rate', 'learning rate', {'learning_rate': ''}),
   MetricPanel(
     'Accuracy on the training views',
-    'top-1 accuracy',
+    PERCENT,
     {'probe_top1': 'online probe', 'train_top1': "the method's own classifier"},
   ),
   MetricPanel(
@@ -148,10 +154,28 @@ def is_telemetry(panel: MetricPanel) -> bool:
 def series_panels(runs: Sequence[Run], panels: Iterable[MetricPanel]) -> list[Panel]:
   """The panels over training that any of the runs has a number for.
 
-  A color is a run and a dash a metric; of one run, the colors are the metrics.
+  A color is a run and a dash a metric; of one run, the colors are the metrics. What never changes
+  is left out, see `unchanging`, unless nothing else is there.
   """
-  made = [_series(runs, panel) for panel in panels]
-  return [panel for panel in made if panel.marks]
+  made = [panel for panel in (_series(runs, panel) for panel in panels) if panel.marks]
+  return [panel for panel in made if len(_values(panel)) > 1] or made
+
+
+def unchanging(runs: Sequence[Run], panels: Iterable[MetricPanel]) -> list[str]:
+  """A sentence for each panel that would show one value, measured once or all the time."""
+  panels = list(panels)
+  drawn = {panel.title for panel in series_panels(runs, panels)}
+  return [
+    f'{panel.title}, which is {_values(panel).pop():g} throughout'
+    for panel in (_series(runs, panel) for panel in panels)
+    if panel.marks and panel.title not in drawn
+  ]
+
+
+def _values(panel: Panel) -> set[float]:
+  """Distinct numbers of a panel, NaN once."""
+  numbers = (float(y) for line in panel.marks_of(Line) for y in line.y)
+  return {math.nan if math.isnan(y) else y for y in numbers}
 
 
 def _series(runs: Sequence[Run], panel: MetricPanel) -> Panel:
@@ -164,9 +188,10 @@ def _series(runs: Sequence[Run], panel: MetricPanel) -> Panel:
       steps, values = run.series(metric)
       if steps:
         parts = [run.name if several or not legend else '', legend]
-        lines.append(Line(': '.join(filter(None, parts)), i + stride * j, steps, values))
+        name = ': '.join(filter(None, parts))
+        lines.append(Line(name, i + stride * j, steps, panel.scaled(values)))
   log = panel.log and spans_decades(line.y for line in lines)
-  return Panel(panel.title, Axis('training step'), Axis(panel.label, log), lines, panel.note)
+  return Panel(panel.title, STEP_AXIS, Axis(panel.label, log), lines, panel.note)
 
 
 def series_table(runs: Sequence[Run], panels: Iterable[MetricPanel]) -> Table:

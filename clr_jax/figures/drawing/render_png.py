@@ -186,6 +186,8 @@ def _draw_axis(axes: Any, which: str, axis: Axis, width: float) -> None:
   elif not axis.ticks:
     axes.ticklabel_format(axis=which, scilimits=(-3, 4), useOffset=False)
     own.get_offset_text().set_fontsize(8)
+    if axis.whole:
+      own.get_major_locator().set_params(integer=True)
   if axis.limits:
     getattr(axes, f'set_{which}lim')(axis.limits)
   if axis.reversed:

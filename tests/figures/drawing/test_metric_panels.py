@@ -8,6 +8,7 @@ from clr_jax.figures.drawing.metric_panels import (
   is_telemetry,
   metric_panels,
   series_panels,
+  unchanging,
   with_telemetry,
 )
 from clr_jax.rundir.reader import read_runs
@@ -28,7 +29,8 @@ ROW = {
 
 @pytest.fixture
 def runs(tmp_path):
-  rows = {4: ROW, 8: {**ROW, 'loss': float('nan'), 'telemetry/grad_norm/backbone': 0.01}}
+  later = {k: v / 2 for k, v in ROW.items() if isinstance(v, float)}
+  rows = {4: ROW, 8: {**later, 'loss': float('nan'), 'telemetry/grad_norm/backbone': 0.01}}
   directories = [write_run(tmp_path / 'a', rows), write_run(tmp_path / 'b', {4: {'loss': 1.0}})]
   return read_runs(directories)[0]
 
@@ -46,6 +48,19 @@ def test_every_number_of_a_run_has_a_panel(runs):
     *('Table log_u: mean of the batch', 'Table log_u: spread in the batch'),
   }
   assert {panel.title for panel in panels if is_telemetry(panel)} > {'Gradient norm: backbone'}
+
+
+def test_what_never_changes_is_said_and_not_drawn(tmp_path):
+  once = {'loss': 2.0, 'online_knn_top1': 0.5, 'novelty': 5.0}
+  runs, _ = read_runs([write_run(tmp_path / 'a', {4: once, 8: {'loss': 1.0, 'novelty': 5.0}})])
+  panels = metric_panels(runs)
+  (loss,) = series_panels(runs, panels)
+  assert loss.title == 'Loss' and loss.x.whole
+  assert unchanging(runs, panels) == [
+    *('Online kNN accuracy, which is 50 throughout', 'novelty, which is 5 throughout')
+  ]
+  constant = [panel for panel in panels if panel.title == 'novelty']
+  assert len(series_panels(runs, constant)) == 1 and not unchanging(runs, constant)
 
 
 def test_names_and_looks_of_lines(runs):
