@@ -211,7 +211,9 @@ def test_a_process_that_waits_says_so(tmp_path, capfd):
     with locks.one_at_a_time(epath.Path(first.with_name('2.lock'))):  # of another data set
       assert not capfd.readouterr().err
     thread.start()
+    # Read seldom: what is written between capfd's reading and emptying its file is lost.
     while not said.endswith('\n') and thread.is_alive() and time.monotonic() < deadline:
+      time.sleep(0.2)
       said += capfd.readouterr().err
     assert f'Waiting for another process that prepares data in {first.parent} ...' in said
     assert not done.is_set()

@@ -1,7 +1,7 @@
 """Every archive of reference numbers, case by case, in float64 and float32.
 
 Float64 shows that a formula is the reference's; in float32 the first case of each archive is a
-slow test, the others, which differ in their options, are weekly ones.
+slow test, the others, which differ in their options, are weekly ones. LONG is slow in float64, too.
 
 Archives are `*.npz` in $CLR_GOLDEN_DIR (default: `data` beside this file) with keys
 `case{c}__{name}`, or of one case with keys of any form. A checker is a function named after its
@@ -27,6 +27,7 @@ CHECKERS = {
   if name[:2] in ('a_', 'b_', 'c_')
 }
 TOLERANCE = {'float64': 1e-9, 'float32': 1e-4}
+LONG = ('b_tikhonov',)  # second derivatives; tests/wrappers and tests/losses have its formulas
 
 
 class Case(dict):
@@ -79,7 +80,7 @@ def cases():
       for number in range(int(data.get('n_cases', 1))):
         for dtype in TOLERANCE:
           often = pytest.mark.weekly if number else pytest.mark.slow
-          marks = [often] if dtype == 'float32' else []
+          marks = [often] if dtype == 'float32' or path.stem in LONG else []
           name = f'{path.stem}-case{number}-{dtype}'
           yield pytest.param(path.stem, number, dtype, id=name, marks=marks)
 

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,8 +67,8 @@ def test_dtypes(dtype, wide):
     head = heads.make('dino_bn', hidden_dim=4, out_dim=3, dtype=dtype)
     prototypes = heads.Prototypes(num=5, weight_norm=True)
     x = jax.random.normal(jax.random.key(1), (6, 4), 'float32')
-    variables = head.init(jax.random.key(0), x, train=False)
-    weight = prototypes.init(jax.random.key(0), jnp.ones((6, 3), 'float32'))
+    variables = jax.jit(functools.partial(head.init, train=False))(jax.random.key(0), x)
+    weight = jax.jit(prototypes.init)(jax.random.key(0), jnp.ones((6, 3), 'float32'))
     assert {v.dtype.name for v in jax.tree.leaves((variables, weight))} == {'float32'}
 
     def run(variables, x):
@@ -87,12 +89,13 @@ def test_dtypes(dtype, wide):
 def test_groups_equal_separate_passes(x64):
   head = heads.make('simclr', hidden_dim=4, out_dim=3)
   views = jax.random.normal(jax.random.key(1), (5, 2, 4), 'float64')
-  variables = head.init(jax.random.key(0), views[:, 0], train=False)
-  y, new = head.apply(
-    variables, views.reshape(10, 4), train=True, groups=2, mutable=['batch_stats']
+  variables = jax.jit(functools.partial(head.init, train=False))(jax.random.key(0), views[:, 0])
+  apply = jax.jit(
+    functools.partial(head.apply, train=True, mutable=['batch_stats']), static_argnames='groups'
   )
+  y, new = apply(variables, views.reshape(10, 4), groups=2)
   for v in range(2):
-    one, stats = head.apply(variables, views[:, v], train=True, mutable=['batch_stats'])
+    one, stats = apply(variables, views[:, v])
     variables = {**variables, **stats}
     np.testing.assert_allclose(y.reshape(5, 2, 3)[:, v], one, atol=1e-12)
   for a, b in zip(jax.tree.leaves(new['batch_stats']), jax.tree.leaves(stats), strict=True):

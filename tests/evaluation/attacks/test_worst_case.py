@@ -14,7 +14,9 @@ KEY = jax.random.key(0)
 SHORT = {'steps': 6, 'targets': 2, 'queries': 20}
 
 
-@pytest.mark.parametrize(('norm', 'epsilon'), [('linf', 0.03), ('l2', 0.25)])
+@pytest.mark.parametrize(
+  ('norm', 'epsilon'), [pytest.param('linf', 0.03, marks=pytest.mark.slow), ('l2', 0.25)]
+)
 def test_worst_case_is_the_union(norm, epsilon):
   problem = toy(norm, epsilon, size=21)
   attacks = auto_attacks(**SHORT)

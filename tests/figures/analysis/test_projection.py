@@ -33,6 +33,7 @@ def test_pca_of_collapsed_and_of_one_dimensional_features_is_finite():
   assert points.shape == (8, 2) and not points[:, 1].any()
 
 
+@pytest.mark.slow
 def test_tsne_keeps_clusters_apart_and_repeats():
   rng = np.random.default_rng(0)
   label = np.arange(24) % 2
