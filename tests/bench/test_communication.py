@@ -42,8 +42,13 @@ def test_bytes_in_a_ring():
   assert communication.ring_bytes(parts, 4) == 3 * 8 + 8
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('method', ['simclr', 'sogclr'])
+@pytest.mark.parametrize(
+  'method',
+  [
+    pytest.param('simclr', marks=pytest.mark.weekly),
+    pytest.param('sogclr', marks=pytest.mark.slow),
+  ],
+)
 def test_only_what_concerns_the_embeddings_grows(method, request, monkeypatch):
   monkeypatch.chdir(request.config.rootpath)
   config = load(f'tests/tiny.py:{method}')

@@ -52,8 +52,13 @@ def test_a_callback_would_be_seen():
   assert traffic.HOST.search(printing.lower(1.0).compile().as_text())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ['sogclr', 'infomin'])
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param('sogclr', marks=pytest.mark.slow),
+    pytest.param('infomin', marks=pytest.mark.weekly),
+  ],
+)
 def test_images_do_not_move_and_the_host_is_not_asked(name):
   """With real views; the other methods, with toy ones: test_contract.py."""
   traffic.check(step_on_eight(name)[0].as_text(), pixels=BATCH * 2 * SIDE * SIDE * 3)
