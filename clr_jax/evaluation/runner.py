@@ -271,9 +271,11 @@ class _Marker(NamedTuple):
       return None
     if files:
       return [file for file in files if not found.is_whole(file)]
-    if files is None or not any(facts.items() <= r.items() for r in found.records.values()):
+    if files is None:
       return None
-    return [file for file in found.damaged if f'-{facts["protocol"]}-' in file]
+    damaged = [file for file in found.damaged if f'-{facts["protocol"]}-' in file]
+    known = any(facts.items() <= record.items() for record in found.records.values())
+    return damaged if damaged or known else None
 
   def write(self, files: Sequence[str]) -> None:
     if jax.process_index() == 0:

@@ -30,9 +30,13 @@ def ended():
 
 @pytest.fixture
 def stop(ended):
-  with StopSignals() as stop:
-    stop.exit = stop.exit_at_once = ended.append
-    yield stop
+  hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have started the tests
+  try:
+    with StopSignals() as stop:
+      stop.exit = stop.exit_at_once = ended.append
+      yield stop
+  finally:
+    signal.signal(signal.SIGHUP, hangup)
 
 
 @pytest.mark.parametrize('name', NUMBERS)

@@ -107,7 +107,7 @@ def test_gaussian_start_falls_back_to_the_next_class_of_the_pool():
   ('options', 'message'),
   [
     ({'barrier': 'log'}, "barrier='log' is not allowed: did you mean 'logits'"),
-    ({'prox_weight': 0}, 'prox_weight=0 is not allowed: give a number greater than 0'),
+    ({'prox_weight': 0}, 'prox_weight=0 is not allowed: give a number of at least 1e-09'),
     ({'gamma': 1}, 'gamma=1 is not allowed: give a number greater than 0 and less than 1'),
     ({'outer': 0}, 'outer=0'),
     ({'inners': 3}, "no option 'inners'"),

@@ -203,7 +203,7 @@ def test_features_are_kept_and_read_again(contrastive, tmp_path, monkeypatch):
   ('option', 'words'),
   [
     ('attack=pgd_l3', ['pgd_l3', 'pgd_l2', 'corruptions']),
-    ('epsilons=0.', ['epsilons=(0.0,)', 'greater than 0']),
+    ('epsilons=0.', ['epsilons=(0.0,)', 'of at least 1e-09']),
     ('steps=0', ['steps=0', 'at least 1']),
     ('num_images=0', ['num_images=0']),
     ('severities=6', ['severities=(6,)', 'at most 5']),
@@ -211,7 +211,7 @@ def test_features_are_kept_and_read_again(contrastive, tmp_path, monkeypatch):
     ('epsilons=nan', ["epsilons=('nan',)", 'number']),
     ('loss=hinge', ['hinge', 'margin']),
     ('barrier=steel', ['steel', 'probs']),
-    ('prox_weight=0', ['prox_weight=0.0', 'greater than 0']),
+    ('prox_weight=0', ['prox_weight=0.0', 'of at least 1e-09']),
     ('seed=4294967296', ['seed=4294967296', 'less than 4294967296']),
     ('head=own', ['simclr', 'head=linear']),
   ],
