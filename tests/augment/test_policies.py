@@ -81,6 +81,7 @@ def test_sogclr_is_the_family_and_its_steps():
   np.testing.assert_allclose(got, want, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_hyper_parameters_reach_the_operations():
   images = jnp.asarray(unit(levels(32, 12, 12)))
   still = {'crop_scale': (1.0, 1.0), 'crop_ratio': (1.0, 1.0), 'flip_p': 0.0, 'jitter_p': 0.0}
@@ -108,6 +109,7 @@ def test_none_keeps_the_images():
   np.testing.assert_array_equal(policies.none(size=12)(KEY, images), images)
 
 
+@pytest.mark.slow
 def test_affine_suits_tiny_digits():
   images = jnp.asarray(unit(levels(3, 8, 8, 1)))
   got = run(policies.affine(size=16), KEY, images)

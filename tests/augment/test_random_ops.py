@@ -94,6 +94,7 @@ def test_random_crop_reaches_every_offset_equally():
   assert (np.asarray(run(ops.random_crop, KEY, ramp, size=6, padding=1, mode='reflect')) > 0).all()
 
 
+@pytest.mark.slow
 def test_each_operation_is_applied_with_its_probability():
   p = 0.3
   images = jnp.asarray(np.tile(unit(levels(1, 8, 6)), (600, 1, 1, 1)))

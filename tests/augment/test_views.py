@@ -48,6 +48,7 @@ def test_makers_know_their_number_of_views():
     views.multi(policy, 0)
 
 
+@pytest.mark.slow
 def test_multicrop_has_local_views():
   tiny = policies.factory('rrc_flip')
   maker = views.multicrop(tiny(size=12), tiny(size=12), tiny(size=6), 3)
@@ -59,6 +60,7 @@ def test_multicrop_has_local_views():
   assert np.abs(flat[:, 1] - flat[:, 2]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_sizes_of_multicrop_presets():
   for name, count in (('multicrop_swav', 6), ('multicrop_dino', 8)):
     made = jax.eval_shape(augment.make(name, size=224), KEY, IMAGES)

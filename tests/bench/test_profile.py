@@ -85,6 +85,7 @@ def test_a_loop_has_what_its_body_leaves():
   assert profile._idle([Run('a', 0, 4), Run('b', 2, 5), Run('c', 2, 3)]) == 0
 
 
+@pytest.mark.slow
 def test_a_real_trace(gradient):
   text, function, arguments = gradient
   assert profile.measure(text, lambda: None) is None

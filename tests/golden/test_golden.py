@@ -27,7 +27,7 @@ CHECKERS = {
   if name[:2] in ('a_', 'b_', 'c_')
 }
 TOLERANCE = {'float64': 1e-9, 'float32': 1e-4}
-LONG = ('b_tikhonov',)  # second derivatives; tests/wrappers and tests/losses have its formulas
+LONG = ('b_ft', 'b_gradscale', 'b_plb', 'b_tikhonov', 'b_unmix')
 
 
 class Case(dict):
@@ -79,8 +79,8 @@ def cases():
     with np.load(path, allow_pickle=False) as data:
       for number in range(int(data.get('n_cases', 1))):
         for dtype in TOLERANCE:
-          often = pytest.mark.weekly if number else pytest.mark.slow
-          marks = [often] if dtype == 'float32' or path.stem in LONG else []
+          seldom = (dtype == 'float32') + (number > 0 or path.stem in LONG)
+          marks = [[], [pytest.mark.slow], [pytest.mark.weekly]][seldom]
           name = f'{path.stem}-case{number}-{dtype}'
           yield pytest.param(path.stem, number, dtype, id=name, marks=marks)
 

@@ -56,6 +56,7 @@ def test_surface_of_a_quadratic():
   np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_missing_step_and_a_large_batch_are_refused(tmp_path):
   run = Run(write_run(tmp_path / 'a', method='simclr', checkpoint=True))
   with pytest.raises(UserError, match=r'no checkpoint 7'):
