@@ -27,6 +27,7 @@ CHECKERS = {
   if name[:2] in ('a_', 'b_', 'c_')
 }
 TOLERANCE = {'float64': 1e-9, 'float32': 1e-4}
+# Long to compile; tests/wrappers, tests/plugins and tests/losses check their formulas, too.
 LONG = ('b_ft', 'b_gradscale', 'b_plb', 'b_tikhonov', 'b_unmix')
 
 
