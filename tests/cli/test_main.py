@@ -16,17 +16,9 @@ from clr_jax.rundir import results as results_lib
 from clr_jax.rundir import workdir
 from clr_jax.rundir.identity import open_run
 from clr_jax.training import loop as train
+from tests.cli.calling import call
 
 TINY = pathlib.Path(__file__).parent.parent / 'tiny.py'
-
-
-def call(*arguments):
-  """The exit code of `clr-jax ARGUMENTS`."""
-  try:
-    cli.main(['clr-jax', *map(str, arguments)])
-  except SystemExit as ended:
-    return ended.code
-  return 0
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 from clr_jax.evaluation.probing.sets import evaluation_sets
 from clr_jax.evaluation.probing.subject import Subject
 from clr_jax.experiment.build import build_experiment
-from tests.evaluation.test_runner import tiny
+from tests.evaluation.runs import tiny
 
 
 def make_subject(method='simclr', *, kind='trained', **changes):

@@ -16,7 +16,7 @@ from clr_jax.ops import sharding
 from clr_jax.rundir import results, workdir
 from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.rundir.identity import open_run
-from tests.cli.test_main import call
+from tests.cli.calling import call
 from tests.evaluation.network import make_subject
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('invariance')]  # runs made once

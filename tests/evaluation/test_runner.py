@@ -2,7 +2,6 @@
 
 import errno
 import json
-import pathlib
 
 import jax
 import numpy as np
@@ -12,35 +11,19 @@ from clr_jax import data
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import atomic_write
 from clr_jax.evaluation import runner
-from clr_jax.experiment import build
 from clr_jax.experiment.build import Experiment, build_experiment
-from clr_jax.experiment.config_files import load
 from clr_jax.experiment.schema import keys_without_effect
-from clr_jax.ops import sharding
 from clr_jax.rundir import codec, metrics, workdir
 from clr_jax.rundir import results as results_lib
 from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.rundir.identity import open_run
 from clr_jax.training import loop as train
-from tests.cli.test_main import call
-
-TINY = pathlib.Path(__file__).parent.parent / 'tiny.py'
-SHORT = {
-  'progress': False,
-  'num_epochs': 0.2,
-  'schedule.warmup_epochs': 0.1,
-  'checkpoint_every': 0.0,
-  'eval_every': 0.0,
-}
-
-
-@pytest.fixture(autouse=True, scope='module')
-def one_device():
-  """Compiling for eight takes three times as long."""
-  with pytest.MonkeyPatch.context() as patch:
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    patch.setattr(build.sharding, 'make_mesh', lambda devices=None: mesh)
-    yield
+from tests.cli.calling import call
+from tests.evaluation.runs import (
+  one_device,  # noqa: F401  (a fixture)
+  results,
+  tiny,
+)
 
 
 @pytest.fixture(scope='module')
@@ -53,17 +36,6 @@ def digits(tmp_path_factory):
     labels = {} if split == 'unlabelled' else {'label': label}
     np.savez(folder / f'{split}.npz', image=image, **labels)
   return folder
-
-
-def tiny(method='sogclr', **changes):
-  config = load(f'{TINY}:{method}')
-  with config.unlocked():
-    config.update_from_flattened_dict({**SHORT, **changes})
-  return config
-
-
-def results(directory):
-  return results_lib.read_results(workdir.Workdir(directory))
 
 
 @pytest.fixture(scope='module')

@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix, recall_score
 from clr_jax.cli import main as cli
 from clr_jax.core.errors import UserError
 from clr_jax.evaluation.protocols.knn import knn
-from clr_jax.experiment import build, config_base
+from clr_jax.experiment import config_base
 from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.experiment.schema import keys_without_effect
@@ -22,23 +22,14 @@ from clr_jax.figures.analysis.points import point_panel
 from clr_jax.figures.analysis.views import views_of
 from clr_jax.figures.drawing.draw import draw_figure
 from clr_jax.figures.embedding import embedding
-from clr_jax.ops import sharding
 from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.rundir.identity import open_run
 from clr_jax.rundir.reader import Run, read_runs
 from clr_jax.rundir.workdir import Workdir
+from tests.evaluation.runs import one_device  # noqa: F401  (a fixture)
 from tests.figures.run_files import TINY, read_csv, write_run
 
 pytestmark = pytest.mark.xdist_group('embedding')  # runs made once
-
-
-@pytest.fixture(autouse=True, scope='module')
-def one_device():
-  """Compiling for eight takes three times as long."""
-  with pytest.MonkeyPatch.context() as patch:
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    patch.setattr(build.sharding, 'make_mesh', lambda devices=None: mesh)
-    yield
 
 
 @pytest.fixture(scope='module')

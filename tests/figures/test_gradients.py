@@ -15,8 +15,8 @@ from clr_jax.figures.drawing.render_png import render_png
 from clr_jax.figures.gradients import Probe, surface_figure
 from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.rundir.reader import Run
-from tests.cli.test_main import call
-from tests.evaluation.test_runner import one_device  # noqa: F401  (a fixture)
+from tests.cli.calling import call
+from tests.evaluation.runs import one_device  # noqa: F401  (a fixture)
 from tests.figures.run_files import read_csv, write_run
 
 NORMS = {

@@ -11,7 +11,7 @@ from clr_jax.figures.scores import scores
 from clr_jax.losses.scores import queue_scores, score_sets
 from clr_jax.rundir.reader import read_runs
 from clr_jax.wrappers import telemetry as _telemetry
-from tests.cli.test_main import call
+from tests.cli.calling import call
 from tests.figures.run_files import read_csv, write_run
 
 TAU = 0.2

@@ -14,7 +14,7 @@ from clr_jax.rundir import identity, lock, paths
 from clr_jax.rundir.identity import hash_in, read_config
 from clr_jax.rundir.results import find_results
 from clr_jax.rundir.workdir import Workdir
-from tests.rundir.test_workdir import make_config, record
+from tests.rundir.configs import make_config, record
 
 WITHOUT_EFFECT = {'log_every', 'stop_at_epoch', 'data.workers', 'eval'}
 

@@ -7,7 +7,7 @@ import pytest
 
 from clr_jax.core.errors import UserError
 from clr_jax.rundir.weights import restore_network, restore_weights
-from tests.rundir.test_checkpoint import abstract, assert_same, make_state, raw, saved, truncate
+from tests.rundir.states import abstract, assert_same, make_state, raw, saved, truncate
 
 # Reading a damaged checkpoint, Orbax leaves its other reads behind: they find their loop closed.
 pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')

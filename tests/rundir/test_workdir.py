@@ -9,35 +9,16 @@ import subprocess
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict, config_dict
 
 import clr_jax
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import atomic_write
 from clr_jax.rundir import identity, provenance
 from clr_jax.rundir.identity import RunIdentity, read_config, read_config_hash
-from clr_jax.rundir.results import Measurement, read_results, write_result
+from clr_jax.rundir.results import read_results
 from clr_jax.rundir.table import format_table
 from clr_jax.rundir.workdir import Workdir
-
-
-def make_config(**changes):
-  config = ConfigDict(
-    {
-      'seed': 0,
-      'num_epochs': 10.0,
-      'log_every': 50,
-      'evaluator': 1,
-      'stop_at_epoch': config_dict.placeholder(float),
-      'method': {'name': 'simclr', 'temperature': 0.5},
-      'data': {'name': 'digits', 'workers': 0, 'mean': (0.5, 0.25), 'data_dir': None},
-      'eval': {'protocols': {'knn': {'k': 10}, 'linear': {}}},
-      'clip': math.inf,
-    }
-  )
-  config.update_from_flattened_dict(changes)
-  return config
-
+from tests.rundir.configs import make_config, record
 
 WITHOUT_EFFECT = {'log_every', 'stop_at_epoch', 'data.workers', 'eval'}
 
@@ -235,18 +216,6 @@ def test_only_process_zero_writes(tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------- results
-def record(run, value, *, step=10, data='digits train, test', **changes):
-  measurement = Measurement('top1', value, 'knn', {'k': 20}, 'trained', 1.5)
-  write_result(
-    run,
-    measurement._replace(**changes),
-    step=step,
-    checkpoint='checkpoints/10',
-    config_hash='0123456789ab',
-    data=data,
-    data_checksum='crc',
-    seed=3,
-  )
 
 
 def test_results_come_back_oldest_first_with_their_circumstances(tmp_path, caplog):

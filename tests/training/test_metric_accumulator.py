@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from clr_jax.core.metrics import Mean, Sum
 from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.training.metric_accumulator import MetricAccumulator
-from tests.rundir.test_checkpoint import make_state
+from tests.rundir.states import make_state
 
 values = st.floats(-1e6, 1e6, width=32)
 any_values = st.one_of(values, st.sampled_from([math.inf, -math.inf, math.nan]))

@@ -29,7 +29,7 @@ from clr_jax.rundir import workdir
 from clr_jax.rundir.identity import open_run
 from clr_jax.rundir.weights import Network
 from tests.evaluation.network import leaves, make_subject, same
-from tests.evaluation.test_runner import tiny
+from tests.evaluation.runs import tiny
 from tests.method_cases import SKELETONS
 
 RECIPE = Recipe(

@@ -15,30 +15,23 @@ from clr_jax.evaluation.probing.classifier import classifier
 from clr_jax.evaluation.probing.sets import Sets, evaluation_sets
 from clr_jax.evaluation.probing.subject import Subject
 from clr_jax.evaluation.protocols import robustness
-from clr_jax.experiment import build
 from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.experiment.schema import keys_without_effect
-from clr_jax.ops import sharding
 from clr_jax.rundir import results as results_lib
 from clr_jax.rundir import weights, workdir
 from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.rundir.identity import open_run, read_config
-from tests.cli.test_main import call
-from tests.evaluation.test_runner import TINY
+from tests.cli.calling import call
+from tests.evaluation.runs import (
+  TINY,
+  one_device,  # noqa: F401  (a fixture)
+)
 
 FAST = ('--params.num_images=12', '--params.batch_size=8', '--params.steps=3')
 
 
 pytestmark = pytest.mark.xdist_group('robustness')  # runs made once
-
-
-@pytest.fixture(autouse=True, scope='module')
-def one_device():
-  with pytest.MonkeyPatch.context() as patch:
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    patch.setattr(build.sharding, 'make_mesh', lambda devices=None: mesh)
-    yield
 
 
 def started(directory, method):

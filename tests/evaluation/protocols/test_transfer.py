@@ -23,7 +23,7 @@ from clr_jax.rundir import results as results_lib
 from clr_jax.rundir import workdir
 from clr_jax.rundir.identity import open_run
 from tests.evaluation.network import make_subject, same
-from tests.evaluation.test_runner import tiny
+from tests.evaluation.runs import tiny
 
 
 @pytest.fixture(scope='module')
