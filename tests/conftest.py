@@ -57,6 +57,16 @@ hypothesis.settings.load_profile('slow machine')
 LIMIT = 2_000_000_000  # bytes of a worker above which it forgets its programs
 
 
+def pytest_collection_modifyitems(config, items):
+  """`-m slow` leaves out what is weekly in a file that is slow as a whole."""
+  if config.option.markexpr != 'slow':
+    return
+  weekly = [item for item in items if item.get_closest_marker('weekly')]
+  if weekly:
+    config.hook.pytest_deselected(items=weekly)
+    items[:] = [item for item in items if not item.get_closest_marker('weekly')]
+
+
 @pytest.fixture
 def x64():
   """Runs the test in float64."""

@@ -70,6 +70,7 @@ def test_devices_come_and_go(tmp_path):
   assert_close(leaves(state), leaves(expected), 6)
 
 
+@pytest.mark.weekly
 def test_processes_come_and_go(zygote, tmp_path):
   """4, then 1, then 2 real processes; the state is that of one process all along."""
   program = zygote.script(tmp_path, 'clr_jax')

@@ -58,18 +58,29 @@ def reference(zygote, tmp_path_factory):
   return directory
 
 
+@pytest.fixture(scope='module')
+def duration(reference, tmp_path_factory):
+  """Seconds of a run from the entry point to its end, with compiled programs at hand."""
+  process = start(tmp_path_factory.mktemp('duration') / 'run')
+  while process.poll() is None and not answers(process):
+    time.sleep(0.001)
+  began = time.monotonic()
+  process.communicate(timeout=300)
+  return time.monotonic() - began
+
+
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 @pytest.mark.parametrize(
   ('seed', 'moments'), [(0, 3), pytest.param(1, 20, marks=pytest.mark.weekly)]
 )
-def test_signals_at_random_moments(reference, tmp_path, seed, moments):
+def test_signals_at_random_moments(reference, duration, tmp_path, seed, moments):
   """From the imports to the last result: one line, 75 or 130, and the same command goes on."""
   chance = random.Random(seed)
   answered, runs = 0, 0
   while answered < moments:
     number = chance.choice(list(CODES))
     # The first one comes with the first line of the program.
-    seconds = chance.uniform(0, 15) if answered else 0.0
+    seconds = chance.uniform(0, 0.9 * duration) if answered else 0.0
     process = start(tmp_path / str(runs))
     while process.poll() is None and not answers(process):
       time.sleep(0.001)

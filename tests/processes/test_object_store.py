@@ -211,6 +211,7 @@ def test_one_run_holds_its_workdir(run, zygote, store, environment):
   assert store.names('held/.lock') == []
 
 
+@pytest.mark.weekly
 def test_two_processes_share_a_run(zygote, store, environment, reference, monkeypatch, tmp_path):
   """The second is killed in a step; both go on to what one process trains on a disk."""
   for name, value in environment.items():
