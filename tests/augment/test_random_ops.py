@@ -221,6 +221,7 @@ def test_jigsaw_windows_take_all_positions_and_differ_between_patches():
   assert len({tuple(np.sort(row)) for row in corner}) > 290
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('ratio', [(1e-3, 1e-3), (1e3, 1e3)])
 def test_a_box_of_an_extreme_ratio_has_a_pixel(ratio):
   left, top, right, bottom = ops.sample_crop_box(jax.random.key(0), 4, 8, 8, ratio=ratio).T

@@ -123,6 +123,7 @@ def test_preset_runs_and_its_views_differ(name):
   assert np.abs(made[:, 0] - made[:, 1]).max((1, 2, 3)).min() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [pytest.param('autoaugment', marks=pytest.mark.slow), 'sogclr'])
 def test_sharded_views_are_equal_and_communicate_nothing(name):
   images = jnp.asarray(levels(16, 10, 10))

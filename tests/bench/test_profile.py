@@ -32,6 +32,7 @@ def gradient():
   return compiled.as_text(), compiled, (variables['params'], images)
 
 
+@pytest.mark.slow
 def test_every_convolution_is_one(gradient):
   """Those of the weights' gradients lose their names on the way."""
   text = gradient[0]

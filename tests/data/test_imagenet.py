@@ -241,6 +241,7 @@ def test_a_damaged_record_is_named_with_its_file(tmp_path, workers):
   source.load(np.arange(20))  # the other file is whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers', [0, 1])
 def test_a_file_that_is_cut_off_is_named(tmp_path, workers):
   folder = prepare(tmp_path, 'toy', {'train': toy(40, (40, 40, 3))}, shape=(40, 40, 3), shards=2)

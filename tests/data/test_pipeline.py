@@ -140,6 +140,7 @@ def test_large_images_are_read_in_small_parts(source, monkeypatch):
   np.testing.assert_array_equal(index, expected)
 
 
+@pytest.mark.slow
 def test_worker_processes_keep_the_order(mesh, tmp_path):
   for i in range(16):
     Image.new('RGB', (4, 4), (i, 0, 0)).save(tmp_path / f'{i:02d}.png')
@@ -153,6 +154,7 @@ def test_worker_processes_keep_the_order(mesh, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers', [0, 1])
 def test_a_damaged_file_stops_the_consumer_with_its_name(mesh, tmp_path, workers):
   for i in range(8):

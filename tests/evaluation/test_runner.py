@@ -87,6 +87,7 @@ def test_evaluating_on_more_data_than_trained_on(unlabeled, capsys):
   assert (header.split()[-1] == 'data') == several == rows[-1].endswith('  digits train, test')
 
 
+@pytest.mark.slow
 def test_what_flags_change_of_the_network_is_measured_anew(unlabeled):
   digits = '--config.eval.data=digits', '--config.eval.test_split=test', '--params.k=3'
   counts = [len(results(unlabeled))]

@@ -100,6 +100,7 @@ def test_series_are_those_of_the_embeddings(tmp_path):
         np.testing.assert_allclose(found[name, f'telemetry/{key}', step], value, rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_histograms_are_those_of_the_embeddings(tmp_path):
   steps = range(4, 44, 4)
   written = draw_figure('scores', [run(tmp_path / 'a', steps)], 'x.png', ridges=4)
@@ -195,6 +196,7 @@ def test_histograms_of_other_bins_are_left_out(tmp_path):
   assert {r['step'] for r in numbers(runs, 'histograms')} == {8}
 
 
+@pytest.mark.slow
 def test_not_finite_values_are_drawn_around(tmp_path):
   rows = {step: measured(*embeddings(step)) for step in (4, 8, 12)}
   rows[8]['telemetry/neg_var'] = float('nan')

@@ -69,6 +69,7 @@ def test_value_and_gradient_are_those_of_the_plain_form(name, block_size, x64):
   np.testing.assert_allclose(of_blocks, gradient, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_blocks_are_whole():
   with pytest.raises(ValueError, match='block_size=5 does not divide 24 rows'):
     ntxent(views(2), block_size=5)

@@ -262,6 +262,7 @@ def test_curve_falls_from_one_to_zero_without_gradient():
   assert middle[0] + middle[2] > 2 * middle[1]  # convex
 
 
+@pytest.mark.slow
 def test_attenuation_is_bounded_and_accurate_near_certainty():
   same(margin.attenuation(jnp.array([-1e-3]), 1.0), 1 / -np.expm1(-1e-3))
   np.testing.assert_allclose(margin.attenuation(jnp.array([0.0, -1e-12]), 1.0), 1e6, rtol=1e-5)

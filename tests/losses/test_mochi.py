@@ -132,6 +132,7 @@ def test_impossible_numbers_are_refused():
     mochi.draw(jax.random.key(0), (4,), num_hard=1, num_mixed=1, num_query_mixed=0)
 
 
+@pytest.mark.slow
 def test_float64(x64):
   query, _, queue, draws = problem()
   assert query.dtype == 'float64' and draws.alpha.dtype == 'float64'

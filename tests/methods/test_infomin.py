@@ -24,6 +24,7 @@ def with_patches():
   return plain._replace(views={**plain.views, 'jigsaw': patches})
 
 
+@pytest.mark.slow
 def test_the_main_branch_is_mocos_and_the_jigsaw_branch_has_a_head_of_its_own():
   method, main = make(temperature=0.2), make('moco', temperature=0.2, projector='mocov2')
   params, state = jax.jit(method.init)(jax.random.key(1), with_patches())

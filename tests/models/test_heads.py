@@ -53,6 +53,7 @@ def test_recipe_is_what_the_paper_has(name):
   assert widths == list(zip([5, *[6] * (depth - 1)], [*[6] * (depth - 1), 4], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('dtype', 'wide'),
   [

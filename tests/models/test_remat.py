@@ -49,6 +49,7 @@ def test_remat_changes_neither_names_nor_numbers(x64):
   jax.tree_util.tree_map_with_path(close, actual, expected)
 
 
+@pytest.mark.slow
 def test_remat_keeps_little_for_the_backward_pass():
   """In bytes that JAX keeps. XLA's analysis tells nothing here: for CPUs it drops the barriers that
   separate the second computation from the first, and merges much of the two.

@@ -21,6 +21,7 @@ def in_torch(path, value):
   return found.transpose(2, 3, 1, 0) if value.ndim == 4 else found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('name', 'blocks', 'bottleneck'),
   [

@@ -37,6 +37,7 @@ def test_it_starts_with_different_unit_rows():
   assert len(np.unique(rows.reshape(10, 4), axis=0)) == 10
 
 
+@pytest.mark.slow
 def test_keys_keep_the_dtype_of_the_queue_and_carry_no_gradient():
   queue = ring.init(jax.random.key(0), 4, 2)
   assert ring.enqueue(queue, jnp.ones([2, 2], jnp.bfloat16))['rows'].dtype == jnp.float32

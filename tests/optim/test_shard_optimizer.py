@@ -228,6 +228,7 @@ def test_the_step_of_a_run_gathers_parameters_only(tiny):
   assert kernels & moved == {s for s in moved if len(s) > 2}
 
 
+@pytest.mark.slow
 def test_switched_on_resume(tiny, tmp_path):
   """Neither option changes what is trained."""
   on = changed(tiny, {'shard_optimizer': True, 'model.remat': True})

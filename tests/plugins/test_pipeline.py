@@ -35,6 +35,7 @@ def test_the_methods_that_take_plugins():
   assert wanted | {'simsiam', 'byol'} <= set(cases.TAKING)
 
 
+@pytest.mark.slow
 def test_moco_composes_the_functions(x64):
   """Feature transformation, then margins, then scaling, with the method's own draws."""
   used = {  # not in the order in which they act

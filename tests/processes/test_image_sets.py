@@ -101,6 +101,7 @@ def _fails_at(folder, size):
   raise AssertionError('no seed')
 
 
+@pytest.mark.weekly
 def test_two_processes_end_at_a_damaged_record_and_go_on_when_it_is_restored(zygote, tmp_path):
   data = tmp_path / 'data'
   splits = {'train': toy(320, (40, 40, 3)), 'test': toy(32, (40, 40, 3))}

@@ -116,6 +116,7 @@ def test_bad_input_is_told_and_ends_both(program, tmp_path):
   assert code == 2 and 'is not divisible by 2 devices' in output
 
 
+@pytest.mark.weekly
 @slow
 def test_a_slurm_job_is_queued_again_and_goes_on(program, tmp_path):
   """SLURM's variables, srun and scontrol are emulated; the processes are real."""
@@ -154,6 +155,7 @@ def test_a_slurm_job_is_queued_again_and_goes_on(program, tmp_path):
   assert code == 0 and f'at step {saved}' in output, output
 
 
+@pytest.mark.weekly
 @slow
 def test_a_deleted_pod_saves_with_the_others(zygote, tmp_path):
   """Kubernetes' variables and API are emulated; the processes are real."""

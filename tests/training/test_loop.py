@@ -33,6 +33,7 @@ def tiny(method='sogclr', **changes):
 
 
 # ---------------------------------------------------------------- telemetry
+@pytest.mark.slow
 def test_telemetry_is_switched_by_config_and_not_part_of_what_is_trained():
   off, on = tiny('moco'), tiny('moco', **{'telemetry.enabled': True, 'telemetry.bins': 3})
   states, rows = [], []

@@ -44,6 +44,7 @@ def same(a, b):
     np.testing.assert_allclose(x, y, atol=1e-8 * scale, rtol=0, err_msg=str(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'name',
   [

@@ -277,6 +277,7 @@ def test_a_weight_for_every_stage():
     jax.eval_shape(run, batch)
 
 
+@pytest.mark.slow
 def test_it_regularises_all_that_is_added_to_the_loss():
   """From a config: outside of un_mix and layerwise; the plain method has none of it."""
   config = tiny.get_config('simclr')

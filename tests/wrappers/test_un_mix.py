@@ -140,6 +140,7 @@ def test_the_total(name, probability):
   assert 0.05 < lam < 0.95
 
 
+@pytest.mark.slow
 def test_a_share_of_one_doubles_the_loss(monkeypatch):
   """The mixtures are then the images, and their partners do not count."""
   whole = unmix.Draw(jnp.asarray(False), jnp.float32(1.0), jnp.zeros(2, jnp.int32))
@@ -222,6 +223,7 @@ def test_gradients():
   assert all((x == 0).all() for x in jax.tree.leaves(target))
 
 
+@pytest.mark.slow
 def test_local_views_count_in_the_plain_term_only():
   method = make('byol')
   sizes = zip(jax.random.split(KEY, 3), (5, 2, 1), strict=True)

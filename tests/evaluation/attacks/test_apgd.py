@@ -23,6 +23,7 @@ def test_checkpoints_are_those_of_the_published_code():
   assert checkpoints(1) == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('norm', 'loss'),
   [
@@ -101,6 +102,7 @@ def test_the_targeted_loss_falls_short_only_of_the_target():
   assert reached.mean() > 0.9
 
 
+@pytest.mark.slow
 def test_the_targeted_attack_does_not_depend_on_who_shares_the_batch():
   """An image that fell to its first class keeps that point while others go on."""
   problem = toy('l2', 0.5, size=12)

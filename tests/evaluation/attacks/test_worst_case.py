@@ -14,6 +14,7 @@ KEY = jax.random.key(0)
 SHORT = {'steps': 6, 'targets': 2, 'queries': 20}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('norm', 'epsilon'), [pytest.param('linf', 0.03, marks=pytest.mark.slow), ('l2', 0.25)]
 )

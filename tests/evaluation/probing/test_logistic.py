@@ -37,6 +37,7 @@ def test_lbfgs_equals_scikit_learn(l2):
   assert score(head, h, label)[0] == pytest.approx(reference.score(h, label), abs=1 / len(h))
 
 
+@pytest.mark.slow
 def test_lbfgs_float64_sweep_equals_single_fits(x64):
   h, label = blobs(num=80)
   values = [10.0, 0.3]
@@ -108,6 +109,7 @@ def test_sgd_follows_the_protocol(x64, schedule, rates, nesterov):
   np.testing.assert_allclose(head.b, b, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_sgd_initial_weights_sweep_and_curve():
   h, label = blobs(num=600)
   start, _ = fit_sgd(np.zeros((3, 4000), np.float32), np.arange(3), 3, epochs=1, base_lr=0.0)

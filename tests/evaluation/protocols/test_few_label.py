@@ -25,6 +25,7 @@ def measure(kind='trained', **options):
   return list(few.measure(subject(kind), **{**FEW, **options}))  # type: ignore
 
 
+@pytest.mark.slow
 def test_the_classifier_is_that_of_linear():
   got = measure()
   amounts = [(m.params.get('label_fraction'), m.params.get('per_class')) for m in got]
@@ -37,6 +38,7 @@ def test_the_classifier_is_that_of_linear():
   assert len({m.value for m in got[:3]}) > 1 and got[3].value > max(m.value for m in got[4:])
 
 
+@pytest.mark.slow
 def test_any_preset_and_unbalanced_labels():
   got = measure(preset='robustness', epochs=2, balanced=False, kind='untrained')
   assert len(got) == 2 * 9 and {m.params['preset'] for m in got} == {'robustness'}

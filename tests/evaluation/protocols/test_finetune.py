@@ -67,6 +67,7 @@ def tuned(subject):
 
 
 class TestTraining:
+  @pytest.mark.slow
   def test_all_of_the_network_learns_and_the_given_one_stays(self, subject, tuned):
     before = backbone_weights(subject.experiment, *subject.weights)
     for old, new in zip(leaves(before[0]), leaves(tuned.params['backbone']), strict=True):

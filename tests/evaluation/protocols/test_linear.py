@@ -56,6 +56,7 @@ def test_few_labels_are_standardised_with_all_features():
   assert [m.value for m in again] == [m.value for m in got]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('sweep', [[1e4, 1.0, 1e-3], [1e-3, 1.0, 1e4]])
 def test_sweep_is_decided_by_held_out_training_labels(sweep):
   got = linear(TRAIN, TEST, label_fraction=0.5, l2=sweep)[0]

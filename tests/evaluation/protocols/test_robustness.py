@@ -123,6 +123,7 @@ def test_plb_and_corruptions(supervised):
   )
 
 
+@pytest.mark.slow
 def test_the_classifier_is_logistic_regression_on_unit_features(contrastive):
   """Against scikit-learn; and attacked where it was trained: on unit features."""
   from sklearn.linear_model import LogisticRegression

@@ -70,6 +70,7 @@ def test_grey_images_for_a_run_on_colours(target):
   np.testing.assert_array_equal(image, np.repeat(image[..., :1], 3, axis=-1))
 
 
+@pytest.mark.slow
 def test_the_number_is_the_other_protocols(subject, target):
   on = on_target(subject, {'to': target})
   take = functools.partial(extract, subject.experiment.method.represent, *subject.weights)
@@ -142,6 +143,7 @@ def test_the_matrix_shows_the_last_epoch_the_newest_options_and_the_mean_of_draw
   ]
 
 
+@pytest.mark.slow
 def test_an_untrained_networks_statistics_are_estimated_once(target, monkeypatch):
   subject = make_subject(kind='untrained')
   calls = []
