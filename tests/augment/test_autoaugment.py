@@ -128,6 +128,7 @@ def test_sub_policies_are_drawn_with_their_probabilities():
   assert len(np.unique(got.reshape(2000, -1), axis=0)) > 60
 
 
+@pytest.mark.slow
 def test_rand_augment_is_stronger_with_magnitude_and_count():
   images = jnp.asarray(np.tile(unit(levels(1, 12, 12)), (60, 1, 1, 1)))
   distance = lambda **kw: float(  # noqa: E731

@@ -27,8 +27,11 @@ CHECKERS = {
   if name[:2] in ('a_', 'b_', 'c_')
 }
 TOLERANCE = {'float64': 1e-9, 'float32': 1e-4}
-# Long to compile; tests/wrappers, tests/plugins and tests/losses check their formulas, too.
-LONG = ('b_ft', 'b_gradscale', 'b_plb', 'b_tikhonov', 'b_unmix')
+# Long to compile; tests of wrappers, plug-ins, losses and heads check their formulas, too.
+LONG = (
+  *('b_ft', 'b_gradscale', 'b_margin', 'b_mochi', 'b_plb', 'b_tikhonov', 'b_unmix'),
+  *('c_debiased', 'c_heads', 'c_infomin', 'c_swav', 'c_vicreg', 'c_wmse'),
+)
 
 
 class Case(dict):

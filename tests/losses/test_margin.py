@@ -246,6 +246,7 @@ def test_scaling_scales_the_whole_gradient_of_the_margin():
   same(by_row(q, curvature=0.7), weight[:, None, None] * by_row(q))
 
 
+@pytest.mark.slow
 def test_curve_falls_from_one_to_zero_without_gradient():
   angle = jnp.linspace(0, jnp.pi, 20)
   cosine = jnp.cos(angle).at[0].set(1.0000001)

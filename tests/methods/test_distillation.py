@@ -202,6 +202,7 @@ def test_one_direction_embeds_view_0_and_the_target_view_1(name):
   assert np.abs(np.asarray(moved[1]) - np.asarray(target)).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_simsiam_is_a_quarter_of_byol_minus_one():
   rng = np.random.default_rng(0)
   out = Out(*(jnp.asarray(rng.normal(size=[4, 2, 3])) for _ in range(2)))

@@ -46,6 +46,7 @@ def test_the_main_branch_is_mocos_and_the_jigsaw_branch_has_a_head_of_its_own():
   assert not np.allclose(*(jax.tree.leaves(s)[0] for s in (stats, main_stats)))
 
 
+@pytest.mark.slow
 def test_the_order_of_the_patches_matters():
   method, views = make(), with_patches()
   params, state = jax.jit(method.init)(jax.random.key(1), views)
@@ -74,6 +75,7 @@ def test_weights_of_the_two_losses():
   assert carry['keys'].shape == (4, 3)  # of the images, not of the patches
 
 
+@pytest.mark.slow
 def test_statistics_of_whole_images_need_no_patches():
   """As `evaluate.features.estimate_batch_stats` asks for them."""
   method, main = make(), make('moco', projector='mocov2')

@@ -68,6 +68,7 @@ def test_the_queue_is_used_as_many_steps_after_its_start_as_fill_it():
   assert value(full, 28) != value(empty, 28)
 
 
+@pytest.mark.slow
 def test_local_views_predict_and_assign_nothing(start):
   method, params, state, _ = start
   out, _ = jax.jit(method.embed)(params, state, batch(3), jax.random.key(0), STEP)

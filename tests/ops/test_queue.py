@@ -11,6 +11,7 @@ from clr_jax.core.errors import UserError
 from clr_jax.ops import queue as ring
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(
   length=st.sampled_from([1, 5]),

@@ -102,6 +102,7 @@ def shift(
 '''
 
 
+@pytest.mark.slow
 def test_a_new_plugin_is_one_file(tmp_path, x64):
   """It is found, has its place in configs, acts at its point, and is refused by its own check."""
   before = tiny.get_config('simclr')

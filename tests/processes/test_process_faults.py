@@ -39,7 +39,7 @@ FAULTS = {  # -> the launcher's code, what the processes say, any of these
 
 
 # What a weekly one meets, a run of one process meets in the other suites.
-OFTEN = ('kill_0', 'disk_full_in_0')
+OFTEN = ('kill_0',)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ def test_watchdog_dumps_the_stacks_and_exits(capfd):
   assert 'no step ended for 0.1 s' in text and 'test_watchdog_dumps' in text
 
 
+@pytest.mark.slow
 def test_watchdog_is_quiet_while_alive_paused_or_compiling(capfd):
   codes = []
   with Watchdog(1.0, exit_fn=codes.append) as watchdog:

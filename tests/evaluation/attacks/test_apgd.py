@@ -66,6 +66,7 @@ def test_result():
   assert (twice.distance <= result.distance).all() and (twice.distance < result.distance).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('norm', BUDGET)
 def test_breaks_what_pgd_breaks(norm):
   problem = toy(norm, BUDGET[norm] / 2)

@@ -15,6 +15,7 @@ with warnings.catch_warnings():
   fb = pytest.importorskip('foolbox', exc_type=ImportError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('norm', 'epsilon'),
   [

@@ -60,6 +60,7 @@ def test_proximal_maps_return_the_center_within_the_dual_ball(norm):
   assert (distance(PROX[norm](center + 0.72 * s, center, 0.7) - center, norm) > 1e-3).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('norm', NORMS)
 def test_proximal_maps_minimise(norm):
   u, center = draw(0, (1, 2, 2, 1)), draw(1, (1, 2, 2, 1))

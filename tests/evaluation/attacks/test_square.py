@@ -31,6 +31,7 @@ def test_breaks_without_gradients(norm):
   assert int(few.success.sum()) + 3 < int(result.success.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('norm', BUDGET)
 def test_a_query_changes_squares_only_and_uses_the_whole_budget(norm):
   keys = jax.random.split(KEY, 50)

@@ -61,6 +61,7 @@ def test_attacks_see_only_what_stands_in_batches_of_one_shape():
   np.testing.assert_array_equal(np.unique(shown), np.unique(pixel[:-1][pixel[:-1] >= 0.4]))
 
 
+@pytest.mark.slow
 def test_any_attack_can_take_part_and_results_do_not_depend_on_the_batch():
   attacks = {
     f'pgd {steps}': partial(pgd, steps=steps, step_size=0.1, random_start=True) for steps in (2, 8)

@@ -47,6 +47,7 @@ def test_any_preset_and_unbalanced_labels():
   assert [m.params['num_labels'] for m in got[-6:]] == [8] * 6
 
 
+@pytest.mark.slow
 def test_the_baseline_has_the_same_labels(monkeypatch):
   asked = []
 

@@ -156,6 +156,7 @@ def test_results_do_not_depend_on_the_batch_size(supervised):
   np.testing.assert_allclose(distances(10), distances(4), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_rounding_does_not_save_an_image(supervised, monkeypatch):
   """In float32 (x + 1/255) - x is up to 8e-6 times more than 1/255."""
 

@@ -97,6 +97,7 @@ def tuned(monkeypatch):
   return calls
 
 
+@pytest.mark.slow
 def test_a_matrix_of_targets_and_protocols_is_resumable(subject, target, tuned, tmp_path):
   run = workdir.Workdir(tmp_path)
   config = subject.experiment.config
