@@ -206,7 +206,8 @@ def test_sigterm_after_the_last_step(run, reference, tmp_path, fault):
   """The evaluation can take long: it is left for the next start."""
   _, err = run(tmp_path, fault=fault, code=75)
   assert 'SIGTERM' in err and 'Traceback' not in err
-  assert not results_of(tmp_path)
+  # A result that was being written at the signal is whole, or not there.
+  assert results_of(tmp_path) in ([], results_of(reference('sogclr')))
   run(tmp_path)
   assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
 
