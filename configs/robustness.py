@@ -30,7 +30,7 @@ takes about twice as long.
 Where the numbers come from. The report's code, unless it differs from the text: batch 128,
 NT-Xent at temperature 0.5 without the anchor itself, projector 512-128, Adam 3e-4 with weight decay
 1e-5 in the gradient for 100 epochs, on the first 95 % of the training images (there a random 95 %;
-the classifier has the labels of all), views of SimCLR's colours at full strength without blur;
+the classifier has the labels of all), views of SimCLR's colors at full strength without blur;
 supervised SGD 0.1 with momentum 0.9, weight decay 5e-4 and times 0.2 after 60, 120 and 160 of 200
 epochs, crop and flip. Pixels are in [0, 1] without normalisation, which is the scale of lambda.
 

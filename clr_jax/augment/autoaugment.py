@@ -2,7 +2,7 @@
 
 A step applies to each image one operation of one magnitude. All operations of a step are computed
 for the whole batch and selected by masks: one warp serves shears, shifts and rotation, one blend
-serves brightness, colour, contrast and sharpness. Tables and magnitudes: Cubuk et al. 2018
+serves brightness, color, contrast and sharpness. Tables and magnitudes: Cubuk et al. 2018
 (arXiv:1805.09501) and 2019 (arXiv:1909.13719) as torchvision ships them (nearest warps).
 """
 

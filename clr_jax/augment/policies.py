@@ -84,7 +84,7 @@ def simclr_family(
     flip_p: probability of the left-right flip.
     jitter, jitter_strength, jitter_p: brightness, contrast, saturation and hue, all times the
       strength; see `color_jitter`. The defaults are MoCo v2's.
-    gray_p: probability of removing the colour.
+    gray_p: probability of removing the color.
     blur_p, blur_sigma, blur_kernel: see `random_blur`.
     solarize_p, solarize_threshold: see `random_solarize`.
     rand_ops, rand_magnitude: see `rand_augment`; 0 operations is off.

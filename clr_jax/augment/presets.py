@@ -156,7 +156,7 @@ def infomin_jigsaw(
   jigsaw_flip_p: Probability = 0.5,
   **family: Any,
 ) -> ViewPolicies:
-  """InfoMin: two views of a policy, and shuffled patches of a third, uncoloured crop.
+  """InfoMin: two views of a policy, and shuffled patches of a third, uncolored crop.
 
   Args:
     size: side of the views.

@@ -219,7 +219,7 @@ def jitter_in_order(
 
 
 def random_grayscale(key: Array, images: Array, *, p: Probability = 0.2) -> Array:
-  """Removes the colour of each image with probability p (0.2: SimCLR, appendix A)."""
+  """Removes the color of each image with probability p (0.2: SimCLR, appendix A)."""
   return where_drawn(key, p, color.grayscale(images), images)
 
 

@@ -275,7 +275,7 @@ def _check_batch(info: RunInfo, mesh: Mesh, parts: int) -> None:
 def _check_views(views: augment.Views, source: data.Source) -> None:
   if source.image_shape[-1] not in (1, 3):
     raise UserError(
-      f'{source.name} has images of shape {source.image_shape}: the last axis must be 1 (grey) or '
+      f'{source.name} has images of shape {source.image_shape}: the last axis must be 1 (gray) or '
       f'3 (RGB) channels'
     )
 

@@ -98,7 +98,7 @@ def test_neutral_parameters_are_the_exact_identity():
   np.testing.assert_array_equal(color.solarize(images, 1.1), images)
 
 
-def test_one_channel_has_no_colour():
+def test_one_channel_has_no_color():
   images = unit(levels(channels=1))
   np.testing.assert_array_equal(color.adjust_saturation(images, 0.3), images)
   np.testing.assert_array_equal(run(color.adjust_hue, images, 0.3), images)

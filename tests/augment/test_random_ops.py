@@ -167,7 +167,7 @@ def test_jitter_draws_every_order_equally_often(monkeypatch):
   assert np.abs(counts - 200).max() < 60
 
 
-def test_one_channel_images_work_and_skip_colour():
+def test_one_channel_images_work_and_skip_color():
   images = jnp.asarray(unit(levels(6, 8, 8, 1)))
   np.testing.assert_array_equal(run(ops.random_grayscale, KEY, images, p=1.0), images)
   unchanged = run(

@@ -179,7 +179,7 @@ def test_views_are_images(name, channels):
 
 
 def test_views_without_chance_are_ours():
-  """The whole image, its colour as it is: only the flip is left, and it is a flip."""
+  """The whole image, its color as it is: only the flip is left, and it is a flip."""
   from clr_jax.bench.torch_reference import views
 
   options = {k: p.default for k, p in keyword_only(augment.factory('rrc_flip')).items()}

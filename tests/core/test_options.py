@@ -31,7 +31,7 @@ from clr_jax.core.options import (
 def paint(
   canvas,
   *,
-  colour: str = 'red',
+  color: str = 'red',
   width: float = 1.0,
   coats: int = 2,
   size: tuple[int, int] = (3, 4),
@@ -60,7 +60,7 @@ def passes_on(*, own: int = 1, **rest):
 def test_component_records_all_defaults():
   config = configs.component(paint, 'paint', coats=5)
   assert config.name == 'paint'
-  assert (config.colour, config.coats, config.size) == ('red', 5, (3, 4))
+  assert (config.color, config.coats, config.size) == ('red', 5, (3, 4))
   assert 'canvas' not in config
   assert 'name' not in configs.component(paint)
 
@@ -74,7 +74,7 @@ def test_component_and_build_round_trip():
 
 @pytest.mark.parametrize('make', [paint, functools.partial(paint, coats=3)])
 def test_unknown_keys_are_refused_in_both_directions(make):
-  with pytest.raises(UserError, match="no option 'colr': did you mean 'colour'"):
+  with pytest.raises(UserError, match="no option 'colr': did you mean 'color'"):
     configs.component(make, 'paint', colr='blue')
   with pytest.raises(UserError, match="no option 'colr'"):
     configs.component(make, colr='blue')

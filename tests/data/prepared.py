@@ -104,13 +104,13 @@ def imagenet_names():
 
 
 def jpegs(synsets, each, seed=0):
-  """JPEGs of several sizes, each of them of one colour and noise, with their labels."""
+  """JPEGs of several sizes, each of them of one color and noise, with their labels."""
   rng, names = np.random.default_rng(seed), imagenet_names()
   made = []
   for i in range(each * len(synsets)):
     height, width = rng.integers(20, 60, 2)
-    colour = 80 * (i % len(synsets)) // max(1, len(synsets) - 1) + 80
-    image = np.clip(colour + rng.integers(-60, 60, (height, width, 3)), 0, 255).astype(np.uint8)
+    color = 80 * (i % len(synsets)) // max(1, len(synsets) - 1) + 80
+    image = np.clip(color + rng.integers(-60, 60, (height, width, 3)), 0, 255).astype(np.uint8)
     made.append((encoded(image, 'JPEG'), names.index(synsets[i % len(synsets)])))
   return made
 

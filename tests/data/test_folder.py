@@ -7,14 +7,14 @@ from clr_jax.data import load_source
 
 
 def write(path, *, value=0, size=(6, 6), mode='RGB'):
-  """An image of one colour; size is (width, height)."""
+  """An image of one color; size is (width, height)."""
   path.parent.mkdir(parents=True, exist_ok=True)
   Image.new(mode, size, value if mode == 'L' else (value,) * 3).save(path)
 
 
 @pytest.fixture
 def classes(tmp_path):
-  """Two classes, 3 + 2 images; the colour tells the file."""
+  """Two classes, 3 + 2 images; the color tells the file."""
   for i, name in enumerate(
     ['bee/10.png', 'bee/9.png', 'bee/deep/x.bmp', 'ant/a.PNG', 'ant/b.webp']
   ):
@@ -167,7 +167,7 @@ def test_tiny_imagenet_as_it_is_distributed(tmp_path):
     val = load_source(f'folder:{tmp_path}', split=split)
     assert (val.num_examples, val.num_classes) == (11, 2)
     images, labels = val.arrays()
-    assert labels.tolist() == (images[:, 0, 0, 0] < 50).astype(int).tolist()  # by the colour
+    assert labels.tolist() == (images[:, 0, 0, 0] < 50).astype(int).tolist()  # by the color
     assert set(labels.tolist()) == {0, 1}
   assert load_source(f'folder:{tmp_path}', split='test').labels() is None
   annotations = tmp_path / 'val' / 'val_annotations.txt'

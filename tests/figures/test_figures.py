@@ -31,5 +31,5 @@ def test_options_have_defaults_and_a_figure_draws_runs(name, tmp_path):
   with pytest.raises(UserError, match='is not a run'):
     draw_figure(name, [str(tmp_path)], str(tmp_path / 'x.png'), **parameters)
   with pytest.raises(UserError, match='has no option'):
-    draw_figure(name, [write_run(tmp_path / 'a')], str(tmp_path / 'x.png'), colour=1)
+    draw_figure(name, [write_run(tmp_path / 'a')], str(tmp_path / 'x.png'), color=1)
   assert not list(tmp_path.glob('*.png'))

@@ -12,14 +12,13 @@ import pytest
 
 from clr_jax.core.errors import RunStopped, UserError
 from clr_jax.core.metrics import Sum
-from clr_jax.experiment import build
 from clr_jax.experiment.build import build_experiment, example_batch
 from clr_jax.experiment.config_files import load
-from clr_jax.ops import sharding
 from clr_jax.rundir import metrics, workdir
 from clr_jax.rundir.checkpoint import Checkpoints, SaveFailed
 from clr_jax.training import loop
 from clr_jax.training.dispatch import make_dispatch
+from tests.evaluation.runs import one_device  # noqa: F401  (a fixture)
 
 TINY = pathlib.Path(__file__).parent.parent / 'tiny.py'
 
@@ -75,15 +74,6 @@ def test_one_dispatch_of_many_steps_equals_many_of_one():
 
 
 # ---------------------------------------------------------------- whole runs
-@pytest.fixture(autouse=True, scope='module')
-def one_device():
-  """Compiling for eight takes three times as long, and the loop does not ask how many."""
-  with pytest.MonkeyPatch.context() as patch:
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    patch.setattr(build.sharding, 'make_mesh', lambda devices=None: mesh)
-    yield
-
-
 ONLINE_AT_END = {'data.test_split': '', 'eval_every': 0.0}
 NO_TEST = {
   **ONLINE_AT_END,

@@ -60,7 +60,7 @@ def _of_family(options: Mapping[str, Any], size: int) -> dict[str, Step]:
   }
   strength = tuple(options['jitter_strength'] * v for v in options['jitter'])
   if options['jitter_p'] > 0 and any(strength):
-    steps['colour jitter'] = part(_jitter, strength=strength, p=options['jitter_p'])
+    steps['color jitter'] = part(_jitter, strength=strength, p=options['jitter_p'])
   if options['gray_p'] > 0:
     steps['grayscale'] = part(_gray, p=options['gray_p'])
   if options['blur_p'] > 0:

@@ -45,7 +45,7 @@ _CHUNK = 1 << 22  # values in one call of a family: some tens of MB of temporari
 
 
 def names_for(channels: int) -> tuple[str, ...]:
-  """The families that mean something for images of 1 or 3 channels: grey has no saturation.
+  """The families that mean something for images of 1 or 3 channels: gray has no saturation.
 
   Raises:
     UserError: another number of channels.
@@ -80,7 +80,7 @@ def corrupt(
     [N, H, W, C] uint8, a new array.
 
   Raises:
-    UserError: an unknown name or severity, `saturate` of grey images, or images of another form.
+    UserError: an unknown name or severity, `saturate` of gray images, or images of another form.
 
   Source: Hendrycks and Dietterich (ICLR 2019, arXiv:1903.12261), make_cifar_c.py and
   make_imagenet_c.py of https://github.com/hendrycks/robustness.
@@ -119,7 +119,7 @@ def _check(name, images, severity, seed, indices):
       f'{LEAST_SIDE}x{LEAST_SIDE} pixels, not {images.dtype} {list(images.shape)}'
     )
   if name not in names_for(images.shape[-1]):
-    raise UserError(f'{name} needs images with colours; leave it out for those of one channel')
+    raise UserError(f'{name} needs images with colors; leave it out for those of one channel')
   if indices.shape != (len(images),) or (len(indices) and indices.min() < 0):
     raise UserError(
       f'{len(images)} images need as many indices of 0 or more, not {list(indices.shape)}'

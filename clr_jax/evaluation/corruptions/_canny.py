@@ -1,4 +1,4 @@
-"""Canny's edges of a batch of grey images (for the rims of drops in `spatter`)."""
+"""Canny's edges of a batch of gray images (for the rims of drops in `spatter`)."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ Perturbations (ICLR 2019, arXiv:1903.12261): the constants of the code that made
 Each entry holds, per severity, the arguments of the function with the family's name.
 
 The source's severities do not always move pixels further: of CIFAR-10-C, saturate first takes
-colour away (1, 2) and then adds it (3 to 5), spatter is water and then mud (4, 5), the elastic
+color away (1, 2) and then adds it (3 to 5), spatter is water and then mud (4, 5), the elastic
 transform moves less and less but ever more locally, and glass_blur stays level between steps.
 """
 

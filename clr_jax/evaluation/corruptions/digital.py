@@ -24,21 +24,21 @@ def contrast(x: np.ndarray, rngs: Generators, factor: float) -> np.ndarray:
 
 
 def brightness(x: np.ndarray, rngs: Generators, shift: float) -> np.ndarray:
-  """Adds `shift` to the V of HSV: scales the pixel, or lifts black to grey."""
+  """Adds `shift` to the V of HSV: scales the pixel, or lifts black to gray."""
   value = x.max(-1, keepdims=True)
   new = np.minimum(value + shift, 1)
   return np.where(value > 0, x * (new / np.where(value > 0, value, 1)), new)
 
 
 def saturate(x: np.ndarray, rngs: Generators, factor: float, shift: float) -> np.ndarray:
-  """Multiplies the S of HSV and adds `shift`; grey has the hue of red, as in scikit-image."""
+  """Multiplies the S of HSV and adds `shift`; gray has the hue of red, as in scikit-image."""
   value = x.max(-1, keepdims=True)
   depth = value - x
   chroma = depth.max(-1, keepdims=True)
-  grey = chroma == 0
-  old = np.where(grey, 0, chroma / np.where(value > 0, value, 1))
+  gray = chroma == 0
+  old = np.where(gray, 0, chroma / np.where(value > 0, value, 1))
   new = np.clip(factor * old + shift, 0, 1)
-  share = np.where(grey, np.array([0.0, 1.0, 1.0]), depth / np.where(grey, 1, chroma))
+  share = np.where(gray, np.array([0.0, 1.0, 1.0]), depth / np.where(gray, 1, chroma))
   return value * (1 - new * share)
 
 

@@ -97,25 +97,25 @@ def spatter(
 ) -> np.ndarray:
   """Drops of water (lighter, with a relief), or splashes of mud that cover the image.
 
-  On images of one channel, water and mud have the luma of their colours.
+  On images of one channel, water and mud have the luma of their colors.
 
   Args:
     mean, scale, sigma, threshold: of the liquid: smoothed and thresholded Gaussian noise.
     strength: of the water's light; of the mud, its smoothing in pixels.
   """
   liquid = smooth(np.stack([rng.normal(mean, scale, x.shape[1:3]) for rng in rngs]), sigma)
-  colour = MUD if mud else WATER
+  color = MUD if mud else WATER
   if x.shape[-1] == 1:
-    colour = _luma(colour)
+    color = _luma(color)
   if mud:
     cover = smooth((liquid > threshold).astype(float), strength)
     cover = np.where(cover < 0.8, 0, cover)[..., None]
-    return x * (1 - cover) + colour * cover
+    return x * (1 - cover) + color * cover
   liquid = np.floor(255 * np.clip(np.where(liquid < threshold, 0, liquid), 0, 1))
   light = liquid * _relief(liquid)
   peak = light.max((1, 2), keepdims=True)
   light = strength * light / np.where(peak > 0, peak, 1)
-  return x + light[..., None] * colour
+  return x + light[..., None] * color
 
 
 def _relief(liquid: np.ndarray) -> np.ndarray:

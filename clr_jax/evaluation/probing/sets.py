@@ -166,7 +166,7 @@ def target_sets(
   train_split: str | None = None,
   test_split: str | None = None,
 ) -> Sets:
-  """Another data set, its images made as large and as colourful as the run's own.
+  """Another data set, its images made as large and as colorful as the run's own.
 
   Args:
     experiment: the run; its images are square.

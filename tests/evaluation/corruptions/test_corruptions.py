@@ -117,7 +117,7 @@ REFERENCES = [
 @pytest.mark.parametrize(('name', 'reference', 'table'), REFERENCES, ids=[r[0] for r in REFERENCES])
 def test_agrees_with_a_reference(name, reference, table, side):
   images = smooth_images(2, side, side, 3)
-  images[0, :4, :4], images[0, 4:8, :4] = 0, 90  # black and grey have no hue
+  images[0, :4, :4], images[0, 4:8, :4] = 0, 90  # black and gray have no hue
   for severity, arguments in zip((1, 5), table[side], strict=True):
     if arguments is None:
       continue
@@ -225,7 +225,7 @@ def test_names():
     ({'images': np.zeros((16, 16, 3), np.uint8)}, 'uint8 images'),
     ({'images': np.zeros((2, 7, 16, 3), np.uint8)}, '8x8'),
     ({'images': np.zeros((2, 16, 16, 2), np.uint8)}, '1 or 3 channels'),
-    ({'name': 'saturate', 'images': np.zeros((2, 16, 16, 1), np.uint8)}, 'colours'),
+    ({'name': 'saturate', 'images': np.zeros((2, 16, 16, 1), np.uint8)}, 'colors'),
     ({'indices': np.arange(3)}, '2 images'),
     ({'indices': np.array([0, -1])}, 'indices of 0 or more'),
   ],

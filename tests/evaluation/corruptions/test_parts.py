@@ -119,14 +119,14 @@ def test_elastic_transform_of_nothing_is_the_image(rng):
   assert np.abs(moved - x).mean() > 0.01
 
 
-def test_snow_and_spatter_treat_grey_as_equal_channels():
-  grey = np.full((1, 16, 16, 1), 0.4)
+def test_snow_and_spatter_treat_gray_as_equal_channels():
+  gray = np.full((1, 16, 16, 1), 0.4)
   rows = [('snow', (0.1, 0.2, 1, 0.5, 10, 4, 0.9)), ('spatter', (0.65, 0.3, 1, 0.69, 0.5, False))]
   rows.append(('spatter', (0.65, 0.1, 0.7, 0.69, 0.6, True)))
   for name, arguments in rows:
     apply = getattr(weather, name)
     one, three = (
-      apply(np.repeat(grey, channels, -1), [np.random.default_rng(1)], *arguments)
+      apply(np.repeat(gray, channels, -1), [np.random.default_rng(1)], *arguments)
       for channels in (1, 3)
     )
     np.testing.assert_allclose(one, (three * weather.LUMA).sum(-1, keepdims=True), atol=1e-12)

@@ -28,13 +28,13 @@ from tests.evaluation.runs import tiny
 
 @pytest.fixture(scope='module')
 def subject():
-  return make_subject()  # grey, 8x8
+  return make_subject()  # gray, 8x8
 
 
 @pytest.fixture(scope='module')
 def target(tmp_path_factory):
-  """60 and 20 colour images of 12x9 in three classes, told apart by their brightness."""
-  folder, rng = tmp_path_factory.mktemp('colours'), np.random.default_rng(0)
+  """60 and 20 color images of 12x9 in three classes, told apart by their brightness."""
+  folder, rng = tmp_path_factory.mktemp('colors'), np.random.default_rng(0)
   for split, count in (('train', 60), ('test', 20)):
     label = np.arange(count) % 3
     image = rng.integers(0, 85, (count, 12, 9, 3)) + 85 * label[:, None, None, None]
@@ -43,7 +43,7 @@ def target(tmp_path_factory):
 
 
 def fitted(image):
-  """PIL: grey, the shorter side 8, the centre."""
+  """PIL: gray, the shorter side 8, the centre."""
   small = Image.fromarray(image).convert('L').resize((8, 11), Image.Resampling.BILINEAR)
   return np.asarray(small.crop((0, 1, 8, 9)))[..., None]
 
@@ -60,7 +60,7 @@ def test_the_targets_images_are_as_the_runs_and_its_classes_its_own(subject, tar
   assert on_target(subject, {'to': target, 'protocol': 'knn'}) is on  # its features are shared
 
 
-def test_grey_images_for_a_run_on_colours(target):
+def test_gray_images_for_a_run_on_colors(target):
   experiment = build_experiment(
     tiny('simclr', **{'data.name': target, 'data.image_size': 8, 'batch_size': 16})
   )
