@@ -56,8 +56,8 @@ def test_one_dispatch_of_many_steps_equals_many_of_one():
     w = state['w'] * 0.5 + batch
     return {'w': w}, {'loss': w.sum(), 'counts': Sum(w, 1.0)}
 
-  one_device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  experiment = types.SimpleNamespace(step_fn=step_fn, shardings={'w': one_device})
+  first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  experiment = types.SimpleNamespace(step_fn=step_fn, shardings={'w': first})
   pipeline = types.SimpleNamespace(batch=lambda resident, row: resident[row['index']])
   resident = jnp.arange(12.0).reshape(4, 3)
   index = jnp.array([2, 0, 3, 1])
