@@ -3,22 +3,53 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
-from clr_jax.core.config_tree import Config
+from clr_jax.core.config_tree import Config, changed
 from clr_jax.evaluation.encoder import load
+from clr_jax.evaluation.registry import with_all_options
 from clr_jax.evaluation.runner import evaluate_workdir
 from clr_jax.exchange import export
-from clr_jax.experiment.config_files import load as load_config
+from clr_jax.experiment import config_files
+from clr_jax.experiment.schema import check_config
+from clr_jax.experiment.switching import names_in, switch
 from clr_jax.rundir.identity import read_config
 from clr_jax.rundir.results import FeaturesOf, read_results
 from clr_jax.rundir.workdir import Workdir
 from clr_jax.training.loop import train
 
 __all__ = ['evaluate', 'export', 'load', 'load_config', 'results', 'train']
+
+
+def load_config(spec: str, values: Mapping[str, Any] | None = None) -> Config:
+  """The config of a file, with other values of some keys, as `--config.KEY=VALUE` gives them.
+
+  A `name` that chooses options ('method.name', 'model.name', 'augment.name', 'optimizer.name',
+  'schedule.name') makes its section anew with the defaults of what it names; values that the config
+  gives stay where it has them, and standard error says which did not.
+
+  Args:
+    spec: path of a config file or name of one that comes with the library; 'FILE:ARG' passes it an
+      argument.
+    values: {dotted key: value}.
+
+  Returns:
+    The config, checked and locked.
+
+  Raises:
+    UserError: no such file, a fault in it, an unknown key, or a value that is not allowed.
+  """
+  config, values = config_files.load(spec), dict(values or {})
+  check_config(config)
+  said = switch(config, names_in(values))
+  config = changed(with_all_options(config), values).lock()
+  check_config(config)
+  print(*(f'{sentence}\n' for sentence in said), sep='', end='', file=sys.stderr, flush=True)
+  return config
 
 
 def evaluate(

@@ -11,6 +11,7 @@ import argparse
 import functools
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,32 +38,25 @@ def train(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
 
 
 def _file_config(args: argparse.Namespace, given: Mapping[str, Given]) -> Config:
-  """The config of --config=FILE with the values given for it, checked."""
+  """The config of --config=FILE with the values given for it, checked; says what was made anew."""
+  from clr_jax.evaluation.registry import with_all_options
   from clr_jax.experiment.schema import check_config
+  from clr_jax.experiment.switching import names_in, switch
 
   config = load(args.config)
   check_config(config)
-  overrides.apply(config, given['config'], 'config', known=_with_protocols(config))
+  said = switch(config, names_in(dict(given['config'])))
+  overrides.apply(config, given['config'], 'config', known=with_all_options(config))
   check_config(config)
+  print(*(f'{sentence}\n' for sentence in said), sep='', end='', file=sys.stderr, flush=True)
   return config
 
 
 def file_configs(args: argparse.Namespace) -> dict[str, Config]:
   """The config of --config=FILE."""
-  return {'config': _with_protocols(load(args.config))} if args.config else {}
+  from clr_jax.evaluation.registry import with_all_options
 
-
-def _with_protocols(config: Config) -> Config:
-  """A copy in which the protocols of `eval.protocols` have all of their options."""
-  from clr_jax.evaluation import registry as protocols
-
-  config = config.copy_and_resolve_references()
-  asked = config.get('eval', {}).get('protocols', {})
-  with config.unlocked():
-    for name in set(asked) & set(protocols.names()):
-      if asked[name] is not None:
-        asked[name] = protocols.parameters(name, asked[name])
-  return config
+  return {'config': with_all_options(load(args.config))} if args.config else {}
 
 
 # ---------------------------------------------------------------- evaluate

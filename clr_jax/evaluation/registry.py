@@ -40,6 +40,17 @@ def parameters(name: str, given: Mapping[str, Any] | None = None) -> Config:
   return component(options, None, **given)
 
 
+def with_all_options(config: Config) -> Config:
+  """A copy of a config in which the protocols of `eval.protocols` have all of their options."""
+  config = config.copy_and_resolve_references()
+  asked = config.get('eval', {}).get('protocols', {})
+  with config.unlocked():
+    for name in set(asked) & set(names()):
+      if asked[name] is not None:
+        asked[name] = parameters(name, asked[name])
+  return config
+
+
 def needs_network(name: str) -> bool:
   """Whether a protocol cannot measure raw pixels."""
   return getattr(PROTOCOLS.module(name), 'NEEDS_NETWORK', False)

@@ -165,8 +165,10 @@ def _check_name_alone(part: _Part) -> None:
   if others:
     raise UserError(
       f'{part.path}.name={part.name} does not fit the other keys of {part.path}, such as '
-      f'{part.prefix}{strange[0]} of {others[0]!r}: choose it by the argument of the config '
-      f'(--config=FILE:ARG), or in the config file, which then makes the whole section anew'
+      f'{part.prefix}{strange[0]} of {others[0]!r}: choose it by a flag of train, '
+      f'--config.{part.path}.name={part.name}, by clr_jax.load_config(FILE, '
+      f"{{'{part.path}.name': {part.name!r}}}), or in the config file by the function of "
+      f'config_base for the section, each of which makes the whole section anew'
     )
 
 

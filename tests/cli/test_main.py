@@ -97,8 +97,6 @@ def started(tmp_path):
     (['--confg.seed=1'], ['confg']),
     (['--batch_size=32'], ['unknown option --batch_size: did you mean --config.batch_size?']),
     (['--method.gamma', '0.9'], ['did you mean --config.method.gamma?']),
-    (['--config.method.name=simclr'], ['method.name=simclr', "'sogclr'", '--config=FILE:ARG']),
-    (['--config.schedule.name=constant'], ['schedule.name=constant', '--config=FILE:ARG']),
     (['--config.eval.data=npz:no.npz'], ['clr-jax: eval.data=npz:', 'no.npz: there is no file']),
     (['--config.eval.test_split=tset'], ['clr-jax: eval.test_split=tset: digits has no split']),
     (['--config.eval.protocols.knn.k=5,0'], ['clr-jax: eval.protocols.knn.k=0 is not allowed']),
