@@ -264,6 +264,24 @@ def _bench_mode(
   return measure, compare.format_report
 
 
+def plan(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
+  """Compiles the training step of a config for hardware that need not be here."""
+  from clr_jax.bench.plan import report, targets
+  from clr_jax.cli.process import run_with_exit_code, set_deterministic
+
+  target = targets.parse(args.target)
+  targets.check_compiler(target)
+  config = _file_config(args, given)
+  set_deterministic(config.deterministic)
+  targets.prepare_process(target)
+
+  def run() -> None:
+    found = report.make(config, target, max_batch=args.max_batch)
+    print(json.dumps(found) if args.json else report.format_report(found))
+
+  run_with_exit_code(run)
+
+
 # ---------------------------------------------------------------- lists
 def methods(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Lists the methods."""

@@ -142,6 +142,7 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
   _add_pictures(add)
   _add_export(add)
   _add_bench(add)
+  _add_plan(add)
   add('methods', commands.methods, 'list the methods, one line each')
   datasets = add('datasets', commands.datasets, 'list the data sets on this machine')
   datasets.add_argument('--data_dir', metavar='DIR', help='folder of the TFDS data sets')
@@ -266,6 +267,27 @@ def _add_bench(add: Callable[..., Parser]) -> None:
     help='count the bytes that 1 to 64 devices with so many images each send',
   )
   _add_processes(bench)
+
+
+def _add_plan(add: Callable[..., Parser]) -> None:
+  plan = add(
+    'plan',
+    commands.plan,
+    'compile the step for hardware that is not here: memory, work, kernels, a bound of its time',
+    overridable=('config',),
+    configs=commands.file_configs,
+  )
+  _add_config(plan)
+  plan.add_argument(
+    '--target',
+    required=True,
+    metavar='KIND:SHAPE',
+    help='h200:8, h100:8 or a100:8 (GPUs), v5e:4x4, v5p:2x2x1 or v6e:4x4 (TPU chips), cpu:8',
+  )
+  plan.add_argument('--json', action='store_true', help='print one JSON object')
+  plan.add_argument(
+    '--max_batch', action='store_true', help='find the largest batch_size that fits (minutes)'
+  )
 
 
 def _add_config(parser: Parser) -> None:

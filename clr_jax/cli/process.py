@@ -37,9 +37,7 @@ def start_jax(args: argparse.Namespace, *, deterministic: bool) -> None:
   Raises:
     UserError: incomplete options, or the processes do not find each other.
   """
-  xla_flags = os.environ.get('XLA_FLAGS', '')
-  if deterministic and 'xla_gpu_deterministic_ops' not in xla_flags:
-    os.environ['XLA_FLAGS'] = f'{xla_flags} --xla_gpu_deterministic_ops=true'.strip()
+  set_deterministic(deterministic)
   explicit = (args.coordinator, args.num_processes, args.process_id)
   if not args.distributed and explicit == (None, None, None):
     return
@@ -58,6 +56,13 @@ def start_jax(args: argparse.Namespace, *, deterministic: bool) -> None:
       f'the processes did not find each other ({reason}): {package}give --coordinator, '
       f'--num_processes and --process_id'
     ) from None
+
+
+def set_deterministic(deterministic: bool) -> None:
+  """Asks XLA for programs that give the same bits each time on a GPU, before JAX starts."""
+  xla_flags = os.environ.get('XLA_FLAGS', '')
+  if deterministic and 'xla_gpu_deterministic_ops' not in xla_flags:
+    os.environ['XLA_FLAGS'] = f'{xla_flags} --xla_gpu_deterministic_ops=true'.strip()
 
 
 def run_with_exit_code(run: Callable[[], object]) -> None:

@@ -176,6 +176,30 @@ def _replicated(source: Source, mesh: Mesh, drop_labels: bool) -> dict[str, Any]
   }
 
 
+def abstract_data(
+  source: Source, *, batch_size: int, mesh: Mesh, mode: str = 'auto'
+) -> tuple[dict[str, Any] | None, dict[str, jax.ShapeDtypeStruct]]:
+  """(`Pipeline.resident`, a block of one step) in shapes, dtypes and shardings only.
+
+  For compilers: nothing is read or placed, and the mesh may be of devices that are not there.
+  """
+  everywhere, rows = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, 'data'))
+
+  def of(shape: tuple[int, ...], dtype: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+
+  block = {'index': of((1, batch_size), np.int32, rows)}
+  labels = source.num_classes is not None
+  if mode_of(source, mode) == 'streamed':
+    block['image'] = of((1, batch_size, *source.image_shape), np.uint8, rows)
+    return None, block | ({'label': block['index']} if labels else {})
+  n = source.num_examples
+  return {
+    'image': of((n, *source.image_shape), np.uint8, everywhere),
+    'label': of((n,), np.int32, everywhere) if labels else None,
+  }, block
+
+
 def mode_of(source: Source, mode: str, resident_limit: int = RESIDENT_LIMIT) -> str:
   """'resident' or 'streamed'; the size of the data decides where `mode` is 'auto'."""
   if mode == 'auto':

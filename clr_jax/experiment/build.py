@@ -19,7 +19,7 @@ from clr_jax.core.config_tree import Config, changed, to_dict
 from clr_jax.core.errors import UserError, about
 from clr_jax.core.types import Array, Batch, Method, RunInfo, Schedule, TrainState
 from clr_jax.data import pairs
-from clr_jax.data.pipeline import RESIDENT_LIMIT, Pipeline, make_pipeline
+from clr_jax.data.pipeline import RESIDENT_LIMIT, Pipeline, abstract_data, make_pipeline
 from clr_jax.experiment.method import make_method
 from clr_jax.experiment.schema import check_config, keys_without_effect
 from clr_jax.experiment.train_step import StepFn, init_state, make_train_step
@@ -159,6 +159,12 @@ class Experiment:
       mesh=self.mesh,
       mode=options.mode,
       workers=options.workers,
+    )
+
+  def abstract_data(self) -> tuple[Any, Any]:
+    """What `make_pipeline` feeds a step, in shapes and shardings; see `data.pipeline`."""
+    return abstract_data(
+      self.source, batch_size=self.info.batch_size, mesh=self.mesh, mode=self.config.data.mode
     )
 
 

@@ -61,15 +61,16 @@ def make_train_step(
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     view_key, embed_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
 
-    # The names of the scopes tell bench/profile.py what the time of a step is spent on.
+    # The names of the scopes tell bench/profile.py and bench/plan what a step is spent on.
     with jax.named_scope('augmentation'):
       batch = on_rows(batch)
       batch = on_rows(batch._replace(image=None, views=views(view_key, batch.image)))
 
     def objective(params: Params) -> tuple[Array, tuple[Carry, Metrics]]:
       out, carry = method.embed(params, state.state, batch, embed_key, state.step)
-      loss, loss_carry, metrics = method.loss(out, state.state, batch, loss_key, state.step)
-      metrics = {'loss': loss, **metrics, 'feature_std': feature_std(out.h)}
+      with jax.named_scope('loss'):
+        loss, loss_carry, metrics = method.loss(out, state.state, batch, loss_key, state.step)
+        metrics = {'loss': loss, **metrics, 'feature_std': feature_std(out.h)}
       return loss, ({**carry, **loss_carry}, metrics)
 
     gradient = jax.grad(objective, has_aux=True)
@@ -85,7 +86,8 @@ def make_train_step(
       )
       opt_state = split(opt_state)
       params = cast(Params, whole(optax.apply_updates(state.params, updates)))
-      params, new_state = method.post_update(params, state.state, whole(carry), state.step)
+      with jax.named_scope('state'):
+        params, new_state = method.post_update(params, state.state, whole(carry), state.step)
       metrics = {**metrics, 'update_norm': optax.tree.norm(updates)}
       if method.gradient_metrics is not None:
         metrics |= method.gradient_metrics(grads, state.step)

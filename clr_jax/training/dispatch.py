@@ -15,12 +15,15 @@ from clr_jax.experiment.build import Experiment
 STREAMED_BLOCK_BYTES = 256 * 2**20
 
 
-def make_dispatch(experiment: Experiment, pipeline: Pipeline, size: int) -> jax.stages.Wrapped:
+def make_dispatch(
+  experiment: Experiment, pipeline: Pipeline | type[Pipeline], size: int
+) -> jax.stages.Wrapped:
   """(state, resident, block) -> (state, metrics [count, ...]): `count` training steps in one call.
 
   Args:
     experiment: builds the step.
-    pipeline: its `resident` and `blocks` are the arguments of the calls.
+    pipeline: its `resident` and `blocks` are the arguments of the calls; the class itself where
+      only shapes are at hand.
     size: most steps in a block. 1 leaves XLA's control flow out, which is slow around convolutions
       on CPUs.
   """

@@ -32,6 +32,7 @@ def test_help_and_version_import_no_jax():
     'report',
     'export',
     'bench',
+    'plan',
     'methods',
     'datasets',
   )

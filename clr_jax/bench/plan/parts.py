@@ -1,0 +1,106 @@
+"""Which part of the training step an instruction belongs to, and what each part costs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from clr_jax.bench import communication
+from clr_jax.bench.plan import hlo, work
+from clr_jax.bench.plan.hlo import Instruction, Module
+
+CONVOLUTIONS = 'convolutions, products'
+COMMUNICATION, COPIES, REST = 'communication', 'copies', 'rest'
+# Scopes of the train step (experiment/train_step.py) and names of modules; the first that fits.
+_SCOPES: Mapping[str, re.Pattern[str]] = {
+  'augmentation': re.compile(r'\baugmentation\b'),
+  CONVOLUTIONS: re.compile(r'\b(conv\d|downsample_conv|linear\d)\b|conv_general_dilated'),
+  'normalization': re.compile(r'\b(downsample_bn|bn\d|norm\d)\b'),
+  'loss': re.compile(r'\bloss\b'),
+  'state': re.compile(r'\boptimizer/(.*/)?state\b'),
+  'optimizer': re.compile(r'\boptimizer\b'),
+}
+PARTS = (*_SCOPES, COMMUNICATION, COPIES, REST)
+_COPIES = ('copy', 'copy-start', 'slice-start')
+_COUNTED = ('kernels', 'product_flops', 'flops', 'bytes', 'cycles')
+
+Costs = dict[str, dict[str, int]]
+
+
+def costs(module: Module) -> Costs:
+  """{part: {'kernels', 'product_flops', 'flops', 'bytes', 'cycles'}} of one device, in one call.
+
+  'kernels' are launches on a GPU and programs of the core on a TPU, where copies beside the core
+  count none. 'flops' includes 'product_flops', those of convolutions and matrix products. 'cycles'
+  are estimates of the TPU compiler, 0 elsewhere.
+  """
+  total: Costs = {part: dict.fromkeys(_COUNTED, 0) for part in PARTS}
+  found = list(hlo.kernels(module))
+  on_tpu = any(kernel.instruction.estimated_cycles for kernel in found)
+  for kernel in found:
+    op, body = kernel.instruction, module.computations[kernel.computation]
+    part = part_of(module, op, body)
+    products = work.product_flops(module, op, body)
+    counts = {
+      'kernels': int(not on_tpu or bool(op.estimated_cycles) or part == COMMUNICATION),
+      'product_flops': products,
+      'flops': products + work.other_flops(module, op, body),
+      'bytes': work.traffic(module, op, body),
+      'cycles': op.estimated_cycles,
+    }
+    for key, value in counts.items():
+      total[part][key] += kernel.times * value
+  return total
+
+
+def part_of(module: Module, op: Instruction, body: work.Body) -> str:
+  """The part of the step that `op` belongs to: by its own name, else by those of what it holds."""
+  held = [inner for name in op.called for inner in module.computations.get(name, {}).values()]
+  if any(inner.opcode.startswith(communication.OPERATIONS) for inner in (op, *held)):
+    return COMMUNICATION
+  if op.opcode in _COPIES:
+    return COPIES
+  for inner in (op, *reversed(held)):
+    for part, pattern in _SCOPES.items():
+      if pattern.search(inner.op_name):
+        return part
+    if op.op_name:
+      break
+  return CONVOLUTIONS if work.product_flops(module, op, body) else REST
+
+
+def collectives(module: Module, devices: int) -> dict[str, dict[str, int]]:
+  """{'all-reduce': {'count', 'bytes', 'ring_bytes'}}, of one device and call.
+
+  'bytes' are those of the results, 'ring_bytes' what a device sends (`communication.ring_bytes`).
+  """
+  found: dict[str, dict[str, int]] = {}
+  for op, times in _collectives(module):
+    kind = op.opcode.removesuffix('-start')
+    shapes = op.shapes[len(op.operands) :] if _lists_operands(op) else op.shapes
+    results = communication.Found({(kind, s.text): 0 for s in shapes})
+    for shape in shapes:
+      results[kind, shape.text] += times
+    row = found.setdefault(kind, {'count': 0, 'bytes': 0, 'ring_bytes': 0})
+    row['count'] += times
+    row['bytes'] += communication.total_bytes(results)
+    row['ring_bytes'] += communication.ring_bytes(results, devices)
+  return found
+
+
+def _collectives(module: Module) -> list[tuple[Instruction, int]]:
+  found = []
+  for kernel in hlo.kernels(module):
+    op = kernel.instruction
+    held = [inner for name in op.called for inner in module.computations.get(name, {}).values()]
+    found += [
+      (inner, kernel.times)
+      for inner in ((op, *held) if op.opcode == 'fusion' else (op,))
+      if inner.opcode.startswith(communication.OPERATIONS) and not inner.opcode.endswith('-done')
+    ]
+  return found
+
+
+def _lists_operands(op: Instruction) -> bool:
+  """Whether the result of an asynchronous start names the operands before the results."""
+  return op.opcode in ('all-gather-start', 'collective-permute-start')

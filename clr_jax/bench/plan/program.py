@@ -1,0 +1,118 @@
+"""The training step of a config, compiled for a target: its text, its memory, whether it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from clr_jax.bench.plan.targets import Target, devices_of
+from clr_jax.core.config_tree import Config, changed
+from clr_jax.core.errors import UserError
+from clr_jax.data.pipeline import Pipeline
+from clr_jax.experiment.build import Experiment, build_experiment
+from clr_jax.training.dispatch import make_dispatch
+
+_TOO_LARGE = ('RESOURCE_EXHAUSTED', 'Ran out of memory', 'out of memory')
+
+
+class Program(NamedTuple):
+  """A compiled step.
+
+  Attributes:
+    experiment: whose step it is, on devices of the target.
+    text: the compiled module.
+    memory: bytes of a device: 'arguments' (state, resident data, batch), 'results' (those that do
+      not lie where arguments lay), 'temporary', 'code', and 'peak', their sum.
+  """
+
+  experiment: Experiment
+  text: str
+  memory: dict[str, int]
+
+
+def build(config: Config, target: Target) -> Experiment:
+  """The experiment of `config` on the devices of `target`; UserError as `build_experiment`."""
+  return build_experiment(config, devices=devices_of(target))
+
+
+def compile_step(experiment: Experiment, target: Target) -> Program | None:
+  """The program of one step a call; None if XLA finds that it does not fit into memory."""
+  resident, block = experiment.abstract_data()
+  traced = make_dispatch(experiment, Pipeline, 1).trace(experiment.abstract_state, resident, block)
+  platform = target.chip.platform
+  try:
+    compiled = traced.lower(lowering_platforms=(platform,)).compile()
+  except jax.errors.JaxRuntimeError as error:
+    if any(words in str(error) for words in _TOO_LARGE):
+      return None
+    raise
+  return Program(experiment, compiled.as_text() or '', _memory(compiled))
+
+
+def _memory(compiled: jax.stages.Compiled) -> dict[str, int]:
+  sizes = compiled.memory_analysis()
+  assert sizes is not None
+  found = {
+    'arguments': sizes.argument_size_in_bytes,
+    'results': sizes.output_size_in_bytes - sizes.alias_size_in_bytes,
+    'temporary': sizes.temp_size_in_bytes,
+    'code': sizes.generated_code_size_in_bytes,
+  }
+  return found | {'peak': sum(found.values())}
+
+
+def fits(program: Program | None, target: Target) -> bool:
+  """Whether the program's memory is there on each device; CPUs share the machine's."""
+  usable = target.usable_memory
+  return program is not None and (usable is None or program.memory['peak'] <= usable)
+
+
+def largest_batch(
+  config: Config, target: Target, report: Callable[[int, bool], None]
+) -> tuple[int, int | None]:
+  """The largest global batch that fits, to within a sixteenth, found by compiling several.
+
+  Args:
+    config: of a run; its batch_size is replaced.
+    target: with a known memory.
+    report: is told each batch size and whether it fits.
+
+  Returns:
+    The batch size, and the smallest that was seen not to fit; None if the data set ends before.
+
+  Raises:
+    UserError: CPUs, or not even one image a device fits.
+  """
+  if target.usable_memory is None:
+    raise UserError(
+      f'--max_batch needs the memory of a device, which {target.name} has not: leave it out, or '
+      f'give another --target'
+    )
+  unit = target.devices * config.accumulate
+  examples = build(config, target).source.num_examples
+
+  def good(multiple: int) -> bool:
+    size = multiple * unit
+    experiment = build(changed(config, {'batch_size': size}), target)
+    found = fits(compile_step(experiment, target), target)
+    report(size, found)
+    return found
+
+  last = examples // unit
+  low, high = 0, max(1, config.batch_size // unit)
+  while good(high):
+    low = high
+    if low == last:
+      return low * unit, None
+    high = min(4 * high, last)
+  while high - low > max(1, low // 16):
+    middle = (low + high) // 2
+    low, high = (middle, high) if good(middle) else (low, middle)
+  if not low:
+    raise UserError(
+      f'not even batch_size={unit} fits on {target.name}: lower model.width or augment.size, or '
+      f'set model.remat=True or precision=bfloat16'
+    )
+  return low * unit, high * unit

@@ -1,0 +1,176 @@
+"""`clr-jax plan`: everything that the compiler tells of a step, as JSON values and as text."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from clr_jax.bench.plan import bound, hlo, parts, program
+from clr_jax.bench.plan.targets import LAUNCH_SECONDS, Target, compiler_versions
+from clr_jax.bench.step import describe
+from clr_jax.core.config_tree import Config
+from clr_jax.core.errors import UserError
+from clr_jax.experiment.build import Experiment, nbytes_of
+from clr_jax.rundir import provenance
+
+
+def make(config: Config, target: Target, *, max_batch: bool = False) -> dict[str, Any]:
+  """Compiles the training step of `config` for `target`; nothing runs.
+
+  Args:
+    config: of a run.
+    target: from `targets.parse`, in a process that `targets.prepare_process` has prepared.
+    max_batch: also look for the largest batch that fits.
+
+  Returns:
+    JSON values; sizes in bytes, times in seconds, all of one device and one step.
+
+  Raises:
+    UserError: what `build_experiment` refuses, a step that the compiler cannot fit into memory.
+  """
+  experiment = program.build(config, target)
+  compiled = program.compile_step(experiment, target)
+  largest = _largest(config, target) if max_batch else None
+  report = {
+    'config': describe(config),
+    'target': target.name,
+    'devices': target.devices,
+    'code_version': provenance.code_version(),
+    'libraries': provenance.libraries() | compiler_versions(target),
+  }
+  if compiled is None:
+    advice = f'batch_size={largest[0]} does' if largest else '--max_batch finds one that does'
+    raise UserError(
+      f'batch_size={config.batch_size} does not fit into the memory of {target.name}: lower it '
+      f'({advice})'
+    )
+  return (
+    report
+    | {'max_batch': largest and {'fits': largest[0], 'too_large': largest[1]}}
+    | {
+      'memory': compiled.memory | {'usable': target.usable_memory},
+      'fits': program.fits(compiled, target),
+      **_work(experiment, target, compiled.text),
+    }
+  )
+
+
+def _largest(config: Config, target: Target) -> tuple[int, int | None]:
+  def tell(size: int, fits: bool) -> None:
+    print(f'batch_size={size} {"fits" if fits else "does not fit"}', file=sys.stderr, flush=True)
+
+  return program.largest_batch(config, target, tell)
+
+
+def _work(experiment: Experiment, target: Target, text: str) -> dict[str, Any]:
+  module = hlo.read(text)
+  costs = parts.costs(module)
+  sent = parts.collectives(module, target.devices)
+  state = experiment.abstract_state
+  kept = sum(map(nbytes_of, jax.tree.leaves((state.params, state.opt_state))))
+  least = bound.seconds(
+    target,
+    str(experiment.config.precision),
+    costs,
+    kept=kept,
+    sent=sum(row['ring_bytes'] for row in sent.values()),
+  )
+  cycles = sum(row['cycles'] for row in costs.values())
+  clock = target.chip.clock_hz
+  return {
+    'parts': costs,
+    'total': {key: sum(row[key] for row in costs.values()) for key in costs[parts.REST]},
+    'collectives': sent,
+    'least_seconds': least,
+    'steps_per_epoch': experiment.info.steps_per_epoch,
+    'estimated_seconds': cycles / clock if cycles and clock else None,
+  }
+
+
+def format_report(report: Mapping[str, Any]) -> str:
+  """The report of `make` for people."""
+  config = report['config']
+  libraries = ', '.join(f'{name} {version}' for name, version in report['libraries'].items())
+  lines = [
+    f'{config["method"]} on {config["data"]}, {config["model"]}, {config["precision"]}, '
+    f'batch {config["batch_size"]} (config {config["hash"]})',
+    f'compiled for {report["target"]}, {report["devices"]} device(s); all figures are of one '
+    f'device and one step, and nothing was run',
+    f'clr-jax {report["code_version"]}, {libraries}',
+    '',
+    _format_memory(report),
+    '',
+    *_format_parts(report),
+    '',
+    *_format_collectives(report['collectives']),
+    *_format_times(report),
+  ]
+  if largest := report['max_batch']:
+    seen = largest['too_large']
+    rest = f'{seen} does not' if seen else 'the data set has no more'
+    lines.append(f'largest batch  {largest["fits"]} fits, {rest}')
+  return '\n'.join(lines)
+
+
+def _format_memory(report: Mapping[str, Any]) -> str:
+  memory = report['memory']
+  kinds = ', '.join(f'{kind} {_mib(memory[kind])}' for kind in memory if kind not in _SUMS)
+  text = f'memory         {_mib(memory["peak"])}: {kinds}'
+  if memory['usable'] is None:
+    return text
+  verdict = 'fits' if report['fits'] else 'DOES NOT FIT'
+  return f'{text}\n               {verdict} into the {_mib(memory["usable"])} that JAX may use'
+
+
+_SUMS = ('peak', 'usable')
+
+
+def _format_parts(report: Mapping[str, Any]) -> list[str]:
+  total = report['total']
+  on_tpu = total['cycles'] > 0
+  head = f'{"part":24}{"kernels":>8}{"GFLOP":>10}{"MiB":>10}'
+  lines = [head + (f'{"kilocycles":>12}' if on_tpu else '')]
+  for part, row in {**report['parts'], 'all': total}.items():
+    if any(row.values()):
+      line = f'{part:24}{row["kernels"]:8}{row["flops"] / 1e9:10.2f}{row["bytes"] / 2**20:10.1f}'
+      lines.append(line + (f'{row["cycles"] / 1e3:12.0f}' if on_tpu else ''))
+  return lines
+
+
+def _format_collectives(found: Mapping[str, Mapping[str, int]]) -> list[str]:
+  return [
+    f'{kind:14} {row["count"]} a step, {_mib(row["bytes"])} of results, {_mib(row["ring_bytes"])} '
+    f'sent in a ring'
+    for kind, row in found.items()
+  ]
+
+
+def _format_times(report: Mapping[str, Any]) -> list[str]:
+  least = dict(report['least_seconds'])
+  if not least:
+    return ['time           no bound: the peak rates of this target are not known']
+  bound = least.pop('bound')
+  kinds = ', '.join(f'{kind} {_ms(value)}' for kind, value in least.items())
+  launch = f', a launch {1e6 * LAUNCH_SECONDS:.0f} us' if 'launches' in least else ''
+  lines = [
+    f'at least       {_ms(bound)} a step, {bound * report["steps_per_epoch"]:.1f} s an epoch of '
+    f'{report["steps_per_epoch"]} steps: a bound (the largest of {kinds}; at peak rates{launch}), '
+    f'not an estimate'
+  ]
+  if report['estimated_seconds'] is not None:
+    lines.append(
+      f'compiler       {_ms(report["estimated_seconds"])} a step by its own cycles, without '
+      f'communication'
+    )
+  return lines
+
+
+def _mib(size: int) -> str:
+  return f'{size / 2**20:.1f} MiB'
+
+
+def _ms(seconds: float) -> str:
+  return f'{1e3 * seconds:.3f} ms'

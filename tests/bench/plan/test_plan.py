@@ -1,0 +1,140 @@
+"""`clr-jax plan`: targets, the CPU's own compiler, and those of absent GPUs and TPUs."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from clr_jax.bench.plan import bound, parts, program, report, targets
+from clr_jax.cli import main as cli
+from clr_jax.core.config_tree import changed
+from clr_jax.core.errors import UserError
+from clr_jax.experiment.config_files import load
+
+
+@pytest.mark.parametrize(
+  ('text', 'devices', 'hosts'),
+  [('h200:8', 8, 1), ('a100:16', 16, 2), ('v5e:4x4', 16, 1), ('v5p:2x2x1', 4, 1), ('cpu:8', 8, 1)],
+)
+def test_targets(text, devices, hosts):
+  target = targets.parse(text)
+  assert (target.devices, target.hosts) == (devices, hosts)
+  if target.chip.platform != 'cpu':
+    least = bound.seconds(target, 'bfloat16', {}, kept=10**9, sent=0)
+    assert least['bound'] == least['memory'] > 0
+
+
+@pytest.mark.parametrize(
+  ('text', 'says'),
+  [
+    ('h100', '--target=h100: give the number of devices after the colon'),
+    ('h20:8', "unknown kind of device in --target 'h20': did you mean 'h200'"),
+    ('h200:3', '3 devices are no power of two up to 1024'),
+    ('h200:0', 'give the number of devices'),
+    ('cpu:128', '128 devices are no power of two up to 64'),
+    ('v5e:16', 'give a shape such as 4x4'),
+    ('v5e:1x4', 'even numbers for the first two axes'),
+  ],
+)
+def test_bad_targets_are_refused(text, says, nothing_compiles):
+  with pytest.raises(UserError, match=says):
+    targets.parse(text)
+
+
+@pytest.mark.parametrize(('target', 'extra'), [('h200:8', 'cuda13'), ('v5e:4x4', 'tpu')])
+def test_a_missing_compiler_is_named(target, extra, monkeypatch, capsys, nothing_compiles):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(SystemExit) as caught:
+    cli.main(['clr-jax', 'plan', '--config=quickstart', f'--target={target}'])
+  said = capsys.readouterr().err
+  assert caught.value.code == 2 and said.count('\n') == 1
+  assert f"pip install 'jax[{extra}]=={jax.__version__}'" in said
+
+
+def test_memory_of_a_gpu_is_what_jax_reserves(monkeypatch):
+  target = targets.parse('h200:1')
+  assert target.chip.memory is not None
+  assert target.usable_memory == int(0.75 * target.chip.memory)
+  monkeypatch.setenv('XLA_PYTHON_CLIENT_MEM_FRACTION', '.9')
+  assert target.usable_memory == int(0.9 * target.chip.memory)
+
+
+def test_the_largest_batch(monkeypatch):
+  """Without compiling: 1000 images a device fit."""
+  asked = []
+
+  def compile_step(experiment, target):
+    asked.append(experiment.info.batch_size)
+    return experiment.info.batch_size
+
+  monkeypatch.setattr(program, 'build', lambda config, target: _sized(config))
+  monkeypatch.setattr(program, 'compile_step', compile_step)
+  monkeypatch.setattr(program, 'fits', lambda size, target: size <= 8000)
+  config = load('quickstart')
+  seen = []
+  target = targets.parse('h200:8')
+  fits, too_large = program.largest_batch(config, target, lambda *found: seen.append(found))
+  assert fits <= 8000 < too_large and fits % 8 == too_large % 8 == 0
+  assert too_large - fits <= fits // 16 and dict(seen)[fits] and not dict(seen)[too_large]
+  assert len(asked) == len(set(asked)) < 10
+  _sized.examples = 500
+  assert program.largest_batch(config, target, lambda *_: None) == (496, None)
+  with pytest.raises(UserError, match='--max_batch needs the memory of a device'):
+    program.largest_batch(config, targets.parse('cpu:8'), lambda *_: None)
+
+
+class _Fake:
+  def __init__(self, **facts):
+    self.__dict__.update(facts)
+
+
+def _sized(config):
+  return _Fake(info=_Fake(batch_size=config.batch_size), source=_Fake(num_examples=_sized.examples))
+
+
+_sized.examples = 50_000
+
+
+@pytest.mark.slow
+def test_on_cpus_the_plan_is_what_training_compiles(request, monkeypatch):
+  """The step that `train` compiles, on 1 and on 8 devices: the work is divided."""
+  monkeypatch.chdir(request.config.rootpath)
+  config = changed(load('tests/tiny.py:sogclr'), {'batch_size': 16})
+  alone, eight = (report.make(config, targets.parse(f'cpu:{n}')) for n in (1, 8))
+  assert not alone['collectives'] and eight['collectives']['all-reduce']['count'] > 0
+  products = [r['parts'][parts.CONVOLUTIONS]['product_flops'] for r in (alone, eight)]
+  assert products[0] == pytest.approx(8 * products[1], rel=0.2) and products[1] > 0
+  for part in ('augmentation', 'normalization', 'loss', 'optimizer'):
+    assert alone['parts'][part]['bytes'] > 0, part
+  text = report.format_report(eight)
+  assert 'compiled for cpu:8, 8 device(s)' in text and 'no bound' in text
+  assert json.loads(json.dumps(eight))['memory']['peak'] > 0
+
+
+def _installed(name):
+  try:
+    return importlib.util.find_spec(name) is not None
+  except ModuleNotFoundError:
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('target', 'package'), [('h200:2', 'jax_plugins.xla_cuda13'), ('v5e:2x2', 'libtpu')]
+)
+def test_absent_hardware_is_compiled_for(target, package):
+  """The command, in a process of its own, as a user starts it."""
+  if not _installed(package):
+    pytest.skip(f'no compiler for {target}')
+  command = [sys.executable, '-m', 'clr_jax', 'plan', '--json', f'--target={target}']
+  command += ['--config=quickstart', '--config.batch_size=64']
+  done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+  assert done.returncode == 0, done.stderr
+  found = json.loads(done.stdout)
+  assert found['fits'] and found['least_seconds']['bound'] > 0
+  assert found['collectives']['all-reduce']['count'] > 0
+  assert found['parts'][parts.CONVOLUTIONS]['product_flops'] > 0
+  assert bool(found['estimated_seconds']) == target.startswith('v5e')
