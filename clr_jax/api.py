@@ -38,18 +38,21 @@ def load_config(spec: str, values: Mapping[str, Any] | None = None) -> Config:
     values: {dotted key: value}.
 
   Returns:
-    The config, checked and locked.
+    The config, checked and locked; that of `images` fits the images of 'data.name'.
 
   Raises:
     UserError: no such file, a fault in it, an unknown key, or a value that is not allowed.
   """
-  config, values = config_files.load(spec), dict(values or {})
+  values = dict(values or {})
+  config, complete = config_files.open_file(spec)
   check_config(config)
   said = switch(config, names_in(values))
-  config = changed(with_all_options(config), values).lock()
+  config = changed(config, values, known=with_all_options(config))
+  check_config(config)
+  said += complete(config, values)
   check_config(config)
   print(*(f'{sentence}\n' for sentence in said), sep='', end='', file=sys.stderr, flush=True)
-  return config
+  return config.lock()
 
 
 def evaluate(

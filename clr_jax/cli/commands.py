@@ -21,7 +21,7 @@ from clr_jax.cli.overrides import Given
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
-from clr_jax.experiment.config_files import load
+from clr_jax.experiment.config_files import load, open_file
 
 
 # ---------------------------------------------------------------- train
@@ -43,10 +43,12 @@ def _file_config(args: argparse.Namespace, given: Mapping[str, Given]) -> Config
   from clr_jax.experiment.schema import check_config
   from clr_jax.experiment.switching import names_in, switch
 
-  config = load(args.config)
+  config, complete = open_file(args.config)
   check_config(config)
   said = switch(config, names_in(dict(given['config'])))
   overrides.apply(config, given['config'], 'config', known=with_all_options(config))
+  check_config(config)
+  said += complete(config, [key for key, _ in given['config']])
   check_config(config)
   print(*(f'{sentence}\n' for sentence in said), sep='', end='', file=sys.stderr, flush=True)
   return config

@@ -26,9 +26,15 @@ def value_at(config: ConfigDict, key: str) -> Any:
   return value
 
 
-def changed(config: ConfigDict, values: Mapping[str, Any]) -> Config:
-  """A copy of `config` with other values of some dotted keys; UserError for an unknown key."""
-  check_keys(config, values)
+def changed(
+  config: ConfigDict, values: Mapping[str, Any], *, known: ConfigDict | None = None
+) -> Config:
+  """A copy of `config` with other values of some dotted keys; UserError for an unknown key.
+
+  Args:
+    known: a config with more keys, which determines what may be given; None = `config`.
+  """
+  check_keys(config if known is None else known, values)
   config = config.copy_and_resolve_references()
   with config.unlocked():
     config.update_from_flattened_dict(dict(values))

@@ -6,7 +6,14 @@ Only `clr_jax.data.pipeline` imports JAX, so that processes that read images do 
 from clr_jax.data.arrays import ArraySource
 from clr_jax.data.base import Source
 from clr_jax.data.order import batch_indices, steps_per_epoch
-from clr_jax.data.sources import absolute_name, available, load_source, path_of
+from clr_jax.data.sources import (
+  absolute_name,
+  available,
+  load_source,
+  path_of,
+  sizes_of,
+  splits_of,
+)
 from clr_jax.data.subset import SubsetSource
 
 __all__ = [
@@ -18,5 +25,7 @@ __all__ = [
   'batch_indices',
   'load_source',
   'path_of',
+  'sizes_of',
+  'splits_of',
   'steps_per_epoch',
 ]

@@ -10,7 +10,7 @@ from clr_jax.core.errors import UserError
 from clr_jax.data import images as images_lib
 from clr_jax.data.base import Source, frozen
 from clr_jax.data.classes import checked_labels, class_numbers
-from clr_jax.data.slices import resolve_split
+from clr_jax.data.slices import selected_rows
 
 
 class ArraySource(Source):
@@ -108,26 +108,27 @@ def array_source(
     origin: see `Source`; None = the name of the data set and of the split.
 
   Raises:
-    UserError: as `ArraySource` and `resolve_split` do.
+    UserError: as `ArraySource` and `selected_rows` do.
   """
-  base, lo, hi = resolve_split(split, sizes, source=name)
-  rows = slice(lo, hi if limit is None else min(hi, lo + limit))
+  base, rows = selected_rows(split, sizes, source=name, limit=limit)
+  first, last = rows[[0, -1]]
+  chosen = slice(first, last + 1) if last - first + 1 == len(rows) else rows  # a view, no copy
   images = checked_images(images, name)
   num_classes = None
   if labels is not None:
     labels = checked_labels(labels, len(images), name)
   if labels is not None:
     labels, num_classes, class_names = _numbered(labels, None, class_names, name, training)
-    labels = labels[rows]
+    labels = labels[chosen]
   return ArraySource(
-    images_lib.fit_arrays(images[rows], image_size, channels, where=f'of {name}'),
+    images_lib.fit_arrays(images[chosen], image_size, channels, where=f'of {name}'),
     labels,
     name=name,
     split=split,
     num_classes=num_classes,
     class_names=class_names,
     origin=origin or f'{name} {base}',
-    rows=np.arange(len(images))[rows],
+    rows=rows,
   )
 
 

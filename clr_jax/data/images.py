@@ -126,6 +126,19 @@ def read_header(path: str, size: int | None = None) -> Header:
     raise _damaged(path, error) from error
 
 
+def encoded_size(encoded: bytes) -> tuple[int, int]:
+  """(height, width) of an encoded image, by its header.
+
+  Raises:
+    DamagedImage: the header cannot be read.
+  """
+  try:
+    with Image.open(io.BytesIO(encoded)) as image:
+      return image.size[1], image.size[0]
+  except _DAMAGED as error:
+    raise _damaged('in the data set', error) from error
+
+
 def largest_value(path: str) -> int:
   """The largest value of an image as it is stored, before any conversion.
 

@@ -77,14 +77,30 @@ def read_split(root: Path, base: str) -> Split:
 
 
 # ---------------------------------------------------------------- splits
-def _find_split(root: Path, base: str) -> tuple[str, str, tuple[str, ...]]:
-  """(folder of the split, folder of the training split, notes)."""
+def splits(root: Path) -> list[str]:
+  """The splits that a folder has, 'train' first; ['train'] if it has no sub-folders for them.
+
+  Raises:
+    UserError: there is no such folder, or it cannot be read.
+  """
+  found, _ = _split_folders(root)
+  return [family for family in _FAMILIES if family in found.values()] or ['train']
+
+
+def _split_folders(root: Path) -> tuple[dict[str, str], list[str]]:
+  """({sub-folder that is a split: its family}, the other sub-folders)."""
   if not os.path.isdir(root):  # also false where its folder cannot be entered
     raise UserError(f'there is no image folder {root}: correct the path')
   below = list(sub_folders(str(root)))
-  splits = {name: family for name in below if (family := _family(name))}
-  others = [name for name in below if name not in splits]
-  if not splits or _is_class(root, splits, others):
+  found = {name: family for name in below if (family := _family(name))}
+  others = [name for name in below if name not in found]
+  return ({}, below) if _is_class(root, found, others) else (found, others)
+
+
+def _find_split(root: Path, base: str) -> tuple[str, str, tuple[str, ...]]:
+  """(folder of the split, folder of the training split, notes)."""
+  splits, others = _split_folders(root)
+  if not splits:
     if _family(base) != 'train':
       raise UserError(
         f'the folder {root} has no split {base!r}: it has no train sub-folder, so all of it is '

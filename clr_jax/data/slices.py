@@ -1,13 +1,22 @@
-"""Slices of a split, `train[:10000]` or `train[10%:90%]`, with TFDS's syntax and rounding."""
+"""Slices of a split, `train[:10000]` or `train[10%:90%]`, with TFDS's syntax and rounding.
+
+`train[90%::shuffled]` takes its share of a fixed random order, for data that are sorted by class.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
-from clr_jax.core.errors import UserError
+import numpy as np
 
-_SPLIT = re.compile(r'(?P<base>[^\[\]]+?)(\[(?P<lo>-?\d[\d_]*%?)?:(?P<hi>-?\d[\d_]*%?)?\])?')
+from clr_jax.core.errors import UserError
+from clr_jax.data.order import shuffled
+
+_BOUND = r'-?\d[\d_]*%?'
+_SPLIT = re.compile(
+  rf'(?P<base>[^\[\]]+?)(\[(?P<lo>{_BOUND})?:(?P<hi>{_BOUND})?(?P<order>:shuffled)?\])?'
+)
 
 
 def base_split(split: str) -> str:
@@ -59,9 +68,28 @@ def resolve_split(split: str, sizes: Mapping[str, int], *, source: str) -> tuple
   return base, lo, hi
 
 
+def selected_rows(
+  split: str, sizes: Mapping[str, int], *, source: str, limit: int | None = None
+) -> tuple[str, np.ndarray]:
+  """(base name, [n] the rows of a split that a slice selects, ascending); see `resolve_split`.
+
+  Args:
+    limit: at most so many, the first ones.
+  """
+  base, lo, hi = resolve_split(split, sizes, source=source)
+  hi = hi if limit is None else min(hi, lo + limit)
+  match = _SPLIT.fullmatch(split.strip())
+  if match and match['order']:
+    return base, np.sort(shuffled(0, 0, sizes[base])[lo:hi])
+  return base, np.arange(lo, hi)
+
+
 def complement(split: str) -> str | None:
   """The slice of all other examples, if it is one: 'train[80%:]' -> 'train[:80%]'."""
   match = _SPLIT.fullmatch(split.strip())
   if match is None or bool(match['lo']) == bool(match['hi']):
     return None
-  return f'{match["base"]}[:{match["lo"]}]' if match['lo'] else f'{match["base"]}[{match["hi"]}:]'
+  order = match['order'] or ''
+  if match['lo']:
+    return f'{match["base"]}[:{match["lo"]}{order}]'
+  return f'{match["base"]}[{match["hi"]}:{order}]'

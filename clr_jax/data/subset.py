@@ -8,7 +8,7 @@ import numpy as np
 
 from clr_jax.core.errors import UserError
 from clr_jax.data.base import Source
-from clr_jax.data.slices import base_split, resolve_split
+from clr_jax.data.slices import base_split, selected_rows
 
 
 class SubsetSource(Source):
@@ -106,8 +106,9 @@ class ClassSubset(SubsetSource):
     number = np.full(len(known), -1, np.int32)
     number[[known.index(c) for c in class_names]] = np.arange(len(class_names))
     positions = np.flatnonzero(number[labels] >= 0)
-    _, lo, hi = resolve_split(split, {base_split(split): len(positions)}, source=name)
-    super().__init__(source, positions[lo : hi if limit is None else min(hi, lo + limit)])
+    sizes = {base_split(split): len(positions)}
+    _, rows = selected_rows(split, sizes, source=name, limit=limit)
+    super().__init__(source, positions[rows])
     self.name, self.split = name, split
     self.num_classes, self.class_names = len(class_names), tuple(class_names)
     self._number = number

@@ -1,13 +1,19 @@
-"""Config files: finding one by path or name, and running its get_config."""
+"""Config files: finding one by path or name, and running its get_config.
+
+A file may also define `complete(config, given)`, which is called once the values of flags are in
+the config, of which `given` names the keys. It may change others, such as those that follow from
+the images, and returns sentences for the terminal.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
 import pathlib
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -19,8 +25,8 @@ _PACKAGED = pathlib.Path(__file__).parent.parent / 'configs'  # in the wheel
 _CHECKOUT = pathlib.Path(__file__).parent.parent.parent / 'configs'
 
 
-class _UnknownArgument(UserError):
-  """Of a config, by whoever chose it: the line in the file does not matter."""
+class _WithoutLine(UserError):
+  """Its sentence says all: the line of the file in which it was raised does not matter."""
 
 
 def resolve(spec: str) -> tuple[pathlib.Path, str | None]:
@@ -50,7 +56,24 @@ def packaged() -> list[str]:
 
 
 def load(spec: str) -> Config:
-  """Runs `get_config([ARG])` of a config file; the config is locked.
+  """The config of a file as it is without flags, locked; see `open_file`."""
+  return open_file(spec).config
+
+
+class ConfigFile(NamedTuple):
+  """What a config file defines.
+
+  Attributes:
+    config: from its `get_config`, locked.
+    complete: its `complete`, which changes a config in place and returns sentences.
+  """
+
+  config: Config
+  complete: Callable[[Config, Collection[str]], list[str]]
+
+
+def open_file(spec: str) -> ConfigFile:
+  """Runs `get_config([ARG])` of a config file.
 
   Raises:
     UserError: no such file, one that is no config, or whatever goes wrong in it, by file and line.
@@ -58,7 +81,8 @@ def load(spec: str) -> Config:
   path, argument = resolve(spec)
   if path.suffix != '.py':
     raise UserError(f'{path} is no config: give a Python file (.py)')
-  found = getattr(_run(path, lambda: _module(path)), 'get_config', None)
+  module = _run(path, lambda: _module(path))
+  found = getattr(module, 'get_config', None)
   if not callable(found):
     raise UserError(f'{path} is no config: it must define get_config(), a function')
   parameters = _run(path, lambda: list(inspect.signature(found).parameters.values()))
@@ -75,7 +99,19 @@ def load(spec: str) -> Config:
       f'get_config() of {path} gives a {type(config).__name__}: return a ConfigDict, made with '
       f'clr_jax.experiment.config_base.get_config()'
     )
-  return config.lock()
+  finish: Callable[..., Any] | None = getattr(module, 'complete', None)
+
+  def complete(config: Config, given: Collection[str]) -> list[str]:
+    if finish is None:
+      return []
+    finished = functools.partial(finish, config, given)
+    try:
+      with config.unlocked():
+        return _run(path, finished) or []
+    except UserError as error:  # of the values of flags, not of the file
+      raise error.__cause__ if isinstance(error.__cause__, UserError) else error from None
+
+  return ConfigFile(config.lock(), complete)
 
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -93,7 +129,7 @@ def _run(path: pathlib.Path, call: Callable[[], Any]) -> Any:
   """`call()`, which runs code of the file: any error of it is one sentence with file and line."""
   try:
     return call()
-  except _UnknownArgument:
+  except _WithoutLine:
     raise
   except (Exception, SystemExit) as error:
     frames = traceback.extract_tb(error.__traceback__)
@@ -116,4 +152,4 @@ def choose(argument: str | None, choices: dict[str, Any], default: str) -> Any:
   try:
     return look_up(choices, argument or default, 'config argument')
   except UserError as error:
-    raise _UnknownArgument(str(error)) from None
+    raise _WithoutLine(str(error)) from None

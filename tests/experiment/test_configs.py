@@ -66,6 +66,7 @@ EXPECTED = {
   r'tcl_supervised:cifar100': (0.2, 390 * 100),  # batch256, too
   r'tcl_supervised:cifar10-': (0.1, 781 * 100),
   r'tcl_supervised:fashion_mnist': (0.09, 937 * 100),
+  r'images': (1e-3, 5 * 100),
   r'quickstart': (0.05, 11 * 25),
   r'fashion_mnist': (0.1, 234 * 10),
   r'robustness:contrastive': (3e-4, 371 * 100),

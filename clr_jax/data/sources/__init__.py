@@ -8,14 +8,24 @@ path that ends in .npz needs no scheme. A module whose PATH is one of the disk s
       `path` is what follows the colon, or ''; the rest are the arguments of `load_source`.
   available(data_dir) -> [(name, one line), ...]
       what it reads on this machine without a download.
+
+and may define two more, for configs that follow from the data:
+
+  splits(path, data_dir) -> [name, ...]        its splits; default: those of train and test to open
+  sizes(path, *, split, data_dir, choose) -> [(height, width), ...]
+      of the images as they are stored, of those that `choose(n)` takes; default: all of one size.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
+
 from clr_jax.core.bounds import Count, Pixels
+from clr_jax.core.errors import UserError
 from clr_jax.core.options import check
 from clr_jax.core.registry import ModuleRegistry
 from clr_jax.data.base import Source
@@ -83,6 +93,48 @@ def absolute_name(name: str) -> str:
   """The name of the same data set from every folder: 'folder:images' -> 'folder:/data/images'."""
   path = path_of(name)
   return name if path is None else f'{_split(name)[0]}:{path}'
+
+
+def splits_of(name: str, data_dir: str | None = None) -> list[str]:
+  """The splits of a data set by name.
+
+  Raises:
+    UserError: there is no such data set.
+  """
+  scheme, path = _split(name)
+  module = SCHEMES.module(scheme)
+  if hasattr(module, 'splits'):
+    return module.splits(path, data_dir)
+  found = []
+  for split in ('train', 'test'):
+    try:
+      load_source(name, split=split, data_dir=data_dir, limit=1)
+      found.append(split)
+    except UserError:
+      if split == 'train':
+        raise
+  return found
+
+
+def sizes_of(
+  name: str, *, split: str, data_dir: str | None, choose: Callable[[int], np.ndarray]
+) -> np.ndarray:
+  """[n, 2] heights and widths of images as they are stored.
+
+  Args:
+    name, split, data_dir: see `load_source`.
+    choose: the number of images of the split -> the positions of those that are looked at.
+
+  Raises:
+    UserError: as `load_source` does.
+  """
+  scheme, path = _split(name)
+  module = SCHEMES.module(scheme)
+  if hasattr(module, 'sizes'):
+    found = module.sizes(path, split=split, data_dir=data_dir, choose=choose)
+    return np.array(found, int).reshape(-1, 2)
+  source = load_source(name, split=split, data_dir=data_dir)
+  return np.array([source.image_shape[:2]])
 
 
 def available(data_dir: str | None = None) -> list[tuple[str, str]]:

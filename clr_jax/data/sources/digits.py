@@ -25,6 +25,12 @@ def load(path: str, *, split: str, data_dir: str | None, **options: Any) -> Arra
   return array_source(images, labels, sizes, split=split, class_names=_CLASSES, **options)
 
 
+def splits(path: str, data_dir: str | None) -> list[str]:
+  """Train and test; see `clr_jax.data.sources`."""
+  del path, data_dir
+  return ['train', 'test']
+
+
 def available(data_dir: str | None) -> list[tuple[str, str]]:
   """The digits; see `clr_jax.data.sources`."""
   del data_dir

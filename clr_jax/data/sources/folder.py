@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ import numpy as np
 
 from clr_jax.core.errors import UserError
 from clr_jax.data import images as images_lib
+from clr_jax.data import layout
 from clr_jax.data.base import NUM_THREADS, Source
-from clr_jax.data.layout import read_split
 from clr_jax.data.order import shuffled
 from clr_jax.data.slices import base_split, resolve_split
 
@@ -56,7 +56,7 @@ class FolderSource(Source):
         that is refused, or a damaged one where all headers count.
     """
     base = base_split(split)
-    found = read_split(Path(os.path.expanduser(path)), base)
+    found = layout.read_split(Path(os.path.expanduser(path)), base)
     _, lo, hi = resolve_split(split, {base: len(found.files)}, source=name)
     hi = hi if limit is None else min(hi, lo + limit)
     rows = np.arange(len(found.files))
@@ -135,6 +135,23 @@ def load(path: str, *, data_dir: str | None, **options: Any) -> FolderSource:
   if not path:
     raise UserError('the data source folder needs a path: write folder:PATH')
   return FolderSource(path, **options)
+
+
+def splits(path: str, data_dir: str | None) -> list[str]:
+  """Those with a sub-folder, by their usual names; see `clr_jax.data.sources`."""
+  del data_dir
+  return layout.splits(Path(os.path.expanduser(path)))
+
+
+def sizes(
+  path: str, *, split: str, data_dir: str | None, choose: Callable[[int], np.ndarray]
+) -> list[tuple[int, int]]:
+  """By the headers of the files; see `clr_jax.data.sources`."""
+  del data_dir
+  found = layout.read_split(Path(os.path.expanduser(path)), base_split(split))
+  paths = [os.path.join(found.folder, found.files[row]) for row in choose(len(found.files))]
+  with ThreadPoolExecutor(NUM_THREADS) as pool:
+    return [header.size for header in pool.map(images_lib.read_header, paths)]
 
 
 def available(data_dir: str | None) -> list[tuple[str, str]]:

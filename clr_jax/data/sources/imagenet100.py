@@ -40,6 +40,18 @@ def load(path: str, *, name: str, split: str, limit: int | None, **options: Any)
   return ClassSubset(whole, CLASSES, name=name, split=split, limit=limit)
 
 
+def splits(path: str, data_dir: str | None) -> list[str]:
+  """The labeled ones; see `clr_jax.data.sources`."""
+  del path, data_dir
+  return ['train', 'validation']
+
+
+def sizes(path: str, **options: Any) -> list[tuple[int, int]]:
+  """Those of all of ImageNet; see `clr_jax.data.sources`."""
+  del path
+  return tfds.sizes('imagenet2012', **options)
+
+
 def available(data_dir: str | None) -> list[tuple[str, str]]:
   """ImageNet-100, where imagenet2012 is prepared; see `clr_jax.data.sources`."""
   if not any(name == 'imagenet2012' for name, _ in tfds.prepared(data_dir)):

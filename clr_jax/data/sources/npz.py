@@ -28,6 +28,7 @@ _UNREADABLE = (
 )
 _IMAGE_KEYS = ('image', 'images', 'x')
 _LABEL_KEYS = ('label', 'labels', 'y')
+_SPLITS = ('train', 'test', 'val', 'validation')
 
 
 def load(path: str, *, name: str, split: str, data_dir: str | None, **options: Any) -> ArraySource:
@@ -48,6 +49,14 @@ def load(path: str, *, name: str, split: str, data_dir: str | None, **options: A
   sizes, origin = {base: len(images)}, os.path.realpath(file)
   named = {'name': name, 'split': split, 'origin': origin}
   return array_source(images, labels, sizes, training=training, **named, **options)
+
+
+def splits(path: str, data_dir: str | None) -> list[str]:
+  """Those with a file; see `clr_jax.data.sources`."""
+  del data_dir
+  if '{split}' not in path:
+    return ['train']
+  return [name for name in _SPLITS if os.path.isfile(_file(path, name))]
 
 
 def available(data_dir: str | None) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from clr_jax.core.locks import one_at_a_time
 from clr_jax.data import images as images_lib
 from clr_jax.data import label_store, preparing
 from clr_jax.data.base import Source
-from clr_jax.data.slices import resolve_split
+from clr_jax.data.slices import base_split, selected_rows
 
 _NAME = re.compile(r'(?P<name>\w+)(/(?P<config>[\w.\-+]+))?(:(?P<version>\d+\.\d+\.\d+))?')
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
@@ -45,14 +46,13 @@ class TfdsSource(Source):
     """
     builder = _builder(name, _data_dir(data_dir))
     sizes = {s: info.num_examples for s, info in builder.info.splits.items()}
-    base, lo, hi = resolve_split(split, sizes, source=name)
-    hi = hi if limit is None else min(hi, lo + limit)
+    base, rows = selected_rows(split, sizes, source=name, limit=limit)
     self._image_key, self._label_key = _feature_keys(builder.info, name)
     self._reader = _open(builder, base, self._image_key, name)
     self._folder = epath.Path(builder.data_dir)
     self._base = base
     stored: Any = builder.info.splits[base]
-    self._store_labels = stored.num_bytes * (hi - lo) / sizes[base] > _STORE_LABELS_BYTES
+    self._store_labels = stored.num_bytes * len(rows) / sizes[base] > _STORE_LABELS_BYTES
     self._files = [path.name for path in stored.filepaths]
     self._file_ends = np.cumsum(stored.shard_lengths)
     self._image_size = image_size
@@ -64,13 +64,13 @@ class TfdsSource(Source):
       raise UserError(f'the images of {name} differ in size: set image_size')
     self.name = name  # for the message if the first example cannot be read
     key = self._label_key
-    if key is not None and self._examples(np.array([lo]))[0][key] < 0:
+    if key is not None and self._examples(rows[:1])[0][key] < 0:
       key = self._label_key = None  # unlabeled (stl10's 'unlabelled'): every label is -1
     label = None if key is None else features[key]
     super().__init__(
       name=name,
       split=split,
-      rows=np.arange(lo, hi),
+      rows=rows,
       image_shape=(height, width, channels or (1 if own_channels == 1 else 3)),
       num_classes=label.num_classes if label else None,
       class_names=tuple(label.names) if label and label.names else None,
@@ -127,6 +127,26 @@ def load(path: str, *, name: str, **options: Any) -> TfdsSource:
   """One split of the data set that TFDS calls `path`; see `clr_jax.data.sources`."""
   del name
   return TfdsSource(name=path, **options)
+
+
+def splits(path: str, data_dir: str | None) -> list[str]:
+  """Those of the prepared data set; see `clr_jax.data.sources`."""
+  return list(_builder(path, _data_dir(data_dir)).info.splits)
+
+
+def sizes(
+  path: str, *, split: str, data_dir: str | None, choose: Callable[[int], np.ndarray]
+) -> list[tuple[int, int]]:
+  """That of all, or by the headers of the encoded images; see `clr_jax.data.sources`."""
+  builder = _builder(path, _data_dir(data_dir))
+  key, _ = _feature_keys(builder.info, path)
+  features: Any = builder.info.features
+  height, width, _ = features[key].shape
+  if height is not None and width is not None:
+    return [(height, width)]
+  reader = _open(builder, base_split(split), key, path)
+  examples = reader.__getitems__(choose(len(reader)).tolist())
+  return [images_lib.encoded_size(example[key]) for example in examples]
 
 
 def available(data_dir: str | None) -> list[tuple[str, str]]:

@@ -1,0 +1,36 @@
+"""Any images: what depends on them follows from them.
+
+  clr-jax train --config=configs/images.py --config.data.name=folder:PATH --workdir=DIR
+
+PATH has one sub-folder a class, perhaps below train and test, or images without labels; there are
+also 'npz:FILE' and the names of TFDS. Sizes, statistics, splits, batch, warm-up and the evaluation
+follow from the images as `clr_jax.experiment.from_data` says; the command prints them, the run
+records them, and a flag for any of them counts. Any method: `--config=configs/images.py:byol`. No
+source: optimizer and rate are this library's choice, for AdamW does not see the scale of a loss, in
+which the methods differ.
+"""
+
+from clr_jax.experiment import config_base as common
+from clr_jax.experiment.from_data import fit_to_data
+
+# Views other than two of `simclr`: what a method needs.
+VIEWS = {'infomin': ('infomin_jigsaw', {})}
+
+
+def get_config(method: str = 'simclr'):
+  config = common.get_config()
+  config.num_epochs = 100.0
+  config.model = common.model('resnet_tiny', width=32)
+  name, options = VIEWS.get(method, ('simclr', {}))
+  config.augment = common.views(name, size=32, **options)
+  config.method = common.method(method)
+  config.optimizer = common.optimizer(
+    'adamw', learning_rate=1e-3, scaling='none', weight_decay=1e-4
+  )
+  config.schedule = common.schedule('warmup_cosine')
+  config.log_every = 10
+  config.eval.protocols.linear.draws = 3
+  return config
+
+
+complete = fit_to_data
