@@ -55,7 +55,7 @@ def test_mixed_sizes_need_image_size_and_get_the_central_square(tmp_path):
     (tmp_path / name).mkdir()
   Image.fromarray(picture).save(tmp_path / 'wide' / '1.png')
   Image.fromarray(picture.transpose(1, 0, 2)).save(tmp_path / 'tall' / '1.png')
-  with pytest.raises(UserError, match=r'differ in size .*set image_size'):
+  with pytest.raises(UserError, match=r'differ in size .*set data.image_size'):
     load_source(f'folder:{tmp_path}')
   images, _ = load_source(f'folder:{tmp_path}', image_size=4).arrays()
   assert images.shape == (2, 4, 4, 3)

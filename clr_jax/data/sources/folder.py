@@ -94,7 +94,7 @@ class FolderSource(Source):
       if size != first:
         raise UserError(
           f'the images differ in size ({paths[0]} is {first[0]}x{first[1]}, {path} is '
-          f'{size[0]}x{size[1]}): set image_size'
+          f'{size[0]}x{size[1]}): set data.image_size'
         )
     return first, _facts(paths, headers)
 

@@ -61,7 +61,7 @@ class TfdsSource(Source):
     if image_size is not None:
       height = width = image_size
     if height is None or width is None:
-      raise UserError(f'the images of {name} differ in size: set image_size')
+      raise UserError(f'the images of {name} differ in size: set data.image_size')
     self.name = name  # for the message if the first example cannot be read
     key = self._label_key
     if key is not None and self._examples(rows[:1])[0][key] < 0:
