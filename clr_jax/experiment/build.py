@@ -22,7 +22,7 @@ from clr_jax.data import pairs
 from clr_jax.data.pipeline import RESIDENT_LIMIT, Pipeline, abstract_data, make_pipeline
 from clr_jax.experiment.method import make_method
 from clr_jax.experiment.schema import check_config, keys_without_effect
-from clr_jax.experiment.train_step import StepFn, init_state, make_train_step
+from clr_jax.experiment.train_step import StepFn, init_state, joins_arrays, make_train_step
 from clr_jax.ops import sharding
 from clr_jax.optim import schedules
 from clr_jax.rundir.identity import hash_config
@@ -205,7 +205,8 @@ def build_experiment(
   used = config if probe else changed(config, {'probe.enabled': False})
   plain, method = make_method(used, backbone, info)
   learning_rate = _make_schedule(config, info)
-  tx = _make_optimizer(config, method, learning_rate)
+  joined = joins_arrays(mesh, shard_optimizer=config.shard_optimizer)
+  tx = _make_optimizer(config, method, learning_rate, joined)
   return Experiment(config, info, source, test, views, plain, method, tx, learning_rate, mesh)
 
 
@@ -320,9 +321,9 @@ def _make_schedule(config: Config, info: RunInfo) -> Schedule:
 
 
 def _make_optimizer(
-  config: Config, method: Method, learning_rate: Schedule
+  config: Config, method: Method, learning_rate: Schedule, joined: bool
 ) -> optax.GradientTransformationExtraArgs:
   options = to_dict(config.optimizer)
   del options['learning_rate'], options['scaling']  # in the schedule
   name, sam = options.pop('name'), to_dict(config.sam)
-  return optim.make(name, method.groups, learning_rate=learning_rate, sam=sam, **options)
+  return optim.make(name, method.groups, joined, learning_rate=learning_rate, sam=sam, **options)

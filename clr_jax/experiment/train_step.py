@@ -21,7 +21,7 @@ from clr_jax.core.types import (
   TrainState,
   ViewFn,
 )
-from clr_jax.ops import sharding
+from clr_jax.ops import many_arrays, sharding
 from clr_jax.ops.similarity import l2_normalize
 
 StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -57,6 +57,7 @@ def make_train_step(
       state (`sharding.by_largest_axis`), then gathers the new parameters.
   """
   on_rows, whole, split = _placements(mesh, shard_optimizer)
+  joined = mesh is not None and joins_arrays(mesh, shard_optimizer=shard_optimizer)
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     view_key, embed_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
@@ -76,6 +77,10 @@ def make_train_step(
     gradient = jax.grad(objective, has_aux=True)
     grads, (carry, metrics) = gradient(whole(state.params))
 
+    if joined:
+      # A kernel that also transposes a gradient could not write where the parameter lies.
+      grads = jax.lax.optimization_barrier(many_arrays.row_major(grads))
+
     with jax.named_scope('optimizer'):
       # Whole on both sides of a pass: split weights or gradients would split its convolutions.
       updates, opt_state = tx.update(
@@ -85,15 +90,21 @@ def make_train_step(
         grad_fn=lambda params, _: split(whole(gradient(whole(params))[0])),
       )
       opt_state = split(opt_state)
-      params = cast(Params, whole(optax.apply_updates(state.params, updates)))
+      params = many_arrays.apply_updates(state.params, updates, joined=joined)
+      params = cast(Params, whole(params))
       with jax.named_scope('state'):
         params, new_state = method.post_update(params, state.state, whole(carry), state.step)
-      metrics = {**metrics, 'update_norm': optax.tree.norm(updates)}
+      metrics = {**metrics, 'update_norm': many_arrays.global_norm(updates, joined=joined)}
       if method.gradient_metrics is not None:
         metrics |= method.gradient_metrics(grads, state.step)
     return TrainState(state.step + 1, params, new_state, opt_state, state.key), metrics
 
   return step
+
+
+def joins_arrays(mesh: Mesh, *, shard_optimizer: bool) -> bool:
+  """Whether many parameters are updated in few kernels, see `ops.many_arrays`."""
+  return sharding.launches_matter(mesh) and not shard_optimizer
 
 
 def _placements(

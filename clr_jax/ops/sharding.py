@@ -40,6 +40,11 @@ def make_mesh(devices=None) -> Mesh:
   return Mesh(devices, (AXIS,))
 
 
+def launches_matter(mesh: Mesh) -> bool:
+  """Whether the devices of the mesh are GPUs, where starting a kernel takes microseconds."""
+  return mesh.devices.flat[0].platform in ('gpu', 'cuda', 'rocm')
+
+
 def memory_of(mesh: Mesh) -> int | None:
   """Bytes of memory of a device of the mesh; None where that is not known."""
   device = mesh.local_devices[0]

@@ -29,6 +29,7 @@ def _for_all_groups(make: Optimizer) -> Optimizer:
   @takes_options_of(make)
   def optimizer(
     groups: Mapping[str, Group],
+    joined: bool = False,
     *,
     learning_rate: NonNegative | Schedule,
     weight_decay: NonNegative = 0.0,
@@ -46,6 +47,8 @@ def _for_all_groups(make: Optimizer) -> Optimizer:
         replaces `learning_rate`, `peak_of` holds it at its peak, `lr_scale` multiplies either. In
         the first `freeze_steps` updates nothing of the group changes, its momentum included; its
         learning rate follows the run's step.
+      joined: norms of many arrays in few kernels (`ops.many_arrays.norms`), for GPUs that share no
+        optimizer state.
       learning_rate: a number, or a function of the step.
       weight_decay: of all groups that do not have their own.
       exclude_from_decay: 'bias_and_norm' leaves these without weight decay (and trust ratio),
@@ -60,6 +63,8 @@ def _for_all_groups(make: Optimizer) -> Optimizer:
     """
     if exclude_from_decay != 'auto':
       hyper['mask'] = _MASKS[exclude_from_decay]
+    if joined and make is _optimizers.lars:
+      hyper['joined'] = True
 
     def transform(group: Group) -> optax.GradientTransformationExtraArgs:
       rate = learning_rate if group.lr is None else group.lr

@@ -1,7 +1,8 @@
 """SGD, LARS, Adam, AdamW for the parameters of one group.
 
 Each takes (learning_rate, weight_decay, mask): a number or schedule, a number, and a function of
-the parameters that is True for the leaves with weight decay and (LARS) trust ratio.
+the parameters that is True for the leaves with weight decay and (LARS) trust ratio. LARS also takes
+`joined`, see `ops.many_arrays.norms`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from jax.typing import ArrayLike
 
 from clr_jax.core.bounds import BelowOne, Epsilon, Positive, PositiveEpsilon
 from clr_jax.core.options import OnlyWith
-from clr_jax.core.types import PyTree, Schedule
+from clr_jax.core.types import Array, PyTree, Schedule
+from clr_jax.ops import many_arrays
 
 Mask = Callable[[PyTree], PyTree]
 Value = float | Schedule
@@ -98,6 +100,7 @@ def lars(
   learning_rate: Value,
   weight_decay: float = 0.0,
   mask: Mask = matrices,
+  joined: bool = False,
   *,
   momentum: BelowOne = 0.9,
   form: Literal['mocov3', 'simclr', 'clipped', 'unclipped'] = 'mocov3',
@@ -125,7 +128,7 @@ def lars(
   if official:
     return optax.chain(
       optax.add_decayed_weights(weight_decay, mask),
-      optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient), mask),
+      optax.masked(_scale_by_trust_ratio(trust_coefficient, joined), mask),
       *((trace, rate) if form == 'mocov3' else (rate, trace)),
       optax.scale(-1.0),
     )
@@ -134,8 +137,35 @@ def lars(
     weight_decay,
     trust_coefficient=trust_coefficient,
     eps=eps,
+    joined=joined,
   )
   return optax.chain(optax.masked(scale, mask), trace, rate, optax.scale(-1.0))
+
+
+def _scale_by_trust_ratio(trust_coefficient: float, joined: bool) -> optax.GradientTransformation:
+  """u tc |p| / |u|, or u where a norm is 0: `optax.scale_by_trust_ratio`, with each norm once."""
+
+  def update(updates, state, params=None):
+    def ratio(p_norm: Array, u_norm: Array) -> Array:
+      some = (p_norm > 0) & (u_norm > 0)
+      return jnp.where(some, trust_coefficient * p_norm / jnp.where(some, u_norm, 1), 1)
+
+    leaves, tree = jax.tree.flatten(updates)
+    ratios = map(ratio, *_norms_of_both(params, updates, joined))
+    return tree.unflatten(
+      [r.astype(u.dtype) * u for u, r in zip(leaves, ratios, strict=True)]
+    ), state
+
+  return optax.GradientTransformation(optax.scale_by_trust_ratio().init, update)
+
+
+def _norms_of_both(
+  params: PyTree, updates: PyTree, joined: bool
+) -> tuple[list[Array], list[Array]]:
+  """Norms of the leaves of both trees; side by side, so that one kernel reads a pair once."""
+  pairs = zip(jax.tree.leaves(params), jax.tree.leaves(updates), strict=True)
+  found = many_arrays.norms([leaf for pair in pairs for leaf in pair], joined=joined)
+  return found[::2], found[1::2]
 
 
 class _CountState(NamedTuple):
@@ -143,7 +173,7 @@ class _CountState(NamedTuple):
 
 
 def _scale_by_solo_trust_ratio(
-  clip_at: Value | None, decay: float, *, trust_coefficient: float, eps: float
+  clip_at: Value | None, decay: float, *, trust_coefficient: float, eps: float, joined: bool
 ) -> optax.GradientTransformation:
   """r (g + decay p) of solo-learn's LARS; r becomes min(r / clip_at, 1) unless clip_at is None."""
 
@@ -154,14 +184,16 @@ def _scale_by_solo_trust_ratio(
   def update(updates, state, params=None):
     limit = clip_at(state.count) if callable(clip_at) else clip_at
 
-    def scale(g, p):
-      p_norm, g_norm = optax.tree.norm(p), optax.tree.norm(g)
+    def scale(g, p, g_norm, p_norm):
       ratio = trust_coefficient * p_norm / (g_norm + decay * p_norm + eps)
       if limit is not None:
         ratio = jnp.where(ratio < limit, ratio / limit, 1.0)  # also right while lr is still 0
       scaled = ratio * (g + decay * p)
       return jnp.where((p_norm > 0) & (g_norm > 0), scaled, g).astype(g.dtype)
 
-    return jax.tree.map(scale, updates, params), _CountState(optax.safe_increment(state.count))
+    p_norms, g_norms = _norms_of_both(params, updates, joined)
+    leaves, tree = jax.tree.flatten(updates)
+    scaled = map(scale, leaves, jax.tree.leaves(params), g_norms, p_norms)
+    return tree.unflatten(scaled), _CountState(optax.safe_increment(state.count))
 
   return optax.GradientTransformation(init, update)

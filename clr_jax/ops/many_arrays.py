@@ -1,0 +1,87 @@
+"""Work over all parameters in few kernels, for GPUs, where a launch costs as much as a small array.
+
+Everything here also works array by array, which is what TPUs, CPUs and sharded arrays want: there a
+concatenation would be written to memory, or gathered from all devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental.layout import Layout, with_layout_constraint
+
+from clr_jax.core.types import Array, PyTree
+
+_ROW = 1024  # elements that are summed in a first pass; each array is padded to whole rows
+_MOST = 80  # arrays that one kernel reads: XLA fuses up to 96 operands and results
+
+
+def norms(leaves: Sequence[Array], *, joined: bool = False) -> list[Array]:
+  """The Euclidean norm of each array, a scalar each.
+
+  Args:
+    leaves: arrays of any shapes and one dtype.
+    joined: read up to 80 arrays in one kernel, by a concatenation that is never stored, and sum
+      the squares of each in another order.
+  """
+  if not joined:
+    return [jnp.sqrt(jnp.sum(jnp.square(x))) for x in leaves]
+  found: list[Array] = []
+  for start in range(0, len(leaves), _MOST):
+    part = leaves[start : start + _MOST]
+    rows = _square_rows(part)
+    counts = [-(-x.size // _ROW) for x in part]
+    owner = np.repeat(np.arange(len(part), dtype=np.int32), counts)
+    own = owner[None, :] == np.arange(len(part), dtype=np.int32)[:, None]
+    total = jnp.sqrt(jnp.where(own, rows[None, :], 0).sum(1))
+    found += [total[i] for i in range(len(part))]
+  return found
+
+
+def global_norm(tree: PyTree, *, joined: bool = False) -> Array:
+  """The Euclidean norm of all arrays of `tree` together; see `norms`."""
+  if not joined:
+    return optax.tree.norm(tree)
+  leaves = jax.tree.leaves(tree)
+  parts = [_square_rows(leaves[i : i + _MOST]).sum() for i in range(0, len(leaves), _MOST)]
+  return jnp.sqrt(sum(parts[1:], parts[0]))
+
+
+def _square_rows(leaves: Sequence[Array]) -> Array:
+  """[R]: sums of squares of `_ROW` elements; none is of two arrays."""
+  padded = [jnp.pad(x.reshape(-1), (0, -x.size % _ROW)) for x in leaves]
+  return jnp.square(jnp.concatenate(padded)).reshape(-1, _ROW).sum(1)
+
+
+def apply_updates(params: PyTree, updates: PyTree, *, joined: bool = False) -> PyTree:
+  """params + updates, in the dtypes of the parameters.
+
+  Args:
+    params, updates: trees of arrays.
+    joined: one kernel for all arrays of a shape. XLA makes one kernel of independent operations
+      only if they share an operand that is no scalar, so each update is multiplied by the same
+      ones, which XLA may not look into; bits stay as they are.
+  """
+  if not joined:
+    return optax.apply_updates(params, updates)
+  ones: dict[tuple[int, Any], Array] = {}
+
+  def add(p: Array, u: Array) -> Array:
+    if u.ndim:
+      key = u.shape[-1], u.dtype
+      if key not in ones:
+        ones[key] = jax.lax.optimization_barrier(jnp.ones(key[:1], u.dtype))
+      u = u * jax.lax.broadcast_in_dim(ones[key], u.shape, (u.ndim - 1,))
+    return (p + u).astype(p.dtype)
+
+  return jax.tree.map(add, params, updates)
+
+
+def row_major(tree: PyTree) -> PyTree:
+  """The same arrays, in memory in the order of their axes, as parameters lie."""
+  return jax.tree.map(lambda x: with_layout_constraint(x, Layout(tuple(range(x.ndim)))), tree)
