@@ -17,7 +17,7 @@ from clr_jax.exchange import export
 from clr_jax.experiment import config_files
 from clr_jax.experiment.schema import check_config
 from clr_jax.experiment.switching import names_in, switch
-from clr_jax.rundir.identity import read_config
+from clr_jax.rundir.identity import read_config, refuse_no_run
 from clr_jax.rundir.results import FeaturesOf, read_results
 from clr_jax.rundir.workdir import Workdir
 from clr_jax.training.loop import train
@@ -99,5 +99,5 @@ def results(workdir: epath.PathLike) -> list[dict[str, Any]]:
     UserError: the directory is not a run.
   """
   run = Workdir(workdir)
-  read_config(run)
+  refuse_no_run(run)
   return read_results(run)

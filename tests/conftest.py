@@ -57,6 +57,20 @@ hypothesis.settings.load_profile('slow machine')
 LIMIT = 2_000_000_000  # bytes of a worker above which it forgets its programs
 
 
+def pytest_addoption(parser):
+  parser.addoption(
+    '--imports', metavar='FILE.py', action='append', default=[], help='methods of yours to test'
+  )
+
+
+def pytest_configure(config):
+  """Registers methods of a user's, which the contract tests then find as they find all."""
+  # Late, for only then are the options of JAX above set in every process.
+  from clr_jax.core import user_code
+
+  user_code.load(config.getoption('--imports'), chosen=True)
+
+
 def pytest_collection_modifyitems(config, items):
   """`-m slow` leaves out what is weekly in a file that is slow as a whole."""
   if config.option.markexpr != 'slow':

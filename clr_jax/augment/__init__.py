@@ -41,6 +41,7 @@ from clr_jax.augment.views import multi as multi
 from clr_jax.augment.views import multicrop as multicrop
 from clr_jax.augment.views import names as names
 from clr_jax.augment.views import pair as pair
+from clr_jax.augment.views import register as register
 from clr_jax.augment.views import single as single
 from clr_jax.augment.views import to_float as to_float
 from clr_jax.augment.views import triplet as triplet

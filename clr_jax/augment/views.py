@@ -132,5 +132,8 @@ REGISTRY: Registry[Callable[..., Views]] = Registry(
     **{name: _of_policy(policies.factory(name)) for name in policies.names()},
     **{name: _of_preset(preset) for name, preset in PRESETS.items()},
   },
+  entry_points='clr_jax.augmentations',
 )
 names, factory, make = REGISTRY.names, REGISTRY.factory, REGISTRY.make
+register = REGISTRY.register
+"""Decorates a function (*, size, ...) -> Views, which `config.augment.name` can then name."""

@@ -18,6 +18,7 @@ from typing import Any
 from clr_jax import figures
 from clr_jax.cli import overrides
 from clr_jax.cli.overrides import Given
+from clr_jax.core import user_code
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
@@ -43,7 +44,11 @@ def _file_config(args: argparse.Namespace, given: Mapping[str, Given]) -> Config
   from clr_jax.experiment.schema import check_config
   from clr_jax.experiment.switching import names_in, switch
 
+  imports = user_code.load(args.imports, chosen=True)
   config, complete = open_file(args.config)
+  if imports:
+    with config.unlocked(), config.ignore_type():
+      config.imports = (*config.get('imports', ()), *imports)
   check_config(config)
   said = switch(config, names_in(dict(given['config'])))
   overrides.apply(config, given['config'], 'config', known=with_all_options(config))
@@ -56,9 +61,12 @@ def _file_config(args: argparse.Namespace, given: Mapping[str, Given]) -> Config
 
 def file_configs(args: argparse.Namespace) -> dict[str, Config]:
   """The config of --config=FILE."""
+  if not args.config:
+    return {}
   from clr_jax.evaluation.registry import with_all_options
 
-  return {'config': with_all_options(load(args.config))} if args.config else {}
+  user_code.load(args.imports, chosen=True)
+  return {'config': with_all_options(load(args.config))}
 
 
 # ---------------------------------------------------------------- evaluate
@@ -67,7 +75,12 @@ def evaluate(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   from clr_jax.cli.process import run_with_exit_code, start_jax
   from clr_jax.evaluation import registry as protocols
   from clr_jax.ops.sharding import check_devices
+  from clr_jax.rundir.identity import load_code
+  from clr_jax.rundir.workdir import Workdir
 
+  user_code.load(args.imports, chosen=True)
+  for directory in args.workdir:
+    load_code(Workdir(directory))
   options = overrides.values_of(protocols.parameters(args.protocol), given['params'], 'params')
   protocols.units(args.protocol, options, prefix='--params.')
   configs = {
@@ -122,12 +135,13 @@ def _measure(
 def evaluate_configs(args: argparse.Namespace) -> dict[str, Config]:
   """The options of the protocol, and the config of the first run."""
   configs = {}
+  user_code.load(args.imports, chosen=True)
+  if args.workdir:
+    configs['config'] = _stored_config(args.workdir[0])
   if args.protocol:
     from clr_jax.evaluation import registry as protocols
 
-    configs['params'] = protocols.parameters(args.protocol)
-  if args.workdir:
-    configs['config'] = _stored_config(args.workdir[0])
+    configs = {'params': protocols.parameters(args.protocol), **configs}
   return configs
 
 
@@ -144,13 +158,13 @@ def _stored_config(directory: str) -> Config:
 # ---------------------------------------------------------------- results, inspect, report
 def results(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Prints all records of a run."""
-  from clr_jax.rundir.identity import read_config
+  from clr_jax.rundir.identity import refuse_no_run
   from clr_jax.rundir.results import find_results, read_results
   from clr_jax.rundir.table import format_table
   from clr_jax.rundir.workdir import Workdir
 
   run = Workdir(args.workdir)
-  read_config(run)  # refuses what is no run
+  refuse_no_run(run)
   records = read_results(run)
   if not records and (damaged := find_results(run).damaged):
     raise UserError(
@@ -170,6 +184,7 @@ def inspect(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   from clr_jax.figures.drawing.draw import draw_figure
   from clr_jax.ops.sharding import check_devices
 
+  user_code.load(args.imports, chosen=True)
   options = overrides.values_of(inspect_configs(args)['params'], given['params'], 'params')
   check(figures.FIGURES.factory(args.figure), options, what=args.figure, prefix='--params.')
   if args.step is not None:
@@ -200,6 +215,7 @@ def report(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   from clr_jax.cli.process import run_with_exit_code
   from clr_jax.ops.sharding import check_devices
 
+  user_code.load(args.imports, chosen=True)
   figures.check_out(args.out, '.html')
   check_devices()
   run_with_exit_code(lambda: print(*report_lib.report(args.workdir, args.out), sep='\n'))
@@ -211,6 +227,7 @@ def export(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   from clr_jax.cli.process import run_with_exit_code
   from clr_jax.exchange.export import export as write
 
+  user_code.load(args.imports, chosen=True)
   options = {'format': args.format, 'head': args.head, 'step': args.step}
   run_with_exit_code(lambda: print(*write(args.workdir, args.out, **options), sep='\n'))
 
@@ -289,6 +306,7 @@ def methods(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Lists the methods."""
   from clr_jax import methods as methods_lib
 
+  user_code.load(args.imports, chosen=True)
   _print_rows([(name, methods_lib.summary(name)) for name in methods_lib.names()])
 
 
@@ -296,6 +314,7 @@ def datasets(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Lists the data sets."""
   from clr_jax.data import available
 
+  user_code.load(args.imports, chosen=True)
   _print_rows(available(args.data_dir))
 
 

@@ -143,8 +143,9 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
   _add_export(add)
   _add_bench(add)
   _add_plan(add)
-  add('methods', commands.methods, 'list the methods, one line each')
+  _add_imports(add('methods', commands.methods, 'list the methods, one line each'))
   datasets = add('datasets', commands.datasets, 'list the data sets on this machine')
+  _add_imports(datasets)
   datasets.add_argument('--data_dir', metavar='DIR', help='folder of the TFDS data sets')
   return parser, dict(group.choices)
 
@@ -172,7 +173,8 @@ def _add_evaluation(add: Callable[..., Parser]) -> None:
     overridable=('params', 'config'),
     configs=commands.evaluate_configs,
   )
-  _add_name(evaluate, 'protocol', _modules_of(protocols))
+  _add_name(evaluate, 'protocol', _modules_of(protocols), others=True)
+  _add_imports(evaluate)
   _add_workdirs(evaluate)
   evaluate.add_argument(
     '--step', type=_from_zero, metavar='N', help='checkpoint; default: the newest'
@@ -206,6 +208,7 @@ def _add_pictures(add: Callable[..., Parser]) -> None:
   )
   _add_name(inspect, 'figure', figures.names())
   _add_workdirs(inspect)
+  _add_imports(inspect)
   inspect.add_argument('--out', metavar='FILE.png', help='the picture; default: FIGURE.png')
   inspect.add_argument(
     '--step',
@@ -215,6 +218,7 @@ def _add_pictures(add: Callable[..., Parser]) -> None:
   )
   report = add('report', commands.report, 'write all that is known of runs into one HTML file')
   _add_workdirs(report)
+  _add_imports(report)
   report.add_argument(
     '--out', default='report.html', metavar='FILE.html', help='the page; default: report.html'
   )
@@ -225,6 +229,7 @@ def _add_export(add: Callable[..., Parser]) -> None:
     'export', commands.export, 'write the backbone of a run for torchvision, timm or Flax'
   )
   export.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
+  _add_imports(export)
   export.add_argument(
     '--format',
     default='torchvision',
@@ -294,6 +299,17 @@ def _add_config(parser: Parser) -> None:
   parser.add_argument(
     '--config', required=True, metavar='FILE', help='config file; FILE:ARG passes it an argument'
   )
+  _add_imports(parser)
+
+
+def _add_imports(parser: Parser) -> None:
+  parser.add_argument(
+    '--imports',
+    action='append',
+    default=[],
+    metavar='FILE.py',
+    help='module of yours that registers methods, augmentations, data or protocols; repeatable',
+  )
 
 
 def _add_workdirs(parser: Parser) -> None:
@@ -317,12 +333,17 @@ def _add_processes(parser: Parser) -> None:
   group.add_argument('--process_id', type=_from_zero, metavar='I', help='number of this process')
 
 
-def _add_name(parser: Parser, what: str, names: Collection[str]) -> None:
-  """A positional argument: one of the names, with '-' or '_' between words."""
+def _add_name(parser: Parser, what: str, names: Collection[str], *, others: bool = False) -> None:
+  """A positional argument: one of the names, with '-' or '_' between words.
+
+  Args:
+    others: the command knows more of them, and checks the name.
+  """
   shown = [name.replace('_', '-') for name in names]
 
   def read(text: str) -> str:
-    check_name(shown, text.replace('_', '-'), what)
+    if not others:
+      check_name(shown, text.replace('_', '-'), what)
     return text.replace('-', '_')
 
   parser.add_argument(what, type=read, metavar=f'{{{",".join(shown)}}}')

@@ -1,14 +1,20 @@
-"""Factories by name: one calling convention for methods, models, policies, optimizers, ..."""
+"""Factories by name: one calling convention for methods, models, policies, optimizers, ...
+
+`registry.register` adds one of a user's; installed packages announce theirs by entry points.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
 import os
 import pkgutil
+import types
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
+from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
 from clr_jax.core.options import check
 
@@ -21,14 +27,40 @@ class Registry(Generic[F]):
   Args:
     what: names a factory in messages, such as 'model'.
     factories: by name.
+    entry_points: group of the entry points by which packages announce factories; '' = none.
   """
 
-  def __init__(self, what: str, factories: Mapping[str, F]):
+  def __init__(self, what: str, factories: Mapping[str, F], *, entry_points: str = ''):
     self.what, self._factories = what, dict(factories)
+    self._entry_points = entry_points
+    self._added: dict[str, Any] = {}  # modules, or what stands for one
 
   def names(self) -> list[str]:
     """All names."""
-    return list(self._factories)
+    own = self._own_names()
+    return own + sorted({*self._added, *_announced(self._entry_points)} - set(own))
+
+  def register(self, factory: Any = None, /, *, name: str = '', **facts: Any) -> Any:
+    """Adds a factory, by its own name; a decorator, `@register` or `@register(name=..., ...)`.
+
+    Args:
+      factory: a function whose keyword-only parameters are its options.
+      name: instead of the function's.
+      facts: attributes that a module of the library would have beside the function.
+
+    Raises:
+      UserError: another one has this name.
+    """
+    if factory is None:
+      return functools.partial(self.register, name=name, **facts)
+    name = name or factory.__name__
+    before = self._added.get(name)
+    if name in self._own_names() or (before and _file(before.factory) != _file(factory)):
+      raise UserError(
+        f'there is a {self.what} called {name!r} already: give {factory.__name__} another name'
+      )
+    self._added[name] = types.SimpleNamespace(factory=factory, __doc__=factory.__doc__, **facts)
+    return factory
 
   def factory(self, name: str) -> F:
     """The factory called `name`; UserError lists the names."""
@@ -41,8 +73,36 @@ class Registry(Generic[F]):
     check(factory, options, what=f'{self.what} {name!r}')
     return factory(*args, **options)
 
+  def _own_names(self) -> list[str]:
+    return list(self._factories)
+
   def _load(self, name: str) -> F:
-    return self._factories[name]
+    return self._factories[name] if name in self._factories else self._user_module(name).factory
+
+  def _user_module(self, name: str) -> Any:
+    """What was registered, or what a package announces, which is registered by that."""
+    if name not in self._added:
+      try:
+        found = _announced(self._entry_points)[name].load()
+      except Exception as error:  # of another package's code
+        raise UserError(
+          f'the {self.what} {name!r} of an installed package cannot be loaded '
+          f'({type(error).__name__}: {error}): repair or remove that package'
+        ) from error
+      if name not in self._added:
+        self.register(found, name=name)
+    return self._added[name]
+
+
+def _file(factory: Any) -> Any:
+  return getattr(getattr(factory, '__code__', None), 'co_filename', factory)
+
+
+@functools.cache
+def _announced(group: str) -> dict[str, importlib.metadata.EntryPoint]:
+  """The entry points of a group by name."""
+  found = importlib.metadata.entry_points(group=group) if group else ()
+  return {entry.name: entry for entry in found}
 
 
 class ModuleRegistry(Registry[F]):
@@ -56,6 +116,7 @@ class ModuleRegistry(Registry[F]):
     path: its `__path__`.
     besides: public modules of the package that are no factories.
     function: name of the function, if it is the same in all modules.
+    entry_points: as in `Registry`.
   """
 
   def __init__(
@@ -66,27 +127,32 @@ class ModuleRegistry(Registry[F]):
     *,
     besides: Collection[str] = (),
     function: str = '',
+    entry_points: str = '',
   ):
-    super().__init__(what, {})
+    super().__init__(what, {}, entry_points=entry_points)
     self._package, self._path = package, path
     self._besides, self._function = besides, function
 
-  def names(self) -> list[str]:
+  def _own_names(self) -> list[str]:
     """All public modules of the package but `besides`."""
     found = {name for folder in self._path for name in _modules(folder, _changed(folder))}
     return sorted(found - set(self._besides))
 
   def module(self, name: str) -> Any:
-    """The module called `name`; UserError lists the names."""
+    """The module called `name`, or what stands for a user's; UserError lists the names."""
     check_name(self.names(), name, self.what)
-    return importlib.import_module(f'{self._package}.{name}')
+    if name in self._own_names():
+      return importlib.import_module(f'{self._package}.{name}')
+    return self._user_module(name)
 
   def summary(self, name: str) -> str:
     """The first line of the module's docstring."""
     return (self.module(name).__doc__ or '').strip().partition('\n')[0]
 
   def _load(self, name: str) -> F:
-    return getattr(self.module(name), self._function or name)
+    if name in self._own_names():
+      return getattr(self.module(name), self._function or name)
+    return self._user_module(name).factory
 
 
 @functools.lru_cache(maxsize=256)

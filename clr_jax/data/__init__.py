@@ -11,6 +11,7 @@ from clr_jax.data.sources import (
   available,
   load_source,
   path_of,
+  register,
   sizes_of,
   splits_of,
 )
@@ -25,6 +26,7 @@ __all__ = [
   'batch_indices',
   'load_source',
   'path_of',
+  'register',
   'sizes_of',
   'splits_of',
   'steps_per_epoch',

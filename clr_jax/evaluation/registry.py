@@ -34,7 +34,9 @@ def parameters(name: str, given: Mapping[str, Any] | None = None) -> Config:
     UserError: an option that the protocol does not have or allow.
   """
   module = PROTOCOLS.module(name)
-  options = module.parameters() if hasattr(module, 'parameters') else options_of(module.measure)
+  options = (
+    module.parameters() if hasattr(module, 'parameters') else options_of(PROTOCOLS.factory(name))
+  )
   given = _several(options, given or {})
   check_options(options, given, what=name, prefix=f'eval.protocols.{name}.', complete=False)
   return component(options, None, **given)

@@ -3,9 +3,12 @@ the signatures of the library's functions; `section` copies them here, so that a
 them and a flag can change any of them.
 """
 
+from collections.abc import Sequence
+
 from ml_collections import ConfigDict
 
 from clr_jax.core.config_tree import Config
+from clr_jax.experiment.config_files import load_imports
 from clr_jax.experiment.method import plugin_factories
 from clr_jax.experiment.schema import section
 
@@ -76,12 +79,16 @@ def sam(name: str = 'none', **hyper) -> Config:
   return section('sam', name=name, **hyper)
 
 
-def get_config() -> Config:
+def get_config(*, imports: Sequence[str] = ()) -> Config:
   """Every key with its default; an experiment sets data, augment, model, method, optimizer.
 
   The keys are explained in `clr_jax.experiment.settings` and by the functions above.
+
+  Args:
+    imports: modules that register what the config then names, such as 'my_methods' for the file
+      my_methods.py beside the config file; see `config_files.load_imports`.
   """
-  config: Config = section('')
+  config: Config = section('', imports=load_imports(imports))
   config.data = section('data')
   config.schedule = schedule()
   config.sam = sam()

@@ -7,26 +7,24 @@ the images, and returns sentences for the terminal.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import importlib.util
 import inspect
 import pathlib
-import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from clr_jax.core.config_tree import Config
+from clr_jax.core import user_code
+from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import look_up
 
 _PACKAGED = pathlib.Path(__file__).parent.parent / 'configs'  # in the wheel
 _CHECKOUT = pathlib.Path(__file__).parent.parent.parent / 'configs'
-
-
-class _WithoutLine(UserError):
-  """Its sentence says all: the line of the file in which it was raised does not matter."""
 
 
 def resolve(spec: str) -> tuple[pathlib.Path, str | None]:
@@ -81,17 +79,51 @@ def open_file(spec: str) -> ConfigFile:
   path, argument = resolve(spec)
   if path.suffix != '.py':
     raise UserError(f'{path} is no config: give a Python file (.py)')
-  module = _run(path, lambda: _module(path))
+  user_code.refuse_in_a_run(str(path))
+  with user_code.importable(path.parent), _relative_to(path.parent):
+    return _open(spec, path, argument)
+
+
+_FOLDER: contextvars.ContextVar[str | None] = contextvars.ContextVar('folder', default=None)
+
+
+@contextlib.contextmanager
+def _relative_to(folder: pathlib.Path) -> Iterator[None]:
+  token = _FOLDER.set(str(folder))
+  try:
+    yield
+  finally:
+    _FOLDER.reset(token)
+
+
+def load_imports(names: Sequence[str]) -> tuple[str, ...]:
+  """Runs modules that register methods and so on, named in a config file or beside one.
+
+  Args:
+    names: 'my_methods' or 'my_methods.py', in the folder of the config file that is being read,
+      else in the current one; or a module that Python can import.
+
+  Returns:
+    Their absolute paths, or names, for `config.imports`.
+
+  Raises:
+    UserError: no such module, or any error of it.
+  """
+  return tuple(user_code.load(names, _FOLDER.get()))
+
+
+def _open(spec: str, path: pathlib.Path, argument: str | None) -> ConfigFile:
+  module = user_code.run(path, lambda: _module(path))
   found = getattr(module, 'get_config', None)
   if not callable(found):
     raise UserError(f'{path} is no config: it must define get_config(), a function')
-  parameters = _run(path, lambda: list(inspect.signature(found).parameters.values()))
+  parameters = user_code.run(path, lambda: list(inspect.signature(found).parameters.values()))
   if argument is not None and not parameters:
     raise UserError(f'{path.name} takes no argument, so drop {":" + argument!r}')
   needed = [p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
   if argument is None and needed:
     raise UserError(f'{path.name} needs an argument, its {needed[0]}: give --config={spec}:ARG')
-  config = _run(path, found if argument is None else lambda: found(argument))
+  config = user_code.run(path, found if argument is None else lambda: found(argument))
   if isinstance(config, FrozenConfigDict):
     config = ConfigDict(dict(config.items()))  # flags override it
   if not isinstance(config, ConfigDict):
@@ -99,6 +131,9 @@ def open_file(spec: str) -> ConfigFile:
       f'get_config() of {path} gives a {type(config).__name__}: return a ConfigDict, made with '
       f'clr_jax.experiment.config_base.get_config()'
     )
+  if imports := to_dict(config).get('imports'):
+    with config.unlocked(), config.ignore_type():
+      config.imports = load_imports(imports)
   finish: Callable[..., Any] | None = getattr(module, 'complete', None)
 
   def complete(config: Config, given: Collection[str]) -> list[str]:
@@ -107,7 +142,7 @@ def open_file(spec: str) -> ConfigFile:
     finished = functools.partial(finish, config, given)
     try:
       with config.unlocked():
-        return _run(path, finished) or []
+        return user_code.run(path, finished) or []
     except UserError as error:  # of the values of flags, not of the file
       raise error.__cause__ if isinstance(error.__cause__, UserError) else error from None
 
@@ -125,31 +160,9 @@ def _module(path: pathlib.Path) -> Any:
   return module
 
 
-def _run(path: pathlib.Path, call: Callable[[], Any]) -> Any:
-  """`call()`, which runs code of the file: any error of it is one sentence with file and line."""
-  try:
-    return call()
-  except _WithoutLine:
-    raise
-  except (Exception, SystemExit) as error:
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    if isinstance(error, SyntaxError):  # nothing ran; an unreadable one has no line
-      lines = [error.lineno] if error.filename == str(path) else lines
-    place = f'{path}:{lines[-1]}' if lines and lines[-1] else str(path)
-    words = ' '.join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
-    if isinstance(error, UserError):
-      raise UserError(f'{place}: {words}') from error
-    if isinstance(error, OSError) and not lines:
-      raise UserError(f'{path} cannot be read ({error.strerror}): give a readable file') from error
-    raise UserError(
-      f'{place}: {type(error).__name__}: {words[:500] or "no message"}: correct the config file'
-    ) from error
-
-
 def choose(argument: str | None, choices: dict[str, Any], default: str) -> Any:
   """The entry of `choices` that a config's argument names; UserError lists the names."""
   try:
     return look_up(choices, argument or default, 'config argument')
   except UserError as error:
-    raise _WithoutLine(str(error)) from None
+    raise user_code.Sentence(str(error)) from None

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 from ml_collections import ConfigDict
 
 from clr_jax import augment, methods, models, optim
+from clr_jax.core import user_code
 from clr_jax.core.config_tree import Config, to_dict, value_at
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import (
@@ -127,7 +128,8 @@ def _parts(config: Config) -> Iterator[_Part]:
 def check_config(config: Config) -> None:
   """Refuses what no part of the library would understand, before any work.
 
-  `config.eval.protocols` is checked with the data that it is about, by `clr_jax.evaluation`.
+  Runs the modules of `config.imports` first, where they have not run yet. `clr_jax.evaluation`
+  checks `config.eval.protocols`, with the data that it is about.
 
   Raises:
     UserError: in one sentence, for a section or an option that is missing or unknown, and for a
@@ -138,6 +140,7 @@ def check_config(config: Config) -> None:
       f'the config is a {type(config).__name__}: give a ConfigDict, made with '
       f'clr_jax.experiment.config_base.get_config()'
     )
+  user_code.load(to_dict(config).get('imports') or ())
   for part in _parts(config):
     choices = part.section.choices
     what = f'{choices.what} {part.name!r}' if choices else part.path or 'the config'

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt, Le, MinLen
 
 from clr_jax.core.bounds import Count, CountOrZero, Epochs, NonNegative, Pixels, Seed, Workers
-from clr_jax.core.options import INCREASING, NO_EFFECT_ON_TRAINING
+from clr_jax.core.options import INCREASING, NO_EFFECT_ON_TRAINING, OPTIONAL
 from clr_jax.rundir.results import FeaturesOf
 
 PositiveEpochs = Annotated[float, Gt(0), Le(100_000)]
@@ -34,6 +34,7 @@ class Run:
     checkpoint_every: epochs between checkpoints; 0 = only at the end.
     keep_last: number of checkpoints that are kept.
     keep_best: metric, such as 'online_knn_top1', whose best checkpoint is kept, too; '' = none.
+    imports: modules of yours that register methods and so on: files, or names that Python knows.
     steps_per_call: training steps in one dispatch; None = 1 on CPUs, 25 elsewhere.
     shard_optimizer: each device keeps only its part of the optimizer's state.
     progress: a bar in the terminal.
@@ -54,6 +55,7 @@ class Run:
   checkpoint_every: Annotated[Epochs, NO_EFFECT_ON_TRAINING] = 1.0
   keep_last: Annotated[Count, NO_EFFECT_ON_TRAINING] = 2
   keep_best: Annotated[str, NO_EFFECT_ON_TRAINING] = ''
+  imports: Annotated[tuple[str, ...], NO_EFFECT_ON_TRAINING, OPTIONAL] = ()
   steps_per_call: Annotated[Count | None, NO_EFFECT_ON_TRAINING] = None
   shard_optimizer: Annotated[bool, NO_EFFECT_ON_TRAINING] = False
   progress: Annotated[bool, NO_EFFECT_ON_TRAINING] = True

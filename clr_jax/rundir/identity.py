@@ -12,6 +12,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict, config_dict
 
+from clr_jax.core import user_code
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.consensus import from_process_0
 from clr_jax.core.errors import UserError
@@ -78,8 +79,27 @@ def check_run(workdir: Workdir, config: Config, without_effect: Collection[str])
       f'{workdir.path} holds a run with another config ({"; ".join(fatal.values())}): give a new '
       f'workdir or the old values'
     )
+  _refuse_other_code(workdir, records[-1], config)
   identity = RunIdentity(config_hash, tuple(differing.values()))
   return Recognized(identity, moved, bool(fatal) and not moved)
+
+
+def _refuse_other_code(workdir: Workdir, record: Mapping[str, Any], config: Config) -> None:
+  """UserError if a run goes on with other modules of the user's than it was made with."""
+  before, now = record.get('imports', {}), _imports(config)
+  if sorted(before.values()) == sorted(now.values()) or not _has_trained(workdir):
+    return
+  odd = [name for name, digest in now.items() if digest not in before.values()]
+  lost = [name for name, digest in before.items() if digest not in now.values()]
+  raise UserError(
+    f'{workdir.path} was trained with other code of yours ({", ".join(odd or lost)} '
+    f'{"has changed or is new" if odd else "is left out"}): put it back as it was, by '
+    f'--imports=FILE if the config does not name it, or give a new workdir'
+  )
+
+
+def _imports(config: Config) -> dict[str, str]:
+  return user_code.checksums(config.get('imports') or ())
 
 
 def hash_in(workdir: Workdir, config: Config, without_effect: Collection[str]) -> str:
@@ -126,13 +146,14 @@ def open_run(
     UserError: as `check_run` and `check_data` do, or the directory cannot be written.
   """
   identity, moved, begins_anew = check_run(workdir, config, without_effect)
+  code = {'imports': imports} if (imports := _imports(config)) else {}
   known = {} if facts is None else check_data(workdir, facts, moved=moved)
   config_json, number = _config_json(config), len(config_records(workdir))
   if not number:
-    _record_config(workdir, 'config.json', identity.config_hash, config_json)
+    _record_config(workdir, 'config.json', identity.config_hash, config_json, **code)
   elif identity.changed:
     # A start that failed locks nobody out.
-    more = {} if begins_anew else {'changed': identity.changed}
+    more = code if begins_anew else {**code, 'changed': identity.changed}
     _record_config(workdir, f'config-{number}.json', identity.config_hash, config_json, **more)
   if facts is not None and jax.process_index() == 0:
     merged = {**known, **{k: v for k, v in facts.items() if v is not None}}
@@ -204,10 +225,28 @@ def _read_facts(workdir: Workdir) -> dict[str, Any]:
 def read_config(workdir: Workdir) -> Config:
   """The config of the run's last start, locked: lists come back as tuples, None as a placeholder.
 
+  Runs the modules of the user's that it was made with, so that the config can be built.
+
   Raises:
-    UserError: the directory is not a run.
+    UserError: the directory is not a run, or one of the modules is missing or has changed.
   """
+  load_code(workdir)
   return ConfigDict(_as_config(_last_record(workdir)['config'])).lock()
+
+
+def load_code(workdir: Workdir) -> None:
+  """Runs the modules of the user's that a run was made with, if the directory is one.
+
+  Raises:
+    UserError: one is missing or has changed.
+  """
+  for record in config_records(workdir)[-1:]:
+    user_code.load_recorded(record.get('imports', {}), str(workdir.path))
+
+
+def refuse_no_run(workdir: Workdir) -> None:
+  """UserError if the directory is not a run."""
+  _last_record(workdir)
 
 
 def read_config_hash(workdir: Workdir) -> str:

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from clr_jax import data
+from clr_jax.core import user_code
 from clr_jax.core.config_tree import Config, changed, leaves
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import is_local
@@ -31,6 +32,8 @@ def with_absolute_paths(config: Config) -> Config:
   """A copy with absolute paths."""
   values = dict(leaves(config))
   absolutes = {key: absolute(key, value) for key, value in values.items()}
+  if values.get('imports'):
+    absolutes['imports'] = tuple(map(user_code.resolved, values['imports']))
   return changed(config, {k: v for k, v in absolutes.items() if v != values[k]})
 
 

@@ -277,7 +277,7 @@ def test_help_of_a_command(capsys, tmp_path):
     assert call(*arguments) == 0
     return capsys.readouterr().out
 
-  assert said('train', '--help').startswith('usage: clr-jax train [-h] --config FILE --workdir DIR')
+  assert said('train', '--help').startswith('usage: clr-jax train [-h] --config FILE')
   assert 'list the methods' in said('methods', '-h')
   lines = said('train', '--help', f'--config={TINY}', f'--workdir={tmp_path}/x').splitlines()
   assert '  --config.batch_size=64' in lines and '  --config.method.temperature=0.3' in lines

@@ -65,7 +65,7 @@ def test_a_split_of_unlabelled_examples_has_no_labels(toy_dir):
 def test_images_of_several_sizes_need_image_size(tmp_path):
   examples = [toy(1, (5, 4, 3))[0], toy(1, (9, 6, 3))[0]]
   prepare(tmp_path, 'mixed', {'train': examples}, shape=(None, None, 3))
-  with pytest.raises(UserError, match='mixed differ in size: set data.image_size'):
+  with pytest.raises(UserError, match=r'mixed differ in size: set data.image_size'):
     load_source('mixed', data_dir=str(tmp_path))
   assert load_source('mixed', data_dir=str(tmp_path), image_size=4).arrays()[0].shape[1:] == (
     4,

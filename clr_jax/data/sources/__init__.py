@@ -30,7 +30,14 @@ from clr_jax.core.options import check
 from clr_jax.core.registry import ModuleRegistry
 from clr_jax.data.base import Source
 
-SCHEMES = ModuleRegistry('data source', __name__, __path__)
+SCHEMES = ModuleRegistry(
+  'data source', __name__, __path__, function='load', entry_points='clr_jax.data'
+)
+register = SCHEMES.register
+"""Decorates a `load` for the names 'SCHEME' and 'SCHEME:PATH', SCHEME being the function's name.
+
+What a module may define beside it is given to the decorator: `@register(NAMES_A_PATH=True)`.
+"""
 
 
 def load_source(
@@ -70,7 +77,7 @@ def load_source(
   }
   check(load_source, options, what='load_source')
   scheme, path = _split(name)
-  return SCHEMES.module(scheme).load(path, name=name, **options)
+  return SCHEMES.factory(scheme)(path, name=name, **options)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -139,4 +146,9 @@ def sizes_of(
 
 def available(data_dir: str | None = None) -> list[tuple[str, str]]:
   """(name, one line) of each data set that `load_source` reads here without a download."""
-  return [row for scheme in SCHEMES.names() for row in SCHEMES.module(scheme).available(data_dir)]
+  rows = []
+  for scheme in SCHEMES.names():
+    module = SCHEMES.module(scheme)
+    found = getattr(module, 'available', None)
+    rows += found(data_dir) if found else [(scheme, SCHEMES.summary(scheme))]
+  return rows

@@ -15,4 +15,8 @@ What protocols share is in `evaluation.probing`.
 
 from clr_jax.core.registry import ModuleRegistry
 
-PROTOCOLS = ModuleRegistry('protocol', __name__, __path__, function='measure')
+PROTOCOLS = ModuleRegistry(
+  'protocol', __name__, __path__, function='measure', entry_points='clr_jax.protocols'
+)
+register = PROTOCOLS.register
+"""Decorates a `measure`; the other names above are its options: `@register(NEEDS_NETWORK=True)`."""
