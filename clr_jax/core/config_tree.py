@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -32,11 +33,13 @@ def changed(
   """A copy of `config` with other values of some dotted keys; UserError for an unknown key.
 
   Args:
-    known: a config with more keys, which determines what may be given; None = `config`.
+    known: a config with more keys, which determines what may be given, of any type; None =
+      `config`, whose values have the types.
   """
   check_keys(config if known is None else known, values)
   config = config.copy_and_resolve_references()
-  with config.unlocked():
+  any_type = contextlib.nullcontext() if known is None else config.ignore_type()
+  with config.unlocked(), any_type:
     config.update_from_flattened_dict(dict(values))
   return config
 

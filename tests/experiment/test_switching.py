@@ -64,7 +64,7 @@ def test_any_name_of_a_section_can_follow_any_other(path):
 
 
 def flags(*arguments):
-  args = type('', (), {'config': f'{tiny.__file__}:simclr'})
+  args = type('', (), {'config': f'{tiny.__file__}:simclr', 'imports': []})
   return commands._file_config(args, overrides.split(arguments, ('config',))[1])
 
 
