@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import math
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, Literal
@@ -20,6 +23,27 @@ from clr_jax.data.base import Source
 
 Block = dict[str, Array]
 RESIDENT_LIMIT = 2 * 2**30  # bytes of uint8 images that may lie on every device
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=['pixels'], meta_fields=['shape'])
+@dataclasses.dataclass(frozen=True)
+class Images:
+  """Images on the devices, a row each, so that TPUs gather them as they lie.
+
+  There an array [N, H, W, C] lies with the images innermost and the batches of each step would be
+  gathered from a copy of the whole data set in another order.
+
+  Attributes:
+    pixels: [N, H * W * C] uint8.
+    shape: (H, W, C).
+  """
+
+  pixels: Any
+  shape: tuple[int, ...]
+
+  def __getitem__(self, index: Array) -> Array:
+    """[B, H, W, C] of the rows `index` [B]."""
+    return self.pixels[index].reshape(-1, *self.shape)
 
 
 def process_rows(
@@ -43,8 +67,8 @@ class Pipeline:
 
   Attributes:
     mode: 'resident' (all images on every device, blocks carry indices) or 'streamed'.
-    resident: {'image': [N, H, W, C] uint8, 'label': [N] int32 or None}, replicated over the mesh;
-      None when streamed. Pass it to the jitted step as an argument.
+    resident: {'image': Images, 'label': [N] int32 or None}, replicated over the mesh; None when
+      streamed. Pass it to the jitted step as an argument.
     num_examples: N.
     batch_size: B, of the global batch.
     steps_per_epoch: N // B.
@@ -171,7 +195,7 @@ def _replicated(source: Source, mesh: Mesh, drop_labels: bool) -> dict[str, Any]
     return jax.make_array_from_callback(value.shape, everywhere, lambda where: value[where])
 
   return {
-    'image': place(images),
+    'image': Images(place(images.reshape(len(images), -1)), images.shape[1:]),
     'label': None if labels is None or drop_labels else place(labels),
   }
 
@@ -195,7 +219,9 @@ def abstract_data(
     return None, block | ({'label': block['index']} if labels else {})
   n = source.num_examples
   return {
-    'image': of((n, *source.image_shape), np.uint8, everywhere),
+    'image': Images(
+      of((n, math.prod(source.image_shape)), np.uint8, everywhere), source.image_shape
+    ),
     'label': of((n,), np.int32, everywhere) if labels else None,
   }, block
 

@@ -1,5 +1,6 @@
 """`clr-jax plan`: targets, the CPU's own compiler, and those of absent GPUs and TPUs."""
 
+import contextlib
 import importlib.util
 import json
 import subprocess
@@ -12,6 +13,7 @@ from clr_jax.bench.plan import bound, parts, program, report, targets
 from clr_jax.cli import main as cli
 from clr_jax.core.config_tree import changed
 from clr_jax.core.errors import UserError
+from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 
 
@@ -84,6 +86,22 @@ def test_the_largest_batch(monkeypatch):
   assert program.largest_batch(config, target, lambda *_: None) == (496, None)
   with pytest.raises(UserError, match='--max_batch needs the memory of a device'):
     program.largest_batch(config, targets.parse('cpu:8'), lambda *_: None)
+
+
+def test_shapes_are_those_of_the_data(request, monkeypatch):
+  """What is compiled for takes the arguments that training has."""
+  monkeypatch.chdir(request.config.rootpath)
+  for mode in ('resident', 'streamed'):
+    config = changed(load('tests/tiny.py:sogclr'), {'batch_size': 16, 'data.mode': mode})
+    experiment = build_experiment(config)
+    pipeline = experiment.make_pipeline()
+    with contextlib.closing(pipeline.blocks([(0, 1)])) as blocks:
+      made = pipeline.resident, next(blocks)
+    shapes = experiment.abstract_data()
+    assert jax.tree.structure(shapes) == jax.tree.structure(made)
+    for shape, array in zip(jax.tree.leaves(shapes), jax.tree.leaves(made), strict=True):
+      assert (shape.shape, shape.dtype) == (array.shape, array.dtype)
+      assert shape.sharding.is_equivalent_to(array.sharding, array.ndim)
 
 
 class _Fake:
