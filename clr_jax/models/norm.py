@@ -1,8 +1,10 @@
-"""Batch normalisation with per-view statistics and unbiased running variance."""
+"""Batch normalization with per-view statistics and unbiased running variance."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,10 +15,10 @@ from clr_jax.core.types import Array
 
 
 class BatchNorm(nn.Module, kw_only=True):
-  """Batch normalisation over all axes but the last (Ioffe & Szegedy, arXiv:1502.03167).
+  """Batch normalization over all axes but the last (Ioffe & Szegedy, arXiv:1502.03167).
 
   The numbers are those of torch.nn.BatchNorm1d/2d, which the published results come from: biased
-  variance to normalise, unbiased variance in the running statistics. Flax's own layer keeps the
+  variance to normalize, unbiased variance in the running statistics. Flax's own layer keeps the
   biased one, which changes the outputs of small batches at inference.
 
   Attributes:
@@ -35,7 +37,7 @@ class BatchNorm(nn.Module, kw_only=True):
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool, groups: int = 1) -> Array:
-    """Normalises x [R, ..., C]; the result has x's shape and dtype.
+    """Normalizes x [R, ..., C]; the result has x's shape and dtype.
 
     Statistics are computed in float32 or wider. With `train` those of the batch are used, and the
     collection 'batch_stats' ('mean', 'var', kept in the dtype they come in) must be mutable.
@@ -44,7 +46,7 @@ class BatchNorm(nn.Module, kw_only=True):
       x: [R, ..., C].
       train: use and record the statistics of the batch instead of the running ones.
       groups: row r belongs to group r % groups, which is how [B, V, ...] reshaped to [B * V, ...]
-        lays out its views. Each group is normalised by its own statistics, and the running ones
+        lays out its views. Each group is normalized by its own statistics, and the running ones
         are updated once a group, in order: as if the groups were passed one after the other.
 
     Raises:
@@ -53,44 +55,27 @@ class BatchNorm(nn.Module, kw_only=True):
     channels = x.shape[-1]
     mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,), jnp.float32)
     var = self.variable('batch_stats', 'var', jnp.ones, (channels,), jnp.float32)
-    y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    scale, bias = jnp.ones(channels, dtype), jnp.zeros(channels, dtype)
+    if self.use_scale:
+      scale = self.param('scale', self.scale_init, (channels,), jnp.float32).astype(dtype)
+    if self.use_bias:
+      bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32).astype(dtype)
     if train:
-      y, batch_mean, batch_var = self._normalise_groups(y, groups)
+      grouped, count = _split(x, groups)
+      y, batch_mean, batch_var = _normalize_batch(grouped, scale, bias, self.epsilon)
       if not self.is_initializing():
         self._follow(mean, batch_mean)
-        self._follow(var, batch_var)
+        self._follow(var, batch_var * (count / (count - 1)))
+      y = y.reshape(x.shape)
     else:
-      factor = jax.lax.rsqrt(var.value + self.epsilon)
-      y = (y - _per_channel(mean.value, y)) * _per_channel(factor, y)
-    if self.use_scale:
-      y = y * _per_channel(self.param('scale', self.scale_init, (channels,), jnp.float32), y)
-    if self.use_bias:
-      y = y + _per_channel(self.param('bias', nn.initializers.zeros, (channels,), jnp.float32), y)
-    return y.astype(x.dtype)
-
-  def _normalise_groups(self, y: Array, groups: int) -> tuple[Array, Array, Array]:
-    """Normalised y, and mean and unbiased variance [groups, C] of each group."""
-    rows, channels = y.shape[0], y.shape[-1]
-    if rows % groups:
-      raise UserError(f'BatchNorm cannot split {rows} rows into {groups} equal groups')
-    count = y.size // (groups * channels)
-    if count < 2:
-      raise UserError(
-        'BatchNorm needs more than one value per channel and group in training: use a larger batch'
+      factor = jax.lax.rsqrt(var.value.astype(dtype) + self.epsilon)
+      center, factor, scale, bias = (
+        v.astype(dtype).reshape((1,) * (x.ndim - 1) + v.shape)
+        for v in (mean.value, factor, scale, bias)
       )
-    grouped = y.reshape(rows // groups, groups, *y.shape[1:])
-    axes = (0, *range(2, grouped.ndim - 1))
-    # Two passes: mean(x^2) - mean(x)^2 loses the variance of inputs far from zero in float32.
-    mean = grouped.mean(axes, keepdims=True)
-    centred = grouped - mean
-    var = jnp.square(centred).mean(axes, keepdims=True)
-    normalised = centred * jax.lax.rsqrt(var + self.epsilon)
-    unbiased = var * (count / (count - 1))
-    return (
-      normalised.reshape(y.shape),
-      mean.reshape(groups, channels),
-      unbiased.reshape(groups, channels),
-    )
+      y = (x.astype(dtype) - center) * factor * scale + bias
+    return y.astype(x.dtype)
 
   def _follow(self, running: nn.Variable, batch: Array) -> None:
     """One exponential-average update per row of `batch` [G, C], in order, in closed form."""
@@ -100,6 +85,75 @@ class BatchNorm(nn.Module, kw_only=True):
     running.value = new.astype(running.value.dtype)
 
 
-def _per_channel(v: Array, like: Array) -> Array:
-  """[C] -> [1, ..., 1, C] in the dtype and rank of `like`."""
-  return v.astype(like.dtype).reshape((1,) * (like.ndim - 1) + v.shape)
+def _split(x: Array, groups: int) -> tuple[Array, int]:
+  """x [R, ..., C] as [R / groups, groups, positions, C], and the values per channel and group."""
+  rows, channels = x.shape[0], x.shape[-1]
+  if rows % groups:
+    raise UserError(f'BatchNorm cannot split {rows} rows into {groups} equal groups')
+  count = x.size // (groups * channels)
+  if count < 2:
+    raise UserError(
+      'BatchNorm needs more than one value per channel and group in training: use a larger batch'
+    )
+  return x.reshape(rows // groups, groups, -1, channels), count
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _normalize_batch(
+  x: Array, scale: Array, bias: Array, epsilon: float
+) -> tuple[Array, Array, Array]:
+  """Normalizes each group of x [r, G, n, C] by its own statistics.
+
+  Its derivative is written by hand: transposed, it needs x and two sums over it, where JAX's own
+  keeps three arrays of x's size and sums four times. A JVP, not a VJP, so that forward-mode and
+  second derivatives work as well.
+
+  Args:
+    x: [r, G, n, C], of any floating dtype.
+    scale, bias: [C], in the dtype of the statistics.
+    epsilon: added to the variance.
+
+  Returns:
+    y [r, G, n, C]; mean and biased variance [G, C]; all in the dtype of `scale`.
+  """
+  mean, centered, var, factor = _statistics(x, scale.dtype, epsilon)
+  scale, bias = scale[None], bias[None]
+  return centered * _broadcast(scale * factor) + _broadcast(bias), mean, var
+
+
+@_normalize_batch.defjvp
+def _normalize_batch_jvp(epsilon: float, primals: Any, tangents: Any) -> Any:
+  (x, scale, bias), (dx, dscale, dbias) = primals, tangents
+  mean, centered, var, factor = _statistics(x, scale.dtype, epsilon)
+  dx, scale, bias = dx.astype(scale.dtype), scale[None], bias[None]
+  y = centered * _broadcast(scale * factor) + _broadcast(bias)
+  dmean = _mean(dx)
+  dvar = 2 * _mean(dx * centered)
+  # One broadcast of each kind: its transpose is the only sum over positions of that kind.
+  slope = dscale[None] * factor - 0.5 * scale * factor**3 * dvar
+  dy = (
+    _broadcast(scale * factor) * dx
+    + _broadcast(dbias[None] - scale * factor * dmean)
+    + centered * _broadcast(slope)
+  )
+  return (y, mean, var), (dy, dmean, dvar)
+
+
+def _statistics(x: Array, dtype: jnp.dtype, epsilon: float) -> tuple[Array, Array, Array, Array]:
+  """Mean [G, C], x - mean, biased variance [G, C] and 1 / standard deviation [G, C]."""
+  x = x.astype(dtype)
+  mean = _mean(x)
+  # Two passes: mean(x^2) - mean(x)^2 loses the variance of inputs far from zero in float32.
+  centered = x - _broadcast(mean)
+  var = _mean(jnp.square(centered))
+  return mean, centered, var, jax.lax.rsqrt(var + epsilon)
+
+
+def _mean(x: Array) -> Array:
+  """[r, G, n, C] -> [G, C]."""
+  return x.mean((0, 2))
+
+
+def _broadcast(v: Array) -> Array:
+  """[G, C] -> [1, G, 1, C]."""
+  return v[None, :, None]

@@ -72,6 +72,15 @@ def _conv(features: int, kernel: int, stride: int = 1, padding: int | None = Non
   )
 
 
+def relu(x: Array) -> Array:
+  """max(x, 0) with derivative 0 at 0, as `jax.nn.relu`; NaN stays NaN.
+
+  A select instead of a maximum: XLA's fusion on CPUs computes a maximum again, with all that is
+  fused to it, in the transpose that the next convolution's weight gradient begins with.
+  """
+  return jnp.where(x <= 0, jnp.zeros((), x.dtype), x)
+
+
 def _pool(x: Array) -> Array:
   """Global average [B, H, W, C] -> [B, C], in float32 or wider."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean((1, 2))
@@ -109,7 +118,7 @@ class Block(nn.Module, kw_only=True):
       zero = last and self.zero_init_residual
       scale_init = nn.initializers.zeros if zero else nn.initializers.ones
       x = BatchNorm(scale_init=scale_init, name=f'bn{i}')(x, train=train, groups=groups)
-      x = nn.relu(x + shortcut) if last else nn.relu(x)
+      x = relu(x + shortcut) if last else relu(x)
     return x
 
 
@@ -189,7 +198,7 @@ class ResNet(nn.Module, kw_only=True):
       kernel_init=STEM_INITS[self.stem_init],
       name='conv1',
     )(x)
-    x = nn.relu(BatchNorm(name='bn1')(x, train=train, groups=groups))
+    x = relu(BatchNorm(name='bn1')(x, train=train, groups=groups))
     if max_pool:
       pads: Any = ((1, 1), (1, 1))  # Flax annotates str only
       x = nn.max_pool(x, (3, 3), (2, 2), pads)

@@ -111,3 +111,54 @@ def test_bad_batches():
     layer.init(jax.random.key(0), jnp.ones((5, 3)), train=True, groups=2)
   with pytest.raises(UserError, match='larger batch'):
     layer.init(jax.random.key(0), jnp.ones((2, 3)), train=True, groups=2)
+
+
+@pytest.mark.parametrize('groups', [1, 2])
+def test_first_and_second_derivatives_are_those_of_the_formula(x64, groups):
+  """Forward over forward, reverse over reverse: Tikhonov and the loss surface take them."""
+  rng = np.random.default_rng(0)
+  args = rng.normal(1, 2, (8, 3, 2)), rng.normal(size=2), rng.normal(size=2)
+  weights = rng.normal(size=(8, 3, 2))
+  layer = BatchNorm()
+  stats = {'mean': jnp.zeros(2), 'var': jnp.ones(2)}
+
+  def ours(x, scale, bias):
+    variables = {'params': {'scale': scale, 'bias': bias}, 'batch_stats': stats}
+    y, new = layer.apply(variables, x, train=True, groups=groups, mutable=['batch_stats'])
+    return (y**2 * weights).sum() + sum(jnp.sum(v**2) for v in jax.tree.leaves(new))
+
+  def formula(x, scale, bias):
+    outputs, running = [], [stats['mean'], stats['var']]
+    for group in range(groups):
+      rows = x[group::groups].reshape(-1, 2)
+      mean, var = rows.mean(0), rows.var(0)
+      y = (x[group::groups] - mean) / jnp.sqrt(var + 1e-5) * scale + bias
+      outputs.append((y**2 * weights[group::groups]).sum())
+      new = (mean, var * len(rows) / (len(rows) - 1))
+      running = [0.9 * old + 0.1 * v for old, v in zip(running, new, strict=True)]
+    return sum(outputs) + sum(jnp.sum(v**2) for v in running)
+
+  def derivatives(f):
+    tangents = tuple(jnp.cos(a) for a in args)
+
+    def directional(*args):
+      return jax.jvp(f, args, tangents)[1]
+
+    def norm(*args):
+      return sum(jnp.sum(g**2) for g in jax.grad(f, (0, 1, 2))(*args))
+
+    with jax.numpy_rank_promotion('allow'):
+      return jax.jit(
+        lambda *args: (
+          f(*args),
+          jax.grad(f, (0, 1, 2))(*args),
+          jax.jvp(directional, args, tangents),
+          jax.grad(norm, (0, 1, 2))(*args),
+        )
+      )(*map(jnp.asarray, args))
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10),
+    derivatives(ours),
+    derivatives(formula),
+  )
