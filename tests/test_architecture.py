@@ -170,6 +170,17 @@ def test_who_knows_what():
       assert 'ml_collections' not in roots, source.path
 
 
+def test_programs_of_the_host_get_their_compiler_options():
+  """By `host_jit`; a plain jit belongs to nobody, as the functions inside a program need none."""
+  for source in SOURCES:
+    calls = [
+      node
+      for node in ast.walk(source.tree)
+      if isinstance(node, ast.Attribute) and ast.unparse(node) == 'jax.jit'
+    ]
+    assert not calls or source.path.name == 'programs.py', source.path
+
+
 def test_importing_the_library_does_not_import_tensorflow():
   code = (
     'import sys, clr_jax.cli.main, clr_jax.training.loop, clr_jax.report; '

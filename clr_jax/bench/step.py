@@ -13,6 +13,7 @@ import jax
 from clr_jax.bench import hardware, profile
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
+from clr_jax.core.programs import compiler_options
 from clr_jax.data.pipeline import Block, Pipeline
 from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.experiment.schema import keys_without_effect
@@ -55,6 +56,7 @@ def measure(config: Config, *, repeats: int = 5, steps: int = 20) -> dict[str, A
     'processes': jax.process_count(),
     'code_version': provenance.code_version(),
     'libraries': provenance.libraries(),
+    'compiler_options': compiler_options() or {},
     'repeats': repeats,
     'steps': loop.steps,
     'steps_per_call': loop.steps_per_call,
@@ -230,7 +232,7 @@ def format_report(report: dict[str, Any]) -> str:
 {config['method']} on {config['data']}, {config['model']}, {config['precision']}, \
 batch {config['batch_size']} (config {config['hash']})
 {report['devices']} x {report['device']}, {report['processes']} process(es)
-clr-jax {report['code_version']}, {libraries}
+clr-jax {report['code_version']}, {libraries}, {format_options(report['compiler_options'])}
 
 compile        {report['compile_seconds']['lower']:.2f} s tracing and lowering, \
 {report['compile_seconds']['compile']:.2f} s in XLA
@@ -252,6 +254,11 @@ def _format_shares(shares: dict[str, Any] | None) -> str:
     return '  unknown: the profiler saw no operation'
   idle = {'no operation runs': shares['idle']}
   return '\n'.join(f'  {kind:<23}{x:6.1%}' for kind, x in (shares['operations'] | idle).items())
+
+
+def format_options(options: dict[str, str]) -> str:
+  """Compiler options of host programs, for people."""
+  return ' '.join(f'{k}={v}' for k, v in options.items()) or "XLA's default options"
 
 
 def _ms(seconds: float) -> str:

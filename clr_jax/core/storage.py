@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import pathlib
 from collections.abc import Iterator
 
 from etils import epath
@@ -31,6 +32,11 @@ def check_path(path: epath.PathLike) -> None:
     )
   if '\0' in text:
     raise UserError(f'{text!r} cannot be used: a path has no null byte, give another one')
+
+
+def cache_folder() -> pathlib.Path:
+  """Folder of the user's for what can be made again: $XDG_CACHE_HOME or ~/.cache, /clr_jax."""
+  return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'clr_jax'
 
 
 def atomic_write(path: epath.Path, content: str | bytes) -> None:

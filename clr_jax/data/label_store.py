@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -13,7 +12,7 @@ from absl import logging
 from etils import epath
 
 from clr_jax.core.locks import one_at_a_time
-from clr_jax.core.storage import atomic_write
+from clr_jax.core.storage import atomic_write, cache_folder
 
 
 def stored_labels(
@@ -33,8 +32,7 @@ def stored_labels(
   sizes = [(name, found[name].stat().length) for name in files if name in found]
   identity = repr(((folder / 'dataset_info.json').read_text(), sizes, int(rows[0]), len(rows)))
   name = f'clr_jax-labels-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npy'
-  cache = epath.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'clr_jax'
-  places = folder / name, cache / name
+  places = folder / name, epath.Path(cache_folder()) / name
   labels = _load(places, len(rows))
   if labels is not None:
     return labels

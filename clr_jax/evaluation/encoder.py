@@ -12,6 +12,7 @@ from etils import epath
 
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
+from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array
 from clr_jax.experiment.build import make_backbone
 from clr_jax.models.torch_names import Backbone
@@ -42,7 +43,7 @@ class Encoder:
     self.target = represents_target(config)
     self.module: Any = make_backbone(config, image_shape[-1], 'the run')
     self.variables = backbone._asdict()
-    self._forward = jax.jit(self._features)
+    self._forward = host_jit(self._features)
 
   @property
   def num_features(self) -> int:

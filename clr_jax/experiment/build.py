@@ -15,8 +15,10 @@ import optax
 from jax.sharding import Mesh
 
 from clr_jax import augment, data, models, optim
+from clr_jax.core import compile_cache
 from clr_jax.core.config_tree import Config, changed, to_dict
 from clr_jax.core.errors import UserError, about
+from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array, Batch, Method, RunInfo, Schedule, TrainState
 from clr_jax.data import pairs
 from clr_jax.data.pipeline import RESIDENT_LIMIT, Pipeline, abstract_data, make_pipeline
@@ -144,7 +146,7 @@ class Experiment:
 
   @functools.cached_property
   def _jitted_init(self) -> Callable[[Array], TrainState]:
-    return jax.jit(self._init_fn, out_shardings=self.shardings)
+    return host_jit(self._init_fn, out_shardings=self.shardings)
 
   def _init_fn(self, key: Array) -> TrainState:
     return init_state(key, example_batch(self.source), self.method, self.views, self.tx)
@@ -195,6 +197,7 @@ def build_experiment(
     UserError: in one sentence, for everything that could not work. Nothing is compiled before.
   """
   check_config(config)
+  compile_cache.use()
   mesh = sharding.make_mesh(devices)
   source, test = _load_data(config.data)
   views = _make_views(config.augment)

@@ -21,6 +21,7 @@ from etils import epath
 from clr_jax.core import signals
 from clr_jax.core.consensus import from_process_0, in_all_processes
 from clr_jax.core.errors import UserError
+from clr_jax.core.programs import host_jit
 from clr_jax.core.storage import files_in, first_line, is_local, translate_errors
 from clr_jax.core.types import Params, PyTree, TrainState
 from clr_jax.rundir import checksums, orbax_log, removal
@@ -362,7 +363,7 @@ def _writing(folder: epath.Path) -> Iterator[None]:
     ) from error
 
 
-@jax.jit
+@host_jit
 def _all_finite(params: Params) -> jax.Array:
   floats = [x for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.inexact)]
   return jnp.asarray([jnp.isfinite(x).all() for x in floats]).all()

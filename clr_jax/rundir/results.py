@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from clr_jax.core.programs import compiler_options
 from clr_jax.core.storage import atomic_write, files_in, first_line, is_local
 from clr_jax.rundir.codec import jsonable, now, number, read_object, write_arrays
 from clr_jax.rundir.provenance import code_version, device, libraries
@@ -75,6 +76,7 @@ def make_record(
     'config_hash': config_hash,
     'code_version': code_version(),
     'libraries': libraries(),
+    'compiler_options': compiler_options() or {},
     'data': data,
     'data_checksum': data_checksum,
     'seed': seed,

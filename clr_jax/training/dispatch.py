@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from clr_jax.core.programs import HostProgram, host_jit
 from clr_jax.core.types import Array, Metrics, TrainState
 from clr_jax.data.pipeline import Block, Pipeline
 from clr_jax.experiment.build import Experiment
@@ -17,7 +18,7 @@ STREAMED_BLOCK_BYTES = 256 * 2**20
 
 def make_dispatch(
   experiment: Experiment, pipeline: Pipeline | type[Pipeline], size: int
-) -> jax.stages.Wrapped:
+) -> HostProgram:
   """(state, resident, block) -> (state, metrics [count, ...]): `count` training steps in one call.
 
   Args:
@@ -38,7 +39,7 @@ def make_dispatch(
       return state, jax.tree.map(lambda x: jnp.expand_dims(x, 0), metrics)
     return jax.lax.scan(lambda state, row: one(state, resident, row), state, block)
 
-  return jax.jit(many, donate_argnums=0, out_shardings=(experiment.shardings, None))
+  return host_jit(many, donate_argnums=0, out_shardings=(experiment.shardings, None))
 
 
 def steps_per_call(experiment: Experiment, pipeline: Pipeline) -> int:

@@ -242,6 +242,7 @@ def test_results_come_back_oldest_first_with_their_circumstances(tmp_path, caplo
     'checkpoint',
     'config_hash',
     'code_version',
+    'compiler_options',
     'libraries',
     'data',
     'data_checksum',

@@ -7,9 +7,10 @@ from typing import Any, cast
 import jax
 
 from clr_jax.bench import torch_reference
-from clr_jax.bench.step import TimedLoop, describe, spread
+from clr_jax.bench.step import TimedLoop, describe, format_options, spread
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
+from clr_jax.core.programs import compiler_options
 from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.models.resnet import ResNet
 from clr_jax.rundir import provenance
@@ -59,6 +60,7 @@ def compare(
     'config': describe(config),
     'device': {'clr_jax': jax.devices()[0].device_kind, 'torch': theirs.device_name()},
     'code_version': provenance.code_version(),
+    'compiler_options': compiler_options() or {},
     'libraries': {**provenance.libraries(), 'torch': version},
     'repeats': repeats,
     'steps': ours.steps,
@@ -126,6 +128,7 @@ def format_report(report: dict[str, Any]) -> str:
 {config['method']} on {config['data']}, {config['model']}, {config['precision']}, \
 batch {config['batch_size']}, {report['num_views']} views (config {config['hash']})
 clr-jax {report['code_version']} on {report['device']['clr_jax']}, \
+{format_options(report['compiler_options'])}, \
 {report['steps_per_call']} step(s) a call, config.deterministic={report['deterministic']} (PyTorch \
 is free to choose any algorithm)
 {torch}, on {report['device']['torch']}, {report['torch_threads']} thread(s)

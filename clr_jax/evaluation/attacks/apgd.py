@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from clr_jax.core.bounds import Count, Iterations, Repeats
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import checked, takes_options_of
+from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array
 from clr_jax.evaluation.attacks.base import (
   AttackResult,
@@ -157,7 +158,7 @@ def apgd_targeted(
   return best
 
 
-@jax.jit
+@host_jit
 def _first(first: AttackResult, second: AttackResult) -> AttackResult:
   """The second result where the first one failed."""
   wide = expand_like(first.success, first.images)
@@ -197,7 +198,7 @@ def _evaluate(
   return gradient, each, wrong
 
 
-@functools.partial(jax.jit, static_argnames=('loss', 'targeted'))
+@functools.partial(host_jit, static_argnames=('loss', 'targeted'))
 def _begin(problem: Problem, keys: Array, goal: _Goal, loss: str, targeted: bool) -> ApgdState:
   images, norm, epsilon = problem.images, problem.norm, problem.epsilon
 
@@ -231,7 +232,7 @@ def _add(problem: Problem, found: AttackResult, point: Array, wrong: Array) -> A
   return closest(found, AttackResult(point, wrong, away))
 
 
-@functools.partial(jax.jit, static_argnames=('loss', 'targeted'))
+@functools.partial(host_jit, static_argnames=('loss', 'targeted'))
 def _ascend(
   problem: Problem, state: ApgdState, goal: _Goal, share: Any, loss: str, targeted: bool
 ) -> ApgdState:
@@ -260,7 +261,7 @@ def _ascend(
   )
 
 
-@jax.jit
+@host_jit
 def _adapt_step_size(state: ApgdState, length: Any) -> ApgdState:
   """Halves the step and returns to the best point where the last `length` steps did not help."""
   wandering = state.rises <= _RHO * length

@@ -14,6 +14,7 @@ from flax import struct
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import INFINITY_ALLOWED, checked
+from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array, PyTree
 from clr_jax.evaluation.attacks.norms import Norm, distance, expand_like
 from clr_jax.ops.similarity import at_least_float32
@@ -98,7 +99,7 @@ class AttackResult(NamedTuple):
   distance: Array
 
 
-@jax.jit
+@host_jit
 def logits_of(classifier: Classifier, images: Array) -> Array:
   """[B, K], float32 or wider."""
   return at_least_float32(classifier.apply(classifier.params, images))
@@ -109,13 +110,13 @@ def num_classes(classifier: Classifier, images: Array) -> int:
   return jax.eval_shape(logits_of, classifier, images).shape[1]
 
 
-@jax.jit
+@host_jit
 def correct(classifier: Classifier, images: Array, labels: Array) -> Array:
   """[B] bool, whether the largest logit (the first of equal ones) is the label's."""
   return jnp.argmax(logits_of(classifier, images), axis=1) == labels
 
 
-@jax.jit
+@host_jit
 def evaluate_candidates(problem: Problem, candidates: Array) -> AttackResult:
   """The result of one candidate [B, ...] for each image."""
   images, labels = problem.images, problem.labels
@@ -127,7 +128,7 @@ def evaluate_candidates(problem: Problem, candidates: Array) -> AttackResult:
   return AttackResult(found, success, away)
 
 
-@jax.jit
+@host_jit
 def closest(first: AttackResult, second: AttackResult) -> AttackResult:
   """Of two results for the same images the one with the smaller distance, image by image."""
   better = second.distance < first.distance
@@ -149,12 +150,12 @@ def image_keys(key: Any, size: int) -> Array:
   return key if key.ndim else _keys(key, jnp.arange(size))
 
 
-@jax.jit
+@host_jit
 def _keys(key: Array, index: Array) -> Array:
   return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
 
 
-@jax.jit
+@host_jit
 def fold(keys: Array, data: Any) -> Array:
   """[B] new keys from [B] keys and one integer."""
   return jax.vmap(jax.random.fold_in, (0, None))(keys, data)

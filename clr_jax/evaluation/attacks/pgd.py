@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from clr_jax.core.bounds import Iterations, Positive, Repeats
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import checked, takes_options_of
+from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array
 from clr_jax.evaluation.attacks.base import (
   AttackResult,
@@ -108,7 +109,7 @@ def pgd(
   return functools.reduce(closest, map(run, range(restarts)))
 
 
-@functools.partial(jax.jit, static_argnames=('loss', 'protocol'))
+@functools.partial(host_jit, static_argnames=('loss', 'protocol'))
 def _step(
   problem: Problem,
   point: Array,
@@ -132,7 +133,7 @@ def _step(
   return jnp.where(expand_like(predicted == problem.labels, point), moved, point)
 
 
-@functools.partial(jax.jit, static_argnames='norm')
+@functools.partial(host_jit, static_argnames='norm')
 def random_delta(keys: Array, run: Any, images: Array, epsilon: Any, norm: str) -> Array:
   """[B, ...] uniform in the ball 'linf' or 'l2' of radius epsilon, from [B] keys."""
 

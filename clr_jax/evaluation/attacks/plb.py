@@ -12,6 +12,7 @@ from annotated_types import Gt, Lt
 
 from clr_jax.core.bounds import Iterations, Positive
 from clr_jax.core.options import checked, takes_options_of
+from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array
 from clr_jax.evaluation.attacks.base import (
   AttackResult,
@@ -120,7 +121,7 @@ def _distance(problem: Problem, point: Array) -> Array:
   return distance(point - problem.images, problem.norm.removesuffix('_source'))
 
 
-@jax.jit
+@host_jit
 def _begin(problem: Problem, start: Array) -> tuple[PlbState, Array]:
   """The first state, and which images [B] the attack works on."""
   images, labels = problem.images, problem.labels
@@ -131,12 +132,12 @@ def _begin(problem: Problem, start: Array) -> tuple[PlbState, Array]:
   return PlbState(point, images, best_distance, jnp.zeros(len(images), jnp.int32)), active
 
 
-@jax.jit
+@host_jit
 def _movable(problem: Problem, point: Array, active: Array) -> Array:
   return active & (_distance(problem, point) > 0)
 
 
-@functools.partial(jax.jit, static_argnames='barrier')
+@functools.partial(host_jit, static_argnames='barrier')
 def _move(
   problem: Problem,
   point: Array,
@@ -163,7 +164,7 @@ def _move(
   return point, movable & correct(problem.classifier, point, problem.labels)
 
 
-@jax.jit
+@host_jit
 def _backtrack(
   problem: Problem,
   trial: Array,
@@ -182,7 +183,7 @@ def _backtrack(
   return trial, infeasible, backtracks
 
 
-@jax.jit
+@host_jit
 def _record(
   problem: Problem, state: PlbState, point: Array, active: Array, backtracks: Array
 ) -> PlbState:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from clr_jax.core.bounds import Iterations, Share
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import checked
+from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array
 from clr_jax.evaluation.attacks.base import (
   AttackResult,
@@ -66,13 +66,13 @@ def square(
   return evaluate_candidates(problem, point)
 
 
-@jax.jit
+@host_jit
 def _begin(problem: Problem, keys: Array) -> tuple[Array, Array]:
   point = starts(fold(keys, 0), problem.images, problem.epsilon, problem.norm)
   return point, margin(logits_of(problem.classifier, point), problem.labels)
 
 
-@jax.jit
+@host_jit
 def _query(
   problem: Problem, keys: Array, query: Any, point: Array, gap: Array, side: Any, shape: Any
 ) -> tuple[Array, Array]:

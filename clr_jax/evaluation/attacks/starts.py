@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array
 from clr_jax.evaluation.attacks.base import Problem, as_arrays, correct, image_keys, num_classes
 from clr_jax.evaluation.attacks.norms import expand_like
@@ -51,7 +52,7 @@ def gaussian_start(
   return jnp.where(expand_like(still_correct, point), _other_class(problem, pool), point)
 
 
-@jax.jit
+@host_jit
 def _try(
   problem: Problem, point: Array, still_correct: Array, keys: Array, k: Any, scale: Any
 ) -> tuple[Array, Array]:

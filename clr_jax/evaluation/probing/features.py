@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from clr_jax.augment import Policy
 from clr_jax.core.names import look_up
+from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array, Batch, Method, Params, RepresentFn, State
 from clr_jax.ops import sharding
 from clr_jax.ops.batches import batches
@@ -117,7 +118,7 @@ def estimate_batch_stats(
     return state
   order = _training_order(source.num_examples, min(batch_size, source.num_examples), seed)
 
-  @jax.jit
+  @host_jit
   def update(params: Params, state: State, batch: Batch, step: Array) -> Any:
     assert batch.image is not None
     view = _to_float(batch.image)[:, None]
@@ -141,7 +142,7 @@ def _to_float(image: Array) -> Array:
   return image.astype(jnp.float32) / 255
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(host_jit, static_argnums=(0, 1, 2))
 def _represent(
   represent: Callable[..., dict[str, Array]],
   key: str,

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from clr_jax import augment, data, optim
 from clr_jax.core.errors import UserError
+from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array, Batch, Group, Metrics, Params, RepresentFn, State, TrainState
 from clr_jax.data.pipeline import Pipeline, make_pipeline
 from clr_jax.evaluation.probing.features import extract
@@ -260,8 +261,8 @@ def _program(
     return train_step(state, Pipeline.batch(resident, row))
 
   return _Program(
-    jax.jit(init, out_shardings=everywhere),
-    jax.jit(step, donate_argnums=0, out_shardings=(everywhere, None)),
+    host_jit(init, out_shardings=everywhere),
+    host_jit(step, donate_argnums=0, out_shardings=(everywhere, None)),
     method.represent,
   )
 

@@ -24,6 +24,7 @@ from clr_jax.core.bounds import (
   RateFactor,
 )
 from clr_jax.core.options import OnlyWith, checked
+from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array
 from clr_jax.ops.similarity import at_least_float32
 
@@ -74,7 +75,7 @@ def fit_lbfgs(
   return _lbfgs(h, label, jnp.asarray(l2, h.dtype), num_classes, max_iter, tol)
 
 
-@functools.partial(jax.jit, static_argnums=(3,))
+@functools.partial(host_jit, static_argnums=(3,))
 def _lbfgs(
   h: Array, label: Array, l2: Array, num_classes: int, max_iter: Any, tol: Any
 ) -> tuple[Head, dict[str, Array]]:
@@ -208,7 +209,7 @@ def _sgd(rate: Any, decay: Any, momentum: Any, nesterov: bool) -> optax.Gradient
   return optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate, momentum, nesterov))
 
 
-@functools.partial(jax.jit, static_argnums=(8, 9))
+@functools.partial(host_jit, static_argnums=(8, 9))
 def _sgd_epoch(
   h: Array,
   label: Array,
@@ -253,7 +254,7 @@ def score(head: Head, h: Any, label: Any) -> tuple[np.ndarray, np.ndarray]:
   return np.asarray(correct) / len(h), np.asarray(loss)
 
 
-@jax.jit
+@host_jit
 def _score(head: Head, h: Array, label: Array) -> tuple[Array, Array]:
   def one(head: Head) -> tuple[Array, Array]:
     logits = _logits(head, h)

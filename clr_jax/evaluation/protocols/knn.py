@@ -14,6 +14,7 @@ import numpy as np
 from clr_jax.core.bounds import Count, Rows, Temperature
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import SEVERAL, checked, takes_options_of
+from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array
 from clr_jax.evaluation.probing.features import Features
 from clr_jax.evaluation.probing.sets import Sets
@@ -149,7 +150,7 @@ def nearest(
   return similarity, index
 
 
-@functools.partial(jax.jit, static_argnums=(6,))
+@functools.partial(host_jit, static_argnums=(6,))
 def _merge(
   queries: Array,
   rows: Array,

@@ -13,6 +13,7 @@ from flax import traverse_util
 
 from clr_jax.core.config_tree import changed
 from clr_jax.core.errors import UserError
+from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array, Batch, Params, PyTree
 from clr_jax.data import order
 from clr_jax.experiment.build import Experiment, build_experiment
@@ -77,7 +78,7 @@ def open_objective(
     return experiment.method.loss(out, state, batch, loss_key, at)[0]
 
   # State and batch are arguments: as constants they would be compiled into the programs.
-  forward, both = jax.jit(loss), jax.jit(jax.value_and_grad(loss))
+  forward, both = host_jit(loss), host_jit(jax.value_and_grad(loss))
   return Objective(
     step, params, lambda p: forward(p, state, batch), lambda p: both(p, state, batch)
   )
@@ -109,7 +110,7 @@ def _batch(experiment: Experiment, size: int, seed: int) -> Batch:
   source = experiment.source
   index = np.sort(order.shuffled(seed, 0, source.num_examples)[:size])
   images, labels = source.load(index)
-  views = jax.jit(experiment.views)(
+  views = host_jit(experiment.views)(
     jax.random.fold_in(jax.random.key(seed), 1), jnp.asarray(images)
   )
   label = None if labels is None else jnp.asarray(labels, jnp.int32)
@@ -139,7 +140,7 @@ def filter_normalized(key: Array, params: Params) -> Params:
   return jax.tree_util.tree_map_with_path(of, params)
 
 
-@jax.jit
+@host_jit
 def _moved(params: Params, d1: Params, d2: Params, a: Array, b: Array) -> Params:
   return jax.tree.map(
     lambda w, x, y: w + a.astype(w.dtype) * x + b.astype(w.dtype) * y, params, d1, d2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
+from clr_jax.core.programs import host_jit
 from clr_jax.experiment.build import Experiment
 from clr_jax.figures.analysis.networks import Network, random_rows
 from clr_jax.figures.drawing.data import Cell
@@ -19,7 +20,7 @@ def views_of(experiment: Experiment, images: np.ndarray, *, seed: int) -> dict[s
     'view 1', 'view 2', ... (of the large views), 'crop 1', ... (of the small ones of multi-crop),
     'patch 1', ... (of a jigsaw) -> [B, h, w, C] float, up to noise in [0, 1].
   """
-  made = jax.jit(experiment.views)(jax.random.key(seed), images)
+  made = host_jit(experiment.views)(jax.random.key(seed), images)
   return {
     f'{_NAMES.get(kind, kind)} {v + 1}': np.asarray(views[:, v])
     for kind, views in made.items()
