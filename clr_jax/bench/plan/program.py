@@ -10,6 +10,7 @@ import jax
 from clr_jax.bench.plan.targets import Target, devices_of
 from clr_jax.core.config_tree import Config, changed
 from clr_jax.core.errors import UserError
+from clr_jax.core.programs import compiler_options
 from clr_jax.data.pipeline import Pipeline
 from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.training.dispatch import make_dispatch
@@ -43,7 +44,8 @@ def compile_step(experiment: Experiment, target: Target) -> Program | None:
   traced = make_dispatch(experiment, Pipeline, 1).trace(experiment.abstract_state, resident, block)
   platform = target.chip.platform
   try:
-    compiled = traced.lower(lowering_platforms=(platform,)).compile()
+    lowered = traced.lower(lowering_platforms=(platform,))
+    compiled = lowered.compile(compiler_options() if platform == 'cpu' else None)
   except jax.errors.JaxRuntimeError as error:
     if any(words in str(error) for words in _TOO_LARGE):
       return None
