@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -256,7 +256,7 @@ def _format_shares(shares: dict[str, Any] | None) -> str:
   return '\n'.join(f'  {kind:<23}{x:6.1%}' for kind, x in (shares['operations'] | idle).items())
 
 
-def format_options(options: dict[str, str]) -> str:
+def format_options(options: Mapping[str, Any]) -> str:
   """Compiler options of host programs, for people."""
   return ' '.join(f'{k}={v}' for k, v in options.items()) or "XLA's default options"
 

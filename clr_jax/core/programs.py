@@ -12,7 +12,7 @@ from jax.core import Tracer
 
 # XLA gives convolutions, products and sums on CPUs to YNNPACK, which takes 5 to 14 times as long
 # for the weight gradient of a 3x3 convolution as XLA's own code: sums only (JAX 0.10.2, 0.12.0).
-CPU_OPTIONS: Mapping[str, str] = {
+CPU_OPTIONS: Mapping[str, str | bool] = {
   'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_REDUCE',
 }
 
@@ -62,7 +62,7 @@ class HostProgram:
 
 
 @functools.cache
-def compiler_options() -> dict[str, str] | None:
+def compiler_options() -> dict[str, str | bool] | None:
   """The compiler options of host programs on this backend; None for JAX's defaults.
 
   A value in XLA_FLAGS is the user's and stays. Starts the backend.
@@ -70,7 +70,7 @@ def compiler_options() -> dict[str, str] | None:
   given = os.environ.get('XLA_FLAGS', '')
   if jax.default_backend() != 'cpu' or any(name in given for name in CPU_OPTIONS):
     return None
-  options = dict(CPU_OPTIONS)
+  options: dict[str, str | bool] = dict(CPU_OPTIONS)
   try:
     jax.jit(lambda: 0, compiler_options=options).lower().compile()
   except (jax.errors.JaxRuntimeError, ValueError):  # this version of XLA has no such option
