@@ -99,6 +99,10 @@ def measure(config: Config, *, per_device: int, devices: Sequence[int] = DEVICES
     raise UserError(f'two numbers of devices above 1 are needed to compare, not {devices}')
   if max(devices) > jax.device_count():
     raise UserError(f'{max(devices)} devices are needed, and there are {jax.device_count()}')
+  largest = max(devices)
+  build_experiment(  # refuses before anything is compiled
+    changed(config, {'batch_size': largest * per_device}), devices=jax.devices()[:largest]
+  )
   programs: dict[int, Found] = {}
   for n in devices:
     print(f'compiling for {n} device(s)', file=sys.stderr, flush=True)

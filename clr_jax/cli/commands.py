@@ -20,8 +20,9 @@ from clr_jax.cli import overrides
 from clr_jax.cli.overrides import Given
 from clr_jax.core import user_code
 from clr_jax.core.config_tree import Config
-from clr_jax.core.errors import UserError
+from clr_jax.core.errors import UserError, about
 from clr_jax.core.names import check_name
+from clr_jax.core.storage import check_path, is_local
 from clr_jax.experiment.config_files import load, open_file
 
 
@@ -118,7 +119,10 @@ def _measure(
   records = []
   for directory, config in configs.items():
     found = runner.evaluate_workdir(
-      config, directory, args.protocol, options, args.features, step=args.step, again=args.again
+      *(config, directory, args.protocol, options, args.features),
+      step=args.step,
+      again=args.again,
+      prefix='--params.',
     )
     several = {'run': directory} if len(configs) > 1 else {}
     records += [{**several, **record} for record in found if record['protocol'] == args.protocol]
@@ -269,8 +273,12 @@ def _bench_mode(
       raise UserError('--peer and --collectives are two measurements: give one of them')
     jax.config.update('jax_platforms', 'cpu')
     jax.config.update('jax_num_cpu_devices', max(communication.DEVICES))
-    measure = functools.partial(communication.measure, config, per_device=args.collectives)
-    return measure, communication.format_table
+
+    def count() -> dict[str, Any]:
+      with about(**{'--collectives': args.collectives}):
+        return communication.measure(config, per_device=args.collectives)
+
+    return count, communication.format_table
   timing = {'repeats': args.repeats, 'steps': args.steps}
   if not args.peer:
     return functools.partial(step.measure, config, **timing), step.format_report
@@ -314,6 +322,10 @@ def datasets(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Lists the data sets."""
   from clr_jax.data import available
 
+  if args.data_dir is not None:
+    check_path(args.data_dir)
+    if is_local(args.data_dir) and not os.path.isdir(os.path.expanduser(args.data_dir)):
+      raise UserError(f'--data_dir={args.data_dir} is no folder: correct the path')
   user_code.load(args.imports, chosen=True)
   _print_rows(available(args.data_dir))
 

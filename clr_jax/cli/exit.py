@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import NamedTuple
 
 from clr_jax.core.errors import (
+  DISK_FAILED,
+  DISK_FULL,
   EXIT_BAD_INPUT,
+  EXIT_CANNOT_WRITE,
   EXIT_FAILED,
   EXIT_INTERRUPTED,
+  NOT_PERMITTED,
   RunStopped,
   UserError,
 )
@@ -38,6 +43,18 @@ def outcome_of(error: BaseException) -> Outcome:
     return Outcome(EXIT_INTERRUPTED, 'interrupted: the same command goes on')
   if isinstance(error, SystemExit):
     return Outcome(error.code if isinstance(error.code, int) else 0, '')
+  if isinstance(error, OSError) and error.filename is not None:
+    return _of_disk(error)
+  return Outcome(EXIT_FAILED, None)
+
+
+def _of_disk(error: OSError) -> Outcome:
+  place = f'{os.fsdecode(error.filename)} ({error.strerror})'
+  if error.errno in NOT_PERMITTED:
+    return Outcome(EXIT_BAD_INPUT, f'no access to {place}: make it accessible or give another path')
+  if error.errno in (*DISK_FULL, *DISK_FAILED):
+    mend = 'make room' if error.errno in DISK_FULL else 'see that the disk can be used'
+    return Outcome(EXIT_CANNOT_WRITE, f'cannot write or read {place}: {mend}')
   return Outcome(EXIT_FAILED, None)
 
 

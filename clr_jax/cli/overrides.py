@@ -38,7 +38,8 @@ def split(arguments: Sequence[str], names: Collection[str]) -> tuple[list[str], 
   while remaining:
     argument = remaining.pop(0)
     match = _OVERRIDE.fullmatch(argument)
-    if match is None or match['name'] not in given:
+    meaningless = match is not None and match['no'] and match['value'] is not None
+    if match is None or match['name'] not in given or meaningless:  # --noconfig.KEY=VALUE
       rest.append(argument)
       continue
     value: str | bool | None = match['value']

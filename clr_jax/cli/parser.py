@@ -71,9 +71,10 @@ class Parser(argparse.ArgumentParser):
       raise UserError('the current folder was deleted: change to one that exists') from None
     rest, given = overrides.split(arguments, self.overridable)
     options = re.findall(r'--\w+', self.format_usage())
-    for option in (argument.partition('=')[0] for argument in rest if argument.startswith('--')):
+    for option in (argument.partition('=')[0] for argument in rest if _is_option(argument)):
       if option not in (*options, *HELP):
-        near = hint(option.partition('.')[0], options) or self._near_keys(option, rest)
+        wanted = f'--{option.lstrip("-")}'
+        near = hint(wanted.partition('.')[0], options) or self._near_keys(wanted, rest)
         self.error(f'unknown option {option}: {near}'.strip(': '))
     if any(argument in HELP for argument in rest):  # last: it depends on the others
       rest = [*(argument for argument in rest if argument not in HELP), '--help']
@@ -99,11 +100,17 @@ class Parser(argparse.ArgumentParser):
     return f'did you mean {" or ".join(keys[:3])}? ' if keys else ''
 
 
+def _is_option(argument: str) -> bool:
+  """Whether it starts as an option does; negative numbers are values."""
+  return bool(re.match(r'-(?![\d.]*$)', argument))
+
+
 def _in_our_words(message: str) -> str:
   """A message of argparse as what is wrong and what to write instead."""
   match = re.fullmatch(r'argument (\S+): (.*)', message, re.DOTALL)
   if match is None:
     names = message.removeprefix('the following arguments are required: ')
+    names = re.sub(r'\{(.*?)\}', lambda found: f'one of {found[1].replace(",", ", ")}', names)
     return message if names == message else f'{names} must be given'
   option, reason = match.groups()
   if reason == 'expected one argument':
@@ -145,8 +152,10 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
   _add_plan(add)
   _add_imports(add('methods', commands.methods, 'list the methods, one line each'))
   datasets = add('datasets', commands.datasets, 'list the data sets on this machine')
+  datasets.add_argument(
+    '--data_dir', type=_folder, metavar='DIR', help='folder of the TFDS data sets'
+  )
   _add_imports(datasets)
-  datasets.add_argument('--data_dir', metavar='DIR', help='folder of the TFDS data sets')
   return parser, dict(group.choices)
 
 
@@ -189,7 +198,9 @@ def _add_evaluation(add: Callable[..., Parser]) -> None:
   evaluate.add_argument(
     '--again', action='store_true', help='measure again what was measured already'
   )
-  evaluate.add_argument('--out', metavar='FILE.png', help='the picture, of protocols that draw one')
+  evaluate.add_argument(
+    '--out', type=_file, metavar='FILE.png', help='the picture, of protocols that draw one'
+  )
   _add_processes(evaluate)
   results = add('results', commands.results, 'print all measurements of a run, oldest first')
   results.add_argument(
@@ -208,8 +219,10 @@ def _add_pictures(add: Callable[..., Parser]) -> None:
   )
   _add_name(inspect, 'figure', figures.names())
   _add_workdirs(inspect)
+  inspect.add_argument(
+    '--out', type=_file, metavar='FILE.png', help='the picture; default: FIGURE.png'
+  )
   _add_imports(inspect)
-  inspect.add_argument('--out', metavar='FILE.png', help='the picture; default: FIGURE.png')
   inspect.add_argument(
     '--step',
     type=_from_zero,
@@ -220,7 +233,11 @@ def _add_pictures(add: Callable[..., Parser]) -> None:
   _add_workdirs(report)
   _add_imports(report)
   report.add_argument(
-    '--out', default='report.html', metavar='FILE.html', help='the page; default: report.html'
+    '--out',
+    type=_file,
+    default='report.html',
+    metavar='FILE.html',
+    help='the page; default: report.html',
   )
 
 
@@ -228,7 +245,9 @@ def _add_export(add: Callable[..., Parser]) -> None:
   export = add(
     'export', commands.export, 'write the backbone of a run for torchvision, timm or Flax'
   )
-  export.add_argument('--workdir', required=True, metavar='DIR', help='folder of the run')
+  export.add_argument(
+    '--workdir', type=_folder, required=True, metavar='DIR', help='folder of the run'
+  )
   _add_imports(export)
   export.add_argument(
     '--format',
@@ -237,10 +256,12 @@ def _add_export(add: Callable[..., Parser]) -> None:
     help='torchvision, timm or flax; default: torchvision',
   )
   export.add_argument(
-    '--out', metavar='DIR', help="the folder; default: export/FORMAT in the run's"
+    '--out', type=_folder, metavar='DIR', help="the folder; default: export/FORMAT in the run's"
   )
   export.add_argument('--head', action='store_true', help='write the projector, too')
-  export.add_argument('--step', type=int, metavar='N', help='checkpoint; default: the newest')
+  export.add_argument(
+    '--step', type=_from_zero, metavar='N', help='checkpoint; default: the newest'
+  )
 
 
 def _add_bench(add: Callable[..., Parser]) -> None:
@@ -328,7 +349,9 @@ def _add_processes(parser: Parser) -> None:
   group.add_argument(
     '--distributed', action='store_true', help='join those that SLURM, Kubernetes or a TPU started'
   )
-  group.add_argument('--coordinator', metavar='HOST:PORT', help='address of process 0')
+  group.add_argument(
+    '--coordinator', type=_address, metavar='HOST:PORT', help='address of process 0'
+  )
   group.add_argument('--num_processes', type=_from_one, metavar='N', help='number of processes')
   group.add_argument('--process_id', type=_from_zero, metavar='I', help='number of this process')
 
@@ -355,7 +378,9 @@ def _modules_of(package: Any) -> list[str]:
 
 def _whole(text: str, least: int) -> int:
   if not re.fullmatch(r'[0-9]{1,10}', text) or not least <= int(text) < 2**31:
-    raise argparse.ArgumentTypeError(f'={text}: give a whole number of at least {least}')
+    raise argparse.ArgumentTypeError(
+      f'={text}: give a whole number of at least {least} and of at most {2**31 - 1}'
+    )
   return int(text)
 
 
@@ -363,7 +388,18 @@ _from_one = functools.partial(_whole, least=1)
 _from_zero = functools.partial(_whole, least=0)
 
 
-def _folder(text: str) -> str:
-  if not text.strip():
-    raise argparse.ArgumentTypeError(f'={text}: give the path of a folder')
+def _address(text: str) -> str:
+  match = re.fullmatch(r'\S+:([0-9]{1,5})', text)
+  if match is None or not 0 < int(match[1]) < 2**16:
+    raise argparse.ArgumentTypeError(f'={text}: give HOST:PORT, the port from 1 to {2**16 - 1}')
   return text
+
+
+def _path(text: str, kind: str) -> str:
+  if not text.strip():
+    raise argparse.ArgumentTypeError(f'={text}: give the path of a {kind}')
+  return text
+
+
+_folder = functools.partial(_path, kind='folder')
+_file = functools.partial(_path, kind='file')

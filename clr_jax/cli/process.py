@@ -51,6 +51,11 @@ def start_jax(args: argparse.Namespace, *, deterministic: bool) -> None:
       '--coordinator, --num_processes and --process_id belong together: give all three, or '
       '--distributed where the cluster provides them'
     )
+  if args.process_id is not None and args.process_id >= (args.num_processes or 2**31):
+    raise UserError(
+      f'--process_id={args.process_id} is no process of --num_processes={args.num_processes}: give '
+      f'a number from 0 to {args.num_processes - 1}'
+    )
   try:
     jax.distributed.initialize(*explicit)
   except Exception as error:  # a cluster's own client raises its own types

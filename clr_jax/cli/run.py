@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from clr_jax.cli.exit import report_error
+from clr_jax.cli.exit import outcome_of, report_error
 from clr_jax.cli.parser import HELP, make_parser
 from clr_jax.core.errors import EXIT_BAD_INPUT, UserError
 from clr_jax.core.names import check_name
@@ -19,11 +19,14 @@ def run(arguments: Sequence[str]) -> int | None:
     if not arguments or arguments[0] in (*HELP, 'help'):
       parser.print_help()
       return 0 if arguments else EXIT_BAD_INPUT
-    if arguments[0].startswith('-'):
+    if arguments[0].startswith('-') and arguments[0] != '-':
       parser.parse(arguments)  # --version
     check_name(commands, arguments[0], 'command')
     command = commands[arguments[0]]
     command.run(*command.parse(arguments[1:]))
-  except (UserError, KeyboardInterrupt, SystemExit) as error:
-    return report_error(error)
+  except (UserError, OSError, KeyboardInterrupt, SystemExit) as error:
+    outcome = outcome_of(error)
+    if outcome.message is None:
+      raise
+    return report_error(error, outcome)
   return None

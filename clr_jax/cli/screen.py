@@ -67,13 +67,14 @@ def lasting_output() -> Iterator[list[LastingFile]]:
 
 def _text(file: LastingFile, like: io.TextIOWrapper | None) -> io.TextIOWrapper:
   if like is None:  # it was closed when the process began
-    return io.TextIOWrapper(io.BufferedWriter(file), line_buffering=True)
+    return io.TextIOWrapper(io.BufferedWriter(file), errors='backslashreplace', line_buffering=True)
   # Unbuffered (python -u) the text is written through to the file itself.
   buffer = file if like.write_through else io.BufferedWriter(file)
   return io.TextIOWrapper(
     buffer,  # type: ignore (Python does the same)
     encoding=like.encoding,
-    errors=like.errors,
+    # A name that the encoding lacks, such as one of bytes that are no UTF-8, ends no command.
+    errors='backslashreplace' if like.errors == 'strict' else like.errors,
     line_buffering=like.line_buffering,
     write_through=like.write_through,
   )

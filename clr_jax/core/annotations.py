@@ -123,7 +123,7 @@ def _allows(hint: Any, value: Any) -> bool:
 def _member_allows(kind: Any, bounds: Sequence[Any], value: Any) -> bool:
   if not _is_a(kind, value):
     return False
-  if isinstance(value, numbers.Real):
+  if isinstance(value, numbers.Real) and kind is not object:  # which is checked elsewhere
     value = value.item() if isinstance(value, np.generic) else value  # float16 has no 10**9
     infinite = abs(value) == math.inf and INFINITY_ALLOWED not in bounds
     if infinite or value != value:

@@ -54,7 +54,8 @@ def check_keys(config: ConfigDict, keys: Iterable[str], before: str = '--config.
     if key not in known:
       close = difflib.get_close_matches(key, known, 3, 0.5)
       close = close or [k for k in known if k.rpartition('.')[2] == key.rpartition('.')[2]]
-      hint = f'did you mean {" or ".join(close)}?' if close else f'it has {", ".join(known)}'
+      others = f'there are {", ".join(known)}' if known else 'there are none, so leave it out'
+      hint = f'did you mean {" or ".join(close)}?' if close else others
       raise UserError(f'{before}{key}: there is no such key; {hint}')
 
 

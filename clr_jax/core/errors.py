@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 
 EXIT_FAILED = 1  # an unexpected error, or a run that cannot continue
@@ -12,6 +13,10 @@ EXIT_STALLED = 70  # EX_SOFTWARE: the watchdog ended the process
 EXIT_CANNOT_WRITE = 74  # EX_IOERR
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: a launcher starts the same command again
 EXIT_INTERRUPTED = 130  # the shell's code for Ctrl-C
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FAILED = (errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN)
+NOT_PERMITTED = (errno.EACCES, errno.EPERM)
 
 
 class UserError(Exception):
@@ -25,15 +30,19 @@ class UserError(Exception):
 def about(**keys: object) -> Iterator[None]:
   """Puts the keys that a UserError is about before its sentence, each with its value.
 
-  These are the keys whose values the sentence quotes, or else the first one. An underscore pair
-  stands for the dot of a key: `about(eval__data='npz:x.npz')`.
+  These are the keys whose values the sentence quotes, or else the first one. A sentence that names
+  one stays. An underscore pair stands for the dot of a key: `about(eval__data='npz:x.npz')`.
   """
   named = {key.replace('__', '.'): value for key, value in keys.items()}
   try:
     yield
   except UserError as error:
     text = str(error)
+    if any(f'{key}=' in text for key in named):
+      raise
     quoted = [key for key, value in named.items() if repr(value) in text] or list(named)[:1]
+    for key in quoted:
+      text = text.removeprefix(f'{named[key]}: ')  # once is enough
     raise UserError(f'{", ".join(f"{k}={named[k]}" for k in quoted)}: {text}') from error
 
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import secrets
 from collections.abc import Iterator
 
 from etils import epath
@@ -25,11 +26,13 @@ def is_local(path: epath.PathLike) -> bool:
 def check_path(path: epath.PathLike) -> None:
   """UserError for a path that is neither on a disk nor in an object store that is supported."""
   text = os.fspath(path)
-  scheme, separator, _ = text.partition('://')
+  scheme, separator, rest = text.partition('://')
   if separator and scheme != 'gs':
     raise UserError(
       f'{text} cannot be used: only local paths and gs:// are supported, so give one of them'
     )
+  if separator and not rest.partition('/')[0]:
+    raise UserError(f'{text} names no bucket: give gs://BUCKET/FOLDER')
   if '\0' in text:
     raise UserError(f'{text!r} cannot be used: a path has no null byte, give another one')
 
@@ -42,26 +45,81 @@ def cache_folder() -> pathlib.Path:
 def atomic_write(path: epath.Path, content: str | bytes) -> None:
   """Writes a file, and makes its folder; readers see it complete or not at all.
 
+  Text is written as UTF-8; bytes of a file's name that are none are written as escapes.
+
   Raises:
+    UserError: a folder has the name of the file, or a file that of its folder.
     OSError: it cannot be written; EIO for any error of an object store's client.
   """
-  raw = content.encode() if isinstance(content, str) else content
+  raw = content.encode('utf-8', 'backslashreplace') if isinstance(content, str) else content
   if not is_local(path):  # an object appears when it is complete, and needs no folder
     try:
       path.write_bytes(raw)
     except Exception as error:
       raise OSError(errno.EIO, first_line(error), os.fspath(path)) from error
     return
-  path.parent.mkdir(parents=True, exist_ok=True)
+  with _refuse_other_kinds(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, raw)
+
+
+@contextlib.contextmanager
+def _refuse_other_kinds(path: epath.Path) -> Iterator[None]:
+  try:
+    yield
+  except (IsADirectoryError, FileExistsError) as error:
+    kinds = ('folder', 'file') if isinstance(error, IsADirectoryError) else ('file', 'folder')
+    place = path if isinstance(error, IsADirectoryError) else path.parent
+    raise UserError(
+      f'{place} is a {kinds[0]} where a {kinds[1]} is to be written: move it away'
+    ) from error
+
+
+def _replace(path: epath.Path, raw: bytes) -> None:
   temporary = path.parent / f'.{path.name}.{os.getpid()}'
   with signals.whole():
     try:
       temporary.write_bytes(raw)
       os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
       with contextlib.suppress(OSError):
         temporary.unlink()
+      if isinstance(error, OSError) and error.filename is None:  # of a full disk
+        error.filename = os.fspath(path)
       raise
+
+
+def check_writable(folder: epath.Path) -> None:
+  """Writes a small file into a folder, which is made; nothing stays of the try.
+
+  Raises:
+    UserError, OSError: as `atomic_write` does.
+  """
+  made = [p for p in (folder, *folder.parents) if not p.exists()] if is_local(folder) else []
+  probe = folder / f'.probe-{secrets.token_hex(4)}'
+  try:
+    atomic_write(probe, 'x')  # a full disk takes an empty file
+    probe.unlink()
+  finally:
+    for each in made:
+      with contextlib.suppress(OSError):
+        each.rmdir()
+
+
+def is_file(path: epath.PathLike) -> bool:
+  """Whether there is a file; epath counts everything that is no folder."""
+  return os.path.isfile(path) if is_local(path) else epath.Path(path).is_file()
+
+
+def read_file(path: epath.PathLike) -> bytes:
+  """The content of a file.
+
+  Raises:
+    OSError: it cannot be read, or is something else, such as a pipe, of which no end comes.
+  """
+  if not is_file(path) and epath.Path(path).exists():
+    raise OSError(errno.EINVAL, 'it is no file', os.fspath(path))
+  return epath.Path(path).read_bytes()
 
 
 def files_in(folder: epath.Path, ending: str = '') -> list[epath.Path]:

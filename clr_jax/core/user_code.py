@@ -72,7 +72,8 @@ def refuse_in_a_run(path: str) -> None:
   """UserError for a file in the directory of a run: what lies there is data and never runs."""
   for parent in pathlib.Path(os.path.realpath(path)).parents:
     with contextlib.suppress(OSError, ValueError):
-      if '"config_hash"' in (parent / 'config.json').read_text():
+      config = parent / 'config.json'
+      if config.is_file() and '"config_hash"' in config.read_text():
         raise UserError(
           f'{path} lies in the workdir {parent}, from which no code is run: move it elsewhere'
         )
@@ -182,13 +183,15 @@ def run(path: pathlib.Path, call: Callable[[], T]) -> T:
     return call()
   except Sentence:
     raise
-  except (Exception, SystemExit) as error:
+  except (KeyboardInterrupt, GeneratorExit):
+    raise
+  except BaseException as error:  # SystemExit, too
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     if isinstance(error, SyntaxError):  # nothing ran; an unreadable one has no line
       lines = [error.lineno] if error.filename == str(path) else lines
     place = f'{path}:{lines[-1]}' if lines and lines[-1] else str(path)
-    words = ' '.join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    words = ' '.join((error.msg if isinstance(error, SyntaxError) else _text(error)).split())
     if isinstance(error, UserError):
       raise UserError(f'{place}: {words}') from error
     if isinstance(error, OSError) and not lines:
@@ -196,6 +199,13 @@ def run(path: pathlib.Path, call: Callable[[], T]) -> T:
     raise UserError(
       f'{place}: {type(error).__name__}: {words[:500] or "no message"}: correct the file'
     ) from error
+
+
+def _text(error: BaseException) -> str:
+  try:
+    return str(error)
+  except Exception:  # of the error's own __str__
+    return ''
 
 
 class Sentence(UserError):

@@ -97,15 +97,21 @@ def decode(
   return array.reshape(*array.shape[:2], channels)
 
 
-def read_header(path: str, size: int | None = None) -> Header:
-  """What the header alone says; checked as `decode(path, ..., size, path, as_shown=True)` does.
+def read_header(encoded: str | bytes, size: int | None = None, where: str = '') -> Header:
+  """What the header alone says; checked as `decode(..., as_shown=True)` does.
+
+  Args:
+    encoded: path or content of the file.
+    size: see `fit`.
+    where: names the image in errors; '' = the path.
 
   Raises:
-    DamagedImage: the header cannot be read; the message has the path.
+    DamagedImage: the header cannot be read; the message says `where`.
     UserError: what it says is refused.
   """
+  path = where or str(encoded)
   try:
-    with Image.open(path) as image:
+    with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
       width, height = image.size
       if size is not None:
         image.draft('RGB', (size, size))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import jax
@@ -13,11 +12,14 @@ from etils import epath
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.programs import host_jit
+from clr_jax.core.storage import read_file
 from clr_jax.core.types import Array
 from clr_jax.experiment.build import make_backbone
+from clr_jax.experiment.schema import check_config
 from clr_jax.models.torch_names import Backbone
 from clr_jax.ops import sharding
 from clr_jax.ops.batches import batches
+from clr_jax.rundir.codec import read_object
 from clr_jax.rundir.identity import read_config
 from clr_jax.rundir.weights import restore_subtrees
 from clr_jax.rundir.workdir import Workdir
@@ -108,10 +110,11 @@ def load(workdir: epath.PathLike, step: int | None = None) -> Encoder:
     step: of the checkpoint; None = the newest good one.
 
   Raises:
-    UserError: no run, or no checkpoint of this step.
+    UserError: no run, no checkpoint of this step, or a damaged config.
   """
   run = Workdir(workdir)
   config = read_config(run)
+  check_config(config)
   names = ('params/backbone', 'state/batch_stats/backbone')
   if represents_target(config):
     names = ('state/target/params/backbone', 'state/target/batch_stats/backbone')
@@ -132,7 +135,9 @@ def image_shape(run: Workdir) -> tuple[int, int, int]:
   """
   path = run.path / 'data.json'
   try:
-    height, width, channels = json.loads(path.read_text())['image shape']
+    height, width, channels = read_object(read_file(path))['image shape']
+    if not all(type(size) is int for size in (height, width, channels)):
+      raise TypeError
   except (OSError, ValueError, KeyError, TypeError):
     raise UserError(f'{path} does not say the shape of the images: train the run first') from None
   return height, width, channels

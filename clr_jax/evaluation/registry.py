@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from clr_jax.core.config_tree import Config
@@ -108,7 +109,20 @@ def check(
     sets.refuse_other_classes()
   for unit in units(name, options, prefix=prefix):
     if hasattr(module, 'check'):
-      module.check(sets, unit)
+      with _naming(name, prefix):
+        module.check(sets, unit)
+
+
+@contextlib.contextmanager
+def _naming(name: str, prefix: str) -> Iterator[None]:
+  """Says whose option a UserError is about that begins with one, 'k=2000 is ...'."""
+  try:
+    yield
+  except UserError as error:
+    key = str(error).partition('=')[0]
+    if key not in options_of(PROTOCOLS.factory(name)):
+      raise
+    raise UserError(f'{prefix or f"{name}: "}{error}') from error
 
 
 def check_classes(sets: Sets, name: str) -> None:

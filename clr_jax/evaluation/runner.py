@@ -18,7 +18,7 @@ from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.consensus import from_process_0
 from clr_jax.core.names import check_name
 from clr_jax.core.options import sweep
-from clr_jax.core.storage import atomic_write
+from clr_jax.core.storage import atomic_write, read_file
 from clr_jax.core.types import TrainState
 from clr_jax.data import Source, absolute_name
 from clr_jax.data.pairs import describe
@@ -29,7 +29,7 @@ from clr_jax.evaluation.probing.sets import Sets, check_size, evaluation_sets
 from clr_jax.evaluation.probing.subject import FEATURES, Kind, Subject
 from clr_jax.evaluation.protocols import PROTOCOLS
 from clr_jax.evaluation.protocols.knn import knn
-from clr_jax.experiment.build import Experiment, build_experiment
+from clr_jax.experiment.build import Experiment, build_experiment, shared_statistics
 from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.rundir import results, weights, workdir
 from clr_jax.rundir.codec import jsonable
@@ -114,6 +114,8 @@ def check(experiment: Experiment) -> Sets:
 def say_data(experiment: Experiment, sets: Sets) -> None:
   """Tells the terminal what a run trains and is evaluated on, and what was left out of it."""
   _say({'training images': experiment.source, 'test images': experiment.test, **_roles(sets)})
+  if shared := shared_statistics(experiment.config, experiment.source.image_shape[-1]):
+    _warn(shared)
 
 
 def _roles(sets: Sets) -> dict[str, Source | None]:
@@ -266,7 +268,7 @@ class _Marker(NamedTuple):
       facts: of each of the records, for the markers of earlier versions, which name no files.
     """
     try:
-      files = self.path.read_text().splitlines() if self.path.exists() else None
+      files = read_file(self.path).decode().splitlines() if self.path.exists() else None
     except (OSError, ValueError):
       return None
     if files:
@@ -302,6 +304,7 @@ def evaluate_workdir(
   *,
   step: int | None = None,
   again: bool = False,
+  prefix: str = '',
 ) -> list[dict[str, Any]]:
   """Evaluates a checkpoint of the run in `directory`.
 
@@ -311,6 +314,7 @@ def evaluate_workdir(
     kinds: some of FEATURES.
     step: of the checkpoint; None = the newest.
     again: False reuses the results of the same options.
+    prefix: stands before an option in messages, see `protocols.units`.
 
   Returns:
     All records of the run, oldest first.
@@ -318,15 +322,15 @@ def evaluate_workdir(
   run, config = workdir.Workdir(directory), with_absolute_paths(config)
   for kind in kinds:
     check_name(FEATURES, kind, '--features')
-  refuse_lost_data(config, run)
+  recorded = read_config(run)
+  refuse_lost_data(config, recorded, run)
   experiment = build_experiment(config, probe=False)
   sets = evaluation_sets(experiment)
   sets.refuse_unlabeled()
   check_size(experiment, sets)
-  protocols.check(sets, protocol, options, kinds)
+  protocols.check(sets, protocol, options, kinds, prefix=prefix)
   protocols.check_classes(sets, protocol)
-  recorded = absolute_name(read_config(run).data.name)
-  if is_moved(recorded, config.data.name):
+  if is_moved(absolute_name(recorded.data.name), config.data.name):
     check_data(run, experiment.data_facts(), moved=True, strict=False)
   results.find_results(run)  # refuses what cannot be read
   refusal = results.why_not_kept(run) if jax.process_index() == 0 else ''
@@ -354,7 +358,7 @@ def open_subject(config: Config, directory: str, *, step: int | None = None) -> 
     UserError: there is no such checkpoint.
   """
   run = workdir.Workdir(directory)
-  refuse_lost_data(config, run)
+  refuse_lost_data(config, read_config(run), run)
   experiment = build_experiment(config, probe=False)
   network = weights.restore_network(run, experiment.abstract_state, step)
   return Subject(experiment, evaluation_sets(experiment), network, run=run)

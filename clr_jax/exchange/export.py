@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from clr_jax.core.config_tree import to_dict
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
-from clr_jax.core.storage import atomic_write
+from clr_jax.core.storage import atomic_write, check_path, check_writable, files_in
 from clr_jax.evaluation.encoder import Encoder, load
 from clr_jax.exchange.card import card
 from clr_jax.models.resnet import STEMS
@@ -61,6 +61,8 @@ def export(
   """
   check_name(FORMATS, format, 'format')
   run = Workdir(workdir)
+  if out is not None:
+    check_path(out)
   folder = epath.Path(out) if out is not None else run.path / 'export' / format
   _refuse_foreign(folder)
   encoder = load(workdir, step)
@@ -86,11 +88,17 @@ def export(
 def _refuse_foreign(folder: epath.Path) -> None:
   if folder.exists() and not folder.is_dir():
     raise UserError(f'{folder} is a file: give a folder for the export')
-  foreign = [p.name for p in folder.iterdir() if p.name not in _FILES] if folder.exists() else []
+  foreign = [path.name for path in files_in(folder) if path.name not in _FILES]
   if foreign:
     raise UserError(
       f'{folder} holds {min(foreign)!r}, which no export wrote: give a new or empty folder'
     )
+  try:
+    check_writable(folder)
+  except OSError as error:
+    raise UserError(
+      f'{folder} cannot be written ({error.strerror or error}): give another folder'
+    ) from None
 
 
 def _backbone(encoder: Encoder) -> Backbone:

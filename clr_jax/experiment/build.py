@@ -138,10 +138,10 @@ class Experiment:
     there = sharding.memory_of(self.mesh)
     if there is not None and needed > there:
       raise UserError(
-        f'the state of training, its gradient and the views of a batch take {needed / 2**30:,.1f} '
-        f'GiB on each device, which has {there / 2**30:,.1f}: lower model.width, the sizes of '
-        f'method, augment.size or batch_size (the largest array is {largest} '
-        f'{list(sizes[largest].shape)})'
+        f'the state of training, its gradient and the views of a batch alone, without the '
+        f'activations, take {needed / 2**30:,.1f} GiB on each device, which has '
+        f'{there / 2**30:,.1f}: lower model.width, the sizes of method, augment.size or batch_size '
+        f'(the largest array is {largest} {list(sizes[largest].shape)})'
       )
 
   @functools.cached_property
@@ -308,6 +308,14 @@ def make_backbone(config: Config, channels: int, name: str) -> nn.Module:
         f'channel(s): give one value, or one a channel'
       )
   return backbone
+
+
+def shared_statistics(config: Config, channels: int) -> str:
+  """A sentence about pixel statistics of one value, which stand for all channels; '' if none do."""
+  neutral = {'mean': (0.0,), 'std': (1.0,)}  # changes no pixel
+  keys = [k for k in neutral if len(config.model[k]) == 1 and config.model[k] != neutral[k]]
+  values = ' and '.join(f'model.{key}={config.model[key]}' for key in keys)
+  return f'{values}: one value for all {channels} channels' if keys and channels > 1 else ''
 
 
 def _make_schedule(config: Config, info: RunInfo) -> Schedule:

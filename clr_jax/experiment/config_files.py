@@ -126,6 +126,8 @@ def _open(spec: str, path: pathlib.Path, argument: str | None) -> ConfigFile:
   config = user_code.run(path, found if argument is None else lambda: found(argument))
   if isinstance(config, FrozenConfigDict):
     config = ConfigDict(dict(config.items()))  # flags override it
+  if inspect.iscoroutine(config):
+    config.close()  # else Python warns that nobody waited for it
   if not isinstance(config, ConfigDict):
     raise UserError(
       f'get_config() of {path} gives a {type(config).__name__}: return a ConfigDict, made with '

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Gt, Le, MinLen
 
@@ -97,7 +97,7 @@ class Evaluation:
     train_split, test_split: its splits; None = those of `config.data`.
   """
 
-  protocols: Annotated[Mapping[str, Mapping[str, Any] | None], NO_EFFECT_ON_TRAINING]
+  protocols: Annotated[Mapping[str, Mapping[str, object] | None], NO_EFFECT_ON_TRAINING]
   features: Annotated[tuple[FeaturesOf, ...], MinLen(1), NO_EFFECT_ON_TRAINING] = ('trained',)
   data: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
   train_split: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None

@@ -12,7 +12,7 @@ from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import component
 from clr_jax.core.registry import ModuleRegistry
-from clr_jax.core.storage import check_path, translate_errors
+from clr_jax.core.storage import check_path, check_writable, translate_errors
 
 FIGURES = ModuleRegistry('figure', __name__, __path__, besides=('analysis', 'drawing'))
 
@@ -36,14 +36,13 @@ def check_out(out: str, suffix: str) -> None:
   check_path(out)
   path = epath.Path(out)
   if path.suffix != suffix:
-    raise UserError(f'--out={out}: its name must end in {suffix}')
+    raise UserError(f'--out={out}: give a path that ends in {suffix}')
   try:
     with translate_errors(path):
       if path.is_dir():
         raise UserError(f'--out={out} is a folder: name a file')
-      path.parent.mkdir(parents=True, exist_ok=True)
-      if not path.exists():
-        path.write_text('')
-        path.unlink()
+      check_writable(path.parent)
   except OSError as error:
-    raise UserError(f'--out={out} cannot be written: {error.strerror or error}') from None
+    raise UserError(
+      f'--out={out} cannot be written ({error.strerror or error}): give another path'
+    ) from None

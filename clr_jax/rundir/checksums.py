@@ -102,5 +102,7 @@ def _names(folder: epath.Path) -> dict[str, str]:
 def _checksum(folder: epath.Path, name: str, known: str) -> str:
   if known:  # reading an object only to know what the store knows would double the traffic
     return known
+  if not os.path.isfile(folder / name):  # a pipe, which would never end
+    raise OSError(f'{name} is no file')
   with open(folder / name, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -15,6 +15,8 @@ from etils import epath
 
 from clr_jax.core.storage import atomic_write
 
+_MOST_DIGITS = 300  # readers compute with floats, which end at 1.8e308
+
 
 def write_arrays(path: epath.Path, arrays: Mapping[str, Any]) -> None:
   """Writes an .npz file, whole or not at all."""
@@ -52,15 +54,21 @@ def read_object(text: str | bytes) -> dict[str, Any]:
   """A JSON object.
 
   Raises:
-    ValueError: text that is none, whatever else it is.
+    ValueError: text that is none, whatever else it is, or a whole number that no float holds.
   """
   try:
-    value = json.loads(text)
+    value = json.loads(text, parse_int=_whole_number)
   except RecursionError:  # a million brackets
     raise ValueError('too many brackets inside each other') from None
   if not isinstance(value, dict):
     raise ValueError(f'it holds no JSON object but {type(value).__name__}')
   return value
+
+
+def _whole_number(text: str) -> int:
+  if len(text) > _MOST_DIGITS:
+    raise ValueError(f'a number of {len(text):,} digits')
+  return int(text)
 
 
 def now() -> str:

@@ -13,10 +13,10 @@ from absl import logging
 from ml_collections import ConfigDict, config_dict
 
 from clr_jax.core import user_code
-from clr_jax.core.config_tree import Config, to_dict
+from clr_jax.core.config_tree import Config, leaves, to_dict
 from clr_jax.core.consensus import from_process_0
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import atomic_write, files_in, is_local, translate_errors
+from clr_jax.core.storage import atomic_write, files_in, is_local, read_file, translate_errors
 from clr_jax.rundir.codec import now, read_object
 from clr_jax.rundir.paths import absolute, is_moved
 from clr_jax.rundir.provenance import code_version
@@ -213,7 +213,7 @@ def check_data(
 def _read_facts(workdir: Workdir) -> dict[str, Any]:
   path = workdir.path / _FACTS
   try:
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = json.loads(read_file(path)) if path.exists() else {}
   except (OSError, ValueError):  # the other processes wait for this one's answer
     known = None
   if isinstance(known, dict):
@@ -279,13 +279,19 @@ def trajectory(config: Mapping[str, Any], without_effect: Collection[str]) -> di
 
 def _config_json(config: Config) -> dict[str, Any]:
   def refuse(value):
+    keys = [key for key, found in leaves(config) if found is value or _holds(found, value)]
+    where = f'{keys[0]}=' if keys else ''
     raise UserError(
-      f'the config holds a {type(value).__name__}, {value!r}: use numbers, strings, booleans, None '
-      f'and sequences of them'
+      f'{where}{value!r} is a {type(value).__name__}: use numbers, strings, booleans, None and '
+      f'sequences of them'
     )
 
   # Through text, so that a tuple equals the list that is read back. Infinity stays a number here.
   return json.loads(json.dumps(to_dict(config), default=refuse))
+
+
+def _holds(found: Any, value: Any) -> bool:
+  return isinstance(found, list | tuple) and any(each is value for each in found)
 
 
 def _as_config(value: Any) -> Any:
@@ -298,17 +304,18 @@ def _as_config(value: Any) -> Any:
 
 def config_records(workdir: Workdir) -> list[dict[str, Any]]:
   """The contents of config.json, config-1.json, ...: one for each start; [] if there is no run."""
+  first = workdir.path / 'config.json'
   with translate_errors(workdir.path):
-    if not (workdir.path / 'config.json').exists():
+    if not first.exists() and not (is_local(first) and os.path.islink(first)):  # a lost link is one
       return []
   _refuse_files(workdir)
-  paths = [workdir.path / 'config.json']
+  paths = [first]
   while (following := workdir.path / f'config-{len(paths)}.json').exists():
     paths.append(following)
   records = []
   for path in paths:
     try:
-      record = read_object(path.read_bytes())
+      record = read_object(read_file(path))
       kinds = {'config': dict, 'config_hash': str}
       if not all(isinstance(record[key], kind) for key, kind in kinds.items()):
         raise TypeError

@@ -24,7 +24,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from clr_jax.core.storage import atomic_write, files_in, is_local
+from clr_jax.core.storage import atomic_write, files_in, is_local, read_file
 from clr_jax.rundir.codec import jsonable, number, read_object
 from clr_jax.rundir.workdir import Workdir, next_number
 
@@ -130,7 +130,7 @@ def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
 def _read_segment(path: epath.Path) -> list[dict[str, Any]]:
   rows = []
   try:
-    lines = path.read_bytes().splitlines()
+    lines = read_file(path).splitlines()
   except OSError as error:
     logging.warning('skipped the damaged rows of %s (%s)', path, error)
     return []

@@ -47,9 +47,16 @@ def is_moved(old: Any, new: Any) -> bool:
   )
 
 
-def refuse_lost_data(config: Config, run: Workdir) -> None:
-  """UserError if the images of a run, or of its evaluation, are gone from where they were."""
+def refuse_lost_data(config: Config, recorded: Config, run: Workdir) -> None:
+  """UserError if the images of a run, or of its evaluation, are gone from where they were.
+
+  Args:
+    config: of the run, with what was given for it: what is new in it is refused where it is loaded.
+    recorded: as the run has it.
+    run: for the message.
+  """
   own, asked = config.data, config.eval
+  names = dict(leaves(recorded))
   sources = {
     'data.name': (own.name, own.train_split),
     'eval.data': (asked.get('data') or '', asked.get('train_split') or own.train_split),
@@ -57,7 +64,8 @@ def refuse_lost_data(config: Config, run: Workdir) -> None:
   for key, (name, split) in sources.items():
     path = data.path_of(name)
     path = path and path.replace('{split}', base_split(split))
-    if path and not os.path.exists(path):
+    old = data.path_of(names.get(key) or '')
+    if path and old == data.path_of(name) and not os.path.exists(path):
       scheme = data.absolute_name(name).partition(':')[0]
       raise UserError(
         f'the images of {run.path} are no longer in {path}: put them back, or give their new place '

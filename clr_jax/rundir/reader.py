@@ -13,7 +13,7 @@ from flax import traverse_util
 
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import files_in
+from clr_jax.core.storage import files_in, is_file, read_file
 from clr_jax.data import steps_per_epoch
 from clr_jax.rundir.codec import jsonable, read_object
 from clr_jax.rundir.identity import config_records, read_config
@@ -90,7 +90,7 @@ class Run:
   def parameters(self) -> str | None:
     """The text of parameters.txt."""
     path = self.workdir.path / 'parameters.txt'
-    return path.read_bytes().decode(errors='replace') if path.is_file() else None
+    return path.read_bytes().decode(errors='replace') if is_file(path) else None
 
   # ---------------------------------------------------------------- numbers
   @functools.cached_property
@@ -188,6 +188,6 @@ def read_runs(directories: Sequence[str]) -> tuple[list[Run], list[str]]:
 def _read_json(path: epath.Path) -> dict[str, Any]:
   """{} where there is no file or no JSON object."""
   try:
-    return read_object(path.read_bytes())
+    return read_object(read_file(path))
   except (OSError, ValueError):
     return {}

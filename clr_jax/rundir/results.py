@@ -17,7 +17,15 @@ from absl import logging
 from etils import epath
 
 from clr_jax.core.programs import compiler_options
-from clr_jax.core.storage import atomic_write, files_in, first_line, is_local
+from clr_jax.core.storage import (
+  atomic_write,
+  check_writable,
+  files_in,
+  first_line,
+  is_file,
+  is_local,
+  read_file,
+)
 from clr_jax.rundir.codec import jsonable, now, number, read_object, write_arrays
 from clr_jax.rundir.provenance import code_version, device, libraries
 from clr_jax.rundir.workdir import Workdir, next_number
@@ -175,11 +183,8 @@ def set_aside(run: Workdir, name: str) -> None:
 
 def why_not_kept(run: Workdir) -> str:
   """Why no result can be written, in short; '' if they can be."""
-  folder = run.results if run.results.exists() else run.path
-  probe = folder / f'.probe-{_token()}'
   try:
-    atomic_write(probe, 'x')  # a full disk takes an empty file
-    probe.unlink()
+    check_writable(run.results if run.results.exists() else run.path)
   except OSError as error:
     return error.strerror or first_line(error)
   return ''
@@ -187,7 +192,7 @@ def why_not_kept(run: Workdir) -> str:
 
 def _read_record(path: epath.Path) -> dict[str, Any]:
   """The record in a file; KeyError, TypeError or ValueError if readers cannot use it."""
-  record = read_object(path.read_bytes())
+  record = read_object(read_file(path))
   record = {**record, 'value': number(record['value'])}
   for key, kind in _READ.items():
     if not isinstance(record[key], kind) or isinstance(record[key], bool):
@@ -198,7 +203,7 @@ def _read_record(path: epath.Path) -> dict[str, Any]:
 def read_arrays(run: Workdir, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """What is behind a record that `read_results` gave; empty if nothing was kept or it is lost."""
   path = run.results / str(record.get('arrays', 'none'))
-  if not path.is_file():
+  if not is_file(path):
     return {}
   try:
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:

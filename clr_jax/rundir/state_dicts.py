@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import first_line
+from clr_jax.core.storage import first_line, is_file
 from clr_jax.core.types import Params, PyTree
 from clr_jax.models.torch_names import Backbone, from_torch, torch_names
 
@@ -56,7 +56,7 @@ def read_state_dict(path: epath.PathLike) -> dict[str, np.ndarray]:
     UserError: no such file, a damaged one, or one that holds no arrays.
   """
   file = epath.Path(path)
-  if not file.is_file():
+  if not is_file(file):
     raise UserError(f'there is no file {file}: correct the path')
   if str(file).endswith('.safetensors'):
     try:

@@ -83,7 +83,7 @@ def restore_weights(
     step, restored = checkpoints.restore_leaves(choose)
   taken = traverse_util.flatten_dict(restored, sep='/')
   merged = _tree({**own, **taken})
-  source = path.path if isinstance(path, Workdir) else path
+  source = _place(path)
   report = WeightsReport(f'{source}, step {step}', tuple(taken), dict(kept), tuple(unused))
   return merged['params'], {**into_state, **merged.get('state', {})}, report
 
@@ -106,7 +106,7 @@ def _misfits(
   saved: Mapping[str, Any], arrays: Mapping[str, Any], path: Workdir | epath.PathLike
 ) -> dict[str, str]:
   """Leaf -> why the checkpoint has no value for it."""
-  source = path.path if isinstance(path, Workdir) else path
+  source = _place(path)
   misfits = {}
   for name, array in arrays.items():
     if name not in saved:
@@ -151,7 +151,7 @@ def restore_subtrees(
       if name.startswith(tuple(f'{prefix}/' for prefix in names))
     }
     if not chosen:
-      raise UserError(f'the checkpoint of {path} has no {names[0]}: give another run')
+      raise UserError(f'the checkpoint of {_place(path)} has no {names[0]}: give another run')
     return _tree(chosen)
 
   with Checkpoints(path, read_only=True) as checkpoints:
@@ -199,7 +199,8 @@ def restore_network(
   wanted = describe(_tree(arrays))
 
   def choose(saved: Mapping[str, Any]) -> PyTree:
-    check_same({k: saved[k] for k in wanted if k in saved}, wanted, f'the checkpoint of {path}')
+    what = f'the checkpoint of {_place(path)}'
+    check_same({k: saved[k] for k in wanted if k in saved}, wanted, what)
     return _tree(arrays)
 
   with Checkpoints(path, read_only=True) as checkpoints:
@@ -217,6 +218,11 @@ def _leaves(tree: PyTree) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _tree(leaves: Mapping[str, Any]) -> dict[str, Any]:
   return traverse_util.unflatten_dict(dict(leaves), sep='/')
+
+
+def _place(path: Workdir | epath.PathLike) -> epath.PathLike:
+  """The path alone, for messages."""
+  return path.path if isinstance(path, Workdir) else path
 
 
 def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:

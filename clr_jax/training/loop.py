@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import math
 import os
@@ -15,7 +14,14 @@ import jax
 from clu import parameter_overview
 
 from clr_jax.core.config_tree import Config
-from clr_jax.core.errors import EXIT_CANNOT_WRITE, EXIT_FAILED, RunStopped
+from clr_jax.core.errors import (
+  DISK_FAILED,
+  DISK_FULL,
+  EXIT_CANNOT_WRITE,
+  EXIT_FAILED,
+  NOT_PERMITTED,
+  RunStopped,
+)
 from clr_jax.core.signals import Stop
 from clr_jax.core.storage import atomic_write, is_local
 from clr_jax.core.types import TrainState
@@ -37,8 +43,7 @@ from clr_jax.training.dispatch import make_dispatch, steps_per_call
 from clr_jax.training.metric_accumulator import MetricAccumulator
 from clr_jax.training.start import Start, check_init_from, start_or_resume
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_CANNOT_WRITE = (*_FULL, errno.EROFS, errno.EIO)
+_CANNOT_WRITE = (*DISK_FULL, *DISK_FAILED, *NOT_PERMITTED)
 
 
 def train(config: Config, directory: str) -> None:
@@ -96,7 +101,7 @@ def _mend(error: OSError | SaveFailed, run: Workdir) -> str:
   where = getattr(cause, 'filename', None)
   if where and not os.fsdecode(where).startswith(os.fspath(run.path)):
     return f'see that {os.fsdecode(where)} can be used'  # of the images, or in shared memory
-  full = getattr(cause, 'errno', None) in _FULL or re.search('no space|quota', str(error), re.I)
+  full = getattr(cause, 'errno', None) in DISK_FULL or re.search('no space|quota', str(error), re.I)
   return 'make room' if full and is_local(run.path) else 'see that the workdir can be written'
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 
 from clr_jax.core.config_tree import Config
-from clr_jax.core.errors import UserError
+from clr_jax.core.errors import UserError, about
 from clr_jax.core.storage import translate_errors
 from clr_jax.core.types import TrainState
 from clr_jax.experiment.build import Experiment
@@ -39,14 +39,15 @@ def check_init_from(config: Config, run: Workdir, experiment: Experiment) -> Non
     begins = not run.checkpoints.exists()
   if not config.init_from or not begins:
     return
-  if is_weight_file(config.init_from):
-    abstract = experiment.abstract_state
-    load_backbone(config.init_from, abstract.params, abstract.state['batch_stats'])
-  else:
+  with about(init_from=config.init_from):
+    if is_weight_file(config.init_from):
+      abstract = experiment.abstract_state
+      load_backbone(config.init_from, abstract.params, abstract.state['batch_stats'])
+      return
     with Checkpoints(config.init_from, read_only=True) as other:
       step = other.latest_step()
       if step is None:
-        raise UserError(f'init_from={config.init_from} has no checkpoint: train that run first')
+        raise UserError('it has no checkpoint: train that run first')
       if saved := other.leaves(step):
         check_weights(saved, experiment.abstract_state.params, config.init_from)
 

@@ -78,9 +78,10 @@ def test_only_what_concerns_the_embeddings_grows(method, request, monkeypatch):
     ({'per_device': 0}, 'cannot be compiled for'),
     ({'per_device': 1, 'devices': (1, 2)}, 'two numbers of devices'),
     ({'per_device': 1, 'devices': (2, 4096)}, 'there are 8'),
+    ({'per_device': 2000, 'devices': (1, 2, 4)}, 'batch_size=8000 is larger than the data set'),
   ],
 )
-def test_what_cannot_be_compared_is_refused(options, says):
+def test_what_cannot_be_compared_is_refused(options, says, nothing_compiles):
   with pytest.raises(UserError, match=says):
     communication.measure(load('quickstart:simclr'), **options)
 

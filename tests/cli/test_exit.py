@@ -1,5 +1,7 @@
 """Exceptions as messages and exit codes."""
 
+import errno
+
 import jax
 import pytest
 
@@ -31,6 +33,19 @@ def test_each_code_has_one_meaning():
     (SystemExit(3), 3, ''),
     (SystemExit(), 0, ''),
     (ValueError('a bug'), 1, None),
+    (
+      PermissionError(errno.EACCES, 'No', '/a'),
+      2,
+      'no access to /a (No): make it accessible or give another path',
+    ),
+    (OSError(errno.ENOSPC, 'Full', '/a'), 74, 'cannot write or read /a (Full): make room'),
+    (
+      OSError(errno.EIO, 'Bad', b'/a'),
+      74,
+      'cannot write or read /a (Bad): see that the disk can be used',
+    ),
+    (FileNotFoundError(errno.ENOENT, 'a bug', '/a'), 1, None),
+    (OSError('a bug'), 1, None),
   ],
 )
 def test_outcomes(error, code, message):

@@ -31,6 +31,21 @@ def test_writes_to_what_is_gone_do_nothing(abandoned):
   text.detach()
 
 
+def test_what_an_encoding_lacks_is_written_as_escapes():
+  """The name of a folder of bytes that are no UTF-8, and any name where the encoding is ASCII."""
+  program = (
+    'import sys\n'
+    'from clr_jax.cli.screen import lasting_output\n'
+    'with lasting_output():\n'
+    "  print('caf\\udce9 \\u65e5')\n"
+  )
+  for encoding, said in (('utf-8', 'caf\\udce9 \u65e5\n'), ('ascii', 'caf\\udce9 \\u65e5\n')):
+    command = [sys.executable, '-c', program]
+    environment = {**os.environ, 'PYTHONIOENCODING': encoding}
+    found = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert found.stdout.decode() == said
+
+
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full')
 def test_what_a_full_disk_drops_is_known():
   with open('/dev/full', 'wb') as full:

@@ -190,7 +190,7 @@ def test_check_keys():
     check_keys(config, ['method.temprature'])
   with pytest.raises(UserError, match=r'did you mean method\.gamma'):
     check_keys(config, ['wrong.place.of.the.gamma'])
-  with pytest.raises(UserError, match=r'it has method\.gamma, method\.temperature, seed'):
+  with pytest.raises(UserError, match=r'there are method\.gamma, method\.temperature, seed'):
     check_keys(config, ['xyz'])
   with pytest.raises(UserError):  # a part is no leaf
     check_keys(config, ['method'])

@@ -1,12 +1,19 @@
 """What an object store's client raises becomes a sentence; what a disk raises stays."""
 
 import errno
+import os
 
 import pytest
 from etils import epath
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import atomic_write, check_path, translate_errors
+from clr_jax.core.storage import (
+  atomic_write,
+  check_path,
+  check_writable,
+  read_file,
+  translate_errors,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +35,7 @@ def test_a_store_in_one_sentence(error, text):
   [
     ('s3://b/x', 's3://b/x cannot be used: only local paths and gs://'),
     ('file:///x', 'only local paths'),
+    ('gs://', 'gs:// names no bucket: give gs://BUCKET'),
     ('a\0b', 'a path has no null byte'),
   ],
 )
@@ -65,6 +73,50 @@ def test_a_file_is_whole_or_not_there(tmp_path):
   atomic_write(path, b'more')
   assert path.read_text() == 'more'
   (tmp_path / 'new' / 'folder').mkdir()
-  with pytest.raises(IsADirectoryError):
+  with pytest.raises(UserError, match='is a folder'):
     atomic_write(path.parent / 'folder', 'text')
   assert sorted(p.name for p in path.parent.iterdir()) == ['file', 'folder']
+
+
+def test_what_is_no_file_is_not_read(tmp_path):
+  """A pipe, which would never end, a folder; a file is."""
+  os.mkfifo(tmp_path / 'pipe')
+  for path in (tmp_path / 'pipe', tmp_path):
+    with pytest.raises(OSError, match='it is no file'):
+      read_file(path)
+  (tmp_path / 'file').write_bytes(b'x')
+  assert read_file(tmp_path / 'file') == b'x'
+
+
+def test_a_folder_where_a_file_is_written_and_the_other_way_round(tmp_path):
+  (tmp_path / 'a').mkdir()
+  with pytest.raises(UserError, match='a is a folder where a file is to be written: move it away'):
+    atomic_write(epath.Path(tmp_path / 'a'), 'x')
+  (tmp_path / 'b').write_text('')
+  with pytest.raises(UserError, match='b is a file where a folder is to be written: move it away'):
+    atomic_write(epath.Path(tmp_path / 'b' / 'c'), 'x')
+  assert sorted(p.name for p in tmp_path.rglob('*')) == ['a', 'b']
+
+
+def test_names_of_bytes_that_are_no_text_are_written_as_escapes(tmp_path):
+  atomic_write(epath.Path(tmp_path / 'a'), os.fsdecode(b'caf\xe9'))
+  assert (tmp_path / 'a').read_text() == 'caf\\udce9'
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full')
+def test_the_error_of_a_full_disk_names_the_file(tmp_path, monkeypatch):
+  def write(path, raw):
+    with open('/dev/full', 'wb', buffering=0) as full:
+      full.write(raw)
+
+  monkeypatch.setattr(type(epath.Path(tmp_path)), 'write_bytes', write)
+  with pytest.raises(OSError, match='No space') as error:
+    atomic_write(epath.Path(tmp_path / 'a'), 'x')
+  assert error.value.filename == str(tmp_path / 'a')
+
+
+def test_a_try_to_write_leaves_nothing(tmp_path):
+  check_writable(epath.Path(tmp_path / 'a' / 'b'))
+  assert not any(tmp_path.iterdir())
+  with pytest.raises(OSError, match='proc'):
+    check_writable(epath.Path('/proc/a/b'))

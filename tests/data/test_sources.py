@@ -208,6 +208,7 @@ def test_available_names_what_needs_no_download(tmp_path):
     ('digits:3.0.0', "takes no path: leave ':3.0.0' out"),
     ('imagenet100:x', "takes no path: leave ':x' out"),
     ('folder', 'write folder:PATH'),
+    ('npz:', 'write npz:FILE'),
     ('npz:nowhere', 'no file nowhere'),
     ('C:/nowhere.npz', 'no file C:/nowhere.npz'),
     ('fodler:/x', "cannot read the data set name 'fodler:/x'"),

@@ -1,3 +1,4 @@
+import io
 import os
 import signal
 import subprocess
@@ -7,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from clr_jax.core.errors import UserError
 from clr_jax.data import available, load_source, preparing
-from tests.data.prepared import prepare, toy
+from clr_jax.data.sources.tfds import prepared
+from tests.data.prepared import encoded, prepare, toy
 
 pytest.importorskip('array_record')
 load = pytest.importorskip('tensorflow_datasets.core.load')
@@ -43,6 +45,40 @@ def test_slices_limit_and_image_size(toy_dir):
   images, labels = part.load(np.array([2]))
   assert labels.tolist() == [12 % 3]
   np.testing.assert_array_equal(images[0], toy(20)[12][0][:4])  # 5 rows: the crop starts at 0
+
+
+def test_what_tfds_ignores_of_an_image_is_said(tmp_path):
+  """The pixels are those that TFDS gives, the notes say what the folder of images would get."""
+  buffer, exif = io.BytesIO(), Image.Exif()
+  exif[ExifTags.Base.Orientation] = 6
+  Image.new('RGB', (4, 5), 'red').save(buffer, 'JPEG', exif=exif)
+  clear = encoded(np.zeros((5, 4, 4), np.uint8))
+  images = {'train': [(buffer.getvalue(), 0), (clear, 1)], 'test': toy(3)}
+  prepare(tmp_path, 'toy', images)
+  source = load_source('toy', data_dir=str(tmp_path))
+  assert source.notes == (
+    'the orientation in EXIF is ignored, as TFDS does',
+    'transparency is ignored, as TFDS does',
+  )
+  red, black = source.arrays()[0][:2]
+  assert red.shape == (5, 4, 3) and not black.any()
+  assert load_source('toy', split='test', data_dir=str(tmp_path)).notes == ()
+
+
+def test_a_folder_of_data_sets_with_one_that_nobody_may_read(tmp_path, toy_dir, monkeypatch):
+  (toy_dir / 'lost+found').mkdir(exist_ok=True)
+  listdir = os.listdir
+
+  def refuse(path):
+    if str(path).endswith('lost+found') or str(path).endswith('closed'):
+      raise PermissionError(13, 'Permission denied', str(path))
+    return listdir(path)
+
+  monkeypatch.setattr(os, 'listdir', refuse)
+  assert ('toy', '1.0.0') in prepared(str(toy_dir))
+  (tmp_path / 'closed').mkdir()
+  with pytest.raises(UserError, match=r'closed cannot be read \(Permission denied\): make it'):
+    prepared(str(tmp_path))
 
 
 def test_channels_and_labels_alone(toy_dir):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from clr_jax import data
+from clr_jax.core import storage
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import atomic_write
 from clr_jax.evaluation import runner
@@ -158,7 +159,7 @@ def test_where_nothing_can_be_written_the_table_is_printed(unlabeled, capsys, mo
   def refuse(path, content):
     raise OSError(errno.EROFS, 'Read-only file system')
 
-  for module in (results_lib, runner, codec):
+  for module in (storage, results_lib, runner, codec):
     monkeypatch.setattr(module, 'atomic_write', refuse)
   before = sorted(unlabeled.rglob('*'))
   command = 'evaluate', 'knn', f'--workdir={unlabeled}', '--config.eval.data=digits', '--params.k=7'

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -116,6 +117,7 @@ def test_files_of_an_export(run, tmp_path):
     ({'step': 7}, '7'),
     ({'out': 'foreign'}, "'thesis.tex'"),
     ({'out': 'file'}, 'is a file'),
+    ({'out': 'file/new'}, r'file/new cannot be written \(Not a directory\): give another folder'),
   ],
 )
 def test_refused(run, tmp_path, options, words):
@@ -125,6 +127,24 @@ def test_refused(run, tmp_path, options, words):
   options = {'out': 'new', **options}
   with pytest.raises(UserError, match=words):
     clr_jax.export(run[0], **{**options, 'out': tmp_path / options['out']})
+  assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize(
+  ('file', 'change', 'words'),
+  [
+    ('config.json', lambda record: record['config'].pop('data'), 'needs a value for data'),
+    ('config.json', lambda record: record['config'].update(method=[1]), r'method=\(1,\) is not'),
+    ('data.json', lambda facts: facts.update({'image shape': 'abc'}), 'does not say the shape'),
+  ],
+)
+def test_damaged_records(run, tmp_path, file, change, words):
+  shutil.copytree(run[0], tmp_path / 'run')
+  record = json.loads((tmp_path / 'run' / file).read_text())
+  change(record)
+  (tmp_path / 'run' / file).write_text(json.dumps(record))
+  with pytest.raises(UserError, match=words):
+    clr_jax.export(tmp_path / 'run', tmp_path / 'new')
   assert not (tmp_path / 'new').exists()
 
 

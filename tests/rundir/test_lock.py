@@ -182,14 +182,16 @@ def test_images_that_are_gone(tmp_path, monkeypatch, name):
   with config.unlocked():
     config.data.train_split, config.eval.data = 'train[:5]', None
   with pytest.raises(UserError, match=r'no longer in .*--config.data.name=(npz|folder):PATH'):
-    paths.refuse_lost_data(config, Workdir(tmp_path))
+    paths.refuse_lost_data(config, config, Workdir(tmp_path))
   (tmp_path / 'x').mkdir()
   np.savez(tmp_path / 'train.npz', x=0)
-  paths.refuse_lost_data(config, Workdir(tmp_path))
+  paths.refuse_lost_data(config, config, Workdir(tmp_path))
+  recorded = config.copy_and_resolve_references()
   with config.unlocked():
     config.eval.data = 'folder:/nowhere'
   with pytest.raises(UserError, match=r'no longer in /nowhere: .*--config.eval.data=folder:PATH'):
-    paths.refuse_lost_data(config, Workdir(tmp_path))
+    paths.refuse_lost_data(config, config, Workdir(tmp_path))
+  paths.refuse_lost_data(config, recorded, Workdir(tmp_path))  # it is refused where it is loaded
 
 
 # ---------------------------------------------------------------- order

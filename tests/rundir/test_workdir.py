@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import math
+import os
 import subprocess
 
 import jax
@@ -151,6 +152,22 @@ def test_foreign_directories_are_refused_and_untouched(tmp_path):
   open_run(Workdir(empty), make_config())
 
 
+@pytest.mark.parametrize('kind', ['pipe', 'folder', 'link to nowhere', 'link to itself'])
+def test_a_config_of_another_kind_is_damaged(tmp_path, kind):
+  """A pipe would never end; a run whose config is lost may not begin anew."""
+  run = Workdir(tmp_path)
+  open_run(run, make_config())
+  path = tmp_path / 'config.json'
+  path.unlink()
+  if kind.startswith('link'):
+    path.symlink_to('config.json' if kind.endswith('itself') else 'nowhere')
+  else:
+    (os.mkfifo if kind == 'pipe' else os.mkdir)(path)
+  for call in (lambda: open_run(run, make_config()), lambda: read_config(run)):
+    with pytest.raises(UserError, match=r'config.json is damaged or was not written by clr-jax'):
+      call()
+
+
 @pytest.mark.parametrize('number', [None, 2])
 def test_another_format_is_refused_in_one_sentence(tmp_path, number):
   run = Workdir(tmp_path)
@@ -184,7 +201,7 @@ def test_configs_that_are_not_data_are_refused(tmp_path):
   config = make_config()
   with config.unlocked():
     config.function = np.sin
-  with pytest.raises(UserError, match='config holds a ufunc'):
+  with pytest.raises(UserError, match=r"^function=<ufunc 'sin'> is a ufunc: use numbers"):
     open_run(Workdir(tmp_path), config)
 
 
@@ -227,8 +244,12 @@ def test_results_come_back_oldest_first_with_their_circumstances(tmp_path, caplo
   (run.results / f'{0:020d}-broken.json').write_text('{"value": 1')
   (run.results / f'{1:020d}-list.json').write_text('[]')
   (run.results / f'{2:020d}-half.json').write_text('{"value": 1, "metric": "top1"}')
+  whole = next(run.results.glob('*1-*-knn-top1.json')).read_text()
+  for i, large in enumerate(('1' * 400, '1' * 5000), 3):  # no float; no int for Python either
+    (run.results / f'{i:020d}-large.json').write_text(whole.replace('0.5', large))
+  os.mkfifo(run.results / f'{5:020d}-pipe.json')
   results = read_results(run)
-  assert caplog.text.count('damaged result') == 3
+  assert caplog.text.count('damaged result') == 6
   assert [r['value'] for r in results if math.isfinite(r['value'])] == [0.5, 0.25]
   assert math.isnan(results[1]['value'])
   assert results[2]['params'] == {'eps': 2.0, 'norm': 'inf'}

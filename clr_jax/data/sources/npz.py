@@ -34,6 +34,8 @@ _SPLITS = ('train', 'test', 'val', 'validation')
 def load(path: str, *, name: str, split: str, data_dir: str | None, **options: Any) -> ArraySource:
   """One split of a file, or of the files of a path with '{split}'; see `clr_jax.data.sources`."""
   del data_dir
+  if not path:
+    raise UserError('the data source npz needs a path: write npz:FILE')
   base = base_split(split)
   if '{split}' not in path and base != 'train':
     raise UserError(
@@ -100,8 +102,10 @@ def _arrays(file: Any, path: Path, *, images: bool) -> tuple[np.ndarray, np.ndar
   image_key = next((k for k in _IMAGE_KEYS if k in file.files), None)
   label_key = next((k for k in _LABEL_KEYS if k in file.files), None)
   if image_key is None:
+    found = ', '.join(file.files) or 'none'
     raise UserError(
-      f"{path} has no array 'image' (nor 'images' nor 'x'), only: {', '.join(file.files)}"
+      f"{path} has no array 'image' (nor 'images' nor 'x'), only: {found}: "
+      "save the images as 'image' and the labels as 'label'"
     )
   labels = None if label_key is None else file[label_key]
   return file[image_key] if images else np.empty(0), labels

@@ -14,15 +14,22 @@ from etils import epath
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.locks import one_at_a_time
+from clr_jax.core.storage import files_in
 from clr_jax.data import images as images_lib
 from clr_jax.data import label_store, preparing
 from clr_jax.data.base import Source
 from clr_jax.data.slices import base_split, selected_rows
+from clr_jax.data.walking import visible
 
 _NAME = re.compile(r'(?P<name>\w+)(/(?P<config>[\w.\-+]+))?(:(?P<version>\d+\.\d+\.\d+))?')
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
 # Labels of more data are stored when they are read: 1.28 million take minutes.
 _STORE_LABELS_BYTES = 2**30
+_SAMPLE = 64  # examples whose headers are read, evenly spaced
+_IGNORED = {  # what decoding would do to the files of a folder
+  images_lib.TRANSPARENT: 'transparency is ignored, as TFDS does',
+  images_lib.ROTATED: 'the orientation in EXIF is ignored, as TFDS does',
+}
 
 
 class TfdsSource(Source):
@@ -75,7 +82,17 @@ class TfdsSource(Source):
       num_classes=label.num_classes if label else None,
       class_names=tuple(label.names) if label and label.names else None,
       origin=f'{os.path.realpath(self._folder)} {base}',
+      notes=self._ignored(rows),
     )
+
+  def _ignored(self, rows: np.ndarray) -> tuple[str, ...]:
+    """What is ignored of some of the images, each said once."""
+    count = min(_SAMPLE, len(rows))
+    facts: set[str] = set()
+    for example in self._examples(rows[np.arange(count) * len(rows) // count]):
+      with contextlib.suppress(UserError):  # it is refused when it is read
+        facts.update(images_lib.read_header(example[self._image_key], self._image_size).facts)
+    return tuple(_IGNORED[fact] for fact in sorted(facts) if fact in _IGNORED)
 
   def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     images = np.empty((len(rows), *self.image_shape), np.uint8)
@@ -174,7 +191,9 @@ def _versions(root: epath.Path, name: str | None = None) -> dict[str, list[str]]
   found: dict[str, list[str]] = {}
 
   def visit(folder: epath.Path, label: str, depth: int) -> None:
-    for child in folder.iterdir() if folder.is_dir() else ():
+    for child in files_in(folder) if folder.is_dir() else ():
+      if not visible(child.name):  # such as lost+found, which nobody may read
+        continue
       if _VERSION.fullmatch(child.name):
         if (child / 'features.json').exists():
           found.setdefault(label, []).append(child.name)

@@ -18,6 +18,7 @@ from absl import logging
 from etils import epath
 
 from clr_jax.core.names import check_name
+from clr_jax.core.storage import is_file
 from clr_jax.core.types import Params, State, TrainState
 from clr_jax.evaluation.probing.features import Features, estimate_batch_stats, extract, pixels
 from clr_jax.evaluation.probing.sets import Sets
@@ -135,7 +136,7 @@ class _FeatureCache(NamedTuple):
     return cls(subject.run.path / 'features' / f'{subject.kind}-{subject.step}-{digest}.npz')
 
   def read(self) -> tuple[Features, Features] | None:
-    if not self.path.exists():
+    if not is_file(self.path):
       return None
     try:
       with self.path.open('rb') as raw, np.load(raw, allow_pickle=False) as file:

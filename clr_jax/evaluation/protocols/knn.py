@@ -90,7 +90,7 @@ def check(sets: Sets, options: Mapping[str, Any]) -> None:
   """UserError for more neighbors than there are training images."""
   k, most = options.get('k', 1), sets.train.num_examples
   if k > most:
-    raise UserError(f'knn: k={k} is more than the {most} images of {sets.train.name}: lower k')
+    raise UserError(f'k={k} is more than the {most} images of {sets.train.name}: lower k')
 
 
 def predict(

@@ -59,7 +59,7 @@ def open_objective(
   """
   # The online probe's loss is not the method's, and measurements cost time.
   config = changed(run.config, {'probe.enabled': False, 'telemetry.enabled': False})
-  refuse_lost_data(config, run.workdir)
+  refuse_lost_data(config, run.config, run.workdir)
   experiment = build_experiment(config)
   size = min(config.batch_size, MOST_IMAGES) if batch_size is None else batch_size
   if not 2 <= size <= experiment.source.num_examples:
