@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,6 +12,7 @@ import clr_jax
 from clr_jax import figures
 from clr_jax.cli import commands, overrides
 from clr_jax.cli.overrides import Given
+from clr_jax.cli.values import address, file, folder, from_one, from_zero
 from clr_jax.core.config_tree import Config, leaves
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name, hint, listed
@@ -153,7 +153,7 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
   _add_imports(add('methods', commands.methods, 'list the methods, one line each'))
   datasets = add('datasets', commands.datasets, 'list the data sets on this machine')
   datasets.add_argument(
-    '--data_dir', type=_folder, metavar='DIR', help='folder of the TFDS data sets'
+    '--data_dir', type=folder, metavar='DIR', help='folder of the TFDS data sets'
   )
   _add_imports(datasets)
   return parser, dict(group.choices)
@@ -169,7 +169,7 @@ def _add_training(add: Callable[..., Parser]) -> None:
   )
   _add_config(train)
   train.add_argument(
-    '--workdir', type=_folder, required=True, metavar='DIR', help='folder of the run'
+    '--workdir', type=folder, required=True, metavar='DIR', help='folder of the run'
   )
   _add_processes(train)
 
@@ -186,7 +186,7 @@ def _add_evaluation(add: Callable[..., Parser]) -> None:
   _add_imports(evaluate)
   _add_workdirs(evaluate)
   evaluate.add_argument(
-    '--step', type=_from_zero, metavar='N', help='checkpoint; default: the newest'
+    '--step', type=from_zero, metavar='N', help='checkpoint; default: the newest'
   )
   evaluate.add_argument(
     '--features',
@@ -199,12 +199,12 @@ def _add_evaluation(add: Callable[..., Parser]) -> None:
     '--again', action='store_true', help='measure again what was measured already'
   )
   evaluate.add_argument(
-    '--out', type=_file, metavar='FILE.png', help='the picture, of protocols that draw one'
+    '--out', type=file, metavar='FILE.png', help='the picture, of protocols that draw one'
   )
   _add_processes(evaluate)
   results = add('results', commands.results, 'print all measurements of a run, oldest first')
   results.add_argument(
-    '--workdir', type=_folder, required=True, metavar='DIR', help='folder of the run'
+    '--workdir', type=folder, required=True, metavar='DIR', help='folder of the run'
   )
   results.add_argument('--json', action='store_true', help='print one JSON object a line')
 
@@ -220,12 +220,12 @@ def _add_pictures(add: Callable[..., Parser]) -> None:
   _add_name(inspect, 'figure', figures.names())
   _add_workdirs(inspect)
   inspect.add_argument(
-    '--out', type=_file, metavar='FILE.png', help='the picture; default: FIGURE.png'
+    '--out', type=file, metavar='FILE.png', help='the picture; default: FIGURE.png'
   )
   _add_imports(inspect)
   inspect.add_argument(
     '--step',
-    type=_from_zero,
+    type=from_zero,
     metavar='N',
     help='checkpoint, of figures that load one; default: the newest',
   )
@@ -234,7 +234,7 @@ def _add_pictures(add: Callable[..., Parser]) -> None:
   _add_imports(report)
   report.add_argument(
     '--out',
-    type=_file,
+    type=file,
     default='report.html',
     metavar='FILE.html',
     help='the page; default: report.html',
@@ -246,7 +246,7 @@ def _add_export(add: Callable[..., Parser]) -> None:
     'export', commands.export, 'write the backbone of a run for torchvision, timm or Flax'
   )
   export.add_argument(
-    '--workdir', type=_folder, required=True, metavar='DIR', help='folder of the run'
+    '--workdir', type=folder, required=True, metavar='DIR', help='folder of the run'
   )
   _add_imports(export)
   export.add_argument(
@@ -256,12 +256,10 @@ def _add_export(add: Callable[..., Parser]) -> None:
     help='torchvision, timm or flax; default: torchvision',
   )
   export.add_argument(
-    '--out', type=_folder, metavar='DIR', help="the folder; default: export/FORMAT in the run's"
+    '--out', type=folder, metavar='DIR', help="the folder; default: export/FORMAT in the run's"
   )
   export.add_argument('--head', action='store_true', help='write the projector, too')
-  export.add_argument(
-    '--step', type=_from_zero, metavar='N', help='checkpoint; default: the newest'
-  )
+  export.add_argument('--step', type=from_zero, metavar='N', help='checkpoint; default: the newest')
 
 
 def _add_bench(add: Callable[..., Parser]) -> None:
@@ -276,7 +274,7 @@ def _add_bench(add: Callable[..., Parser]) -> None:
   for name, default, text in (('repeats', 5, 'timed repeats'), ('steps', 20, 'steps of a repeat')):
     bench.add_argument(
       f'--{name}',
-      type=_from_one,
+      type=from_one,
       default=default,
       metavar='N',
       help=f'{text}; default: {default}',
@@ -288,7 +286,7 @@ def _add_bench(add: Callable[..., Parser]) -> None:
   )
   bench.add_argument(
     '--collectives',
-    type=_from_one,
+    type=from_one,
     metavar='ROWS',
     help='count the bytes that 1 to 64 devices with so many images each send',
   )
@@ -336,7 +334,7 @@ def _add_imports(parser: Parser) -> None:
 def _add_workdirs(parser: Parser) -> None:
   parser.add_argument(
     '--workdir',
-    type=_folder,
+    type=folder,
     action='append',
     required=True,
     metavar='DIR',
@@ -350,10 +348,10 @@ def _add_processes(parser: Parser) -> None:
     '--distributed', action='store_true', help='join those that SLURM, Kubernetes or a TPU started'
   )
   group.add_argument(
-    '--coordinator', type=_address, metavar='HOST:PORT', help='address of process 0'
+    '--coordinator', type=address, metavar='HOST:PORT', help='address of process 0'
   )
-  group.add_argument('--num_processes', type=_from_one, metavar='N', help='number of processes')
-  group.add_argument('--process_id', type=_from_zero, metavar='I', help='number of this process')
+  group.add_argument('--num_processes', type=from_one, metavar='N', help='number of processes')
+  group.add_argument('--process_id', type=from_zero, metavar='I', help='number of this process')
 
 
 def _add_name(parser: Parser, what: str, names: Collection[str], *, others: bool = False) -> None:
@@ -374,32 +372,3 @@ def _add_name(parser: Parser, what: str, names: Collection[str], *, others: bool
 
 def _modules_of(package: Any) -> list[str]:
   return ModuleRegistry('module', package.__name__, package.__path__).names()
-
-
-def _whole(text: str, least: int) -> int:
-  if not re.fullmatch(r'[0-9]{1,10}', text) or not least <= int(text) < 2**31:
-    raise argparse.ArgumentTypeError(
-      f'={text}: give a whole number of at least {least} and of at most {2**31 - 1}'
-    )
-  return int(text)
-
-
-_from_one = functools.partial(_whole, least=1)
-_from_zero = functools.partial(_whole, least=0)
-
-
-def _address(text: str) -> str:
-  match = re.fullmatch(r'\S+:([0-9]{1,5})', text)
-  if match is None or not 0 < int(match[1]) < 2**16:
-    raise argparse.ArgumentTypeError(f'={text}: give HOST:PORT, the port from 1 to {2**16 - 1}')
-  return text
-
-
-def _path(text: str, kind: str) -> str:
-  if not text.strip():
-    raise argparse.ArgumentTypeError(f'={text}: give the path of a {kind}')
-  return text
-
-
-_folder = functools.partial(_path, kind='folder')
-_file = functools.partial(_path, kind='file')

@@ -1,0 +1,37 @@
+"""What a value of a command's option may be: types for argparse, which say what to give instead."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import re
+
+
+def _whole(text: str, least: int) -> int:
+  if not re.fullmatch(r'[0-9]{1,10}', text) or not least <= int(text) < 2**31:
+    raise argparse.ArgumentTypeError(
+      f'={text}: give a whole number of at least {least} and of at most {2**31 - 1}'
+    )
+  return int(text)
+
+
+from_one = functools.partial(_whole, least=1)
+from_zero = functools.partial(_whole, least=0)
+
+
+def address(text: str) -> str:
+  """HOST:PORT."""
+  match = re.fullmatch(r'\S+:([0-9]{1,5})', text)
+  if match is None or not 0 < int(match[1]) < 2**16:
+    raise argparse.ArgumentTypeError(f'={text}: give HOST:PORT, the port from 1 to {2**16 - 1}')
+  return text
+
+
+def _path(text: str, kind: str) -> str:
+  if not text.strip():
+    raise argparse.ArgumentTypeError(f'={text}: give the path of a {kind}')
+  return text
+
+
+folder = functools.partial(_path, kind='folder')
+file = functools.partial(_path, kind='file')
