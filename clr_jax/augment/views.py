@@ -36,11 +36,14 @@ class Views:
     policies: one per view of 'global' [B, V, size, size, C].
     local_policies: one per view of 'local' [B, L, s, s, C]; without any there is no such entry.
     jigsaw: makes 'jigsaw' [B, P, s, s, C], shuffled patches; None leaves the entry out.
+    together: views of one policy are made by the same operations, half as many of two views, for
+      accelerators; what is drawn is the same.
   """
 
   policies: tuple[Policy, ...]
   local_policies: tuple[Policy, ...] = ()
   jigsaw: Policy | None = None
+  together: bool = False
 
   @property
   def num_views(self) -> int:
@@ -61,16 +64,19 @@ class Views:
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
       raise UserError(f'images must be [batch, height, width, 1 or 3 channels], not {images.shape}')
     images = to_float(images)
-    made = [
-      policy(jax.random.fold_in(key, v), images)
-      for v, policy in enumerate(self.policies + self.local_policies)
-    ]
-    views = {'global': jnp.stack(made[: self.num_views], 1)}
+    count = self.num_views + self.num_local
+    keys = policies.fold_in_each(key, count + 1)
+    views = {'global': self._stacked(self.policies, keys[: self.num_views], images)}
     if self.local_policies:
-      views['local'] = jnp.stack(made[self.num_views :], 1)
+      views['local'] = self._stacked(self.local_policies, keys[self.num_views : count], images)
     if self.jigsaw is not None:
-      views['jigsaw'] = self.jigsaw(jax.random.fold_in(key, len(made)), images)
+      views['jigsaw'] = self.jigsaw(keys[count], images)
     return views
+
+  def _stacked(self, made_by: tuple[Policy, ...], keys: Array, images: Array) -> Array:
+    if self.together and len(set(made_by)) == 1:
+      return jax.vmap(made_by[0], (0, None), 1)(keys, images)
+    return jnp.stack([policy(keys[v], images) for v, policy in enumerate(made_by)], 1)
 
 
 def multi(policy: Policy, num_views: int) -> Views:

@@ -200,7 +200,8 @@ def build_experiment(
   compile_cache.use()
   mesh = sharding.make_mesh(devices)
   source, test = _load_data(config.data)
-  views = _make_views(config.augment)
+  on_cpu = mesh.devices.flat[0].platform == 'cpu'
+  views = dataclasses.replace(_make_views(config.augment), together=not on_cpu)
   info = _run_info(config, source, views)
   _check_batch(info, mesh, config.accumulate)
   _check_views(views, source)

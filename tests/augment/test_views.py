@@ -1,5 +1,6 @@
 """Views: shapes, keys, independence, presets, and the messages for bad configs."""
 
+import dataclasses
 import inspect
 
 import jax
@@ -26,6 +27,25 @@ def test_views_are_the_policy_with_a_key_each():
     want = run(policy, jax.random.fold_in(KEY, v), unit(np.asarray(IMAGES)))
     np.testing.assert_allclose(made['global'][:, v], want, atol=1e-6)
   assert np.abs(made['global'][:, 0] - made['global'][:, 1]).max((1, 2, 3)).min() > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['sogclr', 'infomin', 'affine'])
+def test_views_made_together_are_the_same(name):
+  """Accelerators make all views of a policy at once: with the same draws."""
+  apart = augment.make(name, size=12)
+  together = dataclasses.replace(apart, together=True)
+  want, found = (run(views, KEY, IMAGES) for views in (apart, together))
+  assert set(found) == set(want)
+  for key in want:
+    np.testing.assert_allclose(found[key], want[key], atol=1e-5)
+
+
+def test_keys_are_folded_in_together():
+  folded = [jax.random.fold_in(KEY, i) for i in range(3)]
+  found = policies.fold_in_each(KEY, 3)
+  for a, b in zip(folded, found, strict=True):
+    np.testing.assert_array_equal(jax.random.key_data(a), jax.random.key_data(b))
 
 
 def test_makers_know_their_number_of_views():
@@ -129,7 +149,7 @@ def test_sharded_views_are_equal_and_communicate_nothing(name):
   images = jnp.asarray(levels(16, 10, 10))
   mesh = jax.sharding.Mesh(np.array(jax.devices()), ('data',))
   rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
-  maker = augment.make(name, size=8, num_views=1)
+  maker = dataclasses.replace(augment.make(name, size=8, num_views=2), together=True)
   compiled = (
     jax.jit(lambda key, images: maker(key, images)['global'], in_shardings=(None, rows))
     .lower(KEY, images)
