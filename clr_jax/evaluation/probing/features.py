@@ -97,41 +97,62 @@ def estimate_batch_stats(
   source: Any,
   *,
   num_views: int,
-  steps: int = 100,
+  max_batches: int = 16,
   batch_size: int = 256,
   seed: int,
 ) -> State:
   """The state with BatchNorm's running statistics of the images, for an encoder never trained.
 
   An untrained encoder with the initial statistics (mean 0, variance 1) is a weaker baseline than
-  the weights deserve. `steps` passes over un-augmented images, all views alike, without an update
-  of the parameters, move the running averages; 100 steps at momentum .9 leave 3e-5 of the initial
-  value. A state without 'batch_stats' comes back as it is.
+  the weights deserve. The statistics of batches of un-augmented images, all views alike, are
+  averaged over one pass, or over `max_batches` batches if that is shorter. A state without
+  'batch_stats' comes back as it is.
 
   Args:
     source: the training set, see `extract`.
     num_views: V of the method's views['global'].
-    batch_size: images a step, at most the size of the source.
-    seed: of the order of the images and of the method's own randomness.
+    max_batches: most batches; 16 of 256 images are as many as a running average at momentum .9
+      weighs.
+    batch_size: images a batch, at most the size of the source.
+    seed: RNG seed of the order of the images and of the method's own randomness.
   """
   if 'batch_stats' not in state:
     return state
-  order = _training_order(source.num_examples, min(batch_size, source.num_examples), seed)
+  size = min(batch_size, source.num_examples)
+  count = min(max_batches, source.num_examples // size)
+  order = _training_order(source.num_examples, size, seed)
 
   @host_jit
-  def update(params: Params, state: State, batch: Batch, step: Array) -> Any:
+  def update(params: Params, state: State, start: Any, batch: Batch, step: Array) -> Any:
+    """The running statistics that the batch makes of `start`, everywhere the same number."""
     assert batch.image is not None
     view = _to_float(batch.image)[:, None]
     views = {'global': jnp.broadcast_to(view, (len(view), num_views, *view.shape[2:]))}
     rng = jax.random.fold_in(jax.random.key(seed), step)
+    before = jax.tree.map(lambda x: jnp.full_like(x, start), state['batch_stats'])
+    state = {**state, 'batch_stats': before}
     _, carry = method.embed(params, state, batch._replace(image=None, views=views), rng, step)
     return carry['batch_stats']
 
-  for step in range(steps):
+  # new = kept * old + (1 - kept) * (statistics of the batch): the number kept, which the momentum
+  # and the number of views make, follows from two different values of old.
+  total, kept = None, None
+  for step in range(count):
     index = next(order)
     image, label = source.load(index)
     batch = Batch(image=image, label=label, index=index)
-    state = {**state, 'batch_stats': update(params, state, batch, np.int32(step))}
+    new = update(params, state, 0.0, batch, np.int32(step))
+    if total is None:
+      far = update(params, state, 1e6, batch, np.int32(step))
+      kept = jax.tree.map(lambda a, b: (a - b) / 1e6, far, new)
+    total = new if total is None else jax.tree.map(jnp.add, total, new)
+
+  def average(total: Array, kept: Array, old: Array) -> Array:
+    updated = kept < 1  # not so in a part of the network that is not trained
+    return jnp.where(updated, total / (count * jnp.where(updated, 1 - kept, 1)), old)
+
+  statistics = jax.tree.map(average, total, kept, state['batch_stats'])
+  state = {**state, 'batch_stats': statistics}
   if 'target' in state:  # an EMA target that was never updated is a copy of the online network
     statistics = {name: state['batch_stats'][name] for name in state['target']['batch_stats']}
     state = {**state, 'target': {**state['target'], 'batch_stats': statistics}}
