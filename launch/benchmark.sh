@@ -148,7 +148,7 @@ def own(report):
   traced = ['-'] * (len(kinds) + 1)
   if shares := report['shares']:
     found = [*(shares['operations'][kind] for kind in kinds), shares['idle']]
-    traced = [f'{x:.0%}' for x in found]
+    traced = ['-' if x is None else f'{x:.0%}' for x in found]
   return [
     f'{speed["median"]:.0f}',
     f'{speed["min"]:.0f}..{speed["max"]:.0f}',

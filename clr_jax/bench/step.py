@@ -242,7 +242,7 @@ waiting for data  {report['data_wait_share']:.1%} of that time
 one step       {_ms(report['step_seconds'])}; meanwhile the host needs \
 {_ms(report['data_seconds'])} for the data of the next one
 shares of its operations' time in a profiler trace of {report['steps']} steps (a fusion counts \
-once; with SAM its second pass counts as optimizer):
+once; with SAM its second pass counts as optimizer; on CPUs products have what the rest leaves):
 {_format_shares(report['shares'])}
 peak memory    {peak} a device, from {memory['source']}
 work           {flops} and {moved} accessed, a step and device
@@ -252,8 +252,10 @@ MFU            {mfu}"""
 def _format_shares(shares: dict[str, Any] | None) -> str:
   if shares is None:
     return '  unknown: the profiler saw no operation'
-  idle = {'no operation runs': shares['idle']}
-  return '\n'.join(f'  {kind:<23}{x:6.1%}' for kind, x in (shares['operations'] | idle).items())
+  rows = dict(shares['operations'])
+  if shares['idle'] is not None:
+    rows['no operation runs'] = shares['idle']
+  return '\n'.join(f'  {kind:<23}{x:6.1%}' for kind, x in rows.items())
 
 
 def format_options(options: Mapping[str, Any]) -> str:

@@ -94,7 +94,7 @@ def test_a_real_trace(gradient):
   shares = found['operations']
   assert list(shares) == list(profile.KINDS) and sum(shares.values()) == pytest.approx(1)
   assert min(shares[PRODUCTS], shares[BATCH_NORM]) > 0.005 and shares['communication'] == 0
-  assert 0 <= found['idle'] < 1
+  assert found['idle'] is None
   # Operations of other programs do not count.
   assert profile.measure('', lambda: jax.block_until_ready(function(*arguments))) is None
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from clr_jax.bench import hardware, step
+from clr_jax.bench import hardware, profile, step
 from clr_jax.core.errors import UserError
 from clr_jax.experiment.config_files import load
 
@@ -38,8 +38,9 @@ def test_everything_is_measured(report):
   assert report['step_seconds'] == pytest.approx(64 / speed['median'])
   assert report['data_seconds'] > 0 and min(report['compile_seconds'].values()) > 0
   shares = report['shares']
-  assert sum(shares['operations'].values()) == pytest.approx(1) and 0 <= shares['idle'] < 1
-  assert min(shares['operations'].values()) > 0  # eight devices: communication too
+  assert sum(shares['operations'].values()) == pytest.approx(1) and shares['idle'] is None
+  # Eight devices: communication too. Of convolutions a CPU tells nothing but what is left.
+  assert min(v for k, v in shares['operations'].items() if k != profile.PRODUCTS) > 0
   memory = report['memory']
   total = memory['argument'] + memory['output'] + memory['temp'] - memory['alias']
   assert memory['peak_bytes'] == total > 0
@@ -60,7 +61,6 @@ def test_the_text_names_all_numbers(report):
     'tracing',
     'samples/s',
     'profiler trace',
-    'no operation runs',
     'memory_analysis',
     'MFU',
     '8 x cpu',
