@@ -63,6 +63,7 @@ def evaluate(
   config: Config | None = None,
   step: int | None = None,
   again: bool = False,
+  weights: str = '',
   **options: Any,
 ) -> list[dict[str, Any]]:
   """Measures a checkpoint of a run, as `clr-jax evaluate` does; the results are kept in the run.
@@ -74,6 +75,8 @@ def evaluate(
     config: the run's own by default; with other values of `eval` the run is measured on other data.
     step: of the checkpoint; default: the newest.
     again: measures again what was measured already.
+    weights: file of a backbone of another library, evaluated in place of the run's; with `config`
+      the workdir need not be a run.
     options: of the protocol; `clr-jax evaluate PROTOCOL --help` lists them.
 
   Returns:
@@ -85,7 +88,8 @@ def evaluate(
   directory = os.fspath(workdir)
   if config is None:
     config = read_config(Workdir(directory))
-  found = evaluate_workdir(config, directory, protocol, options, features, step=step, again=again)
+  how = {'step': step, 'again': again, 'file': weights}
+  found = evaluate_workdir(config, directory, protocol, options, features, **how)
   return [record for record in found if record['protocol'] == protocol]
 
 

@@ -84,8 +84,12 @@ def evaluate(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
     load_code(Workdir(directory))
   options = overrides.values_of(protocols.parameters(args.protocol), given['params'], 'params')
   protocols.units(args.protocol, options, prefix='--params.')
+  if args.config and not args.weights:
+    raise UserError('--config has no effect without --weights: leave it out')
   configs = {
-    directory: overrides.apply(_stored_config(directory), given['config'], 'config')
+    directory: _file_config(args, given)
+    if args.config
+    else overrides.apply(_stored_config(directory), given['config'], 'config')
     for directory in args.workdir
   }
   if not any(args.features):
@@ -123,6 +127,7 @@ def _measure(
       step=args.step,
       again=args.again,
       prefix='--params.',
+      file=args.weights or '',
     )
     several = {'run': directory} if len(configs) > 1 else {}
     records += [{**several, **record} for record in found if record['protocol'] == args.protocol]
@@ -140,7 +145,9 @@ def evaluate_configs(args: argparse.Namespace) -> dict[str, Config]:
   """The options of the protocol, and the config of the first run."""
   configs = {}
   user_code.load(args.imports, chosen=True)
-  if args.workdir:
+  if args.config:
+    configs = file_configs(args)
+  elif args.workdir:
     configs['config'] = _stored_config(args.workdir[0])
   if args.protocol:
     from clr_jax.evaluation import registry as protocols

@@ -199,6 +199,15 @@ def _add_evaluation(add: Callable[..., Parser]) -> None:
     '--again', action='store_true', help='measure again what was measured already'
   )
   evaluate.add_argument(
+    '--weights',
+    type=file,
+    metavar='FILE',
+    help="backbone of another library, in place of the run's",
+  )
+  evaluate.add_argument(
+    '--config', metavar='FILE', help='config file, with --weights: DIR need not be a run then'
+  )
+  evaluate.add_argument(
     '--out', type=file, metavar='FILE.png', help='the picture, of protocols that draw one'
   )
   _add_processes(evaluate)

@@ -102,7 +102,7 @@ def check(
   """
   module = PROTOCOLS.module(name)
   for kind in kinds:
-    check_name(FEATURES, kind, 'features')
+    check_name((*FEATURES, 'weights'), kind, 'features')
     if kind == 'pixels' and needs_network(name):
       raise UserError(f'{name} needs a network: leave pixels out of the features')
   if not hasattr(module, 'on_target'):

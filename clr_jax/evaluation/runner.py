@@ -23,6 +23,7 @@ from clr_jax.core.types import TrainState
 from clr_jax.data import Source, absolute_name
 from clr_jax.data.pairs import describe
 from clr_jax.evaluation import registry as protocols
+from clr_jax.evaluation.of_file import subject_of_file
 from clr_jax.evaluation.probing.features import extract
 from clr_jax.evaluation.probing.rank import rankme
 from clr_jax.evaluation.probing.sets import Sets, check_size, evaluation_sets
@@ -33,7 +34,14 @@ from clr_jax.experiment.build import Experiment, build_experiment, shared_statis
 from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.rundir import results, weights, workdir
 from clr_jax.rundir.codec import jsonable
-from clr_jax.rundir.identity import check_data, hash_in, read_config
+from clr_jax.rundir.identity import (
+  check_data,
+  config_records,
+  hash_in,
+  open_run,
+  read_config,
+  refuse_foreign,
+)
 from clr_jax.rundir.paths import is_moved, refuse_lost_data, with_absolute_paths
 from clr_jax.rundir.table import format_table
 
@@ -206,7 +214,8 @@ def evaluate(
   for on, unit in pairs:
     found = results.find_results(run)
     facts = {'step': on.step, 'data_checksum': on.checksum, 'config_hash': config_hash}
-    marker = _Marker.of(run, on, name, unit, config_hash)
+    of_file = {'weights': on.file} if on.kind == 'weights' else {}
+    marker = _Marker.of(run, on, name, {**unit, **of_file}, config_hash)
     lost = marker.lost(found, {**facts, 'protocol': name, 'features': on.kind})
     whole = {file: record for file, record in found.records.items() if file not in (lost or ())}
     recorded = {_identity(record): file for file, record in whole.items()}
@@ -221,6 +230,7 @@ def evaluate(
       _warn(f'the result {run.results / file} is {state} and is measured again')
     files = []
     for measurement in PROTOCOLS.factory(name)(on, **unit):
+      measurement = measurement._replace(params={**measurement.params, **of_file})
       known = recorded.get(_identity({**measurement._asdict(), **facts}))
       if known is not None and not again:
         files.append(known)  # written before the run was killed
@@ -305,8 +315,9 @@ def evaluate_workdir(
   step: int | None = None,
   again: bool = False,
   prefix: str = '',
+  file: str = '',
 ) -> list[dict[str, Any]]:
-  """Evaluates a checkpoint of the run in `directory`.
+  """Evaluates a checkpoint of the run in `directory`, or weights of a file with the run's data.
 
   Args:
     config: of the run; `config.eval` may name other sets than it was trained on.
@@ -315,6 +326,8 @@ def evaluate_workdir(
     step: of the checkpoint; None = the newest.
     again: False reuses the results of the same options.
     prefix: stands before an option in messages, see `protocols.units`.
+    file: of weights in a layout that `init_from` reads; takes the place of 'trained', and there
+      need be no run yet.
 
   Returns:
     All records of the run, oldest first.
@@ -322,24 +335,33 @@ def evaluate_workdir(
   run, config = workdir.Workdir(directory), with_absolute_paths(config)
   for kind in kinds:
     check_name(FEATURES, kind, '--features')
-  recorded = read_config(run)
-  refuse_lost_data(config, recorded, run)
+  recorded = None if file and not config_records(run) else read_config(run)
+  if recorded is None:
+    refuse_foreign(run)
+  else:
+    refuse_lost_data(config, recorded, run)
   experiment = build_experiment(config, probe=False)
   sets = evaluation_sets(experiment)
   sets.refuse_unlabeled()
   check_size(experiment, sets)
   protocols.check(sets, protocol, options, kinds, prefix=prefix)
   protocols.check_classes(sets, protocol)
-  if is_moved(absolute_name(recorded.data.name), config.data.name):
+  subject = subject_of_file(experiment, sets, file) if file else None
+  if recorded is None:
+    open_run(run, config, keys_without_effect(config), experiment.data_facts())
+  elif is_moved(absolute_name(recorded.data.name), config.data.name):
     check_data(run, experiment.data_facts(), moved=True, strict=False)
   results.find_results(run)  # refuses what cannot be read
   refusal = results.why_not_kept(run) if jax.process_index() == 0 else ''
   if refusal:
     _warn(f'{run.path} cannot be written ({refusal}): the results are printed and not kept')
-  network = weights.restore_network(run, experiment.abstract_state, step)
-  subject = Subject(experiment, sets, network, run=run)
+  if subject is None:
+    network = weights.restore_network(run, experiment.abstract_state, step)
+    subject = Subject(experiment, sets, network, run=run)
   config_hash = hash_in(run, config, keys_without_effect(config))
   unwritten = []
+  if file:
+    kinds = ['weights' if kind == 'trained' else kind for kind in kinds]
   for i, kind in enumerate(kinds):
     how = {'again': again, 'say': i == 0, 'keep': not refusal}
     unwritten += evaluate(subject.of_kind(kind), run, config_hash, protocol, options, **how)

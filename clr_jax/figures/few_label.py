@@ -94,7 +94,7 @@ def _classifier(record: Mapping[str, Any]) -> str:
   """What was trained, on which features."""
   params, kind = record['params'], record['features']
   if 'baseline' in params or record['protocol'] == 'finetune':
-    what = 'fine-tuned' if kind == 'trained' else 'supervised from scratch'
+    what = 'fine-tuned' if kind in ('trained', 'weights') else 'supervised from scratch'
     how = params.get('baseline') or params.get('preset')
   else:
     what, how = f'linear layer, {kind} features', params.get('preset') or params['solver']

@@ -24,3 +24,6 @@ REGISTRY: Registry[Callable[..., nn.Module]] = Registry(
   },
 )
 names, factory, make = REGISTRY.names, REGISTRY.factory, REGISTRY.make
+ResNet = resnet.ResNet
+resnet_tiny, resnet18, resnet34 = resnet.resnet_tiny, resnet.resnet18, resnet.resnet34
+resnet50, resnet101 = resnet.resnet50, resnet.resnet101

@@ -41,6 +41,7 @@ _READ: Mapping[str, Any] = {
 
 
 FeaturesOf = Literal['trained', 'untrained', 'pixels']
+Evaluated = FeaturesOf | Literal['weights']  # those of a file, see `clr-jax evaluate --weights`
 """What is evaluated: the trained network, that of step 0, or the pixels themselves."""
 
 
@@ -61,7 +62,7 @@ class Measurement(NamedTuple):
   value: float
   protocol: str
   params: dict[str, Any]
-  features: FeaturesOf
+  features: Evaluated
   seconds: float
   arrays: Mapping[str, np.ndarray] | None = None
 

@@ -11,10 +11,10 @@ from clr_jax.core.errors import UserError, about
 from clr_jax.core.storage import translate_errors
 from clr_jax.core.types import TrainState
 from clr_jax.experiment.build import Experiment
-from clr_jax.ops import ema
+from clr_jax.experiment.initial_weights import with_weights_of
 from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.rundir.state_dicts import is_weight_file, load_backbone
-from clr_jax.rundir.weights import check_weights, restore_weights
+from clr_jax.rundir.weights import check_weights
 from clr_jax.rundir.workdir import Workdir
 from clr_jax.training.metric_accumulator import MetricAccumulator
 
@@ -61,7 +61,7 @@ def start_or_resume(experiment: Experiment, run: Workdir, checkpoints: Checkpoin
     return _resume(experiment, run, checkpoints)
   state = experiment.init()
   if experiment.config.init_from:
-    state = _with_weights_of(experiment.config.init_from, state)
+    state = with_weights_of(experiment.config.init_from, state)
   return Start(state, 0, MetricAccumulator())
 
 
@@ -72,25 +72,3 @@ def _resume(experiment: Experiment, run: Workdir, checkpoints: Checkpoints) -> S
     print(f'resumed {run.path} at step {step}', flush=True)
   metrics = MetricAccumulator.restored(checkpoints.window(step))
   return Start(state, step, metrics, checkpoints.is_unevaluated(step))
-
-
-def _with_weights_of(other: str, state: TrainState) -> TrainState:
-  """Step 0 with the weights and BatchNorm statistics of a run, or of a file of weights."""
-  if is_weight_file(other):
-    host = jax.device_get({'params': state.params, 'stats': state.state['batch_stats']})
-    params, stats, report = load_backbone(other, host['params'], host['stats'])
-    shardings = jax.tree.map(lambda x: x.sharding, (state.params, state.state['batch_stats']))
-    params, stats = jax.device_put((params, stats), shardings)
-    method_state = {**state.state, 'batch_stats': stats}
-  else:
-    params, method_state, report = restore_weights(other, state.params, state.state)
-  if jax.process_index() == 0:
-    print(report, flush=True)
-  if 'target' in method_state:  # an EMA target starts as a copy of the online network
-    online = {'params': params, 'batch_stats': method_state['batch_stats']}
-    target = {
-      part: {name: ema.copy(online[part][name]) for name in tree}
-      for part, tree in method_state['target'].items()
-    }
-    method_state = {**method_state, 'target': target}
-  return state.replace(params=params, state=method_state)

@@ -26,10 +26,10 @@ from clr_jax.experiment.build import Experiment
 from clr_jax.rundir import weights, workdir
 from clr_jax.rundir.codec import write_arrays
 from clr_jax.rundir.provenance import code_version
-from clr_jax.rundir.results import FeaturesOf
+from clr_jax.rundir.results import Evaluated, FeaturesOf
 
-Kind = FeaturesOf
-FEATURES: tuple[Kind, ...] = typing.get_args(Kind)
+Kind = Evaluated
+FEATURES: tuple[FeaturesOf, ...] = typing.get_args(FeaturesOf)
 _CACHED_BYTES = 2**30  # features of more than that are not kept on disk
 
 
@@ -41,8 +41,10 @@ class Subject:
     sets: labeled, unless stated.
     step: of the network.
     kind: 'trained' (the network given), 'untrained' (the network of step 0, its BatchNorm
-      statistics estimated on the run's own training images) or 'pixels' (no network).
+      statistics estimated on the run's own training images), 'pixels' (no network) or 'weights'
+      (the network given, of a file).
     run: workdir that caches features; None keeps them in memory only.
+    file: name and checksum of the file of 'weights'.
   """
 
   def __init__(
@@ -53,16 +55,24 @@ class Subject:
     kind: Kind = 'trained',
     *,
     run: workdir.Workdir | None = None,
+    file: str = '',
   ):
-    check_name(FEATURES, kind, 'features')
+    check_name((*FEATURES, 'weights'), kind, 'features')
     self.experiment, self.sets, self.run = experiment, sets, run
     self.kind: Kind = kind
     self.step = int(network.step)
+    self.file = file
     self._network = network
+
+  @property
+  def is_pretrained(self) -> bool:
+    """Whether the network is the one given, not that of step 0."""
+    return self.kind in ('trained', 'weights')
 
   def of_kind(self, kind: Kind) -> Subject:
     """The same run on the same sets, another kind of features."""
-    return Subject(self.experiment, self.sets, self._network, kind, run=self.run)
+    how = {'run': self.run, 'file': self.file}
+    return Subject(self.experiment, self.sets, self._network, kind, **how)
 
   def on(self, sets: Sets) -> Subject:
     """The same network on other sets."""
@@ -83,7 +93,7 @@ class Subject:
   def weights(self) -> tuple[Params, State]:
     """(params, state) of the network, as in the train state; not for 'pixels'."""
     assert self.kind != 'pixels'
-    if self.kind == 'trained':
+    if self.is_pretrained:
       return self._network.params, self._network.state
     experiment, first = self.experiment, self.experiment.init()
     state = estimate_batch_stats(

@@ -59,7 +59,7 @@ def measure(
   amounts = [{**amount, 'balanced': balanced} for amount in _amounts(label_fraction, per_class)]
   how = {'protocol': 'few_label', 'draws': draws, 'seed': seed, 'features': subject.kind}
   yield from measure_subsets(*subject.features, amounts, settings(**options), **how)
-  if not baseline or subject.kind != 'trained':
+  if not baseline or not subject.is_pretrained:
     return
   untrained = subject.of_kind('untrained')
   for amount in amounts:

@@ -62,7 +62,7 @@ def measure(
     UserError: fewer labels than classes or devices, a method that keeps its backbone elsewhere.
   """
   start = time.perf_counter()
-  preset = preset or ('small' if subject.kind == 'trained' else 'small_supervised')
+  preset = preset or ('small' if subject.is_pretrained else 'small_supervised')
   amount = {'label_fraction': None if per_class else label_fraction, 'per_class': per_class}
   used = {'balanced': _balanced(preset, balanced), 'draw': draw, 'seed': seed}
   fitted, held, fit_seed = _choose(subject.sets, held_out, **amount, **used)
@@ -146,7 +146,7 @@ def _train(
 
 def _first_weights(subject: Subject) -> tuple[Params, State]:
   """Those of step 0 need no BatchNorm statistics of images: training makes them."""
-  if subject.kind == 'trained':
+  if subject.is_pretrained:
     return backbone_weights(subject.experiment, *subject.weights)
   first = subject.experiment.init()
   return backbone_weights(subject.experiment, first.params, first.state)
