@@ -12,10 +12,11 @@
 #   - with a GPU (nvidia-smi finds one): ResNet-18 and ResNet-50 at 32x32 with batches 64 to 4096,
 #     and ResNet-50 at 224x224 with 64 and 256, in bfloat16 and float32;
 #   - else: ResNet-18 at 32x32 with batch 64, and the quickstart.
-# Each alone (compile time, samples/s, memory, MFU; from a profiler trace the shares of augmentation,
-# convolutions and products, BatchNorm and optimizer, and of the time in which nothing runs) and,
-# where PyTorch is installed, against the same step there (--peer). Then the bytes that 1 to 64
-# virtual CPU devices send.
+# Each as the compiler sees it (clr-jax plan: kernels, work, memory and a lower bound of the time, for
+# the kinds of GPU that it knows, else for the CPU); alone (compile time, samples/s, memory, MFU; from
+# a profiler trace the shares of augmentation, convolutions and products, BatchNorm and optimizer, and
+# of the time in which nothing runs); and, where PyTorch is installed, against the same step there
+# (--peer). Then the bytes that 1 to 64 virtual CPU devices send.
 #
 # Environment: CLR_JAX, the program (default clr-jax); PYTHON, of the same installation (default
 # python3); BATCHES at 32x32 (default '64 128 256 512 1024 2048 4096', on a CPU 64); PRECISIONS
@@ -33,8 +34,16 @@ python=${PYTHON:-python3}
 mkdir -p "$out/logs" || exit 1
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$out/compiled}
 
+target=cpu:1 # of clr-jax plan
 if command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus | grep -q '^GPU '; then
   gpu=1
+  case "$(nvidia-smi --list-gpus)" in
+    *H200*) target=h200 ;;
+    *H100*) target=h100 ;;
+    *A100*) target=a100 ;;
+    *) target= ;;
+  esac
+  target=${target:+$target:$(nvidia-smi --list-gpus | grep -c '^GPU ')}
   nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,power.limit --format=csv
   export JAX_PLATFORMS=${JAX_PLATFORMS:-cuda,cpu} # an error, not the CPU, if JAX lacks CUDA
   batches=${BATCHES:-64 128 256 512 1024 2048 4096}
@@ -55,23 +64,24 @@ fi
 
 failed=()
 
-bench() { # NAME OPTION ...
+record() { # NAME COMMAND OPTION ...
   local name=$1 report
   shift
   if grep -qsF "{\"name\": \"$name\"," "$out/results.jsonl"; then return; fi
   echo "$name" >&2
-  if report=$("${CLR_JAX:-clr-jax}" bench --json "$@" 2>"$out/logs/${name//[ \/]/_}.log"); then
+  if report=$("${CLR_JAX:-clr-jax}" "$@" --json 2>"$out/logs/${name//[ \/]/_}.log"); then
     printf '{"name": "%s", "report": %s}\n' "$name" "$report" >>"$out/results.jsonl"
   else
     failed+=("$name")
   fi
 }
 
-both() { # NAME OPTION ...: alone, and against PyTorch
-  bench "$1" "${times[@]}" "${@:2}"
+both() { # NAME OPTION ...: planned, alone, and against PyTorch
+  [[ -z $target ]] || record "$1 plan" plan --target="$target" "${@:2}"
+  record "$1" bench "${times[@]}" "${@:2}"
   local mode
   for mode in $modes; do
-    bench "$1 peer $mode" --peer --peer_compile="$mode" "${times[@]}" "${@:2}"
+    record "$1 peer $mode" bench --peer --peer_compile="$mode" "${times[@]}" "${@:2}"
   done
 }
 
@@ -114,7 +124,7 @@ for precision in $precisions; do
 done
 for method in simclr sogclr; do
   [[ $gpu ]] || both "quickstart $method" --config="quickstart:$method"
-  bench "collectives $method" --config="quickstart:$method" --collectives=8
+  record "collectives $method" bench --config="quickstart:$method" --collectives=8
 done
 
 "$python" - "$out/results.jsonl" >"$out/table.md" <<'END'
@@ -124,12 +134,14 @@ head = (
   'what,samples/s,min..max,ms a step,augmentation,products,BatchNorm,optimizer,idle,MiB,MFU,'
   'to PyTorch,ratio'
 )
-rows, peers, scaling = {}, {}, []
+rows, peers, plans, scaling = {}, {}, {}, []
 for line in open(sys.argv[1]):
   record = json.loads(line)
   name, report = record['name'], record['report']
   if ' peer ' in name:
     peers[name] = report
+  elif name.endswith(' plan'):
+    plans[name.removesuffix(' plan')] = report
   elif name.startswith('collectives'):
     scaling.append((name, report))
   else:
@@ -174,6 +186,23 @@ for report in [*rows.values()][:1]:
   device = f'{report["devices"]} x {report["device"]}'
   print(f'{device}; clr-jax {report["code_version"]}, {libraries}\n')
 table(head.split(','), lines)
+if plans:
+  print('Planned (clr-jax plan), a device and step; the bound is no estimate\n')
+  cells = []
+  for name, report in plans.items():
+    total, bound = report['total'], report['least_seconds'].get('bound')
+    took = rows[name]['step_seconds'] if name in rows else None
+    cells.append([
+      name,
+      report['target'],
+      str(total['kernels']),
+      f'{total["flops"] / 1e9:.1f}',
+      f'{total["bytes"] / 2**20:.0f}',
+      f'{report["memory"]["peak"] / 2**20:.0f}',
+      *('-' if s is None else f'{1e3 * s:.2f}' for s in (bound, took)),
+    ])
+  head = 'what,target,kernels,GFLOP,MiB accessed,MiB of memory,ms at least,ms measured'
+  table(head.split(','), cells)
 for name, report in scaling:
   print(f'{name}: {report["per_device"]} images a device, KiB a step and a device\n')
   keys = ('constant', 'growing', 'ring')

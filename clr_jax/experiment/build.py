@@ -207,7 +207,7 @@ def build_experiment(
   _check_views(views, source)
   backbone = make_backbone(config, source.image_shape[-1], source.name)
   used = config if probe else changed(config, {'probe.enabled': False})
-  plain, method = make_method(used, backbone, info)
+  plain, method = make_method(used, backbone, info, unroll=on_cpu)
   learning_rate = _make_schedule(config, info)
   joined = joins_arrays(mesh, shard_optimizer=config.shard_optimizer)
   tx = _make_optimizer(config, method, learning_rate, joined)

@@ -26,8 +26,14 @@ def plugin_factories() -> dict[str, Callable]:
   return inside | {name: wrappers.WRAPPERS.factory(name) for name in wrappers.in_order()}
 
 
-def make_method(config: Config, backbone: nn.Module, info: RunInfo) -> tuple[Method, Method]:
+def make_method(
+  config: Config, backbone: nn.Module, info: RunInfo, *, unroll: bool | None = None
+) -> tuple[Method, Method]:
   """(the method with the plug-ins inside its loss, the same with all that goes around it).
+
+  Args:
+    config, backbone, info: of the run.
+    unroll: see `wrappers.accumulate`.
 
   Raises:
     UserError: what has no meaning, and options of a plug-in that is off.
@@ -43,7 +49,7 @@ def make_method(config: Config, backbone: nn.Module, info: RunInfo) -> tuple[Met
   plain = _base_method(
     config, backbone, info, {name: plugin for name, plugin in made.items() if plugin is not None}
   )
-  method = accumulate(plain, info, parts=config.accumulate)
+  method = accumulate(plain, info, parts=config.accumulate, unroll=unroll)
   method = build(telemetry, config.telemetry, method, info, prefix='telemetry.')
   for name in wrappers.in_order():
     method = make(name, method, info)

@@ -232,6 +232,9 @@ def test_methods_are_compared_and_a_stopped_comparison_goes_on(tmp_path, stand_i
 BENCH = r"""
 echo "$@" >> "$HERE/calls"
 case "$*" in
+  plan*)
+    echo '{"target": "chip:1", "total": {"kernels": 3, "flops": 2e9, "bytes": 1048576},' \
+      '"least_seconds": {"bound": 0.002}, "memory": {"peak": 2097152}}' ;;
   *--collectives*)
     echo '{"per_device": 8, "rows": [{"devices": 2, "batch_size": 16, "constant": 2048,' \
       '"growing": 1024, "ring": 3072}]}' ;;
@@ -260,18 +263,19 @@ def test_the_benchmark_goes_on_and_makes_a_table(tmp_path, stand_in):
   # A stand-in for a Python with PyTorch, whether this one has it or not.
   python = stand_in('python', f'[[ $1 != -c ]] || exit 0; exec {sys.executable} "$@"')
   env = {'CLR_JAX': str(program), 'PYTHON': str(python), 'BATCHES': '64 128'}
-  for expected, calls in ((1, 10), (0, 11), (0, 11)):
+  for expected, calls in ((1, 14), (0, 15), (0, 15)):
     code, output = _end(_start('benchmark.sh', [str(out)], tmp_path, **env))
     assert code == expected, output
     assert len((tmp_path / 'calls').read_text().splitlines()) == calls
     failed = 'failed: resnet18 32 64 float32 peer off\n'
     assert (failed in output) == bool(code)
   records = [json.loads(line) for line in (out / 'results.jsonl').read_text().splitlines()]
-  assert len({record['name'] for record in records}) == len(records) == 10
+  assert len({record['name'] for record in records}) == len(records) == 14
   table = (out / 'table.md').read_text()
   row = '| resnet18 32 128 float32 | 100 | 90..110 | 640.00 | 1% | 50% | 20% | 4% | 10% |'
   assert f'{row} 1 | - | 99 : 50 (off) | 2.00 (1.50..2.50) |' in table
   assert '| 2 | 16 | 2.0 | 1.0 | 3.0 |' in table and table in output
+  assert '| resnet18 32 128 float32 | chip:1 | 3 | 2.0 | 1 | 2 | 2.00 | 640.00 |' in table
   calls = (tmp_path / 'calls').read_text()
   assert f'--config.data.name=npz:{out}/images_32.npz' in calls
   assert '--config.batch_size=128' in calls
@@ -279,7 +283,7 @@ def test_the_benchmark_goes_on_and_makes_a_table(tmp_path, stand_in):
 
 def test_the_benchmark_of_a_gpu(tmp_path, stand_in):
   program = stand_in('program', BENCH)
-  stand_in('nvidia-smi', 'echo "GPU 0: Stand-in"')
+  stand_in('nvidia-smi', 'echo "GPU 0: NVIDIA H200"')
   python = stand_in('python', f'[[ $1 != -c ]] || exit 1; exec {sys.executable} "$@"')
   out = tmp_path / 'out'
   out.mkdir()
@@ -289,6 +293,7 @@ def test_the_benchmark_of_a_gpu(tmp_path, stand_in):
   code, output = _end(_start('benchmark.sh', [str(out)], tmp_path, **env))
   assert code == 0 and 'no PyTorch' in output
   calls = (tmp_path / 'calls').read_text().splitlines()
-  assert len(calls) == 2 * (2 * 7 + 2) + 2 and not any('--peer' in call for call in calls)
+  assert len(calls) == 2 * 2 * (2 * 7 + 2) + 2 and not any('--peer' in call for call in calls)
   large = [call for call in calls if '--config.augment.size=224' in call]
-  assert len(large) == 4 and all('--config.model.stem=imagenet' in call for call in large)
+  assert len(large) == 2 * 4 and all('--config.model.stem=imagenet' in call for call in large)
+  assert sum('--target=h200:1' in call for call in calls) == 2 * (2 * 7 + 2)

@@ -39,7 +39,7 @@ def make(config: Config, target: Target, *, max_batch: bool = False) -> dict[str
     'target': target.name,
     'devices': target.devices,
     'code_version': provenance.code_version(),
-    'libraries': provenance.libraries() | compiler_versions(target),
+    'libraries': provenance.libraries() | compiler_versions(),
   }
   if compiled is None:
     advice = f'batch_size={largest[0]} does' if largest else '--max_batch finds one that does'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import math
@@ -154,26 +155,33 @@ def parse(text: str) -> Target:
 
 def check_compiler(target: Target) -> None:
   """Raises UserError, with what to install, where the compiler for `target` is missing."""
-  package, extra = {
-    'cuda': ('jax_plugins.xla_cuda13', 'cuda13'),
-    'tpu': ('libtpu', 'tpu'),
-    'cpu': ('jaxlib', ''),
+  extra, packages = {
+    'cuda': ('cuda13', ('jax_plugins.xla_cuda13', 'jax_plugins.xla_cuda12')),
+    'tpu': ('tpu', ('libtpu',)),
+    'cpu': ('', ('jaxlib',)),
   }[target.chip.platform]
-  try:
-    found = importlib.util.find_spec(package) is not None
-  except ModuleNotFoundError:  # no jax_plugins at all
-    found = False
-  if not found:
+  if not any(map(_is_installed, packages)):
     raise UserError(
       f"--target={target.name} needs XLA's compiler for it, which is not installed: "
       f"pip install 'jax[{extra}]=={jax.__version__}' (no such device is needed)"
     )
 
 
-def compiler_versions(target: Target) -> dict[str, str]:
-  """Packages that hold the compiler for `target`, beside jaxlib."""
-  names = {'cuda': ('jax-cuda13-plugin', 'nvidia-cudnn-cu13'), 'tpu': ('libtpu',), 'cpu': ()}
-  return {name: importlib.metadata.version(name) for name in names[target.chip.platform]}
+def _is_installed(package: str) -> bool:
+  try:
+    return importlib.util.find_spec(package) is not None
+  except ModuleNotFoundError:  # not even the package around it
+    return False
+
+
+def compiler_versions() -> dict[str, str]:
+  """Versions of the installed packages that hold compilers, beside jaxlib."""
+  names = ('jax-cuda12-plugin', 'jax-cuda13-plugin', 'nvidia-cudnn-cu12', 'nvidia-cudnn-cu13')
+  found = {}
+  for name in (*names, 'libtpu'):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      found[name] = importlib.metadata.version(name)
+  return found
 
 
 def prepare_process(target: Target) -> None:

@@ -5,16 +5,20 @@ import importlib.util
 import json
 import subprocess
 import sys
+import types
 
 import jax
+import numpy as np
 import pytest
 
 from clr_jax.bench.plan import bound, parts, program, report, targets
 from clr_jax.cli import main as cli
 from clr_jax.core.config_tree import changed
 from clr_jax.core.errors import UserError
+from clr_jax.experiment import method
 from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
+from clr_jax.ops import sharding
 
 
 @pytest.mark.parametrize(
@@ -102,6 +106,20 @@ def test_shapes_are_those_of_the_data(request, monkeypatch):
     for shape, array in zip(jax.tree.leaves(shapes), jax.tree.leaves(made), strict=True):
       assert (shape.shape, shape.dtype) == (array.shape, array.dtype)
       assert shape.sharding.is_equivalent_to(array.sharding, array.ndim)
+
+
+def test_passes_over_parts_of_a_batch_are_a_loop_but_on_cpus(monkeypatch):
+  """Decided by the devices that are compiled for, not by those that are here."""
+  asked = []
+  monkeypatch.setattr(
+    method, 'accumulate', lambda plain, info, parts, unroll: asked.append(unroll) or plain
+  )
+  config = changed(load('quickstart'), {'accumulate': 2})
+  build_experiment(config, devices=jax.devices()[:1])
+  gpu = types.SimpleNamespace(platform='cuda', id=0, process_index=0)
+  monkeypatch.setattr(sharding, 'make_mesh', lambda _: _Fake(devices=np.array([gpu]), size=1))
+  assert build_experiment(config).views.together
+  assert asked == [True, False]
 
 
 class _Fake:

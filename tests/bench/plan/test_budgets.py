@@ -1,0 +1,62 @@
+"""Budgets of the training step as XLA's compilers for GPUs and TPUs make it, where they are here.
+
+`launch/README.md` says what was there before and where the rest goes.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from clr_jax.bench.plan import parts
+
+
+def plan(tmp_path, target, package, batch):
+  """ResNet-18 at 32x32, bfloat16, SogCLR with LARS, on random images."""
+  try:
+    found = importlib.util.find_spec(package)
+  except ModuleNotFoundError:
+    found = None
+  if found is None:
+    pytest.skip(f'no compiler for {target}')
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 256, [1024, 32, 32, 3], np.uint8)
+  np.savez(tmp_path / 'images.npz', image=image, label=np.arange(1024) % 10)
+  options = {
+    'data.name': f'npz:{tmp_path}/images.npz',
+    'data.test_split': '',
+    'model.name': 'resnet18',
+    'precision': 'bfloat16',
+    'batch_size': batch,
+    'deterministic': False,
+  }
+  flags = [f'--config.{key}={value}' for key, value in options.items()]
+  command = ['plan', '--config=sogclr:cifar10', f'--target={target}', '--json', *flags]
+  done = subprocess.run(
+    [sys.executable, '-m', 'clr_jax', *command], capture_output=True, text=True, timeout=1500
+  )
+  assert done.returncode == 0, done.stderr
+  return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_gpu(tmp_path):
+  """869 kernels, 28 copies and 4.97 GB before."""
+  found = plan(tmp_path, 'h200:1', 'jax_plugins.xla_cuda13', 64)
+  assert found['total']['kernels'] <= 510
+  assert found['parts'][parts.COPIES]['kernels'] <= 5
+  assert found['parts']['optimizer']['kernels'] <= 35
+  assert found['parts']['augmentation']['kernels'] <= 40
+  assert found['total']['bytes'] <= 3.8e9
+
+
+@pytest.mark.weekly
+def test_tpu(tmp_path):
+  """19.8 million estimated cycles before, of which 7.7 copied the data set."""
+  found = plan(tmp_path, 'v5e:2x2', 'libtpu', 256)
+  assert found['total']['cycles'] <= 11e6
+  assert found['parts'][parts.COPIES]['cycles'] <= 1e5
+  assert 'all-to-all' not in found['collectives']
