@@ -6,6 +6,7 @@ import abc
 import hashlib
 import math
 import os
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -87,11 +88,26 @@ class Source(abc.ABC):
     """[N] the position of each example in the whole split at `origin`."""
     return self._rows
 
+  def stored_files(self, folders: Collection[str] | None = None) -> dict[str, set[str]]:
+    """Real folder -> names of the files in it that are examples; {} if they are no files.
+
+    Args:
+      folders: only of these; None = of all.
+    """
+    del folders
+    return {}
+
   def shared_examples(self, other: Source) -> int:
     """How many examples of this source are stored examples of another one, too."""
-    if self.origin is None or self.origin != other.origin:
+    if self.origin is None or other.origin is None:
       return 0
-    return len(np.intersect1d(self.stored_rows, other.stored_rows))
+    if self.origin == other.origin:
+      return len(np.intersect1d(self.stored_rows, other.stored_rows))
+    # Through links to folders.
+    own, others = self.stored_files(()), other.stored_files(())
+    common = own.keys() & others.keys()
+    own, others = self.stored_files(common), other.stored_files(common)
+    return sum(len(own[folder] & others[folder]) for folder in common)
 
   @property
   def nbytes(self) -> int:

@@ -94,6 +94,12 @@ def refuse_shared_images(source: Source, key: str, training: Source, training_ke
   count = source.shared_examples(training)
   if not count:
     return
+  if source.origin != training.origin:
+    raise UserError(
+      f'{count:,} of the {source.num_examples:,} images of {key}={source.split!r} are also in '
+      f'{training_key}={training.split!r} of {training.name}, through links to folders: remove '
+      f'the links'
+    )
   first, second = training.split, source.split
   base = base_split(first)
   if base == base_split(second) and (rest := complement(second)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -41,6 +41,9 @@ class SubsetSource(Source):
   @property
   def stored_rows(self) -> np.ndarray:
     return self._source.stored_rows[self._rows]
+
+  def stored_files(self, folders: Collection[str] | None = None) -> dict[str, set[str]]:
+    return self._source.stored_files(folders)
 
   def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return self._source.load(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +28,7 @@ UNREAD_IMAGES = frozenset(
 # What systems leave in folders, besides names with a dot.
 _SYSTEM = ('__macosx', '@eadir', '$recycle.bin', 'system volume information', 'lost+found')
 REPEATED = 'link to a folder that is read already'
+_ABOVE = 'link to a folder above the data'
 _SPECIAL = 'special file'  # a pipe, a socket, a device
 _MOST_KINDS = 6  # in a sentence
 
@@ -75,7 +77,8 @@ def list_images(folder: str) -> Listing:
   """All images below a folder.
 
   Links to folders are followed when all real folders are read: a folder that several links lead
-  to, or a link to a folder above itself, gives each image once.
+  to gives each image once, and so does a link to a folder above it. One to a folder above `folder`
+  itself is not followed: it holds other splits, or anything.
 
   Raises:
     UserError: a folder cannot be read, or a link points to nothing.
@@ -83,11 +86,15 @@ def list_images(folder: str) -> Listing:
   images: list[str] = []
   skipped: dict[str, Counter[str]] = {'': Counter()}
   visited: set[tuple[int, int]] = set()
+  above = {_identity(str(parent)) for parent in pathlib.Path(os.path.realpath(folder)).parents}
   real, links = [''], []
   while real or links:
     prefix = real.pop() if real else links.pop(0)
     first = prefix.split('/', 1)[0]
     place = os.path.join(folder, prefix).rstrip('/') or '/'
+    if prefix and _identity(place) in above:
+      skipped[first][_ABOVE] += 1
+      continue
     if not _first_visit(place, visited):
       skipped[first][REPEATED] += 1
       continue
@@ -125,15 +132,19 @@ def _plural(kind: str, n: int) -> str:
 
 
 def _first_visit(folder: str, visited: set[tuple[int, int]]) -> bool:
-  try:
-    found = os.stat(folder)
-  except OSError as error:
-    raise _unreadable(folder, error) from error
-  key = (found.st_dev, found.st_ino)
+  key = _identity(folder)
   if key in visited:
     return False
   visited.add(key)
   return True
+
+
+def _identity(folder: str) -> tuple[int, int]:
+  try:
+    found = os.stat(folder)
+  except OSError as error:
+    raise _unreadable(folder, error) from error
+  return found.st_dev, found.st_ino
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

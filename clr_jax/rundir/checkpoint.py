@@ -168,7 +168,7 @@ class Checkpoints:
     """The saved state, bit for bit, with the shardings of `abstract` (on any number of devices).
 
     A damaged newest checkpoint is skipped, with one printed sentence; the next `save` moves it to
-    `damaged/` of the workdir (an object store deletes it), and the run goes through its step again.
+    `damaged/` of the workdir, and the run goes through its step again.
 
     Args:
       abstract: shapes, dtypes and shardings, as ShapeDtypeStruct or as arrays.
@@ -305,10 +305,11 @@ class Checkpoints:
 
   def _set_aside(self, step: int) -> None:
     """Keeps the files of a damaged checkpoint where no other is looked for."""
-    if is_local(self._folder) and jax.process_index() == 0:
-      place = removal.set_aside(self._workdir, step)
+    if jax.process_index() == 0:
+      with _writing(self._folder):
+        place = removal.set_aside(self._workdir, step)
       print(f'the damaged checkpoint {step} is now {place}', flush=True)
-    self._manager.delete(step)  # in an object store; elsewhere it only forgets it
+    self._manager.delete(step)  # what an object store has copied; elsewhere it only forgets it
 
   def _seal(self) -> None:
     """Called, in process 0, when all files are written and before the checkpoint counts."""

@@ -79,7 +79,11 @@ def _lock_file(run: Workdir) -> FileLock | Lease:
       return _lease(run, leases.File(path.with_name('.lease')))
   if not held:
     raise _in_use(run, path.read_bytes())
-  lock.write(_holder())
+  try:
+    lock.write(_holder())
+  except OSError as error:  # the disk is full
+    lock.release(remove=True)
+    raise OSError(error.errno, error.strerror, os.fspath(path)) from error
   return lock
 
 

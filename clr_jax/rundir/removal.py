@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Sequence
 
 from etils import epath
 
+from clr_jax.core.storage import files_in, is_local
 from clr_jax.rundir.workdir import Workdir
 
 REMOVED = '.removed'
@@ -38,10 +40,21 @@ def delete_removed(checkpoints: epath.Path) -> None:
 
 
 def set_aside(run: Workdir, step: int) -> epath.Path:
-  """Moves a damaged checkpoint to where no other is looked for; returns the place."""
-  places = run.path / 'damaged'
-  places.mkdir(exist_ok=True)
-  number = sum(path.name.partition('-')[0] == str(step) for path in places.iterdir())
+  """Moves a damaged checkpoint to where no other is looked for; returns the place.
+
+  An object store cannot move: there it is copied, and the caller deletes it.
+  """
+  places, damaged = run.path / 'damaged', run.checkpoints / str(step)
+  number = sum(path.name.partition('-')[0] == str(step) for path in files_in(places))
   place = places / (f'{step}-{number}' if number else str(step))
-  (run.checkpoints / str(step)).rename(place)
+  if is_local(damaged):
+    places.mkdir(exist_ok=True)
+    damaged.rename(place)
+    return place
+  import fsspec  # with gcsfs, in the extra gcs
+
+  store = fsspec.filesystem('gs')
+  prefix = os.fspath(damaged).partition('://')[2]
+  for name in store.find(prefix):  # inside of the store: nothing comes here
+    store.cp_file(name, f'{os.fspath(place)}{name.removeprefix(prefix)}')
   return place

@@ -21,6 +21,7 @@ from clr_jax.core.errors import (
   EXIT_FAILED,
   NOT_PERMITTED,
   RunStopped,
+  UserError,
 )
 from clr_jax.core.signals import Stop
 from clr_jax.core.storage import atomic_write, is_local
@@ -170,7 +171,12 @@ def _loop(
       if due(step, cadence.evaluate, done):
         interrupt.rescue_by(functools.partial(rescue, step, state, accumulated.copy(), True))
         with watchdog.paused(), progress.paused():
-          scores = online(state)
+          try:
+            scores = online(state)
+          except UserError:  # an image cannot be read; alone, one of several cannot save
+            if jax.process_count() == 1:
+              rescue(step, state, accumulated.copy(), True)
+            raise
           writer.write_scalars(step, scores)
 
       # Save, last: with the scores and what is accumulated, and after the rows are on disk, which

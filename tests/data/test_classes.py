@@ -162,6 +162,18 @@ def test_one_place_by_two_names(tmp_path):
   assert not shared('train[:50%]', 'train[50%:]', folder)
 
 
+def test_images_that_both_splits_have_through_a_link(tmp_path):
+  for i, (split, name) in enumerate((s, c) for s in ('train', 'test') for c in 'abb'):
+    (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
+    Image.new('L', (2, 2)).save(tmp_path / split / name / f'{i}.png')
+  folder = f'folder:{tmp_path}'
+  assert not shared('train', 'test', folder)
+  (tmp_path / 'train' / 'a' / 'more').symlink_to(tmp_path / 'test' / 'b')
+  found = shared('train', 'test', folder)
+  assert "2 of the 3 images of data.test_split='test' are also in data.train_split=" in found
+  assert found.endswith('through links to folders: remove the links')
+
+
 def test_the_rest_of_a_slice():
   splits = ('train[80%:]', 'x[:-5]', 'train', 'train[1:2]', 'train[:]')
   assert [complement(s) for s in splits] == ['train[:80%]', 'x[-5:]', None, None, None]

@@ -46,6 +46,17 @@ def test_links_to_folders_give_each_image_once(tmp_path, target):
   assert found.skipped['a'] == {REPEATED: 1}
 
 
+@pytest.mark.parametrize('target', ['../..', '../../..', '/'])
+def test_links_to_folders_above_the_data_are_not_followed(tmp_path, target):
+  """There are other splits, or all files of the machine."""
+  root = touch(tmp_path / 'root', 'a/1.png')
+  touch(tmp_path, 'test/a/2.png')
+  os.symlink(target, tmp_path / 'root' / 'a' / 'all')
+  found = list_images(root)
+  assert found.images == ['a/1.png']
+  assert found.skipped['a'] == {'link to a folder above the data': 1}
+
+
 def test_links_to_elsewhere_are_followed_once(tmp_path):
   touch(tmp_path / 'elsewhere', '1.png', 'more/2.png')
   root = touch(tmp_path / 'root', 'a/0.png')

@@ -2,7 +2,7 @@
 
 It answers what gcsfs, TensorStore and google-cloud-storage were seen to ask for, as the API's
 documentation has it, conditional writes and pages of lists included. Every operation is recorded;
-a copy, which is what a rename is there, is refused.
+a copy, which is what a rename is there, is refused until a test allows it.
 """
 
 import base64
@@ -149,7 +149,11 @@ class _Handler(BaseHTTPRequestHandler):
     name, query, _ = self._begin()
     body = self.rfile.read(int(self.headers.get('Content-Length', 0)))
     if name is not None:
-      self._refuses('copy', name)
+      source, _, target = name.partition(f'/rewriteTo/b/{BUCKET}/o/')
+      if not self._refuses('copy', source):
+        self.server.change(target, self.server.objects[source][0], None)
+        resource = self._resource(target, *self.server.objects[target])
+        self._json({'kind': 'storage#rewriteResponse', 'done': True, 'resource': resource})
     elif 'upload_id' in query:  # a part
       name = query['upload_id']
       self.server.uploads[name] += body

@@ -104,6 +104,26 @@ def test_killed_and_resumed_to_the_bit(store, trained, reference, tmp_path):
   assert 'copy' not in {operation.what for operation in store.operations}
 
 
+def test_a_damaged_checkpoint_is_kept(run, store, trained, reference, tmp_path, monkeypatch):
+  """Skipped, copied inside of the store, and written anew."""
+  damaged = {}
+  for name in store.names('run/'):
+    content = store.objects[name][0]
+    if '/checkpoints/22/' in name:
+      if '/state/d/' in name:
+        content = content[:-1] + bytes([content[-1] ^ 1])
+      damaged[name.removeprefix('run/checkpoints/')] = content
+    store.change(name.replace('run/', 'cut/', 1), content, None)
+  monkeypatch.delitem(store.refused, 'copy')
+  out, _ = run(*TRAIN, '--workdir=gs://bucket/cut')
+  assert 'skipped damaged checkpoint 22 (state/d/' in out
+  assert 'the damaged checkpoint 22 is now gs://bucket/cut/damaged/22' in out
+  kept = {name.removeprefix('cut/damaged/') for name in store.names('cut/damaged/')}
+  assert kept == damaged.keys()
+  assert all(store.objects[f'cut/damaged/{name}'][0] == x for name, x in damaged.items())
+  assert_same_to_the_bit(store.download('cut', tmp_path), reference)
+
+
 def test_compiled_programs_are_shared(store, trained):
   step = [o for o in store.operations if o.name.startswith('compiled/jit_many')]
   written = {o.name for o in step if o.what == 'write'}

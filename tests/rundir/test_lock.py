@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -95,6 +96,17 @@ def test_a_directory_that_cannot_be_written(tmp_path, monkeypatch, number):
 
 # ---------------------------------------------------------------- paths
 FACTS = {'number': 4, 'image shape': [8, 8, 1], 'classes': 2, 'checksum': 'a', 'sample': 'b'}
+
+
+def test_a_full_disk_leaves_no_lock(tmp_path, monkeypatch):
+  def full(*args):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(os, 'pwrite', full)
+  with pytest.raises(OSError, match='No space') as error, lock.hold(Workdir(tmp_path / 'run')):
+    pass
+  assert error.value.filename == str(tmp_path / 'run' / '.lock')
+  assert not any(tmp_path.iterdir())
 
 
 def begun(run, name, facts=FACTS):

@@ -191,6 +191,25 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_test_image_that_cannot_be_read_loses_no_training(tmp_path, monkeypatch):
+  """It is met after hours: what was trained until there is saved, and evaluated when it can be."""
+  config = tiny(**{'checkpoint_every': 0.0})
+
+  def damaged(online, state):
+    raise UserError('cannot read the image x')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(loop.runner.Online, '__call__', damaged)
+    with pytest.raises(UserError, match='cannot read the image x'):
+      loop.train(config, str(tmp_path))
+  with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    assert checkpoints.latest_step() == 9 and checkpoints.is_unevaluated(9)
+  loop.train(config, str(tmp_path))
+  found = {row['step']: row for row in rows(tmp_path)}
+  assert 'online_knn_top1' in found[9] and max(found) == 22
+
+
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_from_the_start(tmp_path):
   huge = {'optimizer.learning_rate': 1e9, 'optimizer.weight_decay': 1e9}
   config = tiny('simclr', **ONLINE_AT_END, **huge)

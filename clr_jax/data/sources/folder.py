@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,18 @@ class FolderSource(Source):
 
   def _path(self, row: int) -> str:
     return os.path.join(self._folder, self._files[row])
+
+  def stored_files(self, folders: Collection[str] | None = None) -> dict[str, set[str]]:
+    real: dict[str, str] = {}
+    found: dict[str, set[str]] = {}
+    for row in self._rows:
+      folder, _, name = self._files[row].rpartition('/')
+      if folder not in real:
+        real[folder] = os.path.realpath(os.path.join(self._folder, folder))
+        found.setdefault(real[folder], set())
+      if folders is None or real[folder] in folders:
+        found[real[folder]].add(name)
+    return found
 
   def _common_size(self, rows: np.ndarray) -> tuple[tuple[int, int], list[str]]:
     """The size of all images, and what decoding does to some of them."""
