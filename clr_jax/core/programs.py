@@ -52,6 +52,10 @@ class HostProgram:
     traced = any(isinstance(x, Tracer) for x in jax.tree.leaves((args, kwargs)))
     return (self._inner if traced else self._outermost)(*args, **kwargs)
 
+  def cache_size(self) -> int:
+    """Number of programs that were compiled for calls by the host."""
+    return self._outermost._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
+
   def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
     """The program for arguments of these shapes, not compiled yet."""
     return self._outermost.lower(*args, **kwargs)

@@ -141,7 +141,7 @@ def _curve_panels(curves: Mapping[tuple[str, str], Curve], looks: Mapping[str, i
 def _dot_panel(rows: Sequence[table.Row], looks: Mapping[str, int], metric: str) -> Panel:
   """One line for each setting, in it one dot for each group."""
   settings = list(dict.fromkeys(map(_setting, rows)))
-  percent = metric.endswith('top1')
+  percent = table.is_accuracy(metric)
   unit = 100 if percent else 1
   offsets = np.linspace(-0.3, 0.3, len(looks)) if len(looks) > 1 else [0.0]
   dots = []

@@ -76,11 +76,13 @@ def _add_sections(page: Page, runs: Sequence[Run], left_out: Sequence[str]) -> N
       html = missing([f'This section could not be made: {reason(error)}'])
     page.section(name, title, html)
 
+  add('answer', 'Does training help?', lambda: sections.answer_section(page, runs))
   add('overview', 'Overview', lambda: tables.overview(runs, left_out))
   add('results', 'Evaluation', lambda: tables.evaluation(runs))
   add('curves', 'Training curves', lambda: sections.curve_section(page, runs))
   add('telemetry', 'Telemetry', lambda: sections.telemetry_section(page, runs))
   add('embedding', 'Embedding', lambda: sections.embedding_section(page, runs))
+  add('images', 'Images', lambda: sections.image_section(runs))
   add('few-label', 'Few labels', lambda: sections.few_label_section(page, runs))
   add('robustness', 'Robustness', lambda: sections.robustness_section(page, runs))
   add('configuration', 'Configuration', lambda: tables.configuration(runs))

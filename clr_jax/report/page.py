@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -91,6 +92,15 @@ def reason(error: Exception) -> str:
   """Why something could not be made, on one line."""
   line = str(error).strip().partition('\n')[0].rstrip('.')
   return line if isinstance(error, UserError) else f'{type(error).__name__}: {line}'
+
+
+def picture(title: str, png: bytes) -> str:
+  """A picture under its title; it is held by the page itself."""
+  data = base64.b64encode(png).decode()
+  return (
+    f'<figure class="picture"><figcaption>{escape(title)}</figcaption>'
+    f'<img src="data:image/png;base64,{data}" alt="{escape(title)}"></figure>\n'
+  )
 
 
 def table(

@@ -73,12 +73,17 @@ def _plots(page: Page, panel: Panel, shape: str) -> list[Plot]:
       traces=[*map(_line, lines), *(_scatter(page, mark) for mark in points)],
       note=' '.join(f'{note}.' for note in notes if note),
       layout={
-        'xaxis': _axis(panel.x, 'tozero' if lines else 'normal', [line.x for line in lines]),
+        'xaxis': _axis(panel.x, _from_zero(lines), [line.x for line in lines]),
         'yaxis': _axis(panel.y, 'nonnegative' if positive else 'normal'),
       },
       shape=shape,
     )
   ]
+
+
+def _from_zero(lines: Sequence[Line]) -> str:
+  """Range of an axis of steps and the like, along which lines go on; not of values."""
+  return 'tozero' if any(line.joined for line in lines) else 'normal'
 
 
 def _label(axis: Axis) -> str:
@@ -96,7 +101,9 @@ def _axis(axis: Axis, rangemode: str, values: Iterable[Numbers] = ()) -> dict[st
     if finite_range(values, (0, 0))[1] <= 10:
       layout['dtick'] = 1
   if axis.limits:
-    layout['range'] = list(axis.limits)
+    layout['range'] = list(axis.limits[::-1] if axis.reversed else axis.limits)
+  if axis.reversed and not axis.limits:
+    layout['autorange'] = 'reversed'
   if axis.ticks:
     layout |= {'tickvals': list(axis.ticks), 'ticktext': list(axis.ticks.values())}
   return layout
@@ -115,9 +122,12 @@ def _line(line: Line) -> dict[str, Any]:
     'line': {'color': color, 'dash': _DASHES[dash], 'width': 2},
     'marker': {'size': 6, 'color': color, 'symbol': _SYMBOLS[marker]},
   }
-  if line.y_half is not None:
-    halves = [_digits(line.y_half[i]) or 0 for i in at]  # a single draw has no interval
-    trace['error_y'] = {'type': 'data', 'array': halves, 'thickness': 1.2, 'width': 4}
+  if not line.joined:
+    trace['mode'] = 'markers'
+  for axis, values in (('x', line.x_half), ('y', line.y_half)):
+    if values is not None:
+      halves = [_digits(values[i]) or 0 for i in at]  # a single draw has no interval
+      trace[f'error_{axis}'] = {'type': 'data', 'array': halves, 'thickness': 1.2, 'width': 4}
   return trace
 
 

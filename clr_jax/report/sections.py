@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from clr_jax.figures.accuracy import accuracy
 from clr_jax.figures.analysis.networks import Network
 from clr_jax.figures.analysis.points import point_panel
 from clr_jax.figures.analysis.score_histograms import histogram_panels
@@ -17,6 +18,8 @@ from clr_jax.figures.drawing.metric_panels import (
   unchanging,
   with_telemetry,
 )
+from clr_jax.figures.drawing.render_png import to_png
+from clr_jax.figures.embedding import embedding
 from clr_jax.figures.few_label import few_label
 from clr_jax.figures.robustness import robustness
 from clr_jax.report import page
@@ -72,6 +75,25 @@ def embedding_section(content: Page, runs: Sequence[Run]) -> str:
       missing.append(f'{run.name} has no embedding: {page.reason(error)}')
   plots = add_panels(content, panels, 'embedding', shape='square', large=True)
   return page.missing(missing) + plots
+
+
+def answer_section(content: Page, runs: Sequence[Run]) -> str:
+  """By how much training helped: a sentence for each run, and one figure of all accuracies."""
+  found = accuracy(runs)
+  html = ''.join(f'<p class="answer">{page.escape(line)}</p>\n' for line in found.text.splitlines())
+  for figure in found.drawn:
+    html += add_panels(content, figure.panels, 'accuracy', shape='tall', large=True)
+  return html + page.missing(found.missing)
+
+
+def image_section(runs: Sequence[Run]) -> str:
+  """Views, nearest neighbors and classes of each checkpoint, as `clr-jax inspect embedding`."""
+  found = embedding(runs, num_points=4)
+  html = page.missing(f'left out: {sentence}' for sentence in found.missing)
+  for figure in found.drawn:
+    if figure.name != 'points':
+      html += page.picture(figure.name.capitalize(), to_png(figure))
+  return html
 
 
 def few_label_section(content: Page, runs: Sequence[Run]) -> str:

@@ -114,7 +114,7 @@ def evaluation(runs: Sequence[Run]) -> str:
   if rows[0][-1] == 'run':  # the first column names the rows
     rows = [(row[-1], *row[:-1]) for row in rows]
   header, *rows = rows
-  caption = 'Results: mean ± half the 95 % interval over draws (Student t); accuracies in [0, 1]'
+  caption = 'Results: mean ± half the 95 % interval over draws (Student t)'
   html += page.table(caption, header, [[c.replace('+-', '±') for c in row] for row in rows])
   names = ('run', 'protocol', 'metric', 'value', 'features', 'step', 'parameters', 'seconds')
   names = (*names, 'data', 'checksum', 'seed', 'device', 'code version', 'time (UTC)')

@@ -61,7 +61,7 @@ def table_rows(records: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
   for row in rows:
     further = (str(row.first.get(k, '')) for k in more)
     step = str(row.first['step'])
-    lines.append((*row[:4], interval_text(row.value), step, *further))
+    lines.append((*row[:4], interval_text(row.value, row.metric), step, *further))
   return lines
 
 
@@ -110,9 +110,15 @@ def _text(value: Any) -> str:
   return f'{value:g}' if isinstance(value, float) else str(value)
 
 
-def interval_text(value: Interval) -> str:
-  """'0.9536 +- 0.0050 (n=10)', or the value where there is one draw."""
-  digits = 2 if abs(value.mean) > 1 else 4
-  if value.n == 1:
-    return f'{value.mean:.{digits}f}'
-  return f'{value.mean:.{digits}f} +- {value.half:.{digits}f} (n={value.n})'
+def is_accuracy(metric: str) -> bool:
+  """Whether the values of a metric are shares of images that are shown in percent."""
+  return metric.endswith(('top1', 'top5'))
+
+
+def interval_text(value: Interval, metric: str) -> str:
+  """'95.36 +- 0.50 % (n=10)', or the value where there is one draw; percent of accuracies only."""
+  percent = is_accuracy(metric)
+  unit, mark = (100, ' %') if percent else (1, '')
+  digits = 2 if percent or abs(value.mean) > 1 else 4
+  mean, half = (f'{unit * part:.{digits}f}' for part in value[:2])
+  return f'{mean}{mark}' if value.n == 1 else f'{mean} +- {half}{mark} (n={value.n})'

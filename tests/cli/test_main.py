@@ -345,7 +345,7 @@ def test_results_oldest_first(capsys, started):
   assert {*fields.split(), 'data_checksum', 'seed', 'device', 'seconds'} <= records[0].keys()
   assert call('results', f'--workdir={started}') == 0
   table = capsys.readouterr().out
-  assert '0.5000' in table and '0.7500' in table and 'knn' in table
+  assert '50.00 %' in table and '75.00 %' in table and 'knn' in table
 
 
 def test_a_command_leaves_the_process_as_it_was(capsys, monkeypatch, tmp_path):

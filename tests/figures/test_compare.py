@@ -86,7 +86,7 @@ def test_numbers_and_their_intervals(directories, tmp_path, capsys):
   said = capsys.readouterr().out
   assert 'cold (3 runs): cold_s0, cold_s1, cold_s2 (seed 0, 1, 2)' in said
   assert 'method.temperature  0.5            0.9' in said
-  assert f'{expected[0]:.4f} +- {expected[1]:.4f} (n=3)  22    cold (3 runs)' in said
+  assert f'{100 * expected[0]:.2f} +- {100 * expected[1]:.2f} % (n=3)  22    cold (3 runs)' in said
 
 
 def test_missing_parts_are_named_and_the_rest_drawn(directories, tmp_path, capsys):

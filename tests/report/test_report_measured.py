@@ -142,7 +142,7 @@ def test_measured_figures(tmp_path, measured):
     low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
     np.testing.assert_allclose(few['y'], [100 * np.mean(values)], rtol=1e-6)
     np.testing.assert_allclose(few['error_y']['array'], [50 * (high - low)], rtol=1e-5)
-    assert f'{np.mean(values):.4f} ± {(high - low) / 2:.4f} (n=4)' in found.texts
+    assert f'{100 * np.mean(values):.2f} ± {50 * (high - low):.2f} % (n=4)' in found.texts
   for figure in figures.values():
     go.Figure({'data': figure['traces'], 'layout': figure['layout']})
   assert len({trace['line']['color'] for trace in figures['plb_l2-robust-error']['traces']}) == 2

@@ -323,11 +323,11 @@ def test_table_averages_over_draws(tmp_path):
   lines = format_table(read_results(run)).splitlines()
   assert [' '.join(line.split()) for line in lines] == [
     'protocol params features metric value step',
-    # t(0.975, 2) = 4.3027; 4.3027 * 0.1 / sqrt(3) = 0.2484
-    'linear solver=lbfgs label_fraction=0.01 trained top1 0.7000 +- 0.2484 (n=3) 10',
-    'linear solver=lbfgs label_fraction=1 trained top1 0.9000 10',
-    'linear solver=lbfgs label_fraction=0.01 pixels top1 0.5000 10',
-    'knn k=20 trained top1 0.9500 20',
+    # t(0.975, 2) = 4.3027; 4.3027 * 10 / sqrt(3) = 24.84
+    'linear solver=lbfgs label_fraction=0.01 trained top1 70.00 +- 24.84 % (n=3) 10',
+    'linear solver=lbfgs label_fraction=1 trained top1 90.00 % 10',
+    'linear solver=lbfgs label_fraction=0.01 pixels top1 50.00 % 10',
+    'knn k=20 trained top1 95.00 % 20',
   ]
   column = lines[0].index('features')
   assert {line[column:].split()[0] for line in lines} == {'features', 'trained', 'pixels'}

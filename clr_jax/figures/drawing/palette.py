@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-# Okabe and Ito's palette: tells apart under all common forms of color blindness.
-COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+# The first seven are Okabe and Ito's, told apart under all common forms of color blindness; with
+# the others each of 20 classes has its own color.
+COLORS = (
+  *('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000'),
+  *('#E6194B', '#911EB4', '#9A6324', '#469990', '#000075', '#A5D62C', '#F032E6'),
+  *('#800000', '#808000', '#B497E7', '#7BD8A0', '#F5A3B5', '#E3C800'),
+)
 DASHES = ('-', '--', ':', '-.')
 MARKERS = ('o', 's', 'D', '^')
 GRAY = '#BBBBBB'
@@ -20,7 +25,7 @@ class Look(NamedTuple):
 
 
 def look(number: int | None) -> Look:
-  """The look of the number-th line or set of points, 28 different ones; gray for None."""
+  """The look of the number-th line or set of points, 80 different ones; gray for None."""
   if number is None:
     return Look(GRAY, DASHES[0], MARKERS[0])
   dash = DASHES[number // len(COLORS) % len(DASHES)]

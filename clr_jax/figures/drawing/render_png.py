@@ -34,7 +34,7 @@ def render_png(data: FigureData, out: str) -> list[epath.Path]:
   path = epath.Path(out)
   stem = '-'.join(filter(None, (path.stem, data.name)))
   written = [path.with_name(f'{stem}.png')]
-  atomic_write(written[0], _png(data))
+  atomic_write(written[0], to_png(data))
   for name, table in data.tables.items():
     written.append(path.with_name('-'.join(filter(None, (stem, name))) + '.csv'))
     _write_csv(written[-1], table)
@@ -49,8 +49,8 @@ def _write_csv(path: epath.Path, table: Table) -> None:
   atomic_write(path, file.getvalue().encode(errors='backslashreplace'))
 
 
-def _png(data: FigureData) -> bytes:
-  """The picture, whole before anything is written."""
+def to_png(data: FigureData) -> bytes:
+  """The picture of a figure, as the bytes of a PNG file."""
   from matplotlib import rc_context  # 0.5 s to import, and only needed here
 
   data, families = drawable(data)

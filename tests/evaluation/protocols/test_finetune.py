@@ -93,7 +93,7 @@ class TestTraining:
     del tuned  # has compiled it
     programs = finetuning._program.cache_info().misses
     train(subject, seed=2)
-    assert program(subject).step._cache_size() == 1
+    assert program(subject).step.cache_size() == 1
     assert finetuning._program.cache_info().misses == programs
 
   @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from clr_jax.figures.drawing.metric_panels import (
   unchanging,
   with_telemetry,
 )
+from clr_jax.figures.drawing.palette import COLORS
 from clr_jax.rundir.reader import read_runs
 from tests.figures.run_files import write_run
 
@@ -67,7 +68,10 @@ def test_names_and_looks_of_lines(runs):
   found = {panel.title: panel for panel in series_panels(runs, metric_panels(runs))}
   assert [(line.name, line.look) for line in found['Loss'].marks] == [('a', 0), ('b', 1)]
   assert [(line.name, line.look) for line in found['Accuracy on the training views'].marks] == [
-    *(('a: online probe', 0), ("a: the method's own classifier", 7)),  # a dash is a metric
+    *(
+      ('a: online probe', 0),
+      ("a: the method's own classifier", len(COLORS)),
+    ),  # a dash is a metric
   ]
   norm = found['Gradient norm: backbone']
   assert norm.y.log and norm.marks[0].y == [3.0, 0.01] and not found['Loss'].y.log

@@ -99,7 +99,8 @@ def test_axes_have_ticks_limits_and_direction():
 
 
 def test_looks_are_different():
-  assert len({look(i) for i in range(28)}) == 28 and look(28) == look(0) != look(None)
+  assert len({look(i) for i in range(80)}) == 80 and look(80) == look(0) != look(None)
+  assert len({look(i).color for i in range(20)}) == 20  # that many classes
 
 
 def test_mosaic_makes_room_for_text():
@@ -121,6 +122,7 @@ def test_files_that_cannot_be_written_are_refused(tmp_path):
   assert not (tmp_path / 'new' / 'x.png').exists()
   (tmp_path / 'folder.png').mkdir()
   (tmp_path / 'file').write_text('')
-  for name, words in (('x.jpg', 'end in .png'), ('folder.png', 'folder'), ('file/x.png', 'cannot')):
+  cases = ('x.jpg', r'ends? in \.png'), ('folder.png', 'folder'), ('file/x.png', 'cannot')
+  for name, words in cases:
     with pytest.raises(UserError, match=words):
       check_out(str(tmp_path / name), '.png')
