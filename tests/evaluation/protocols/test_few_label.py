@@ -18,7 +18,9 @@ FEW = {'label_fraction': (0.05, 1.0), 'per_class': (2,), 'draws': 3}
 
 
 def subject(kind):
-  return types.SimpleNamespace(features=(TRAIN, TEST), sets=SETS, kind=kind, of_kind=subject, is_pretrained=kind == 'trained')
+  return types.SimpleNamespace(
+    features=(TRAIN, TEST), sets=SETS, kind=kind, of_kind=subject, is_pretrained=kind == 'trained'
+  )
 
 
 def measure(kind='trained', **options):
