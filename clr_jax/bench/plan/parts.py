@@ -66,7 +66,16 @@ def part_of(module: Module, op: Instruction, body: work.Body) -> str:
         return part
     if op.op_name:
       break
+  if not op.op_name and _serves_a_collective(op, body):
+    return COMMUNICATION
   return CONVOLUTIONS if work.product_flops(module, op, body) else REST
+
+
+def _serves_a_collective(op: Instruction, body: work.Body) -> bool:
+  """XLA joins small arrays into one collective, and takes its result apart."""
+  users = (inner for inner in body.values() if op.name in inner.operands)
+  sources = (body[name] for name in op.operands if name in body)
+  return any(x.opcode.startswith(communication.OPERATIONS) for x in (*users, *sources))
 
 
 def collectives(module: Module, devices: int) -> dict[str, dict[str, int]]:
