@@ -1,12 +1,17 @@
 """The devices share a step's work: equal numbers would also come from doing all of it on each."""
 
+import dataclasses
 import re
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+import clr_jax
 from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
+from clr_jax.ops import sharding
 from clr_jax.training.dispatch import make_dispatch
 
 
@@ -28,3 +33,28 @@ def test_devices_share_the_work(request, mode):
   # Nothing of the rank of image batches moves; all-reduces of kernels have it too, but are sums.
   moves = r'= \(?\w+\[((?:\d+,){3,}\d+)\]\S* (?:all-gather|all-to-all|collective-permute)'
   assert not re.findall(moves, four.as_text())
+
+
+@pytest.mark.slow
+def test_the_step_of_gpus_gives_the_numbers_of_other_devices(request, monkeypatch):
+  """Parameters updated in few kernels, views made together: here by CPUs, eight of them."""
+  monkeypatch.chdir(request.config.rootpath)
+  given = {'optimizer.name': 'lars', 'batch_size': 16}
+  config = clr_jax.load_config('tests/tiny.py:sogclr', given)
+  found = []
+  for on_gpu in (False, True):
+    monkeypatch.setattr(sharding, 'launches_matter', lambda mesh, on_gpu=on_gpu: on_gpu)
+    experiment = build_experiment(config)
+    views = dataclasses.replace(experiment.views, together=on_gpu)
+    experiment = dataclasses.replace(experiment, views=views)
+    pipeline = experiment.make_pipeline()
+    (block,) = pipeline.blocks([(0, 1)])
+    state, metrics = make_dispatch(experiment, pipeline, 1)(
+      experiment.init(), pipeline.resident, block
+    )
+    found.append((state.params, state.state, state.opt_state, metrics))
+  start = experiment.init().params
+  moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), start, found[0][0])
+  assert max(jax.tree.leaves(moved)) > 1e-4
+  for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
