@@ -31,9 +31,9 @@ def make(config: Config, target: Target, *, max_batch: bool = False) -> dict[str
   Raises:
     UserError: what `build_experiment` refuses, a step that the compiler cannot fit into memory.
   """
+  largest = _largest(config, target) if max_batch else None
   experiment = program.build(config, target)
   compiled = program.compile_step(experiment, target)
-  largest = _largest(config, target) if max_batch else None
   report = {
     'config': describe(config),
     'target': target.name,

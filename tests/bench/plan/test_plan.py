@@ -60,6 +60,15 @@ def test_a_missing_compiler_is_named(target, extra, monkeypatch, capsys, nothing
   assert f"pip install 'jax[{extra}]=={jax.__version__}'" in said
 
 
+def test_no_largest_batch_for_cpus(capsys, nothing_compiles, monkeypatch):
+  monkeypatch.setattr(jax.config, 'update', lambda name, value: None)
+  with pytest.raises(SystemExit) as caught:
+    cli.main(['clr-jax', 'plan', '--config=quickstart', '--target=cpu:8', '--max_batch'])
+  said = capsys.readouterr().err
+  assert caught.value.code == 2 and said.count('\n') == 1
+  assert 'needs the memory of a device, which cpu:8 has not' in said
+
+
 def test_memory_of_a_gpu_is_what_jax_reserves(monkeypatch):
   target = targets.parse('h200:1')
   assert target.chip.memory is not None
