@@ -73,17 +73,22 @@ def solo(preset: str, *, size: Pixels, recipe: Recipe = 'solo2022', **family: An
       configs for CIFAR) or 'solo_imagenet100'.
     **family: arguments of `simclr_family` that replace the preset's in both views.
   """
+  views = solo_options(preset, recipe)
+  return tuple(simclr_family(size=size, **{**view, **family}) for view in views), ()
+
+
+def solo_options(preset: str, recipe: Recipe) -> list[dict[str, Any]]:
+  """Arguments of `simclr_family` of each view in `solo`, whose arguments these are."""
   row = _SOLO[preset]
   blurs = {'solo2022': (0.0, 0.0), 'solo': row['cifar'], 'solo_imagenet100': row['imagenet']}[
     recipe
   ]
   changes = _SOLO_2022.get(preset, [{}, {}]) if recipe == 'solo2022' else [{}, {}]
-  policies = []
-  for view, blur_p, change in zip(row['views'], blurs, changes, strict=True):
-    # PIL's blur is not cut off; 13 taps are three sigmas of the largest sigma.
-    base = {'method': 'bicubic', 'blur_p': blur_p, 'blur_kernel': 13}
-    policies.append(simclr_family(size=size, **{**base, **view, **change, **family}))
-  return tuple(policies), ()
+  # PIL's blur is not cut off; 13 taps are three sigmas of the largest sigma.
+  return [
+    {'method': 'bicubic', 'blur_p': blur_p, 'blur_kernel': 13, **view, **change}
+    for view, blur_p, change in zip(row['views'], blurs, changes, strict=True)
+  ]
 
 
 def _local_size(size: int, local_size: int | None) -> int:
@@ -187,8 +192,11 @@ def infomin_jigsaw(
   return (main, main), (), policies.chain(crop, cut)
 
 
+SOLO = tuple(_SOLO)
+"""Names of the presets of `solo`."""
+
 PRESETS: Mapping[str, Callable[..., ViewPolicies]] = {
-  **{name: functools.partial(solo, name) for name in _SOLO},
+  **{name: functools.partial(solo, name) for name in SOLO},
   'multicrop_swav': multicrop_swav,
   'multicrop_dino': multicrop_dino,
   'infomin_jigsaw': infomin_jigsaw,

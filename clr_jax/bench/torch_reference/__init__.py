@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from clr_jax.augment import policies
+from clr_jax.augment import policies, presets
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import options_of
@@ -24,12 +24,19 @@ def _of_family(name: str) -> bool:
 
 COMPILE = ('off', 'default', 'reduce-overhead', 'max-autotune')  # the last three: torch.compile's
 TAKEN: Mapping[str, tuple[Any, ...]] = {
-  'method.name': ('simclr', 'sogclr'),
+  'method.name': (
+    *('simclr', 'sogclr', 'supcon', 'tcl', 'barlow_twins', 'vicreg'),
+    *('moco', 'byol', 'swav'),
+  ),
   'method.block_size': (None,),
   'method.gamma_schedule': ('constant',),
   'method.first_visit': ('per_index', 'none'),
   'method.combine': ('mean',),
-  'augment.name': (*filter(_of_family, policies.names()), 'affine', 'none'),
+  'augment.name': (
+    *filter(_of_family, policies.names()),
+    *('crop_flip', 'affine', 'none'),
+    *presets.SOLO,
+  ),
   'augment.rand_ops': (0,),
   'augment.noise_variance': (None,),
   'augment.salt_pepper': (0.0,),
@@ -48,8 +55,6 @@ def check(config: Config) -> None:
   taken = dict(TAKEN)
   if config.augment.name != 'affine':
     taken['augment.noise_sigma'] = (None,)
-  if config.optimizer.name == 'lars':
-    taken['optimizer.form'] = ('mocov3',)
   for key, values in taken.items():
     part, _, option = key.rpartition('.')
     value = (config[part] if part else config).get(option, values[0])

@@ -53,6 +53,7 @@ class ResNet(nn.Module):
     kernel, stride, padding, self.max_pool = resnet.STEMS[like.stem]
     self.conv1 = nn.Conv2d(channels, like.width, kernel, stride, padding, bias=False)
     self.bn1 = nn.BatchNorm2d(like.width)
+    self.num_features = like.num_features
     self.num_stages, inputs = len(like.blocks), like.width
     for i, count in enumerate(like.blocks):
       stage = []

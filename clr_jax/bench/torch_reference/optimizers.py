@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch  # pyright: ignore[reportMissingImports]
 
 
 class Lars:
-  """LARS in the form 'mocov3'; see `clr_jax.optim._optimizers.lars`."""
+  """LARS with a constant learning rate; see `clr_jax.optim._optimizers.lars`.
 
-  def __init__(self, groups, *, lr: float, momentum: float, trust_coefficient: float):
-    self._groups, self._lr = groups, lr
-    self._momentum, self._trust = momentum, trust_coefficient
+  The forms 'mocov3' and 'simclr' then take the same steps.
+
+  Args:
+    groups: {'params', 'weight_decay', 'trust'}: with trust ratio and decay, or with neither.
+    lr, momentum, form, trust_coefficient, eps: see there; trust_coefficient is a number here.
+  """
+
+  def __init__(
+    self,
+    groups: Sequence[Mapping[str, Any]],
+    *,
+    lr: float,
+    momentum: float,
+    form: str,
+    trust_coefficient: float,
+    eps: float,
+  ):
+    self._groups, self._lr, self._momentum = groups, lr, momentum
+    self._trust, self._eps = trust_coefficient, eps
+    self._limit = lr if form == 'clipped' else None
+    self._scale = self._scale_solo if form in ('clipped', 'unclipped') else self._scale_official
     self._traces = [[torch.zeros_like(p) for p in group['params']] for group in groups]
 
   @torch.no_grad()
@@ -23,11 +41,7 @@ class Lars:
       params = group['params']
       update = [p.grad for p in params]
       if group['trust']:
-        update = torch._foreach_add(update, params, alpha=group['weight_decay'])
-        p_norm = torch.stack(torch._foreach_norm(params))
-        d_norm = torch.stack(torch._foreach_norm(update))
-        ratio = torch.where((p_norm > 0) & (d_norm > 0), self._trust * p_norm / d_norm, 1.0)
-        update = [d * q for d, q in zip(update, ratio.unbind(), strict=True)]
+        update = self._scale(params, update, group['weight_decay'])
       torch._foreach_mul_(trace, self._momentum)
       torch._foreach_add_(trace, update)
       torch._foreach_add_(params, trace, alpha=-self._lr)
@@ -38,32 +52,52 @@ class Lars:
       for p in group['params']:
         p.grad = None
 
+  def _scale_official(self, params, grads, decay: float) -> list[torch.Tensor]:
+    update = [*torch._foreach_add(grads, params, alpha=decay)]
+    p_norm, d_norm = _norms(params), _norms(update)
+    ratio = torch.where((p_norm > 0) & (d_norm > 0), self._trust * p_norm / d_norm, 1.0)
+    return [d * q for d, q in zip(update, ratio.unbind(), strict=True)]
+
+  def _scale_solo(self, params, grads, decay: float) -> list[torch.Tensor]:
+    p_norm, g_norm = _norms(params), _norms(grads)
+    ratio = self._trust * p_norm / (g_norm + decay * p_norm + self._eps)
+    if self._limit is not None:
+      ratio = (ratio / self._limit).clamp(max=1)
+    some = (p_norm > 0) & (g_norm > 0)
+    of_g = torch.where(some, ratio, 1.0).unbind()
+    of_p = torch.where(some, decay * ratio, 0.0).unbind()
+    scaled = [g * q for g, q in zip(grads, of_g, strict=True)]
+    for d, p, q in zip(scaled, params, of_p, strict=True):
+      d.addcmul_(p, q)
+    return scaled
+
+
+def _norms(tensors: list[torch.Tensor]) -> torch.Tensor:
+  return torch.stack(torch._foreach_norm(tensors))
+
 
 def build(params: Sequence[torch.Tensor], options: Mapping[str, Any], learning_rate: float) -> Any:
   """The optimizer of `config.optimizer` (as a dict) with a constant learning rate."""
-  options = dict(options)
-  name, decay = options.pop('name'), options.pop('weight_decay')
-  excluded = options.pop('exclude_from_decay')
+  name, excluded = options['name'], options['exclude_from_decay']
   everything = excluded == 'none' or (excluded == 'auto' and name in ('sgd', 'adam'))
   decayed = [p for p in params if everything or p.ndim > 1]
   rest = [p for p in params if not everything and p.ndim <= 1]
   groups = [
-    {'params': decayed, 'weight_decay': decay, 'trust': True},
+    {'params': decayed, 'weight_decay': options['weight_decay'], 'trust': True},
     {'params': rest, 'weight_decay': 0.0, 'trust': False},
   ]
   groups = [group for group in groups if group['params']]
   if name == 'lars':
-    trust = options['trust_coefficient']
-    trust = 0.001 if trust is None else trust
-    return Lars(groups, lr=learning_rate, momentum=options['momentum'], trust_coefficient=trust)
+    taken = {k: options[k] for k in ('momentum', 'form', 'trust_coefficient', 'eps')}
+    if taken['trust_coefficient'] is None:
+      taken['trust_coefficient'] = 0.02 if taken['form'] in ('clipped', 'unclipped') else 0.001
+    return Lars(groups, lr=learning_rate, **taken)
   for group in groups:
     del group['trust']
-  fused = params[0].is_cuda
   if name == 'sgd':
-    momentum, nesterov = options['momentum'], options['nesterov']
-    return torch.optim.SGD(
-      groups, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=fused
-    )
-  make = {'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW}[name]
-  betas = (options['b1'], options['b2'])
-  return make(groups, lr=learning_rate, betas=betas, eps=options['eps'], fused=fused)
+    make: Callable = torch.optim.SGD
+    own = {'momentum': options['momentum'], 'nesterov': options['nesterov']}
+  else:
+    make = {'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW}[name]
+    own = {'betas': (options['b1'], options['b2']), 'eps': options['eps']}
+  return make(groups, lr=learning_rate, fused=True, **own)

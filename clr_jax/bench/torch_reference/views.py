@@ -1,33 +1,55 @@
 """Random views on the device in plain PyTorch, as image libraries on top of it make them.
 
-The work is that of `clr_jax.augment.policies` or less: crops are sampled with `grid_sample`,
-without antialiasing, together with the flip, and the jitter has one order for all images.
+The work is that of `clr_jax.augment` or less: crops are sampled with `grid_sample`, without
+antialiasing, together with the flip, and the jitter has one order for all images.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
+from clr_jax.augment import policies, presets
+from clr_jax.core.options import keyword_only
+
 Step = Callable[[torch.Tensor], torch.Tensor]  # [B, C, H, W] in [0, 1] -> the same of a view
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def make(name: str, options: Mapping[str, Any]) -> tuple[Step, list[str]]:
-  """(a view of float images, what it consists of) for a policy that `check` accepts.
+def make(
+  options: Mapping[str, Any], num_views: int, *, together: bool
+) -> tuple[Callable[[torch.Tensor], Sequence[torch.Tensor]], list[str]]:
+  """(the views of float images, what they consist of) for a policy or preset that `check` accepts.
 
   Args:
-    name: 'affine', 'none', or a policy of the family of SimCLR.
-    options: of the policy, `size` included, all of them.
+    options: of `config.augment`; those of the policy that are not given have its defaults.
+    num_views: of each image.
+    together: views of one policy are made by the same operations, for accelerators.
   """
+  own = {k: v for k, v in options.items() if k not in ('name', 'num_views', 'recipe')}
+  if options['name'] in presets.SOLO:
+    different = presets.solo_options(options['name'], options['recipe'])
+    made = [_view('simclr_family', {**view, **own}) for view in different]
+    names = list(dict.fromkeys(name for _, steps in made for name in steps))
+    return lambda images: [view(images) for view, _ in made], names
+  view, names = _view(options['name'], own)
+  if together:
+    return lambda images: view(images.repeat(num_views, 1, 1, 1)).chunk(num_views), names
+  return lambda images: [view(images) for _ in range(num_views)], names
+
+
+def _view(name: str, given: Mapping[str, Any]) -> tuple[Step, list[str]]:
+  """(a view of float images, what it consists of) of a policy."""
+  defaults = {k: p.default for k, p in keyword_only(policies.factory(name)).items()}
+  options = {**defaults, **given}
   size = options['size']
   steps: dict[str, Step] = {}
-  if name in ('affine', 'none'):
+  if name in ('affine', 'none', 'crop_flip'):
     steps['resize'] = functools.partial(_resize, size=size)
   if name == 'affine':
     keys = ('degrees', 'translate', 'scale', 'shear')
@@ -35,6 +57,9 @@ def make(name: str, options: Mapping[str, Any]) -> tuple[Step, list[str]]:
     strength = (options['brightness'], options['contrast'], 0.0, 0.0)
     steps['brightness and contrast'] = functools.partial(_jitter, strength=strength, p=1.0)
     steps['noise'] = functools.partial(_noise, sigma=options['noise_sigma'], p=options['noise_p'])
+  elif name == 'crop_flip':
+    crop = functools.partial(_shift_flip, padding=options['padding'], mode=options['mode'])
+    steps['shift and flip'] = crop
   elif name != 'none':
     steps |= _of_family(options, size)
 
@@ -101,6 +126,18 @@ def _crop_flip(x: torch.Tensor, *, size, scale, ratio, mode, flip_p) -> torch.Te
     [w * sign, zero, (1 - w) * _uniform(x, -1, 1), zero, h, (1 - h) * _uniform(x, -1, 1)], 1
   )
   return _sample(x, theta.view(-1, 2, 3), size, mode, 'border').clamp(0, 1)
+
+
+def _shift_flip(x: torch.Tensor, *, padding: int, mode: str) -> torch.Tensor:
+  """A window at any place of the padded image, and the flip, by one gather."""
+  size = x.shape[-1]
+  padded = functional.pad(x, (padding,) * 4, mode)
+  places = torch.arange(size, device=x.device)
+  top, left = torch.randint(2 * padding + 1, (2, len(x), 1), device=x.device)
+  columns = torch.where(_uniform(x, 0, 1, 1) < 0.5, places, places.flip(0))
+  image = torch.arange(len(x), device=x.device)[:, None, None]
+  made = padded[image, :, (top + places)[:, :, None], (left + columns)[:, None, :]]
+  return made.permute(0, 3, 1, 2)
 
 
 def _resize(x: torch.Tensor, *, size: int) -> torch.Tensor:
