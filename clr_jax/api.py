@@ -42,6 +42,11 @@ def load_config(spec: str, values: Mapping[str, Any] | None = None) -> Config:
 
   Raises:
     UserError: no such file, a fault in it, an unknown key, or a value that is not allowed.
+
+  Example:
+    >>> config = load_config('quickstart:simclr', {'batch_size': 64, 'method.temperature': 0.5})
+    >>> config.method.name, config.batch_size
+    ('simclr', 64)
   """
   values = dict(values or {})
   config, complete = config_files.open_file(spec)
@@ -84,6 +89,11 @@ def evaluate(
 
   Raises:
     UserError: no run, no checkpoint, or an unknown or unsuitable option.
+
+  Example:
+    >>> record = evaluate(workdir, 'knn', k=5)[-1]
+    >>> record['metric'], record['params']['k'], record['value'] > 0.2
+    ('top1', 5, True)
   """
   directory = os.fspath(workdir)
   if config is None:
@@ -101,6 +111,10 @@ def results(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
   Raises:
     UserError: the directory is not a run.
+
+  Example:
+    >>> {record['protocol'] for record in results(workdir)}
+    {'knn'}
   """
   run = Workdir(workdir)
   refuse_no_run(run)

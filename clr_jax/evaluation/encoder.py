@@ -111,6 +111,11 @@ def load(workdir: epath.PathLike, step: int | None = None) -> Encoder:
 
   Raises:
     UserError: no run, no checkpoint of this step, or a damaged config.
+
+  Example:
+    >>> encoder = load(workdir)
+    >>> encoder.represent(np.zeros([3, 16, 16, 1], np.uint8)).shape
+    (3, 16)
   """
   run = Workdir(workdir)
   config = read_config(run)

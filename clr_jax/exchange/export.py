@@ -58,6 +58,10 @@ def export(
 
   Raises:
     UserError: no run, no checkpoint, a folder with other files, or no projector.
+
+  Example:
+    >>> sorted(path.name for path in export(workdir))
+    ['README.md', 'config.json', 'model.py', 'model.safetensors']
   """
   check_name(FORMATS, format, 'format')
   run = Workdir(workdir)

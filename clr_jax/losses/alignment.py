@@ -21,6 +21,11 @@ def embedding_std(z: Array) -> Array:
   """Collapse monitor of SimSiam (figure 2): near 1 / sqrt(D) is healthy, 0 collapsed; a scalar.
 
   The unbiased deviation of l2_normalize(z) over the batch, averaged over features and views.
+
+  Example:
+    >>> z = jnp.array([[1.0, 0.0], [-1.0, 0.0]])[:, None]
+    >>> print(f'{embedding_std(z):.4f}')  # sqrt 2 in one of two features
+    0.7071
   """
   return jnp.std(l2_normalize(jax.lax.stop_gradient(z)), 0, ddof=1).mean()
 
@@ -59,6 +64,11 @@ def w_mse(
     normalize: compare whitened rows of length 1, 2 - 2 cos (official code).
     symmetric: False stops the gradient to the later view of each pair of normalised rows
       (solo-learn): the same value.
+
+  Example:
+    >>> z = jax.random.normal(jax.random.key(0), [8, 1, 2]).repeat(2, 1)  # equal views
+    >>> print(w_mse(z, jnp.arange(8)[None], size=8).loss.round(2))
+    0.0
   """
   whitened = jax.vmap(lambda order: whiten_chunks(z, order, size=size, eps=eps))(permutations)
   first = l2_normalize(whitened) if normalize else whitened
@@ -96,6 +106,11 @@ def arb(
       most rank B - 1.
     shrinkage: 1e-4 (official CIFAR code), 0 (its ImageNet code).
     divisor: 'batch' = B; 'feature' = D (official CIFAR code; equal for its D = B = 256).
+
+  Example:
+    >>> z = jnp.array([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])[:, None].repeat(2, 1)
+    >>> bool(arb(z) < arb(z.at[:, 1].multiply(-1)))  # views that agree
+    True
   """
   features = standardized_features(z, permutation)
   num_features, batch_size = features.shape[1:]

@@ -112,6 +112,12 @@ def bimodal_sogclr(
   Raises:
     UserError: for an unknown scheme, a temperature or state that does not belong to the scheme, or
       batches that are not two of one shape with B >= 2.
+
+  Example:
+    >>> z, index = jnp.eye(3), jnp.arange(3)
+    >>> found = bimodal_sogclr(z, z, index, init_state(3), temperature=0.5)
+    >>> print(f'{found.objective:.3f}')
+    -1.000
   """
   individual = scheme == 'individual_learnable'
   _check(z_a, z_b, state, scheme, temperature)

@@ -30,6 +30,11 @@ def assignments(
 
   Returns:
     [B, L, K], sums to 1 over the prototypes.
+
+  Example:
+    >>> scores = jnp.array([[[1.0, 0.0]], [[0.9, 0.0]]])  # both prefer one prototype
+    >>> assignments(scores)[:, 0].argmax(-1).tolist()  # and are shared out
+    [0, 1]
   """
   rows, where = jnp.swapaxes(scores, 0, 1), None
   if queue_scores is not None:
@@ -51,6 +56,12 @@ def swav(scores: Array, codes: Array, *, temperature: float | Array = 0.1) -> Ar
 
   Returns:
     [L, V] means over the batch, 0 where i = v.
+
+  Example:
+    >>> scores, codes = jnp.zeros([1, 2, 2]), jnp.array([[[1.0, 0.0], [1.0, 0.0]]])
+    >>> print(swav(scores, codes).round(2))  # log 2 for the pairs of two views
+    [[0.   0.69]
+     [0.69 0.  ]]
   """
   return cross_entropy_of_views(
     jax.lax.stop_gradient(codes), at_least_float32(scores) / temperature

@@ -122,6 +122,12 @@ def ntxent(
 
   Returns:
     [B, V]. The SimCLR code base reports twice the mean of it.
+
+  Example:
+    >>> z = jnp.eye(4).reshape(2, 2, 4)  # all rows are orthogonal: log 3
+    >>> print(ntxent(z, temperature=0.2).round(2))
+    [[1.1 1.1]
+     [1.1 1.1]]
   """
   rows = _rows(z, normalize)
   if block_size is not None:
@@ -166,6 +172,11 @@ def supcon(
 
   Returns:
     [B, V], or [B, 1] for anchors='one'.
+
+  Example:
+    >>> z = jnp.eye(4)[:, None]  # 4 images with one view each
+    >>> print(supcon(z, jnp.array([0, 0, 1, 2])).round(2)[:, 0])  # the last two have no positive
+    [1.1 1.1 0.  0. ]
   """
   check_name(get_args(Anchors), anchors, 'anchors')
   batch_size, num_views, _ = z.shape
@@ -228,6 +239,12 @@ def tcl(
     k2: response of hard negatives, >= 1 in the thesis (1 to 1.5).
     normalize: False if the rows are unit vectors already.
     block_size: None, or a divisor of B * V.
+
+  Example:
+    >>> z = jnp.eye(4).reshape(2, 2, 4)
+    >>> print(tcl(z, k1=4000.0).per_anchor.round(2))  # log(1 + 4000 + 2)
+    [[8.29 8.29]
+     [8.29 8.29]]
   """
   rows, hyper = _rows(z, normalize), {'temperature': temperature, 'k1': k1, 'k2': k2}
   if block_size is None:

@@ -38,7 +38,13 @@ class PairScores(NamedTuple):
 
 
 def pair_scores(z: Array, *, temperature: float | Array, normalize: bool = True) -> PairScores:
-  """The scores of [B, 2, D] embeddings, normalised unless `normalize=False`."""
+  """The scores of [B, 2, D] embeddings, normalised unless `normalize=False`.
+
+  Example:
+    >>> z = jnp.eye(4).reshape(2, 2, 4)
+    >>> pair_scores(z, temperature=0.5).negative.sum(-1).tolist()
+    [2, 2, 2, 2]
+  """
   rows = flatten_views(l2_normalize(z) if normalize else at_least_float32(z))
   scores = similarity(rows, rows) / temperature
   pairs = pair_masks(*z.shape[:2])
@@ -68,6 +74,12 @@ def dcl(
 
   Returns:
     [B, 2]. The paper's equation sums the two directions: twice the mean of it.
+
+  Example:
+    >>> z = jnp.eye(4).reshape(2, 2, 4)  # log 2
+    >>> print(dcl(z).round(2))
+    [[0.69 0.69]
+     [0.69 0.69]]
   """
   scores = pair_scores(z, temperature=temperature, normalize=normalize)
   positive = scores.positive.reshape(z.shape[:2])
@@ -78,7 +90,13 @@ def dcl(
 
 
 def dcl_weights(z: Array, *, sigma: float = 0.5, normalize: bool = True) -> Array:
-  """DCLW's weight of each image's positive, [B]: 2 - B softmax_b(<z_b1, z_b2> / sigma)."""
+  """DCLW's weight of each image's positive, [B]: 2 - B softmax_b(<z_b1, z_b2> / sigma).
+
+  Example:
+    >>> z = jnp.eye(4).reshape(2, 2, 4)
+    >>> dcl_weights(z).tolist()
+    [1.0, 1.0]
+  """
   z = l2_normalize(z) if normalize else at_least_float32(z)
   return 2 - len(z) * jax.nn.softmax(jnp.sum(z[:, 0] * z[:, 1], -1) / sigma)
 
@@ -92,6 +110,12 @@ def flatnce(z: Array, *, temperature: float | Array = 0.1) -> Array:
   Args:
     z: [B, 2, D], B >= 2, normalised inside.
     temperature: 0.1 (official code).
+
+  Example:
+    >>> z = jnp.eye(4).reshape(2, 2, 4)  # log(1 + 2)
+    >>> print(flatnce(z).round(2))
+    [[1.1 1.1]
+     [1.1 1.1]]
   """
   v = dcl(z, temperature=temperature)
   return v + jax.lax.stop_gradient(jax.nn.softplus(v) - v)
@@ -130,6 +154,12 @@ def hcl(
     tau_plus: prior probability of the anchor's class in [0, 1); 0.1 (official code).
     beta: hardness, >= 0; 1 was best on STL-10 (official README).
     normalize: False if the rows are unit vectors already.
+
+  Example:
+    >>> z = jnp.eye(4).reshape(2, 2, 4)
+    >>> print(hcl(z, tau_plus=0.0, beta=0.0).per_anchor.round(2))  # NT-Xent's log 3
+    [[1.1 1.1]
+     [1.1 1.1]]
   """
   scores = pair_scores(z, temperature=temperature, normalize=normalize)
   log_count = math.log(2 * len(z) - 2)
@@ -166,6 +196,11 @@ def rpc(
 
   Returns:
     A scalar.
+
+  Example:
+    >>> z = jnp.ones([2, 2, 1])
+    >>> print(f'{rpc(z, temperature=1.0):.4f}')  # -(1 - 0.0005) + 0.5
+    -0.4995
   """
   scores = pair_scores(z, temperature=temperature, normalize=normalize)
   return -rpc_objective(scores, alpha=alpha, beta=beta, gamma=gamma)

@@ -53,6 +53,11 @@ def dino(
 
   Returns:
     [L, V] means over the batch, 0 where i = v.
+
+  Example:
+    >>> print(dino(jnp.zeros([1, 2, 4]), jnp.zeros([1, 2, 4]), jnp.zeros([4])).round(2))
+    [[0.   1.39]
+     [1.39 0.  ]]
   """
   sharp = (
     at_least_float32(jax.lax.stop_gradient(teacher)) - center[None, None]
@@ -82,6 +87,11 @@ def ressl(
     temperature_q: default 0.1 (official).
     temperature_k: default 0.04 (official); below temperature_q it sharpens.
     normalize: False if query and key are unit vectors already.
+
+  Example:
+    >>> z = jnp.eye(2)
+    >>> print(ressl(z, z, z).round(2))
+    [0. 0.]
   """
   query, key = (
     (l2_normalize(query), l2_normalize(key))

@@ -38,6 +38,10 @@ def first_visit_gamma(log_u: Array, gamma: float | Array, rule: FirstVisit) -> A
     gamma: configured weight, in (0, 1].
     rule: 'per_index' (1 for each unvisited row), 'per_batch' (1 for all rows if none was visited;
       SogCLR for ImageNet, LibAUC) or 'none' (SogCLR for CIFAR).
+
+  Example:
+    >>> first_visit_gamma(jnp.array([-jnp.inf, 0.5]), 0.75, 'per_index').tolist()
+    [1.0, 0.75]
   """
   check_name(get_args(FirstVisit), rule, 'first visit rule')
   unvisited = jnp.isneginf(log_u)
@@ -54,7 +58,12 @@ def update_log_u(log_u: Array, log_g: Array, gamma: Array) -> Array:
 
 
 def combine_log_u(log_u: Array, rule: Combine) -> Array:
-  """[B, V] -> [B]: the mean of u over views, or its sum (a defect of older code: 2.25 g at .9)."""
+  """[B, V] -> [B]: the mean of u over views, or its sum (a defect of older code: 2.25 g at .9).
+
+  Example:
+    >>> print(combine_log_u(jnp.log(jnp.array([[1.0, 3.0]])), 'mean').round(2))  # log 2
+    [0.69]
+  """
   check_name(get_args(Combine), rule, 'combine')
   total = jax.nn.logsumexp(log_u, -1)
   return total - jnp.log(log_u.shape[-1]) if rule == 'mean' else total
@@ -181,6 +190,12 @@ def sogclr(
     normalize: False if the rows are unit vectors already.
     block_size: None, or a divisor of 2 B: that many columns of the similarities at a time, none
       kept (`clr_jax.ops.blocked`).
+
+  Example:
+    >>> z = jnp.eye(4).reshape(2, 2, 4)
+    >>> found = sogclr(z, jnp.full([2], -jnp.inf), gamma=jnp.ones([2]))
+    >>> found.log_u.tolist()  # u is the mean of exp(0)
+    [[0.0, 0.0], [0.0, 0.0]]
   """
   z = l2_normalize(z) if normalize else at_least_float32(z)
   if block_size is not None:

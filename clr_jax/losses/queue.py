@@ -31,6 +31,11 @@ def queue_logits(
     queue: [K, D].
     temperature: 0.07 (MoCo v1), 0.2 (v2).
     normalize: False if query and key are unit vectors already.
+
+  Example:
+    >>> z = jnp.eye(2)
+    >>> queue_logits(z, z, jnp.array([[0.0, 1.0]]), temperature=0.5).tolist()
+    [[2.0, 0.0], [2.0, 2.0]]
   """
   query, key = (l2_normalize(query), l2_normalize(key)) if normalize else (query, key)
   key, queue = jax.lax.stop_gradient((key, queue))
@@ -46,13 +51,24 @@ def queue_infonce(
   temperature: float | Array = 0.07,
   normalize: bool = True,
 ) -> Array:
-  """Cross-entropy of `queue_logits` to class 0, per row [B]; arguments as there."""
+  """Cross-entropy of `queue_logits` to class 0, per row [B]; arguments as there.
+
+  Example:
+    >>> z = jnp.eye(2)
+    >>> print(queue_infonce(z, z, jnp.array([[0.0, 1.0]])).round(2))  # the second is in the queue
+    [0.   0.69]
+  """
   logits = queue_logits(query, key, queue, temperature=temperature, normalize=normalize)
   return -jax.nn.log_softmax(logits)[:, 0]
 
 
 def nearest(z: Array, queue: Array) -> Array:
-  """Index [B] of the queue row with the largest inner product with z [B, D]; ties: the first."""
+  """Index [B] of the queue row with the largest inner product with z [B, D]; ties: the first.
+
+  Example:
+    >>> nearest(jnp.eye(2), jnp.array([[0.0, 1.0], [1.0, 0.0]])).tolist()
+    [1, 0]
+  """
   return jnp.argmax(
     jax.lax.stop_gradient(similarity(at_least_float32(z), at_least_float32(queue))), -1
   )

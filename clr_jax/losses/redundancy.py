@@ -22,6 +22,12 @@ def cross_correlation(z: Array, *, eps: float = 1e-5) -> Array:
     z: [B, 2, D].
     eps: added to the biased variance, as BatchNorm does (the official code; the paper's pseudo-code
       divides by the unbiased deviation).
+
+  Example:
+    >>> z = jnp.array([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])[:, None].repeat(2, 1)
+    >>> print(cross_correlation(z).round(2))
+    [[1. 0.]
+     [0. 1.]]
   """
   z = at_least_float32(z)
   z = (z - z.mean(0, keepdims=True)) * jax.lax.rsqrt(z.var(0, keepdims=True) + eps)
@@ -36,6 +42,11 @@ def barlow_twins(z: Array, *, off_diagonal_weight: float = 0.0051) -> Array:
   Args:
     z: [B, 2, D].
     off_diagonal_weight: lambda = 0.0051 (official code).
+
+  Example:
+    >>> z = jnp.array([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])[:, None].repeat(2, 1)
+    >>> print(f'{barlow_twins(z):.3f}')  # equal views, uncorrelated features
+    0.000
   """
   c = cross_correlation(z)
   diagonal = jnp.diagonal(c)
@@ -60,6 +71,11 @@ def vicreg(z: Array, *, variance_average: bool = True) -> VICReg:
   Args:
     z: [B, 2, D].
     variance_average: the official code; False sums the views (the paper's equation, solo-learn).
+
+  Example:
+    >>> z = jnp.array([[2.0, 2.0], [-2.0, -2.0]])[:, None].repeat(2, 1)  # one feature, twice
+    >>> print(*(f'{term:.1f}' for term in vicreg(z)))  # its variance is large enough
+    0.0 0.0 128.0
   """
   z = at_least_float32(z)
   centred = z - z.mean(0, keepdims=True)
@@ -101,6 +117,12 @@ def tico(
     detach_covariance: True, C is a constant, as in lightly since its pull request 1484 and in the
       paper's figure of the algorithm; False, the gradient flows through the batch's own term of C
       too, as in TiCo-pytorch.
+
+  Example:
+    >>> z = jnp.eye(2)
+    >>> found = tico(z, z, jnp.zeros([2, 2]))
+    >>> print(f'{found.invariance:.3f} {found.contrast:.3f}')
+    0.000 0.050
   """
   z, other = l2_normalize(online), l2_normalize(target)
   moment = similarity(z.T, z.T) / len(z)

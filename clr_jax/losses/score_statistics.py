@@ -139,6 +139,10 @@ def uniformity(z: Array, *, t: float = 2.0) -> Array:
   """log mean exp(-t ||x - y||^2) over the pairs of different unit rows [N, D]; -4 = uniform limit.
 
   Wang and Isola, section 4.1; t = 2 there. 0 when all rows are one point.
+
+  Example:
+    >>> print(f'{uniformity(jnp.array([[1.0, 0.0], [-1.0, 0.0]])):.3f}')  # -t * 4
+    -8.000
   """
   exponent = -2 * t * (1 - similarity(at_least_float32(z), at_least_float32(z)))
   other = ~jnp.eye(len(z), dtype=bool)

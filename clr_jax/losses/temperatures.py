@@ -19,6 +19,13 @@ def temperature_gradient(result: SogCLR, temperature: Array, *, rho: float) -> A
     result: of the estimator, with these temperatures.
     temperature: [B], > 0.
     rho: radius of the uncertainty set, >= 0.
+
+  Example:
+    >>> from clr_jax.losses import sogclr
+    >>> found = sogclr(jnp.eye(4).reshape(2, 2, 4), jnp.zeros([2]), temperature=0.5)
+    >>> gradient = temperature_gradient(found, jnp.array([0.5, 0.5]), rho=0.3)
+    >>> print(f'{gradient[0]:.2f}')
+    0.30
   """
   # T log u - s_pos and mean(w s) - s_pos, of which s_pos cancels.
   gap = result.objective.mean(-1) - result.per_example / result.objective.shape[-1]
@@ -43,6 +50,12 @@ def temperature_step(
     eta: step size, >= 0.
     beta: weight of the new gradient, in (0, 1].
     bounds: (lowest, highest) temperature.
+
+  Example:
+    >>> one, zero = jnp.ones([1]), jnp.zeros([1])
+    >>> new, average = temperature_step(0.5 * one, zero, one, eta=0.1, beta=0.9, bounds=(0.05, 1.0))
+    >>> print(new.round(4), average)
+    [0.41] [0.9]
   """
   average = (1 - beta) * average + beta * gradient
   return jnp.clip(temperature - eta * average, *bounds), average

@@ -56,6 +56,11 @@ def input_gradient_penalties(
 
   Raises:
     UserError: for an unknown route.
+
+  Example:
+    >>> found = input_gradient_penalties(lambda x: ([jnp.sum(x**2)], None), jnp.array([3.0, 4.0]))
+    >>> found.halves.tolist()  # |2 x|^2 / 2
+    [50.0]
   """
   check_name(get_args(Route), route, 'route of tikhonov')
 

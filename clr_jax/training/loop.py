@@ -48,12 +48,24 @@ _CANNOT_WRITE = (*DISK_FULL, *DISK_FAILED, *NOT_PERMITTED)
 
 
 def train(config: Config, directory: str) -> None:
-  """Trains the run `directory` of `config` to its end, or resumes it.
+  """Trains the run `directory` of `config` to its end, evaluates it, and prints its table.
+
+  Args:
+    config: see `clr_jax.load_config`.
+    directory: a new one, or that of the same run, which is then resumed.
 
   Raises:
     UserError: bad input, before any work.
     RunStopped: preempted (the state is saved); the loss is not finite (the last good checkpoint
       stays); or a disk that is full or a store that cannot be written (what was saved stays).
+
+  Example:
+    >>> import clr_jax
+    >>> small = {'num_epochs': 1.0, 'schedule.warmup_epochs': 0.0, 'model.width': 4}
+    >>> config = clr_jax.load_config('quickstart:simclr', small)
+    >>> config.eval.protocols = {}  # nothing is measured at its end
+    >>> train(config, workdir)
+    32,342 parameters: backbone 4,972, probe 170, projector 27,200
   """
   # Build and check everything before the workdir is touched.
   check_config(config)

@@ -1,0 +1,60 @@
+"""The examples of docstrings, and the loop of the README."""
+
+import doctest
+import importlib
+import pathlib
+import re
+
+import pytest
+
+import clr_jax
+from clr_jax import losses
+
+README = pathlib.Path(__file__).parent.parent / 'README.md'
+FILES = sorted((pathlib.Path(clr_jax.__file__).parent / 'losses').glob('[a-z]*.py'))
+
+
+def run(function, **names):
+  """Runs the example of a function; it must have one."""
+  module = importlib.import_module(function.__module__)
+  (test,) = doctest.DocTestFinder(recurse=False).find(
+    function, globs={**vars(module), **names}, module=False
+  )
+  assert test.examples, f'{function.__name__} has no example'
+  said = []
+  doctest.DocTestRunner().run(test, out=said.append)
+  assert not said, ''.join(said)
+
+
+@pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem)
+def test_losses(file):
+  module = importlib.import_module(f'clr_jax.losses.{file.stem}')
+  assert doctest.testmod(module).failed == 0
+
+
+def test_each_loss_has_an_example():
+  public = [value for value in vars(losses).values() if callable(value)]
+  assert len(public) > 25
+  for function in public:
+    assert '>>> ' in function.__doc__, function.__name__
+
+
+def test_a_config():
+  run(clr_jax.load_config)
+  assert doctest.testmod(clr_jax).failed == 0
+
+
+@pytest.mark.slow
+def test_the_functions_of_the_library(tmp_path):
+  """One run for all of them."""
+  for name in ('train', 'evaluate', 'results', 'load', 'export'):
+    run(getattr(clr_jax, name), workdir=str(tmp_path / 'run'))
+
+
+@pytest.mark.slow
+def test_the_loop_of_the_readme():
+  code = re.search(r'an optax loop:\n\n```python\n(.*?)```', README.read_text(), re.S)[1]
+  names = {}
+  exec(code.replace('range(100)', 'range(12)'), names)
+  assert (names['table'] > -99).sum() >= 11 * 128  # of the 1,437, after an epoch
+  assert names['objective'] < -0.05  # it starts at about -0.03
