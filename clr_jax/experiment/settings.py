@@ -10,6 +10,7 @@ from annotated_types import Gt, Le, MinLen
 
 from clr_jax.core.bounds import Count, CountOrZero, Epochs, NonNegative, Pixels, Seed, Workers
 from clr_jax.core.options import INCREASING, NO_EFFECT_ON_TRAINING, OPTIONAL
+from clr_jax.rundir.loggers import LoggerName
 from clr_jax.rundir.results import FeaturesOf
 
 PositiveEpochs = Annotated[float, Gt(0), Le(100_000)]
@@ -35,6 +36,7 @@ class Run:
     keep_last: number of checkpoints that are kept.
     keep_best: metric, such as 'online_knn_top1', whose best checkpoint is kept, too; '' = none.
     imports: modules of yours that register methods and so on: files, or names that Python knows.
+    loggers: where curves go beside the run's own rows: 'tensorboard', 'csv', 'wandb'.
     steps_per_call: training steps in one dispatch; None = 1 on CPUs, 25 elsewhere.
     shard_optimizer: each device keeps only its part of the optimizer's state.
     progress: a bar in the terminal.
@@ -56,6 +58,7 @@ class Run:
   keep_last: Annotated[Count, NO_EFFECT_ON_TRAINING] = 2
   keep_best: Annotated[str, NO_EFFECT_ON_TRAINING] = ''
   imports: Annotated[tuple[str, ...], NO_EFFECT_ON_TRAINING, OPTIONAL] = ()
+  loggers: Annotated[tuple[LoggerName, ...], NO_EFFECT_ON_TRAINING, OPTIONAL] = ('tensorboard',)
   steps_per_call: Annotated[Count | None, NO_EFFECT_ON_TRAINING] = None
   shard_optimizer: Annotated[bool, NO_EFFECT_ON_TRAINING] = False
   progress: Annotated[bool, NO_EFFECT_ON_TRAINING] = True

@@ -1,34 +1,22 @@
-"""Curves of a run: JSON lines always, TensorBoard beside them, without TensorFlow.
+"""Curves of a run: JSON lines always, and what `config.loggers` names beside them.
 
-`clu.metric_writers` has the same interface but imports TensorFlow. So does TensorBoard's own
-EventFileWriter where TensorFlow is installed; its RecordWriter does not.
+`clu.metric_writers` has the same interface but imports TensorFlow.
 """
-# pyright: reportAttributeAccessIssue=false
-# (protocol buffer classes are made at import)
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import re
-import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from absl import logging
-from etils import epath
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 
-from clr_jax.core.storage import atomic_write, files_in, is_local, read_file
-from clr_jax.rundir.codec import jsonable, number, read_object
+from clr_jax.core.storage import atomic_write
+from clr_jax.rundir.codec import jsonable
+from clr_jax.rundir.loggers import LOGGERS
 from clr_jax.rundir.workdir import Workdir, next_number
 
-_SEGMENT = re.compile(r'(\d{20})-step(\d{12})\.jsonl')
 _ROWS_PER_FILE = 4096  # a flush writes a whole file: this bounds its size
 
 
@@ -43,16 +31,21 @@ class MetricWriter:
     workdir: of the run.
     first_step: the step the run (re)starts from. Rows of earlier segments beyond it are superseded:
       the state that they describe was lost.
-    tensorboard: also write event files.
+    loggers: names in `loggers.LOGGERS`.
+
+  Raises:
+    UserError: a logger that cannot start.
   """
 
-  def __init__(self, workdir: Workdir, *, first_step: int, tensorboard: bool = True):
+  def __init__(
+    self, workdir: Workdir, *, first_step: int, loggers: Sequence[str] = ('tensorboard',)
+  ):
     self._active = jax.process_index() == 0
     if not self._active:
       return
     self._workdir = workdir
     self._number = next_number(workdir.metrics)
-    self._events = _EventFile(workdir.tensorboard, first_step) if tensorboard else None
+    self._loggers = [LOGGERS[name](workdir, first_step) for name in loggers]
     self._begin_file(first_step)
     self._dirty = True
     self.flush()  # an empty segment supersedes rows too
@@ -64,8 +57,8 @@ class MetricWriter:
     lists = {k: [float(x) for x in v] for k, v in scalars.items() if isinstance(v, list)}
     values = {name: float(value) for name, value in scalars.items() if name not in lists}
     self._append(step, {**values, **lists})
-    if self._events:
-      self._events.scalars(step, values)
+    for logger in self._loggers:
+      logger.scalars(step, values)
 
   def flush(self) -> None:
     """Everything written so far is on disk when this returns."""
@@ -73,16 +66,16 @@ class MetricWriter:
       return
     atomic_write(self._path, ''.join(self._lines))
     self._dirty = False
-    if self._events:
-      self._events.flush()
+    for logger in self._loggers:
+      logger.flush()
     if len(self._lines) >= _ROWS_PER_FILE:
       self._begin_file(self._last_step)
 
   def close(self) -> None:
     """Flushes; the writer must not be used afterwards."""
     self.flush()
-    if self._active and self._events:
-      self._events.close()
+    for logger in self._loggers if self._active else ():
+      logger.close()
 
   def __enter__(self) -> MetricWriter:
     return self
@@ -103,73 +96,3 @@ class MetricWriter:
     self._lines.append(json.dumps(jsonable(row), allow_nan=False) + '\n')
     self._last_step = max(self._last_step, int(step))
     self._dirty = True
-
-
-def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
-  """Rows of all segments, sorted by step, one per step; non-finite numbers are floats again.
-
-  A segment that starts at step s replaces what earlier segments have beyond s (a killed run got
-  further than the checkpoint it was resumed from). Rows of one step (training, evaluation) are
-  merged, the later value of a name counts. A damaged line is skipped with a warning.
-
-  Raises:
-    UserError: the folder cannot be read.
-  """
-  rows: dict[int, dict[str, Any]] = {}
-  for path in files_in(workdir.metrics, '.jsonl'):
-    match = _SEGMENT.fullmatch(path.name)
-    if match is None:
-      continue
-    first_step = int(match[2])
-    rows = {step: row for step, row in rows.items() if step <= first_step}
-    for row in _read_segment(path):
-      rows[row['step']] = {**rows.get(row['step'], {}), **row}
-  return [rows[step] for step in sorted(rows)]
-
-
-def _read_segment(path: epath.Path) -> list[dict[str, Any]]:
-  rows = []
-  try:
-    lines = read_file(path).splitlines()
-  except OSError as error:
-    logging.warning('skipped the damaged rows of %s (%s)', path, error)
-    return []
-  for line in lines:
-    try:
-      row = {name: number(value) for name, value in read_object(line).items()}
-      rows.append({**row, 'step': int(row['step'])})
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-      logging.warning('skipped a damaged row of %s (%s)', path, error)
-  return rows
-
-
-class _EventFile:
-  """TensorBoard events of one segment: appended to locally, written whole in an object store."""
-
-  def __init__(self, folder: epath.Path, first_step: int):
-    # Names as TensorBoard wants them; it reads a folder's files in the order of their names.
-    name = f'events.out.tfevents.{next_number(folder):020d}.{socket.gethostname()}.{os.getpid()}'
-    folder.mkdir(parents=True, exist_ok=True)
-    self._path = folder / name
-    self._sink = self._path.open('wb') if is_local(folder) else io.BytesIO()
-    self._records = RecordWriter(self._sink)
-    self._add(file_version='brain.Event:2')
-    # TensorBoard then drops what earlier files have from the next step on.
-    self._add(step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
-
-  def scalars(self, step: int, values: Mapping[str, float]) -> None:
-    value = [Summary.Value(tag=k, simple_value=v) for k, v in values.items()]
-    self._add(step=step, summary=Summary(value=value))
-
-  def flush(self) -> None:
-    if isinstance(self._sink, io.BytesIO):
-      atomic_write(self._path, self._sink.getvalue())
-    else:
-      self._sink.flush()
-
-  def close(self) -> None:
-    self._sink.close()
-
-  def _add(self, **fields) -> None:
-    event = Event(wall_time=time.time(), **fields)
-    self._records.write(event.SerializeToString())

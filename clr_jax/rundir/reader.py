@@ -17,8 +17,8 @@ from clr_jax.core.storage import files_in, is_file, read_file
 from clr_jax.data import steps_per_epoch
 from clr_jax.rundir.codec import jsonable, read_object
 from clr_jax.rundir.identity import config_records, read_config
-from clr_jax.rundir.metrics import read_metrics
 from clr_jax.rundir.results import read_arrays, read_results
+from clr_jax.rundir.rows import read_metrics
 from clr_jax.rundir.workdir import Workdir
 
 _PARTS = ('batch_size', 'data', 'method', 'num_epochs', 'seed')  # that figures cannot do without

@@ -3,7 +3,8 @@
   config.json, config-<n>.json   the config, and what was changed later
   data.json  parameters.txt      what the training images were; every array of the state
   checkpoints/                   see clr_jax.rundir.checkpoint
-  metrics/  tensorboard/         see clr_jax.rundir.metrics
+  metrics/                       see clr_jax.rundir.metrics
+  tensorboard/  metrics.csv  wandb/   see clr_jax.rundir.loggers
   results/                       one file per measurement
   damaged/                       checkpoints that cannot be restored any more
   features/  figures/  profile/  kept features, pictures, profiler traces: as needed

@@ -35,6 +35,7 @@ from clr_jax.experiment.schema import check_config, keys_without_effect
 from clr_jax.rundir.checkpoint import Checkpoints, SaveFailed
 from clr_jax.rundir.identity import check_run, open_run, refuse_foreign
 from clr_jax.rundir.lock import hold
+from clr_jax.rundir.loggers import check_loggers
 from clr_jax.rundir.metrics import MetricWriter
 from clr_jax.rundir.paths import with_absolute_paths
 from clr_jax.rundir.workdir import Workdir
@@ -73,6 +74,7 @@ def train(config: Config, directory: str) -> None:
   experiment = build_experiment(config)
   run, free = Workdir(directory), keys_without_effect(config)
   check_init_from(config, run, experiment)
+  check_loggers(_loggers(config))
   sets = runner.check(experiment)
   experiment.check_shapes()
   if mode_of(experiment.source, config.data.mode) == 'streamed':
@@ -143,7 +145,7 @@ def _loop(
   # Two passes over the same plan: the pipeline reads ahead of the loop.
   calls = list(plan(first, last, cadence, size))
   with (
-    MetricWriter(run, first_step=first) as writer,
+    MetricWriter(run, first_step=first, loggers=_loggers(config)) as writer,
     Interrupt() as interrupt,
     Watchdog(config.watchdog_seconds) as watchdog,
     Progress(first, last, info.batch_size, enabled=config.progress) as progress,
@@ -205,6 +207,10 @@ def _loop(
       interrupt.rescue_by(functools.partial(rescue, step, state, accumulated.copy(), False))
     checkpoints.wait()
   return state
+
+
+def _loggers(config: Config) -> tuple[str, ...]:
+  return config.get('loggers', ('tensorboard',))  # younger than some runs
 
 
 def _rescue(

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from clr_jax.core.storage import atomic_write
-from clr_jax.rundir import metrics
-from clr_jax.rundir.metrics import MetricWriter, read_metrics
+from clr_jax.rundir import loggers, metrics
+from clr_jax.rundir.metrics import MetricWriter
+from clr_jax.rundir.rows import read_metrics
 from clr_jax.rundir.workdir import Workdir
 
 
@@ -52,12 +53,12 @@ def test_lists_are_in_the_rows_only(tmp_path):
 
 def test_rows_beyond_the_checkpoint_of_a_killed_run_disappear(tmp_path):
   run = Workdir(tmp_path)
-  killed = MetricWriter(run, first_step=0, tensorboard=False)
+  killed = MetricWriter(run, first_step=0, loggers=())
   for step in (10, 20, 30):
     killed.write_scalars(step, {'loss': step})
     killed.flush()
   killed.write_scalars(40, {'loss': 40})  # never flushed
-  MetricWriter(run, first_step=20, tensorboard=False)  # killed before its first row
+  MetricWriter(run, first_step=20, loggers=())  # killed before its first row
   assert bare(read_metrics(run)) == [{'step': 10, 'loss': 10}, {'step': 20, 'loss': 20}]
   with MetricWriter(run, first_step=20) as writer:
     writer.write_scalars(30, {'loss': -30})
@@ -67,7 +68,7 @@ def test_rows_beyond_the_checkpoint_of_a_killed_run_disappear(tmp_path):
 @pytest.mark.parametrize('local', [True, False])
 def test_a_clock_that_was_set_back_changes_no_order(tmp_path, monkeypatch, local):
   """Neither for our reader nor for TensorBoard; also behind files of earlier versions."""
-  monkeypatch.setattr(metrics, 'is_local', lambda path: local)
+  monkeypatch.setattr(loggers, 'is_local', lambda path: local)
   run = Workdir(tmp_path)
   old = f'{1_700_000_000_000_000_000:020d}'
   atomic_write(run.metrics / f'{old}-step{0:012d}.jsonl', '{"step": 1, "loss": 0}\n')
@@ -95,7 +96,7 @@ def test_any_history_of_kills_reads_like_one_run(tmp_path_factory, segments, row
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(metrics, '_ROWS_PER_FILE', rows_per_file)
     for number, (length, back) in enumerate(segments):
-      writer = MetricWriter(run, first_step=start, tensorboard=False)
+      writer = MetricWriter(run, first_step=start, loggers=())
       expected = {step: value for step, value in expected.items() if step <= start}
       for step in range(start + 1, start + length + 1):
         writer.write_scalars(step, {'a': number})
@@ -108,7 +109,7 @@ def test_any_history_of_kills_reads_like_one_run(tmp_path_factory, segments, row
 def test_long_runs_are_split_into_bounded_files(tmp_path, monkeypatch):
   monkeypatch.setattr(metrics, '_ROWS_PER_FILE', 3)
   run = Workdir(tmp_path)
-  with MetricWriter(run, first_step=0, tensorboard=False) as writer:
+  with MetricWriter(run, first_step=0, loggers=()) as writer:
     for step in range(1, 11):
       writer.write_scalars(step, {'loss': step})
       writer.write_scalars(step, {'knn': step})
@@ -120,7 +121,7 @@ def test_long_runs_are_split_into_bounded_files(tmp_path, monkeypatch):
 
 def test_damaged_lines_and_foreign_files_are_passed_over(tmp_path, caplog):
   run = Workdir(tmp_path)
-  with MetricWriter(run, first_step=0, tensorboard=False) as writer:
+  with MetricWriter(run, first_step=0, loggers=()) as writer:
     writer.write_scalars(1, {'loss': 1})
     writer.write_scalars(2, {'loss': 2})
   (path,) = run.metrics.iterdir()
@@ -141,7 +142,7 @@ def test_only_process_zero_writes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('local', [True, False])
 def test_tensorboard_reads_the_events(tmp_path, monkeypatch, local):
-  monkeypatch.setattr(metrics, 'is_local', lambda path: local)
+  monkeypatch.setattr(loggers, 'is_local', lambda path: local)
   run = Workdir(tmp_path)
   killed = MetricWriter(run, first_step=0)
   for step in (1, 2, 3):
