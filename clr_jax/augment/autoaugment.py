@@ -38,7 +38,7 @@ OPERATIONS = (
 )
 _WARPS = OPERATIONS[1:6]
 _BLENDS = OPERATIONS[6:10]
-_SIGNED = OPERATIONS[1:10]
+SIGNED = OPERATIONS[1:10]  # those that have a direction
 _RAND_OPERATIONS = OPERATIONS[:14]  # without invert
 
 # 25 sub-policies: (operation, probability in tenths, bin 0 to 9), twice.
@@ -76,7 +76,8 @@ def _parse(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 PolicyName = Literal['cifar10', 'imagenet']
 
-_POLICIES = {'cifar10': _parse(_CIFAR10), 'imagenet': _parse(_IMAGENET)}
+POLICIES = {'cifar10': _parse(_CIFAR10), 'imagenet': _parse(_IMAGENET)}
+"""Tables of sub-policies: operation numbers, probabilities and bins, each [25, 2]."""
 
 
 def magnitude_table(num_bins: int, height: int, width: int) -> np.ndarray:
@@ -174,7 +175,7 @@ def apply_operations(
 
 def _signs(key: Array, operation: Array) -> Array:
   """-1 or 1 with equal chance for the operations that have a direction, 1 for the others."""
-  signed = jnp.asarray(np.isin(OPERATIONS, _SIGNED))[operation]
+  signed = jnp.asarray(np.isin(OPERATIONS, SIGNED))[operation]
   negative = jax.random.uniform(key, operation.shape, jnp.float32) < 0.5
   return jnp.where(signed & negative, -1.0, 1.0)
 
@@ -194,7 +195,7 @@ def auto_augment(
     UserError: for an unknown policy.
   """
   batch, height, width, _ = images.shape
-  ops, probabilities, bins = look_up(_POLICIES, policy, 'AutoAugment policy')
+  ops, probabilities, bins = look_up(POLICIES, policy, 'AutoAugment policy')
   magnitudes = magnitude_table(10, height, width)[ops, bins]
   sub_key, *step_keys = jax.random.split(key, 3)
   sub = jax.random.randint(sub_key, (batch,), 0, len(ops), jnp.int32)

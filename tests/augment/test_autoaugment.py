@@ -98,22 +98,22 @@ def test_policy_tables():
     'imagenet': {0: 'posterize .4 8 rotate .6 9', 14: 'color .6 4 contrast 1 8'},
   }
   for name, expected in rows.items():
-    ops, probabilities, bins = aa._POLICIES[name]
+    ops, probabilities, bins = aa.POLICIES[name]
     assert ops.shape == probabilities.shape == bins.shape == (25, 2)
     for i, text in expected.items():
       words = text.split()
       assert [aa.OPERATIONS[o] for o in ops[i]] == words[::3]
       np.testing.assert_allclose(probabilities[i], [float(words[1]), float(words[4])])
       np.testing.assert_array_equal(bins[i], [int(words[2]), int(words[5])])
-  names = lambda policy: [aa.OPERATIONS[o] for o in aa._POLICIES[policy][0].ravel()]  # noqa: E731
+  names = lambda policy: [aa.OPERATIONS[o] for o in aa.POLICIES[policy][0].ravel()]  # noqa: E731
   assert names('cifar10').count('equalize') == 9
   assert names('cifar10').count('autocontrast') == 7
   assert 'shear_x' not in names('cifar10')
   assert names('imagenet').count('equalize') == 17
-  assert math.isclose(aa._POLICIES['cifar10'][1].sum(), 26.5, abs_tol=1e-4)
-  assert aa._POLICIES['cifar10'][2].sum() == 187
-  assert aa._POLICIES['imagenet'][2].sum() == 159
-  assert math.isclose(aa._POLICIES['imagenet'][1].sum(), 31.0, abs_tol=1e-4)
+  assert math.isclose(aa.POLICIES['cifar10'][1].sum(), 26.5, abs_tol=1e-4)
+  assert aa.POLICIES['cifar10'][2].sum() == 187
+  assert aa.POLICIES['imagenet'][2].sum() == 159
+  assert math.isclose(aa.POLICIES['imagenet'][1].sum(), 31.0, abs_tol=1e-4)
 
 
 def test_sub_policies_are_drawn_with_their_probabilities():
@@ -122,7 +122,7 @@ def test_sub_policies_are_drawn_with_their_probabilities():
   assert got.min() >= 0 and got.max() <= 1
   unchanged = (np.abs(got - np.asarray(images)).max((1, 2, 3)) == 0).mean()
   # Images for which neither step draws anything stay (others may: magnitude 0, equalize twice...).
-  probabilities = aa._POLICIES['cifar10'][1]
+  probabilities = aa.POLICIES['cifar10'][1]
   assert unchanged >= (1 - probabilities).prod(1).mean() - 0.03
   assert unchanged < 0.45
   assert len(np.unique(got.reshape(2000, -1), axis=0)) > 60

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from clr_jax import optim
+from clr_jax.augment import autoaugment as aa
 from clr_jax.bench import torch_reference
 from clr_jax.cli import main as cli
 from clr_jax.core.config_tree import changed, to_dict
@@ -323,6 +324,32 @@ def test_views_without_chance_are_ours():
   images = torch.rand(2, 3, 6, 6)
   (found,) = views.make(options, 1, together=False)[0](images)
   np.testing.assert_allclose(found, images.flip(-1), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('channels', [1, 3])
+def test_the_operations_of_autoaugment_are_ours(channels):
+  """Each operation on an image of its own, downward and upward where it has a direction."""
+  from clr_jax.bench.torch_reference import autoaugment
+
+  images = np.random.default_rng(0).uniform(size=(30, 11, 11, channels)).astype(np.float32)
+  images[:, :, :4] *= 0.4
+  operation = np.arange(30) % 15
+  bins = aa.magnitude_table(10, 11, 11)[operation, 7]
+  signs = np.where((np.arange(30) >= 15) & np.isin(aa.OPERATIONS, aa.SIGNED)[operation], -1, 1)
+  magnitude = (bins * signs).astype(np.float32)
+  found = autoaugment.apply_operations(
+    torch.tensor(images).permute(0, 3, 1, 2),
+    torch.tensor(operation),
+    torch.tensor(magnitude),
+    fill=0.25,
+  )
+  apply = jax.jit(functools.partial(aa.apply_operations, fill=0.25))
+  expected = apply(jnp.asarray(images), jnp.asarray(operation), jnp.asarray(magnitude))
+  np.testing.assert_allclose(found.permute(0, 2, 3, 1), expected, atol=1e-5)
+  changed = np.abs(np.asarray(expected) - images).max((1, 2, 3)) > 1e-3
+  same = ('identity', 'color') if channels == 1 else ('identity',)
+  assert [aa.OPERATIONS[i] for i in operation[~changed]] == [*same, *same]
 
 
 def test_hue_turns_as_ours():

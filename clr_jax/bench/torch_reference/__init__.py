@@ -34,7 +34,7 @@ TAKEN: Mapping[str, tuple[Any, ...]] = {
   'method.combine': ('mean',),
   'augment.name': (
     *filter(_of_family, policies.names()),
-    *('crop_flip', 'affine', 'none'),
+    *('crop_flip', 'autoaugment', 'affine', 'none'),
     *presets.SOLO,
   ),
   'augment.rand_ops': (0,),

@@ -15,10 +15,10 @@ import torch  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 from clr_jax.augment import policies, presets
+from clr_jax.bench.torch_reference import autoaugment, pixels
 from clr_jax.core.options import keyword_only
 
 Step = Callable[[torch.Tensor], torch.Tensor]  # [B, C, H, W] in [0, 1] -> the same of a view
-_LUMA = (0.299, 0.587, 0.114)
 
 
 def make(
@@ -49,7 +49,7 @@ def _view(name: str, given: Mapping[str, Any]) -> tuple[Step, list[str]]:
   options = {**defaults, **given}
   size = options['size']
   steps: dict[str, Step] = {}
-  if name in ('affine', 'none', 'crop_flip'):
+  if name in ('affine', 'none', 'crop_flip', 'autoaugment'):
     steps['resize'] = functools.partial(_resize, size=size)
   if name == 'affine':
     keys = ('degrees', 'translate', 'scale', 'shear')
@@ -57,9 +57,12 @@ def _view(name: str, given: Mapping[str, Any]) -> tuple[Step, list[str]]:
     strength = (options['brightness'], options['contrast'], 0.0, 0.0)
     steps['brightness and contrast'] = functools.partial(_jitter, strength=strength, p=1.0)
     steps['noise'] = functools.partial(_noise, sigma=options['noise_sigma'], p=options['noise_p'])
-  elif name == 'crop_flip':
-    crop = functools.partial(_shift_flip, padding=options['padding'], mode=options['mode'])
-    steps['shift and flip'] = crop
+  elif name in ('crop_flip', 'autoaugment'):
+    mode = options.get('mode', 'constant')
+    steps['shift and flip'] = functools.partial(_shift_flip, padding=options['padding'], mode=mode)
+    if name == 'autoaugment':
+      own = {k: options[k] for k in ('policy', 'fill')}
+      steps['AutoAugment'] = autoaugment.make(**own, size=size)
   elif name != 'none':
     steps |= _of_family(options, size)
 
@@ -97,35 +100,20 @@ def _of_family(options: Mapping[str, Any], size: int) -> dict[str, Step]:
   return steps
 
 
-def _uniform(x: torch.Tensor, low: float, high: float, *more: int) -> torch.Tensor:
-  """[B, *more] on the device of x."""
-  return low + (high - low) * torch.rand(len(x), *more, device=x.device)
-
-
-def _where_drawn(p: float, changed: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-  return changed if p >= 1 else torch.where(_uniform(x, 0, 1, 1, 1, 1) < p, changed, x)
-
-
-def _sample(x: torch.Tensor, theta: torch.Tensor, size: int, mode: str, padding: str):
-  grid = functional.affine_grid(theta, [*x.shape[:2], size, size], align_corners=False)
-  return functional.grid_sample(x, grid, mode, padding, align_corners=False)
-
-
 def _crop_flip(x: torch.Tensor, *, size, scale, ratio, mode, flip_p) -> torch.Tensor:
   """The first of ten boxes that fits, like torchvision's RandomResizedCrop; else all of it."""
   height, width = x.shape[2:]
-  area = height * width * _uniform(x, *scale, 10)
-  aspect = torch.exp(_uniform(x, math.log(ratio[0]), math.log(ratio[1]), 10))
+  area = height * width * pixels.uniform(x, *scale, 10)
+  aspect = torch.exp(pixels.uniform(x, math.log(ratio[0]), math.log(ratio[1]), 10))
   w, h = (area * aspect).sqrt() / width, (area / aspect).sqrt() / height
   fits = (w <= 1) & (h <= 1)
   first = fits.int().argmax(1, keepdim=True)
   w, h = (torch.where(fits.any(1), s.gather(1, first)[:, 0], 1.0) for s in (w, h))
-  sign = torch.where(_uniform(x, 0, 1) < flip_p, -1.0, 1.0)
+  sign = torch.where(pixels.uniform(x, 0, 1) < flip_p, -1.0, 1.0)
   zero = torch.zeros_like(w)
-  theta = torch.stack(
-    [w * sign, zero, (1 - w) * _uniform(x, -1, 1), zero, h, (1 - h) * _uniform(x, -1, 1)], 1
-  )
-  return _sample(x, theta.view(-1, 2, 3), size, mode, 'border').clamp(0, 1)
+  left, top = pixels.uniform(x, -1, 1, 2).unbind(1)
+  theta = torch.stack([w * sign, zero, (1 - w) * left, zero, h, (1 - h) * top], 1)
+  return pixels.sample(x, theta.view(-1, 2, 3), size, mode, 'border').clamp(0, 1)
 
 
 def _shift_flip(x: torch.Tensor, *, padding: int, mode: str) -> torch.Tensor:
@@ -134,7 +122,7 @@ def _shift_flip(x: torch.Tensor, *, padding: int, mode: str) -> torch.Tensor:
   padded = functional.pad(x, (padding,) * 4, mode)
   places = torch.arange(size, device=x.device)
   top, left = torch.randint(2 * padding + 1, (2, len(x), 1), device=x.device)
-  columns = torch.where(_uniform(x, 0, 1, 1) < 0.5, places, places.flip(0))
+  columns = torch.where(pixels.uniform(x, 0, 1, 1) < 0.5, places, places.flip(0))
   image = torch.arange(len(x), device=x.device)[:, None, None]
   made = padded[image, :, (top + places)[:, :, None], (left + columns)[:, None, :]]
   return made.permute(0, 3, 1, 2)
@@ -149,22 +137,15 @@ def _resize(x: torch.Tensor, *, size: int) -> torch.Tensor:
 def _affine(x: torch.Tensor, *, degrees, translate, scale, shear) -> torch.Tensor:
   """Rotation, shear, scale and shift; each image is sampled at the inverse map."""
   angle, shear_x, shear_y = (
-    _uniform(x, -math.radians(v), math.radians(v)) for v in (degrees, shear, shear)
+    pixels.uniform(x, -math.radians(v), math.radians(v)) for v in (degrees, shear, shear)
   )
-  factor = 1 / _uniform(x, *scale)
+  factor = 1 / pixels.uniform(x, *scale)
   cos, sin = angle.cos() * factor, angle.sin() * factor
   xx, xy = cos, sin + shear_x.tan() * cos
   yx, yy = shear_y.tan() * cos - sin, cos
-  x0, y0 = _uniform(x, -2 * translate, 2 * translate), _uniform(x, -2 * translate, 2 * translate)
+  x0, y0 = pixels.uniform(x, -2 * translate, 2 * translate, 2).unbind(1)
   theta = torch.stack([xx, xy, x0, yx, yy, y0], 1).view(-1, 2, 3)
-  return _sample(x, theta, x.shape[-1], 'bilinear', 'zeros')
-
-
-def _luma(x: torch.Tensor) -> torch.Tensor:
-  if x.shape[1] == 1:
-    return x
-  r, g, b = x.unbind(1)
-  return (_LUMA[0] * r + _LUMA[1] * g + _LUMA[2] * b)[:, None]
+  return pixels.sample(x, theta, x.shape[-1], 'bilinear', 'zeros')
 
 
 def _jitter(x: torch.Tensor, *, strength, p: float) -> torch.Tensor:
@@ -173,16 +154,16 @@ def _jitter(x: torch.Tensor, *, strength, p: float) -> torch.Tensor:
   for i, value in enumerate(strength[:3]):
     if not value or (i == 2 and x.shape[1] == 1):
       continue
-    factor = _uniform(x, max(0.0, 1 - value), 1 + value, 1, 1, 1)
+    factor = pixels.uniform(x, max(0.0, 1 - value), 1 + value, 1, 1, 1)
     if i == 0:
       changed = (factor * changed).clamp(0, 1)
       continue
-    gray = _luma(changed)
+    gray = pixels.luma(changed)
     other = gray.mean((2, 3), keepdim=True) if i == 1 else gray
     changed = (factor * changed + (1 - factor) * other).clamp(0, 1)
   if strength[3] and x.shape[1] == 3:
-    changed = _turn_hue(changed, _uniform(x, -strength[3], strength[3], 1, 1))
-  return _where_drawn(p, changed, x)
+    changed = _turn_hue(changed, pixels.uniform(x, -strength[3], strength[3], 1, 1))
+  return pixels.where_drawn(p, changed, x)
 
 
 def _turn_hue(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
@@ -202,7 +183,7 @@ def _turn_hue(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
 
 
 def _gray(x: torch.Tensor, *, p: float) -> torch.Tensor:
-  return _where_drawn(p, _luma(x).expand_as(x), x)
+  return pixels.where_drawn(p, pixels.luma(x).expand_as(x), x)
 
 
 def _blur(x: torch.Tensor, *, sigma, kernel: int | None, p: float) -> torch.Tensor:
@@ -210,18 +191,18 @@ def _blur(x: torch.Tensor, *, sigma, kernel: int | None, p: float) -> torch.Tens
   size, channels, height, width = x.shape
   radius = kernel // 2 if kernel else height // 20
   offset = torch.arange(-radius, radius + 1, device=x.device)
-  taps = torch.exp(-0.5 * (offset / _uniform(x, *sigma, 1)) ** 2)
+  taps = torch.exp(-0.5 * (offset / pixels.uniform(x, *sigma, 1)) ** 2)
   taps = (taps / taps.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None]
   padded = functional.pad(x, (radius,) * 4, mode='reflect')
   padded = padded.reshape(1, size * channels, *padded.shape[2:])
   for weight in (taps[:, :, :, None], taps[:, :, None, :]):
     padded = functional.conv2d(padded, weight, groups=size * channels)
-  return _where_drawn(p, padded.view(size, channels, height, width), x)
+  return pixels.where_drawn(p, padded.view(size, channels, height, width), x)
 
 
 def _solarize(x: torch.Tensor, *, threshold: float, p: float) -> torch.Tensor:
-  return _where_drawn(p, torch.where(x >= threshold, 1 - x, x), x)
+  return pixels.where_drawn(p, torch.where(x >= threshold, 1 - x, x), x)
 
 
 def _noise(x: torch.Tensor, *, sigma: float, p: float) -> torch.Tensor:
-  return _where_drawn(p, (x + sigma * torch.randn_like(x)).clamp(0, 1), x)
+  return pixels.where_drawn(p, (x + sigma * torch.randn_like(x)).clamp(0, 1), x)
