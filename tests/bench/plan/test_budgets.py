@@ -3,25 +3,15 @@
 `launch/README.md` says what was there before and where the rest goes.
 """
 
-import importlib.util
-import json
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from clr_jax.bench.plan import parts
+from tests.bench.plan import command
 
 
 def plan(tmp_path, target, package, batch):
   """ResNet-18 at 32x32, bfloat16, SogCLR with LARS, on random images."""
-  try:
-    found = importlib.util.find_spec(package)
-  except ModuleNotFoundError:
-    found = None
-  if found is None:
-    pytest.skip(f'no compiler for {target}')
   rng = np.random.default_rng(0)
   image = rng.integers(0, 256, [1024, 32, 32, 3], np.uint8)
   np.savez(tmp_path / 'images.npz', image=image, label=np.arange(1024) % 10)
@@ -34,12 +24,7 @@ def plan(tmp_path, target, package, batch):
     'deterministic': False,
   }
   flags = [f'--config.{key}={value}' for key, value in options.items()]
-  command = ['plan', '--config=sogclr:cifar10', f'--target={target}', '--json', *flags]
-  done = subprocess.run(
-    [sys.executable, '-m', 'clr_jax', *command], capture_output=True, text=True, timeout=1500
-  )
-  assert done.returncode == 0, done.stderr
-  return json.loads(done.stdout)
+  return command.plan(target, package, '--config=sogclr:cifar10', *flags)
 
 
 @pytest.mark.slow

@@ -3,8 +3,6 @@
 import contextlib
 import importlib.util
 import json
-import subprocess
-import sys
 import types
 
 import jax
@@ -19,6 +17,7 @@ from clr_jax.experiment import method
 from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.ops import sharding
+from tests.bench.plan import command
 
 
 @pytest.mark.parametrize(
@@ -159,26 +158,12 @@ def test_on_cpus_the_plan_is_what_training_compiles(request, monkeypatch):
   assert json.loads(json.dumps(eight))['memory']['peak'] > 0
 
 
-def _installed(name):
-  try:
-    return importlib.util.find_spec(name) is not None
-  except ModuleNotFoundError:
-    return False
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ('target', 'package'), [('h200:2', 'jax_plugins.xla_cuda13'), ('v5e:2x2', 'libtpu')]
 )
 def test_absent_hardware_is_compiled_for(target, package):
-  """The command, in a process of its own, as a user starts it."""
-  if not _installed(package):
-    pytest.skip(f'no compiler for {target}')
-  command = [sys.executable, '-m', 'clr_jax', 'plan', '--json', f'--target={target}']
-  command += ['--config=quickstart', '--config.batch_size=64']
-  done = subprocess.run(command, capture_output=True, text=True, timeout=500)
-  assert done.returncode == 0, done.stderr
-  found = json.loads(done.stdout)
+  found = command.plan(target, package, '--config=quickstart', '--config.batch_size=64')
   assert found['fits'] and found['least_seconds']['bound'] > 0
   assert found['collectives']['all-reduce']['count'] > 0
   assert found['parts'][parts.CONVOLUTIONS]['product_flops'] > 0
