@@ -72,6 +72,8 @@ def _lock_file(run: Workdir) -> FileLock | Lease:
     if run.path.exists() and not run.path.is_dir():
       raise UserError(f'{run.path} is a file: give a directory as workdir')
     run.path.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(path) and not os.path.isfile(path):
+      raise UserError(f'{path} is no file: remove it, or give another workdir')
     lock = FileLock(path)
     try:
       held = lock.acquire()

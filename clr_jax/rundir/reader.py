@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
@@ -21,7 +22,14 @@ from clr_jax.rundir.results import read_arrays, read_results
 from clr_jax.rundir.rows import read_metrics
 from clr_jax.rundir.workdir import Workdir
 
-_PARTS = ('batch_size', 'data', 'method', 'num_epochs', 'seed')  # that figures cannot do without
+# What figures cannot do without.
+_PARTS: Mapping[str, Any] = {
+  'batch_size': int,
+  'data': ConfigDict,
+  'method': ConfigDict,
+  'num_epochs': (int, float),
+  'seed': int,
+}
 
 
 class Run:
@@ -42,7 +50,8 @@ class Run:
     self.workdir = Workdir(directory)
     self.name = name or self.workdir.path.name
     self.config: Config = read_config(self.workdir)
-    if lacks := [part for part in _PARTS if part not in self.config]:
+    kinds = _PARTS.items()
+    if lacks := [part for part, kind in kinds if not isinstance(self.config.get(part), kind)]:
       raise UserError(
         f'{self.directory} has a config.json without {", ".join(lacks)}: it is damaged or was not '
         f'written by clr-jax, so give another workdir'
@@ -162,8 +171,9 @@ class Run:
     """Seconds in training steps, from the throughput of each row; None without metrics."""
     seconds, last = 0.0, 0
     for row in self.metrics:
-      if row.get('samples_per_second') and self.setting('batch_size'):
-        seconds += (row['step'] - last) * self.setting('batch_size') / row['samples_per_second']
+      speed = row.get('samples_per_second')
+      if isinstance(speed, (int, float)) and speed:
+        seconds += (row['step'] - last) * self.config.batch_size / speed
         last = row['step']
     return seconds or None
 

@@ -30,7 +30,10 @@ from clr_jax.core.storage import check_path, files_in, is_local
 _NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 _NUMBER = re.compile(r'(?<!\d)\d{20}(?!\d)')
 
-FOLDERS = ('checkpoints', 'metrics', 'results', 'tensorboard', 'features', 'figures', 'profile')
+FOLDERS = (
+  *('checkpoints', 'metrics', 'results', 'tensorboard'),
+  *('damaged', 'features', 'figures', 'profile'),
+)
 """All folders that a run may have."""
 
 

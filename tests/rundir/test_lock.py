@@ -98,6 +98,14 @@ def test_a_directory_that_cannot_be_written(tmp_path, monkeypatch, number):
 FACTS = {'number': 4, 'image shape': [8, 8, 1], 'classes': 2, 'checksum': 'a', 'sample': 'b'}
 
 
+@pytest.mark.parametrize('kind', ['folder', 'pipe', 'link'])
+def test_a_lock_of_another_kind_is_refused(tmp_path, kind):
+  path = tmp_path / '.lock'
+  {'folder': os.mkdir, 'pipe': os.mkfifo, 'link': path.symlink_to}[kind](path)
+  with pytest.raises(UserError, match='lock is no file: remove it'), lock.hold(Workdir(tmp_path)):
+    pass
+
+
 def test_a_full_disk_leaves_no_lock(tmp_path, monkeypatch):
   def full(*args):
     raise OSError(errno.ENOSPC, 'No space left on device')

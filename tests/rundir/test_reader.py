@@ -142,13 +142,14 @@ def test_fields_of_the_wrong_kind(whole, value):
   (whole / 'data.json').write_text(json.dumps({'number': value}))
   assert Run(whole).total_steps is None
   stored = json.loads((whole / 'config.json').read_text())
-  for config in (value, {'seed': value}):
+  odd = [{**stored['config'], part: ['x']} for part in ('batch_size', 'method', 'num_epochs')]
+  for config in (value, {'seed': value}, *odd):
     (whole / 'config.json').write_text(json.dumps({**stored, 'config': config}))
     with pytest.raises(UserError, match=r'config\.json'):
       Run(whole)
 
 
-@pytest.mark.parametrize('name', ['checkpoints', 'metrics', 'results', 'features'])
+@pytest.mark.parametrize('name', ['checkpoints', 'metrics', 'results', 'features', 'damaged'])
 def test_a_file_in_place_of_a_folder(whole, name):
   shutil.rmtree(whole / name, ignore_errors=True)
   (whole / name).write_text('x')
