@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from etils import epath
 
-from clr_jax.core.storage import atomic_write, first_line, is_local
+from clr_jax.core.storage import atomic_write, first_line, is_local, read_file
 
 # Lines of 'CHECKSUM  NAME': of what is there when the checkpoint is whole, and of what Orbax writes
 # when it begins to count.
@@ -71,7 +71,7 @@ def _read(file: epath.Path) -> dict[str, str] | None:
   """Checksum by name; None without a file. ValueError where it is damaged itself."""
   if not file.exists():
     return None
-  matches = [_LINE.fullmatch(line) for line in file.read_text().split('\n')[:-1]]
+  matches = [_LINE.fullmatch(line) for line in read_file(file).decode().split('\n')[:-1]]
   found = {match[2]: match[1] for match in matches if match}
   if not found or len(found) < len(matches):
     raise ValueError(f'{file.name} is damaged')

@@ -292,3 +292,14 @@ def test_sigkill_at_any_moment_leaves_a_consistent_checkpoint(tmp_path):
     np.testing.assert_array_equal(np.asarray(restored.state['u']), step)
     np.testing.assert_array_equal(raw(restored.key), raw(jax.random.key(step)))
     latest = step
+
+
+@pytest.mark.parametrize('name', ['checksums.txt', 'a'])
+def test_a_pipe_in_a_checkpoint_is_damage(tmp_path, name):
+  """Reading it would never end."""
+  (tmp_path / 'a').write_text('x')
+  checksums.write(epath.Path(tmp_path))
+  assert not checksums.damage(epath.Path(tmp_path))
+  (tmp_path / name).unlink()
+  os.mkfifo(tmp_path / name)
+  assert 'is no file' in checksums.damage(epath.Path(tmp_path))
