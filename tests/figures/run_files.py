@@ -30,7 +30,7 @@ def write_run(directory, rows=(), method='moco', checkpoint=False, images=None, 
   run = Workdir(directory)
   open_run(run, config, keys_without_effect(config))
   if rows:
-    with MetricWriter(run, first_step=0, tensorboard=False) as writer:
+    with MetricWriter(run, first_step=0, loggers=()) as writer:
       for step, row in dict(rows).items():
         writer.write_scalars(step, row)
   if images is not None:
