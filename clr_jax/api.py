@@ -49,6 +49,8 @@ def load_config(spec: str, values: Mapping[str, Any] | None = None) -> Config:
     ('simclr', 64)
   """
   values = dict(values or {})
+  if 'imports' in values:  # what they register may be named by others
+    values['imports'] = config_files.load_imports(values['imports'])
   config, complete = config_files.open_file(spec)
   check_config(config)
   said = switch(config, names_in(values))

@@ -33,15 +33,24 @@ def changed(
   """A copy of `config` with other values of some dotted keys; UserError for an unknown key.
 
   Args:
-    known: a config with more keys, which determines what may be given, of any type; None =
-      `config`, whose values have the types.
+    known: a config with more keys, which determines what may be given, of any type (a whole number
+      for another one becomes that); None = `config`, whose values have the types.
   """
   check_keys(config if known is None else known, values)
   config = config.copy_and_resolve_references()
-  any_type = contextlib.nullcontext() if known is None else config.ignore_type()
+  any_type = contextlib.nullcontext()
+  if known is not None:
+    any_type = config.ignore_type()
+    values = {k: float(v) if _is_whole_float(known, k, v) else v for k, v in values.items()}
   with config.unlocked(), any_type:
     config.update_from_flattened_dict(dict(values))
   return config
+
+
+def _is_whole_float(config: ConfigDict, key: str, value: Any) -> bool:
+  holder, _, leaf = key.rpartition('.')
+  kind = (value_at(config, holder) if holder else config).get_type(leaf)
+  return type(value) is int and kind is float
 
 
 def check_keys(config: ConfigDict, keys: Iterable[str], before: str = '--config.') -> None:

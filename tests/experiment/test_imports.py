@@ -95,7 +95,9 @@ def test_flags(own, monkeypatch, capsys):
   assert call('train', '--imports=nowhere.py', '--config=quickstart', '--workdir=run') == 2
   assert f'imports=nowhere.py: there is no file {own}/nowhere.py' in capsys.readouterr().err
   assert not (own / 'run').exists()
-  assert clr_jax.load_config('quickstart', {'imports': ('my_methods',)}).imports
+  forget()
+  config = clr_jax.load_config('quickstart', {'method.name': 'mine', 'imports': ('my_methods',)})
+  assert config.imports == (f'{own}/my_methods.py',)
 
 
 def test_a_run_records_the_code_and_refuses_other_code(own, tmp_path):
