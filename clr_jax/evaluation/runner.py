@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from clr_jax.core.activity import activity
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.consensus import from_process_0
 from clr_jax.core.names import check_name
@@ -169,11 +170,18 @@ def offline(
     say(f'the evaluation ({", ".join(asked)}) is skipped: there {sets.missing}')
   elif asked:
     subject = Subject(experiment, sets, state, run=run)
-    for kind in experiment.config.eval.features:
+    names = {
+      kind: [name for name in asked if kind in _kinds(experiment, name)]
+      for kind in experiment.config.eval.features
+    }
+    number, total = 0, sum(map(len, names.values()))
+    for kind, own in names.items():
       of_kind = subject.of_kind(kind)
-      for name, options in asked.items():
-        if kind in _kinds(experiment, name):
-          evaluate(of_kind, run, config_hash, name, options)
+      for name in own:
+        number += 1
+        what = f'evaluation {number} of {total}: {name}, {kind} features'
+        with activity(what, enabled=jax.process_index() == 0):
+          evaluate(of_kind, run, config_hash, name, asked[name])
     say(format_table(results.read_results(run)))
 
 

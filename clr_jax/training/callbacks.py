@@ -1,4 +1,4 @@
-"""Helpers of the training loop: interruption, watchdog, progress, profiler."""
+"""Helpers of the training loop: interruption, watchdog, profiler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from typing import Any
 import jax
 from etils import epath
 from jax.experimental import multihost_utils
-from tqdm import tqdm
 
 from clr_jax.core import signals
 from clr_jax.core.errors import EXIT_STALLED
@@ -141,54 +140,6 @@ class Watchdog:
         faulthandler.dump_traceback(file=sys.stderr)
         self._exit(EXIT_STALLED)
         return
-
-
-class Progress:
-  """A progress bar with loss, samples/s, share of time waiting for data, and time left.
-
-  Without a terminal it prints a line at most every 10 seconds.
-  """
-
-  def __init__(self, first: int, last: int, batch_size: int, *, enabled: bool = True):
-    self._batch_size = batch_size
-    self._last, self._step, self._time, self._waited = last, first, time.monotonic(), 0.0
-    self._printed = 0.0
-    self._enabled = enabled and jax.process_index() == 0
-    bar = self._enabled and sys.stderr.isatty()
-    self._bar = tqdm(total=last, initial=first, unit='step', dynamic_ncols=True, disable=not bar)
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *exc):
-    self._bar.close()
-
-  @contextlib.contextmanager
-  def paused(self) -> Iterator[None]:
-    """Excludes the time inside, such as that of an evaluation, from the throughput."""
-    start = time.monotonic()
-    yield
-    self._time += time.monotonic() - start
-
-  def update(self, step: int, loss: float, waited: float) -> dict[str, float]:
-    """Shows the state after `step` steps; returns samples/s and data-wait share since last time."""
-    now = time.monotonic()
-    seconds = max(now - self._time, 1e-9)
-    speed = (step - self._step) * self._batch_size / seconds
-    wait_share = min((waited - self._waited) / seconds, 1.0)
-    self._bar.update(step - self._step)
-    self._bar.set_postfix_str(f'loss {loss:.4f}, {speed:.0f} samples/s, data {wait_share:.0%}')
-    if self._enabled and self._bar.disable and (now - self._printed > 10 or step == self._last):
-      left = (self._last - step) * self._batch_size / speed
-      print(
-        f'step {step}/{self._last}  loss {loss:.4f}  {speed:.0f} samples/s  '
-        f'waiting for data {wait_share:.0%}  {left:.0f} s left',
-        file=sys.stderr,
-        flush=True,
-      )
-      self._printed = now
-    self._step, self._time, self._waited = step, now, waited
-    return {'samples_per_second': speed, 'data_wait_share': wait_share}
 
 
 class Profiler:

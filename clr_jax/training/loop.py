@@ -7,12 +7,15 @@ import functools
 import math
 import os
 import re
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 from clu import parameter_overview
 
+from clr_jax.core.activity import activity
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import (
   DISK_FAILED,
@@ -40,9 +43,10 @@ from clr_jax.rundir.metrics import MetricWriter
 from clr_jax.rundir.paths import with_absolute_paths
 from clr_jax.rundir.workdir import Workdir
 from clr_jax.training.cadence import cadence_of, due, last_step, plan
-from clr_jax.training.callbacks import Interrupt, Profiler, Progress, Watchdog
+from clr_jax.training.callbacks import Interrupt, Profiler, Watchdog
 from clr_jax.training.dispatch import make_dispatch, steps_per_call
 from clr_jax.training.metric_accumulator import MetricAccumulator
+from clr_jax.training.progress import Progress, header, next_commands
 from clr_jax.training.start import Start, check_init_from, start_or_resume
 
 _CANNOT_WRITE = (*DISK_FULL, *DISK_FAILED, *NOT_PERMITTED)
@@ -68,6 +72,8 @@ def train(config: Config, directory: str) -> None:
     >>> train(config, workdir)
     32,342 parameters: backbone 4,972, probe 170, projector 27,200
   """
+  began, first_process = time.monotonic(), jax.process_index() == 0
+  say = functools.partial(print, file=sys.stderr, flush=True) if first_process else _say_nothing
   # Build and check everything before the workdir is touched.
   check_config(config)
   config = with_absolute_paths(config)
@@ -91,12 +97,19 @@ def train(config: Config, directory: str) -> None:
     with Checkpoints(
       run, keep_last=config.keep_last, keep_best=config.keep_best or None
     ) as checkpoints:
-      start = start_or_resume(experiment, run, checkpoints)
-      state = start.state
-      if start.step < last_step(config, experiment.info) or start.unevaluated:
+      with activity('making the network', enabled=first_process):
+        start = start_or_resume(experiment, run, checkpoints)
+      state, last = start.state, last_step(config, experiment.info)
+      if start.step < last or start.unevaluated:
+        say(header(experiment, directory, start.step, last))
         _write_overview(run, state)
         state = _loop(experiment, sets, run, checkpoints, start)
       runner.offline(experiment, sets, state, run, identity.config_hash)
+    say(next_commands(directory, time.monotonic() - began))
+
+
+def _say_nothing(text: str) -> None:
+  del text
 
 
 @contextlib.contextmanager
@@ -148,13 +161,13 @@ def _loop(
     MetricWriter(run, first_step=first, loggers=_loggers(config)) as writer,
     Interrupt() as interrupt,
     Watchdog(config.watchdog_seconds) as watchdog,
-    Progress(first, last, info.batch_size, enabled=config.progress) as progress,
+    Progress(first, last, info, enabled=config.progress) as progress,
     contextlib.closing(pipeline.blocks(calls)) as blocks,
     Profiler(config.profile, run.path / 'profile') as profiler,
   ):
     if unevaluated:
-      with watchdog.paused(), progress.paused():
-        scores = online(state)
+      with watchdog.paused(), progress.paused('online evaluation'):
+        scores = progress.evaluated(online(state))
       writer.write_scalars(first, scores)
       writer.flush()
       checkpoints.save(first, state, metrics=scores, window=accumulated.stored(), force=True)
@@ -162,7 +175,8 @@ def _loop(
     for (step, count), block in zip(calls, blocks, strict=True):
       # Train: `count` steps from `step` on.
       profiler.before(step, count)
-      state, step_metrics = dispatch(state, pipeline.resident, block)
+      with progress.compiling(step == first):
+        state, step_metrics = dispatch(state, pipeline.resident, block)
       profiler.after(step, count, step_metrics)
       watchdog.alive()
       accumulated.add(step_metrics)
@@ -184,9 +198,9 @@ def _loop(
       scores = {}
       if due(step, cadence.evaluate, done):
         interrupt.rescue_by(functools.partial(rescue, step, state, accumulated.copy(), True))
-        with watchdog.paused(), progress.paused():
+        with watchdog.paused(), progress.paused('online evaluation'):
           try:
-            scores = online(state)
+            scores = progress.evaluated(online(state))
           except UserError:  # an image cannot be read; alone, one of several cannot save
             if jax.process_count() == 1:
               rescue(step, state, accumulated.copy(), True)
@@ -195,8 +209,7 @@ def _loop(
 
       # Save, last: with the scores and what is accumulated, and after the rows are on disk, which
       # a run that resumes here does not write again.
-      stop = interrupt.requested()
-      if due(step, cadence.save, done) or stop:
+      if (stop := interrupt.requested()) or due(step, cadence.save, done):
         _stop_if_not_finite(accumulated.row(), step, checkpoints, writer)
         writer.flush()
         checkpoints.save(step, state, metrics=scores, window=accumulated.stored())

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from clr_jax.training import callbacks
-from clr_jax.training.callbacks import Interrupt, Progress, Watchdog
+from clr_jax.training.callbacks import Interrupt, Watchdog
 
 
 @pytest.mark.parametrize(
@@ -80,22 +80,3 @@ def test_watchdog_is_quiet_while_alive_paused_or_compiling(capfd):
   with Watchdog(0, exit_fn=codes.append):
     time.sleep(0.05)
   assert not codes and not capfd.readouterr().err
-
-
-def test_progress_counts_samples_and_waiting(capsys, monkeypatch):
-  clock = iter([100.0, 102.0, 112.5])
-  monkeypatch.setattr(callbacks.time, 'monotonic', lambda: next(clock))
-  with Progress(10, 30, 64) as progress:
-    row = progress.update(14, 0.5, 1.0)
-    assert row == {'samples_per_second': 128.0, 'data_wait_share': 0.5}
-    progress.update(30, 0.25, 1.0)
-  lines = capsys.readouterr().err.splitlines()
-  assert len(lines) == 2
-  assert lines[0].startswith('step 14/30  loss 0.5000  128 samples/s  waiting for data 50%  8 s')
-  assert lines[1].startswith('step 30/30') and lines[1].endswith('0 s left')
-
-
-def test_progress_can_be_silent(capsys):
-  with Progress(0, 2, 64, enabled=False) as progress:
-    assert progress.update(2, 0.5, 0.0)['samples_per_second'] > 0
-  assert capsys.readouterr() == ('', '')

@@ -1,0 +1,70 @@
+"""Signs on the terminal that something which takes long goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+_SECONDS = (5, 10, 20, 40)  # after which a line is written where there is no terminal
+_LATER = 60  # seconds between the lines that follow
+
+
+@contextlib.contextmanager
+def activity(what: str, *, enabled: bool = True) -> Iterator[None]:
+  """Says on standard error what is being done and for how long.
+
+  In a terminal it is one line, renewed every second and erased at the end. Elsewhere a line is
+  written at the start, and others after 5, 10, 20 and 40 seconds and after each minute.
+
+  Args:
+    what: 'compiling the training step'.
+    enabled: False says nothing.
+  """
+  if not enabled:
+    yield
+  elif sys.stderr.isatty():
+    with every_second(lambda seconds: _write(f'\r\033[K{what} ... {seconds:.0f} s')):
+      try:
+        yield
+      finally:
+        _write('\r\033[K')
+  else:
+    due = iter(_SECONDS)
+    following = next(due)
+
+    def tell(seconds: float) -> None:
+      nonlocal following
+      if seconds >= following:
+        _write(f'{what} ... {seconds:.0f} s\n')
+        following = next(due, following + _LATER)
+
+    _write(f'{what} ...\n')
+    with every_second(tell):
+      yield
+
+
+@contextlib.contextmanager
+def every_second(tell: Callable[[float], object]) -> Iterator[None]:
+  """Calls `tell` with the seconds since the start, about once a second, in a thread."""
+  start, ended = time.monotonic(), threading.Event()
+
+  def run() -> None:
+    while not ended.wait(1.0):
+      tell(time.monotonic() - start)
+
+  thread = threading.Thread(target=run, daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    ended.set()
+    thread.join()
+
+
+def _write(text: str) -> None:
+  with contextlib.suppress(OSError, ValueError):  # the terminal is gone
+    sys.stderr.write(text)
+    sys.stderr.flush()

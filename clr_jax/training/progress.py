@@ -1,0 +1,137 @@
+"""What the terminal shows of a training run: a header, a bar, and what can be done next."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+
+import jax
+from tqdm import tqdm
+
+from clr_jax.core.activity import activity, every_second
+from clr_jax.core.types import RunInfo
+from clr_jax.experiment.build import Experiment
+
+# Metrics of the online evaluation, by the word for each.
+_ONLINE = {'online_knn_top1': 'kNN', 'online_probe_top1': 'probe'}
+_BAR = '{desc}{percentage:3.0f}% |{bar:12}| {n_fmt}/{total_fmt}, {remaining} left{postfix}'
+_QUIET_SECONDS = 10  # between lines where there is no terminal
+
+
+class Progress:
+  """A bar that moves every second, with epoch, loss, speed, time left and the last accuracies.
+
+  Without a terminal it prints a line at most every 10 seconds.
+
+  Args:
+    first, last: steps.
+    info: of the run.
+    enabled: False shows nothing.
+  """
+
+  def __init__(self, first: int, last: int, info: RunInfo, *, enabled: bool = True):
+    self._batch_size, self._per_epoch = info.batch_size, info.steps_per_epoch
+    self._last, self._step, self._time, self._waited = last, first, time.monotonic(), 0.0
+    self._printed = 0.0
+    self._scores: list[str] = []
+    self._enabled = enabled and jax.process_index() == 0
+    bar = self._enabled and sys.stderr.isatty()
+    wide = _columns() if bar else None
+    self._bar = tqdm(
+      total=last,
+      initial=first,
+      bar_format=_BAR,
+      dynamic_ncols=bool(wide),
+      ncols=None if wide else 80,
+      disable=not bar,
+    )
+    self._stack = contextlib.ExitStack()
+
+  def __enter__(self) -> Progress:
+    if not self._bar.disable:
+      self._stack.enter_context(every_second(lambda _: self._bar.refresh()))
+    return self
+
+  def __exit__(self, *exc) -> None:
+    self._stack.close()
+    self._bar.close()
+
+  @contextlib.contextmanager
+  def paused(self, what: str) -> Iterator[None]:
+    """Shows what else is done; excludes its time, such as that of an evaluation, from the speed."""
+    start = time.monotonic()
+    with self._doing(what):
+      yield
+    self._time += time.monotonic() - start
+
+  @contextlib.contextmanager
+  def _doing(self, what: str) -> Iterator[None]:
+    if self._bar.disable:
+      with activity(what, enabled=self._enabled):
+        yield
+    else:
+      self._bar.set_description_str(f'{what} ')
+      yield
+      self._bar.set_description_str('')
+
+  def compiling(self, now: bool = True) -> contextlib.AbstractContextManager[None]:
+    """Around a call of the step; says so if that call compiles it."""
+    return self._doing('compiling the training step') if now else contextlib.nullcontext()
+
+  def evaluated(self, scores: dict[str, float]) -> dict[str, float]:
+    """Shows the accuracies of an online evaluation from now on; returns the scores."""
+    known = {word: scores[name] for name, word in _ONLINE.items() if name in scores}
+    self._scores = [f'{word} {100 * value:.1f} %' for word, value in known.items()]
+    return scores
+
+  def update(self, step: int, loss: float, waited: float) -> dict[str, float]:
+    """Shows the state after `step` steps; returns samples/s and data-wait share since last time."""
+    now = time.monotonic()
+    seconds = max(now - self._time, 1e-9)
+    speed = (step - self._step) * self._batch_size / seconds
+    wait_share = min((waited - self._waited) / seconds, 1.0)
+    shown = [f'epoch {step / self._per_epoch:.1f}', f'loss {loss:.4f}', f'{speed:.0f} samples/s']
+    shown += self._scores
+    waiting = f'waiting for data {wait_share:.0%}'
+    self._bar.update(step - self._step)
+    self._bar.set_postfix_str(', '.join([*shown, *[waiting] * (wait_share >= 0.01)]))
+    last = step == self._last
+    if self._enabled and self._bar.disable and (now - self._printed > _QUIET_SECONDS or last):
+      left = (self._last - step) * self._batch_size / speed
+      shown = [f'step {step}/{self._last}', *shown, waiting, f'{left:.0f} s left']
+      print('  '.join(shown), file=sys.stderr, flush=True)
+      self._printed = now
+    self._step, self._time, self._waited = step, now, waited
+    return {'samples_per_second': speed, 'data_wait_share': wait_share}
+
+
+def _columns() -> int:
+  """Width of the terminal on standard error; 0 where it is not known."""
+  try:
+    return os.get_terminal_size(sys.stderr.fileno()).columns
+  except (OSError, ValueError):
+    return 0
+
+
+def header(experiment: Experiment, directory: str, first: int, last: int) -> str:
+  """What is trained, on what, and where it is kept; for the terminal."""
+  config, info = experiment.config, experiment.info
+  devices = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
+  resumed = f', from step {first:,}' if first else ''
+  return (
+    f'{config.method.name} with {config.model.name} on {config.data.name}: {last:,} steps of '
+    f'{info.batch_size:,} images{resumed}, {config.precision}, {devices}; kept in {directory}'
+  )
+
+
+def next_commands(directory: str, seconds: float) -> str:
+  """How long it took, and the commands that go on from here."""
+  workdir = f'--workdir={directory}'
+  return f"""\
+{seconds:.0f} s. Next:
+  clr-jax report {workdir} --out=report.html
+  clr-jax evaluate linear {workdir}
+  clr-jax export {workdir} --out=FOLDER"""

@@ -1,0 +1,122 @@
+"""What the terminal shows of a run."""
+
+import contextlib
+import os
+import pty
+import sys
+import termios
+import time
+
+import pytest
+
+from clr_jax.core import activity as activity_module
+from clr_jax.core.activity import activity
+from clr_jax.core.types import RunInfo
+from clr_jax.training import progress as module
+from clr_jax.training.progress import Progress, next_commands
+
+
+def make(first, last, batch_size, **kwargs):
+  info = RunInfo(1000, 10, batch_size, 2, steps_per_epoch=10, total_steps=last)
+  return Progress(first, last, info, **kwargs)
+
+
+def test_lines_count_samples_waiting_and_epochs(capsys, monkeypatch):
+  clock = iter([100.0, 102.0, 112.5])
+  monkeypatch.setattr(module.time, 'monotonic', lambda: next(clock))
+  with make(10, 30, 64) as progress:
+    row = progress.update(14, 0.5, 1.0)
+    assert row == {'samples_per_second': 128.0, 'data_wait_share': 0.5}
+    progress.evaluated({'online_knn_top1': 0.5, 'online_probe_top1': 0.256, 'rank': 3.0})
+    progress.update(30, 0.25, 1.0)
+  lines = capsys.readouterr().err.splitlines()
+  assert lines == [
+    'step 14/30  epoch 1.4  loss 0.5000  128 samples/s  waiting for data 50%  8 s left',
+    'step 30/30  epoch 3.0  loss 0.2500  98 samples/s  kNN 50.0 %  probe 25.6 %  '
+    'waiting for data 0%  0 s left',
+  ]
+
+
+def test_it_can_be_silent(capsys):
+  with make(0, 2, 64, enabled=False) as progress:
+    with progress.compiling(), progress.paused('online evaluation'):
+      pass
+    assert progress.update(2, 0.5, 0.0)['samples_per_second'] > 0
+  assert capsys.readouterr() == ('', '')
+
+
+def test_an_evaluation_does_not_count(monkeypatch, capsys):
+  now = [0.0]
+  monkeypatch.setattr(module.time, 'monotonic', lambda: now[0])
+  with make(0, 10, 10) as progress:
+    with progress.paused('online evaluation'):
+      now[0] = 50.0
+    now[0] = 51.0
+    assert progress.update(5, 0.5, 0.0)['samples_per_second'] == 50.0
+  assert capsys.readouterr().err.startswith('online evaluation ...\n')
+
+
+def test_without_a_terminal_lines_become_rare(monkeypatch, capsys):
+  seconds = []
+  monkeypatch.setattr(activity_module, 'every_second', lambda tell: told(tell, seconds))
+  seconds += [1, 4, 5, 6, 11, 19, 20, 41, 99, 101, 161]
+  with activity('evaluating'):
+    pass
+  assert capsys.readouterr().err.splitlines() == [
+    'evaluating ...',
+    *(f'evaluating ... {s} s' for s in (5, 11, 20, 41, 101, 161)),
+  ]
+
+
+@contextlib.contextmanager
+def told(tell, seconds):
+  for second in seconds:
+    tell(second)
+  yield
+
+
+def test_it_tells_every_second_until_the_end():
+  seen = []
+  with activity_module.every_second(seen.append):
+    time.sleep(2.5)
+  count = len(seen)
+  assert 1 <= count <= 3 and seen == sorted(seen)
+  time.sleep(1.2)
+  assert len(seen) == count
+
+
+@contextlib.contextmanager
+def terminal(monkeypatch, columns, got):
+  """Standard error is a terminal; all that it got is in `got` at the end."""
+  master, slave = pty.openpty()
+  termios.tcsetwinsize(slave, (24, columns))
+  with os.fdopen(slave, 'w') as file:
+    monkeypatch.setattr(sys, 'stderr', file)
+    yield
+    monkeypatch.undo()
+  with contextlib.suppress(OSError):  # Linux ends a closed terminal by an error
+    while part := os.read(master, 65536):
+      got.append(part.decode())
+  os.close(master)
+
+
+@pytest.mark.parametrize('columns', [0, 80, 100])
+def test_a_terminal_shows_the_bar_and_what_is_done(monkeypatch, columns):
+  got = []
+  with terminal(monkeypatch, columns, got):
+    with make(0, 20, 64) as progress:
+      with progress.compiling():
+        pass
+      progress.evaluated({'online_knn_top1': 0.5})
+      progress.update(10, 0.5, 0.0)
+    with activity('evaluating'):
+      time.sleep(1.3)
+  text = ''.join(got)
+  assert 'compiling the training step' in text and '10/20' in text
+  assert 'epoch 1.0, loss 0.5000' in text and max(map(len, text.split('\r'))) <= (columns or 80) + 4
+  assert 'evaluating ... 1 s' in text and text.endswith('\r\033[K')
+
+
+def test_the_commands_that_follow():
+  text = next_commands('/runs/a', 61.4)
+  assert text.startswith('61 s. Next:') and text.count('--workdir=/runs/a') == 3
