@@ -14,10 +14,11 @@ from clr_jax.core.storage import atomic_write
 from clr_jax.evaluation import runner
 from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.experiment.schema import keys_without_effect
-from clr_jax.rundir import codec, metrics, workdir
+from clr_jax.rundir import codec, workdir
 from clr_jax.rundir import results as results_lib
 from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.rundir.identity import open_run
+from clr_jax.rundir.rows import read_metrics
 from clr_jax.training import loop as train
 from tests.cli.calling import call
 from tests.evaluation.runs import (
@@ -178,7 +179,7 @@ def test_a_labeled_split_of_a_set_with_an_unlabeled_one(digits, tmp_path):
   train.train(config, str(tmp_path))
   (record,) = results(tmp_path)
   assert record['data'] == f'{name} train, test' and record['value'] > 0.5
-  (online,) = [r for r in metrics.read_metrics(workdir.Workdir(tmp_path)) if 'rankme' in r]
+  (online,) = [r for r in read_metrics(workdir.Workdir(tmp_path)) if 'rankme' in r]
   assert online['online_knn_top1'] == record['value']  # all 437 and 360 images
   assert 'online_probe_top1' not in online
   # A second start measures nothing again, unless the sets are others.

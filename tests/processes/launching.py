@@ -16,7 +16,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from clr_jax.rundir import metrics, results, workdir
+from clr_jax.rundir import results, workdir
+from clr_jax.rundir.rows import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = ROOT / 'tests' / 'tiny.py'
@@ -114,7 +115,7 @@ def ended(process):
 
 
 def rows_of(directory):
-  return metrics.read_metrics(workdir.Workdir(directory))
+  return read_metrics(workdir.Workdir(directory))
 
 
 def rows_without_clock(directory):

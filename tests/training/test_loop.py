@@ -14,8 +14,9 @@ from clr_jax.core.errors import RunStopped, UserError
 from clr_jax.core.metrics import Sum
 from clr_jax.experiment.build import build_experiment, example_batch
 from clr_jax.experiment.config_files import load
-from clr_jax.rundir import metrics, workdir
+from clr_jax.rundir import workdir
 from clr_jax.rundir.checkpoint import Checkpoints, SaveFailed
+from clr_jax.rundir.rows import read_metrics
 from clr_jax.training import loop
 from clr_jax.training.dispatch import make_dispatch
 from tests.evaluation.runs import one_device  # noqa: F401  (a fixture)
@@ -96,7 +97,7 @@ def trained(tmp_path_factory):
 
 
 def rows(directory):
-  return metrics.read_metrics(workdir.Workdir(directory))
+  return read_metrics(workdir.Workdir(directory))
 
 
 @ONE_WORKER
