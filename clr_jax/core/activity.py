@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 
 _SECONDS = (5, 10, 20, 40)  # after which a line is written where there is no terminal
+_PERIOD = 1.0  # seconds between two signs in a terminal
 _LATER = 60  # seconds between the lines that follow
 
 
@@ -52,7 +53,7 @@ def every_second(tell: Callable[[float], object]) -> Iterator[None]:
   start, ended = time.monotonic(), threading.Event()
 
   def run() -> None:
-    while not ended.wait(1.0):
+    while not ended.wait(_PERIOD):
       tell(time.monotonic() - start)
 
   thread = threading.Thread(target=run, daemon=True)

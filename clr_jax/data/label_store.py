@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from clr_jax.core.errors import UserError
 from clr_jax.core.locks import one_at_a_time
 from clr_jax.core.storage import atomic_write, cache_folder
 
@@ -63,6 +64,6 @@ def _store(places: Sequence[epath.Path], labels: np.ndarray) -> None:
   for place in places:
     try:
       return atomic_write(place, content.getvalue())
-    except OSError:
+    except (OSError, UserError):  # UserError: a folder is in the way
       continue
   logging.warning('Nothing can be written to %s: the next start reads the labels again.', places)

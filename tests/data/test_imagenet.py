@@ -234,10 +234,10 @@ def read_all(root, workers):
 def test_a_damaged_record_is_named_with_its_file(tmp_path, workers):
   folder = prepare(tmp_path, 'toy', {'train': toy(40, (40, 40, 3))}, shape=(40, 40, 3), shards=2)
   read_all(tmp_path, 0)
+  source = load_source('toy', data_dir=str(tmp_path), image_size=8)
   damage(folder / 'toy-train.array_record-00001-of-00002', 'flip')
   with pytest.raises(UserError, match=r'the example (2|3)\d of toy train in .*00001-of-00002 \('):
     read_all(tmp_path, workers)
-  source = load_source('toy', data_dir=str(tmp_path), image_size=8)
   source.load(np.arange(20))  # the other file is whole
 
 

@@ -231,7 +231,7 @@ def available(data_dir):
   return [('constant_level:LEVEL', 'three images')]
 """)
   monkeypatch.setattr(sources, '__path__', [*sources.__path__, str(tmp_path)])
-  schemes = ModuleRegistry('data source', sources.__name__, sources.__path__)
+  schemes = ModuleRegistry('data source', sources.__name__, sources.__path__, function='load')
   monkeypatch.setattr(sources, 'SCHEMES', schemes)
   source = load_source('constant_level:7', split='test')
   assert (source.name, source.split, source.num_examples) == ('constant_level:7', 'test', 3)
