@@ -26,6 +26,7 @@ def run(function, **names):
   assert not said, ''.join(said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem)
 def test_losses(file):
   module = importlib.import_module(f'clr_jax.losses.{file.stem}')

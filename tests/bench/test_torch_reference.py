@@ -207,6 +207,7 @@ def test_a_queue_keeps_the_last_rows():
   assert queue.rows.flatten().tolist() == [5, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('recipe', ['simclr', 'sogclr', 'solo_simclr', 'linear', 'dino'])
 def test_heads_compute_the_same(x64, recipe):
   from clr_jax.bench.torch_reference import network
@@ -229,6 +230,7 @@ def test_heads_compute_the_same(x64, recipe):
   np.testing.assert_allclose(theirs(torch.tensor(x)).detach(), expected, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'options',
   [
@@ -275,6 +277,7 @@ def test_optimizers_take_the_same_steps(x64, options):
     np.testing.assert_allclose(tensor.detach().numpy(), params['head'][key], rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('name', torch_reference.TAKEN['augment.name'])
 def test_views_are_images(name, channels):
