@@ -97,7 +97,7 @@ def train(config: Config, directory: str) -> None:
     with Checkpoints(
       run, keep_last=config.keep_last, keep_best=config.keep_best or None
     ) as checkpoints:
-      with activity('making the network', enabled=first_process):
+      with activity('making the network', enabled=first_process and config.progress):
         start = start_or_resume(experiment, run, checkpoints)
       state, last = start.state, last_step(config, experiment.info)
       if start.step < last or start.unevaluated:

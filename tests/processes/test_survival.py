@@ -279,12 +279,13 @@ def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(run, referen
 @pytest.mark.slow
 def test_out_of_memory_is_one_sentence(run, tmp_path):
   _, err = run(tmp_path, '--config.progress=False', fault='out_of_memory', code=1)
-  *data, last = err.strip().splitlines()
+  *data, header, last = err.strip().splitlines()
   assert last == (
     'clr-jax: out of device memory: lower batch_size, model.width or the image size, or set '
     'precision=bfloat16'
   )
   assert [line.partition(':')[0] for line in data] == ['training images', 'test images']
+  assert header.startswith('sogclr with resnet_tiny on digits: ')
 
 
 @pytest.mark.slow
