@@ -1,4 +1,4 @@
-"""The quickstart: SogCLR on the embedded digits, a tiny ResNet, about 3 minutes on 2 CPU cores.
+"""The quickstart: SogCLR on the embedded digits, a tiny ResNet, about 2 minutes on 2 CPU cores.
 
   clr-jax train --config=configs/quickstart.py --workdir=DIR
 
