@@ -12,7 +12,6 @@ from clr_jax.data.base import Source
 from clr_jax.data.slices import base_split, complement
 from clr_jax.data.subset import RenumberedSource
 
-_COMPARED = 64  # images, to find a copy by
 _MOST_NAMES = 10  # of classes in a sentence
 
 
@@ -94,11 +93,6 @@ def refuse_shared_images(source: Source, key: str, training: Source, training_ke
   """
   count = source.shared_examples(training)
   if not count:
-    if source.origin != training.origin and _is_copy(source, training):
-      raise UserError(
-        f'the {source.num_examples:,} images of {source.name} {key}={source.split!r} are those of '
-        f'{training.name} {training_key}={training.split!r}, in a copy: name other test images'
-      )
     return
   if source.origin != training.origin:
     raise UserError(
@@ -119,15 +113,6 @@ def refuse_shared_images(source: Source, key: str, training: Source, training_ke
     f'{training_key}={training.split!r} of {training.name}: take slices that share no image, such '
     f'as {training_key}={first!r} and {key}={second!r}'
   )
-
-
-def _is_copy(source: Source, other: Source) -> bool:
-  """Whether evenly spaced images of two sources of one number and size are the same."""
-  if (source.num_examples, source.image_shape) != (other.num_examples, other.image_shape):
-    return False
-  most = min(_COMPARED, source.num_examples)
-  rows = np.arange(most) * source.num_examples // most
-  return all(np.array_equal(source.load(part)[0], other.load(part)[0]) for part in (rows[:1], rows))
 
 
 def describe(what: str, source: Source) -> str:
