@@ -171,7 +171,7 @@ def test_who_knows_what():
 
 
 def test_programs_of_the_host_get_their_compiler_options():
-  """By `host_jit`; a plain jit belongs to nobody, as the functions inside a program need none."""
+  """`host_jit` is the only way to compile: `jax.jit` stands in no other file."""
   for source in SOURCES:
     calls = [
       node
