@@ -10,6 +10,7 @@ from typing import Any
 from etils import epath
 
 from clr_jax.core.config_tree import Config, changed
+from clr_jax.core.errors import UserError
 from clr_jax.evaluation.encoder import load
 from clr_jax.evaluation.registry import with_all_options
 from clr_jax.evaluation.runner import evaluate_workdir
@@ -69,7 +70,7 @@ def evaluate(
   features: Sequence[FeaturesOf] = ('trained',),
   config: Config | None = None,
   step: int | None = None,
-  again: bool = False,
+  overwrite: bool = False,
   weights: str = '',
   **options: Any,
 ) -> list[dict[str, Any]]:
@@ -81,7 +82,7 @@ def evaluate(
     features: some of 'trained', 'untrained' (the network of step 0) and 'pixels'.
     config: the run's own by default; with other values of `eval` the run is measured on other data.
     step: of the checkpoint; default: the newest.
-    again: measures again what was measured already.
+    overwrite: measure again; False reuses existing results of the same options.
     weights: file of a backbone of another library, evaluated in place of the run's; with `config`
       the workdir need not be a run.
     options: of the protocol; `clr-jax evaluate PROTOCOL --help` lists them.
@@ -97,10 +98,12 @@ def evaluate(
     >>> record['metric'], record['params']['k'], record['value'] > 0.2
     ('top1', 5, True)
   """
+  if 'again' in options:
+    raise UserError('again is now called overwrite: write overwrite=True')
   directory = os.fspath(workdir)
   if config is None:
     config = read_config(Workdir(directory))
-  how = {'step': step, 'again': again, 'file': weights}
+  how = {'step': step, 'overwrite': overwrite, 'file': weights}
   found = evaluate_workdir(config, directory, protocol, options, features, **how)
   return [record for record in found if record['protocol'] == protocol]
 

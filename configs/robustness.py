@@ -32,14 +32,14 @@ NT-Xent at temperature 0.5 without the anchor itself, projector 512-128, Adam 3e
 1e-5 in the gradient for 100 epochs, on the first 95 % of the training images (there a random 95 %;
 the classifier has the labels of all), views of SimCLR's colors at full strength without blur;
 supervised SGD 0.1 with momentum 0.9, weight decay 5e-4 and times 0.2 after 60, 120 and 160 of 200
-epochs, crop and flip. Pixels are in [0, 1] without normalisation, which is the scale of lambda.
+epochs, crop and flip. Pixels are in [0, 1] without normalization, which is the scale of lambda.
 
 Deviations. The report's "modified ResNet50" has stages of 64 to 512 channels around bottlenecks of
 a quarter and average pools for strides: here a ResNet-50 of width 16, whose stem has 16 channels
 instead of 64 and whose pools are in the shortcuts. Its cosine is stepped once an epoch though made
 for 371 steps, down to 0.86 of the rate: here constant. It keeps the encoder of the lowest
 validation loss: here the last. Its classifier is by SGD on unit features: here logistic regression
-to convergence on standardised features.
+to convergence on standardized features.
 """
 
 from clr_jax.experiment import config_base as common

@@ -31,9 +31,9 @@ stem, zero-initialised residuals, head 2048/128 (the report's "hidden size of 12
 warm-up 10, momentum 0.9, trust coefficient 0.001, crops and jitter, classifier's learning rate 0.1
 per 256. Noise: only the 9/10000 row has code, with probability 0.5. The trace left of the others
 adds noise to every image and takes 2/255 for a standard deviation, the table for a variance, so
-both are here; their noise is added to pixels in [0, 1], the report's to normalised ones.
+both are here; their noise is added to pixels in [0, 1], the report's to normalized ones.
 As published, noise is added to
-normalised pixels, which are then clipped to [-1, 1] (here drawn for each image, there for each
+normalized pixels, which are then clipped to [-1, 1] (here drawn for each image, there for each
 batch). Salt-and-pepper: 5 % of the pixels (scikit-image's default;
 `--config.augment.salt_pepper_per=element` draws each channel, as that does). Uniform noise: 1e-5,
 written in the code but never applied there. Gradient SAM: rho 0.05 (Foret et al.). Blur: 9x9, sigma

@@ -34,6 +34,6 @@ clr-jax inspect few-label "${contrastive[@]}" --out="$out/few_label.png"
 clr-jax train --config=quickstart --workdir="$out/digits" --config.num_epochs=5
 on=(--params.train_split='train[:1000]' '--features=trained,untrained')
 clr-jax evaluate transfer --workdir="$out/contrastive" --workdir="$out/supervised" \
-  --params.to=digits,cifar10 "${on[@]}" --params.test_split=test
-clr-jax evaluate transfer --workdir="$out/digits" --params.to=fashion_mnist,cifar10 "${on[@]}" \
+  --params.target=digits,cifar10 "${on[@]}" --params.test_split=test
+clr-jax evaluate transfer --workdir="$out/digits" --params.target=fashion_mnist,cifar10 "${on[@]}" \
   --params.test_split='test[:2000]'

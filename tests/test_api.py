@@ -30,6 +30,11 @@ def test_no_function_has_the_name_of_a_room_or_module():
     clr_jax.evluate  # noqa: B018
 
 
+def test_the_earlier_name_of_overwrite_is_refused():
+  with pytest.raises(UserError, match='again is now called overwrite'):
+    clr_jax.evaluate('nowhere', 'knn', again=True)
+
+
 def test_what_is_no_run_is_refused(tmp_path):
   with pytest.raises(UserError, match='is not a run'):
     clr_jax.results(tmp_path)

@@ -125,7 +125,7 @@ def _measure(
     found = runner.evaluate_workdir(
       *(config, directory, args.protocol, options, args.features),
       step=args.step,
-      again=args.again,
+      overwrite=args.overwrite,
       prefix='--params.',
       file=args.weights or '',
     )

@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
       if option not in (*options, *HELP):
         wanted = f'--{option.lstrip("-")}'
         near = hint(wanted.partition('.')[0], options) or self._near_keys(wanted, rest)
-        self.error(f'unknown option {option}: {near}'.strip(': '))
+        self.error(f'unknown option {option}: {near}'.rstrip(':; '))
     if any(argument in HELP for argument in rest):  # last: it depends on the others
       rest = [*(argument for argument in rest if argument not in HELP), '--help']
     args, unexpected = self.parse_known_args(rest)
@@ -196,7 +196,7 @@ def _add_evaluation(add: Callable[..., Parser]) -> None:
     help='some of trained,untrained,pixels; default: trained',
   )
   evaluate.add_argument(
-    '--again', action='store_true', help='measure again what was measured already'
+    '--overwrite', action='store_true', help='measure again instead of reusing results'
   )
   evaluate.add_argument(
     '--weights',

@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from clr_jax.core.errors import UserError
+from clr_jax.core.names import RENAMED
 
 Config = Any  # an ml_collections.ConfigDict: its attributes have no static types
 
@@ -61,8 +62,12 @@ def check_keys(config: ConfigDict, keys: Iterable[str], before: str = '--config.
   known = [key for key, _ in leaves(config)]
   for key in keys:
     if key not in known:
+      start, _, last = key.rpartition('.')
+      renamed = '.'.join(filter(None, (start, RENAMED.get(last))))
+      if last in RENAMED and renamed in known:
+        raise UserError(f'{before}{key} is now called {before}{renamed}: use that name')
       close = difflib.get_close_matches(key, known, 3, 0.5)
-      close = close or [k for k in known if k.rpartition('.')[2] == key.rpartition('.')[2]]
+      close = close or [k for k in known if k.rpartition('.')[2] == last]
       others = f'there are {", ".join(known)}' if known else 'there are none, so leave it out'
       hint = f'did you mean {" or ".join(close)}?' if close else others
       raise UserError(f'{before}{key}: there is no such key; {hint}')

@@ -9,6 +9,13 @@ from typing import Any, TypeVar
 from clr_jax.core.errors import UserError
 
 T = TypeVar('T')
+RENAMED = {
+  '--again': '--overwrite',
+  'normalise': 'normalize',
+  'standardise': 'standardize',
+  'to': 'target',
+}
+"""Current names of renamed options, for error messages."""
 
 
 def look_up(table: Mapping[str, T], name: str, what: str) -> T:
@@ -25,8 +32,11 @@ def check_name(names: Iterable[str], name: str, what: str) -> None:
 
 
 def hint(name: Any, names: Iterable[str]) -> str:
-  """'did you mean X? ' with the nearest of `names`, or ''."""
-  close = difflib.get_close_matches(str(name), list(names), 1)
+  """'did you mean X? ' with the nearest of `names`, 'use X instead; ' if renamed, or ''."""
+  names = list(names)
+  if (new := RENAMED.get(str(name))) in names:
+    return f'use {new!r} instead; '
+  close = difflib.get_close_matches(str(name), names, 1)
   return f'did you mean {close[0]!r}? ' if close else ''
 
 

@@ -66,7 +66,7 @@ class Out(NamedTuple):
   """What one pass of the networks over a batch of views gives to the loss.
 
   Attributes:
-    online: [B, V, D] embeddings that carry gradient: projector or predictor output, not normalised.
+    online: [B, V, D] embeddings that carry gradient: projector or predictor output, not normalized.
     target: [B, V, D] embeddings without gradient (EMA target), or None.
     h: [B, V, F] backbone features of the same pass.
     extra: prototypes, stages, logits, things that wrappers add.

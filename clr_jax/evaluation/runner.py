@@ -192,7 +192,7 @@ def evaluate(
   name: str,
   options: Mapping[str, Any],
   *,
-  again: bool = False,
+  overwrite: bool = False,
   say: bool = False,
   keep: bool = True,
 ) -> list[dict[str, Any]]:
@@ -204,7 +204,7 @@ def evaluate(
     config_hash: of the run.
     name: of the protocol.
     options: of the protocol; several values of an option are measured one after the other.
-    again: False reuses the results of the same options at this step. What is damaged of them is
+    overwrite: False reuses the results of the same options at this step. What is damaged of them is
       measured again.
     say: tells the terminal what the sets are.
     keep: False writes nothing.
@@ -227,11 +227,11 @@ def evaluate(
     lost = marker.lost(found, {**facts, 'protocol': name, 'features': on.kind})
     whole = {file: record for file, record in found.records.items() if file not in (lost or ())}
     recorded = {_identity(record): file for file, record in whole.items()}
-    done = not again and lost is not None and not lost
+    done = not overwrite and lost is not None and not lost
     (done,) = from_process_0([done])  # features take all processes
     if done:
       continue
-    for file in () if again else lost or ():
+    for file in () if overwrite else lost or ():
       why = found.damaged.get(file, 'its arrays cannot be read')
       known = file in found.damaged or file in found.records
       state = f'damaged ({why})' if known else 'gone'
@@ -240,7 +240,7 @@ def evaluate(
     for measurement in PROTOCOLS.factory(name)(on, **unit):
       measurement = measurement._replace(params={**measurement.params, **of_file})
       known = recorded.get(_identity({**measurement._asdict(), **facts}))
-      if known is not None and not again:
+      if known is not None and not overwrite:
         files.append(known)  # written before the run was killed
         continue
       stamp = {
@@ -321,7 +321,7 @@ def evaluate_workdir(
   kinds: Sequence[Kind],
   *,
   step: int | None = None,
-  again: bool = False,
+  overwrite: bool = False,
   prefix: str = '',
   file: str = '',
 ) -> list[dict[str, Any]]:
@@ -332,7 +332,7 @@ def evaluate_workdir(
     options: of the protocol.
     kinds: some of FEATURES.
     step: of the checkpoint; None = the newest.
-    again: False reuses the results of the same options.
+    overwrite: False reuses the results of the same options.
     prefix: stands before an option in messages, see `protocols.units`.
     file: of weights in a layout that `init_from` reads; takes the place of 'trained', and there
       need be no run yet.
@@ -371,7 +371,7 @@ def evaluate_workdir(
   if file:
     kinds = ['weights' if kind == 'trained' else kind for kind in kinds]
   for i, kind in enumerate(kinds):
-    how = {'again': again, 'say': i == 0, 'keep': not refusal}
+    how = {'overwrite': overwrite, 'say': i == 0, 'keep': not refusal}
     unwritten += evaluate(subject.of_kind(kind), run, config_hash, protocol, options, **how)
   return [*results.read_results(run), *unwritten]
 

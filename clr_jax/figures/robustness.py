@@ -51,7 +51,7 @@ def robustness(runs: Sequence[Run]) -> Figures:
         missing.append(f'{attack}: {label}, measured with other settings or other images')
       elif not (own := run.arrays(record)):
         missing.append(
-          f'{attack}: {label}, whose numbers are lost: run clr-jax evaluate robustness --again'
+          f'{attack}: {label}, whose numbers are lost: run clr-jax evaluate robustness --overwrite'
         )
       else:
         arrays[label] = own

@@ -62,7 +62,7 @@ def w_mse(
     size: rows that are whitened together; divides B, exceeds D unless eps > 0.
     eps: of `clr_jax.ops.whitening.cholesky_whiten`; 0 (official code).
     normalize: compare whitened rows of length 1, 2 - 2 cos (official code).
-    symmetric: False stops the gradient to the later view of each pair of normalised rows
+    symmetric: False stops the gradient to the later view of each pair of normalized rows
       (solo-learn): the same value.
 
   Example:
@@ -95,7 +95,7 @@ def arb(
 ) -> Array:
   """Align with the nearest orthonormal base (Zhang et al., ARB, ECCV 2022).
 
-  Each feature of a view, standardised over the batch, is compared with the same feature of the
+  Each feature of a view, standardized over the batch, is compared with the same feature of the
   other view's orthonormal base, without gradient to the base:
   sum over features and views of (dot product / divisor - 1)^2; a scalar.
 

@@ -1,6 +1,6 @@
 """Contrastive losses inside one batch: NT-Xent, SupCon, TCL.
 
-Embeddings are [B, V, D]: B samples, V views, normalised inside unless `normalize=False`. Anchors
+Embeddings are [B, V, D]: B samples, V views, normalized inside unless `normalize=False`. Anchors
 are all B * V rows; per-anchor values are [B, V]. Every loss is the mean over anchors. With a
 `block_size` the [B * V, B * V] similarities are computed that many columns at a time, twice, and
 never kept: memory for a global batch whose square does not fit, value and gradient the same.

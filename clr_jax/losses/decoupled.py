@@ -38,7 +38,7 @@ class PairScores(NamedTuple):
 
 
 def pair_scores(z: Array, *, temperature: float | Array, normalize: bool = True) -> PairScores:
-  """The scores of [B, 2, D] embeddings, normalised unless `normalize=False`.
+  """The scores of [B, 2, D] embeddings, normalized unless `normalize=False`.
 
   Example:
     >>> z = jnp.eye(4).reshape(2, 2, 4)
@@ -108,7 +108,7 @@ def flatnce(z: Array, *, temperature: float | Array = 0.1) -> Array:
   Here: the same gradient with the value of InfoNCE, log(1 + exp(v)), and no exp that overflows.
 
   Args:
-    z: [B, 2, D], B >= 2, normalised inside.
+    z: [B, 2, D], B >= 2, normalized inside.
     temperature: 0.1 (official code).
 
   Example:
@@ -188,7 +188,7 @@ def rpc(
   """Relative predictive coding (Tsai et al., https://arxiv.org/abs/2103.11275): -`rpc_objective`.
 
   Args:
-    z: [B, 2, D], B >= 2; not normalised, since no exponential needs bounded scores.
+    z: [B, 2, D], B >= 2; not normalized, since no exponential needs bounded scores.
     temperature: 128 on CIFAR, 32 on ImageNet; rescales alpha against beta and gamma.
     alpha: official CIFAR script: 0.
     beta: official CIFAR script: 0.001; positive, it bounds the scores of the positives.

@@ -2,7 +2,7 @@
 
 Zhu et al., Improving Contrastive Learning by Visualizing Feature Transformation
 (https://arxiv.org/abs/2108.02982), after the authors' code
-(https://github.com/DTennant/CL-Visualizing-Feature-Transformation). Nothing is re-normalised
+(https://github.com/DTennant/CL-Visualizing-Feature-Transformation). Nothing is re-normalized
 unless asked for, so the scores may leave [-1, 1]. What is stored in a queue stays untransformed.
 
 The scope of the mixing weight `lam` is one draw for all (`batch`), one for each row (`row`), or one
@@ -114,7 +114,7 @@ def extrapolate(
   Args:
     query, key: [..., D] unit vectors.
     lam: >= 1, broadcasts to them.
-    postnorm: re-normalise both results; default False (the authors' code).
+    postnorm: re-normalize both results; default False (the authors' code).
   """
   query, key = at_least_float32(query), at_least_float32(key)
   lam = jnp.asarray(lam, query.dtype)

@@ -1,7 +1,7 @@
 """Losses without negatives that keep the features apart: Barlow Twins, VICReg, TiCo.
 
 Statistics are of the global batch. Embeddings of Barlow Twins and VICReg are [B, 2, D], B >= 2, and
-never normalised per row; those of TiCo are unit rows.
+never normalized per row; those of TiCo are unit rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from clr_jax.ops.similarity import at_least_float32, l2_normalize, similarity
 
 
 def cross_correlation(z: Array, *, eps: float = 1e-5) -> Array:
-  """[D, D]: features of view 1 against those of view 2, each standardised over the batch.
+  """[D, D]: features of view 1 against those of view 2, each standardized over the batch.
 
   Args:
     z: [B, 2, D].

@@ -157,7 +157,7 @@ def infonce(scores: Scores, *, temperature: float | Array, beta: float = 1.0) ->
   Args:
     scores: cosines.
     temperature: > 0.
-    beta: weight of the normaliser: 1 = InfoNCE, 0 = positives only (BYOL's limit); the margins
+    beta: weight of the normalizer: 1 = InfoNCE, 0 = positives only (BYOL's limit); the margins
       paper (https://arxiv.org/abs/2306.11526, eq. 6).
   """
   log_p = log_p_positive(scores, temperature=temperature)

@@ -28,7 +28,7 @@ def rpc(
   out_dim: Dimension = 128,
   per_view_bn: bool = False,
 ) -> Method:
-  """Contrastive learning without exponentials, on embeddings that are not normalised.
+  """Contrastive learning without exponentials, on embeddings that are not normalized.
 
   Args:
     temperature: 128 on CIFAR, 32 on ImageNet (official scripts); another one needs another alpha.

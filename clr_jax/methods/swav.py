@@ -100,7 +100,7 @@ def swav(
 
   def post_update(params, state, carry, step):
     params, state = commit_batch_stats(params, state, carry, step)
-    # Normalising again what is frozen could change its last bits.
+    # Normalizing again what is frozen could change its last bits.
     params = _map_prototypes(
       lambda w: jnp.where(step < freeze_prototypes_steps, w, l2_normalize(w)), params
     )

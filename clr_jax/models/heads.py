@@ -89,11 +89,11 @@ class MLPHead(nn.Module, kw_only=True):
 
 
 class Prototypes(nn.Module, kw_only=True):
-  """Scores of normalised embeddings against K prototypes, without bias.
+  """Scores of normalized embeddings against K prototypes, without bias.
 
   The last layer of DINO (`weight_norm`, so scores are cosines: official `norm_last_layer`, spec of
   https://arxiv.org/abs/2104.14294) and of SwAV (https://arxiv.org/abs/2006.09882), where the
-  method normalises the rows of 'weight' itself at every step.
+  method normalizes the rows of 'weight' itself at every step.
 
   Attributes:
     num: K.

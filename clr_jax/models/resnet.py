@@ -187,7 +187,7 @@ class ResNet(nn.Module, kw_only=True):
     Raises:
       UserError: for integer images, or if `mean` or `std` does not fit the number of channels.
     """
-    x = self._normalise_pixels(images)
+    x = self._normalize_pixels(images)
     kernel, stride, padding, max_pool = STEMS[self.stem]
     x = _conv(
       self.width,
@@ -221,7 +221,7 @@ class ResNet(nn.Module, kw_only=True):
     h = _pool(x)
     return (h, maps) if stages else h
 
-  def _normalise_pixels(self, images: Array) -> Array:
+  def _normalize_pixels(self, images: Array) -> Array:
     if not jnp.issubdtype(images.dtype, jnp.floating):
       raise UserError(f'a ResNet takes float images in [0, 1], not {images.dtype}: divide by 255')
     for name, values in (('mean', self.mean), ('std', self.std)):

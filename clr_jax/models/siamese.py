@@ -76,7 +76,7 @@ class Chain(NamedTuple):
   ) -> tuple[dict[str, Any], State]:
     """Training pass over views [B, V, H, W, C]: outputs [B, V, ...] and new statistics.
 
-    `per_view` normalises each view by its own batch statistics, as code that calls the network once
+    `per_view` normalizes each view by its own batch statistics, as code that calls the network once
     a view does; otherwise all views are one batch, as code that concatenates them does. The views
     are folded into the batch by a reshape: concatenating sharded images would move them all.
     """

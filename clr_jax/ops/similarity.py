@@ -1,4 +1,4 @@
-"""Normalisation, similarities, masked log-sum-exp: what is under every contrastive loss."""
+"""Normalization, similarities, masked log-sum-exp: what is under every contrastive loss."""
 
 import jax
 import jax.numpy as jnp

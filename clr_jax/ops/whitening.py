@@ -47,7 +47,7 @@ def whiten_chunks(z: Array, permutation: Array, *, size: int, eps: float = 0.0) 
 
 
 def orthonormal_base(x: Array, *, shrinkage: float = 0.0, eps: float = 1e-5) -> Array:
-  """The orthonormal rows nearest to standardised features x [..., K, n]: C^{-1/2} x, no gradient.
+  """The orthonormal rows nearest to standardized features x [..., K, n]: C^{-1/2} x, no gradient.
 
   C = x x^T / (n - 1), shrunk to (1 - shrinkage) C + shrinkage I; `eps` is added to its eigenvalues,
   so that with K >= n the missing directions stay 0. float32 or wider, as `eigh` demands.

@@ -25,7 +25,7 @@ Value = float | Schedule
 
 
 def matrices(params: PyTree) -> PyTree:
-  """False for biases and normalisation scales: leaves named 'bias' or 'scale', or with ndim <= 1.
+  """False for biases and normalization scales: leaves named 'bias' or 'scale', or with ndim <= 1.
 
   The names count because layers stacked by `nn.scan` or `vmap` have biases with two axes.
   """

@@ -13,7 +13,7 @@ from clr_jax.core.storage import is_local
 from clr_jax.data.slices import base_split
 from clr_jax.rundir.workdir import Workdir
 
-_DATA = ('data.name', 'eval.data', 'eval.protocols.transfer.to')
+_DATA = ('data.name', 'eval.data', 'eval.protocols.transfer.target')
 _FOLDERS = ('data.data_dir', 'init_from')
 
 

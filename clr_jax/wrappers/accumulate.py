@@ -27,7 +27,7 @@ def accumulate(
   step costs one more forward pass.
 
   Image b belongs to part b % parts, so that every device has its share of each part. BatchNorm
-  normalises each part by its own statistics, one part after the other: as `groups` of
+  normalizes each part by its own statistics, one part after the other: as `groups` of
   `clr_jax.models.norm` with the parts as further groups. It belongs right around a method.
 
   Args:
@@ -47,7 +47,7 @@ def accumulate(
     )
   if info.batch_size == parts:
     raise UserError(
-      f'accumulate={parts} leaves one image for a pass, which BatchNorm cannot normalise: lower it'
+      f'accumulate={parts} leaves one image for a pass, which BatchNorm cannot normalize: lower it'
     )
   if parts == 1:
     return method

@@ -16,7 +16,7 @@ KEY = jax.random.key(3)
 
 
 def _blur(image, sigma, taps):
-  """torchvision's gaussian_blur: reflected borders, normalised taps."""
+  """torchvision's gaussian_blur: reflected borders, normalized taps."""
   offsets = np.arange(taps) - taps // 2
   weights = np.exp(-0.5 * (offsets / sigma) ** 2)
   weights /= weights.sum()
@@ -83,17 +83,17 @@ def test_gaussian_noise_is_clipped_and_takes_one_strength():
       filters.gaussian_noise(KEY, noisy, **both)
 
 
-def test_noise_clipped_after_normalisation():
+def test_noise_clipped_after_normalization():
   mean, std = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
   images = unit(levels(3))
-  normalise = lambda x: (np.asarray(x) - np.array(mean)) / np.array(std)  # noqa: E731
+  normalize = lambda x: (np.asarray(x) - np.array(mean)) / np.array(std)  # noqa: E731
   exact = {'p': 1.0, 'clip_normalized': (mean, std)}
   got = filters.gaussian_noise(KEY, images, variance=0.0, **exact)
-  np.testing.assert_allclose(normalise(got), np.clip(normalise(images), -1, 1), atol=1e-5)
-  assert np.abs(normalise(images)).max() > 1.5
+  np.testing.assert_allclose(normalize(got), np.clip(normalize(images), -1, 1), atol=1e-5)
+  assert np.abs(normalize(images)).max() > 1.5
   noisy = filters.gaussian_noise(KEY, images, sigma=0.1, **exact)
-  inside = np.abs(normalise(images)) < 0.5
-  assert (normalise(noisy) - normalise(images))[inside].std() == pytest.approx(0.1, rel=0.1)
+  inside = np.abs(normalize(images)) < 0.5
+  assert (normalize(noisy) - normalize(images))[inside].std() == pytest.approx(0.1, rel=0.1)
 
 
 def test_salt_and_pepper_statistics_match_skimage():

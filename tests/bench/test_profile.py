@@ -60,7 +60,7 @@ ENTRY %main (x: f32[2]) -> f32[2] {
   %dot.2 = f32[2]{0} dot(%x, %x), metadata={op_name="jit(f)/optimizer/dot_general"}
   %norm.3 = f32[2]{0} multiply(%x, %x), metadata={op_name="jit(f)/jvp(MLPHead)/norm0/mul"}
   %all-reduce-start.1 = f32[2]{0} all-reduce-start(%x), metadata={op_name="jit(f)/bn1/mean"}
-  ROOT %add = f32[2]{0} add(%x, %x), metadata={op_name="jit(f)/normalise/bnb/add"}
+  ROOT %add = f32[2]{0} add(%x, %x), metadata={op_name="jit(f)/normalize/bnb/add"}
 }
 """
   kinds = profile._kinds(text)

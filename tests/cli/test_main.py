@@ -146,6 +146,7 @@ def test_train_refuses(refused, tmp_path, arguments, words):
     (['train', f'--config={pathlib.Path(__file__)}', '--workdir=x'], ['get_config']),
     (['evaluate'], ['one of few-label, finetune, knn, linear, ', 'must be given']),
     (['train', '-config=x', '--workdir=x'], ["unknown option -config: did you mean '--config'?"]),
+    (['evaluate', 'knn', '--again'], ["unknown option --again: use '--overwrite' instead ("]),
     (['-'], ['unknown']),
     (['evaluate', 'robustness', '--workdir=x', '--out='], ['--out=: give the path of a file']),
     (['export', '--workdir='], ['--workdir=: give the path of a folder']),

@@ -21,7 +21,7 @@ def config():
       'pair': (1, 2),
       'nothing': config_dict.placeholder(int),
       'text': config_dict.placeholder(str),
-      'inner': {'flag': True, 'words': ('x',)},
+      'inner': {'flag': True, 'words': ('x',), 'target': ''},
     }
   ).lock()
 
@@ -89,6 +89,7 @@ def test_values_have_the_type_of_those_that_they_replace(config, arguments, valu
     ('--noconfig.seed', '--noconfig.seed is not allowed, for --config.seed is not a boolean: give '
      'it a value'),
     ('--config.sed=3', '--config.sed: there is no such key; did you mean seed?'),
+    ('--config.inner.to=1', '--config.inner.to is now called --config.inner.target: use'),
     ('--config.flag=1', '--config.flag: there is no such key; did you mean inner.flag?'),
     ('--config.inner=1', '--config.inner: there is no such key; did you mean inner.flag or '),
   ],

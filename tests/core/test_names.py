@@ -17,3 +17,10 @@ def test_look_up():
     with pytest.raises(UserError) as error:
       look_up(table, name, 'optimizer')
     assert str(error.value) == message
+
+
+def test_the_message_about_a_renamed_option_gives_the_new_name():
+  with pytest.raises(UserError, match="unknown option 'to': use 'target' instead; choose one of"):
+    look_up({'target': 1, 'top': 2}, 'to', 'option')
+  with pytest.raises(UserError, match='did you mean'):  # `top` has no `target`
+    look_up({'top': 2}, 'to', 'option')

@@ -84,7 +84,7 @@ def test_an_evaluation_changes_no_checkpoint_and_no_mode_changes_a_number(run, m
   assert before
   modes = 'resident', 'streamed'
   for mode in modes:
-    arguments = f'--workdir={run}', f'--config.data.mode={mode}', '--again'
+    arguments = f'--workdir={run}', f'--config.data.mode={mode}', '--overwrite'
     monkeypatch.setattr('clr_jax.evaluation.probing.subject._FeatureCache.of', lambda subject: None)
     assert call('evaluate', 'knn', *arguments) == 0
     few = '--params.label_fraction=0.1,1.0', '--params.per_class=1,2', '--params.draws=2'
@@ -102,7 +102,7 @@ def test_an_evaluation_changes_no_checkpoint_and_no_mode_changes_a_number(run, m
 
 
 def test_linear_augmented(subject):
-  options = {'epochs': 20, 'batch_size': 32, 'normalise': 'standardise', 'base_lr': 2.0}
+  options = {'epochs': 20, 'batch_size': 32, 'normalize': 'standardize', 'base_lr': 2.0}
   last, best = linear_augmented.measure(subject, augmentations=2, policy='crop_flip', **options)
   assert (last.protocol, last.params['preset']) == ('linear_augmented', 'sogclr')
   assert (last.params['augmentations'], last.params['policy']) == (2, 'crop_flip')

@@ -77,16 +77,20 @@ SETS = Sets(source(), source(60))  # type: ignore
     ('finetune', {'schedule': 'step', 'milestones': (1,), 'factor': float('nan')}, 'factor=nan'),
     ('finetune', {'per_class': (1, 1000)}, 'at most 50'),
     ('finetune', {'per_class': (4,), 'held_out': 0.9}, 'too few'),
-    ('transfer', {'to': 'digits', 'k': 0, 'protocol': 'knn'}, 'transfer: k=0'),
+    ('transfer', {'target': 'digits', 'k': 0, 'protocol': 'knn'}, 'transfer: k=0'),
     (
       'transfer',
-      {'to': 'digits', 'k': 5},
+      {'target': 'digits', 'k': 5},
       'k has no effect with protocol=linear: .* knn',
     ),
-    ('transfer', {'to': 'digits', 'protocol': ('linear', 'knn'), 'draw': 3}, 'draw has no effect'),
-    ('transfer', {'to': 'digits', 'kk': 5}, "unknown option of transfer 'kk'"),
-    ('transfer', {'to': 'digits', 'protocol': 'robustness'}, "protocol='robustness'"),
-    ('transfer', {}, 'transfer needs the name of a data set'),
+    (
+      'transfer',
+      {'target': 'digits', 'protocol': ('linear', 'knn'), 'draw': 3},
+      'draw has no effect',
+    ),
+    ('transfer', {'target': 'digits', 'kk': 5}, "unknown option of transfer 'kk'"),
+    ('transfer', {'target': 'digits', 'protocol': 'robustness'}, "protocol='robustness'"),
+    ('transfer', {}, 'transfer needs the name of one or several'),
     ('robustness', {'attack': 'pgd_l2', 'epsilons': ('x',)}, r"epsilons=\('x',\)"),
     ('robustness', {'attack': 'pgd_l2', 'epsilons': (0.0,)}, r'epsilons=\(0.0,\)'),
     ('robustness', {'attack': 'corruptions', 'severities': ()}, r'severities=\(\)'),
@@ -102,7 +106,7 @@ def test_nonsense(name, options, message):
 
 @pytest.mark.parametrize('name', protocols.names())
 def test_defaults_pass(name):
-  options = {'to': 'digits'} if name == 'transfer' else {}
+  options = {'target': 'digits'} if name == 'transfer' else {}
   options |= {'label_fraction': (0.5,)} if name == 'few_label' else {}  # 1 % is 2 labels
   protocols.check(SETS, name, options, ['trained'])
 
@@ -158,7 +162,7 @@ def test_every_option_can_be_a_flag():
   assert linear.l2 == (1.0,) and linear.label_fraction == (1.0,) and linear.epochs == 90
   assert finetune.backbone_lr == (0.02,) and finetune.draw == (0,)
   assert robustness.attack == ('pgd_l2', 'plb_l2')
-  assert {'to', 'protocol', 'train_split', 'l2', 'k', 'backbone_lr', 'epochs'} <= set(transfer)
+  assert {'target', 'protocol', 'train_split', 'l2', 'k', 'backbone_lr', 'epochs'} <= set(transfer)
   finetune.epochs, finetune.per_class = 3, (1, 2)  # were None
   with pytest.raises(TypeError):
     finetune.epochs = 'three'

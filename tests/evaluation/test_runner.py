@@ -78,7 +78,7 @@ def test_evaluating_on_more_data_than_trained_on(unlabeled, capsys):
   digits = '--config.eval.data=digits', '--config.eval.test_split=test'
   assert call('evaluate', 'knn', f'--workdir={unlabeled}', *digits) == 0
   replaced = '--config.data.name=digits', '--config.data.test_split=test'
-  assert call('evaluate', 'knn', '--again', f'--workdir={unlabeled}', *replaced) == 0
+  assert call('evaluate', 'knn', '--overwrite', f'--workdir={unlabeled}', *replaced) == 0
   first, second = results(unlabeled)[-2:]
   assert first['data'] == second['data'] == 'digits train, test'
   assert first['value'] == second['value']

@@ -96,7 +96,7 @@ def official_loop(case, close):
     if not frozen and t + 1 < len(case.loss):
       close(moved['prototypes']['weight'], case.W_step_start[t + 1], f'W_step_start {t + 1}')
     params, state = post_update(moved, state, carry, t)
-    if frozen:  # kept to the bit; the driver rescales them to show that each step normalises
+    if frozen:  # kept to the bit; the driver rescales them to show that each step normalizes
       np.testing.assert_array_equal(params['prototypes']['weight'], weight)
     if case.queue_length:
       close(state['queue'], case.queue_after[t], f'queue_after {t}')

@@ -106,7 +106,7 @@ def c_rpc(case, close):
 
 
 def _hard(case, close, name, method, *, tau_plus, beta=0.0):
-  """One form of `hcl` on unit rows; the same through the method, which normalises them again."""
+  """One form of `hcl` on unit rows; the same through the method, which normalizes them again."""
   z = np.stack([case.z1, case.z2], 1)
   options = {'temperature': case.temperature, 'tau_plus': tau_plus}
 

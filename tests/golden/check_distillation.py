@@ -50,7 +50,7 @@ def views(*arrays):
 
 
 def through_unit(x, grad):
-  """A gradient with respect to unit rows x, seen by a loss that normalises inside."""
+  """A gradient with respect to unit rows x, seen by a loss that normalizes inside."""
   x = np.asarray(x)
   length = np.linalg.norm(x, axis=-1, keepdims=True)
   u = x / length

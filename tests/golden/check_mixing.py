@@ -38,7 +38,7 @@ def check(case, close, name, scores_of, raw, *, tau, free=True, order=lambda x: 
 
   Args:
     scores_of: unit queries -> Scores.
-    raw: un-normalised queries, of which the archive has `grad_u`, and `grad_q` if `free`.
+    raw: un-normalized queries, of which the archive has `grad_u`, and `grad_q` if `free`.
     order: brings results of `scores_of` and gradients into the archive's order of rows.
   """
 

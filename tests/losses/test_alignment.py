@@ -62,7 +62,7 @@ def test_w_mse_one_sided_gradient():
   same(w_mse(Z, symmetric=False), w_mse(Z))
 
 
-def test_w_mse_without_normalisation():
+def test_w_mse_without_normalization():
   whitened = whiten_chunks(Z, ORDER, size=6)
   same(w_mse(Z, normalize=False), jnp.mean((whitened[:, 0] - whitened[:, 1]) ** 2))
 

@@ -192,7 +192,7 @@ def test_bfloat16_is_computed_in_float32(loss):
   assert jax.grad(loss)(half).dtype == jnp.bfloat16
 
 
-def test_unit_rows_need_no_normalising():
+def test_unit_rows_need_no_normalizing():
   z = Z / jnp.linalg.norm(Z, axis=-1, keepdims=True)
   same(ntxent(z, normalize=False), ntxent(Z))
   same(supcon(z, LABELS, normalize=False), supcon(Z, LABELS))

@@ -77,7 +77,7 @@ def test_a_scalar_lambda_amplifies_the_gradient_on_the_sphere():
   same(grad(1.5), (1 - 2 * 1.5 * (1 - 1.5)) * grad(1.0))
 
 
-def test_only_postnorm_normalises():
+def test_only_postnorm_normalizes():
   q, k = normal(0, 2, 3, 4)
   free, normed = (ft.extrapolate(q, k, 1.7, postnorm=p) for p in (False, True))
   for a, b in zip(free, normed, strict=True):

@@ -208,6 +208,6 @@ def test_bfloat16_is_computed_in_float32():
   jax.tree.map(same, result, sogclr(half.astype(jnp.float32), LOG_U, temperature=0.2))
 
 
-def test_unit_rows_need_no_normalising():
+def test_unit_rows_need_no_normalizing():
   z = Z / jnp.linalg.norm(Z, axis=-1, keepdims=True)
   same(surrogate(z, normalize=False), surrogate(Z))

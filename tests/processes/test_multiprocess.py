@@ -56,7 +56,9 @@ def test_two_processes_equal_one_and_resume(zygote, program, tmp_path):
   code, output = ended(start_training(late, 2, tmp_path / 'two'))
   assert code == 0 and 'at step 22' in output, output
   assert results_lib.read_results(workdir.Workdir(tmp_path / 'two')) == two
-  code, output = ended(launch(late, 2, 'evaluate', 'knn', '--again', f'--workdir={tmp_path}/two'))
+  code, output = ended(
+    launch(late, 2, 'evaluate', 'knn', '--overwrite', f'--workdir={tmp_path}/two')
+  )
   assert code == 0, output
   *before, last = results_lib.read_results(workdir.Workdir(tmp_path / 'two'))
   assert before == two and last['step'] == 22

@@ -179,13 +179,14 @@ def test_recorded_paths_are_absolute(tmp_path, monkeypatch):
   config = make_config(**{'data.name': 'folder:../x', 'data.data_dir': '~/tfds'})
   with config.unlocked():
     config.init_from, config.eval.data = 'runs/a', 'x/{split}.npz'
-    config.eval.protocols.transfer = {'to': ('digits', 'npz:x.npz', 'cifar10/v:1.0.0')}
+    config.eval.protocols.transfer = {'target': ('digits', 'npz:x.npz', 'cifar10/v:1.0.0')}
   found = paths.with_absolute_paths(config)
   assert found.data.name == f'folder:{tmp_path.parent}/x' and found.data.data_dir == '/home/me/tfds'
   assert (
     found.init_from == f'{tmp_path}/runs/a' and found.eval.data == f'npz:{tmp_path}/x/{{split}}.npz'
   )
-  assert found.eval.protocols.transfer.to == ('digits', f'npz:{tmp_path}/x.npz', 'cifar10/v:1.0.0')
+  targets = ('digits', f'npz:{tmp_path}/x.npz', 'cifar10/v:1.0.0')
+  assert found.eval.protocols.transfer.target == targets
   assert config.data.name == 'folder:../x' and found.seed == config.seed
   assert paths.with_absolute_paths(found).to_dict() == found.to_dict()
   run = Workdir(tmp_path / 'run')

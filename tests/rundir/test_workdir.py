@@ -335,10 +335,10 @@ def test_table_averages_over_draws(tmp_path):
 
 def test_table_shows_the_params_that_tell_rows_apart(tmp_path):
   run = Workdir(tmp_path)
-  for standardise in (True, False):
-    record(run, 0.5, params={'k': 20, 'standardise': standardise, 'solver': 'x'})
+  for standardize in (True, False):
+    record(run, 0.5, params={'k': 20, 'standardize': standardize, 'solver': 'x'})
   record(run, 63.25, metric='rank', protocol='rank', params={})
   text = format_table(read_results(run))
-  assert 'k=20 standardise=True solver=x' in text
-  assert 'k=20 standardise=False solver=x' in text
+  assert 'k=20 standardize=True solver=x' in text
+  assert 'k=20 standardize=False solver=x' in text
   assert ' 63.25 ' in text

@@ -26,7 +26,7 @@ def classifier(
   subject: Subject,
   *,
   head: Logits = 'auto',
-  normalise: bool = True,
+  normalize: bool = True,
   l2: float = 1.0,
 ) -> Classifier:
   """Images in [0, 1] -> logits, in inference mode.
@@ -35,9 +35,9 @@ def classifier(
     subject: a network and the labeled sets.
     head: 'own', the logits that a supervised network has; 'linear', logistic regression on the
       features of the training set; 'auto', its own where it has some.
-    normalise: the linear layer is trained on unit features, and the attack sees them too (the
+    normalize: the linear layer is trained on unit features, and the attack sees them too (the
       robustness document trains on unit features and attacks raw ones by mistake).
-    l2: penalty of the logistic regression on standardised features (`fit_lbfgs`).
+    l2: penalty of the logistic regression on standardized features (`fit_lbfgs`).
 
   Raises:
     UserError: no logits of its own, or of another data set's classes.
@@ -54,12 +54,12 @@ def classifier(
     )
   if head == 'own' or (head == 'auto' and own):
     return Classifier(_own(represent), subject.weights)
-  fitted = linear_head(subject.features[0], train.num_classes, normalise=normalise, l2=l2)
-  return Classifier(_linear(represent, normalise), (*subject.weights, fitted))
+  fitted = linear_head(subject.features[0], train.num_classes, normalize=normalize, l2=l2)
+  return Classifier(_linear(represent, normalize), (*subject.weights, fitted))
 
 
-def linear_head(train: Features, num_classes: int | None, *, normalise: bool, l2: float) -> Head:
-  """Logistic regression on standardised (unit) features, as one affine map of (unit) features.
+def linear_head(train: Features, num_classes: int | None, *, normalize: bool, l2: float) -> Head:
+  """Logistic regression on standardized (unit) features, as one affine map of (unit) features.
 
   Raises:
     UserError: no labels, or a class without an example.
@@ -70,7 +70,7 @@ def linear_head(train: Features, num_classes: int | None, *, normalise: bool, l2
     raise UserError(
       f'the training set has no example of some of the {num_classes} classes: use a larger split'
     )
-  h = np.asarray(l2_normalize(jnp.asarray(train.h))) if normalise else train.h
+  h = np.asarray(l2_normalize(jnp.asarray(train.h))) if normalize else train.h
   mean, factor = standardization(h)
   standard = ((h - mean) * factor).astype(h.dtype)
   head, _ = fit_lbfgs(standard, train.label, num_classes, l2=l2)
@@ -89,11 +89,11 @@ def _own(represent: RepresentFn) -> Callable[..., Array]:
 
 
 @functools.lru_cache(maxsize=64)
-def _linear(represent: RepresentFn, normalise: bool) -> Callable[..., Array]:
+def _linear(represent: RepresentFn, normalize: bool) -> Callable[..., Array]:
   def apply(params: tuple[Params, State, Any], images: Array) -> Array:
     network, state, head = params
     h = represent(network, state, images)['h'].astype(head.w.dtype)
-    h = l2_normalize(h) if normalise else h
+    h = l2_normalize(h) if normalize else h
     return h @ head.w + head.b[None]
 
   return apply

@@ -44,7 +44,7 @@ class Recipe(NamedTuple):
   factor: float
   warmup_epochs: float
   head_layers: int
-  normalise: str
+  normalize: str
   detach_features: bool
   augment: str
 
@@ -82,13 +82,13 @@ class Classifier(nn.Module, kw_only=True):
   Attributes:
     hidden_dims: () or (width of the hidden layer,).
     num_classes: outputs.
-    normalise: divide each feature vector by its length.
+    normalize: divide each feature vector by its length.
     detach: no gradient reaches the features.
   """
 
   hidden_dims: tuple[int, ...]
   num_classes: int
-  normalise: bool
+  normalize: bool
   detach: bool
 
   @nn.compact
@@ -96,7 +96,7 @@ class Classifier(nn.Module, kw_only=True):
     """[R, F] -> logits [R, num_classes]."""
     if self.detach:
       h = jax.lax.stop_gradient(h)
-    if self.normalise:
+    if self.normalize:
       h = l2_normalize(h)
     head = MLPHead(hidden_dims=self.hidden_dims, out_dim=self.num_classes, name='mlp')
     return head(h, train=train, groups=groups)
@@ -228,7 +228,7 @@ def _program(
     Classifier(
       hidden_dims=(backbone.num_features,) * (recipe.head_layers - 1),
       num_classes=num_classes,
-      normalise=recipe.normalise == 'l2',
+      normalize=recipe.normalize == 'l2',
       detach=recipe.detach_features,
     ),
     num_classes,

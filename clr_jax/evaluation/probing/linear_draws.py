@@ -47,8 +47,8 @@ def measure_subsets(
     raise UserError('augmented copies are for the epochs of SGD: set solver=sgd or a preset')
   options = {**chosen.options, 'num_classes': len(classes)}
   chosen = chosen._replace(options=options)
-  train_h, test_h = normalized(train.h, test.h, chosen.normalise)
-  record = {'solver': chosen.solver, 'seed': seed, 'normalise': chosen.normalise}
+  train_h, test_h = normalized(train.h, test.h, chosen.normalize)
+  record = {'solver': chosen.solver, 'seed': seed, 'normalize': chosen.normalize}
   if chosen.preset:
     record['preset'] = chosen.preset
   for amount in amounts:

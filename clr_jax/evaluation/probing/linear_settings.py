@@ -32,14 +32,14 @@ class Settings(NamedTuple):
   Attributes:
     preset: its name, '' without.
     solver: 'lbfgs' or 'sgd'.
-    normalise: normalization of the features.
+    normalize: normalization of the features.
     held_out: the share of the labels that are not fitted.
     options: all hyper-parameters of the solver that have an effect.
   """
 
   preset: str
   solver: Solver
-  normalise: Normalization
+  normalize: Normalization
   held_out: float
   options: dict[str, Any]
 
@@ -78,22 +78,22 @@ def settings(
   *,
   preset: Annotated[str | None, OneOf(PRESETS)] = None,
   solver: Solver | None = None,
-  normalise: Normalization | None = None,
-  standardise: bool | None = None,
+  normalize: Normalization | None = None,
+  standardize: bool | None = None,
   held_out: BelowOne = 0.0,
   **options: Any,
 ) -> Settings:
   """The settings of `linear` with the defaults of the preset and of the solver.
 
   Args:
-    preset: a source's protocol: other defaults of solver, normalise and the options.
+    preset: a source's protocol: other defaults of solver, normalize and the options.
     solver: 'lbfgs' (default without a preset), logistic regression to convergence (`fit_lbfgs`;
-      l2 = 1 is scikit-learn's C = 1, on standardised features a safe choice from one label a class
+      l2 = 1 is scikit-learn's C = 1, on standardized features a safe choice from one label a class
       to all); 'sgd' (`fit_sgd`).
-    normalise: 'none'; 'l2', features to length 1; 'standardise', to mean 0 and standard deviation 1
-      of *all* training features, labeled or not (no label enters). Default: 'standardise' for
+    normalize: 'none'; 'l2', features to length 1; 'standardize', to mean 0 and standard deviation 1
+      of *all* training features, labeled or not (no label enters). Default: 'standardize' for
       'lbfgs', 'none' for 'sgd' (the SogCLR report's protocol).
-    standardise: True is normalise='standardise', False is 'none'.
+    standardize: True is normalize='standardize', False is 'none'.
     held_out: the share of the labels that are never fitted and choose instead, in [0, 1); the
       SogCLR report's 40k of 50k is .2. 0: all labels are fitted.
     options: hyper-parameters of the solver. Several values of `l2` (lbfgs), `base_lr` or
@@ -108,13 +108,13 @@ def settings(
   if preset and solver == 'lbfgs':
     raise UserError(f'the preset {preset!r} is one of SGD: leave out solver={solver} or the preset')
   solver = solver or ('sgd' if preset else 'lbfgs')
-  if normalise is not None and standardise is not None:
-    raise UserError('give normalise or standardise, not both')
-  if standardise is not None:
-    normalise = 'standardise' if standardise else 'none'
-  default = defaults.pop('normalise', 'standardise' if solver == 'lbfgs' else 'none')
+  if normalize is not None and standardize is not None:
+    raise UserError('give normalize or standardize, not both')
+  if standardize is not None:
+    normalize = 'standardize' if standardize else 'none'
+  default = defaults.pop('normalize', 'standardize' if solver == 'lbfgs' else 'none')
   every = with_preset(FIT[solver], defaults, options, what=f'the linear solver {solver!r}')
-  chosen = Settings(preset or '', solver, normalise or default, held_out, every)
+  chosen = Settings(preset or '', solver, normalize or default, held_out, every)
   if held_out and solver == 'lbfgs' and len(chosen.candidates) == 1:
     raise UserError('held_out chooses nothing with L-BFGS and one l2: give several l2 or leave it')
   return chosen

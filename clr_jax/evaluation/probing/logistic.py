@@ -56,7 +56,7 @@ def fit_lbfgs(
 ) -> tuple[Head, dict[str, Array]]:
   """The minimum of 0.5 * l2 * ||w||^2 + sum of cross-entropies; the bias is not penalised.
 
-  scikit-learn's objective with l2 = 1 / C (default C = 1), so features should be standardised. With
+  scikit-learn's objective with l2 = 1 / C (default C = 1), so features should be standardized. With
   two classes scikit-learn has one row of weights where this has two: the same predictions are those
   of its C = 2 / l2.
   All features lie on the device at once, in float32 or wider.

@@ -9,7 +9,7 @@ import numpy as np
 
 from clr_jax.ops.similarity import l2_normalize
 
-Normalization = Literal['none', 'l2', 'standardise']
+Normalization = Literal['none', 'l2', 'standardize']
 
 
 def standardization(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +25,7 @@ def standardization(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def normalized(
   train: np.ndarray, test: np.ndarray, how: Normalization
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Both sets of features as they are, of length 1, or standardised by the training set."""
+  """Both sets of features as they are, of length 1, or standardized by the training set."""
   if how == 'none':
     return train, test
   if how == 'l2':

@@ -70,7 +70,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
   # The robustness document's code, "stage 2": unit features, no momentum, x 1.5 every 20 epochs.
   # It reports the best epoch on the test set: selection=best_on_test.
   'robustness': {
-    'normalise': 'l2',
+    'normalize': 'l2',
     'epochs': 100,
     'batch_size': 128,
     'base_lr': 0.8,

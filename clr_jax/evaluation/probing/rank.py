@@ -4,7 +4,7 @@ import numpy as np
 
 
 def rankme(h: np.ndarray, *, max_rows: int = 2048, eps: float = 1e-7) -> float:
-  """Effective rank of features: exp of the entropy of their normalised singular values.
+  """Effective rank of features: exp of the entropy of their normalized singular values.
 
   Garrido et al., RankMe, https://arxiv.org/abs/2210.02885, eq. 1 to 3. 1 = complete collapse.
 

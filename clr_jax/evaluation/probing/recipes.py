@@ -34,7 +34,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     'factor': 0.2,
     'warmup_epochs': 0.0,
     'head_layers': 2,
-    'normalise': 'l2',
+    'normalize': 'l2',
     'augment': 'crop_flip',
     'balanced': False,
   },
@@ -51,7 +51,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     'factor': 0.2,
     'warmup_epochs': 0.0,
     'head_layers': 1,
-    'normalise': 'none',
+    'normalize': 'none',
     'augment': 'crop_flip',
     'balanced': False,
   },
@@ -73,7 +73,7 @@ def make_recipe(
   factor: Annotated[RateFactor, OnlyWith(schedule='step')] = 0.2,
   warmup_epochs: Annotated[Epochs, OnlyWith(schedule='cosine')] = 1.0,
   head_layers: Literal[1, 2] = 1,
-  normalise: Literal['none', 'l2'] = 'none',
+  normalize: Literal['none', 'l2'] = 'none',
   detach_features: bool = False,
   augment: Annotated[str, OneOf(('auto', *policies.names()))] = 'auto',
 ) -> Recipe:
@@ -91,7 +91,7 @@ def make_recipe(
     schedule: 'cosine' (to 0, after `warmup_epochs` of linear warm-up), 'step' (times `factor` at
       the epochs `milestones`) or 'constant'.
     head_layers: 1, Linear; 2, Linear - ReLU - Linear of the features' width.
-    normalise: 'l2', the classifier sees unit features; 'none', as they are.
+    normalize: 'l2', the classifier sees unit features; 'none', as they are.
     detach_features: no gradient reaches the backbone, of which only the BatchNorm statistics
       change: what the robustness document's code does.
     augment: a policy of `clr_jax.augment` with its defaults (crop_flip pads an eighth of the side);
@@ -115,7 +115,7 @@ def make_recipe(
     factor=factor if schedule == 'step' else 0.0,
     warmup_epochs=warmup_epochs if schedule == 'cosine' else 0.0,
     head_layers=head_layers,
-    normalise=normalise,
+    normalize=normalize,
     detach_features=detach_features,
     augment=_policy(subject) if augment == 'auto' else augment,
   )

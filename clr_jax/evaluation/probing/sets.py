@@ -194,7 +194,7 @@ def target_sets(
   )
   loaded = []
   for key, split in zip(('train_split', 'test_split'), splits, strict=True):
-    with about(to=name, **{key: split}):
+    with about(target=name, **{key: split}):
       loaded.append(load(split=split))
   sets = Sets(*loaded)
   sets.refuse_unlabeled()

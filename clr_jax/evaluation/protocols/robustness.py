@@ -74,7 +74,7 @@ def measure(
   epsilons: Sequence[Positive] = (),
   severities: Annotated[Sequence[Severity], MinLen(1)] = corruptions.SEVERITIES,
   head: Logits = 'auto',
-  normalise: bool = True,
+  normalize: bool = True,
   batch_size: Count = 100,
   seed: Seed = 0,
   **options: Any,
@@ -90,7 +90,7 @@ def measure(
     num_images: of the test set, chosen by `seed`; the same ones for every network.
     epsilons: budgets, and points at which the share of robust images is given; default: EPSILONS.
     severities: of the corruptions.
-    head, normalise: see `classifier`.
+    head, normalize: see `classifier`.
     batch_size: images attacked at a time; beyond rounding the result does not depend on it.
     seed: of the choice of images, random starts and corruptions.
     options: see `AttackOptions`.
@@ -103,7 +103,7 @@ def measure(
   """
   chosen = AttackOptions(**options)
   for name in (attack,) if isinstance(attack, str) else attack:
-    trial = _start(subject, name, num_images, head, normalise, batch_size, seed)
+    trial = _start(subject, name, num_images, head, normalize, batch_size, seed)
     yield trial.measured('clean_top1', trial.clean.mean(), {})
     if name == 'corruptions':
       yield from _corrupt(trial, [int(severity) for severity in severities])
@@ -189,18 +189,18 @@ def _start(
   attack: str,
   num_images: int,
   head: Logits,
-  normalise: bool,
+  normalize: bool,
   batch_size: int,
   seed: int,
 ) -> _Trial:
   start, test = time.perf_counter(), subject.sets.test
   assert test is not None  # refused before
-  network = classifier(subject, head=head, normalise=normalise)
+  network = classifier(subject, head=head, normalize=normalize)
   order = np.random.default_rng(seed).permutation(test.num_examples)
   index = np.sort(order[:num_images])
   image, label = test.load(index)
   assert label is not None
-  params = {'num_images': len(index), 'head': head, 'normalise': normalise, 'seed': seed}
+  params = {'num_images': len(index), 'head': head, 'normalize': normalize, 'seed': seed}
   trial = _Trial(
     network=network,
     mesh=subject.experiment.mesh,

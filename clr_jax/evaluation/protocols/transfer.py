@@ -27,7 +27,7 @@ Inner = Literal['linear', 'finetune', 'knn']
 def measure(
   subject: Subject,
   *,
-  to: Annotated[str, SEVERAL] = '',
+  target: Annotated[str, SEVERAL] = '',
   protocol: Annotated[Inner, SEVERAL] = 'linear',
   train_split: str | None = None,
   test_split: str | None = None,
@@ -37,8 +37,8 @@ def measure(
 
   Args:
     subject: what `on_target` returns.
-    to: name of the data set, see `data.load_source`. Its images are made as large and as colorful
-      as the run's; its classes are its own.
+    target: name of the data set, see `data.load_source`. Its images are converted to the size and
+      channels of the run's; its classes are its own.
     protocol: that measures, with its defaults.
     train_split, test_split: see `target_sets`.
     options: of the protocols; one that only another protocol than this has is not used.
@@ -47,10 +47,10 @@ def measure(
     UserError: what the protocol refuses.
   """
   del train_split, test_split  # in `on_target`
-  assert subject.sets.train.name == to
+  assert subject.sets.train.name == target
   for unit in registry.units(protocol, _given(protocol, options)):
     for measurement in PROTOCOLS.factory(protocol)(subject, **unit):
-      params = {'to': to, 'protocol': protocol, **measurement.params}
+      params = {'target': target, 'protocol': protocol, **measurement.params}
       yield measurement._replace(protocol='transfer', params=params)
 
 
@@ -87,9 +87,10 @@ def check_together(options: Mapping[str, Any], prefix: str) -> None:
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
   """UserError for no target, and for options; the target's sets are not loaded."""
   del sets
-  if not options.get('to'):
+  if not options.get('target'):
     raise UserError(
-      'transfer needs the name of a data set, or several: give to, such as --params.to=cifar10'
+      'transfer needs the name of one or several data sets: set target, as in '
+      '--params.target=cifar10'
     )
   protocol = options.get('protocol', 'linear')
   registry.units(protocol, _given(protocol, options))
@@ -102,7 +103,7 @@ def on_target(subject: Subject, options: Mapping[str, Any]) -> Subject:
     UserError: see `target_sets`; what the protocol refuses.
   """
   check(subject.sets, options)
-  on = _on(subject, options['to'], options.get('train_split'), options.get('test_split'))
+  on = _on(subject, options['target'], options.get('train_split'), options.get('test_split'))
   protocol = options.get('protocol', 'linear')
   registry.check(on.sets, protocol, _given(protocol, options), [subject.kind])
   registry.check_classes(on.sets, protocol)
@@ -139,7 +140,7 @@ def table(records: Iterable[Mapping[str, Any]]) -> str:
     if record['protocol'] != 'transfer' or params.get('selection', 'last') != 'last':
       continue
     row = ' '.join(str(record[key]) for key in ('run', 'features') if key in record)
-    cell = (row, f'{params["to"]} {params["protocol"]}')
+    cell = (row, f'{params["target"]} {params["protocol"]}')
     settings = {k: v for k, v in params.items() if k not in ('draw', 'epoch', 'iterations')}
     if newest.get(cell) != (record['step'], settings):
       newest[cell] = (record['step'], settings)

@@ -44,7 +44,7 @@ RECIPE = Recipe(
   factor=0.2,
   warmup_epochs=0.0,
   head_layers=2,
-  normalise='l2',
+  normalize='l2',
   detach_features=False,
   augment='none',
 )
@@ -190,7 +190,7 @@ class TestProtocol:
   def test_the_robustness_documents_recipes(self, subject, asked):
     finetune.measure(subject, preset='robustness', detach_features=True)
     recipe = asked[-1]['recipe']
-    assert (recipe.head_layers, recipe.normalise, recipe.head_lr) == (2, 'l2', 0.8)
+    assert (recipe.head_layers, recipe.normalize, recipe.head_lr) == (2, 'l2', 0.8)
     assert recipe.detach_features and recipe.milestones == (60.0,) and recipe.epochs == 100
     finetune.measure(subject, preset='robustness', schedule='cosine', warmup_epochs=3.0)
     recipe = asked[-1]['recipe']
@@ -245,7 +245,7 @@ class TestRefusals:
       ({'preset': 'robust'}, "did you mean 'robustness'"),
       ({'schedule': 'cosin'}, "did you mean 'cosine'"),
       ({'augment': 'simclrr'}, "did you mean 'simclr'"),
-      ({'normalise': 'l3'}, "normalise='l3' is not allowed: give one of 'none', 'l2'"),
+      ({'normalize': 'l3'}, "normalize='l3' is not allowed: give one of 'none', 'l2'"),
       ({'head_layers': 3}, 'head_layers=3 is not allowed: give one of 1, 2'),
       ({'epochs': 0}, 'epochs=0 is not allowed'),
       ({'backbone_lr': -0.1}, 'backbone_lr=-0.1'),

@@ -19,7 +19,7 @@ def features(num, seed, noise=0.8):
   rng = np.random.default_rng(seed)
   label = np.arange(num) % 4 + 10
   h = CENTRES[label - 10] + noise * rng.normal(size=(num, 6))
-  # Scales and offsets that standardising removes, and a constant feature.
+  # Scales and offsets that standardizing removes, and a constant feature.
   h = np.concatenate([h * 10.0 ** np.arange(-2, 4) + 3, np.full((num, 1), 5.0)], axis=1)
   return Features(h.astype(np.float32), label.astype(np.int32))
 
@@ -40,10 +40,10 @@ def test_all_labels_equal_scikit_learn():
   assert got.value == pytest.approx(sklearn_accuracy(slice(None)), abs=0.011)
   assert got.seconds > 0
   wanted = {'solver': 'lbfgs', 'l2': 1.0, 'num_labels': 200, 'label_fraction': 1.0, 'draw': 0}
-  assert wanted.items() <= got.params.items() and got.params['normalise'] == 'standardise'
+  assert wanted.items() <= got.params.items() and got.params['normalize'] == 'standardize'
 
 
-def test_few_labels_are_standardised_with_all_features():
+def test_few_labels_are_standardized_with_all_features():
   got = linear(TRAIN, TEST, label_fraction=[0.03, 0.2], draws=2, seed=5, features='pixels')
   assert [m.params['num_labels'] for m in got] == [6, 6, 40, 40]
   assert [m.params['draw'] for m in got] == [0, 1, 0, 1]
@@ -84,33 +84,33 @@ def test_sweep_is_decided_by_held_out_training_labels(sweep):
 
 def test_sgd_reports_last_and_best():
   got = linear(
-    TRAIN, TEST, solver='sgd', standardise=True, epochs=8, base_lr=[1e-4, 0.3], batch_size=4096
+    TRAIN, TEST, solver='sgd', standardize=True, epochs=8, base_lr=[1e-4, 0.3], batch_size=4096
   )
   last, best = got
   assert last.params['selection'] == 'last' and best.params['selection'] == 'best_on_test'
   assert last.params['epoch'] == 8 and 1 <= best.params['epoch'] <= 8
   assert best.value >= last.value > 0.6
   assert last.params['base_lr'] == 0.3 and last.params['batch_size'] == 200
-  assert last.params['momentum'] == 0.9 and last.params['normalise'] == 'standardise'
-  assert linear(TRAIN, TEST, solver='sgd', epochs=1)[0].params['normalise'] == 'none'
+  assert last.params['momentum'] == 0.9 and last.params['normalize'] == 'standardize'
+  assert linear(TRAIN, TEST, solver='sgd', epochs=1)[0].params['normalize'] == 'none'
 
 
 def test_sgd_sweeps_two_hyper_parameters_on_held_out_labels():
   rates, decays = [1e-4, 0.3], [0.0, 100.0]
   last, _ = linear(
-    TRAIN, TEST, solver='sgd', standardise=True, epochs=4, base_lr=rates, weight_decay=decays
+    TRAIN, TEST, solver='sgd', standardize=True, epochs=4, base_lr=rates, weight_decay=decays
   )
   assert (last.params['base_lr'], last.params['weight_decay']) == (0.3, 0.0)
   assert last.params['weight_decay_candidates'] == decays
   assert last.params['base_lr_chosen_by'] == 'accuracy on 40 held-out training labels'
-  alone = linear(TRAIN, TEST, solver='sgd', standardise=True, epochs=4, base_lr=0.3)[0]
+  alone = linear(TRAIN, TEST, solver='sgd', standardize=True, epochs=4, base_lr=0.3)[0]
   assert last.value == alone.value  # fitted again to all labels
 
 
 @pytest.mark.parametrize('sweep', [{}, {'base_lr': [1e-4, 0.3]}])
 def test_labels_held_out_choose_the_epoch_and_are_not_fitted(sweep):
   """The best epoch on them, found by hand: they are the test set of a fit to the other labels."""
-  options = {'solver': 'sgd', 'normalise': 'standardise', 'epochs': 6, 'batch_size': 16}
+  options = {'solver': 'sgd', 'normalize': 'standardize', 'epochs': 6, 'batch_size': 16}
   options['base_lr'] = 0.3
   last, best, chosen = linear(TRAIN, TEST, held_out=0.25, **{**options, **sweep})
   assert [m.params['selection'] for m in (last, best)] == ['last', 'best_on_test']
@@ -148,7 +148,7 @@ def test_lbfgs_held_out_labels_are_not_fitted():
 def test_a_preset_gives_defaults(preset):
   last, best = linear(TRAIN, TEST, preset=preset, epochs=1, batch_size=50)
   changed = {'epochs': 1, 'batch_size': 50}
-  wanted = {'normalise': 'none', **PRESETS[preset], **changed, 'preset': preset, 'solver': 'sgd'}
+  wanted = {'normalize': 'none', **PRESETS[preset], **changed, 'preset': preset, 'solver': 'sgd'}
   del wanted['epochs']  # recorded as the epoch
   assert {k: last.params[k] for k in wanted} == wanted
   assert last.params['epochs'] == last.params['epoch'] == 1
@@ -173,16 +173,16 @@ def test_features_of_length_one():
     for s in (TRAIN, TEST)
   )
   raw, same = (
-    linear(train, test, normalise='l2')[0].value for train, test in ((TRAIN, TEST), tuple(scaled))
+    linear(train, test, normalize='l2')[0].value for train, test in ((TRAIN, TEST), tuple(scaled))
   )
   assert raw == pytest.approx(same, abs=0.011)
   unit = [s._replace(h=s.h / np.linalg.norm(s.h, axis=1, keepdims=True)) for s in (TRAIN, TEST)]
-  assert raw == pytest.approx(linear(*unit, standardise=False)[0].value, abs=0.011)
+  assert raw == pytest.approx(linear(*unit, standardize=False)[0].value, abs=0.011)
 
 
 def test_augmented_copies():
   """Two equal copies are as one; of others the second matters."""
-  options = {'epochs': 2, 'schedule': 'constant', 'batch_size': 20, 'standardise': True}
+  options = {'epochs': 2, 'schedule': 'constant', 'batch_size': 20, 'standardize': True}
   options = {'preset': 'sogclr', 'base_lr': 1.0, **options}
   one = linear(TRAIN, TEST, **options)[0]
   same, other = (
@@ -213,8 +213,8 @@ def test_augmented_copies():
     ({'preset': 'sogclr', 'schedule': 'linear'}, "schedule='linear' is not allowed"),
     ({'preset': 'sogclr', 'scaling': 'sqrt'}, "scaling='sqrt' is not allowed"),
     ({'preset': 'sogclr', 'epochs': 0}, 'epochs=0 is not allowed'),
-    ({'normalise': 'L2'}, "normalise='L2' is not allowed"),
-    ({'normalise': 'l2', 'standardise': True}, 'normalise or standardise, not both'),
+    ({'normalize': 'L2'}, "normalize='L2' is not allowed"),
+    ({'normalize': 'l2', 'standardize': True}, 'normalize or standardize, not both'),
     ({'held_out': 1.0, 'l2': [1.0, 2.0]}, r'held_out=1\.0 is not allowed'),
     ({'held_out': 0.2}, 'held_out chooses nothing'),
     ({'draws': 0}, 'draws=0 is not allowed'),

@@ -49,7 +49,7 @@ def fitted(image):
 
 
 def test_the_targets_images_are_as_the_runs_and_its_classes_its_own(subject, target):
-  on = on_target(subject, {'to': target})
+  on = on_target(subject, {'target': target})
   assert [s.image_shape for s in on.sets] == [(8, 8, 1)] * 2
   assert [s.num_classes for s in on.sets] == [3, 3]
   raw = np.load(target.removeprefix('npz:').replace('{split}', 'train'))['image']
@@ -57,7 +57,7 @@ def test_the_targets_images_are_as_the_runs_and_its_classes_its_own(subject, tar
   assert on.checksum == on.sets.checksum() != subject.checksum
   assert on.weights is subject.weights and on.step == subject.step
   assert subject.sets.train.name == 'digits'  # as it was
-  assert on_target(subject, {'to': target, 'protocol': 'knn'}) is on  # its features are shared
+  assert on_target(subject, {'target': target, 'protocol': 'knn'}) is on  # its features are shared
 
 
 def test_gray_images_for_a_run_on_colors(target):
@@ -72,14 +72,14 @@ def test_gray_images_for_a_run_on_colors(target):
 
 @pytest.mark.slow
 def test_the_number_is_the_other_protocols(subject, target):
-  on = on_target(subject, {'to': target})
+  on = on_target(subject, {'target': target})
   take = functools.partial(extract, subject.experiment.method.represent, *subject.weights)
   (wanted,) = knn(take(on.sets.train), take(on.sets.test), k=5)
-  (found,) = transfer.measure(on, to=target, protocol='knn', k=5, l2=(2.0,))  # l2 is of linear
+  (found,) = transfer.measure(on, target=target, protocol='knn', k=5, l2=(2.0,))  # l2 is of linear
   assert found.value == wanted.value > 0.6  # by brightness; chance is 0.35
   assert (found.protocol, found.metric, found.features) == ('transfer', 'top1', 'trained')
-  assert found.params == {'to': target, 'protocol': 'knn', **wanted.params}
-  halves = list(transfer.measure(on, to=target, label_fraction=(0.5, 1.0), l2=(2.0,)))
+  assert found.params == {'target': target, 'protocol': 'knn', **wanted.params}
+  halves = list(transfer.measure(on, target=target, label_fraction=(0.5, 1.0), l2=(2.0,)))
   assert [m.params['label_fraction'] for m in halves] == [0.5, 1.0]
   assert {m.params['l2'] for m in halves} == {2.0}
 
@@ -102,10 +102,10 @@ def test_a_matrix_of_targets_and_protocols_is_resumable(subject, target, tuned, 
   run = workdir.Workdir(tmp_path)
   config = subject.experiment.config
   config_hash = open_run(run, config, keys_without_effect(config)).config_hash
-  options = {'to': (target, 'digits'), 'protocol': 'knn,finetune', 'backbone_lr': (0.1, 0.2)}
+  options = {'target': (target, 'digits'), 'protocol': 'knn,finetune', 'backbone_lr': (0.1, 0.2)}
   protocols.check(subject.sets, 'transfer', options, ['trained'])
   units = list(protocols.units('transfer', options))
-  assert [(u['to'], u['protocol']) for u in units] == [
+  assert [(u['target'], u['protocol']) for u in units] == [
     (to, protocol) for to in (target, 'digits') for protocol in ('knn', 'finetune')
   ]
   for _ in range(2):
@@ -113,7 +113,7 @@ def test_a_matrix_of_targets_and_protocols_is_resumable(subject, target, tuned, 
   assert tuned == [(3, 0.1), (3, 0.2), (10, 0.1), (10, 0.2)]  # once
   records = results_lib.read_results(run)
   assert {r['protocol'] for r in records} == {'transfer'}
-  sums = [on_target(subject, {'to': to}).checksum for to in (target, 'digits')]
+  sums = [on_target(subject, {'target': to}).checksum for to in (target, 'digits')]
   assert list(dict.fromkeys(r['data_checksum'] for r in records)) == sums
   assert records[0]['data'] == f'{target} train, test'
   table = protocols.table('transfer')([{**r, 'run': name} for name in ('a', 'b') for r in records])
@@ -124,7 +124,7 @@ def test_a_matrix_of_targets_and_protocols_is_resumable(subject, target, tuned, 
 
 def test_the_matrix_shows_the_last_epoch_the_newest_options_and_the_mean_of_draws():
   def record(value, protocol='transfer', **params):
-    params = {'to': 'x', 'protocol': 'finetune', 'selection': 'last', **params}
+    params = {'target': 'x', 'protocol': 'finetune', 'selection': 'last', **params}
     row = {'value': value, 'step': 1, 'params': params, 'run': 'a', 'features': 'trained'}
     return {**row, 'protocol': protocol}
 
@@ -135,7 +135,7 @@ def test_the_matrix_shows_the_last_epoch_the_newest_options_and_the_mean_of_draw
     record(0.4, draw=1),
     record(0.2, draw=0),
     record(0.5, protocol='finetune'),
-    {**record(0.6, to='y'), 'features': 'untrained'},
+    {**record(0.6, target='y'), 'features': 'untrained'},
   ]
   assert [line.split() for line in transfer.table(rows).splitlines()] == [
     ['x', 'finetune', 'y', 'finetune'],
@@ -152,7 +152,7 @@ def test_an_untrained_networks_statistics_are_estimated_once(target, monkeypatch
     'clr_jax.evaluation.probing.subject.estimate_batch_stats',
     lambda method, params, state, source, **_: calls.append(source) or state,
   )
-  found = [on_target(subject, {'to': to}).weights for to in (target, 'digits')]
+  found = [on_target(subject, {'target': to}).weights for to in (target, 'digits')]
   assert calls == [subject.experiment.source]
   assert same(*map(jax.tree.leaves, found))
 
@@ -175,17 +175,17 @@ class TestRefusals:
   @pytest.mark.parametrize(
     ('options', 'words'),
     [
-      ({'to': ''}, 'transfer needs the name of a data set'),
-      ({}, 'transfer needs the name of a data set'),
-      ({'to': 'digits', 'protocol': 'fine_tune'}, "did you mean 'finetune'"),
-      ({'to': 'digitz'}, "there is no data set 'digitz'.*did you mean digits"),
-      ({'to': 'digits', 'test_split': 'dev'}, "digits has no split 'dev'"),
+      ({'target': ''}, 'transfer needs the name of one or several'),
+      ({}, 'transfer needs the name of one or several'),
+      ({'target': 'digits', 'protocol': 'fine_tune'}, "did you mean 'finetune'"),
+      ({'target': 'digitz'}, "there is no data set 'digitz'.*did you mean digits"),
+      ({'target': 'digits', 'test_split': 'dev'}, "digits has no split 'dev'"),
       (
-        {'to': 'digits', 'train_split': 'train[:60%]', 'test_split': 'train[50%:]'},
+        {'target': 'digits', 'train_split': 'train[:60%]', 'test_split': 'train[50%:]'},
         r"also in train_split='train\[:60%\]' of digits: .* such as train_split='train\[:50%\]'",
       ),
       (
-        {'to': 'digits', 'train_split': 'test', 'test_split': 'train[:9]'},
+        {'target': 'digits', 'train_split': 'test', 'test_split': 'train[:9]'},
         "9 images of test_split=.* are also in data.train_split='train' of digits",
       ),
     ],
@@ -200,10 +200,10 @@ class TestRefusals:
     np.savez(tmp_path / 'train.npz', image=image, label=np.minimum(label, 1))
     np.savez(tmp_path / 'test.npz', image=image, label=label)
     with pytest.raises(UserError, match=r'the 3 classes of .* are not the 2 of'):
-      on_target(subject, {'to': f'npz:{tmp_path}/{{split}}.npz'})
+      on_target(subject, {'target': f'npz:{tmp_path}/{{split}}.npz'})
     np.savez(tmp_path / 'test.npz', image=image)
     with pytest.raises(UserError, match='needs labels and'):
-      on_target(subject, {'to': f'npz:{tmp_path}/{{split}}.npz', 'train_split': 'train[:9]'})
+      on_target(subject, {'target': f'npz:{tmp_path}/{{split}}.npz', 'train_split': 'train[:9]'})
 
   def test_runs_on_images_that_are_not_square(self, target):
     experiment = build_experiment(tiny('simclr', **{'data.name': target, 'batch_size': 16}))
@@ -212,11 +212,11 @@ class TestRefusals:
 
   def test_too_few_labels_of_the_target(self, subject, target):
     with pytest.raises(UserError, match=r'label_fraction=0\.02 is 1 labels'):
-      on_target(subject, {'to': target, 'label_fraction': (0.02,)})
+      on_target(subject, {'target': target, 'label_fraction': (0.02,)})
 
   def test_options_that_the_protocol_refuses(self, subject, target):
     """At once, as `evaluate` asks for all subjects before it measures on the first."""
-    options = {'to': target, 'schedule': 'step'}
+    options = {'target': target, 'schedule': 'step'}
     on_target(subject, {**options, 'protocol': 'knn'})
     with pytest.raises(UserError, match='schedule=step needs milestones'):
       on_target(subject, {**options, 'protocol': 'finetune'})
@@ -224,4 +224,4 @@ class TestRefusals:
   def test_a_subject_on_other_data(self, subject):
     assert isinstance(subject, Subject)
     with pytest.raises(AssertionError):
-      next(transfer.measure(subject, to='cifar10'))
+      next(transfer.measure(subject, target='cifar10'))
