@@ -97,6 +97,15 @@ class Source(abc.ABC):
     del folders
     return {}
 
+  def file_names(self) -> list[str] | None:
+    """The path of each example below `origin`; None if examples have no files of their own."""
+    return None
+
+  @property
+  def in_memory(self) -> bool:
+    """Whether `arrays` reads nothing."""
+    return self._arrays is not None
+
   def shared_examples(self, other: Source) -> int:
     """How many examples of this source are stored examples of another one, too."""
     if self.origin is None or other.origin is None:

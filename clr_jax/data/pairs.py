@@ -9,10 +9,12 @@ import numpy as np
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import listed
 from clr_jax.data.base import Source
+from clr_jax.data.copies import count_copies
 from clr_jax.data.slices import base_split, complement
 from clr_jax.data.subset import RenumberedSource
 
 _MOST_NAMES = 10  # of classes in a sentence
+_MOST_COPIES = 0.9  # of the images of a test set; those of public data sets have a few percent
 
 
 def numbered_as(source: Source, training: Source) -> Source:
@@ -85,7 +87,9 @@ def _class_names(source: Source, other: Source) -> tuple[str, ...]:
 
 
 def refuse_shared_images(source: Source, key: str, training: Source, training_key: str) -> None:
-  """UserError if a test set shares images with a training set.
+  """UserError if a test set shares images with a training set, or is a copy of its images.
+
+  A few copies are allowed, and become one of the test set's `notes`.
 
   Args:
     source: the test set.
@@ -93,7 +97,7 @@ def refuse_shared_images(source: Source, key: str, training: Source, training_ke
   """
   count = source.shared_examples(training)
   if not count:
-    return
+    return _refuse_copies(source, key, training, training_key)
   if source.origin != training.origin:
     raise UserError(
       f'{count:,} of the {source.num_examples:,} images of {key}={source.split!r} are also in '
@@ -113,6 +117,19 @@ def refuse_shared_images(source: Source, key: str, training: Source, training_ke
     f'{training_key}={training.split!r} of {training.name}: take slices that share no image, such '
     f'as {training_key}={first!r} and {key}={second!r}'
   )
+
+
+def _refuse_copies(source: Source, key: str, training: Source, training_key: str) -> None:
+  copies, compared = count_copies(source, training)
+  if copies > _MOST_COPIES * compared:
+    raise UserError(
+      f'the images of {key}={source.split!r} of {source.name} are copies of those of '
+      f'{training_key}={training.split!r} of {training.name} ({copies} of {compared} that were '
+      f'compared): name other test images'
+    )
+  note = f'{copies} of {compared} images that were compared are also in {training_key}'
+  if copies and note not in source.notes:
+    source.notes = (*source.notes, note)
 
 
 def describe(what: str, source: Source) -> str:

@@ -45,6 +45,10 @@ class SubsetSource(Source):
   def stored_files(self, folders: Collection[str] | None = None) -> dict[str, set[str]]:
     return self._source.stored_files(folders)
 
+  def file_names(self) -> list[str] | None:
+    names = self._source.file_names()
+    return None if names is None else [names[row] for row in self._rows]
+
   def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return self._source.load(rows)
 

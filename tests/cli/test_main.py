@@ -200,10 +200,10 @@ def test_labels_that_are_missing(refused, tmp_path, method):
 def test_a_flat_folder_has_no_labels(refused, tmp_path):
   from PIL import Image
 
-  for split in ('train', 'test'):
+  for first, split in enumerate(('train', 'test')):
     (tmp_path / 'images' / split).mkdir(parents=True)
     for i in range(70):
-      Image.new('L', (8, 8), i).save(tmp_path / 'images' / split / f'{i}.png')
+      Image.new('L', (8, 8), first + 2 * i).save(tmp_path / 'images' / split / f'{i}.png')
   arguments = f'--config={TINY}:supcon', f'--config.data.name=folder:{tmp_path / "images"}'
   refused('train', *arguments, f'--workdir={tmp_path / "new"}', words=['labels'])
 

@@ -12,10 +12,11 @@ from clr_jax.data.slices import complement
 
 
 def save(path, train, test=None, **more):
+  rng = np.random.default_rng(0)
   for split, label in {'train': train, 'test': test, **more}.items():
     if label is not None:
       label = np.asarray(label)
-      image = np.arange(len(label) * 4, dtype=np.uint8).reshape(-1, 2, 2)
+      image = rng.integers(0, 256, (len(label), 2, 2), np.uint8)
       np.savez(path / f'{split}.npz', image=image, label=label)
   return f'npz:{path}/{{split}}.npz'
 
@@ -165,13 +166,67 @@ def test_one_place_by_two_names(tmp_path):
 def test_images_that_both_splits_have_through_a_link(tmp_path):
   for i, (split, name) in enumerate((s, c) for s in ('train', 'test') for c in 'abb'):
     (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
-    Image.new('L', (2, 2)).save(tmp_path / split / name / f'{i}.png')
+    Image.new('L', (2, 2), i).save(tmp_path / split / name / f'{i}.png')
   folder = f'folder:{tmp_path}'
   assert not shared('train', 'test', folder)
   (tmp_path / 'train' / 'a' / 'more').symlink_to(tmp_path / 'test' / 'b')
   found = shared('train', 'test', folder)
   assert "2 of the 3 images of data.test_split='test' are also in data.train_split=" in found
   assert found.endswith('through links to folders: remove the links')
+
+
+def test_a_copy_of_the_training_images_is_no_test_set(tmp_path):
+  image = np.random.default_rng(0).integers(0, 256, (300, 3, 3), np.uint8)
+  other = np.where(np.arange(300)[:, None, None] % 3, ~image, image)[::-1]
+  sets = {
+    'train': image,
+    'copy': image[10:60][::-1],
+    'test': other,
+    'white': image | 255,
+    'blank': image | 255,
+  }
+  for name, images in sets.items():
+    np.savez(tmp_path / f'{name}.npz', image=images, label=np.arange(len(images)) % 7)
+  name = f'npz:{tmp_path}/{{split}}.npz'
+  found = shared('train', 'copy', name)
+  assert "the images of data.test_split='copy' of npz:" in found and '(50 of 50 that' in found
+  assert "data.train_split='train'" in found and found.endswith(': name other test images')
+  assert not shared('train', 'test', name)
+  assert not shared('white', 'blank', name)  # tells nothing
+  source = load_source(name, split='test')
+  for _ in range(2):  # said once
+    pairs.refuse_shared_images(source, 'data.test_split', load_source(name), 'data.train_split')
+  assert source.notes == ('40 of 128 images that were compared are also in data.train_split',)
+
+
+@pytest.mark.parametrize('kind', ['names', 'other_names', 'damaged', 'others'])
+def test_a_copy_of_a_folder_is_no_test_set(tmp_path, kind):
+  rng = np.random.default_rng(0)
+  for i in range(20):
+    for split in ('train', 'test'):
+      folder = tmp_path / split / 'ab'[i % 2]
+      folder.mkdir(parents=True, exist_ok=True)
+      if split == 'train' or kind == 'others':
+        image = rng.integers(0, 256, (4, 4, 3), np.uint8)
+      file = folder / f'{i + (split == "test") * (kind != "names")}.bmp'
+      Image.fromarray(image).save(file)
+      if kind == 'damaged' and split == 'test':
+        file.write_bytes(file.read_bytes()[:-1])
+  found = shared('train', 'test', f'folder:{tmp_path}')
+  assert bool(found) == (kind in ('names', 'other_names'))
+  assert not found or '(20 of 20 that' in found
+
+
+def test_a_copy_of_another_kind_is_no_test_set(tmp_path, monkeypatch):
+  image = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), np.uint8)
+  for i in range(20):
+    (tmp_path / 'ab'[i // 10]).mkdir(exist_ok=True)
+    Image.fromarray(image[i]).save(tmp_path / 'ab'[i // 10] / f'{i:02}.png')
+  np.savez(tmp_path / 'x.npz', image=image, label=np.arange(20) // 10)
+  first, second = f'folder:{tmp_path}', f'npz:{tmp_path}/x.npz'
+  assert '(20 of 20 that' in shared('train', 'train', first, second)
+  assert '(20 of 20 that' in shared('train', 'train', second, first)
+  assert not shared('train', 'train[5:]', first, second)  # neither in memory nor of one size
 
 
 def test_the_rest_of_a_slice():

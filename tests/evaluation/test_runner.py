@@ -102,8 +102,9 @@ def test_what_flags_change_of_the_network_is_measured_anew(unlabeled):
 
 
 def test_one_class_is_not_evaluated(tmp_path, capsys):
-  image = np.random.default_rng(0).integers(0, 256, (70, 8, 8)).astype(np.uint8)
+  rng = np.random.default_rng(0)
   for split in ('train', 'test'):
+    image = rng.integers(0, 256, (70, 8, 8), np.uint8)
     np.savez(tmp_path / f'{split}.npz', image=image, label=np.full(70, 7))
   experiment = build_experiment(
     tiny('simclr', **{'data.name': f'{tmp_path}/{{split}}.npz', 'num_epochs': 1.0})

@@ -72,13 +72,13 @@ def test_tiny_imagenet_from_its_folder(tmp_path):
 
   def picture(file, i):
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.new('RGB' if i % 3 else 'L', (64, 64), (200 if i % 2 else 40)).save(file)
+    Image.new('RGB' if i % 3 else 'L', (64, 64), (200 if i % 2 else 40) + i).save(file)
 
   for i in range(40):
     name = ('n01443537', 'n02124075')[i % 2]
     picture(folder / 'train' / name / 'images' / f'{name}_{i}.JPEG', i)
   for i in range(10):
-    picture(folder / 'val' / 'images' / f'val_{i}.JPEG', i)
+    picture(folder / 'val' / 'images' / f'val_{i}.JPEG', 40 + i)
     lines.append(f'val_{i}.JPEG\t{("n01443537", "n02124075")[i % 2]}\t0\t0\t9\t9\n')
   (folder / 'val' / 'val_annotations.txt').write_text(''.join(lines))
   values, _ = run(tmp_path, 'tiny_imagenet', name=f'folder:{folder}', workers=1)

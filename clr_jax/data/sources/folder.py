@@ -96,6 +96,9 @@ class FolderSource(Source):
         found[real[folder]].add(name)
     return found
 
+  def file_names(self) -> list[str]:
+    return [self._files[row] for row in self._rows]
+
   def _common_size(self, rows: np.ndarray) -> tuple[tuple[int, int], list[str]]:
     """The size of all images, and what decoding does to some of them."""
     paths = [self._path(row) for row in rows]
