@@ -19,6 +19,7 @@ from clr_jax.augment import filters, geometry
 from clr_jax.augment import random_ops as ops
 from clr_jax.core.bounds import Padding, Pixels, Probability, Share, ShareRange, Strength, ZoomRange
 from clr_jax.core.errors import UserError
+from clr_jax.core.option_texts import described_by
 from clr_jax.core.options import OnlyWith
 from clr_jax.core.registry import Registry
 from clr_jax.core.types import Array
@@ -86,18 +87,32 @@ def simclr_family(
   """Random resized crop, flip, jitter, gray, blur, solarize, RandAugment, noise: what p > 0 leaves.
 
   Args:
-    size: side of the result in pixels.
-    crop_scale, crop_ratio, method: see `random_resized_crop`.
+    size: side of the views in pixels.
+    crop_scale: range of the crop's share of the image area.
+    crop_ratio: range of the crop's width / height.
+    method: interpolation of the crop: 'bilinear' (torchvision's default) or 'bicubic' (google
+      simclr, solo-learn).
     flip_p: probability of the left-right flip.
-    jitter, jitter_strength, jitter_p: brightness, contrast, saturation and hue, all times the
-      strength; see `color_jitter`. The defaults are MoCo v2's.
+    jitter: brightness, contrast, saturation and hue of `color_jitter`, all times jitter_strength;
+      (0.4, 0.4, 0.4, 0.1) is MoCo v2's.
+    jitter_strength: factor of the four numbers of jitter.
+    jitter_p: probability of color jitter.
     gray_p: probability of removing the color.
-    blur_p, blur_sigma, blur_kernel: see `random_blur`.
-    solarize_p, solarize_threshold: see `random_solarize`.
-    rand_ops, rand_magnitude: see `rand_augment`; 0 operations is off.
-    noise_sigma, noise_variance, noise_p: see `gaussian_noise`; off unless sigma or variance is set.
-    noise_mean, noise_std: channel statistics of `gaussian_noise`'s clip_normalized, both or none.
-    salt_pepper, salt_pepper_p, salt_pepper_per: see `salt_and_pepper`; 0 is off.
+    blur_p: probability of a Gaussian blur.
+    blur_sigma: range of the blur's sigma in pixels.
+    blur_kernel: odd number of taps of the blur; None = a tenth of the side (google simclr).
+    solarize_p: probability of solarization.
+    solarize_threshold: pixels from this value on, in [0, 1], are inverted.
+    rand_ops: number of RandAugment's operations; 0 = none.
+    rand_magnitude: their magnitude, of torchvision's 31 bins.
+    noise_sigma: standard deviation of Gaussian noise, for pixels in [0, 1]; None = no noise.
+    noise_variance: its square, in place of noise_sigma.
+    noise_p: probability of the noise.
+    noise_mean, noise_std: statistics of the channels, for noise on normalized pixels, clipped to
+      [0, 1] there (`gaussian_noise`'s clip_normalized); both or none.
+    salt_pepper: share of the pixels that become black or white; 0 = none.
+    salt_pepper_p: probability of salt and pepper.
+    salt_pepper_per: 'pixel' replaces all channels together, 'element' each by itself.
 
   Source: SimCLR (arXiv:2002.05709, appendix A), solo-learn's order of the steps. The flip commutes
   with the rest, so its place is free.
@@ -176,19 +191,32 @@ infomin = functools.partial(strong, jitter=(0.8, 0.8, 0.8, 0.2), rand_ops=2, ran
 def crop_flip(
   *, size: Pixels, padding: Padding = 4, mode: geometry.PaddingMode = 'constant'
 ) -> Policy:
-  """Resize if needed, pad-and-crop, flip: supervised training on CIFAR (He et al. 2016)."""
+  """Resize if needed, pad-and-crop, flip: supervised training on CIFAR (He et al. 2016).
+
+  Args:
+    size: side of the views in pixels.
+    padding: pixels added on each side before the crop.
+    mode: their values: 'constant' (black) or 'reflect'.
+  """
   crop = functools.partial(ops.random_crop, size=size, padding=padding, mode=mode)
   return chain(_resize(size), crop, ops.random_flip)
 
 
+@described_by(crop_flip)
 def autoaugment(
   *, size: Pixels, padding: Padding = 4, policy: aa.PolicyName = 'cifar10', fill: Probability = 0.0
 ) -> Policy:
-  """`crop_flip`, then AutoAugment: TCL's supervised runs (its SupCon baseline too)."""
+  """`crop_flip`, then AutoAugment: TCL's supervised runs (its SupCon baseline too).
+
+  Args:
+    policy: the data set that the policy was found for.
+    fill: value of pixels from outside of the image, in [0, 1].
+  """
   augment = functools.partial(aa.auto_augment, policy=policy, fill=fill)
   return chain(crop_flip(size=size, padding=padding), augment)
 
 
+@described_by(crop_flip)
 def randaugment(
   *,
   size: Pixels,
@@ -197,11 +225,19 @@ def randaugment(
   magnitude: Magnitude = 9,
   fill: Probability = 0.0,
 ) -> Policy:
-  """`crop_flip`, then RandAugment with torchvision's defaults."""
+  """`crop_flip`, then RandAugment with torchvision's defaults.
+
+  Args:
+    num_ops: number of operations, one after the other.
+    magnitude: of all of them, of torchvision's 31 bins.
+    fill: value of pixels from outside of the image, in [0, 1].
+  """
   augment = functools.partial(aa.rand_augment, num_ops=num_ops, magnitude=magnitude, fill=fill)
   return chain(crop_flip(size=size, padding=padding), augment)
 
 
+@described_by(ops.color_jitter)
+@described_by(ops.random_affine)
 def affine(
   *,
   size: Pixels,
@@ -216,7 +252,12 @@ def affine(
 ) -> Policy:
   """Small affine maps, intensity and noise: for digits and other images that must not be mirrored.
 
-  The defaults are this library's, for the embedded digits at 16x16; see `random_affine` for units.
+  The defaults are this library's, for the embedded digits at 16x16.
+
+  Args:
+    size: side of the views in pixels.
+    noise_sigma: standard deviation of Gaussian noise, for pixels in [0, 1].
+    noise_p: probability of the noise.
   """
   move = functools.partial(
     ops.random_affine,
@@ -233,7 +274,11 @@ def affine(
 
 
 def none(*, size: Pixels) -> Policy:
-  """No augmentation: the image itself, resized if needed."""
+  """No augmentation: the image itself, resized if needed.
+
+  Args:
+    size: side of the views in pixels.
+  """
   return _resize(size)
 
 

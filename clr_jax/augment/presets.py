@@ -112,7 +112,14 @@ def multicrop_swav(
 ) -> ViewPolicies:
   """SwAV: two large crops and `num_local` small ones (96 to 224), all augmented alike.
 
-  Source: facebookresearch/swav, ImageNet; `family` replaces arguments of `simclr_family`.
+  Args:
+    size: side of the large views in pixels.
+    num_local: number of small views.
+    local_size: side of the small views; None = 96 / 224 of size.
+    global_scale, local_scale: ranges of a large and of a small crop's share of the image area.
+    **family: arguments of `simclr_family` that replace the preset's in all views.
+
+  Source: facebookresearch/swav, ImageNet.
   """
 
   def make(size: int, scale: ShareRange) -> Policy:
@@ -136,7 +143,14 @@ def multicrop_dino(
 ) -> ViewPolicies:
   """DINO: two large crops (blur 1; blur .1 and solarize .2) and `num_local` small ones (blur .5).
 
-  Source: facebookresearch/dino, ImageNet; `family` replaces arguments of `simclr_family`.
+  Args:
+    size: side of the large views in pixels.
+    num_local: number of small views.
+    local_size: side of the small views; None = 96 / 224 of size.
+    global_scale, local_scale: ranges of a large and of a small crop's share of the image area.
+    **family: arguments of `simclr_family` that replace the preset's in all views.
+
+  Source: facebookresearch/dino, ImageNet.
   """
 
   def make(size: int, scale: ShareRange, **own: Any) -> Policy:

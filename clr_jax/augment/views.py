@@ -118,6 +118,11 @@ def multicrop(first: Policy, second: Policy, local: Policy, num_local: int) -> V
 def _of_policy(policy: Callable[..., Policy]) -> Callable[..., Views]:
   @takes_options_of(policy)
   def make_views(*, num_views: Annotated[int, Ge(1), Le(64)] = 2, **options: Any) -> Views:
+    """Independent views of a policy.
+
+    Args:
+      num_views: number of views of each image.
+    """
     return multi(policy(**options), num_views)
 
   return make_views

@@ -17,7 +17,7 @@ from typing import Any
 
 from clr_jax import figures
 from clr_jax.cli import overrides
-from clr_jax.cli.overrides import Given
+from clr_jax.cli.overrides import Given, Keys
 from clr_jax.core import user_code
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError, about
@@ -60,14 +60,24 @@ def _file_config(args: argparse.Namespace, given: Mapping[str, Given]) -> Config
   return config
 
 
-def file_configs(args: argparse.Namespace) -> dict[str, Config]:
+def file_configs(args: argparse.Namespace) -> dict[str, Keys]:
   """The config of --config=FILE."""
   if not args.config:
     return {}
-  from clr_jax.evaluation.registry import with_all_options
-
   user_code.load(args.imports, chosen=True)
-  return {'config': with_all_options(load(args.config))}
+  return {'config': _keys_of(load(args.config))}
+
+
+def _keys_of(config: Config) -> Keys:
+  """The keys of a config, those of its protocols included."""
+  from clr_jax.evaluation import registry as protocols
+  from clr_jax.experiment import schema
+
+  texts = schema.option_texts(config)
+  for name in set(config.get('eval', {}).get('protocols', {})) & set(protocols.names()):
+    found = protocols.option_texts(name)
+    texts |= {f'eval.protocols.{name}.{key}': text for key, text in found.items()}
+  return Keys(protocols.with_all_options(config), texts)
 
 
 # ---------------------------------------------------------------- evaluate
@@ -141,18 +151,19 @@ def _measure(
       print(*draw_figure(args.protocol, args.workdir, out), sep='\n', flush=True)
 
 
-def evaluate_configs(args: argparse.Namespace) -> dict[str, Config]:
+def evaluate_configs(args: argparse.Namespace) -> dict[str, Keys]:
   """The options of the protocol, and the config of the first run."""
   configs = {}
   user_code.load(args.imports, chosen=True)
   if args.config:
     configs = file_configs(args)
   elif args.workdir:
-    configs['config'] = _stored_config(args.workdir[0])
+    configs['config'] = _keys_of(_stored_config(args.workdir[0]))
   if args.protocol:
     from clr_jax.evaluation import registry as protocols
 
-    configs = {'params': protocols.parameters(args.protocol), **configs}
+    options = Keys(protocols.parameters(args.protocol), protocols.option_texts(args.protocol))
+    configs = {'params': options, **configs}
   return configs
 
 
@@ -196,7 +207,8 @@ def inspect(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   from clr_jax.ops.sharding import check_devices
 
   user_code.load(args.imports, chosen=True)
-  options = overrides.values_of(inspect_configs(args)['params'], given['params'], 'params')
+  known = inspect_configs(args)['params'].config
+  options = overrides.values_of(known, given['params'], 'params')
   check(figures.FIGURES.factory(args.figure), options, what=args.figure, prefix='--params.')
   if args.step is not None:
     if 'step' not in figures.parameters(args.figure):
@@ -210,14 +222,14 @@ def inspect(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   )
 
 
-def inspect_configs(args: argparse.Namespace) -> dict[str, Config]:
+def inspect_configs(args: argparse.Namespace) -> dict[str, Keys]:
   """The options of the figure, without `step`, which is a flag of its own."""
   if not args.figure:
     return {}
   params = figures.parameters(args.figure)
   if 'step' in params:
     del params['step']
-  return {'params': params}
+  return {'params': Keys(params, figures.option_texts(args.figure))}
 
 
 def report(args: argparse.Namespace, given: Mapping[str, Given]) -> None:

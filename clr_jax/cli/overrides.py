@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+import textwrap
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from clr_jax.core.config_tree import Config, check_keys, leaves
 from clr_jax.core.errors import UserError
@@ -85,12 +86,37 @@ def apply(config: Config, given: Given, name: str, *, known: Config | None = Non
   return config
 
 
-def listing(config: Config, name: str) -> Iterator[str]:
-  """One line for each leaf, `--name.KEY=VALUE`, as it can be given."""
-  for key, value in leaves(config):
+class Keys(NamedTuple):
+  """A config whose keys flags can set.
+
+  Attributes:
+    config: with the values that are used if no flag sets them.
+    texts: descriptions by dotted key.
+  """
+
+  config: Config
+  texts: Mapping[str, str]
+
+
+def listing(keys: Keys, name: str, *, columns: int) -> Iterator[str]:
+  """Each leaf as it can be given, `--name.KEY=VALUE`, and below it its description.
+
+  Args:
+    name: the config's name on the command line.
+    columns: longest line of a description.
+  """
+  indent = ' ' * 8
+  for key, value in leaves(keys.config):
     plain = isinstance(value, tuple) and value and not any(',' in str(v) for v in value)
     text = ','.join(map(str, value)) if plain else value
     yield f'  --{name}.{key}={text}'
+    yield from textwrap.wrap(
+      keys.texts.get(key, ''),
+      columns,
+      initial_indent=indent,
+      subsequent_indent=indent,
+      break_on_hyphens=False,
+    )
 
 
 def _value(kind: type, text: str | bool, flag: str) -> Any:

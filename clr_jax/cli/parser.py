@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 import clr_jax
 from clr_jax import figures
 from clr_jax.cli import commands, overrides
-from clr_jax.cli.overrides import Given
+from clr_jax.cli.overrides import Given, Keys
 from clr_jax.cli.values import address, file, folder, from_one, from_zero
-from clr_jax.core.config_tree import Config, leaves
+from clr_jax.core.config_tree import leaves
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name, hint, listed
 from clr_jax.core.registry import ModuleRegistry
@@ -30,7 +31,7 @@ _KEYS_EPILOG = """\
 or a figure."""
 
 Run = Callable[[argparse.Namespace, Mapping[str, Given]], None]
-Configs = Callable[[argparse.Namespace], Mapping[str, Config]]
+Configs = Callable[[argparse.Namespace], Mapping[str, Keys]]
 
 
 class Parser(argparse.ArgumentParser):
@@ -90,8 +91,8 @@ class Parser(argparse.ArgumentParser):
       args, _ = self.parse_known_args([a for a in arguments if a not in HELP])
       keys = [
         f'--{name}.{key}'
-        for name, config in self.configs(args).items()
-        for key, _ in leaves(config)
+        for name, known in self.configs(args).items()
+        for key, _ in leaves(known.config)
         if f'.{key}'.endswith(f'.{wanted}')
       ]
       keys.sort(key=lambda key: key.count('.'))
@@ -126,8 +127,10 @@ class _Help(argparse.Action):
   def __call__(self, parser, namespace, values, option_string=None):
     assert isinstance(parser, Parser)
     parser.print_help()
-    for name, config in parser.configs(namespace).items():
-      print(f'\n--{name}.KEY=VALUE:', *overrides.listing(config, name), sep='\n')
+    columns = max(40, shutil.get_terminal_size().columns - 2)  # as argparse wraps the others
+    for name, keys in parser.configs(namespace).items():
+      lines = overrides.listing(keys, name, columns=columns)
+      print(f'\n--{name}.KEY=VALUE, with the values used otherwise:', *lines, sep='\n')
     parser.exit()
 
 

@@ -35,6 +35,7 @@ from clr_jax.core.annotations import facts_of, value_type
 from clr_jax.core.config_tree import to_dict
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import hint, listed
+from clr_jax.core.option_texts import described_by, option_texts
 
 Factory = TypeVar('Factory', bound=Callable)
 REQUIRED = inspect.Parameter.empty
@@ -47,10 +48,12 @@ class Option(NamedTuple):
   Attributes:
     default: `REQUIRED` without one.
     hint: its annotation, evaluated, with what is inside `Annotated`.
+    text: its description in the factory's docstring, on one line; '' without one.
   """
 
   default: Any
   hint: Any
+  text: str = ''
 
   @property
   def facts(self) -> tuple[Any, ...]:
@@ -105,7 +108,11 @@ def keyword_only(factory: Callable) -> dict[str, inspect.Parameter]:
 def options_of(factory: Callable) -> dict[str, Option]:
   """The options of a factory by name."""
   hints = _hints(getattr(factory, 'func', factory))
-  return {k: Option(p.default, hints.get(k, Any)) for k, p in keyword_only(factory).items()}
+  texts = option_texts(factory)
+  return {
+    k: Option(p.default, hints.get(k, Any), texts.get(k, ''))
+    for k, p in keyword_only(factory).items()
+  }
 
 
 @functools.lru_cache(maxsize=1024)
@@ -147,7 +154,7 @@ def takes_options_of(
       decorated = functools.wraps(factory)(with_defaults)
     decorated.__signature__ = signature.replace(parameters=[*own, *taken])
     decorated.__annotations__ = {**factory.__annotations__, **hints}
-    return decorated
+    return described_by(inner)(decorated)
 
   return decorate
 

@@ -9,7 +9,7 @@ from typing import Any
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
-from clr_jax.core.options import Option, component, options_of, sweep, takes_several
+from clr_jax.core.options import Option, component, describe, options_of, sweep, takes_several
 from clr_jax.core.options import check as check_options
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import FEATURES, Subject
@@ -34,13 +34,21 @@ def parameters(name: str, given: Mapping[str, Any] | None = None) -> Config:
   Raises:
     UserError: an option that the protocol does not have or allow.
   """
-  module = PROTOCOLS.module(name)
-  options = (
-    module.parameters() if hasattr(module, 'parameters') else options_of(PROTOCOLS.factory(name))
-  )
+  options = _options(name)
   given = _several(options, given or {})
   check_options(options, given, what=name, prefix=f'eval.protocols.{name}.', complete=False)
   return component(options, None, **given)
+
+
+def option_texts(name: str) -> dict[str, str]:
+  """Descriptions of the options of a protocol, in the words of docstrings."""
+  return {k: option.text or describe(option.hint) for k, option in _options(name).items()}
+
+
+def _options(name: str) -> Mapping[str, Option]:
+  module = PROTOCOLS.module(name)
+  own = hasattr(module, 'parameters')
+  return module.parameters() if own else options_of(PROTOCOLS.factory(name))
 
 
 def with_all_options(config: Config) -> Config:

@@ -23,6 +23,7 @@ from clr_jax.core.options import (
   Option,
   check,
   component,
+  describe,
   options_of,
   typed,
 )
@@ -173,6 +174,20 @@ def _check_name_alone(part: _Part) -> None:
       f"{{'{part.path}.name': {part.name!r}}}), or in the config file by the function of "
       f'config_base for the section, each of which makes the whole section anew'
     )
+
+
+def option_texts(config: Config) -> dict[str, str]:
+  """Descriptions of the keys of a config by dotted key, in the words of docstrings.
+
+  An option that its docstring does not mention is described by what it may be.
+  """
+  texts = {}
+  for part in _parts(config):
+    if part.section.choices:
+      texts[f'{part.prefix}name'] = f'one of {", ".join(part.section.choices.names())}'
+    for key, option in part.options.items():
+      texts[f'{part.prefix}{key}'] = option.text or describe(option.hint)
+  return texts
 
 
 def keys_without_effect(config: Config) -> frozenset[str]:

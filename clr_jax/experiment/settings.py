@@ -95,9 +95,9 @@ class Evaluation:
 
   Attributes:
     protocols: options of each protocol by its name; None leaves one out.
-    features: of which networks.
+    features: networks to evaluate: 'trained', 'untrained' (step 0), or raw 'pixels'.
     data: labeled data set to evaluate on; None = that of `config.data`.
-    train_split, test_split: its splits; None = those of `config.data`.
+    train_split, test_split: splits of that data set; None = those of `config.data`.
   """
 
   protocols: Annotated[Mapping[str, Mapping[str, object] | None], NO_EFFECT_ON_TRAINING]

@@ -10,7 +10,7 @@ from etils import epath
 
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
-from clr_jax.core.options import component
+from clr_jax.core.options import component, describe, options_of
 from clr_jax.core.registry import ModuleRegistry
 from clr_jax.core.storage import check_path, check_writable, translate_errors
 
@@ -25,6 +25,12 @@ def names() -> list[str]:
 def parameters(name: str) -> Config:
   """The options of a figure with their defaults."""
   return component(FIGURES.factory(name))
+
+
+def option_texts(name: str) -> dict[str, str]:
+  """Descriptions of the options of a figure, in the words of its docstring."""
+  options = options_of(FIGURES.factory(name))
+  return {key: option.text or describe(option.hint) for key, option in options.items()}
 
 
 def check_out(out: str, suffix: str) -> None:

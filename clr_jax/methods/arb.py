@@ -38,10 +38,11 @@ def arb(
     divisor: 'batch', as in Barlow Twins (official ImageNet code); 'feature' (official CIFAR code)
       is equal for out_dim = batch_size and cannot reach its goal for a larger out_dim.
     projector: recipe of `clr_jax.models.heads`.
-    hidden_dim: 2048 (official).
-    out_dim: 256 or 2048 (paper).
+    hidden_dim: width of the hidden layers of the projector; 2048 (official).
+    out_dim: length of the embeddings; 256 or 2048 (paper).
     per_view_bn: official code embeds one view at a time (True).
-    loss_scale: 1 = the sum over features (official, with LARS); less for other optimizers.
+    loss_scale: factor of the loss; 1 = the sum over features (official, with LARS); less for other
+      optimizers.
   """
   check_two_views('arb', info)
   if out_dim % groups:

@@ -32,11 +32,12 @@ def byol(
 
   Args:
     projector: recipe of `clr_jax.models.heads`; 'byol_deepmind' has no last bias.
-    hidden_dim: 4096 (paper).
-    out_dim: 256 (paper).
+    hidden_dim: width of the hidden layers of the projector; 4096 (paper).
+    out_dim: length of the embeddings; 256 (paper).
     predictor: recipe of `clr_jax.models.heads`.
-    predictor_dim: 4096 (paper); solo-learn has 8192 on ImageNet-100.
-    loss_scale: 1 = the sum over the pairs of views (paper); 0.5 = the mean of two views' pairs.
+    predictor_dim: hidden width of the predictor; 4096 (paper); solo-learn has 8192 on ImageNet-100.
+    loss_scale: factor of the loss; 1 = the sum over the pairs of views (paper); 0.5 = the mean of
+      two views' pairs.
     symmetric: each view is predicted from the other (official); False: only view 0 from view 1,
       as with a strong view for the student and a weak one for the teacher (margins paper).
     plugins: see `clr_jax.plugins.pipeline`.

@@ -34,16 +34,16 @@ def dcl(
   """Contrastive learning whose denominator holds the negatives only.
 
   Args:
-    temperature: 0.1 (paper).
+    temperature: divisor of the similarities; 0.1 (paper).
     weighted: DCLW, which weights the positives by how far apart they are.
     sigma: of these weights; 0.5 (paper).
     weight_stop_gradient: the weights are constants (lightly); False as in the PyTorch code of
       raminnakhli.
     projector: recipe of `clr_jax.models.heads`.
-    hidden_dim: 512 (that code).
-    out_dim: 128 (that code).
+    hidden_dim: width of the hidden layers of the projector; 512 (that code).
+    out_dim: length of the embeddings; 128 (that code).
     per_view_bn: that code embeds one view at a time (True).
-    loss_scale: 1 = mean of the two directions (lightly); 2 = their sum (paper).
+    loss_scale: factor of the loss; 1 = mean of the two directions (lightly); 2 = their sum (paper).
   """
   check_two_views('dcl', info)
   head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)

@@ -39,17 +39,17 @@ def dino(
   Local views (multi-crop) go through the student only.
 
   Args:
-    num_prototypes: 65536 (official), 4096 (solo-learn).
-    student_temperature: .1 (official).
+    num_prototypes: number of prototypes; 65536 (official), 4096 (solo-learn).
+    student_temperature: divisor of the student's logits; .1 (official).
     teacher_temperature: after its warm-up, .07 (official ResNet-50 and ViT recipes).
     warmup_teacher_temperature: start of the linear warm-up by epoch, .04 (official).
-    warmup_teacher_epochs: 30 (official recipes; ResNet-50 and solo-learn 50); longer than the run:
-      the end is not reached.
-    center_momentum: .9 (official).
+    warmup_teacher_epochs: epochs of the teacher's warm-up; 30 (official recipes; ResNet-50 and
+      solo-learn 50); longer than the run: the end is not reached.
+    center_momentum: weight of the old center; .9 (official).
     freeze_last_layer: epochs in which the prototypes stay as they are, 1 (official).
     projector: 'dino', or 'dino_bn' with BatchNorm.
-    hidden_dim: 2048 (official).
-    out_dim: 256 (official), width of the layer before the prototypes.
+    hidden_dim: width of the hidden layers of the projector; 2048 (official).
+    out_dim: length of the embeddings; 256 (official), width of the layer before the prototypes.
     **target: options of `distillation`: momentum .996 (official; .9995 for batches of 256),
       final_momentum 1 (official); ema_index 'current' (official and solo-learn average after the
       optimizer); per_view_bn True (solo-learn; official code joins same-sized views).

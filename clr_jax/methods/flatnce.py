@@ -27,10 +27,10 @@ def flatnce(
   """Contrastive learning whose gradient does not vanish with small batches; reports InfoNCE.
 
   Args:
-    temperature: 0.1 (official code).
+    temperature: divisor of the similarities; 0.1 (official code).
     projector: recipe of `clr_jax.models.heads`; 'supcon' has no BatchNorm (official).
-    hidden_dim: None = the backbone's width (official).
-    out_dim: 128 (official).
+    hidden_dim: width of the hidden layers of the projector; None = the backbone's width (official).
+    out_dim: length of the embeddings; 128 (official).
     per_view_bn: official code concatenates the views: joint statistics (False).
   """
   check_two_views('flatnce', info)

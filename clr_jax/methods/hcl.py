@@ -29,12 +29,12 @@ def hcl(
   """Contrastive learning with negatives weighted by hardness and corrected for false ones.
 
   Args:
-    temperature: 0.5 (official).
+    temperature: divisor of the similarities; 0.5 (official).
     tau_plus: probability that a negative has the anchor's class; 0.1 (official, STL-10).
     beta: hardness; 1 was best on STL-10 (official README), 0 is `debiased`.
     projector: recipe of `clr_jax.models.heads`.
-    hidden_dim: 512 (official).
-    out_dim: 128 (official).
+    hidden_dim: width of the hidden layers of the projector; 512 (official).
+    out_dim: length of the embeddings; 128 (official).
     per_view_bn: official code embeds one view at a time (True).
   """
   check_two_views('hcl', info)

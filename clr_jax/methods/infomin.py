@@ -34,10 +34,11 @@ def infomin(
 
   Args:
     jigsaw_weight: beta: loss = (1 - beta) main + beta jigsaw, .5 (PyContrast).
-    temperature: .15 (PyContrast's InfoMin).
+    temperature: divisor of the similarities; .15 (PyContrast's InfoMin).
     projector: recipe of `clr_jax.models.heads`, also of the patches' head; 'mocov2' (PyContrast).
-    hidden_dim: None = the backbone's width (PyContrast).
-    out_dim: 128 (PyContrast).
+    hidden_dim: width of the hidden layers of the projector; None = the backbone's width
+      (PyContrast).
+    out_dim: length of the embeddings; 128 (PyContrast).
     **options: of `momentum_contrast`: queue_length 65536, momentum .999, per_view_bn True (all as
       in PyContrast); plugins act on the main branch only.
 

@@ -6,11 +6,13 @@ import flax.linen as nn
 
 from clr_jax.core.bounds import Dimension, EpochCount, Epsilon, NonNegative, Share, Temperature
 from clr_jax.core.errors import UserError
+from clr_jax.core.option_texts import described_by
 from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import global_contrastive as gcl
 from clr_jax.losses.scores import score_sets
 from clr_jax.losses.temperatures import temperature_gradient, temperature_step
+from clr_jax.methods.sogclr import sogclr
 from clr_jax.models import heads
 from clr_jax.ops.similarity import l2_normalize
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
@@ -23,6 +25,7 @@ from clr_jax.skeletons.table_state import (
 )
 
 
+@described_by(sogclr)
 def isogclr(
   backbone: nn.Module,
   info: RunInfo,
@@ -46,7 +49,7 @@ def isogclr(
 ) -> Method:
   """SogCLR whose temperatures descend a distributionally robust objective, one for each example.
 
-  A new temperature is used from the example's next visit on. gamma to plugins: see `sogclr`.
+  A new temperature is used from the example's next visit on.
 
   Args:
     temperature: of all examples at the start, .1 (LibAUC; .5 in its CIFAR example).

@@ -33,12 +33,13 @@ def moco_v3(
   """In-batch contrast of predictions with the target network's keys of the other view.
 
   Args:
-    temperature: 1 (official, ResNet-50), .2 (solo-learn on CIFAR; official ViT).
+    temperature: divisor of the similarities; 1 (official, ResNet-50), .2 (solo-learn on CIFAR;
+      official ViT).
     projector: recipe of `clr_jax.models.heads`.
-    hidden_dim: 4096 (official).
-    out_dim: 256 (official).
+    hidden_dim: width of the hidden layers of the projector; 4096 (official).
+    out_dim: length of the embeddings; 256 (official).
     predictor: recipe of `clr_jax.models.heads`.
-    predictor_dim: 4096 (official).
+    predictor_dim: hidden width of the predictor; 4096 (official).
     loss_scale: of both directions; None = 2 temperature (official).
     symmetric: each view is predicted from the other (official); False: only view 0 from view 1,
       as with a strong view for the student and a weak one for the teacher (margins paper).

@@ -31,13 +31,13 @@ def nnclr(
   """The positive of a view's prediction is the other view's nearest neighbour in a queue.
 
   Args:
-    temperature: .2 (solo-learn), .1 in the paper.
-    queue_length: 65536 (solo-learn).
+    temperature: divisor of the similarities; .2 (solo-learn), .1 in the paper.
+    queue_length: rows of the queue; 65536 (solo-learn).
     projector: recipe of `clr_jax.models.heads`: three layers with BatchNorm.
-    hidden_dim: 2048 (solo-learn and paper).
-    out_dim: 256 (solo-learn and paper).
+    hidden_dim: width of the hidden layers of the projector; 2048 (solo-learn and paper).
+    out_dim: length of the embeddings; 256 (solo-learn and paper).
     predictor: recipe of `clr_jax.models.heads`.
-    predictor_dim: 4096 (solo-learn and paper).
+    predictor_dim: hidden width of the predictor; 4096 (solo-learn and paper).
     per_view_bn: solo-learn embeds one view at a time (True).
     plugins: see `clr_jax.plugins.pipeline`.
   """

@@ -44,7 +44,7 @@ def real(
     as_published: the report's code: an image's own key counts as near its query, and the radius is
       divided by out_dim instead of the number of queries.
     top_k: at most queue_length, which is Dynamic MoCo. No published value.
-    queue_length: 65536 (the report's code); at most two keys an image enter it.
+    queue_length: rows of the queue; 65536 (the report's code); at most two keys an image enter it.
 
   Raises:
     UserError: a single image in a batch, or more rows than the queue has.

@@ -29,10 +29,10 @@ def ressl(
   Args:
     temperature_q: of the student, .1 (official).
     temperature_k: of the teacher, .04 (official); smaller sharpens.
-    queue_length: 131072 (official, ImageNet), 65536 (solo-learn).
+    queue_length: rows of the queue; 131072 (official, ImageNet), 65536 (solo-learn).
     projector: recipe of `clr_jax.models.heads`: no BatchNorm (official).
-    hidden_dim: 4096 (official).
-    out_dim: 512 (official), 256 (solo-learn).
+    hidden_dim: width of the hidden layers of the projector; 4096 (official).
+    out_dim: length of the embeddings; 512 (official), 256 (solo-learn).
     **target: options of `distillation`: momentum .999, constant (official; solo-learn: .99 to 1);
       ema_index 'next' (official: the average precedes the keys; 'current' in solo-learn);
       per_view_bn True (official code embeds one view at a time).

@@ -37,8 +37,8 @@ def rpc(
     gamma: 1 on CIFAR; 0.1 on ImageNet.
     normalize: unit embeddings; off in the official scripts.
     projector: recipe of `clr_jax.models.heads`; 512-512-128 with BatchNorm (official).
-    hidden_dim: 512 (official).
-    out_dim: 128 (official).
+    hidden_dim: width of the hidden layers of the projector; 512 (official).
+    out_dim: length of the embeddings; 128 (official).
     per_view_bn: official code concatenates the views: joint statistics (False).
   """
   check_two_views('rpc', info)

@@ -30,10 +30,11 @@ def simsiam(
   Args:
     constant_predictor_lr: the predictor's learning rate stays at the run's peak (official).
     projector: recipe of `clr_jax.models.heads`.
-    hidden_dim: 2048 (solo-learn; the official code takes the backbone's width).
-    out_dim: 2048 (official).
+    hidden_dim: width of the hidden layers of the projector; 2048 (solo-learn; the official code
+      takes the backbone's width).
+    out_dim: length of the embeddings; 2048 (official).
     predictor: recipe of `clr_jax.models.heads`.
-    predictor_dim: 512 (official).
+    predictor_dim: hidden width of the predictor; 512 (official).
     per_view_bn: official code embeds one view at a time (True).
     plugins: see `clr_jax.plugins.pipeline`.
   """

@@ -48,7 +48,7 @@ def sogclr(
   """Global contrastive learning with one moving average u for each training example.
 
   Args:
-    temperature: 0.3 on CIFAR (the report), 0.1 on ImageNet.
+    temperature: divisor of the similarities; 0.3 on CIFAR (the report), 0.1 on ImageNet.
     gamma: weight of the new value of u: 0.9 (official), tune in [0.1, 0.99].
     gamma_schedule: 'constant', or 'cosine' from 1 to gamma (LibAUC).
     gamma_decay_epochs: of the cosine; None = half of the training (LibAUC).
@@ -58,8 +58,8 @@ def sogclr(
     combine: u of the two views: 'mean', or 'sum' (the report's code; diverges for gamma <= 0.5).
     eps: floor of u in the weights: 1e-8 (LibAUC), 0 in the other code bases.
     projector: recipe of `clr_jax.models.heads`.
-    hidden_dim: 2048 (official).
-    out_dim: 128 (official).
+    hidden_dim: width of the hidden layers of the projector; 2048 (official).
+    out_dim: length of the embeddings; 128 (official).
     per_view_bn: official code embeds one view at a time (True).
     block_size: columns of the similarity matrix at a time, a divisor of the rows of a batch: for
       batches whose matrix does not fit (`clr_jax.ops.blocked`). Telemetry then leaves out scores.

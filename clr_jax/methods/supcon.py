@@ -53,12 +53,12 @@ def supcon(
   """Supervised contrastive learning, or SimCLR's form of it with `supervised=False`.
 
   Args:
-    temperature: 0.1 (official CIFAR recipe).
+    temperature: divisor of the similarities; 0.1 (official CIFAR recipe).
     base_temperature: None = no rescaling of the loss; the official default is 0.07.
     supervised: positives from labels; otherwise from views.
     anchors: 'all' or 'one' (view 0 only).
     projector: 'supcon' = Linear(d, d)-ReLU-Linear(d, 128) with biases, no BatchNorm.
-    out_dim: 128 (official).
+    out_dim: length of the embeddings; 128 (official).
     per_view_bn: official code concatenates the views: joint statistics (False).
     block_size: columns of the similarity matrix at a time, a divisor of the rows of a batch: for
       batches whose matrix does not fit (`clr_jax.ops.blocked`). Telemetry then leaves out scores.

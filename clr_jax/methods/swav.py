@@ -42,19 +42,19 @@ def swav(
   not before the next step (official): the same steps, and checkpoints hold unit rows.
 
   Args:
-    num_prototypes: 3000 (official).
-    temperature: .1 (official).
+    num_prototypes: number of prototypes; 3000 (official).
+    temperature: divisor of the similarities; .1 (official).
     epsilon: smoothness of the assignments, .05 (official).
-    sinkhorn_iterations: 3 (official).
+    sinkhorn_iterations: iterations of Sinkhorn-Knopp; 3 (official).
     freeze_prototypes_steps: first steps in which the prototypes stay, 313 (official, one epoch at
       batch 4096; 5005 at batch 256).
     queue_length: earlier embeddings of each large view in the assignments: 3840 (official at batch
       256, solo-learn); 0 for none (official at batch 4096).
-    queue_start_epoch: 15 (official at batch 256, solo-learn): in use from there on after as many
-      steps as fill the queue (solo-learn's is in use at once).
+    queue_start_epoch: first epoch that uses the queue; 15 (official at batch 256, solo-learn): in
+      use from there on after as many steps as fill the queue (solo-learn's is in use at once).
     projector: recipe of `clr_jax.models.heads`, one hidden layer with BatchNorm (official).
-    hidden_dim: 2048 (official).
-    out_dim: 128 (official).
+    hidden_dim: width of the hidden layers of the projector; 2048 (official).
+    out_dim: length of the embeddings; 128 (official).
     per_view_bn: statistics of each view apart (solo-learn); official code joins same-sized views.
 
   Raises:

@@ -37,8 +37,8 @@ def tico(
       False (TiCo-pytorch).
     projector: recipe of `clr_jax.models.heads`; 'debiased' is Linear without bias, BatchNorm, ReLU,
       Linear (both codes).
-    hidden_dim: 4096 (paper).
-    out_dim: 256 (paper).
+    hidden_dim: width of the hidden layers of the projector; 4096 (paper).
+    out_dim: length of the embeddings; 256 (paper).
     **target: options of `distillation`: momentum .99 (both codes; .996 in lightly's example),
       final_momentum 1 and ema_index 'next' (both codes: the average precedes the pass).
   """

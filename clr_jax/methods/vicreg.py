@@ -25,14 +25,15 @@ def vicreg(
   """Pulls views together, keeps each feature's variance up and the covariances down.
 
   Args:
-    invariance_weight: 25 (paper).
-    variance_weight: 25 (paper).
-    covariance_weight: 1 (paper).
+    invariance_weight: weight of the mean squared distance; 25 (paper).
+    variance_weight: weight of the hinge on the standard deviations; 25 (paper).
+    covariance_weight: weight of the covariances; 1 (paper).
     variance_average: the variance term is the mean of the views (official code); False = their sum
       (the paper's equation, solo-learn).
     projector: recipe of `clr_jax.models.heads`; 'solo_vicreg' has a last bias (solo-learn).
-    hidden_dim: 2048 (solo-learn); 8192 on ImageNet (official).
-    out_dim: as `hidden_dim`.
+    hidden_dim: width of the hidden layers of the projector; 2048 (solo-learn); 8192 on ImageNet
+      (official).
+    out_dim: length of the embeddings; as `hidden_dim`.
     per_view_bn: official code embeds one view at a time (True).
   """
   check_two_views('vicreg', info)

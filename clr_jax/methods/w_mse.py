@@ -35,8 +35,8 @@ def w_mse(
     normalize: compare unit rows after whitening (official).
     symmetric: gradient to both views (official); False to the first of each pair (solo-learn).
     projector: recipe of `clr_jax.models.heads`.
-    hidden_dim: 1024 (official).
-    out_dim: 64 (official, CIFAR).
+    hidden_dim: width of the hidden layers of the projector; 1024 (official).
+    out_dim: length of the embeddings; 64 (official, CIFAR).
     per_view_bn: one view at a time (solo-learn); the official projector alone sees all at once.
   """
   if info.num_views < 2:

@@ -15,6 +15,7 @@ from annotated_types import Ge, Le
 
 from clr_jax.core.bounds import Probability, Share
 from clr_jax.core.errors import UserError
+from clr_jax.core.option_texts import described_by
 from clr_jax.core.options import NO_EFFECT_ON_TRAINING
 from clr_jax.core.types import Array
 from clr_jax.models.norm import BatchNorm
@@ -138,8 +139,10 @@ class ResNet(nn.Module, kw_only=True):
     blocks: number of blocks in each stage.
     bottleneck: bottleneck instead of basic blocks.
     width: channels of the stem and of the first stage's 3x3 convolutions; 64 times a multiplier.
-    stem: see `STEMS`.
-    stem_init: initializer of the first convolution, see `STEM_INITS`.
+    stem: first convolution: 'imagenet' (7x7 with stride 2, then a max-pool), 'cifar' (3x3) or
+      'cifar_pad2' (3x3, padding 2: solo-learn).
+    stem_init: initializer of the first convolution: 'kaiming_normal' (torchvision) or
+      'torch_default' (PyTorch's for convolutions).
     zero_init_residual: start every block as the identity (last BatchNorm scale 0).
     downsample: shortcut of strided blocks, 'conv' (1x1 with the stride) or 'avgpool' (average
       pool, then 1x1 without stride).
@@ -244,6 +247,7 @@ def architecture(
 ) -> Callable[..., ResNet]:
   """A factory of one architecture; `width` and `stem` are its defaults."""
 
+  @described_by(ResNet)
   def build(
     *,
     width: Width = width,

@@ -50,7 +50,7 @@ def _for_all_groups(make: Optimizer) -> Optimizer:
       joined: norms of many arrays in few kernels (`ops.many_arrays.norms`), for GPUs that share no
         optimizer state.
       learning_rate: a number, or a function of the step.
-      weight_decay: of all groups that do not have their own.
+      weight_decay: weight decay of all groups that do not have their own.
       exclude_from_decay: 'bias_and_norm' leaves these without weight decay (and trust ratio),
         'none' nothing; 'auto' is the habit of the published code: the former for LARS and AdamW,
         the latter for SGD and Adam.
@@ -110,7 +110,14 @@ def sharpness_aware(
   name: Literal['none', 'sam', 'noise_sam'] = 'none',
   **options: Any,
 ) -> optax.GradientTransformationExtraArgs:
-  """`tx` with the gradient of another point: that of `sam`, of `noise_sam`, or as it is."""
+  """`tx` with the gradient of another point: that of `sam`, of `noise_sam`, or as it is.
+
+  Args:
+    tx: optimizer of all groups.
+    groups: exceptions for parts of the parameters.
+    name: 'none', 'sam' (sharpness-aware minimization) or 'noise_sam' (uniform noise instead).
+    options: of `sam` and `noise_sam`.
+  """
   if name == 'none':
     return tx
   taken = keyword_only(_SAMS[name])

@@ -16,6 +16,7 @@ import optax
 from jax.typing import ArrayLike
 
 from clr_jax.core.bounds import BelowOne, Epsilon, Positive, PositiveEpsilon
+from clr_jax.core.option_texts import described_by
 from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Array, PyTree, Schedule
 from clr_jax.ops import many_arrays
@@ -53,7 +54,8 @@ def sgd(
   """PyTorch's SGD: d = g + wd p, m = momentum m + d, p -= lr m (Nesterov: lr (d + momentum m)).
 
   Args:
-    momentum: 0.9 (every recipe of the methods here).
+    momentum: weight of the old velocity; 0.9 (every recipe of the methods here).
+    nesterov: take the gradient plus momentum times the new velocity.
   """
   return optax.chain(
     optax.add_decayed_weights(weight_decay, mask),
@@ -71,7 +73,13 @@ def adam(
   b2: BelowOne = 0.999,
   eps: PositiveEpsilon = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
-  """Adam with L2 in the gradient, as `torch.optim.Adam` (defaults of https://arxiv.org/abs/1412.6980)."""
+  """Adam with L2 in the gradient, as `torch.optim.Adam` (defaults of https://arxiv.org/abs/1412.6980).
+
+  Args:
+    b1: weight of the old moving average of the gradient.
+    b2: weight of the old moving average of its square.
+    eps: is added to the square root of the latter.
+  """
   return optax.chain(
     optax.add_decayed_weights(weight_decay, mask),
     optax.scale_by_adam(b1, b2, eps),
@@ -79,6 +87,7 @@ def adam(
   )
 
 
+@described_by(adam)
 def adamw(
   learning_rate: Value,
   weight_decay: float = 0.0,
@@ -117,8 +126,11 @@ def lars(
   Leaves outside `mask` get d = g, q = 1.
 
   Args:
-    trust_coefficient: None = 0.001 (official code); 0.02 for (un)clipped (solo-learn).
-    eps: of the (un)clipped forms only (solo-learn).
+    momentum: weight of the old velocity; 0.9 (every recipe of the methods here).
+    form: code base: 'mocov3', 'simclr', 'clipped' or 'unclipped'.
+    trust_coefficient: factor of the ratio of norms; None = 0.001 (official code), 0.02 for
+      (un)clipped (solo-learn).
+    eps: in the denominator of the (un)clipped forms only (solo-learn).
   """
   rate = optax.scale_by_learning_rate(learning_rate, flip_sign=False)
   trace = optax.trace(momentum)

@@ -38,7 +38,8 @@ def sam(
   of the second pass. rho = 0 gives the base's update.
 
   Args:
-    rho: 0.05 (the paper); about 10 times that if adaptive (0.5 to 2).
+    rho: length of delta: 0.05 (the paper); about 10 times that if adaptive (0.5 to 2).
+    adaptive: scale each element of delta by its parameter (ASAM).
   """
 
   def adversary(grads, params):
@@ -71,10 +72,11 @@ def noise_sam(
   of (seed, update number, name of the parameter); groups with `no_sam` get none.
 
   Args:
-    eps: 1e-5 (the report).
+    eps: bound of the noise: 1e-5 (the report).
     subset: 'matrices' (leaves with weights, neither biases nor scales), 'projector' (all below that
       first key) or 'all'.
     relative: eps is a fraction of each tensor's root mean square.
+    seed: RNG seed of the noise.
 
   Raises:
     UserError: at the first update, 'projector' without such parameters.

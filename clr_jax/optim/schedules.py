@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from clr_jax.core.bounds import Count, Epochs, NonNegative, Share
 from clr_jax.core.errors import UserError
+from clr_jax.core.option_texts import described_by
 from clr_jax.core.options import keyword_only, takes_options_of
 from clr_jax.core.registry import Registry
 from clr_jax.core.types import Schedule
@@ -53,6 +54,13 @@ def warmup_cosine(
 
   SogCLR, MoCo v3 (the fractional epoch of their formulas is step / steps_per_epoch) and, with
   end = 0.001 * peak, VICReg and Barlow Twins. Without warm-up also DINO's weight decay.
+
+  Args:
+    peak: highest value.
+    total_steps: length of the run.
+    warmup_steps: length of the warm-up.
+    end: last value.
+    start: first value.
   """
   _check_lengths(total_steps, warmup_steps)
 
@@ -68,7 +76,14 @@ def warmup_cosine(
 def simclr(
   peak: float, *, num_examples: Count, batch_size: Count, epochs: int, warmup_epochs: float = 10
 ) -> Schedule:
-  """google-research/simclr: `warmup_cosine` with its count of steps, not N // B an epoch."""
+  """google-research/simclr: `warmup_cosine` with its count of steps, not N // B an epoch.
+
+  Args:
+    peak: highest value.
+    num_examples: training images.
+    batch_size: images (not views) in the global batch.
+    epochs, warmup_epochs: lengths of the run and of the warm-up.
+  """
   return warmup_cosine(
     peak,
     total_steps=num_examples * epochs // batch_size + 1,
@@ -79,7 +94,13 @@ def simclr(
 def epoch_cosine(
   peak: float, *, epochs: int, steps_per_epoch: int, end: NonNegative = 0.0
 ) -> Schedule:
-  """Half a cosine, constant inside an epoch, without warm-up (SogCLR's linear evaluation)."""
+  """Half a cosine, constant inside an epoch, without warm-up (SogCLR's linear evaluation).
+
+  Args:
+    peak: first value.
+    epochs, steps_per_epoch: sizes of the run.
+    end: last value.
+  """
   whole = warmup_cosine(peak, total_steps=epochs, warmup_steps=0, end=end)
   return lambda step: whole(step // steps_per_epoch)
 
@@ -97,6 +118,12 @@ def supcontrast(
 
   The warm-up is linear per step, from `warmup_from` (absolute) to the cosine's value at the epoch
   `warmup_epochs`; official: 10 epochs if the batch is larger than 256, else none.
+
+  Args:
+    peak: highest value.
+    epochs, steps_per_epoch, warmup_epochs: sizes of the run and of the warm-up.
+    warmup_from: first value of a warm-up.
+    decay_rate: its third power times the peak is the last value.
   """
   _check_lengths(epochs, warmup_epochs)
   end = peak * decay_rate**3
@@ -112,7 +139,13 @@ def supcontrast(
 
 
 def tcl(peak: float, *, epochs: int, steps_per_epoch: int, decay_rate: Share = 0.1) -> Schedule:
-  """Tuned-Contrastive-Learning's code: SupContrast's cosine one epoch late (0 and 1 are equal)."""
+  """Tuned-Contrastive-Learning's code: SupContrast's cosine one epoch late (0 and 1 are equal).
+
+  Args:
+    peak: highest value.
+    epochs, steps_per_epoch: sizes of the run.
+    decay_rate: its third power times the peak is the last value.
+  """
   end = peak * decay_rate**3
   return lambda step: _cosine(peak, end, (_real(step) // steps_per_epoch - 1) / epochs)
 
@@ -128,6 +161,12 @@ def solo(
   """solo-learn: linear from `start` (absolute) to `peak` at step warmup_steps - 1, then cosine.
 
   With start = 0 and end = 1e-6 the learning rate of facebookresearch/dino.
+
+  Args:
+    peak: highest value.
+    total_steps, warmup_steps: lengths of the run and of the warm-up.
+    start: first value of a warm-up.
+    end: last value.
   """
   _check_lengths(total_steps, warmup_steps)
 
@@ -140,6 +179,7 @@ def solo(
   return schedule
 
 
+@described_by(solo)
 def solo_epoch(
   peak: float,
   *,
@@ -157,7 +197,14 @@ def solo_epoch(
 def step_decay(
   peak: float, *, milestones: Sequence[Epochs], steps_per_epoch: int = 1, factor: Share = 0.1
 ) -> Schedule:
-  """Times `factor` at each milestone, in epochs (solo-learn's linear evaluation: 60 and 80)."""
+  """Times `factor` at each milestone, in epochs (solo-learn's linear evaluation: 60 and 80).
+
+  Args:
+    peak: first value.
+    milestones: epochs at which the value is multiplied.
+    steps_per_epoch: of the run.
+    factor: of the value at each milestone.
+  """
   steps = [round(m * steps_per_epoch) for m in milestones]
   return lambda step: peak * jnp.power(factor, sum(_real(step) >= s for s in steps))
 
@@ -199,7 +246,8 @@ def _of_run(form: Callable[..., Schedule]) -> Callable[..., Schedule]:
     Args:
       peak: highest value.
       steps_per_epoch, total_steps: sizes of the run.
-      warmup_epochs: 10 (all the code bases named here); no effect where there is no warm-up.
+      warmup_epochs: epochs of linear warm-up; 10 (all the code bases named here); no effect where
+        there is no warm-up.
       options: the other keyword arguments of the function.
 
     Raises:

@@ -103,7 +103,7 @@ def feature_transformation(
       or each row and 'dim'.
     negative: the same for the negatives.
     positive_alpha: of Beta(a, a); 2.0 (code, best of the paper's table).
-    negative_alpha: 1.6 (code, best of the paper's table).
+    negative_alpha: of Beta(a, a) for the negatives; 1.6 (code, best of the paper's table).
     distribution: 'beta' or 'uniform' (an option of the code).
     union: the interpolated negatives are added to the plain ones instead of replacing them.
     postnorm: re-normalizes the extrapolated pair; False in the code.

@@ -67,15 +67,15 @@ def dynamic(
   The report's code is temperature_twice=True, combine='sum', first_visit='none'.
 
   Args:
-    temperature: .3 (the report).
+    temperature: divisor of the similarities; .3 (the report).
     gamma: weight of the new value of u, .9 (the report).
     first_visit: 'per_index' (u starts at g), 'none' (the report's code), others: see `sogclr`.
     combine: u of the two views: 'mean', or 'sum' (the report's code).
     temperature_twice: weights from exp(s / temperature^2), loss divided by the temperature.
-    queue_length: 65536 (the report's code); two keys an image enter it.
+    queue_length: rows of the queue; 65536 (the report's code); two keys an image enter it.
     projector: recipe of `clr_jax.models.heads`.
-    hidden_dim: 2048 (the report's code).
-    out_dim: 128 (the report).
+    hidden_dim: width of the hidden layers of the projector; 2048 (the report's code).
+    out_dim: length of the embeddings; 128 (the report).
     plugins: see `clr_jax.plugins.pipeline`.
     **target: options of `distillation`: momentum .999, constant; ema_index 'next' (the average
       precedes the keys); per_view_bn True (one view at a time): all as in the report's code.

@@ -35,13 +35,13 @@ def momentum_contrast(
 
   Args:
     name: of the method, for messages.
-    temperature: .07 (v1), .2 (v2), .1 (official CIFAR notebook).
-    queue_length: 65536 (official), 4096 (official CIFAR notebook).
+    temperature: divisor of the similarities; .07 (v1), .2 (v2), .1 (official CIFAR notebook).
+    queue_length: rows of the queue; 65536 (official), 4096 (official CIFAR notebook).
     symmetric: both views are queries and keys, the loss is the sum of both directions (official
       CIFAR notebook), and two keys an image enter the queue.
     projector: recipe of `clr_jax.models.heads`: 'linear' (v1), 'mocov2' (v2).
-    hidden_dim: None = the backbone's width (v2).
-    out_dim: 128 (official).
+    hidden_dim: width of the hidden layers of the projector; None = the backbone's width (v2).
+    out_dim: length of the embeddings; 128 (official).
     plugins: see `clr_jax.plugins.pipeline`.
     **target: options of `distillation`: momentum .999, constant (official), .99 (official CIFAR
       notebook); ema_index 'next' (official: the average precedes the keys); per_view_bn True

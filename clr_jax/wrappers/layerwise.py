@@ -31,7 +31,7 @@ def layerwise(
   Args:
     weights: alpha_k, one for each stage, shallow to deep; increasing in the documents, such as
       0.01, 0.1, 1. 0 leaves a stage out. () returns the method as it is.
-    temperature: 0.5 (documents).
+    temperature: divisor of the similarities; 0.5 (documents).
 
   Raises:
     UserError: for weights that are all 0; when traced, unless the backbone has as many stages and

@@ -56,8 +56,8 @@ def telemetry(
     enabled: False returns the method as it is.
     every: steps from one measured step to the next; step 0 is one. At 50 the cost is below 2 % of
       a step's FLOPs and bytes.
-    bins: of the histograms.
-    lowest, highest: their outer edges; the design's 40 bins from -1 to 1.
+    bins: number of bins of the histograms; 40 (the design).
+    lowest, highest: outer edges of the histograms; -1 and 1 (the design).
 
   Raises:
     UserError: edges that do not increase.

@@ -1,5 +1,6 @@
 """The command line in this process: what it prints, and what it refuses in one sentence."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import pytest
 
 from clr_jax.cli import main as cli
 from clr_jax.experiment.config_files import load
-from clr_jax.experiment.schema import keys_without_effect
+from clr_jax.experiment.schema import keys_without_effect, option_texts
 from clr_jax.rundir import results as results_lib
 from clr_jax.rundir import workdir
 from clr_jax.rundir.identity import open_run
@@ -304,10 +305,14 @@ def test_help_of_a_command(capsys, tmp_path):
   assert said('train', '--help').startswith('usage: clr-jax train [-h] --config FILE')
   assert 'list the methods' in said('methods', '-h')
   lines = said('train', '--help', f'--config={TINY}', f'--workdir={tmp_path}/x').splitlines()
+  described = dict(itertools.pairwise(lines))
+  batch = option_texts(load(f'{TINY}'))['batch_size']
+  assert described['  --config.batch_size=64'] == f'        {batch}'
+  assert described['  --config.eval.protocols.knn.k=5'].startswith('        ')
   assert '  --config.batch_size=64' in lines and '  --config.method.temperature=0.3' in lines
   assert any(line.startswith('  --num_processes ') for line in lines)
   lines = said('evaluate', 'knn', '--help').splitlines()  # without a run: not its config's
-  assert '  --params.k=200' in lines
+  assert lines[lines.index('  --params.k=200') + 1].startswith('        neighb')
   assert not any(line.startswith('  --config.') for line in lines)
   assert '  --params.by=None' in said('inspect', 'scores', '--help').splitlines()
   assert not any(tmp_path.iterdir())

@@ -108,8 +108,16 @@ def test_what_is_no_override_is_left():
 
 
 def test_the_listing_can_be_given_back(config):
-  lines = [line.strip() for line in overrides.listing(config, 'config')]
+  keys = overrides.Keys(config, {})
+  lines = [line.strip() for line in overrides.listing(keys, 'config', columns=80)]
   assert '--config.inner.words=x' in lines and '--config.nothing=None' in lines
   before = config.to_dict()
   overrides.apply(config, overrides.split(lines, ('config',))[1]['config'], 'config')
   assert config.to_dict() == before
+
+
+def test_a_description_is_wrapped_below_its_key(config):
+  keys = overrides.Keys(config, {'nothing': 'a value that is not there'})
+  lines = list(overrides.listing(keys, 'config', columns=24))
+  at = lines.index('  --config.nothing=None')
+  assert lines[at + 1 : at + 3] == ['        a value that is', '        not there']

@@ -111,6 +111,15 @@ def test_defaults_pass(name):
   protocols.check(SETS, name, options, ['trained'])
 
 
+@pytest.mark.parametrize('name', protocols.names())
+def test_options_are_described(name):
+  texts = protocols.option_texts(name)
+  assert {*protocols.parameters(name)} <= texts.keys()
+  assert not [key for key, text in texts.items() if not text or text.startswith('see ')]
+  if name == 'transfer':  # also of the protocols that it measures by
+    assert texts['k'] == protocols.option_texts('knn')['k']
+
+
 def test_units_are_the_product_of_several_values():
   assert protocols.units('knn', {}) == [{}]
   assert protocols.units('knn', {'k': 5}) == [{'k': 5}]

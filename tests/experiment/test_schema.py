@@ -9,6 +9,7 @@ from clr_jax.experiment import config_base
 from clr_jax.experiment.schema import (
   check_config,
   keys_without_effect,
+  option_texts,
   section,
   sections,
   with_types,
@@ -28,6 +29,22 @@ def test_a_config_has_every_option_of_its_sections():
       here = here[key]
     options = found.options(here.get('name'))
     assert {k for k, o in options.items() if OPTIONAL not in o.facts} <= here.keys()
+
+
+def test_every_option_is_described():
+  for path, found in sections().items():
+    for name in found.choices.names() if found.choices else [None]:
+      for key, option in found.options(name).items():
+        assert option.text and not option.text.startswith('see '), (path, name, key)
+
+
+def test_descriptions_by_dotted_key():
+  config = tiny.get_config('byol')
+  texts = option_texts(config)
+  assert {key for key, _ in leaves(config) if 'protocols' not in key} <= texts.keys()
+  assert texts['method.name'].startswith('one of arb, ')
+  assert texts['method.momentum'].startswith('weight of the old average')
+  assert texts['plugins.margin.angular'].startswith('m1 in radians')
 
 
 def test_sections_of_a_plugin_may_be_missing():

@@ -27,6 +27,8 @@ def test_names_are_those_of_the_files_and_import_none():
 def test_options_have_defaults_and_a_figure_draws_runs(name, tmp_path):
   parameters = figures.parameters(name)
   assert parameters == figures.parameters(name)
+  texts = figures.option_texts(name)
+  assert {*parameters} <= texts.keys() and all(texts.values())
   if 'step' in parameters:  # a flag of its own
     assert parameters.step is None
   with pytest.raises(UserError, match='is not a run'):

@@ -65,6 +65,7 @@ def fit_lbfgs(
     h: [N, F].
     label: [N] integers in [0, num_classes).
     l2: the penalty, or [S] penalties that are solved side by side.
+    max_iter: iterations at most.
     tol: stops where the largest gradient of the objective / N is below it, or where rounding lets
       the objective fall no further.
 
@@ -148,11 +149,16 @@ def fit_sgd(
     label: [N] integers in [0, num_classes).
     seed: of the initial weights and of the order of the examples.
     watch: sets (h, label) of examples whose accuracies are taken after every epoch.
+    epochs: passes over the labels.
+    batch_size: labeled images in a step; at most N.
     base_lr: the learning rate, or [S] of them, trained side by side from the same initial weights
       on the same batches.
     scaling: 'linear', base_lr is for 256 images and multiplied by batch_size / 256; 'none', as is.
     schedule: 'cosine' to 0; 'step', multiplied by `factor` after each of the `milestones` (epochs);
       'constant'.
+    milestones: epochs after which the rate is multiplied by factor, with schedule='step'.
+    factor: of the rate at each of the milestones.
+    momentum: weight of the old velocity.
     nesterov: PyTorch's form, g + momentum * velocity.
     weight_decay: adds weight_decay * (w, b) to the gradient; or [S], side by side with base_lr.
 

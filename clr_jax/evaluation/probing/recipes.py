@@ -90,6 +90,9 @@ def make_recipe(
     momentum, weight_decay: of SGD; biases and normalization decay too.
     schedule: 'cosine' (to 0, after `warmup_epochs` of linear warm-up), 'step' (times `factor` at
       the epochs `milestones`) or 'constant'.
+    milestones: epochs at which the rates are multiplied by factor, with schedule='step'.
+    factor: of the rates at each of the milestones.
+    warmup_epochs: epochs of linear warm-up, with schedule='cosine'.
     head_layers: 1, Linear; 2, Linear - ReLU - Linear of the features' width.
     normalize: 'l2', the classifier sees unit features; 'none', as they are.
     detach_features: no gradient reaches the backbone, of which only the BatchNorm statistics

@@ -52,7 +52,11 @@ def measure(
   Args:
     subject: a network, of which `represent`'s backbone is trained, and the labeled sets.
     preset: other defaults of the options; None = 'small', 'small_supervised' if untrained.
-    label_fraction, per_class, balanced, draw: see `labeled_subset`; balanced=None: as the preset.
+    label_fraction: share of the training labels used, in (0, 1], or several shares.
+    per_class: number of labels of each class in place of a share, or several.
+    balanced: as many labels of each class, or in proportion to the classes (see `labeled_subset`);
+      False: drawn at random; None: as the preset.
+    draw: number of the random subset, or several.
     seed: of subsets, the classifier's weights, order and augmentation, together with the draw.
     held_out: share of the labels that is not trained on, to choose the epoch by.
     test_every: epochs between tests; None = so many that there are at most 10.

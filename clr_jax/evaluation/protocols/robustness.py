@@ -47,10 +47,13 @@ class AttackOptions:
   """Options of the attacks, of which each uses some (`named.ATTACKS`).
 
   Attributes:
-    steps: of PGD and APGD; 20 as in the robustness project.
-    restarts: of PGD, from random starts if there are several.
-    loss: of PGD.
-    prox_weight, barrier, outer, inner: of ProxLogBarrier; the project's barrier, 30 x 30 steps.
+    steps: iterations of PGD and APGD; 20 as in the robustness project.
+    restarts: runs of PGD, from random starts if there are several.
+    loss: what PGD raises.
+    prox_weight: ProxLogBarrier's weight of the distance.
+    barrier: ProxLogBarrier's margin, of the 'logits' (paper) or of the probabilities, 'probs' (the
+      robustness project).
+    outer, inner: ProxLogBarrier's steps, 30 x 30 in the robustness project.
   """
 
   steps: Iterations = 20
@@ -90,7 +93,9 @@ def measure(
     num_images: of the test set, chosen by `seed`; the same ones for every network.
     epsilons: budgets, and points at which the share of robust images is given; default: EPSILONS.
     severities: of the corruptions.
-    head, normalize: see `classifier`.
+    head: logits that are attacked: 'own', those of a supervised network; 'linear', logistic
+      regression on the features; 'auto', its own where it has some.
+    normalize: the linear layer is trained on unit features, and the attack sees them too.
     batch_size: images attacked at a time; beyond rounding the result does not depend on it.
     seed: of the choice of images, random starts and corruptions.
     options: see `AttackOptions`.

@@ -40,7 +40,8 @@ def measure(
     target: name of the data set, see `data.load_source`. Its images are converted to the size and
       channels of the run's; its classes are its own.
     protocol: that measures, with its defaults.
-    train_split, test_split: see `target_sets`.
+    train_split, test_split: splits of the data sets; None = those usual for each, else 'train' and
+      'test'.
     options: of the protocols; one that only another protocol than this has is not used.
 
   Raises:
