@@ -36,7 +36,7 @@ METHODS = {
   },
   # Momenta for 275 steps, queues shorter than the 1437 training images.
   'byol': {'momentum': 0.95, 'predictor_dim': 128, **SMALL_HEAD},
-  # Without BatchNorm in the head the images' directions are so alike that the centred teacher is
+  # Without BatchNorm in the head the images' directions are so alike that the centered teacher is
   # uniform from the start, and the student follows.
   'dino': {
     'projector': 'dino_bn',

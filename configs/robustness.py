@@ -1,4 +1,4 @@
-"""Contrastive and supervised networks with input-gradient regularisation: the robustness report.
+"""Contrastive and supervised networks with input-gradient regularization: the robustness report.
 
   clr-jax train --config=configs/robustness.py:contrastive --workdir=DIR
   clr-jax evaluate robustness --workdir=DIR
@@ -18,13 +18,13 @@ PGD and PLB attacks, has no numbers in the text. The report's future work, equat
 `--config.plugins.tikhonov.layer_weights=0.0001,0.001,0.01,0.1` (increasing; it gives no values).
 
 Not comparable: the published accuracies are the best over epochs on the test set. Those of the
-regularised supervised networks are of a penalty 128^2 times smaller than their lambda says, since
+regularized supervised networks are of a penalty 128^2 times smaller than their lambda says, since
 the report's code differentiates the batch's mean loss, which is here
 `--config.plugins.tikhonov.grad_of=batch_mean`. Compare the directions: with lambda the gradient's
 norm and accuracy on clean images fall, and attacks need larger perturbations.
 
 `fashion_contrastive` and `fashion_supervised` are for CPUs, no table's rows: 10,000 images of
-Fashion-MNIST, a small ResNet, 5 epochs with Adam 1e-3 or SGD 0.1 and a cosine; regularised, a step
+Fashion-MNIST, a small ResNet, 5 epochs with Adam 1e-3 or SGD 0.1 and a cosine; regularized, a step
 takes about twice as long.
 
 Where the numbers come from. The report's code, unless it differs from the text: batch 128,

@@ -27,7 +27,7 @@ the report's code prints, is recorded beside it. All 50,000 training images are 
 Where the numbers come from. Report, section 4.1: ResNet-50, batch 64, 400 epochs, learning rate
 0.25 (1.0 with linear scaling), LARS, weight decay 1e-4, temperature 0.3, gamma 0.9, classifier
 without weight decay on batches of 1024. Its code (Optimization-AI/SogCLR, branch cifar): CIFAR
-stem, zero-initialised residuals, head 2048/128 (the report's "hidden size of 128" is the output),
+stem, zero-initialized residuals, head 2048/128 (the report's "hidden size of 128" is the output),
 warm-up 10, momentum 0.9, trust coefficient 0.001, crops and jitter, classifier's learning rate 0.1
 per 256. Noise: only the 9/10000 row has code, with probability 0.5. The trace left of the others
 adds noise to every image and takes 2/255 for a standard deviation, the table for a variance, so

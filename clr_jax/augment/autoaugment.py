@@ -106,17 +106,17 @@ def _warp_matrix(
   def of(name: str) -> Array:
     return jnp.where(which[name], magnitude, 0) if name in which else jnp.zeros_like(magnitude)
 
-  # Rotation is counter-clockwise about the centre, shears are about the corner (0, 0).
+  # Rotation is counter-clockwise about the center, shears are about the corner (0, 0).
   angle = jnp.deg2rad(of('rotate'))
   cos, sin = jnp.cos(angle), jnp.sin(angle)
-  centre_x, centre_y = width / 2, height / 2
+  center_x, center_y = width / 2, height / 2
   return geometry.Affine(
     xx=cos,
     xy=of('shear_x') - sin,
-    x0=centre_x * (1 - cos) + centre_y * sin - of('translate_x'),
+    x0=center_x * (1 - cos) + center_y * sin - of('translate_x'),
     yx=of('shear_y') + sin,
     yy=cos,
-    y0=centre_y * (1 - cos) - centre_x * sin - of('translate_y'),
+    y0=center_y * (1 - cos) - center_x * sin - of('translate_y'),
   )
 
 

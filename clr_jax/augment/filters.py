@@ -61,7 +61,7 @@ def gaussian_blur(images: Array, sigma: Array | float, *, kernel_size: int) -> A
 
 
 def smooth(images: Array) -> Array:
-  """PIL's ImageFilter.SMOOTH: 3x3 mean with a centre of weight 5; border pixels stay."""
+  """PIL's ImageFilter.SMOOTH: 3x3 mean with a center of weight 5; border pixels stay."""
   height, width = images.shape[1:3]
   if min(height, width) < 3:
     return images
@@ -122,8 +122,8 @@ def gaussian_noise(
   if clip_normalized is None:
     noisy = images + noise
   else:
-    centre, scale = (jnp.asarray(v, images.dtype)[None, None, None] for v in clip_normalized)
-    noisy = jnp.clip((images - centre) / scale + noise, -1, 1) * scale + centre
+    center, scale = (jnp.asarray(v, images.dtype)[None, None, None] for v in clip_normalized)
+    noisy = jnp.clip((images - center) / scale + noise, -1, 1) * scale + center
   return where_drawn(p_key, p, jnp.clip(noisy, 0, 1).astype(images.dtype), images)
 
 

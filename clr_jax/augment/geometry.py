@@ -42,9 +42,9 @@ _FILTERS: dict[Resampling, Callable[[Array], Array]] = {
 def _resampling(low: Array, high: Array, size: int, out: int, method: Resampling) -> Array:
   """Matrices [B, out, size] that resample [low, high] of an axis, antialiased, from inside only."""
   step = ((high - low) / out)[:, None, None]
-  centre = low[:, None, None] + (jnp.arange(out, dtype=low.dtype) + 0.5)[None, :, None] * step
+  center = low[:, None, None] + (jnp.arange(out, dtype=low.dtype) + 0.5)[None, :, None] * step
   pixel = (jnp.arange(size, dtype=low.dtype) + 0.5)[None, None, :]
-  weight = _FILTERS[method](jnp.abs(pixel - centre) / jnp.maximum(step, 1))
+  weight = _FILTERS[method](jnp.abs(pixel - center) / jnp.maximum(step, 1))
   inside = (pixel + 0.5 > low[:, None, None]) & (pixel - 0.5 < high[:, None, None])
   weight = jnp.where(inside, weight, 0)
   return weight / weight.sum(-1, keepdims=True)
@@ -188,7 +188,7 @@ def affine(
   method: Interpolation = 'bilinear',
   fill: float = 0.0,
 ) -> Array:
-  """Shears, rotates and scales about the image's centre, then translates.
+  """Shears, rotates and scales about the image's center, then translates.
 
   Args:
     images: [B, H, W, C].
@@ -213,7 +213,7 @@ def affine(
   c = jnp.sin(angle - shear_y) / jnp.cos(shear_y)
   d = -c * jnp.tan(shear_x) + jnp.cos(angle)
   xx, xy, yx, yy = factor * d, -factor * b, -factor * c, factor * a
-  centre_x, centre_y = width / 2, height / 2
-  x0 = centre_x - xx * (centre_x + shift_x) - xy * (centre_y + shift_y)
-  y0 = centre_y - yx * (centre_x + shift_x) - yy * (centre_y + shift_y)
+  center_x, center_y = width / 2, height / 2
+  x0 = center_x - xx * (center_x + shift_x) - xy * (center_y + shift_y)
+  y0 = center_y - yx * (center_x + shift_x) - yy * (center_y + shift_y)
   return warp(images, Affine(xx, xy, x0, yx, yy, y0), method=method, fill=fill)

@@ -263,7 +263,7 @@ def random_affine(
   method: geometry.Interpolation = 'bilinear',
   fill: Probability = 0.0,
 ) -> Array:
-  """A random affine map about the centre, with probability p per image.
+  """A random affine map about the center, with probability p per image.
 
   Args:
     key: PRNG key.

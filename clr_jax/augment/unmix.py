@@ -20,12 +20,12 @@ class Draw(NamedTuple):
   Attributes:
     region: bool scalar, a box of the partner is pasted; otherwise whole images are blended.
     lam: scalar in [0, 1].
-    centre: [2] int32, row and column of the box's centre.
+    center: [2] int32, row and column of the box's center.
   """
 
   region: Array
   lam: Array
-  centre: Array
+  center: Array
 
 
 class Mixture(NamedTuple):
@@ -39,25 +39,25 @@ class Mixture(NamedTuple):
 
 
 def draw(key: Array, *, height: int, width: int, probability: float) -> Draw:
-  """Whole images with `probability`; lam ~ Beta(1, 1), which is uniform; a uniform centre."""
+  """Whole images with `probability`; lam ~ Beta(1, 1), which is uniform; a uniform center."""
   kind_key, lam_key, row_key, column_key = jax.random.split(key, 4)
-  centre = [
+  center = [
     jax.random.randint(k, [], 0, size, jnp.int32)
     for k, size in ((row_key, height), (column_key, width))
   ]
   return Draw(
     region=jax.random.uniform(kind_key, [], jnp.float32) >= probability,
     lam=jax.random.uniform(lam_key, [], jnp.float32),
-    centre=jnp.stack(centre),
+    center=jnp.stack(center),
   )
 
 
-def cut_box(lam: Array, centre: Array, *, height: int, width: int) -> tuple[Array, Array]:
+def cut_box(lam: Array, center: Array, *, height: int, width: int) -> tuple[Array, Array]:
   """The box of the partner, and the share of the image that is left.
 
   Args:
     lam: scalar, the share that a box inside the image would leave (up to rounding).
-    centre: [2] int, row and column; beyond the border the box is cut off.
+    center: [2] int, row and column; beyond the border the box is cut off.
     height, width: of the image.
 
   Returns:
@@ -65,7 +65,7 @@ def cut_box(lam: Array, centre: Array, *, height: int, width: int) -> tuple[Arra
   """
   cut = jnp.sqrt(1 - jnp.asarray(lam))
   ends = []
-  for size, middle in ((height, centre[0]), (width, centre[1])):
+  for size, middle in ((height, center[0]), (width, center[1])):
     half = jnp.asarray(size * cut).astype(jnp.int32) // 2
     ends.append(jnp.clip(jnp.stack([middle - half, middle + half]), 0, size))
   box = jnp.stack(ends, 1).reshape(-1).astype(jnp.int32)
@@ -76,7 +76,7 @@ def cut_box(lam: Array, centre: Array, *, height: int, width: int) -> tuple[Arra
 def mix(images: Array, drawn: Draw) -> Mixture:
   """Mixes images [B, H, W, C] with images[::-1]; the middle one of an odd batch with itself."""
   height, width = images.shape[1:3]
-  box, left_over = cut_box(drawn.lam, drawn.centre, height=height, width=width)
+  box, left_over = cut_box(drawn.lam, drawn.center, height=height, width=width)
   rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
   inside = (box[0] <= rows) & (rows < box[2]) & (box[1] <= columns) & (columns < box[3])
   own = jnp.where(drawn.region, jnp.where(inside, 0.0, 1.0), drawn.lam).astype(images.dtype)

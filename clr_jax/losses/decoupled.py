@@ -207,7 +207,7 @@ def rpc(
 
 
 def rpc_objective(scores: PairScores, *, alpha: float, beta: float, gamma: float) -> Array:
-  """E_positive[f - beta/2 f^2] - E_negative[alpha f + gamma/2 f^2], to be maximised; a scalar.
+  """E_positive[f - beta/2 f^2] - E_negative[alpha f + gamma/2 f^2], to be maximized; a scalar.
 
   Both means count every pair once (the official code divides by the size of one device's batch).
   """

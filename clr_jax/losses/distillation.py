@@ -40,7 +40,7 @@ def dino(
   student_temperature: float | Array = 0.1,
   teacher_temperature: float | Array = 0.04,
 ) -> Array:
-  """Cross-entropy of student view v to the centred, sharpened teacher view i, for every pair.
+  """Cross-entropy of student view v to the centered, sharpened teacher view i, for every pair.
 
   DINO (https://arxiv.org/abs/2104.14294, eq. 1 to 4) is the mean over the pairs i != v.
 

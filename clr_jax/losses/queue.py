@@ -1,4 +1,4 @@
-"""Against a queue of earlier embeddings: MoCo's loss, NNCLR's neighbours.
+"""Against a queue of earlier embeddings: MoCo's loss, NNCLR's neighbors.
 
 Queues are [K, D] unit rows as they were before the step; neither they nor the keys carry gradient.
 """

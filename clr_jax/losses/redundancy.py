@@ -78,8 +78,8 @@ def vicreg(z: Array, *, variance_average: bool = True) -> VICReg:
     0.0 0.0 128.0
   """
   z = at_least_float32(z)
-  centred = z - z.mean(0, keepdims=True)
-  products = jnp.einsum('bvd,bve->vde', centred, centred, precision=jax.lax.Precision.HIGHEST)
+  centered = z - z.mean(0, keepdims=True)
+  products = jnp.einsum('bvd,bve->vde', centered, centered, precision=jax.lax.Precision.HIGHEST)
   deviation = jnp.sqrt(jnp.var(z, 0, ddof=1) + 1e-4)
   variance = jax.nn.relu(1 - deviation).mean(-1)
   return VICReg(
@@ -107,7 +107,7 @@ def tico(
 ) -> TiCo:
   """Terms of TiCo (Zhu et al., https://arxiv.org/abs/2206.10698), on unit rows z, z' [B, D].
 
-  C = beta C_before + (1 - beta) z^T z / B, not centred; invariance = mean 1 - z.z';
+  C = beta C_before + (1 - beta) z^T z / B, not centered; invariance = mean 1 - z.z';
   contrast = mean z^T C z.
 
   Args:

@@ -1,4 +1,4 @@
-"""Tikhonov regularisation: penalties on the gradient of losses with respect to their inputs.
+"""Tikhonov regularization: penalties on the gradient of losses with respect to their inputs.
 
 Drucker & Le Cun (1992) for classifiers, the robustness project (2020) for contrastive losses,
 Finlay & Oberman (https://arxiv.org/abs/1905.11468, "tulip") by finite differences. Inputs are
@@ -82,7 +82,7 @@ def input_gradient_penalties(
 def eq_factor(grad_of: GradOf, rows: int) -> float:
   """R / (|g|^2 / 2) for g = gradient of a batch's mean loss with respect to all its `rows` images.
 
-  The regularised loss is L + (weight / 2) R in all three forms.
+  The regularized loss is L + (weight / 2) R in all three forms.
 
   Args:
     grad_of: 'batch' R = sum_i |g_i|^2 / 2 (robustness report, eq. 3: of two views of an image

@@ -34,7 +34,7 @@ def dino(
   out_dim: Dimension = 256,
   **target,
 ) -> Method:
-  """The student's scores of prototypes match the centred, sharpened ones of the other large view.
+  """The student's scores of prototypes match the centered, sharpened ones of the other large view.
 
   Local views (multi-crop) go through the student only.
 

@@ -28,7 +28,7 @@ def nnclr(
   per_view_bn: bool = True,
   plugins: Plugins = NONE,
 ) -> Method:
-  """The positive of a view's prediction is the other view's nearest neighbour in a queue.
+  """The positive of a view's prediction is the other view's nearest neighbor in a queue.
 
   Args:
     temperature: divisor of the similarities; .2 (solo-learn), .1 in the paper.
@@ -50,10 +50,10 @@ def nnclr(
     prediction = l2_normalize(out.online)
 
     def one_way(view):  # the softmax runs over the predictions
-      neighbour = queue[losses.nearest(keys[view], queue)]
+      neighbor = queue[losses.nearest(keys[view], queue)]
       other = prediction[:, 1 - view]
       return pipeline.scores(
-        neighbour[:, None],
+        neighbor[:, None],
         other[:, None],
         other,
         own=1,

@@ -1,4 +1,4 @@
-"""Ring buffer of embeddings: the negatives of MoCo, the neighbours of NNCLR.
+"""Ring buffer of embeddings: the negatives of MoCo, the neighbors of NNCLR.
 
 A queue is {'rows': [..., K, D], 'ptr': [] int32}; leading axes hold queues that advance together.
 """

@@ -1,8 +1,8 @@
-"""Sharpness-aware minimisation: the gradient at a perturbed point, the base update at w.
+"""Sharpness-aware minimization: the gradient at a perturbed point, the base update at w.
 
 Both wrap the optimizer of all groups (inside a partition no global norm exists) and are called as
 `tx.update(grads, state, params, grad_fn=lambda params, i: ...)`. `optax.contrib.sam` in opaque mode
-does that without control flow; ours are only the adversaries, minimisers whose update is -delta.
+does that without control flow; ours are only the adversaries, minimizers whose update is -delta.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def render(page: Page, title: str, data: str, created: str, javascript: str) -> 
     f'<li><a href="#{name}">{escape(text)}</a></li>' for name, text, _ in page.sections
   )
   sections = ''.join(
-    f'<section id="{name}" aria-labelledby="{name}-title">'
+    f'<section id="{name}" aria-labeledby="{name}-title">'
     f'<h2 id="{name}-title">{escape(text)}</h2>\n{body}</section>\n'
     for name, text, body in page.sections
   )

@@ -57,7 +57,7 @@ def restore_weights(
 
   Args:
     path: workdir of the other run.
-    into_params, into_state: initialised arrays, as in TrainState.
+    into_params, into_state: initialized arrays, as in TrainState.
     state_keys: first keys of the state that are copied too.
 
   Raises:

@@ -1,4 +1,4 @@
-"""Tikhonov regularisation by the images, Method -> Method: the robustness report, eqs. 2 to 5."""
+"""Tikhonov regularization by the images, Method -> Method: the robustness report, eqs. 2 to 5."""
 
 from __future__ import annotations
 
@@ -70,17 +70,17 @@ def tikhonov(
       seen = batch._replace(views=views)
       out, carry = method.embed(params, state, seen, rng, step)
       result = method.loss(out, state, seen, stream(rng, Stream.TIKHONOV), step)
-      penalised = [result[0]] if weight else []
+      penalized = [result[0]] if weight else []
       if layer_weights and method.stage_losses is not None:
         stages = method.stage_losses(out)
         _check_count(layer_weights, stages)
-        penalised += [loss for w, loss in zip(layer_weights, stages, strict=True) if w]
-      return penalised, (out, carry, result)
+        penalized += [loss for w, loss in zip(layer_weights, stages, strict=True) if w]
+      return penalized, (out, carry, result)
 
     found = input_gradient_penalties(losses, batch.views, route=route)
     out, carry, (value, loss_carry, metrics) = found.aux
     rows = math.prod(batch.views['global'].shape[:2])
-    added, of_penalty = _penalise(found, weight, layer_weights, grad_of, rows)
+    added, of_penalty = _penalize(found, weight, layer_weights, grad_of, rows)
     metrics = {**metrics, **jax.tree.map(jax.lax.stop_gradient, of_penalty)}
     result = value + added, loss_carry, metrics
     return out._replace(extra={**out.extra, 'tikhonov': result}), carry
@@ -92,7 +92,7 @@ def tikhonov(
   return method._replace(embed=embed, loss=loss)
 
 
-def _penalise(
+def _penalize(
   found: Penalties, weight: float, layer_weights: Sequence[float], grad_of: GradOf, rows: int
 ) -> tuple[Array, Metrics]:
   """What is added to the loss, and metrics; `found` is of what has a positive weight, in order."""

@@ -81,7 +81,7 @@ def test_flip_and_pad_crop():
     np.testing.assert_array_equal(got, want)
 
 
-def _torchvision_matrix(centre, angle, translate, scale, shear):
+def _torchvision_matrix(center, angle, translate, scale, shear):
   """Inverse affine matrix, formula of torchvision's documentation restated with 3x3 products."""
   rot, sx, sy = (math.radians(v) for v in (angle, *shear))
   shift = lambda x, y: np.array([[1, 0, x], [0, 1, y], [0, 0, 1]])  # noqa: E731
@@ -95,7 +95,7 @@ def _torchvision_matrix(centre, angle, translate, scale, shear):
   turn[0, 1] = -turn[0, 0] * math.tan(sx) - math.sin(rot)
   turn[1, 1] = -turn[1, 0] * math.tan(sx) + math.cos(rot)
   turn[:2, :2] *= scale
-  forward = shift(*translate) @ shift(*centre) @ turn @ shift(-centre[0], -centre[1])
+  forward = shift(*translate) @ shift(*center) @ turn @ shift(-center[0], -center[1])
   return np.linalg.inv(forward)[:2].ravel()
 
 

@@ -67,7 +67,7 @@ def test_crop_boxes_are_distributed_as_torchvisions(height, width, scale):
     assert np.abs(difference).max() <= max(0.12 * spread, 1.0 if ours.dtype.kind == 'i' else 0)
 
 
-def test_crop_boxes_fall_back_to_the_centre():
+def test_crop_boxes_fall_back_to_the_center():
   tall = run(ops.sample_crop_box, KEY, batch=3, height=40, width=8, scale=(0.9, 1.0))
   np.testing.assert_array_equal(tall, [[0, 14, 8, 25]] * 3)  # height 8 / (3/4) = 10.7 -> 11
   wide = run(ops.sample_crop_box, KEY, batch=3, height=8, width=40, scale=(0.9, 1.0))
@@ -86,7 +86,7 @@ def test_random_resized_crop_cuts_the_drawn_boxes():
 def test_random_crop_reaches_every_offset_equally():
   ramp = np.arange(36, dtype=np.float32).reshape(1, 6, 6, 1).repeat(2000, 0) + 1
   got = np.asarray(run(ops.random_crop, KEY, ramp, size=6, padding=1))
-  # The centre pixel [3, 3] = 22 in place; offsets shift it by up to one pixel each way.
+  # The center pixel [3, 3] = 22 in place; offsets shift it by up to one pixel each way.
   values, counts = np.unique(got[:, 3, 3, 0], return_counts=True)
   np.testing.assert_array_equal(values, [15, 16, 17, 21, 22, 23, 27, 28, 29])
   assert (np.abs(counts / 2000 - 1 / 9) < 0.03).all()

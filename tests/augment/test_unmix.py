@@ -13,8 +13,8 @@ HEIGHT, WIDTH = 6, 9
 IMAGES = np.random.default_rng(0).uniform(size=[5, HEIGHT, WIDTH, 2]).astype(np.float32)
 
 
-def drawn(region, lam, centre=(0, 0)):
-  return unmix.Draw(jnp.asarray(region), jnp.float32(lam), jnp.asarray(centre, jnp.int32))
+def drawn(region, lam, center=(0, 0)):
+  return unmix.Draw(jnp.asarray(region), jnp.float32(lam), jnp.asarray(center, jnp.int32))
 
 
 def test_whole_images():
@@ -25,18 +25,18 @@ def test_whole_images():
 
 
 @pytest.mark.parametrize('lam', [0.0, 0.2, 0.55, 0.9, 1.0])
-@pytest.mark.parametrize('centre', [(0, 0), (2, 4), (5, 8), (3, 0)])
-def test_regions(lam, centre):
-  box, left_over = unmix.cut_box(jnp.float32(lam), centre, height=HEIGHT, width=WIDTH)
+@pytest.mark.parametrize('center', [(0, 0), (2, 4), (5, 8), (3, 0)])
+def test_regions(lam, center):
+  box, left_over = unmix.cut_box(jnp.float32(lam), center, height=HEIGHT, width=WIDTH)
   half = [int(n * np.sqrt(1 - np.float32(lam))) // 2 for n in (HEIGHT, WIDTH)]
   expected = np.array(IMAGES)
   count = 0
   for i in range(HEIGHT):
     for j in range(WIDTH):
-      if all(c - h <= x < c + h for c, h, x in zip(centre, half, (i, j), strict=True)):
+      if all(c - h <= x < c + h for c, h, x in zip(center, half, (i, j), strict=True)):
         expected[:, i, j] = IMAGES[::-1, i, j]
         count += 1
-  mixture = unmix.mix(jnp.asarray(IMAGES), drawn(True, lam, centre))
+  mixture = unmix.mix(jnp.asarray(IMAGES), drawn(True, lam, center))
   np.testing.assert_array_equal(mixture.images, expected)
   np.testing.assert_allclose(mixture.lam, 1 - count / (HEIGHT * WIDTH), rtol=1e-6)
   assert mixture.lam == left_over
@@ -58,7 +58,7 @@ def test_draws():
   assert abs(some.lam.mean() - 0.5) < 0.03 and abs(some.lam.var() - 1 / 12) < 0.01
   assert abs(np.corrcoef(some.lam, some.region)[0, 1]) < 0.1
   for axis, size in enumerate((HEIGHT, WIDTH)):
-    counts = np.bincount(some.centre[:, axis], minlength=size)
+    counts = np.bincount(some.center[:, axis], minlength=size)
     assert len(counts) == size and counts.min() > 2000 / size * 0.75
   assert many(0.0).region.all() and not many(1.0).region.any()
 

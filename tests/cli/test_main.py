@@ -226,7 +226,7 @@ def test_classes_that_only_the_test_set_has(refused, tmp_path, train, test, word
 
 
 @pytest.mark.parametrize('channels', [2, 4])
-def test_channels_that_are_neither_grey_nor_rgb(refused, tmp_path, channels):
+def test_channels_that_are_neither_gray_nor_rgb(refused, tmp_path, channels):
   name = npz(tmp_path, (8, 8, channels))
   arguments = f'--config={TINY}', f'--config.data.name={name}', f'--workdir={tmp_path / "new"}'
   refused('train', *arguments, words=[str(channels), 'channels'])
@@ -376,7 +376,7 @@ def test_overrides_reach_the_run(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize('pod', [False, True])
-def test_a_cluster_that_is_not_recognised(monkeypatch, capsys, pod):
+def test_a_cluster_that_is_not_recognized(monkeypatch, capsys, pod):
   def initialize(*args):
     raise RuntimeError('coordinator_address\nis not there.\n\nRPC: more')
 

@@ -112,7 +112,7 @@ def test_processes_share_each_batch_without_gap_or_overlap(mesh, processes):
 
 @pytest.mark.parametrize('processes', [1, 2, 4])
 def test_the_stream_is_the_same_for_any_number_of_processes(mesh, source, processes):
-  def of(device):  # neighbouring shards on different processes: a process's rows have gaps
+  def of(device):  # neighboring shards on different processes: a process's rows have gaps
     return device.id % processes
 
   whole = np.empty((3, 16, *source.image_shape), np.uint8)

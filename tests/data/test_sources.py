@@ -78,7 +78,7 @@ class TestNpz:
     assert part.num_classes == 5
     assert load_source(f'npz:{npz}/toy_train.npz', split='train[:2]').num_classes == 5
 
-  def test_image_size_keeps_the_centre(self, npz):
+  def test_image_size_keeps_the_center(self, npz):
     source = load_source(f'npz:{npz}/toy_train.npz', image_size=4)
     assert source.image_shape == (4, 4, 3)
     whole = load_source(f'npz:{npz}/toy_train.npz').arrays()[0]
@@ -242,14 +242,14 @@ def available(data_dir):
 class TestChannels:
   """Against PIL, image by image."""
 
-  def test_rgb_to_grey_is_pils_luma(self, npz):
+  def test_rgb_to_gray_is_pils_luma(self, npz):
     whole = load_source(f'npz:{npz}/toy_train.npz').arrays()[0]
     gray = load_source(f'npz:{npz}/toy_train.npz', channels=1)
     assert gray.image_shape == (6, 4, 1)
     expected = [np.asarray(Image.fromarray(image).convert('L')) for image in whole]
     np.testing.assert_array_equal(gray.arrays()[0][..., 0], expected)
 
-  def test_every_grey_level_and_many_colors(self):
+  def test_every_gray_level_and_many_colors(self):
     rng = np.random.default_rng(0)
     colors = rng.integers(0, 256, (2048, 4, 4, 3)).astype(np.uint8)  # more than one block
     colors[0, 0, :2] = [[0, 0, 0], [255, 255, 255]]
@@ -259,7 +259,7 @@ class TestChannels:
     there_and_back = images.with_channels(images.with_channels(levels, 3), 1)
     np.testing.assert_array_equal(there_and_back, levels)
 
-  def test_grey_to_rgb_repeats(self):
+  def test_gray_to_rgb_repeats(self):
     one, three = (load_source('digits', channels=c, image_size=16, limit=5) for c in (None, 3))
     assert three.image_shape == (16, 16, 3)
     np.testing.assert_array_equal(three.arrays()[0], np.repeat(one.arrays()[0], 3, axis=-1))

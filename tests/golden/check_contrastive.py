@@ -12,7 +12,7 @@ from clr_jax.losses import contrastive
 
 
 def make_method(name, *, batch_size, num_views, num_classes=10, **hyper):
-  """A method whose loss can be called; its networks are never initialised."""
+  """A method whose loss can be called; its networks are never initialized."""
   info = RunInfo(
     num_examples=max(batch_size, 2),
     num_classes=num_classes,

@@ -10,7 +10,7 @@ from clr_jax.losses import distillation as losses
 
 
 def make_method(name, *, batch_size, num_examples=None, steps_per_epoch=1, epochs=10, **hyper):
-  """A method whose loss and post_update can be called; its networks are never initialised."""
+  """A method whose loss and post_update can be called; its networks are never initialized."""
   info = RunInfo(
     num_examples=num_examples or 1000,
     num_classes=None,

@@ -25,7 +25,7 @@ CASES = {
   'posbatch_negdim': ('batch', 'dim'),
   'both_dim_postnorm': ('dim', 'dim'),
 }
-# Between two neighbours of float16: what rounding makes of a last digit of float32.
+# Between two neighbors of float16: what rounding makes of a last digit of float32.
 FLOAT16_STEP = 1e-3
 
 

@@ -34,7 +34,7 @@ def score_log(case, close):
   rows, logged, series, counts = jax.tree.map(lambda *x: np.stack(x), *found)
   for column, name in enumerate(statistics.ScoreRows._fields):
     close(rows[..., column], case.score_rows[..., column], name)
-    # In float32 a score may round to the neighbouring float16.
+    # In float32 a score may round to the neighboring float16.
     expected = case.score_rows_f16[..., column]
     close(logged[..., column], expected, f'{name} as logged', 1e-3 if column < 3 else None)
   assert sorted(series) == sorted(k.removeprefix('series_') for k in case if k[:7] == 'series_')

@@ -1,4 +1,4 @@
-"""Checker for input-gradient regularisation (archive b_tikhonov)."""
+"""Checker for input-gradient regularization (archive b_tikhonov)."""
 
 import functools
 from typing import get_args
@@ -240,8 +240,8 @@ def layers(case, route, close):
     return of_stages(method.embed(params, {'batch_stats': {}}, batch, KEY, STEP)[0])
 
   close(losses_of_stages(params), case.layer_L, 'layer_L')
-  unpenalised, ((value, _), grad), *single = values_and_grads([plain, *wrapped], params, batch)
-  close(unpenalised[0][0], case.layer_total, 'layer_total')
+  unpenalized, ((value, _), grad), *single = values_and_grads([plain, *wrapped], params, batch)
+  close(unpenalized[0][0], case.layer_total, 'layer_total')
   close(value, case.layer_total_tik, f'{route} layer_total_tik')
   same_grad(grad, modules, case, 'layer_grad_', close, route)
   penalties = [metrics['tikhonov_layer_penalty'] for (_, metrics), _ in single]

@@ -47,8 +47,8 @@ def weights(case, who):
 
 def b_unmix(case, close):
   for row in case.bbox_table:
-    lam, centre, expected = row[0], row[1:3].astype(np.int32), row[3:]
-    box, left_over = unmix.cut_box(lam, centre, height=32, width=32)
+    lam, center, expected = row[0], row[1:3].astype(np.int32), row[3:]
+    box, left_over = unmix.cut_box(lam, center, height=32, width=32)
     close([*box, left_over], expected, f'bbox_table {lam}')
   kinds = {k.partition('__')[0] for k in case if '__' in k}
   assert kinds >= {'global_sym', 'global_asym', 'region_sym', 'region_asym', 'inbatch'}
@@ -62,10 +62,10 @@ def mixture(case, expected, kind, images, close):
   drawn = unmix.Draw(
     region=jnp.asarray(region),
     lam=jnp.asarray(expected.lam_drawn, images.dtype),
-    centre=jnp.asarray(expected.get('center', np.zeros(2)), jnp.int32),
+    center=jnp.asarray(expected.get('center', np.zeros(2)), jnp.int32),
   )
   if region:
-    box, _ = unmix.cut_box(drawn.lam, drawn.centre, height=images.shape[1], width=images.shape[2])
+    box, _ = unmix.cut_box(drawn.lam, drawn.center, height=images.shape[1], width=images.shape[2])
     np.testing.assert_array_equal(box, expected.bbox)
   mixed = unmix.mix(images, drawn)
   close(jnp.moveaxis(mixed.images, -1, 1), expected.mixed, f'{kind} mixed')

@@ -61,7 +61,7 @@ def test_flatnce_does_not_overflow_at_a_tiny_temperature():
   assert np.isfinite(value) and np.isfinite(grad).all() and (grad != 0).any()
 
 
-def test_dcl_weights_have_mean_one_and_favour_distant_pairs():
+def test_dcl_weights_have_mean_one_and_favor_distant_pairs():
   """Views of image 0 agree, all others are orthogonal."""
   z = jnp.eye(8).reshape(4, 2, 8).at[0, 1].set(jnp.eye(8)[0])
   weights = dcl_weights(z)

@@ -144,13 +144,13 @@ def test_class_signal_rises(name):
   images = toy.images(rng, label).astype(np.float32) / 255
   represent = jax.jit(method.represent)
 
-  def neighbour_agreement(state):
+  def neighbor_agreement(state):
     h = np.asarray(represent(state.params, state.state, images)['h'])
     h = h / np.linalg.norm(h, axis=1, keepdims=True)
     scores = h @ h.T - 2 * np.eye(len(h))
     return (label[np.argsort(-scores, 1)[:, :10]] == label[:, None]).mean()
 
-  assert neighbour_agreement(state) > max(neighbour_agreement(start) + 0.05, 0.7)
+  assert neighbor_agreement(state) > max(neighbor_agreement(start) + 0.05, 0.7)
   assert metrics['feature_std'] > 0.05
 
 

@@ -1,4 +1,4 @@
-"""Rematerialised blocks: the same names, numbers and statistics in less memory."""
+"""Rematerialized blocks: the same names, numbers and statistics in less memory."""
 
 import functools
 

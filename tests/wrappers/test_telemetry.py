@@ -69,8 +69,8 @@ def moco_v2plus(online, target, queue):
 def nnclr(online, target, queue):
   anchors = []
   for v in range(2):
-    neighbour = queue[0][np.argmax(unit(target[:, v]) @ queue[0].T, -1)]
-    scores = neighbour @ unit(online[:, 1 - v]).T
+    neighbor = queue[0][np.argmax(unit(target[:, v]) @ queue[0].T, -1)]
+    scores = neighbor @ unit(online[:, 1 - v]).T
     anchors += [([s[b]], np.delete(s, b)) for b, s in enumerate(scores)]
   return anchors, 0.2, 0.0, 1.0
 

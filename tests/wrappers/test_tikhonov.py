@@ -278,7 +278,7 @@ def test_a_weight_for_every_stage():
 
 
 @pytest.mark.slow
-def test_it_regularises_all_that_is_added_to_the_loss():
+def test_it_regularizes_all_that_is_added_to_the_loss():
   """From a config: outside of un_mix and layerwise; the plain method has none of it."""
   config = tiny.get_config('simclr')
   config.plugins.un_mix.enabled = True
@@ -298,7 +298,7 @@ def test_it_regularises_all_that_is_added_to_the_loss():
   assert not jax.eval_shape(functools.partial(run, plain), batch)
 
 
-def regularised(name, backbone=None, route='jvp'):
+def regularized(name, backbone=None, route='jvp'):
   """A small method with the penalty, inside the probe."""
   method = tikhonov(toy.method(name, backbone), weight=1.0, route=route)
   return online_probe(method, toy.INFO)
@@ -307,7 +307,7 @@ def regularised(name, backbone=None, route='jvp'):
 @pytest.mark.slow
 def test_training():
   """One compilation, a stable state, metrics and parameters finite."""
-  init, step = toy.training(regularised('simclr'))
+  init, step = toy.training(regularized('simclr'))
   state, step = jax.jit(init)(jax.random.key(1)), jax.jit(step)
   before = jax.tree.map(lambda x: (x.shape, x.dtype), state)
   state, metrics = step(state, toy.batch(0))
@@ -329,7 +329,7 @@ def test_training():
   ],
 )
 def test_eight_devices_equal_one(name, sam, x64):
-  toy.same_on_eight_devices(regularised(name), sam=sam)
+  toy.same_on_eight_devices(regularized(name), sam=sam)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_eight_devices_equal_one(name, sam, x64):
   ],
 )
 def test_finite_with_convolutions(route, dtype):
-  method = regularised('simclr', models.make('resnet_tiny', width=4, dtype=dtype), route)
+  method = regularized('simclr', models.make('resnet_tiny', width=4, dtype=dtype), route)
   init, step = toy.training(method)
   state, step = jax.jit(init)(jax.random.key(0)), jax.jit(step)
   for i in range(2):

@@ -35,7 +35,7 @@ def compare(
 
   Returns:
     JSON values: 'samples_per_second' of 'clr_jax' and 'torch' (median, min, max), and 'ratio', the
-    same of ours / PyTorch's speed in each pair of neighbouring repeats. 'torch_layouts': seconds of
+    same of ours / PyTorch's speed in each pair of neighboring repeats. 'torch_layouts': seconds of
     a step of PyTorch with each memory layout before the repeats, of which the faster one is taken.
 
   Raises:

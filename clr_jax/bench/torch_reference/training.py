@@ -18,7 +18,7 @@ LAYOUTS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_
 class Training:
   """The steps of a config in PyTorch, with what makes them fast: TF32 for float32 on GPUs as in
   JAX, cuDNN's search for algorithms, fused optimizers, averages of all parameters at once, on GPUs
-  the views of one policy made together, no synchronisation with the host.
+  the views of one policy made together, no synchronization with the host.
 
   The images lie on the device. The learning rate is constant; there is no online probe.
 

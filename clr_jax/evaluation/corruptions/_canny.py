@@ -34,10 +34,10 @@ def edges(x: np.ndarray, low: float, high: float) -> np.ndarray:
     (strength > at(-1, 1)) & (strength > at(1, -1)),
   )
   weak = peak & (strength > low)
-  neighbours = np.zeros((3, 3, 3))
-  neighbours[1] = 1  # never across images
+  neighbors = np.zeros((3, 3, 3))
+  neighbors[1] = 1  # never across images
   label = np.empty(x.shape, np.int32)
-  ndimage.label(weak, neighbours, output=label)
+  ndimage.label(weak, neighbors, output=label)
   return weak & np.isin(label, label[weak & (strength > high)])
 
 

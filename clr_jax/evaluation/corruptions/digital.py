@@ -53,8 +53,8 @@ def elastic_transform(
   """
   height, width = x.shape[1:3]
   side = min(height, width)
-  centre, arm = np.array([width // 2, height // 2], float), side // 3
-  points = centre + arm * np.array([[1, 1], [1, -1], [-1, -1]])
+  center, arm = np.array([width // 2, height // 2], float), side // 3
+  points = center + arm * np.array([[1, 1], [1, -1], [-1, -1]])
   noise = (3, 2), (2, height, width)
   draws = [[rng.uniform(-1, 1, shape) for shape in noise] for rng in rngs]
   moved = points + affine * side * np.stack([d[0] for d in draws])

@@ -54,7 +54,7 @@ def fit_lbfgs(
   max_iter: Iterations = 1000,
   tol: Epsilon = 1e-6,
 ) -> tuple[Head, dict[str, Array]]:
-  """The minimum of 0.5 * l2 * ||w||^2 + sum of cross-entropies; the bias is not penalised.
+  """The minimum of 0.5 * l2 * ||w||^2 + sum of cross-entropies; the bias is not penalized.
 
   scikit-learn's objective with l2 = 1 / C (default C = 1), so features should be standardized. With
   two classes scikit-learn has one row of weights where this has two: the same predictions are those

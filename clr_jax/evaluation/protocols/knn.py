@@ -1,4 +1,4 @@
-"""Exact k-nearest-neighbour classification of frozen features."""
+"""Exact k-nearest-neighbor classification of frozen features."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def knn(
   Args:
     train, test: the bank and the queries, with labels.
     features: kind of the features, for the record.
-    k: neighbours; at most the size of the bank (`params` has both the k used and the k asked for).
+    k: neighbors; at most the size of the bank (`params` has both the k used and the k asked for).
     temperature: T of the vote; not used with uniform weights.
     distance: 'cosine', sim = <x, y> of unit features; 'euclidean', sim = -||x - y||^2 / 2 of the
       features as they are, which on unit features is the same vote.
-    weights: 'vote', each neighbour counts exp(sim / T); 'uniform', each counts 1.
+    weights: 'vote', each neighbor counts exp(sim / T); 'uniform', each counts 1.
     block: rows of bank and queries compared at a time. The queries lie on the device, the bank only
       `block` rows at a time; beyond rounding the result does not depend on it.
 
@@ -109,7 +109,7 @@ def predict(
   used = min(k, len(train.h))
   similarity, index = nearest(train.h, test.h, k=used, distance=distance, block=block)
   classes, label = np.unique(train.label, return_inverse=True)
-  # Relative to the nearest neighbour, or exp would underflow for large Euclidean distances.
+  # Relative to the nearest neighbor, or exp would underflow for large Euclidean distances.
   relative = (similarity - similarity[:, :1]) / temperature
   vote = np.exp(relative) if weights == 'vote' else np.ones_like(relative)
   scores = np.zeros((len(test.h), len(classes)))

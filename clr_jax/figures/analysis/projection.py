@@ -31,7 +31,7 @@ class Projection(NamedTuple):
 def project(h: np.ndarray, *, projection: str = 'pca', seed: int = 0) -> Projection:
   """Maps features [N, F] to the plane.
 
-  'pca': the first two principal components of the centred features, not whitened; the largest
+  'pca': the first two principal components of the centered features, not whitened; the largest
   loading of a component is positive, so that its sign does not depend on the machine. 'tsne': van
   der Maaten and Hinton (2008) on the first 50 components, begun at the first two, perplexity 30 or
   a third of N.
@@ -58,8 +58,8 @@ def project(h: np.ndarray, *, projection: str = 'pca', seed: int = 0) -> Project
 
 def principal_components(h: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
   """(scores [N, count], share of the variance [count]); zeros beyond the rank that there can be."""
-  centred = h - h.mean(0)
-  u, s, v = np.linalg.svd(centred, full_matrices=False)
+  centered = h - h.mean(0)
+  u, s, v = np.linalg.svd(centered, full_matrices=False)
   largest = np.abs(v).argmax(1)
   u = u * np.where(v[np.arange(len(v)), largest] < 0, -1.0, 1.0)
   total = np.sum(s**2)

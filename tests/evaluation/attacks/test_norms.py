@@ -62,7 +62,7 @@ def test_proximal_maps_return_the_center_within_the_dual_ball(norm):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('norm', NORMS)
-def test_proximal_maps_minimise(norm):
+def test_proximal_maps_minimize(norm):
   u, center = draw(0, (1, 2, 2, 1)), draw(1, (1, 2, 2, 1))
 
   def objective(v):

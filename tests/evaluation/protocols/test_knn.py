@@ -67,7 +67,7 @@ def test_vote_weighs_by_similarity_and_temperature():
 
 
 @pytest.mark.parametrize('distance', ['euclidean', 'cosine'])
-def test_neighbours_do_not_depend_on_the_block(distance):
+def test_neighbors_do_not_depend_on_the_block(distance):
   bank, query = TRAIN.h - 20, TEST.h - 20  # around 0: no ties within rounding
   whole = nearest(bank, query, k=20, distance=distance)
   assert (np.diff(whole[0], axis=1) <= 0).all()
@@ -86,7 +86,7 @@ def test_ties_go_to_the_first_of_the_bank_and_the_smallest_label():
   assert knn(train, Features(query, np.int32([5])), k=4)[0].value == 1
 
 
-def test_euclidean_neighbours_of_features_far_from_the_origin():
+def test_euclidean_neighbors_of_features_far_from_the_origin():
   rng = np.random.default_rng(0)
   bank, query = (1e3 + rng.normal(size=(n, 4)).astype(np.float32) for n in (60, 20))
   exact = ((query[:, None].astype(np.float64) - bank) ** 2).sum(-1)
@@ -114,7 +114,7 @@ def test_k_is_at_most_the_bank():
     ({'temperature': 0.0}, 'temperature=0.0 is not allowed'),
     ({'distance': 'manhattan'}, "distance='manhattan' is not allowed"),
     ({'weights': 'distance'}, "weights='distance' is not allowed"),
-    ({'neighbours': 3}, "knn has no option 'neighbours'"),
+    ({'neighbors': 3}, "knn has no option 'neighbors'"),
   ],
 )
 def test_bad_input(change, message):

@@ -12,13 +12,13 @@ from clr_jax.evaluation.probing.subsets import stratified_subset
 from clr_jax.evaluation.protocols.linear import linear
 
 rng = np.random.default_rng(0)
-CENTRES = rng.normal(size=(4, 6))
+CENTERS = rng.normal(size=(4, 6))
 
 
 def features(num, seed, noise=0.8):
   rng = np.random.default_rng(seed)
   label = np.arange(num) % 4 + 10
-  h = CENTRES[label - 10] + noise * rng.normal(size=(num, 6))
+  h = CENTERS[label - 10] + noise * rng.normal(size=(num, 6))
   # Scales and offsets that standardizing removes, and a constant feature.
   h = np.concatenate([h * 10.0 ** np.arange(-2, 4) + 3, np.full((num, 1), 5.0)], axis=1)
   return Features(h.astype(np.float32), label.astype(np.int32))

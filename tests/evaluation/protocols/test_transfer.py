@@ -43,7 +43,7 @@ def target(tmp_path_factory):
 
 
 def fitted(image):
-  """PIL: gray, the shorter side 8, the centre."""
+  """PIL: gray, the shorter side 8, the center."""
   small = Image.fromarray(image).convert('L').resize((8, 11), Image.Resampling.BILINEAR)
   return np.asarray(small.crop((0, 1, 8, 9)))[..., None]
 
