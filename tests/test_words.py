@@ -1,0 +1,34 @@
+"""American spelling in code and pages."""
+
+import pathlib
+
+ROOT = pathlib.Path(__file__).parent.parent
+CODE = [
+  path for top in ('clr_jax', 'configs', 'launch', 'tests') for path in (ROOT / top).rglob('*.py')
+]
+PAGES = [path for kind in ('md', 'sh', 'ipynb') for path in (ROOT / 'launch').rglob(f'*.{kind}')]
+PAGES += [*ROOT.glob('*.md'), *(ROOT / 'clr_jax').rglob('*.md'), *(ROOT / 'configs').rglob('*.md')]
+EXEMPT = ('tests/test_words.py', 'clr_jax/core/names.py', 'tests/core/test_names.py')
+
+BRITISH = """
+  labelled modelled cancelled travelled signalled colour grey neighbour behaviour favour honour
+  centre metres fibre licence defence whilst amongst judgement artefact learnt spelt catalogue
+  analysed normalis standardis regularis optimise optimising optimisation initialis generalis
+  organis randomis parallelis realise realising realisation recognis summaris utilis maximis
+  minimis materialis specialis serialis vectoris quantis tokenis emphasise categoris customis
+  discretis penalis prioritis synchronis visualis characteris
+"""
+
+
+def texts(paths):
+  """(name, text) of each file."""
+  return [(path.relative_to(ROOT).as_posix(), path.read_text()) for path in paths]
+
+
+def test_american_spelling():
+  british = []
+  for name, text in texts(CODE + PAGES):
+    text = text.lower().replace('unlabelled', '')  # a split of STL-10
+    if name not in EXEMPT:
+      british += [f'{name}: {word}' for word in BRITISH.split() if word in text]
+  assert not british, '\n'.join(british)
