@@ -21,6 +21,7 @@ from clr_jax.figures.drawing.data import (
   Points,
   finite_range,
 )
+from clr_jax.figures.drawing.overlap import lines_above
 from clr_jax.figures.drawing.palette import look
 from clr_jax.report.page import Page, Plot
 
@@ -70,7 +71,7 @@ def _plots(page: Page, panel: Panel, shape: str) -> list[Plot]:
       title=panel.title,
       x=_label(panel.x),
       y=_label(panel.y),
-      traces=[*map(_line, lines), *(_scatter(page, mark) for mark in points)],
+      traces=[*map(_line, lines, lines_above(lines)), *(_scatter(page, mark) for mark in points)],
       note=' '.join(f'{note}.' for note in notes if note),
       layout={
         'xaxis': _axis(panel.x, _from_zero(lines), [line.x for line in lines]),
@@ -110,7 +111,8 @@ def _axis(axis: Axis, rangemode: str, values: Iterable[Numbers] = ()) -> dict[st
 
 
 # ---------------------------------------------------------------- traces
-def _line(line: Line) -> dict[str, Any]:
+def _line(line: Line, above: int) -> dict[str, Any]:
+  """The trace of a line over which `above` others are drawn, at the same points."""
   color, dash, marker = look(line.look)
   at = thinned_rows(len(line.x), MOST_POINTS)
   trace = {
@@ -119,8 +121,8 @@ def _line(line: Line) -> dict[str, Any]:
     'name': line.name,
     'x': [_digits(line.x[i]) for i in at],
     'y': [_digits(line.y[i]) for i in at],
-    'line': {'color': color, 'dash': _DASHES[dash], 'width': 2},
-    'marker': {'size': 6, 'color': color, 'symbol': _SYMBOLS[marker]},
+    'line': {'color': color, 'dash': _DASHES[dash], 'width': 2 + 4 * above},
+    'marker': {'size': 6 + 5 * above, 'color': color, 'symbol': _SYMBOLS[marker]},
   }
   if not line.joined:
     trace['mode'] = 'markers'

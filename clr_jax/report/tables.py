@@ -20,7 +20,7 @@ def overview(runs: Sequence[Run], left_out: Sequence[str]) -> str:
   others: dict[str, list[str]] = {}
   for run in runs:
     for version in {_clean(start.get('code_version', UNKNOWN)) for start in run.starts}:
-      if version != _clean(code_version()):
+      if _is_other(version, _clean(code_version())):
         others.setdefault(version, []).append(run.name)
   sentences = [f'left out: {sentence}' for sentence in left_out]
   sentences += [
@@ -33,6 +33,12 @@ def overview(runs: Sequence[Run], left_out: Sequence[str]) -> str:
 
 def _clean(version: str) -> str:
   return version.removesuffix('.dirty')
+
+
+def _is_other(version: str, own: str) -> bool:
+  """Whether two versions are known to differ: an installed package does not know its commit."""
+  (base, _, commit), (own_base, _, own_commit) = version.partition('+'), own.partition('+')
+  return base != own_base or bool(commit and own_commit and commit != own_commit)
 
 
 def _facts(run: Run) -> dict[str, str]:

@@ -11,6 +11,7 @@ import jax
 
 import clr_jax
 
+_CODE = ('clr_jax', 'configs')
 _LIBRARIES = (
   'jax',
   'jaxlib',
@@ -26,14 +27,16 @@ _LIBRARIES = (
 def code_version() -> str:
   """'0.1.0', from a git checkout '0.1.0+g<commit>', with '.dirty' if files differ from it.
 
-  Never fails: without git, or where git refuses, it is the package's version.
+  The commit is the last one that changed the code or the configs, so that one that only changed
+  tests or documents is no other version. Never fails: without git, or where git refuses, it is the
+  package's version.
   """
   root = pathlib.Path(clr_jax.__file__).resolve().parent.parent
   if not (root / '.git').exists():
     return clr_jax.__version__
   try:
-    commit = _git(root, 'rev-parse', '--short=12', 'HEAD')
-    dirty = '.dirty' if _git(root, 'status', '--porcelain', '--', 'clr_jax', 'configs') else ''
+    commit = _git(root, 'log', '-1', '--format=%h', '--abbrev=12', '--', *_CODE)
+    dirty = '.dirty' if _git(root, 'status', '--porcelain', '--', *_CODE) else ''
   except (OSError, subprocess.SubprocessError):
     return clr_jax.__version__
   return f'{clr_jax.__version__}+g{commit}{dirty}'

@@ -210,14 +210,17 @@ def test_classes_without_images_have_no_accuracy():
 
 
 @pytest.mark.slow
-def test_many_classes_share_a_look_beyond_the_first(network, monkeypatch):
+def test_neighbors_among_many_classes_share_a_color(network, monkeypatch):
   _, test = network.features
   rows, label = np.arange(30), np.arange(30) % 10
-  few = point_panel(network, rows, test._replace(h=test.h[:30], label=label)).marks
+  features = test._replace(h=test.h[:30], label=label)
+  few = point_panel(network, rows, features).marks
   assert [mark.name for mark in few] == list('0123456789')
   assert len({mark.look for mark in few}) == 10
   assert sorted(i for mark in few for i in mark.ids) == list(range(30))
-  monkeypatch.setattr(points, '_MOST_CLASSES', 4)
-  others, *shown = point_panel(network, rows, test._replace(h=test.h[:30], label=label)).marks
-  assert others.ids == [i for i in range(30) if i % 10 >= 4]
-  assert (others.name, others.look, len(shown)) == ('other classes', None, 4)
+  monkeypatch.setattr(points, '_MOST_COLORS', 4)
+  panel = point_panel(network, rows, features)
+  assert [mark.name for mark in panel.marks] == ['0 to 2', '3 to 5', '6 to 8', '9']
+  assert [mark.look for mark in panel.marks] == [0, 1, 2, 3]
+  assert panel.marks[1].ids == [i for i in range(30) if i % 10 in (3, 4, 5)]
+  assert '3 classes, one after the other in their order, share a color' in panel.note

@@ -147,7 +147,10 @@ def test_damaged_run(tmp_path, trained):
   record = json.loads(result.read_text())
   result.write_text(json.dumps({k: v for k, v in record.items() if k != 'device'}))
   found = make([tmp_path / 'old'], tmp_path / 'r.html')
-  assert 'clr-jax 9.9.9' in found.text and 'old has no embedding: ' in found.text
+  assert (
+    'trained by another version, clr-jax 9.9.9: old' in found.text
+    and 'old has no embedding: ' in found.text
+  )
   assert found.data['figures']['curve-loss']['traces'] and '11 of 11' in found.texts
 
 

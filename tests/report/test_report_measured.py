@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import sys
 
@@ -12,7 +13,7 @@ from scipy import stats
 
 from clr_jax.cli import main as cli
 from clr_jax.core.errors import UserError
-from clr_jax.report import page, render_html, report, sections
+from clr_jax.report import page, render_html, report, sections, tables
 from clr_jax.rundir.reader import Run
 from tests.figures.run_files import add_result, write_run
 from tests.report.report_page import browse, make, needs_browser
@@ -188,3 +189,23 @@ def test_browser_shows_names_as_they_are(tmp_path, measured):
   assert found['drawn'] and min(found['marks']) > 0
   assert any(text.startswith(NASTY) for text in found['legend'])
   assert 'src="x"' not in dom
+
+
+@pytest.mark.parametrize(
+  ('version', 'own', 'other'),
+  [
+    ('0.1.0+gabc', '0.1.0+gabc', False),
+    ('0.1.0', '0.1.0+gabc', False),  # an installed package does not know its commit
+    ('0.1.0+gdef', '0.1.0', False),
+    ('0.1.0+gdef', '0.1.0+gabc', True),
+    ('0.2.0', '0.1.0', True),
+    ('unknown', '0.1.0+gabc', True),
+  ],
+)
+def test_the_same_code_is_no_other_version(tmp_path, monkeypatch, version, own, other):
+  directory = write_run(tmp_path / 'a')
+  path = tmp_path / 'a' / 'config.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | {'code_version': version}))
+  monkeypatch.setattr(tables, 'code_version', lambda: own)
+  html = tables.overview([Run(directory)], [])
+  assert ('trained by another version' in html) == other

@@ -302,6 +302,10 @@ def test_code_version(tmp_path, monkeypatch):
   clean = version()
   assert clean.startswith(f'{clr_jax.__version__}+g')
   assert not clean.endswith('dirty')
+  (tmp_path / 'README.md').write_text('')
+  git('add', '.')
+  git('commit', '-m', 'y')
+  assert version() == clean  # the code is the same
   package.write_text('changed')
   assert version() == f'{clean}.dirty'
   monkeypatch.setenv('PATH', '')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,7 +12,7 @@ from clr_jax.figures.analysis.networks import Network
 from clr_jax.figures.analysis.projection import project
 from clr_jax.figures.drawing.data import Axis, Panel, Points
 
-_MOST_CLASSES = 20  # more cannot be told apart
+_MOST_COLORS = 20  # more cannot be told apart
 
 
 def point_panel(
@@ -23,7 +24,9 @@ def point_panel(
   seed: int = 0,
   images: np.ndarray | None = None,
 ) -> Panel:
-  """The images `rows` of the network's source in the plane; of many classes the first 20 are named.
+  """The images `rows` of the network's source in the plane, with a color for each class.
+
+  Of more than 20 classes, as many neighbors in their order share a color as leave 20 colors.
 
   Args:
     network: the network.
@@ -35,7 +38,8 @@ def point_panel(
   found = project(features.h, projection=projection, seed=seed)
   label = features.label
   marks = []
-  for at, name, look in _classes(network, label, len(rows)):
+  together = math.ceil((network.source.num_classes or 1) / _MOST_COLORS)
+  for at, name, look in _classes(network, label, len(rows), together):
     text = [
       (f'{network.class_name(int(label[i]))}, ' if label is not None else '') + f'image {rows[i]:,}'
       for i in at
@@ -51,19 +55,21 @@ def point_panel(
       for i, share in enumerate(found.explained, 1)
     ]
   note = f'{len(rows):,} of {network.source.num_examples:,} images'
+  if label is not None and together > 1:
+    note += f'; {together} classes, one after the other in their order, share a color'
   return Panel(network.title, Axis(axes[0]), Axis(axes[1]), marks, note)
 
 
 def _classes(
-  network: Network, label: np.ndarray | None, count: int
-) -> Iterator[tuple[np.ndarray, str, int | None]]:
-  """(rows, name, look) of what has a look of its own, the rest first and thus behind."""
+  network: Network, label: np.ndarray | None, count: int, together: int
+) -> Iterator[tuple[np.ndarray, str, int]]:
+  """(rows, name, look) of the classes that share a look, `together` of them each."""
   if label is None:
     yield np.arange(count), '', 0
     return
-  shown = min(network.source.num_classes or 0, _MOST_CLASSES)
-  if (rows := np.flatnonzero(label >= shown)).size:
-    yield rows, 'other classes', None
-  for c in range(shown):
-    if (rows := np.flatnonzero(label == c)).size:
-      yield rows, network.class_name(c), c
+  count = network.source.num_classes or 0
+  for look, first in enumerate(range(0, count, together)):
+    last = min(first + together, count) - 1
+    if (rows := np.flatnonzero((label >= first) & (label <= last))).size:
+      names = dict.fromkeys(map(network.class_name, (first, last)))
+      yield rows, ' to '.join(names), look

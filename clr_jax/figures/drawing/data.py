@@ -49,7 +49,7 @@ class Level(NamedTuple):
 
 
 class Points(NamedTuple):
-  """A scatter plot of one class.
+  """A scatter plot of one class, or of several that share a look.
 
   Attributes:
     name: legend entry.
@@ -61,7 +61,7 @@ class Points(NamedTuple):
   """
 
   name: str
-  look: int | None
+  look: int
   x: np.ndarray
   y: np.ndarray
   text: Sequence[str]

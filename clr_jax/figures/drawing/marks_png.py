@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,16 @@ _ENTRY = 'entry:'
 _SIDE = 0.94  # of an image in a cell of width 1
 
 
-def draw_mark(axis: Any, mark: Mark) -> Any:
-  """Draws a mark; the colors of a `Grid` as matplotlib's mappable, else None."""
+def draw_mark(axis: Any, mark: Mark, *, above: int = 0) -> Any:
+  """Draws a mark; the colors of a `Grid` as matplotlib's mappable, else None.
+
+  Args:
+    axis: matplotlib's.
+    mark: to draw.
+    above: number of lines that are drawn over it, at the same points.
+  """
   draw = {
-    Line: _line,
+    Line: functools.partial(_line, above=above),
     Level: _level,
     Points: _points,
     Bars: _bars,
@@ -50,16 +57,16 @@ def _label(name: str) -> str | None:
   return f'{_ENTRY}{name}' if name else None
 
 
-def _line(axis: Any, line: Line) -> None:
+def _line(axis: Any, line: Line, *, above: int) -> None:
   color, dash, marker = look(line.look)
   dots = (line.dots and len(line.x) < _MARKERS_BELOW) or not line.joined
   style = {
     'label': _label(line.name),
     'color': color,
     'ls': dash if line.joined else '',
-    'lw': 1.3,
+    'lw': 1.3 + 2.2 * above,
     'marker': marker if dots else None,
-    'ms': 3.5,
+    'ms': 3.5 + 2.5 * above,
   }
   if line.y_half is not None and line.joined and len(line.x) >= _BAND_FROM:
     y, half = np.array(line.y), np.array(line.y_half)

@@ -154,22 +154,29 @@ def is_telemetry(panel: MetricPanel) -> bool:
 def series_panels(runs: Sequence[Run], panels: Iterable[MetricPanel]) -> list[Panel]:
   """The panels over training that any of the runs has a number for.
 
-  A color is a run and a dash a metric; of one run, the colors are the metrics. What never changes
-  is left out, see `unchanging`, unless nothing else is there.
+  A color is a run and a dash a metric; of one run, the colors are the metrics. What was measured
+  once is left out, see `unchanging`, and so is what never changes unless nothing else is there.
   """
-  made = [panel for panel in (_series(runs, panel) for panel in panels) if panel.marks]
+  made = [_series(runs, panel) for panel in panels]
+  made = [panel for panel in made if any(len(line.x) > 1 for line in panel.marks_of(Line))]
   return [panel for panel in made if len(_values(panel)) > 1] or made
 
 
 def unchanging(runs: Sequence[Run], panels: Iterable[MetricPanel]) -> list[str]:
-  """A sentence for each panel that would show one value, measured once or all the time."""
+  """A sentence for each panel that would show one value, or no run more than once."""
   panels = list(panels)
   drawn = {panel.title for panel in series_panels(runs, panels)}
-  return [
-    f'{panel.title}, which is {_values(panel).pop():g} throughout'
-    for panel in (_series(runs, panel) for panel in panels)
-    if panel.marks and panel.title not in drawn
-  ]
+  left_out = [_series(runs, panel) for panel in panels if panel.title not in drawn]
+  return [f'{panel.title}, which is {_said(panel)}' for panel in left_out if panel.marks]
+
+
+def _said(panel: Panel) -> str:
+  """'0.5 throughout', '0.5 at step 20', 'a: 0.5 at step 20, b: 0.6 at step 20'."""
+  lines = panel.marks_of(Line)
+  if any(len(line.x) > 1 for line in lines):
+    return f'{_values(panel).pop():g} throughout'
+  name = (lambda line: f'{line.name}: ') if len(lines) > 1 else lambda line: ''
+  return ', '.join(f'{name(line)}{line.y[0]:.5g} at step {line.x[0]}' for line in lines)
 
 
 def _values(panel: Panel) -> set[float]:

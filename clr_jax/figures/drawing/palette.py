@@ -13,7 +13,6 @@ COLORS = (
 )
 DASHES = ('-', '--', ':', '-.')
 MARKERS = ('o', 's', 'D', '^')
-GRAY = '#BBBBBB'
 
 
 class Look(NamedTuple):
@@ -24,9 +23,7 @@ class Look(NamedTuple):
   marker: str
 
 
-def look(number: int | None) -> Look:
-  """The look of the number-th line or set of points, 80 different ones; gray for None."""
-  if number is None:
-    return Look(GRAY, DASHES[0], MARKERS[0])
+def look(number: int) -> Look:
+  """The look of the number-th line or set of points, 80 different ones."""
   dash = DASHES[number // len(COLORS) % len(DASHES)]
   return Look(COLORS[number % len(COLORS)], dash, MARKERS[number % len(MARKERS)])

@@ -11,8 +11,9 @@ from typing import Any
 from etils import epath
 
 from clr_jax.core.storage import atomic_write
-from clr_jax.figures.drawing.data import Axis, Block, FigureData, Grid, Mosaic, Panel, Table
+from clr_jax.figures.drawing.data import Axis, Block, FigureData, Grid, Line, Mosaic, Panel, Table
 from clr_jax.figures.drawing.marks_png import draw_mark, name_of
+from clr_jax.figures.drawing.overlap import lines_above
 from clr_jax.figures.drawing.plain_text import drawable
 
 _LETTERS = 13  # of a legend in an inch
@@ -161,8 +162,9 @@ def _draw_block(part: Any, block: Block) -> list[Any]:
 def _draw_panel(axis: Any, panel: Panel, width: float) -> tuple[Any, str] | None:
   """Draws the marks and labels; the colors that a bar is to explain, with their label."""
   colored = None
+  above = iter(lines_above(panel.marks_of(Line)))
   for mark in panel.marks:
-    mappable = draw_mark(axis, mark)
+    mappable = draw_mark(axis, mark, above=next(above) if isinstance(mark, Line) else 0)
     if isinstance(mark, Grid):
       colored = mappable, mark.label
   title = '\n'.join(filter(None, (panel.title, panel.note)))

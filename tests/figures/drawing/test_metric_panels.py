@@ -58,10 +58,21 @@ def test_what_never_changes_is_said_and_not_drawn(tmp_path):
   (loss,) = series_panels(runs, panels)
   assert loss.title == 'Loss' and loss.x.whole
   assert unchanging(runs, panels) == [
-    *('Online kNN accuracy, which is 50 throughout', 'novelty, which is 5 throughout')
+    *('Online kNN accuracy, which is 50 at step 4', 'novelty, which is 5 throughout')
   ]
   constant = [panel for panel in panels if panel.title == 'novelty']
   assert len(series_panels(runs, constant)) == 1 and not unchanging(runs, constant)
+
+
+def test_no_curve_has_a_single_point(tmp_path):
+  rows = {'a': 0.5, 'b': 0.25}
+  directories = [write_run(tmp_path / k, {4: {'rankme': v}}) for k, v in rows.items()]
+  runs, _ = read_runs(directories)
+  panels = metric_panels(runs)
+  assert not series_panels(runs, panels)
+  assert unchanging(runs, panels) == [
+    'Effective rank (collapse monitor), which is a: 0.5 at step 4, b: 0.25 at step 4'
+  ]
 
 
 def test_names_and_looks_of_lines(runs):

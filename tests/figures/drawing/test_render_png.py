@@ -25,6 +25,7 @@ from clr_jax.figures.drawing.data import (
   spans_decades,
 )
 from clr_jax.figures.drawing.marks_png import rgb
+from clr_jax.figures.drawing.overlap import lines_above
 from clr_jax.figures.drawing.palette import look
 from clr_jax.figures.drawing.render_png import render_png
 from tests.figures.run_files import read_csv
@@ -36,7 +37,7 @@ MARKS = (
   [Line('a', 0, [1, 2, 3], [1.0, np.nan, 2.0]), Level('level', 1, 1.5)],
   [Line('a', 0, range(1, 51), np.arange(1.0, 51), y_half=np.full(50, 0.5))],
   [Line('b', 1, [1.0], [0], x_half=[np.nan], joined=False)],
-  [Points('c', None, np.arange(3.0), np.arange(3.0), ['', '', ''], [0, 1, 2])],
+  [Points('c', 2, np.arange(3.0), np.arange(3.0), ['', '', ''], [0, 1, 2])],
   [Bars(0, [1.0, np.nan, 2.0]), Level('', 1, 1.5, vertical=True)],
   [GRID],
   [SURFACE],
@@ -54,6 +55,17 @@ def figure(panels, name='', legend='below', columns=2, shared=False, tables=(), 
 def axes_of(data):
   made = renderer._draw_figure(data)
   return made, [axis for part in made.subfigs for axis in part.axes]
+
+
+def test_lines_at_the_same_points_are_all_seen():
+  steps, values = [1, 2, 3], [1.0, np.nan, 2.0]
+  lines = [Line(name, look, steps, values) for look, name in enumerate('abc')]
+  lines.insert(1, Line('d', 3, steps, [1.0, np.nan, 2.1]))
+  assert lines_above(lines) == [2, 0, 1, 0]
+  _, (axis,) = axes_of(figure([Panel('p', X, Y, lines)]))
+  width = {line.get_color(): line.get_linewidth() for line in axis.get_lines() if line.get_ls()}
+  below, middle, top = (width[look(i).color] for i in (0, 1, 2))
+  assert below > middle > top == width[look(3).color]
 
 
 @pytest.mark.parametrize('marks', MARKS, ids=lambda marks: type(marks[0]).__name__)
@@ -99,7 +111,7 @@ def test_axes_have_ticks_limits_and_direction():
 
 
 def test_looks_are_different():
-  assert len({look(i) for i in range(80)}) == 80 and look(80) == look(0) != look(None)
+  assert len({look(i) for i in range(80)}) == 80 and look(80) == look(0)
   assert len({look(i).color for i in range(20)}) == 20  # that many classes
 
 
