@@ -19,6 +19,7 @@ from clr_jax.core.errors import (
   EXIT_FAILED,
   EXIT_LOST,
   EXIT_PREEMPTED,
+  OtherProcessFailed,
   UserError,
 )
 from clr_jax.core.storage import first_line
@@ -105,6 +106,8 @@ def run_with_exit_code(run: Callable[[], object]) -> None:
   except BaseException as error:
     if together is not None:
       together.wait_if_ending()
+      if isinstance(error, OtherProcessFailed):
+        together.wait_for_other()
     outcome = _outcome_of(error)
     if together is None and outcome.message is None:
       raise

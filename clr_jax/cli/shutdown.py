@@ -7,10 +7,11 @@ import signal
 import sys
 import threading
 import time
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 
+from clr_jax.core.consensus import coordination_store
 from clr_jax.core.signals import STOPS, StopSignals, exit_now
 
 _KEY = 'clr_jax/ended'  # -> 'PROCESS CODE', in the store of JAX's coordination service
@@ -43,9 +44,7 @@ class CoordinatedShutdown:
       stop.pass_on = True
       stop.exit = self.leave
       stop.exit_at_once = self.fail
-    from jax._src import distributed  # no public way to its store; Orbax takes the same one
-
-    self._client: Any = distributed.global_state.client
+    self._client = coordination_store()
     self._ended = threading.Event()
     self._ending = threading.Event()
     self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -65,6 +64,10 @@ class CoordinatedShutdown:
     """Never returns where another process is ending this one, which caused the error here."""
     if self._ending.is_set():
       self._thread.join()
+
+  def wait_for_other(self) -> None:
+    """Returns if the process that failed does not end this one, with its code, in a minute."""
+    self._thread.join(_LEAVE_SECONDS)
 
   def fail(self, code: int) -> NoReturn:
     """Ends all processes, this one too, with `code`; whatever is being saved must be complete."""

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import itertools
+import time
+from collections.abc import Generator, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from clr_jax.core.errors import OtherProcessFailed
+
+T = TypeVar('T')
+
+_FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.001, 0.1
+_series = itertools.count()  # of this process; all of a run begin theirs in the same order
 
 
 def from_process_0(numbers: Sequence[int]) -> list[int]:
@@ -29,3 +40,70 @@ def in_all_processes(flag: bool) -> bool:
   if jax.process_count() == 1:
     return flag
   return bool(multihost_utils.process_allgather(np.bool_(flag)).all())
+
+
+def coordination_store() -> Any:
+  """The client of the store of JAX's coordination service, None with a single process."""
+  from jax._src import distributed  # no public way to it; Orbax takes the same one
+
+  return distributed.global_state.client
+
+
+class Lockstep:
+  """Lets the processes of a run use item n of what each makes for itself once all have made it.
+
+  Where one cannot make an item, all stop before it, and can still save together: a process that
+  went on alone would wait for ever in its next computation. The word goes through the store of
+  JAX's coordination service, so that no device waits for it. All processes must make theirs in the
+  same order.
+
+  Args:
+    enabled: False where making an item cannot fail.
+  """
+
+  def __init__(self, *, enabled: bool = True):
+    self._several = enabled and jax.process_count() > 1
+    self._store: Any = coordination_store() if self._several else None
+    self._prefix = f'clr_jax/lockstep/{next(_series)}'
+    self._made_by_all = 0
+
+  def tell(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
+    """The items; the other processes are told of each, and of an error."""
+    with contextlib.closing(items):
+      number = 0
+      try:
+        for item in items:
+          number += 1
+          self._put('made', number)
+          yield item
+      except Exception:
+        self._put('failed', number)
+        raise
+
+  def wait(self, number: int) -> None:
+    """Returns when all processes have made item `number` (from 0 on).
+
+    Raises:
+      OtherProcessFailed: one of them cannot make it.
+    """
+    seconds = _FIRST_POLL_SECONDS
+    while self._several and number >= self._made_by_all:
+      found = self._look()
+      for (what, process), value in found.items():
+        if what == 'failed' and value <= number:
+          raise OtherProcessFailed(int(process))
+      made = [found.get(('made', str(i)), 0) for i in range(jax.process_count())]
+      self._made_by_all = min(made)
+      if number >= self._made_by_all:
+        time.sleep(seconds)
+        seconds = min(2 * seconds, _LONGEST_POLL_SECONDS)
+
+  def _put(self, what: str, number: int) -> None:
+    if self._several:
+      key = f'{self._prefix}/{what}/{jax.process_index()}'
+      self._store.key_value_set(key, str(number), allow_overwrite=True)
+
+  def _look(self) -> dict[tuple[str, str], int]:
+    """(what, process) -> number."""
+    rows = self._store.key_value_dir_get(self._prefix)
+    return {tuple(key.rsplit('/', 2)[1:]): int(value) for key, value in rows}

@@ -52,3 +52,11 @@ class RunStopped(Exception):
   def __init__(self, message: str, code: int):
     super().__init__(message)
     self.code = code
+
+
+class OtherProcessFailed(RunStopped):
+  """The run cannot go on because another of its processes failed, which says why."""
+
+  def __init__(self, process: int | None = None):
+    which = 'another process' if process is None else f'process {process}'
+    super().__init__(f'{which} of this run failed: its message says why', EXIT_BAD_INPUT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -15,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from clr_jax.core.bounds import Count, CountOrZero, Seed
+from clr_jax.core.consensus import Lockstep
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import check
 from clr_jax.core.types import Array, Batch
@@ -116,15 +118,18 @@ class Pipeline:
 
     Raises:
       UserError: a file is damaged, or Grain is missing (streamed).
+      OtherProcessFailed: another process cannot make its part of the block; none gets it.
     """
-    ahead = stream.keep_ahead(self._placed(list(chunks)), self._prefetch)
+    together = Lockstep(enabled=self.mode == 'streamed')
+    ahead = stream.keep_ahead(together.tell(self._placed(list(chunks))), self._prefetch)
     try:
-      while True:
+      for number in itertools.count():
         start = time.perf_counter()
         block = next(ahead, None)
-        self.wait_seconds += time.perf_counter() - start
         if block is None:
           return
+        together.wait(number)
+        self.wait_seconds += time.perf_counter() - start
         yield block
     finally:
       ahead.close()

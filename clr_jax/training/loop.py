@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -172,7 +172,10 @@ def _loop(
       writer.flush()
       checkpoints.save(first, state, metrics=scores, window=accumulated.stored(), force=True)
     rescue = functools.partial(_rescue, writer, checkpoints, watchdog)
-    for (step, count), block in zip(calls, blocks, strict=True):
+    keep: Callable[[], object] = bool  # saves nothing: the first state is on disk, or new
+    for step, count in calls:
+      with _kept_if_unreadable(keep):
+        block = next(blocks)
       # Train: `count` steps from `step` on.
       profiler.before(step, count)
       with progress.compiling(step == first):
@@ -197,15 +200,11 @@ def _loop(
       # Evaluate.
       scores = {}
       if due(step, cadence.evaluate, done):
-        interrupt.rescue_by(functools.partial(rescue, step, state, accumulated.copy(), True))
-        with watchdog.paused(), progress.paused('online evaluation'):
-          try:
-            scores = progress.evaluated(online(state))
-          except UserError:  # an image cannot be read; alone, one of several cannot save
-            if jax.process_count() == 1:
-              rescue(step, state, accumulated.copy(), True)
-            raise
-          writer.write_scalars(step, scores)
+        keep = functools.partial(rescue, step, state, accumulated.copy(), True)
+        interrupt.rescue_by(keep)
+        with watchdog.paused(), progress.paused('online evaluation'), _kept_if_unreadable(keep):
+          scores = progress.evaluated(online(state))
+        writer.write_scalars(step, scores)
 
       # Save, last: with the scores and what is accumulated, and after the rows are on disk, which
       # a run that resumes here does not write again.
@@ -217,13 +216,24 @@ def _loop(
         with watchdog.paused():
           checkpoints.wait()
         raise _stopped(stop, step, last)
-      interrupt.rescue_by(functools.partial(rescue, step, state, accumulated.copy(), False))
+      keep = functools.partial(rescue, step, state, accumulated.copy(), False)
+      interrupt.rescue_by(keep)
     checkpoints.wait()
   return state
 
 
 def _loggers(config: Config) -> tuple[str, ...]:
   return config.get('loggers', ('tensorboard',))  # younger than some runs
+
+
+@contextlib.contextmanager
+def _kept_if_unreadable(keep: Callable[[], object]) -> Iterator[None]:
+  """Calls `keep` if an image cannot be read inside; all processes of a run stop there together."""
+  try:
+    yield
+  except (UserError, RunStopped):
+    keep()
+    raise
 
 
 def _rescue(

@@ -20,6 +20,8 @@ import clr_jax.rundir.metrics
 import clr_jax.rundir.results
 import clr_jax.training.loop
 from clr_jax.cli import main as cli
+from clr_jax.core.errors import UserError
+from clr_jax.data.base import Source
 
 
 def at_call(owner, name, number, fault, *, after=False):
@@ -194,6 +196,18 @@ def unread_in_1():
   at_call(ocp.StandardCheckpointHandler, 'restore', 1, only_in(1, cut_off))
 
 
+def unreadable_in_1():
+  """From the second evaluation on process 1 cannot read its images."""
+
+  def damaged():
+    raise UserError('cannot read the image x.png')
+
+  def meet():
+    at_call(Source, 'load', 1, only_in(1, damaged))
+
+  at_call(Online, '__call__', 2, meet)
+
+
 Checkpoints, Online = clr_jax.rundir.checkpoint.Checkpoints, clr_jax.evaluation.runner.Online
 MetricWriter = clr_jax.rundir.metrics.MetricWriter
 FAULTS = {
@@ -232,6 +246,7 @@ FAULTS = {
   'kubernetes': kubernetes,
   'late': late,
   'unread_in_1': unread_in_1,
+  'unreadable_in_1': unreadable_in_1,
   'disk_full_of_checkpoints': lambda: at_call(Checkpoints, 'save', 2, disk_full),
   'disk_full_of_metrics': lambda: at_call(MetricWriter, 'flush', 3, disk_full),
   'disk_full_of_results': lambda: at_call(clr_jax.rundir.results, 'write_result', 1, disk_full),

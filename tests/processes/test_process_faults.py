@@ -91,3 +91,18 @@ def test_two_processes_go_back_to_the_same_good_checkpoint(zygote, whole, tmp_pa
   assert code == 0, output
   assert 'skipped damaged checkpoint 14 (' in output and f'resumed {run} at step 12' in output
   assert_same_to_the_bit(run, whole)
+
+
+@weekly
+def test_a_test_image_that_one_of_two_cannot_read_loses_no_training(zygote, tmp_path):
+  run, options = tmp_path / 'run', ('--config.stop_at_epoch=0.9', '--config.checkpoint_every=1')
+  faulty = zygote.script(tmp_path, 'tests.processes.child', 'unreadable_in_1')
+  code, output = ended(start_training(faulty, 2, run, *options))
+  assert code == 2 and 'Traceback' not in output, output
+  said = sorted(line for line in output.splitlines() if 'clr-jax:' in line)
+  assert said == [
+    '[0] clr-jax: ends with code 2, as process 1 did: its message says why',
+    '[1] clr-jax: cannot read the image x.png',
+  ]
+  code, output = ended(start_training(zygote.script(tmp_path, 'clr_jax'), 2, run, *options))
+  assert code == 0 and f'resumed {run} at step 18' in output, output

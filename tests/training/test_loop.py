@@ -1,6 +1,7 @@
 """The loop without processes: its rows, what it refuses and what stops it."""
 
 import errno
+import itertools
 import math
 import pathlib
 import types
@@ -12,6 +13,7 @@ import pytest
 
 from clr_jax.core.errors import RunStopped, UserError
 from clr_jax.core.metrics import Sum
+from clr_jax.data.pipeline import Pipeline
 from clr_jax.experiment.build import build_experiment, example_batch
 from clr_jax.experiment.config_files import load
 from clr_jax.rundir import workdir
@@ -192,8 +194,11 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_test_image_that_cannot_be_read_loses_no_training(tmp_path, monkeypatch):
-  """It is met after hours: what was trained until there is saved, and evaluated when it can be."""
+def test_an_image_that_cannot_be_read_loses_no_training(tmp_path, monkeypatch):
+  """It is met after hours: what was trained until there is saved, and evaluated when it can be.
+
+  One of the test set first, at step 9, then one of the training set at step 13.
+  """
   config = tiny(**{'checkpoint_every': 0.0})
 
   def damaged(online, state):
@@ -205,9 +210,22 @@ def test_a_test_image_that_cannot_be_read_loses_no_training(tmp_path, monkeypatc
       loop.train(config, str(tmp_path))
   with Checkpoints(tmp_path, read_only=True) as checkpoints:
     assert checkpoints.latest_step() == 9 and checkpoints.is_unevaluated(9)
-  loop.train(config, str(tmp_path))
+
+  def blocks(pipeline, calls):
+    yield from itertools.islice(original(pipeline, calls), 4)
+    raise UserError('cannot read the image y')
+
+  original = Pipeline.blocks
+  with monkeypatch.context() as patch:
+    patch.setattr(Pipeline, 'blocks', blocks)
+    with pytest.raises(UserError, match='cannot read the image y'):
+      loop.train(config, str(tmp_path))
   found = {row['step']: row for row in rows(tmp_path)}
-  assert 'online_knn_top1' in found[9] and max(found) == 22
+  assert 'online_knn_top1' in found[9] and max(found) == 12
+  with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    assert checkpoints.latest_step() == 13 and not checkpoints.is_unevaluated(13)
+  loop.train(config, str(tmp_path))
+  assert max(row['step'] for row in rows(tmp_path)) == 22
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from clr_jax.augment import Policy
+from clr_jax.core.consensus import in_all_processes
+from clr_jax.core.errors import OtherProcessFailed, UserError
 from clr_jax.core.names import look_up
 from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array, Batch, Method, Params, RepresentFn, State
@@ -63,7 +65,8 @@ def extract(
     seed: of the augmentation.
 
   Raises:
-    UserError: the method has no representation `key`.
+    UserError: the method has no representation `key`, or an image cannot be read.
+    OtherProcessFailed: another process cannot read an image.
   """
   rows = np.arange(source.num_examples) if indices is None else np.asarray(indices)
   size = min(batch_size, len(rows))
@@ -71,13 +74,15 @@ def extract(
     shards = mesh.shape[sharding.AXIS]
     size = -(-size // shards) * shards
   compute = functools.partial(_represent, represent, key, augment, np.uint32(seed))
+  reader = _Reader(source, together=mesh is not None and jax.process_count() > 1)
   features, labels = [], []
   for (h, label), count in _one_behind(
-    (_forward(compute, params, state, source, part, mesh), count)
+    (_forward(compute, params, state, reader, part, mesh), count)
     for part, count in batches(rows, size)
   ):
     features.append(_to_host(h)[:count].astype(np.float32))
     labels.append(None if label is None else _to_host(label)[:count])
+  reader.finish()
   return Features(np.concatenate(features), _joined(labels))
 
 
@@ -181,11 +186,41 @@ def _represent(
   return look_up(represent(params, state, image), key, 'representation')
 
 
+class _Reader:
+  """Reads a source; of an image that one of several processes cannot read all hear at the end.
+
+  Until then black images stand for it: a process that stopped alone would leave the others waiting
+  for ever in the computation of its batch.
+  """
+
+  def __init__(self, source: Any, *, together: bool):
+    self._source, self._together = source, together
+    self._failure: UserError | None = None
+
+  def load(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """As the source does; UserError at once where this process reads alone."""
+    try:
+      if self._failure is None:
+        return self._source.load(rows)
+    except UserError as error:
+      if not self._together:
+        raise
+      self._failure = error
+    images = np.zeros((len(rows), *self._source.image_shape), np.uint8)
+    labeled = self._source.num_classes is not None
+    return images, np.zeros(len(rows), np.int32) if labeled else None
+
+  def finish(self) -> None:
+    """UserError or OtherProcessFailed in all processes if one of them could not read an image."""
+    if self._together and not in_all_processes(self._failure is None):
+      raise self._failure or OtherProcessFailed()
+
+
 def _forward(
   compute: Callable[..., Array],
   params: Params,
   state: State,
-  source: Any,
+  source: _Reader,
   rows: np.ndarray,
   mesh: Mesh | None,
 ) -> tuple[Any, Any]:
@@ -197,7 +232,7 @@ def _forward(
   return compute(params, state, image, rows.astype(np.int32)), label
 
 
-def _load_sharded(source: Any, rows: np.ndarray, by_rows: NamedSharding) -> tuple[Any, Any]:
+def _load_sharded(source: _Reader, rows: np.ndarray, by_rows: NamedSharding) -> tuple[Any, Any]:
   """Images and labels as global arrays; this process reads the rows of its own devices only."""
   mine = np.zeros(len(rows), bool)
   for (where,) in by_rows.addressable_devices_indices_map((len(rows),)).values():  # type: ignore

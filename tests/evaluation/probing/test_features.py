@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from clr_jax.core.errors import UserError
+from clr_jax.core.errors import OtherProcessFailed, UserError
 from clr_jax.core.types import Method, Out
 from clr_jax.evaluation.probing.features import estimate_batch_stats, extract, pixels
 from clr_jax.ops import sharding
@@ -102,6 +102,36 @@ def test_extract_takes_another_key_a_part_and_unlabeled_data():
 def darker(key, images):
   """Another factor for every image."""
   return images * jax.random.uniform(key, (len(images), 1, 1, 1))
+
+
+def test_what_one_of_several_processes_cannot_read_all_hear_of_at_the_end(monkeypatch):
+  """The others wait in the computation of its batch."""
+  module, heard, calls = 'clr_jax.evaluation.probing.features', [], []
+
+  class Damaged(Source):
+    def load(self, indices):
+      calls.append(len(indices))
+      if 20 in indices:
+        raise UserError('cannot read the image x')
+      return super().load(indices)
+
+  def together(ok):
+    heard.append((ok, len(calls)))
+    return False
+
+  run = functools.partial(extract, represent, PARAMS, STATE, batch_size=16)
+  with pytest.raises(UserError, match='cannot read the image x'):
+    run(Damaged(), mesh=sharding.make_mesh())
+  del calls[:]
+  monkeypatch.setattr(f'{module}.jax.process_count', lambda: 2)
+  monkeypatch.setattr(f'{module}.in_all_processes', together)
+  monkeypatch.setattr(f'{module}._to_host', np.asarray)
+  with pytest.raises(UserError, match='cannot read the image x'):
+    run(Damaged(), mesh=sharding.make_mesh())
+  assert heard == [(False, 2)]  # after it nothing is read
+  with pytest.raises(OtherProcessFailed):
+    run(Source(), mesh=sharding.make_mesh())
+  assert heard[1][0]
 
 
 def test_augmentation_belongs_to_the_image_and_the_seed():
