@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import re
 import secrets
 from collections.abc import Iterator
 
@@ -172,5 +173,6 @@ def _store_advice(path: str, error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-  """The first line of an error's message, or the name of its type."""
-  return (str(error).splitlines() or [''])[0][:120] or type(error).__name__
+  """The first line of an error's message, or the name of its type; plain text."""
+  text = re.sub(r'\x1b\[[\d;]*m', '', str(error))  # PyTorch's has bold words
+  return (text.splitlines() or [''])[0][:120] or type(error).__name__

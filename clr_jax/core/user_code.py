@@ -15,7 +15,7 @@ import os
 import pathlib
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from clr_jax.core.errors import UserError
@@ -80,7 +80,7 @@ def refuse_in_a_run(path: str) -> None:
 
 
 # ---------------------------------------------------------------- running it
-def load(names: Iterable[str], folder: str | None = None, *, chosen: bool = False) -> list[str]:
+def load(names: Sequence[str], folder: str | None = None, *, chosen: bool = False) -> list[str]:
   """Runs modules that have not run yet; returns them as `resolved` does.
 
   Args:
@@ -90,6 +90,9 @@ def load(names: Iterable[str], folder: str | None = None, *, chosen: bool = Fals
   Raises:
     UserError: no such file, one in a workdir, or any error of it, by file and line.
   """
+  texts = isinstance(names, Sequence) and all(isinstance(name, str) for name in names)
+  if not texts or isinstance(names, str):  # of a config that is not checked yet
+    raise UserError(f'imports={names!r} is not allowed: give a sequence, each a string')
   found = [resolved(name, folder) for name in names]
   for name in found:
     if chosen:

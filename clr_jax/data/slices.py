@@ -64,7 +64,10 @@ def resolve_split(split: str, sizes: Mapping[str, int], *, source: str) -> tuple
   n = sizes[base]
   lo, hi = _bound(match['lo'], 0, n, split), _bound(match['hi'], n, n, split)
   if lo >= hi:
-    raise UserError(f'the split {split!r} of {source} selects none of the {n} examples')
+    raise UserError(
+      f'the split {split!r} of {source} selects none of the {n} examples: '
+      f'{"take a larger slice" if n else "give a data set with images"}'
+    )
   return base, lo, hi
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import first_line, is_file
+from clr_jax.core.storage import first_line, is_file, translate_errors
 from clr_jax.core.types import Params, PyTree
 from clr_jax.models.torch_names import Backbone, from_torch, torch_names
 
@@ -56,13 +56,17 @@ def read_state_dict(path: epath.PathLike) -> dict[str, np.ndarray]:
     UserError: no such file, a damaged one, or one that holds no arrays.
   """
   file = epath.Path(path)
-  if not is_file(file):
+  with translate_errors(file):
+    there = is_file(file)
+  if not there:
     raise UserError(f'there is no file {file}: correct the path')
   if str(file).endswith('.safetensors'):
     try:
       return load_safetensors(file.read_bytes())
     except (SafetensorError, OSError, ValueError, TypeError) as error:
-      raise UserError(f'{file} is no safetensors file ({first_line(error)})') from None
+      raise UserError(
+        f'{file} is no safetensors file ({first_line(error)}): save it anew, or give another'
+      ) from None
   tensors = _tensors(_unpickle(file))
   if not tensors:
     raise UserError(f'{file} holds no state dict: give a checkpoint with one')

@@ -11,6 +11,7 @@ from clr_jax.core.storage import (
   atomic_write,
   check_path,
   check_writable,
+  first_line,
   read_file,
   translate_errors,
 )
@@ -120,3 +121,8 @@ def test_a_try_to_write_leaves_nothing(tmp_path):
   assert not any(tmp_path.iterdir())
   with pytest.raises(OSError, match='proc'):
     check_writable(epath.Path('/proc/a/b'))
+
+
+def test_the_first_line_of_an_error_is_plain():
+  assert first_line(ValueError('do \x1b[1mthis\x1b[0m\nor that')) == 'do this'
+  assert first_line(KeyError()) == 'KeyError'

@@ -142,3 +142,9 @@ def test_entry_points(monkeypatch, tmp_path):
   with pytest.raises(UserError, match="the shape 'lost' of an installed package cannot be loaded"):
     shapes.factory('lost')
   registry._announced.cache_clear()
+
+
+@pytest.mark.parametrize('names', [5, 'mine', (1,), ('json', None), {'a': 1}])
+def test_what_is_no_sequence_of_names(names):
+  with pytest.raises(UserError, match='is not allowed: give a sequence, each a string'):
+    user_code.load(names)

@@ -115,3 +115,14 @@ def test_refused(tmp_path, capfd):
   with pytest.raises(UserError, match='no state dict'):
     read_state_dict(tmp_path / 'list.pt')
   assert is_weight_file('gs://b/x.pth') and not is_weight_file('/runs/a')
+
+
+def test_a_store_that_cannot_be_reached(monkeypatch):
+  def fail(path):
+    raise RuntimeError('Name or service not known')  # its client raises its own types
+
+  monkeypatch.setattr('clr_jax.rundir.state_dicts.is_file', fail)
+  with pytest.raises(
+    UserError, match=r'gs://x cannot be used \(Name or service not known\): check'
+  ):
+    read_state_dict('gs://x/y.pth')
