@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pathlib
 import re
 
@@ -31,6 +32,33 @@ def run(function, **names):
 def test_losses(file):
   module = importlib.import_module(f'clr_jax.losses.{file.stem}')
   assert doctest.testmod(module).failed == 0
+
+
+def public_functions(room):
+  """The functions and classes that a room exports, without those of other rooms, by name."""
+  module = importlib.import_module(f'clr_jax.{room}')
+  return {
+    name: value
+    for name, value in vars(module).items()
+    if not name.startswith('_')
+    and (inspect.ismethod(value) or getattr(value, '__module__', '').startswith(module.__name__))
+    and (inspect.isroutine(value) or inspect.isclass(value))
+  }
+
+
+@pytest.mark.parametrize('room', ['augment', 'models', 'methods', 'optim'])
+def test_each_function_has_an_example(room):
+  functions = public_functions(room)
+  assert len(functions) >= 5
+  for name, function in functions.items():
+    assert '>>> ' in (function.__doc__ or ''), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('room', ['augment', 'models', 'methods', 'optim'])
+def test_rooms(room):
+  for function in public_functions(room).values():
+    run(function)
 
 
 def test_each_loss_has_an_example():

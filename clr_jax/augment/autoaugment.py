@@ -193,6 +193,10 @@ def auto_augment(
 
   Raises:
     UserError: for an unknown policy.
+
+  Example:
+    >>> auto_augment(jax.random.key(0), jnp.ones([2, 8, 8, 3])).shape
+    (2, 8, 8, 3)
   """
   batch, height, width, _ = images.shape
   ops, probabilities, bins = look_up(POLICIES, policy, 'AutoAugment policy')
@@ -232,6 +236,10 @@ def rand_augment(
 
   Raises:
     UserError: for a magnitude outside the bins.
+
+  Example:
+    >>> rand_augment(jax.random.key(0), jnp.ones([2, 8, 8, 3]), num_ops=1).shape
+    (2, 8, 8, 3)
   """
   if not 0 <= magnitude < num_bins:
     raise UserError(f'RandAugment magnitude {magnitude} must be in 0 .. {num_bins - 1}')

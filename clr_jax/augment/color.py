@@ -44,17 +44,34 @@ def blend(images: Array, other: Array | float, factor: Array | float) -> Array:
 
 
 def adjust_brightness(images: Array, factor: Array | float) -> Array:
-  """Blends with black: 0 is black, 1 the image, above 1 brighter (PIL ImageEnhance.Brightness)."""
+  """Blends with black: 0 is black, 1 the image, above 1 brighter (PIL ImageEnhance.Brightness).
+
+  Example:
+    >>> adjust_brightness(jnp.full([1, 1, 1, 1], 0.5), 0.5).item()
+    0.25
+  """
   return blend(images, 0.0, factor)
 
 
 def adjust_contrast(images: Array, factor: Array | float) -> Array:
-  """Blends with the image's mean brightness (PIL ImageEnhance.Contrast, its mean not rounded)."""
+  """Blends with the image's mean brightness (PIL ImageEnhance.Contrast, its mean not rounded).
+
+  Example:
+    >>> images = jnp.array([0.25, 0.75]).reshape(1, 1, 2, 1)
+    >>> print(adjust_contrast(images, 0.5).ravel())  # half of the way to the mean
+    [0.375 0.625]
+  """
   return blend(images, mean_luma(images), factor)
 
 
 def adjust_saturation(images: Array, factor: Array | float) -> Array:
-  """Blends with the gray image (PIL ImageEnhance.Color); identity for one channel."""
+  """Blends with the gray image (PIL ImageEnhance.Color); identity for one channel.
+
+  Example:
+    >>> red = jnp.array([1.0, 0.0, 0.0]).reshape(1, 1, 1, 3)
+    >>> [f'{value:.3f}' for value in adjust_saturation(red, 0.0).ravel()]
+    ['0.299', '0.299', '0.299']
+  """
   return images if images.shape[-1] == 1 else blend(images, luma(images), factor)
 
 
@@ -63,6 +80,11 @@ def adjust_hue(images: Array, shift: Array | float) -> Array:
 
   HSV as in PIL and torchvision; the way back is the closed form
   v - (max - min) clip(min(k, 4 - k), 0, 1), k = (n + 6 hue) mod 6 with n = 5, 3, 1 for R, G, B.
+
+  Example:
+    >>> red = jnp.array([1.0, 0.0, 0.0]).reshape(1, 1, 1, 3)
+    >>> [f'{value:.3f}' for value in adjust_hue(red, 1 / 3).ravel()]  # green
+    ['0.000', '1.000', '0.000']
   """
   if images.shape[-1] == 1:
     return images
@@ -86,28 +108,57 @@ def adjust_hue(images: Array, shift: Array | float) -> Array:
 
 
 def grayscale(images: Array) -> Array:
-  """Every channel replaced by the brightness; the number of channels stays."""
+  """Every channel replaced by the brightness; the number of channels stays.
+
+  Example:
+    >>> green = jnp.array([0.0, 1.0, 0.0]).reshape(1, 1, 1, 3)
+    >>> [f'{value:.3f}' for value in grayscale(green).ravel()]
+    ['0.587', '0.587', '0.587']
+  """
   return jnp.broadcast_to(jnp.clip(luma(images), 0, 1), images.shape)
 
 
 def invert(images: Array) -> Array:
-  """1 - images."""
+  """1 - images.
+
+  Example:
+    >>> invert(jnp.full([1, 1, 1, 1], 0.25)).item()
+    0.75
+  """
   return 1 - images
 
 
 def solarize(images: Array, threshold: Array | float) -> Array:
-  """Inverts the pixels at or above `threshold` in [0, 1] (0.5 is PIL's 128)."""
+  """Inverts the pixels at or above `threshold` in [0, 1] (0.5 is PIL's 128).
+
+  Example:
+    >>> images = jnp.array([0.25, 0.75]).reshape(1, 1, 2, 1)
+    >>> print(solarize(images, 0.5).ravel())
+    [0.25 0.25]
+  """
   return jnp.where(images >= per_image(threshold, images), 1 - images, images)
 
 
 def posterize(images: Array, bits: Array | int) -> Array:
-  """Keeps the `bits` (0 to 8) highest bits of the 8-bit levels (PIL ImageOps.posterize)."""
+  """Keeps the `bits` (0 to 8) highest bits of the 8-bit levels (PIL ImageOps.posterize).
+
+  Example:
+    >>> images = jnp.array([100.0, 200.0]).reshape(1, 1, 2, 1) / 255
+    >>> print((posterize(images, 1) * 255).round().ravel())
+    [  0. 128.]
+  """
   step = per_image(jnp.exp2(8.0 - jnp.asarray(bits)), images)
   return jnp.floor(jnp.round(images * 255) / step) * step / 255
 
 
 def autocontrast(images: Array) -> Array:
-  """Stretches each channel of each image to [0, 1]; a constant channel stays as it is."""
+  """Stretches each channel of each image to [0, 1]; a constant channel stays as it is.
+
+  Example:
+    >>> images = jnp.array([0.25, 0.5, 0.75]).reshape(1, 1, 3, 1)
+    >>> print(autocontrast(images).ravel())
+    [0.  0.5 1. ]
+  """
   low = images.min((1, 2), keepdims=True)
   high = images.max((1, 2), keepdims=True)
   span = high - low
@@ -116,7 +167,13 @@ def autocontrast(images: Array) -> Array:
 
 
 def equalize(images: Array) -> Array:
-  """Flattens the histogram of the 8-bit levels of each channel (PIL ImageOps.equalize)."""
+  """Flattens the histogram of the 8-bit levels of each channel (PIL ImageOps.equalize).
+
+  Example:
+    >>> images = jnp.linspace(0, 0.5, 1024).reshape(1, 32, 32, 1)
+    >>> equalize(images).max().item()
+    1.0
+  """
   b, h, w, c = images.shape
   levels = jnp.round(jnp.moveaxis(images, 3, 1).reshape(b * c, h * w) * 255).astype(jnp.int32)
   # vmap makes this a batched scatter, which stays on the device of its image; explicit row indices

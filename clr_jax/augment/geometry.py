@@ -79,6 +79,11 @@ def crop_resize(images: Array, box: Array, *, size: int, method: Resampling = 'b
     UserError: for an unknown method.
 
   Source: PIL's Resample.c, as torchvision's resized_crop uses it; two batched matrices.
+
+  Example:
+    >>> images = jnp.arange(16.0).reshape(1, 4, 4, 1) / 16
+    >>> crop_resize(images, jnp.array([[1, 1, 3, 3]]), size=1).item()  # the mean of four
+    0.46875
   """
   check_name(get_args(Resampling), method, 'interpolation method')
   left, top, right, bottom = jnp.asarray(box, images.dtype).T
@@ -89,7 +94,12 @@ def crop_resize(images: Array, box: Array, *, size: int, method: Resampling = 'b
 
 
 def resize(images: Array, size: int, *, method: Resampling = 'bilinear') -> Array:
-  """Whole images to [B, size, size, C], antialiased (PIL's resize); unchanged if already so."""
+  """Whole images to [B, size, size, C], antialiased (PIL's resize); unchanged if already so.
+
+  Example:
+    >>> resize(jnp.ones([2, 8, 6, 3]), 4).shape
+    (2, 4, 4, 3)
+  """
   batch, height, width, _ = images.shape
   if (height, width) == (size, size):
     return images
@@ -98,7 +108,13 @@ def resize(images: Array, size: int, *, method: Resampling = 'bilinear') -> Arra
 
 
 def flip(images: Array, mask: Array) -> Array:
-  """Mirrors left-right where `mask` ([B] bool)."""
+  """Mirrors left-right where `mask` ([B] bool).
+
+  Example:
+    >>> images = jnp.array([0.0, 1.0]).reshape(1, 1, 2, 1)
+    >>> print(flip(images, jnp.array([True])).ravel())
+    [1. 0.]
+  """
   return jnp.where(per_image(mask, images), images[:, :, ::-1], images)
 
 
@@ -116,6 +132,12 @@ def pad_crop(
 
   Raises:
     UserError: for an unknown mode or a window larger than the padded image.
+
+  Example:
+    >>> images = jnp.ones([1, 2, 2, 1])
+    >>> corner = jnp.array([0])
+    >>> pad_crop(images, corner, corner, size=2, padding=1)[0, :, :, 0].tolist()
+    [[0.0, 0.0], [0.0, 1.0]]
   """
   check_name(get_args(PaddingMode), mode, 'padding mode')
   _, height, width, _ = images.shape
@@ -200,6 +222,12 @@ def affine(
     fill: value of pixels from outside.
 
   Source: torchvision.transforms.functional.affine on PIL images (its inverse matrix).
+
+  Example:
+    >>> images = jnp.array([[1.0, 0.0], [0.0, 0.0]])[None, :, :, None]
+    >>> turned = affine(images, rotation=90.0, method='nearest')  # clockwise
+    >>> turned[0, :, :, 0].tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
   """
   _, height, width, _ = images.shape
   cast = lambda v: per_image(v, images)[:, 0, 0, 0]  # noqa: E731

@@ -85,6 +85,10 @@ def random_resized_crop(
     method: 'bilinear' (torchvision's default) or 'bicubic' (google simclr, solo-learn).
 
   Source: torchvision.transforms.RandomResizedCrop, and its default ranges (Szegedy et al. 2014).
+
+  Example:
+    >>> random_resized_crop(jax.random.key(0), jnp.ones([2, 8, 6, 3]), size=4).shape
+    (2, 4, 4, 3)
   """
   batch, height, width, _ = images.shape
   box = sample_crop_box(key, batch, height, width, scale=scale, ratio=ratio)
@@ -102,6 +106,10 @@ def random_crop(
   """Pads ('constant' zeros or 'reflect') and cuts a window of `size` at a uniform position.
 
   Padding 4 is the CIFAR standard (He et al. 2016, section 4.2).
+
+  Example:
+    >>> random_crop(jax.random.key(0), jnp.ones([2, 8, 8, 3]), size=8).shape
+    (2, 8, 8, 3)
   """
   batch, height, width, _ = images.shape
   top_key, left_key = jax.random.split(key)
@@ -122,6 +130,10 @@ def random_jigsaw(key: Array, images: Array, *, size: Pixels, grid: int = 3) -> 
 
   Source: `JigsawCrop` and the shuffle of `JigsawHead` in PyContrast; the order of an image's
   patches is uniform over all permutations.
+
+  Example:
+    >>> random_jigsaw(jax.random.key(0), jnp.ones([2, 9, 9, 1]), size=2).shape
+    (2, 9, 2, 2, 1)
   """
   crop_key, order_key = jax.random.split(key)
   batch, height, width, channels = images.shape
@@ -135,7 +147,13 @@ def random_jigsaw(key: Array, images: Array, *, size: Pixels, grid: int = 3) -> 
 
 
 def random_flip(key: Array, images: Array, *, p: Probability = 0.5) -> Array:
-  """Mirrors each image left-right with probability p."""
+  """Mirrors each image left-right with probability p.
+
+  Example:
+    >>> images = jnp.array([0.0, 1.0]).reshape(1, 1, 2, 1)
+    >>> print(random_flip(jax.random.key(0), images, p=1.0).ravel())
+    [1. 0.]
+  """
   return geometry.flip(images, drawn(key, p, images))
 
 
@@ -159,6 +177,11 @@ def color_jitter(
     p: probability per image.
 
   Source: torchvision.transforms.ColorJitter; the defaults are MoCo v2's (Chen et al. 2020).
+
+  Example:
+    >>> images = jnp.full([2, 4, 4, 3], 0.5)
+    >>> bool((color_jitter(jax.random.key(0), images, p=0.0) == images).all())
+    True
   """
   if images.shape[-1] == 1:
     saturation = hue = 0.0
@@ -219,7 +242,14 @@ def jitter_in_order(
 
 
 def random_grayscale(key: Array, images: Array, *, p: Probability = 0.2) -> Array:
-  """Removes the color of each image with probability p (0.2: SimCLR, appendix A)."""
+  """Removes the color of each image with probability p (0.2: SimCLR, appendix A).
+
+  Example:
+    >>> images = jax.random.uniform(jax.random.key(1), [2, 4, 4, 3])
+    >>> gray = random_grayscale(jax.random.key(0), images, p=1.0)
+    >>> bool((gray[..., 0] == gray[..., 2]).all())
+    True
+  """
   return where_drawn(key, p, color.grayscale(images), images)
 
 
@@ -235,6 +265,11 @@ def random_blur(
 
   `kernel_size` None is google simclr's rule, a tenth of the side: 3 taps at 32 pixels, 23 at 224.
   The defaults are SimCLR's (appendix A).
+
+  Example:
+    >>> images = jax.random.uniform(jax.random.key(1), [2, 8, 8, 1])
+    >>> bool(random_blur(jax.random.key(0), images, kernel_size=3, p=1.0).std() < images.std())
+    True
   """
   if kernel_size is None:
     kernel_size = 2 * (images.shape[1] // 20) + 1
@@ -247,7 +282,13 @@ def random_blur(
 def random_solarize(
   key: Array, images: Array, *, threshold: Probability = 0.5, p: Probability = 0.2
 ) -> Array:
-  """Inverts the pixels at or above `threshold`, with probability p per image (BYOL's view 2)."""
+  """Inverts the pixels at or above `threshold`, with probability p per image (BYOL's view 2).
+
+  Example:
+    >>> images = jnp.full([1, 1, 1, 1], 0.75)
+    >>> random_solarize(jax.random.key(0), images, p=1.0).item()
+    0.25
+  """
   return where_drawn(key, p, color.solarize(images, threshold), images)
 
 
@@ -277,6 +318,10 @@ def random_affine(
     fill: value of pixels from outside.
 
   Source: torchvision.transforms.RandomAffine, without its rounding of shifts to whole pixels.
+
+  Example:
+    >>> random_affine(jax.random.key(0), jnp.ones([2, 8, 8, 1]), degrees=15.0).shape
+    (2, 8, 8, 1)
   """
   batch, height, width, _ = images.shape
   r_key, x_key, y_key, s_key, hx_key, hy_key, p_key = jax.random.split(key, 7)

@@ -20,7 +20,12 @@ from clr_jax.core.types import Array
 
 
 def to_float(images: Array) -> Array:
-  """Integer pixels 0..255 as float32 in [0, 1]; float images are taken to be in [0, 1] already."""
+  """Integer pixels 0..255 as float32 in [0, 1]; float images are taken to be in [0, 1] already.
+
+  Example:
+    >>> to_float(jnp.array([0, 255], jnp.uint8)).tolist()
+    [0.0, 1.0]
+  """
   if jnp.issubdtype(images.dtype, jnp.integer):
     return images.astype(jnp.float32) / 255
   return images.astype(jnp.float32)
@@ -38,6 +43,12 @@ class Views:
     jigsaw: makes 'jigsaw' [B, P, s, s, C], shuffled patches; None leaves the entry out.
     together: views of one policy are made by the same operations, half as many of two views, for
       accelerators; what is drawn is the same.
+
+  Example:
+    >>> views = Views((policies.none(size=8),) * 2)
+    >>> images = jnp.zeros([4, 8, 8, 1], jnp.uint8)
+    >>> jax.eval_shape(views, jax.random.key(0), images)['global'].shape
+    (4, 2, 8, 8, 1)
   """
 
   policies: tuple[Policy, ...]
@@ -84,6 +95,10 @@ def multi(policy: Policy, num_views: int) -> Views:
 
   Raises:
     UserError: if num_views is less than 1.
+
+  Example:
+    >>> multi(policies.none(size=8), 4).num_views
+    4
   """
   if num_views < 1:
     raise UserError(f'num_views must be at least 1, not {num_views}')
@@ -91,27 +106,55 @@ def multi(policy: Policy, num_views: int) -> Views:
 
 
 def single(policy: Policy) -> Views:
-  """One view (supervised training, the linear probe)."""
+  """One view (supervised training, the linear probe).
+
+  Example:
+    >>> single(policies.none(size=8)).num_views
+    1
+  """
   return multi(policy, 1)
 
 
 def pair(policy: Policy) -> Views:
-  """Two views of one policy (SimCLR)."""
+  """Two views of one policy (SimCLR).
+
+  Example:
+    >>> pair(policies.none(size=8)).num_views
+    2
+  """
   return multi(policy, 2)
 
 
 def triplet(policy: Policy) -> Views:
-  """Three views of one policy (self-supervised TCL)."""
+  """Three views of one policy (self-supervised TCL).
+
+  Example:
+    >>> triplet(policies.none(size=8)).num_views
+    3
+  """
   return multi(policy, 3)
 
 
 def asymmetric(first: Policy, second: Policy) -> Views:
-  """Two views, each with its policy, always in this order (BYOL)."""
+  """Two views, each with its policy, always in this order (BYOL).
+
+  Example:
+    >>> views = asymmetric(policies.strong(size=8), policies.weak(size=8))
+    >>> views.num_views
+    2
+  """
   return Views((first, second))
 
 
 def multicrop(first: Policy, second: Policy, local: Policy, num_local: int) -> Views:
-  """Two large views and `num_local` of a policy of smaller size (SwAV, DINO)."""
+  """Two large views and `num_local` of a policy of smaller size (SwAV, DINO).
+
+  Example:
+    >>> large, small = policies.none(size=8), policies.none(size=4)
+    >>> views = multicrop(large, large, small, 3)
+    >>> (views.num_views, views.num_local)
+    (2, 3)
+  """
   return Views((first, second), (local,) * num_local)
 
 

@@ -36,7 +36,12 @@ class Registry(Generic[F]):
     self._added: dict[str, Any] = {}  # modules, or what stands for one
 
   def names(self) -> list[str]:
-    """All names."""
+    """All names.
+
+    Example:
+      >>> Registry('shape', {'square': lambda *, side=1.0: side**2}).names()
+      ['square']
+    """
     own = self._own_names()
     return own + sorted({*self._added, *_announced(self._entry_points)} - set(own))
 
@@ -50,6 +55,14 @@ class Registry(Generic[F]):
 
     Raises:
       UserError: another one has this name.
+
+    Example:
+      >>> shapes = Registry('shape', {})
+      >>> @shapes.register
+      ... def square(*, side: float = 1.0):
+      ...   return side**2
+      >>> shapes.names()
+      ['square']
     """
     if factory is None:
       return functools.partial(self.register, name=name, **facts)
@@ -63,12 +76,22 @@ class Registry(Generic[F]):
     return factory
 
   def factory(self, name: str) -> F:
-    """The factory called `name`; UserError lists the names."""
+    """The factory called `name`; UserError lists the names.
+
+    Example:
+      >>> Registry('shape', {'square': lambda *, side=1.0: side**2}).factory('square')(side=3.0)
+      9.0
+    """
     check_name(self.names(), name, self.what)
     return self._load(name)
 
   def make(self, name: str, *args: Any, **options: Any) -> Any:
-    """What the factory makes of `options`; UserError for one that it does not allow."""
+    """What the factory makes of `options`; UserError for one that it does not allow.
+
+    Example:
+      >>> Registry('shape', {'square': lambda *, side=1.0: side**2}).make('square', side=3.0)
+      9.0
+    """
     factory = self.factory(name)
     check(factory, options, what=f'{self.what} {name!r}')
     return factory(*args, **options)
@@ -146,7 +169,13 @@ class ModuleRegistry(Registry[F]):
     return self._user_module(name)
 
   def summary(self, name: str) -> str:
-    """The first line of the module's docstring."""
+    """The first line of the module's docstring.
+
+    Example:
+      >>> from clr_jax import methods
+      >>> methods.summary('sogclr')
+      "SogCLR: Yuan et al., https://arxiv.org/abs/2202.12387 (the report's baseline)."
+    """
     return (self.module(name).__doc__ or '').strip().partition('\n')[0]
 
   def _load(self, name: str) -> F:

@@ -152,6 +152,16 @@ class ResNet(nn.Module, kw_only=True):
     remat: keep only the inputs of the blocks for the backward pass, which computes the rest again:
       less memory for about one more forward pass. Parameters and numbers are the same. On CPUs it
       saves nothing: XLA drops there what separates the two forward passes.
+
+  Example:
+    >>> import jax
+    >>> net = resnet_tiny(width=8, mean=(0.5,), std=(0.5,))
+    >>> images = jnp.zeros([2, 8, 8, 1])
+    >>> h, _ = jax.eval_shape(
+    ...   lambda key: net.init_with_output(key, images, train=False), jax.random.key(0)
+    ... )
+    >>> h.shape
+    (2, 32)
   """
 
   blocks: tuple[int, ...]
@@ -264,6 +274,12 @@ def architecture(
 
     Defaults are torchvision's. Pixels are not normalized unless asked for, as in the official
     SimCLR. Raises UserError for a `dtype` that is not a floating type.
+
+    Example:
+      >>> resnet18().num_features
+      512
+      >>> resnet50(width=128).num_features
+      4096
     """
     return ResNet(
       blocks=blocks,

@@ -117,6 +117,12 @@ def sharpness_aware(
     groups: exceptions for parts of the parameters.
     name: 'none', 'sam' (sharpness-aware minimization) or 'noise_sam' (uniform noise instead).
     options: of `sam` and `noise_sam`.
+
+  Example:
+    >>> base = optax.with_extra_args_support(optax.sgd(0.1))
+    >>> tx = sharpness_aware(base, {}, name='sam', rho=0.1)
+    >>> tx.init({'w': jnp.ones([])}) is not None
+    True
   """
   if name == 'none':
     return tx

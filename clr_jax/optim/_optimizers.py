@@ -29,6 +29,10 @@ def matrices(params: PyTree) -> PyTree:
   """False for biases and normalization scales: leaves named 'bias' or 'scale', or with ndim <= 1.
 
   The names count because layers stacked by `nn.scan` or `vmap` have biases with two axes.
+
+  Example:
+    >>> matrices({'conv': {'kernel': jnp.ones([3, 4])}, 'bn': {'scale': jnp.ones(4)}})
+    {'bn': {'scale': False}, 'conv': {'kernel': True}}
   """
 
   def is_matrix(path, leaf) -> bool:
@@ -56,6 +60,12 @@ def sgd(
   Args:
     momentum: weight of the old velocity; 0.9 (every recipe of the methods here).
     nesterov: take the gradient plus momentum times the new velocity.
+
+  Example:
+    >>> tx, params = sgd(0.5, momentum=0.0), {'w': jnp.ones([])}
+    >>> updates, _ = tx.update({'w': jnp.ones([])}, tx.init(params), params)
+    >>> updates['w'].item()
+    -0.5
   """
   return optax.chain(
     optax.add_decayed_weights(weight_decay, mask),
@@ -79,6 +89,12 @@ def adam(
     b1: weight of the old moving average of the gradient.
     b2: weight of the old moving average of its square.
     eps: is added to the square root of the latter.
+
+  Example:
+    >>> tx, params = adam(0.5), {'w': jnp.ones([])}
+    >>> updates, _ = tx.update({'w': jnp.full([], 3.0)}, tx.init(params), params)
+    >>> print(f"{updates['w']:.4f}")  # the first step has the size of the rate
+    -0.5000
   """
   return optax.chain(
     optax.add_decayed_weights(weight_decay, mask),
@@ -97,7 +113,14 @@ def adamw(
   b2: BelowOne = 0.999,
   eps: PositiveEpsilon = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
-  """Adam with decoupled decay p -= lr wd p (https://arxiv.org/abs/1711.05101)."""
+  """Adam with decoupled decay p -= lr wd p (https://arxiv.org/abs/1711.05101).
+
+  Example:
+    >>> tx, params = adamw(0.5, 0.1), {'w': jnp.ones([1, 1])}
+    >>> updates, _ = tx.update({'w': jnp.zeros([1, 1])}, tx.init(params), params)
+    >>> print(f"{updates['w'].item():.4f}")  # the decay alone
+    -0.0500
+  """
   return optax.chain(
     optax.scale_by_adam(b1, b2, eps),
     optax.add_decayed_weights(weight_decay, mask),
@@ -131,6 +154,12 @@ def lars(
     trust_coefficient: factor of the ratio of norms; None = 0.001 (official code), 0.02 for
       (un)clipped (solo-learn).
     eps: in the denominator of the (un)clipped forms only (solo-learn).
+
+  Example:
+    >>> tx, params = lars(1.0, trust_coefficient=0.1), {'w': jnp.full([1, 1], 2.0)}
+    >>> updates, _ = tx.update({'w': jnp.full([1, 1], 5.0)}, tx.init(params), params)
+    >>> print(f"{updates['w'].item():.4f}")  # 0.1 of the weight, whatever the gradient
+    -0.2000
   """
   rate = optax.scale_by_learning_rate(learning_rate, flip_sign=False)
   trace = optax.trace(momentum)

@@ -40,6 +40,16 @@ def sam(
   Args:
     rho: length of delta: 0.05 (the paper); about 10 times that if adaptive (0.5 to 2).
     adaptive: scale each element of delta by its parameter (ASAM).
+
+  Example:
+    >>> params = {'w': jnp.full([], 2.0)}
+    >>> tx = sam(optax.sgd(0.1), {}, rho=0.5)
+    >>> gradient = jax.grad(lambda params: params['w'] ** 2)
+    >>> updates, _ = tx.update(
+    ...   gradient(params), tx.init(params), params, grad_fn=lambda params, i: gradient(params)
+    ... )
+    >>> print(f"{updates['w']:.4f}")  # the gradient at 2.5, not at 2
+    -0.5000
   """
 
   def adversary(grads, params):
@@ -80,6 +90,16 @@ def noise_sam(
 
   Raises:
     UserError: at the first update, 'projector' without such parameters.
+
+  Example:
+    >>> params = {'w': jnp.full([1, 1], 2.0)}
+    >>> tx = noise_sam(optax.sgd(0.1), {}, eps=0.5)
+    >>> gradient = jax.grad(lambda params: (params['w'] ** 2).sum())
+    >>> updates, _ = tx.update(
+    ...   gradient(params), tx.init(params), params, grad_fn=lambda params, i: gradient(params)
+    ... )
+    >>> -0.5 <= updates['w'].item() <= -0.3  # the gradient between 1.5 and 2.5
+    True
   """
 
   def draw(count: ArrayLike, params: Params) -> Params:
@@ -124,7 +144,18 @@ class _NoiseState(NamedTuple):
 def with_noise(
   base: optax.GradientTransformation, draw: Callable[[ArrayLike, Any], Params]
 ) -> optax.GradientTransformationExtraArgs:
-  """`base` fed with the gradient at w + draw(number of updates so far, w)."""
+  """`base` fed with the gradient at w + draw(number of updates so far, w).
+
+  Example:
+    >>> params = {'w': jnp.full([], 2.0)}
+    >>> tx = with_noise(optax.sgd(0.1), lambda count, params: {'w': 0.5})
+    >>> gradient = jax.grad(lambda params: params['w'] ** 2)
+    >>> updates, _ = tx.update(
+    ...   gradient(params), tx.init(params), params, grad_fn=lambda params, i: gradient(params)
+    ... )
+    >>> print(f"{updates['w']:.4f}")
+    -0.5000
+  """
 
   def init(params):
     del params
