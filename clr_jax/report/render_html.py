@@ -96,7 +96,7 @@ def _axis(axis: Axis, rangemode: str, values: Iterable[Numbers] = ()) -> dict[st
   if axis.log:
     layout: dict[str, Any] = {'type': 'log', 'exponentformat': 'power'}
   else:
-    layout = {'rangemode': rangemode}
+    layout = {'rangemode': rangemode, 'exponentformat': 'power'}  # not 30µ
   if axis.whole:
     layout['tickformat'] = ',d'
     if finite_range(values, (0, 0))[1] <= 10:
