@@ -5,24 +5,20 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
-import math
 import operator
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
+from clr_jax.bench import hlo
+from clr_jax.bench.hlo import Shape
 from clr_jax.bench.step import compile_step, describe
 from clr_jax.core.config_tree import Config, changed
 from clr_jax.core.errors import UserError
 from clr_jax.experiment.build import build_experiment
 
-OPERATIONS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
-# `%name = f32[4,2]{1,0} all-reduce(...)` or `= (f32[4]{0}, f32[2]{0}) all-gather-start(...)`
-_OPERATION = re.compile(rf'= (.*?) ({"|".join(OPERATIONS)})(?:-start)?\(')
-_SHAPE = re.compile(r'[a-z]+\d*\[[\d,]*\]')
 DEVICES = (1, 2, 4, 8, 16, 32, 64)
 
 Found = collections.Counter[tuple[str, str]]
@@ -35,27 +31,17 @@ def found(text: str) -> Found:
   list their operands too.
   """
   return collections.Counter(
-    (match[2], shape)
-    for line in text.splitlines()
-    if (match := _OPERATION.search(line))
-    for shape in _SHAPE.findall(match[1])
+    (op.collective, shape.text)
+    for body in hlo.read(text).computations.values()
+    for op in body.values()
+    if op.collective and not op.opcode.endswith('-done')
+    for shape in op.shapes
   )
-
-
-def dimensions(shape: str) -> list[int]:
-  """[16, 8] of 'f32[16,8]', [] of a scalar."""
-  return [int(n) for n in re.findall(r'\d+', shape.partition('[')[2])]
-
-
-def num_bytes(shape: str) -> int:
-  """Of an array: 512 of 'f32[16,8]'; a boolean takes one."""
-  bits = re.search(r'\d+', shape.partition('[')[0])
-  return math.prod(dimensions(shape)) * (max(int(bits[0]) // 8, 1) if bits else 1)
 
 
 def total_bytes(collected: Found) -> int:
   """Of all results together, on one device."""
-  return sum(count * num_bytes(shape) for (_, shape), count in collected.items())
+  return sum(count * Shape(text).num_bytes for (_, text), count in collected.items())
 
 
 def ring_bytes(collected: Found, devices: int) -> int:
@@ -68,8 +54,8 @@ def ring_bytes(collected: Found, devices: int) -> int:
   share = {'all-reduce': 2 * (n - 1) / n, 'reduce-scatter': n - 1, 'collective-permute': 1}
   return round(
     sum(
-      count * num_bytes(shape) * share.get(operation, (n - 1) / n)
-      for (operation, shape), count in collected.items()
+      count * Shape(text).num_bytes * share.get(operation, (n - 1) / n)
+      for (operation, text), count in collected.items()
     )
   )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import pathlib
 import re
 import tempfile
@@ -12,26 +11,21 @@ from typing import Any, NamedTuple
 
 import jax
 
+from clr_jax.bench import hlo, scopes
+from clr_jax.bench.hlo import Instruction
+
 PRODUCTS, BATCH_NORM = 'convolutions, products', 'BatchNorm'
 COMMUNICATION, OTHER = 'communication', 'other'
-# Kinds of work, and what tells them in the name of an operation: the scopes of the train step
-# (experiment/train_step.py) or the names of BatchNorm's modules. The first that fits.
+# Kinds of work, and what tells them in the name of an operation. The first that fits.
 _SCOPES: Mapping[str, re.Pattern[str]] = {
-  'augmentation': re.compile(r'\baugmentation\b'),
-  'optimizer, state': re.compile(r'\boptimizer\b'),
-  BATCH_NORM: re.compile(r'\b(downsample_bn|bn\d|norm\d)\b'),
+  'augmentation': scopes.AUGMENTATION,
+  'optimizer, state': scopes.OPTIMIZER,
+  BATCH_NORM: scopes.NORMALIZATION,
 }
 KINDS = (PRODUCTS, *_SCOPES, COMMUNICATION, OTHER)
 
-_INSTRUCTION = re.compile(r'\s*(?:ROOT )?%?([\w.\-]+) = ')
-_COMPUTATION = re.compile(r'(?:ENTRY )?%?([\w.\-]+) .*\{$')
-_CALLED = re.compile(r'\bcalls=%?([\w.\-]+)')
-_SCOPE = re.compile(r'op_name="([^"]*)"')
-_PRODUCT = re.compile(
-  r' (convolution|dot)\(| (fusion|custom-call)\(.*(conv_general_dilated|dot_general)'
-  r'|custom_call_target="[^"]*(gemm|conv|matmul)'
-)
-_COLLECTIVE = re.compile(r'all-|reduce-scatter|collective-|send|recv')
+_PRODUCT_NAME = re.compile('conv_general_dilated|dot_general')
+_PRODUCT_TARGET = re.compile('gemm|conv|matmul')
 
 
 class Run(NamedTuple):
@@ -86,30 +80,32 @@ def measure(text: str, run: Callable[[], Any]) -> dict[str, Any] | None:
 
 
 def _kinds(text: str) -> dict[str, str]:
-  """The kind of each operation. What a fusion holds is printed before it."""
+  """The kind of each operation."""
   kinds: dict[str, str] = {}
-  held: dict[str, set[str]] = collections.defaultdict(set)
-  computation = ''
-  for line in text.splitlines():
-    if (match := _INSTRUCTION.match(line)) is None:
-      computation = found[1] if (found := _COMPUTATION.match(line)) else computation
-      continue
-    called = found[1] if (found := _CALLED.search(line)) else ''
-    kinds[match[1]] = kind = _kind(match[1], line, held[called])
-    held[computation].add(kind)
+  held: dict[str, set[str]] = {}  # XLA prints what a fusion holds before it
+  for name, body in hlo.read(text).computations.items():
+    own = {op.name: _kind(op, held) for op in body.values()}
+    held[name] = set(own.values())
+    kinds |= own
   return kinds
 
 
-def _kind(name: str, line: str, held: set[str]) -> str:
-  if _COLLECTIVE.match(name):
+def _kind(op: Instruction, held: Mapping[str, set[str]]) -> str:
+  if op.collective or op.opcode.startswith(('send', 'recv')):
     return COMMUNICATION
-  scope = found[1] if (found := _SCOPE.search(line)) else ''
-  by_scope = [kind for kind, pattern in _SCOPES.items() if pattern.search(scope)]
+  by_scope = [kind for kind, pattern in _SCOPES.items() if pattern.search(op.op_name)]
   if by_scope:
     return by_scope[0]
-  if PRODUCTS in held or _PRODUCT.search(line):
+  inside = set().union(*(held.get(name, set()) for name in op.called))
+  if PRODUCTS in inside or _is_product(op):
     return PRODUCTS
-  return next((kind for kind in _SCOPES if not scope and kind in held), OTHER)
+  return next((kind for kind in _SCOPES if not op.op_name and kind in inside), OTHER)
+
+
+def _is_product(op: Instruction) -> bool:
+  if op.opcode in ('fusion', 'custom-call') and _PRODUCT_NAME.search(op.op_name):
+    return True
+  return op.opcode in ('convolution', 'dot') or bool(_PRODUCT_TARGET.search(op.target))
 
 
 def _lines(file: pathlib.Path) -> list[list[Run]]:

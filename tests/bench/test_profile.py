@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from clr_jax import models
-from clr_jax.bench import profile
+from clr_jax.bench import hlo, profile
 from clr_jax.bench.profile import BATCH_NORM, OTHER, PRODUCTS, Run
 
 
@@ -37,9 +37,9 @@ def test_every_convolution_is_one(gradient):
   """Those of the weights' gradients lose their names on the way."""
   text = gradient[0]
   kinds = profile._kinds(text)
-  lines = [line for line in text.splitlines() if ' convolution(' in line]
-  assert len(lines) > 20  # 9 convolutions, their two gradients but for the images'
-  names = [profile._INSTRUCTION.match(line)[1] for line in lines]
+  bodies = hlo.read(text).computations.values()
+  names = [op.name for body in bodies for op in body.values() if op.opcode == 'convolution']
+  assert len(names) > 20  # 9 convolutions, their two gradients but for the images'
   assert {kinds[name] for name in names} == {PRODUCTS}
   found = set(kinds.values())
   assert {PRODUCTS, BATCH_NORM, 'augmentation', OTHER} <= found and found <= set(profile.KINDS)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from clr_jax.bench import communication
-from clr_jax.bench.plan import hlo, work
-from clr_jax.bench.plan.hlo import Instruction, Module
+from clr_jax.bench import communication, hlo, scopes
+from clr_jax.bench.hlo import Instruction, Module
+from clr_jax.bench.plan import work
 
 CONVOLUTIONS = 'convolutions, products'
 COMMUNICATION, COPIES, REST = 'communication', 'copies', 'rest'
-# Scopes of the train step (experiment/train_step.py) and names of modules; the first that fits.
+# What tells a part in the names of its operations; the first that fits.
 _SCOPES: Mapping[str, re.Pattern[str]] = {
-  'augmentation': re.compile(r'\baugmentation\b'),
+  'augmentation': scopes.AUGMENTATION,
   CONVOLUTIONS: re.compile(r'\b(conv\d|downsample_conv|linear\d)\b|conv_general_dilated'),
-  'normalization': re.compile(r'\b(downsample_bn|bn\d|norm\d)\b'),
+  'normalization': scopes.NORMALIZATION,
   'loss': re.compile(r'\bloss\b'),
   'state': re.compile(r'\boptimizer/(.*/)?state\b'),
-  'optimizer': re.compile(r'\boptimizer\b'),
+  'optimizer': scopes.OPTIMIZER,
 }
 PARTS = (*_SCOPES, COMMUNICATION, COPIES, REST)
 _COPIES = ('copy', 'copy-start', 'slice-start')
@@ -56,7 +56,7 @@ def costs(module: Module) -> Costs:
 def part_of(module: Module, op: Instruction, body: work.Body) -> str:
   """The part of the step that `op` belongs to: by its own name, else by those of what it holds."""
   held = [inner for name in op.called for inner in module.computations.get(name, {}).values()]
-  if any(inner.opcode.startswith(communication.OPERATIONS) for inner in (op, *held)):
+  if any(inner.collective for inner in (op, *held)):
     return COMMUNICATION
   if op.opcode in _COPIES:
     return COPIES
@@ -75,7 +75,7 @@ def _serves_a_collective(op: Instruction, body: work.Body) -> bool:
   """XLA joins small arrays into one collective, and takes its result apart."""
   users = (inner for inner in body.values() if op.name in inner.operands)
   sources = (body[name] for name in op.operands if name in body)
-  return any(x.opcode.startswith(communication.OPERATIONS) for x in (*users, *sources))
+  return any(x.collective for x in (*users, *sources))
 
 
 def collectives(module: Module, devices: int) -> dict[str, dict[str, int]]:
@@ -85,7 +85,7 @@ def collectives(module: Module, devices: int) -> dict[str, dict[str, int]]:
   """
   found: dict[str, dict[str, int]] = {}
   for op, times in _collectives(module):
-    kind = op.opcode.removesuffix('-start')
+    kind = op.collective
     shapes = op.shapes[len(op.operands) :] if _lists_operands(op) else op.shapes
     results = communication.Found({(kind, s.text): 0 for s in shapes})
     for shape in shapes:
@@ -105,7 +105,7 @@ def _collectives(module: Module) -> list[tuple[Instruction, int]]:
     found += [
       (inner, kernel.times)
       for inner in ((op, *held) if op.opcode == 'fusion' else (op,))
-      if inner.opcode.startswith(communication.OPERATIONS) and not inner.opcode.endswith('-done')
+      if inner.collective and not inner.opcode.endswith('-done')
     ]
   return found
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import jax
 
-from clr_jax.bench.plan import bound, hlo, parts, program
+from clr_jax.bench import hlo
+from clr_jax.bench.plan import bound, parts, program
 from clr_jax.bench.plan.targets import LAUNCH_SECONDS, Target, compiler_versions
 from clr_jax.bench.step import describe
 from clr_jax.core.config_tree import Config

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from clr_jax.bench.plan.hlo import Instruction, Module, Shape
+from clr_jax.bench.hlo import Instruction, Module, Shape
 
 # One operation for each element of the result; what only moves or compares values counts none.
 _ARITHMETIC = re.compile(

@@ -4,7 +4,8 @@ import pathlib
 
 import pytest
 
-from clr_jax.bench.plan import hlo, parts, work
+from clr_jax.bench import hlo
+from clr_jax.bench.plan import parts, work
 
 HERE = pathlib.Path(__file__).parent
 
@@ -35,6 +36,13 @@ def test_everything_is_read(any_module):
   for body in any_module.computations.values():
     for op in body.values():
       assert set(op.operands) <= named and set(op.called) <= set(any_module.computations), op
+
+
+@pytest.mark.parametrize(
+  ('shape', 'size'), [('f32[16,8]', 512), ('bf16[3]', 6), ('s32[]', 4), ('pred[7]', 7)]
+)
+def test_bytes_of_an_array(shape, size):
+  assert hlo.Shape(shape).num_bytes == size
 
 
 def test_what_runs_is_counted(gpu):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from clr_jax.bench import communication
-
+COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
 # Instructions that name, view or wait for values: nothing runs for them.
 _FREE = (
   'parameter',
@@ -48,11 +48,14 @@ class Shape(NamedTuple):
 
   @property
   def dimensions(self) -> list[int]:
-    return communication.dimensions(self.text)
+    """[16, 8] of 'f32[16,8]', [] of a scalar."""
+    return [int(n) for n in re.findall(r'\d+', self.text.partition('[')[2])]
 
   @property
   def num_bytes(self) -> int:
-    return communication.num_bytes(self.text)
+    """512 of 'f32[16,8]'; a boolean takes one."""
+    bits = re.search(r'\d+', self.text.partition('[')[0])
+    return math.prod(self.dimensions) * (max(int(bits[0]) // 8, 1) if bits else 1)
 
 
 class Instruction(NamedTuple):
@@ -84,6 +87,11 @@ class Instruction(NamedTuple):
     """The scopes it comes from, 'jit(step)/optimizer/mul'; '' if XLA forgot them."""
     found = _OP_NAME.search(self.attributes)
     return found[1] if found else ''
+
+  @property
+  def collective(self) -> str:
+    """'all-gather' of its start and its end as well; '' of what sends nothing."""
+    return next((kind for kind in COLLECTIVES if self.opcode.startswith(kind)), '')
 
   @property
   def called(self) -> tuple[str, ...]:
@@ -184,7 +192,7 @@ def _runs(op: Instruction, body: Mapping[str, Instruction]) -> bool:
     return False
   if op.opcode == 'custom-call':
     return not op.target.startswith(_FREE_TARGETS)
-  if op.opcode == 'fusion' or op.opcode.startswith(communication.OPERATIONS):
+  if op.opcode == 'fusion' or op.collective:
     return True
   shapes = [*op.shapes, *(s for name in op.operands if name in body for s in body[name].shapes)]
   return any(shape.dimensions for shape in shapes) or op.opcode == 'copy'
