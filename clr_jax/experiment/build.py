@@ -67,7 +67,7 @@ class Experiment:
 
   @functools.cached_property
   def backbone(self) -> nn.Module:
-    """The backbone's module, as the method has it."""
+    """The backbone's module, for any batch and device."""
     return make_backbone(self.config, self.source.image_shape[-1], self.source.name)
 
   @functools.cached_property
@@ -200,12 +200,13 @@ def build_experiment(
   compile_cache.use()
   mesh = sharding.make_mesh(devices)
   source, test = _load_data(config.data)
-  on_cpu = mesh.devices.flat[0].platform == 'cpu'
+  on_cpu = sharding.on_cpu(mesh)
   views = dataclasses.replace(_make_views(config.augment), together=not on_cpu)
   info = _run_info(config, source, views)
   _check_batch(info, mesh, config.accumulate)
   _check_views(views, source)
-  backbone = make_backbone(config, source.image_shape[-1], source.name)
+  terms = _norm_terms(mesh, config)
+  backbone = make_backbone(config, source.image_shape[-1], source.name, norm_terms=terms)
   used = config if probe else changed(config, {'probe.enabled': False})
   plain, method = make_method(used, backbone, info, unroll=on_cpu)
   learning_rate = _make_schedule(config, info)
@@ -291,17 +292,29 @@ def _check_views(views: augment.Views, source: data.Source) -> None:
     )
 
 
-def make_backbone(config: Config, channels: int, name: str) -> nn.Module:
+def _norm_terms(mesh: Mesh, config: Config) -> int:
+  """`BatchNorm.terms` of the backbone: on GPUs at most 8, on TPUs one program takes any sum."""
+  if sharding.on_cpu(mesh):
+    return 0
+  if not sharding.launches_matter(mesh):
+    return 1
+  return math.gcd(config.batch_size // (mesh.size * config.accumulate), 8)
+
+
+def make_backbone(config: Config, channels: int, name: str, *, norm_terms: int = 0) -> nn.Module:
   """The backbone of `config.model` in `config.precision`.
 
   Args:
     channels: C of the images.
     name: of the data set, for messages.
+    norm_terms: see `BatchNorm.terms`.
 
   Raises:
     UserError: pixel statistics for another number of channels.
   """
-  backbone = models.make(**to_dict(config.model), dtype=_DTYPES[config.precision])
+  backbone = models.make(
+    **to_dict(config.model), dtype=_DTYPES[config.precision], norm_terms=norm_terms
+  )
   for key in ('mean', 'std'):
     if len(getattr(backbone, key)) not in (1, channels):
       raise UserError(

@@ -68,6 +68,7 @@ def make_train_step(
       batch = on_rows(batch._replace(image=None, views=views(view_key, batch.image)))
 
     def objective(params: Params) -> tuple[Array, tuple[Carry, Metrics]]:
+      params = many_arrays.side_by_side(params) if joined else params
       out, carry = method.embed(params, state.state, batch, embed_key, state.step)
       with jax.named_scope('loss'):
         loss, loss_carry, metrics = method.loss(out, state.state, batch, loss_key, state.step)
@@ -78,8 +79,7 @@ def make_train_step(
     grads, (carry, metrics) = gradient(whole(state.params))
 
     if joined:
-      # A kernel that also transposes a gradient could not write where the parameter lies.
-      grads = jax.lax.optimization_barrier(many_arrays.row_major(grads))
+      grads = many_arrays.row_major(grads)
 
     with jax.named_scope('optimizer'):
       # Whole on both sides of a pass: split weights or gradients would split its convolutions.

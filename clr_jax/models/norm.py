@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Array
+from clr_jax.models.one_pass_norm import normalize_batch
 
 
 class BatchNorm(nn.Module, kw_only=True):
@@ -27,6 +28,8 @@ class BatchNorm(nn.Module, kw_only=True):
     use_scale: learn a factor per channel.
     use_bias: learn an offset per channel.
     scale_init: initializer of the factor.
+    terms: 0 takes the mean before the variance; above 0, both come from one pass over the inputs,
+      for GPUs and TPUs: see `one_pass_norm.normalize_batch`. Results differ by rounding.
   """
 
   momentum: float = 0.9
@@ -34,6 +37,7 @@ class BatchNorm(nn.Module, kw_only=True):
   use_scale: bool = True
   use_bias: bool = True
   scale_init: Callable[..., Array] = nn.initializers.ones
+  terms: int = 0
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool, groups: int = 1) -> Array:
@@ -63,7 +67,12 @@ class BatchNorm(nn.Module, kw_only=True):
       bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32).astype(dtype)
     if train:
       grouped, count = _split(x, groups)
-      y, batch_mean, batch_var = _normalize_batch(grouped, scale, bias, self.epsilon)
+      if self.terms:
+        y, batch_mean, batch_var = normalize_batch(
+          grouped, scale, bias, mean.value.astype(dtype), self.epsilon, self.terms
+        )
+      else:
+        y, batch_mean, batch_var = _normalize_batch(grouped, scale, bias, self.epsilon)
       if not self.is_initializing():
         self._follow(mean, batch_mean)
         self._follow(var, batch_var * (count / (count - 1)))

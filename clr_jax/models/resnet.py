@@ -6,6 +6,7 @@ Names of parameters follow torchvision (`layer1_0` for `layer1.0`, `downsample_c
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -99,9 +100,11 @@ class Block(nn.Module, kw_only=True):
   zero_init_residual: bool
   downsample: Downsample
   dtype: Any
+  norm_terms: int
 
   @nn.compact
   def __call__(self, x: Array, train: bool, groups: int) -> Array:
+    norm = functools.partial(BatchNorm, terms=self.norm_terms)
     f, s = self.features, self.stride
     layers = [(f, 1, 1), (f, 3, s), (4 * f, 1, 1)] if self.bottleneck else [(f, 3, s), (f, 3, 1)]
     out_features = layers[-1][0]
@@ -112,13 +115,13 @@ class Block(nn.Module, kw_only=True):
         shortcut = nn.avg_pool(x, (s, s), (s, s), 'SAME', count_include_pad=False)
         s = 1
       conv = _conv(out_features, 1, s, dtype=self.dtype, name='downsample_conv')
-      shortcut = BatchNorm(name='downsample_bn')(conv(shortcut), train=train, groups=groups)
+      shortcut = norm(name='downsample_bn')(conv(shortcut), train=train, groups=groups)
     for i, (features, kernel, stride) in enumerate(layers, 1):
       x = _conv(features, kernel, stride, dtype=self.dtype, name=f'conv{i}')(x)
       last = i == len(layers)
       zero = last and self.zero_init_residual
       scale_init = nn.initializers.zeros if zero else nn.initializers.ones
-      x = BatchNorm(scale_init=scale_init, name=f'bn{i}')(x, train=train, groups=groups)
+      x = norm(scale_init=scale_init, name=f'bn{i}')(x, train=train, groups=groups)
       x = relu(x + shortcut) if last else relu(x)
     return x
 
@@ -152,6 +155,7 @@ class ResNet(nn.Module, kw_only=True):
     remat: keep only the inputs of the blocks for the backward pass, which computes the rest again:
       less memory for about one more forward pass. Parameters and numbers are the same. On CPUs it
       saves nothing: XLA drops there what separates the two forward passes.
+    norm_terms: see `BatchNorm.terms`.
 
   Example:
     >>> import jax
@@ -175,6 +179,7 @@ class ResNet(nn.Module, kw_only=True):
   std: tuple[float, ...]
   dtype: Any
   remat: bool
+  norm_terms: int
 
   @property
   def num_features(self) -> int:
@@ -211,7 +216,7 @@ class ResNet(nn.Module, kw_only=True):
       kernel_init=STEM_INITS[self.stem_init],
       name='conv1',
     )(x)
-    x = relu(BatchNorm(name='bn1')(x, train=train, groups=groups))
+    x = relu(BatchNorm(name='bn1', terms=self.norm_terms)(x, train=train, groups=groups))
     if max_pool:
       pads: Any = ((1, 1), (1, 1))  # Flax annotates str only
       x = nn.max_pool(x, (3, 3), (2, 2), pads)
@@ -226,6 +231,7 @@ class ResNet(nn.Module, kw_only=True):
           zero_init_residual=self.zero_init_residual,
           downsample=self.downsample,
           dtype=self.dtype,
+          norm_terms=self.norm_terms,
           name=f'layer{i + 1}_{j}',
         )(x, train, groups)
       maps[f'stage{i + 1}'] = x
@@ -269,6 +275,7 @@ def architecture(
     std: tuple[Share, ...] = (1.0,),
     dtype: Any = None,
     remat: Annotated[bool, NO_EFFECT_ON_TRAINING] = False,
+    norm_terms: int = 0,
   ) -> ResNet:
     """A `ResNet`, whose attributes the keywords are.
 
@@ -293,6 +300,7 @@ def architecture(
       std=tuple(std),
       dtype=compute_dtype(dtype),
       remat=remat,
+      norm_terms=norm_terms,
     )
 
   return build

@@ -82,6 +82,35 @@ def apply_updates(params: PyTree, updates: PyTree, *, joined: bool = False) -> P
   return jax.tree.map(add, params, updates)
 
 
+def side_by_side(tree: PyTree) -> PyTree:
+  """The same arrays; what transposes kernels [H, W, I, O] of one shape is one kernel of the GPU.
+
+  XLA's convolutions want them in another order, and so do their gradients. See `apply_updates` for
+  the ones that they are multiplied by; bits stay as they are.
+  """
+  ones: dict[tuple[Any, Any], Array] = {}
+
+  def mark(x: Array) -> Array:
+    if x.ndim != 4:
+      return x
+    key = x.shape, x.dtype
+    if key not in ones:
+      ones[key] = jax.lax.optimization_barrier(jnp.ones(x.shape[-1:], x.dtype))
+    return x * jax.lax.broadcast_in_dim(ones[key], x.shape, (x.ndim - 1,))
+
+  return jax.tree.map(mark, tree)
+
+
 def row_major(tree: PyTree) -> PyTree:
-  """The same arrays, in memory in the order of their axes, as parameters lie."""
-  return jax.tree.map(lambda x: with_layout_constraint(x, Layout(tuple(range(x.ndim)))), tree)
+  """The same arrays, each matrix or kernel in memory in the order of its axes, as parameters lie.
+
+  What made them is not fused with what reads them: a kernel that also transposes a gradient could
+  not write where the parameter lies. Vectors have one order, and stay part of what reads them.
+  """
+  leaves, structure = jax.tree.flatten(tree)
+  ordered = iter(
+    jax.lax.optimization_barrier(
+      [with_layout_constraint(x, Layout(tuple(range(x.ndim)))) for x in leaves if x.ndim > 1]
+    )
+  )
+  return structure.unflatten([next(ordered) if x.ndim > 1 else x for x in leaves])

@@ -40,6 +40,11 @@ def make_mesh(devices=None) -> Mesh:
   return Mesh(devices, (AXIS,))
 
 
+def on_cpu(mesh: Mesh) -> bool:
+  """Whether the devices of the mesh are CPUs."""
+  return mesh.devices.flat[0].platform == 'cpu'
+
+
 def launches_matter(mesh: Mesh) -> bool:
   """Whether the devices of the mesh are GPUs, where starting a kernel takes microseconds."""
   return mesh.devices.flat[0].platform in ('gpu', 'cuda', 'rocm')

@@ -38,6 +38,24 @@ def test_updates_keep_their_bits():
     np.testing.assert_array_equal(a, b)
 
 
+def test_kernels_side_by_side_keep_their_bits():
+  """And so do their gradients: in their own dtypes, whatever else the tree holds."""
+  kernels = dict(enumerate(arrays([(3, 3, 4, 8), (3, 3, 4, 8), (1, 1, 4, 8), (4, 8), (8,), ()])))
+  kernels[1] = kernels[1].astype(jnp.bfloat16)
+
+  def total(tree):
+    return sum(jnp.sum(jnp.sin(x).astype(jnp.float32)) for x in jax.tree.leaves(tree))
+
+  found = jax.jit(lambda tree: many_arrays.row_major(many_arrays.side_by_side(tree)))(kernels)
+  slopes = jax.jit(jax.grad(lambda tree: total(many_arrays.side_by_side(tree))))(kernels)
+  expected = jax.jit(jax.grad(total))(kernels)
+  for a, b in zip(
+    jax.tree.leaves((found, slopes)), jax.tree.leaves((kernels, expected)), strict=True
+  ):
+    assert a.dtype == b.dtype
+    np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize('form', ['mocov3', 'simclr', 'clipped', 'unclipped'])
 def test_lars(form):
   shapes = {'w': (3, 3, 4, 8), 'v': (33, 100), 'zero': (4, 4), 'bias': (8,)}

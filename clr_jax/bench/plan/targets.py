@@ -123,22 +123,22 @@ class Target(NamedTuple):
     """Bytes of a device that JAX's allocator may hand out; None for CPUs."""
     if self.chip.memory is None or self.chip.platform != 'cuda':
       return self.chip.memory
-    share = float(os.environ.get('XLA_PYTHON_CLIENT_MEM_FRACTION') or GPU_SHARE)
-    return int(share * self.chip.memory)
+    return int(_gpu_share() * self.chip.memory)
 
 
 def parse(text: str) -> Target:
   """The target that `--target=KIND:SHAPE` names.
 
   Raises:
-    UserError: an unknown kind, or a number or shape of devices that it cannot have.
+    UserError: an unknown kind, a number or shape of devices that it cannot have, or a GPU whose
+      share of memory for JAX (XLA_PYTHON_CLIENT_MEM_FRACTION) is no number above 0.
   """
   kind, _, shape = text.partition(':')
   check_name(CHIPS, kind, 'kind of device in --target')
   chip = CHIPS[kind]
   axes = {'v5e': 2, 'v6e': 2, 'v5p': 3}.get(kind, 1)
   if not re.fullmatch('x'.join([r'[1-9]\d{0,3}'] * axes), shape):
-    form = 'a shape such as 4x4 or 2x2x1' if axes > 1 else 'the number of devices'
+    form = {1: 'the number of devices', 2: 'a shape such as 4x4', 3: 'a shape such as 2x2x1'}[axes]
     raise UserError(f'--target={text}: give {form} after the colon, as in {_FORMS}')
   target = Target(text, chip, tuple(map(int, shape.split('x'))))
   n = target.devices
@@ -150,7 +150,23 @@ def parse(text: str) -> Target:
       f'--target={text}: hosts of {kind} have 2x2 chips: give even numbers for the first two axes, '
       f'or ones for a single chip'
     )
+  if chip.platform == 'cuda':
+    _gpu_share()
   return target
+
+
+def _gpu_share() -> float:
+  text = os.environ.get('XLA_PYTHON_CLIENT_MEM_FRACTION') or str(GPU_SHARE)
+  try:
+    share = float(text)
+  except ValueError:
+    share = math.nan
+  if not 0 < share < math.inf:
+    raise UserError(
+      f'XLA_PYTHON_CLIENT_MEM_FRACTION={text} is no share of the memory of a GPU: set a number '
+      f'such as 0.75, or unset it'
+    )
+  return share
 
 
 def check_compiler(target: Target) -> None:

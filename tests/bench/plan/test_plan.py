@@ -13,7 +13,7 @@ from clr_jax.bench.plan import bound, parts, program, report, targets
 from clr_jax.cli import main as cli
 from clr_jax.core.config_tree import changed
 from clr_jax.core.errors import UserError
-from clr_jax.experiment import method
+from clr_jax.experiment import build, method
 from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.ops import sharding
@@ -40,7 +40,8 @@ def test_targets(text, devices, hosts):
     ('h200:3', '3 devices are no power of two up to 1024'),
     ('h200:0', 'give the number of devices'),
     ('cpu:128', '128 devices are no power of two up to 64'),
-    ('v5e:16', 'give a shape such as 4x4'),
+    ('v5e:16', 'give a shape such as 4x4 after'),
+    ('v5p:4x4', 'give a shape such as 2x2x1 after'),
     ('v5e:1x4', 'even numbers for the first two axes'),
   ],
 )
@@ -74,6 +75,10 @@ def test_memory_of_a_gpu_is_what_jax_reserves(monkeypatch):
   assert target.usable_memory == int(0.75 * target.chip.memory)
   monkeypatch.setenv('XLA_PYTHON_CLIENT_MEM_FRACTION', '.9')
   assert target.usable_memory == int(0.9 * target.chip.memory)
+  for share in ('most', '0', 'nan', '-1'):
+    monkeypatch.setenv('XLA_PYTHON_CLIENT_MEM_FRACTION', share)
+    with pytest.raises(UserError, match=f'MEM_FRACTION={share} is no share'):
+      targets.parse('h200:1')
 
 
 def test_the_largest_batch(monkeypatch):
@@ -116,18 +121,25 @@ def test_shapes_are_those_of_the_data(request, monkeypatch):
       assert shape.sharding.is_equivalent_to(array.sharding, array.ndim)
 
 
-def test_passes_over_parts_of_a_batch_are_a_loop_but_on_cpus(monkeypatch):
+def test_accelerators_have_their_own_forms(monkeypatch):
   """Decided by the devices that are compiled for, not by those that are here."""
-  asked = []
+  asked, terms = [], []
   monkeypatch.setattr(
     method, 'accumulate', lambda plain, info, parts, unroll: asked.append(unroll) or plain
   )
-  config = changed(load('quickstart'), {'accumulate': 2})
+  make = build.make_backbone
+  monkeypatch.setattr(
+    build, 'make_backbone', lambda *args, norm_terms: terms.append(norm_terms) or make(*args)
+  )
+  config = changed(load('quickstart'), {'accumulate': 2, 'batch_size': 24})
   build_experiment(config, devices=jax.devices()[:1])
-  gpu = types.SimpleNamespace(platform='cuda', id=0, process_index=0)
-  monkeypatch.setattr(sharding, 'make_mesh', lambda _: _Fake(devices=np.array([gpu]), size=1))
-  assert build_experiment(config).views.together
-  assert asked == [True, False]
+  for platform in ('tpu', 'cuda'):
+    device = types.SimpleNamespace(platform=platform, id=0, process_index=0)
+    mesh = _Fake(devices=np.array([device]), size=1)
+    monkeypatch.setattr(sharding, 'make_mesh', lambda _, mesh=mesh: mesh)
+    assert build_experiment(config).views.together
+  assert asked == [True, False, False]
+  assert terms == [0, 1, 4]  # BatchNorm in two passes, in one, in one with sums of four terms
 
 
 class _Fake:
