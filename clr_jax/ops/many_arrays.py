@@ -98,7 +98,8 @@ def side_by_side(tree: PyTree) -> PyTree:
       ones[key] = jax.lax.optimization_barrier(jnp.ones(x.shape[-1:], x.dtype))
     return x * jax.lax.broadcast_in_dim(ones[key], x.shape, (x.ndim - 1,))
 
-  return jax.tree.map(mark, tree)
+  with jax.named_scope('conv_kernels'):
+    return jax.tree.map(mark, tree)
 
 
 def row_major(tree: PyTree) -> PyTree:

@@ -215,6 +215,7 @@ def prepare_process(target: Target) -> None:
       'TPU_WORKER_HOSTNAMES': 'localhost',
       'TPU_MIN_LOG_LEVEL': '3',
       'TPU_LOG_DIR': 'disabled',
+      'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',  # several plans at a time
     }
 
 
