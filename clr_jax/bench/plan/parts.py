@@ -14,7 +14,7 @@ COMMUNICATION, COPIES, REST = 'communication', 'copies', 'rest'
 # What tells a part in the names of its operations; the first that fits.
 _SCOPES: Mapping[str, re.Pattern[str]] = {
   'augmentation': scopes.AUGMENTATION,
-  CONVOLUTIONS: re.compile(r'\b(conv\d|conv_kernels|downsample_conv|linear\d)\b|conv_general_dilated'),
+  CONVOLUTIONS: re.compile(r'\b(conv\d|conv_kernels|downsample_conv|linear\d)\b|conv_general'),
   'normalization': scopes.NORMALIZATION,
   'loss': re.compile(r'\bloss\b'),
   'state': re.compile(r'\boptimizer/(.*/)?state\b'),
