@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from clr_jax.cli.memory import keep_freed_memory
 from clr_jax.cli.screen import lasting_output
 from clr_jax.core.errors import EXIT_CANNOT_WRITE
 from clr_jax.core.signals import StopSignals
@@ -18,6 +19,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   Args:
     argv: by default the arguments of this process, which ends with the command.
   """
+  if argv is None:
+    keep_freed_memory()
   arguments = list(sys.argv if argv is None else argv)[1:]
   with StopSignals(ignored_after=argv is None) as stop, lasting_output() as files:
     # Late: the imports of the commands take a second or more, in which a signal may come.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
-import platform
 import re
 from collections.abc import Callable
 
@@ -28,8 +26,6 @@ from clr_jax.core.storage import first_line
 _LOST = re.compile(
   'gloo|nccl|heartbeat|coordination|unavailable|deadline_exceeded|connection (reset|closed)', re.I
 )
-# Options of mallopt, from glibc's malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 
 def start_jax(args: argparse.Namespace, *, deterministic: bool) -> None:
@@ -43,7 +39,6 @@ def start_jax(args: argparse.Namespace, *, deterministic: bool) -> None:
     UserError: incomplete options, or the processes do not find each other.
   """
   set_deterministic(deterministic)
-  _keep_freed_memory()
   explicit = (args.coordinator, args.num_processes, args.process_id)
   if not args.distributed and explicit == (None, None, None):
     return
@@ -74,21 +69,6 @@ def set_deterministic(deterministic: bool) -> None:
   xla_flags = os.environ.get('XLA_FLAGS', '')
   if deterministic and 'xla_gpu_deterministic_ops' not in xla_flags:
     os.environ['XLA_FLAGS'] = f'{xla_flags} --xla_gpu_deterministic_ops=true'.strip()
-
-
-def _keep_freed_memory() -> None:
-  """Lets glibc keep the memory that a step frees, which the next step needs again.
-
-  By default it returns large blocks to the system, and every step pays for all of its pages anew:
-  half of the time of a large elementwise operation on a CPU. One arena, because others hold no
-  block above 64 MiB. The user's own settings stay.
-  """
-  settings = ('GLIBC_TUNABLES', 'MALLOC_ARENA_MAX', 'MALLOC_MMAP_THRESHOLD_')
-  if platform.libc_ver()[0] != 'glibc' or any(name in os.environ for name in settings):
-    return
-  mallopt = ctypes.CDLL(None).mallopt
-  for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, 2**30), (_TRIM_THRESHOLD, 2**31 - 1)):
-    mallopt(option, value)
 
 
 def run_with_exit_code(run: Callable[[], object]) -> None:
