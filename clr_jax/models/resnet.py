@@ -20,6 +20,7 @@ from clr_jax.core.option_texts import described_by
 from clr_jax.core.options import NO_EFFECT_ON_TRAINING
 from clr_jax.core.types import Array
 from clr_jax.models.norm import BatchNorm
+from clr_jax.ops.convolution import convolve
 
 # torchvision: normal with variance 2 / (kernel area * output channels).
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
@@ -70,8 +71,20 @@ def _conv(features: int, kernel: int, stride: int = 1, padding: int | None = Non
   pad = kernel // 2 if padding is None else padding
   kwargs = {'kernel_init': kaiming_normal, **kwargs}
   return nn.Conv(
-    features, (kernel, kernel), (stride, stride), ((pad, pad),) * 2, use_bias=False, **kwargs
+    features,
+    (kernel, kernel),
+    (stride, stride),
+    ((pad, pad),) * 2,
+    use_bias=False,
+    conv_general_dilated=_convolve,
+    **kwargs,
   )
+
+
+def _convolve(x: Array, kernel: Array, stride: Any, padding: Any, **defaults: Any) -> Array:
+  """`convolve`, as `nn.Conv` calls it: without dilation or groups, at JAX's precision."""
+  del defaults
+  return convolve(x, kernel, stride, padding)
 
 
 def relu(x: Array) -> Array:
