@@ -21,6 +21,7 @@ from clr_jax.figures.drawing.data import (
   Table,
   finite_range,
 )
+from clr_jax.figures.drawing.metric_panels import PERCENT
 from clr_jax.rundir.reader import Run
 
 UNITS = {
@@ -128,23 +129,20 @@ def attack_figure(distances: Mapping[str, Any], *, name: str, norm: str, title: 
   """
   summaries = {label: summary(own) for label, own in distances.items()}
   x_max = max((s.max for s in summaries.values() if s.fooled), default=1.0)
-  paper, error = [], []
+  curves: dict[str, list[Line]] = {'paper': [], 'robust_error': []}
+  rows: list[tuple[Any, ...]] = []
   for i, (label, own) in enumerate(distances.items()):
-    x, share, _ = paper_curve(own, x_max)
-    paper.append(Line(label, i, x, share))
-    error.append(Line(label, i, x, robust_error(own, x)))
-  x_axis = Axis(UNITS[norm], limits=(0, x_max))
-  share = Axis('share misclassified', limits=(-0.02, 1.02))
+    x, paper, _ = paper_curve(own, x_max)
+    for convention, share in (('paper', paper), ('robust_error', robust_error(own, x))):
+      curves[convention].append(Line(label, i, x, 100 * np.asarray(share)))
+      rows += [(label, convention, *row) for row in zip(x, share, strict=True)]
+  rows.sort(key=lambda row: row[1] != 'paper')  # one convention after the other
+  x_axis = Axis(UNITS[norm], limits=(0, 1.03 * x_max))  # the last image falls inside
+  y_axis = Axis('misclassified, %', limits=(-2, 102))
   note = 'Of the images that were classified correctly and then fooled.'
   panels = [
-    Panel("Report's convention", x_axis, share, paper, note),
-    Panel('Robust error', x_axis, share, error, 'Of all images.'),
-  ]
-  rows = [
-    (line.name, convention, *row)
-    for convention, lines in (('paper', paper), ('robust_error', error))
-    for line in lines
-    for row in zip(line.x, line.y, strict=True)
+    Panel("Report's convention", x_axis, y_axis, curves['paper'], note),
+    Panel('Robust error', x_axis, y_axis, curves['robust_error'], 'Of all images.'),
   ]
   tables = {
     '': Table(('network', 'convention', 'distance', 'share'), rows),
@@ -180,16 +178,19 @@ def corruption_figure(
   full = {name: _with_clean_and_mean(own, clean[name]) for name, own in accuracy.items()}
   families = list(dict.fromkeys(family for own in full.values() for family in own))
   low, high = finite_range(
-    [list(by.values()) for own in full.values() for by in own.values()], (0, 1)
+    [[100 * v for v in by.values()] for own in full.values() for by in own.values()], (0, 100)
   )
-  room = 0.05 * (high - low) + 0.01
+  room = 0.05 * (high - low) + 1
   severities = sorted({s for own in full.values() for by in own.values() for s in by})
   x = Axis('severity (0: clean)', ticks={s: str(s) for s in severities})
-  y = Axis('top-1 accuracy', limits=(low - room, high + room))
+  y = Axis(PERCENT, limits=(low - room, high + room))
   panels = []
   for family in families:
     shown = {i: (name, own[family]) for i, (name, own) in enumerate(full.items()) if family in own}
-    lines = [Line(name, i, list(by), list(by.values())) for i, (name, by) in shown.items()]
+    lines = [
+      Line(name, i, list(by), [100 * value for value in by.values()])
+      for i, (name, by) in shown.items()
+    ]
     words = 'mean without the † families' if family == 'mean' else family.replace('_', ' ')
     panels.append(Panel(words + ' †' * (family in VALIDATION), x, y, lines))
   rows = [
@@ -214,4 +215,5 @@ def _with_clean_and_mean(accuracy: Accuracy, clean: float) -> dict[str, dict[int
 
 def _accuracies(name: str, full: Accuracy) -> str:
   corrupted = np.mean([value for severity, value in full['mean'].items() if severity])
-  return f'{name}: clean {full["mean"][0]:.3f}, mean of families and severities {corrupted:.3f}'
+  clean = 100 * full['mean'][0]
+  return f'{name}: clean {clean:.1f} %, mean of families and severities {100 * corrupted:.1f} %'
