@@ -40,7 +40,7 @@ def outcome_of(error: BaseException) -> Outcome:
   if isinstance(error, RunStopped):
     return Outcome(error.code, str(error))
   if isinstance(error, KeyboardInterrupt):
-    return Outcome(EXIT_INTERRUPTED, 'interrupted: the same command goes on')
+    return Outcome(EXIT_INTERRUPTED, 'interrupted: run the same command to resume')
   if isinstance(error, SystemExit):
     return Outcome(error.code if isinstance(error.code, int) else 0, '')
   if isinstance(error, OSError) and error.filename is not None:
@@ -53,7 +53,7 @@ def _of_disk(error: OSError) -> Outcome:
   if error.errno in NOT_PERMITTED:
     return Outcome(EXIT_BAD_INPUT, f'no access to {place}: make it accessible or give another path')
   if error.errno in (*DISK_FULL, *DISK_FAILED):
-    mend = 'make room' if error.errno in DISK_FULL else 'see that the disk can be used'
+    mend = 'free disk space' if error.errno in DISK_FULL else 'check that the disk can be used'
     return Outcome(EXIT_CANNOT_WRITE, f'cannot write or read {place}: {mend}')
   return Outcome(EXIT_FAILED, None)
 

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     lost = next((file.lost for file in files if file.lost is not None and file.name == 1), None)
     if lost is not None and not code:
       reason = f'standard output cannot be written ({lost.strerror})'
-      print(f'clr-jax: {reason}: make room, or write it elsewhere', file=sys.stderr)
+      print(f'clr-jax: {reason}: free disk space, or write it elsewhere', file=sys.stderr)
       code = EXIT_CANNOT_WRITE
     if stop.received is not None:
       stop.claim()  # blocks if the process is being ended

@@ -116,7 +116,7 @@ def _outcome_of(error: BaseException) -> Outcome:
   if text and jax.process_count() > 1 and _LOST.search(text):
     return Outcome(
       EXIT_LOST,
-      f'another process of this run is gone ({first_line(error)}): the same command goes on from '
-      f'the last checkpoint',
+      f'another process of this run is gone ({first_line(error)}): run the same command to resume '
+      f'from the last checkpoint',
     )
   return outcome_of(error)

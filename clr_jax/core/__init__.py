@@ -1,3 +1,1 @@
-"""What every room speaks: errors, shared types, options, registries, storage. No network, no data
-set, no training.
-"""
+"""Shared basics of all packages: errors, types, options, registries, storage."""

@@ -1,4 +1,4 @@
-"""Signs on the terminal that something which takes long goes on."""
+"""Progress messages of slow operations on the terminal."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-_SECONDS = (5, 10, 20, 40)  # after which a line is written where there is no terminal
-_PERIOD = 1.0  # seconds between two signs in a terminal
-_LATER = 60  # seconds between the lines that follow
+_SECONDS = (5, 10, 20, 40)  # times of the first lines without a terminal
+_PERIOD = 1.0  # seconds between updates in a terminal
+_LATER = 60  # seconds between the later lines without a terminal
 
 
 @contextlib.contextmanager
 def activity(what: str, *, enabled: bool = True) -> Iterator[None]:
-  """Says on standard error what is being done and for how long.
+  """Reports on standard error what is being done and for how long.
 
-  In a terminal it is one line, renewed every second and erased at the end. Elsewhere a line is
-  written at the start, and others after 5, 10, 20 and 40 seconds and after each minute.
+  In a terminal this is one line, updated every second and erased at the end. Otherwise a line is
+  written at the start, after 5, 10, 20 and 40 seconds, and after each minute.
 
   Args:
-    what: 'compiling the training step'.
-    enabled: False says nothing.
+    what: the activity, such as 'compiling the training step'.
+    enabled: False prints nothing.
   """
   if not enabled:
     yield

@@ -1,4 +1,4 @@
-"""Annotations of options: the words for facts, what a value may be, and the sentence for it.
+"""Annotations of options: facts, allowed values, and messages about values that are not allowed.
 
 Types and `Literal[...]` choices, the bounds of the package annotated-types (`Gt`, `Ge`, `Lt`, `Le`,
 `MultipleOf`, `MinLen`, `MaxLen`, `Interval`, `Len`), and the facts below:
@@ -6,7 +6,7 @@ Types and `Literal[...]` choices, the bounds of the package annotated-types (`Gt
     temperature: Annotated[float, Gt(0)]
     crop_scale: Annotated[tuple[float, float], INCREASING]
 
-Numeric bounds apply to the numbers of a union, bounds of the length to its sequences. Numbers are
+Numeric bounds apply to the numbers in a union, length bounds to its sequences. Numbers must be
 finite; NaN is never allowed.
 """
 
@@ -28,7 +28,7 @@ from clr_jax.core.names import listed
 
 
 class Fact(NamedTuple):
-  """A fact about an option that needs no value; see the constants below."""
+  """A fact about an option without a value; see the constants below."""
 
   name: str
 
@@ -37,30 +37,30 @@ INFINITY_ALLOWED = Fact('INFINITY_ALLOWED')
 """The number may be infinite."""
 
 INCREASING = Fact('INCREASING')
-"""No entry of the sequence is smaller than the one before it."""
+"""The entries of the sequence do not decrease."""
 
 SEVERAL = Fact('SEVERAL')
-"""A tuple of values is several settings, each measured on its own."""
+"""A tuple of values means several settings, each measured separately."""
 
 NO_EFFECT_ON_TRAINING = Fact('NO_EFFECT_ON_TRAINING')
-"""The trained parameters do not depend on it, so that a run can be resumed with another value."""
+"""The option does not change the trained parameters, so a run can resume with another value."""
 
 OPTIONAL = Fact('OPTIONAL')
-"""It may be left out, and a config leaves it out: the factory has a default of its own for it."""
+"""The option may be missing, and is missing in configs: the factory has its own default."""
 
 
 class OneOf(NamedTuple):
-  """The value is one of `names`, such as the keys of a table; `Literal` where they are few."""
+  """The value is one of `names`, such as the keys of a table; use `Literal` for few names."""
 
   names: Collection[str]
 
 
 # ---------------------------------------------------------------- checks
 def check_value(key: str, value: Any, hint: Any) -> None:
-  """Refuses a value that an annotation does not allow.
+  """Raises an error for a value that an annotation does not allow.
 
   Raises:
-    UserError: one sentence with the key, the value and what is allowed.
+    UserError: one sentence with the key, the value and the allowed values.
   """
   if SEVERAL in facts_of(hint) and isinstance(value, tuple | list):
     if not value:
@@ -74,12 +74,12 @@ def check_value(key: str, value: Any, hint: Any) -> None:
 
 
 def facts_of(hint: Any) -> tuple[Any, ...]:
-  """The bounds and facts in an `Annotated`, without those of its parts."""
+  """Bounds and facts in the outermost `Annotated`."""
   return getattr(hint, '__metadata__', ())
 
 
 def _members(hint: Any) -> list[Any]:
-  """The alternatives of a union, seen through `Annotated`; [hint] if it is none."""
+  """Alternatives of a union, with or without `Annotated`; [hint] for other types."""
   if typing.get_origin(hint) is Annotated:
     inner, *facts = typing.get_args(hint)
     return [Annotated[m, *facts] if m is not type(None) else m for m in _members(inner)]
@@ -123,7 +123,7 @@ def _allows(hint: Any, value: Any) -> bool:
 def _member_allows(kind: Any, bounds: Sequence[Any], value: Any) -> bool:
   if not _is_a(kind, value):
     return False
-  if isinstance(value, numbers.Real) and kind is not object:  # which is checked elsewhere
+  if isinstance(value, numbers.Real) and kind is not object:  # objects are checked elsewhere
     value = value.item() if isinstance(value, np.generic) else value  # float16 has no 10**9
     infinite = abs(value) == math.inf and INFINITY_ALLOWED not in bounds
     if infinite or value != value:
@@ -188,7 +188,7 @@ _WORDS = {
 
 
 def describe(hint: Any) -> str:
-  """What an annotation allows, such as 'a number greater than 0, or None'."""
+  """Describes the allowed values, such as 'a number greater than 0, or None'."""
   words = ', or '.join(dict.fromkeys(_describe_member(*_split(m)) for m in _members(hint)))
   return f'{words}, or several' if SEVERAL in facts_of(hint) else words
 
@@ -236,7 +236,7 @@ def _describe_bound(bound: Any) -> str:
 
 
 def _nearest(hint: Any, value: Any) -> str:
-  """'did you mean X? ' for a string, or one in a sequence, that is none of the choices."""
+  """Returns 'did you mean X? ' for a string, or one in a sequence, that is not a choice."""
   choices = _choices(hint)
   given = value if isinstance(value, tuple | list) else [value]
   wrong = [each for each in given if isinstance(each, str) and each not in choices]
@@ -244,7 +244,7 @@ def _nearest(hint: Any, value: Any) -> str:
 
 
 def _choices(hint: Any) -> list[str]:
-  """All strings that an annotation names, those of the entries of a sequence, too."""
+  """All strings that an annotation allows, including those of a sequence's entries."""
   found = []
   for kind, bounds in map(_split, _members(hint)):
     args = typing.get_args(kind)
@@ -259,16 +259,16 @@ def _choices(hint: Any) -> list[str]:
 def _shown(value: Any) -> str:
   try:
     text = ' '.join(repr(value).split())
-  except ValueError:  # Python does not write integers of more than 4300 digits
+  except ValueError:  # Python does not print integers of more than 4300 digits
     text = f'a {type(value).__name__} of thousands of digits'
   return text if len(text) <= 80 else f'{text[:77]}...'
 
 
 # ---------------------------------------------------------------- flags
 def value_type(hint: Any) -> type:
-  """The type of a flag for values of `hint`, the widest if it is a union: `float | None` -> float.
+  """Type of a flag for values of `hint`, the widest of a union: `float | None` -> float.
 
-  Sequences are tuples, the only ones that flags can set; str if nothing better is known.
+  Sequences are tuples, the only ones that flags can set; str if the type is unknown.
   """
   kinds = set()
   for kind, _ in map(_split, _members(hint)):

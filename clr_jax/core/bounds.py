@@ -1,7 +1,6 @@
-"""Types of options with the bounds that many of them share; words for `core.options`.
+"""Types of options with common bounds, for `core.options`.
 
-An upper end is no limit of taste: a larger number overflows float32 or int32 somewhere, or can only
-be a mistake.
+A number above an upper bound would overflow float32 or int32 somewhere, or can only be a mistake.
 """
 
 from __future__ import annotations
@@ -13,49 +12,49 @@ from annotated_types import Ge, Le, Lt
 from clr_jax.core.annotations import INCREASING
 
 Probability = Annotated[float, Ge(0), Le(1)]
-"""A probability, or a part of a whole that may be nothing."""
+"""A probability, or a fraction that may be 0."""
 
 Share = Annotated[float, Ge(1e-9), Le(1)]
-"""A part of a whole that is not nothing, or the weight of a new value in a moving average."""
+"""A positive fraction, or the weight of a new value in a moving average."""
 
 Momentum = Annotated[float, Ge(0), Le(1)]
-"""The weight of the old value in a moving average; with 1 it never changes."""
+"""The weight of the old value in a moving average; 1 keeps it constant."""
 
 BelowOne = Annotated[float, Ge(0), Lt(1)]
-"""The weight of the old value in a sum that grows with 1, or a probability that is never 1."""
+"""The weight of the old value in a sum that would diverge at 1, or a probability below 1."""
 
 Positive = Annotated[float, Ge(1e-9), Le(10**9)]
-"""The factor or scale of a quantity; its inverse is far from the ends of float32, too."""
+"""A factor or scale; its inverse is also well within the range of float32."""
 
 NonNegative = Annotated[float, Ge(0), Le(10**9)]
-"""The weight of a term, which 0 switches off."""
+"""The weight of a term; 0 switches it off."""
 
 Epsilon = Annotated[float, Ge(0), Le(1)]
-"""What keeps a divisor from 0; 0 is off."""
+"""A constant that keeps a divisor from 0; 0 is off."""
 
 PositiveEpsilon = Annotated[float, Ge(1e-30), Le(1)]
-"""What keeps a divisor from 0 where it must; a smaller one would be 0 in float32."""
+"""A required constant that keeps a divisor from 0; a smaller one would be 0 in float32."""
 
 Strength = Annotated[float, Ge(0), Le(100)]
-"""How much pixels in [0, 1] are changed; 0 is not at all."""
+"""The strength of a change of pixels in [0, 1]; 0 is none."""
 
 RateFactor = Annotated[float, Ge(0), Le(1000)]
-"""What a learning rate is multiplied by, again and again."""
+"""A factor by which a learning rate is multiplied repeatedly."""
 
 Temperature = Annotated[float, Ge(1e-4), Le(10_000)]
-"""A divisor of scores; its square and its inverse are far from the ends of float32."""
+"""A divisor of scores; its square and its inverse are well within the range of float32."""
 
 Count = Annotated[int, Ge(1), Le(2**31 - 1)]
-"""How many; at least one."""
+"""A number of things, at least one."""
 
 CountOrZero = Annotated[int, Ge(0), Le(2**31 - 1)]
-"""How many; 0 is none."""
+"""A number of things; 0 is none."""
 
 Repeats = Annotated[int, Ge(1), Le(1000)]
-"""How often a part of a step, or a measurement, is repeated."""
+"""The number of repetitions of a part of a step, or of a measurement."""
 
 Iterations = Annotated[int, Ge(1), Le(1_000_000)]
-"""Steps of a solver or of an attack, at most."""
+"""The largest number of steps of a solver or of an attack."""
 
 WholeEpochs = Annotated[int, Ge(0), Le(100_000)]
 """A number of whole epochs; 0 is none."""
@@ -73,16 +72,16 @@ Rows = Annotated[int, Ge(1), Le(2**24)]
 """The rows of a queue or of a block of a matrix."""
 
 RowsOrZero = Annotated[int, Ge(0), Le(2**24)]
-"""Rows as above; 0 is none."""
+"""The rows of a queue or of a block of a matrix; 0 is none."""
 
 Workers = Annotated[int, Ge(0), Le(1024)]
-"""Processes on one machine; 0 is none beside this one."""
+"""Additional processes on one machine."""
 
 Bins = Annotated[int, Ge(1), Le(10_000)]
 """Bins of a histogram."""
 
 Pictures = Annotated[int, Ge(1), Le(256)]
-"""Small images or curves beside each other in one picture."""
+"""The number of small images or curves in one figure."""
 
 Pixels = Annotated[int, Ge(1), Le(2**14)]
 """The side of an image, a crop or a kernel."""
@@ -91,16 +90,16 @@ Padding = Annotated[int, Ge(0), Le(256)]
 """Pixels on each side of an image; 0 is none."""
 
 ShareRange = Annotated[tuple[Share, Share], INCREASING]
-"""From which part of a whole to which."""
+"""A range of fractions of a whole, (lowest, highest)."""
 
 Zoom = Annotated[float, Ge(1e-3), Le(1000)]
-"""A factor or a length that can be seen in an image."""
+"""A factor or a length with a visible effect on an image."""
 
 ZoomRange = Annotated[tuple[Zoom, Zoom], INCREASING]
-"""From which factor or length to which."""
+"""A range of factors or lengths, (lowest, highest)."""
 
 Score = Annotated[float, Ge(-(10**9)), Le(10**9)]
-"""A value on an axis, of either sign."""
+"""A value on an axis, positive or negative."""
 
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 """The seed of a random stream."""

@@ -1,4 +1,4 @@
-"""JAX's persistent cache of compiled programs: a second start compiles nothing again."""
+"""JAX's persistent cache of compiled programs, which saves compilation at the second start."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ from etils import epath
 from clr_jax.core.storage import atomic_write, cache_folder
 
 MAX_BYTES = 512 * 2**20
-_MIN_SECONDS = 0.2  # of compiling, below which reading is not worth a file
+_MIN_SECONDS = 0.2  # shortest compilation to cache; reading a file takes time, too
 _CHECKSUMS = 'checksums.json'
 
 
 @functools.cache
 def use() -> pathlib.Path | None:
-  """Lets JAX keep compiled programs of this process in `folder()`, from the first call on.
+  """Makes JAX cache the compiled programs of this process in `folder()` from now on.
 
-  A cache that the user has set (JAX_COMPILATION_CACHE_DIR) or switched off
-  (JAX_ENABLE_COMPILATION_CACHE=0) stays as it is, and so does JAX where nothing can be written.
-  Entries that a killed process has left half-written, or a disk has damaged, are deleted, and the
-  oldest ones above MAX_BYTES.
+  Does nothing if the user has set a cache (JAX_COMPILATION_CACHE_DIR) or switched it off
+  (JAX_ENABLE_COMPILATION_CACHE=0), or if the folder cannot be written. Deletes incomplete and
+  damaged entries, and the oldest ones above MAX_BYTES.
 
   Returns:
-    The folder, or None where JAX is left as it is.
+    The folder, or None if it did nothing.
   """
-  # Settings of JAX that its stubs do not have.
+  # Settings that are missing in JAX's type stubs.
   given, enabled = jax.config.jax_compilation_cache_dir, jax.config.jax_enable_compilation_cache  # pyright: ignore
   if given or not enabled:
     return None
@@ -50,19 +49,19 @@ def use() -> pathlib.Path | None:
     return None
   jax.config.update('jax_compilation_cache_dir', os.fspath(place))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', _MIN_SECONDS)
-  # Another process may be writing the entry that this one reads; it compiles the program itself.
+  # Another process may be writing the entry that this one reads; JAX then compiles the program.
   warnings.filterwarnings('ignore', message='Error (reading|writing) persistent compilation cache')
   return place
 
 
 def folder() -> pathlib.Path:
-  """One for each version of jaxlib and each kind of processor: programs fit no other."""
+  """Folder for this version of jaxlib and this kind of processor, which programs depend on."""
   version = importlib.metadata.version('jaxlib')
   return cache_folder() / 'programs' / f'jaxlib-{version}-{_processor()}'
 
 
 def _processor() -> str:
-  """A short name for what this CPU can do, which compiled programs may use."""
+  """Short name of this CPU's features, which compiled programs may use."""
   info = pathlib.Path('/proc/cpuinfo')
   text = info.read_text() if info.exists() else f'{platform.machine()} {platform.processor()}'
   features = set(re.findall(r'^(?:model name|flags|Features).*', text, re.M)) or {text}
@@ -70,9 +69,9 @@ def _processor() -> str:
 
 
 def tidy(place: pathlib.Path, *, max_bytes: int = MAX_BYTES) -> None:
-  """Deletes damaged entries, and the oldest above `max_bytes`.
+  """Deletes damaged entries, and the oldest ones above `max_bytes`.
 
-  The checksum of an entry is kept when it is first seen whole.
+  The checksum of an entry is stored when it is first found intact.
 
   Raises:
     OSError: `place` cannot be read.
@@ -113,15 +112,15 @@ def _read_checksums(place: pathlib.Path) -> dict[str, int]:
 
 
 def _decompresses(content: bytes) -> bool:
-  """Whether an entry is whole: JAX compresses them by zstd where it can be imported, or by zlib."""
+  """True if an entry is intact: JAX compresses them by zstd if it can be imported, else by zlib."""
   try:
     if content.startswith(b'\x28\xb5\x2f\xfd'):
-      # Optional; JAX, which wrote the entry, has imported it.
+      # Optional, but JAX has used it to write the entry.
       import zstandard  # pyright: ignore[reportMissingImports]
 
       zstandard.ZstdDecompressor().decompress(content)
     else:
       zlib.decompress(content)
-  except Exception:  # of several libraries
+  except Exception:  # exceptions of several libraries
     return False
   return True

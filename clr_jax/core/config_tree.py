@@ -16,12 +16,12 @@ Config = Any  # an ml_collections.ConfigDict: its attributes have no static type
 
 
 def to_dict(config: ConfigDict) -> dict[str, Any]:
-  """Plain nested dict: references resolved, empty placeholders are None."""
+  """Converts to a plain nested dict: resolves references; empty placeholders become None."""
   return config.copy_and_resolve_references().to_dict()
 
 
 def value_at(config: ConfigDict, key: str) -> Any:
-  """The value of a dotted key, such as 'eval.data'."""
+  """Value of a dotted key, such as 'eval.data'."""
   value: Any = config
   for part in key.split('.'):
     value = value[part]
@@ -31,11 +31,11 @@ def value_at(config: ConfigDict, key: str) -> Any:
 def changed(
   config: ConfigDict, values: Mapping[str, Any], *, known: ConfigDict | None = None
 ) -> Config:
-  """A copy of `config` with other values of some dotted keys; UserError for an unknown key.
+  """Copies `config` with other values of some dotted keys; UserError for an unknown key.
 
   Args:
-    known: a config with more keys, which determines what may be given, of any type (a whole number
-      for another one becomes that); None = `config`, whose values have the types.
+    known: a config with additional keys that may be set, and the types of all keys (whole numbers
+      are converted to float); None = `config`.
   """
   check_keys(config if known is None else known, values)
   config = config.copy_and_resolve_references()
@@ -55,7 +55,7 @@ def _is_whole_float(config: ConfigDict, key: str, value: Any) -> bool:
 
 
 def check_keys(config: ConfigDict, keys: Iterable[str], before: str = '--config.') -> None:
-  """UserError with the nearest names for a dotted key that is no leaf of `config`.
+  """Raises a UserError with the nearest names for a dotted key that is not a leaf of `config`.
 
   The sentence starts with `before` and the key.
   """
@@ -74,7 +74,7 @@ def check_keys(config: ConfigDict, keys: Iterable[str], before: str = '--config.
 
 
 def leaves(config: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
-  """(dotted key, value) of every leaf."""
+  """Yields (dotted key, value) of every leaf."""
   for key in config:
     value = config[key]
     if isinstance(value, ConfigDict):

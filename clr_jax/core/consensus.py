@@ -1,4 +1,4 @@
-"""Decisions that all processes of a run make alike."""
+"""Decisions that must be the same in all processes of a run."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _series = itertools.count()  # of this process; all of a run begin theirs in the
 
 
 def from_process_0(numbers: Sequence[int]) -> list[int]:
-  """The integers that process 0 gives, in all processes, which all must call this.
+  """Broadcasts integers from process 0; all processes must call this.
 
-  What depends on files is decided so: a file may appear between the looks of two processes, and
-  those that go different ways wait for each other forever.
+  Use it for decisions that depend on files: a file may appear between the checks of two processes,
+  and processes that take different branches wait for each other forever.
   """
   if jax.process_count() == 1:
     return list(numbers)
@@ -36,7 +36,7 @@ def from_process_0(numbers: Sequence[int]) -> list[int]:
 
 
 def in_all_processes(flag: bool) -> bool:
-  """Whether the flag is set in every process; all must call this."""
+  """True if the flag is set in every process; all processes must call this."""
   if jax.process_count() == 1:
     return flag
   return bool(multihost_utils.process_allgather(np.bool_(flag)).all())

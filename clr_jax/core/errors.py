@@ -20,7 +20,7 @@ NOT_PERMITTED = (errno.EACCES, errno.EPERM)
 
 
 class UserError(Exception):
-  """Bad input: the message is one sentence that says what is wrong and what to change.
+  """Error for bad input; its message is one sentence that states the problem and the remedy.
 
   The command line prints it without a traceback and exits with EXIT_BAD_INPUT.
   """
@@ -28,10 +28,11 @@ class UserError(Exception):
 
 @contextlib.contextmanager
 def about(**keys: object) -> Iterator[None]:
-  """Puts the keys that a UserError is about before its sentence, each with its value.
+  """Prepends keys and values to a UserError.
 
-  These are the keys whose values the sentence quotes, or else the first one. A sentence that names
-  one stays. An underscore pair stands for the dot of a key: `about(eval__data='npz:x.npz')`.
+  It prepends the keys whose values the message quotes, or else the first one; a message that
+  already names one stays unchanged. Two underscores stand for the dot of a key:
+  `about(eval__data='npz:x.npz')`.
   """
   named = {key.replace('__', '.'): value for key, value in keys.items()}
   try:
@@ -47,7 +48,7 @@ def about(**keys: object) -> Iterator[None]:
 
 
 class RunStopped(Exception):
-  """The run ended early on purpose: `code` is the process's exit code."""
+  """Signals that a run ended early on purpose; `code` is the exit code of the process."""
 
   def __init__(self, message: str, code: int):
     super().__init__(message)

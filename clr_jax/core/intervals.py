@@ -1,4 +1,4 @@
-"""The mean of repetitions and how sure it is."""
+"""Mean and confidence interval of repetitions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Interval(NamedTuple):
 
   Attributes:
     mean: mean of the values.
-    half: mean +- half is the interval; NaN for one value.
+    half: half the width of the interval; NaN for one value.
     n: number of values.
   """
 

@@ -1,8 +1,8 @@
-"""Leases: locks where none can be had otherwise, in object stores and on disks without `flock`.
+"""Leases: locks for object stores and for disks without `flock`.
 
-A lease is an object that its holder renews. What was not renewed for EXPIRES_SECONDS belongs to a
-process that is gone, and may be taken over. Its age is told by the clock of the store or of the
-file server alone, so that the clocks of the machines do not matter.
+A lease is an object that its holder renews. A lease that was not renewed for EXPIRES_SECONDS
+belongs to a dead process and may be taken over. Its age comes from the clock of the store or file
+server only, so the clocks of the machines do not matter.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _LOOK_SECONDS = 1.0
 
 
 class Seen(NamedTuple):
-  """A lease as it was found.
+  """State of an existing lease.
 
   Attributes:
-    version: another one after every renewal.
+    version: changes with every renewal.
     age: seconds since the last renewal.
-    content: what its holder wrote.
+    content: text written by its holder.
   """
 
   version: Any
@@ -40,7 +40,7 @@ class Seen(NamedTuple):
 
 
 class Place(Protocol):
-  """Where a lease lies; the methods that write return the new version, None if they came late."""
+  """Location of a lease; writing methods return the new version, or None if they came too late."""
 
   def create(self, content: bytes) -> Any: ...
   def look(self) -> Seen | None: ...
@@ -50,7 +50,7 @@ class Place(Protocol):
 
 
 class Lease:
-  """A lease that was taken by `acquire`; a thread renews it until `release`."""
+  """A lease taken by `acquire`; a thread renews it until `release`."""
 
   def __init__(self, place: Place, version: Any, content: bytes, lost: Callable[[], object]):
     self._place, self._version, self._content, self._lost = place, version, content, lost
@@ -59,17 +59,17 @@ class Lease:
     self._thread.start()
 
   def release(self) -> None:
-    """Lets another process have it at once."""
+    """Releases the lease at once."""
     self._ended.set()
     self._thread.join()
-    with contextlib.suppress(Exception):  # it expires
+    with contextlib.suppress(Exception):  # otherwise it expires
       self._place.remove(self._version)
 
   def _keep(self) -> None:
     while not self._ended.wait(RENEW_SECONDS):
       try:
         version = self._place.renew(self._version, self._content)
-      except Exception:  # a store's client has many types; it may be there again the next time
+      except Exception:  # store clients raise many types; the next attempt may succeed
         continue
       if version is None:
         self._lost()
@@ -80,16 +80,16 @@ class Lease:
 def acquire(
   place: Place, content: bytes, *, say: Callable[[Seen], object], lost: Callable[[], object]
 ) -> Lease | Seen:
-  """Takes a lease, or finds that another process renews it; waits to know which.
+  """Takes a lease, unless another process renews it; waits to find out.
 
   Args:
-    place: of the lease.
-    content: who takes it; no two processes write the same.
-    say: is called before it waits, up to EXPIRES_SECONDS.
-    lost: is called, from a thread, if another process has the lease in spite of it.
+    place: location of the lease.
+    content: unique identification of this process.
+    say: called before waiting for up to EXPIRES_SECONDS.
+    lost: called from a thread if another process takes the lease nevertheless.
 
   Returns:
-    The lease, or that of its holder.
+    The lease, or the state of the other holder's lease.
   """
   first: Seen | None = None
   while True:
@@ -108,7 +108,7 @@ def acquire(
 
 
 class StoredObject:
-  """A place in Google Cloud Storage: an object that is written under conditions."""
+  """A place in Google Cloud Storage: an object with conditional writes."""
 
   def __init__(self, path: epath.Path):
     import fsspec  # with gcsfs, in the extra gcs
@@ -117,17 +117,17 @@ class StoredObject:
     self._bucket, _, self._name = os.fspath(path).partition('://')[2].partition('/')
 
   def create(self, content: bytes) -> str | None:
-    """If there is none."""
+    """Writes if there is no lease."""
     return self._write('0', content)
 
   def renew(self, version: str, content: bytes) -> str | None:
-    """If it is still this version, or gone."""
+    """Writes if the version is unchanged or the lease is gone."""
     return self._write(version, content)
 
   take = renew
 
   def look(self) -> Seen | None:
-    """None if there is none."""
+    """Reads the lease; None if there is none."""
     try:
       headers, raw = self._store.call('GET', 'b/{}/o/{}', self._bucket, self._name)
       resource = json.loads(raw)
@@ -142,7 +142,7 @@ class StoredObject:
     return Seen(generation, max(age, 0.0), content)
 
   def remove(self, version: str) -> None:
-    """If it is still this version."""
+    """Deletes the lease if its version is unchanged."""
     with contextlib.suppress(FileNotFoundError, FileExistsError):
       self._store.call(
         *('DELETE', 'b/{}/o/{}', self._bucket, self._name), ifGenerationMatch=version
@@ -158,23 +158,23 @@ class StoredObject:
         data=content,
         json_out=True,
       )
-    except FileExistsError:  # another version is there
-      # A request whose answer was lost is sent again: then the conflict is with ourselves.
+    except FileExistsError:  # the version differs
+      # The client retries a request whose answer was lost; the conflict may be with our own write.
       seen = self.look()
-      if seen is None and version != '0':  # somebody has deleted it
+      if seen is None and version != '0':  # it was deleted
         return self.create(content)
       return seen.version if seen is not None and seen.content == content else None
     return found['generation']
 
 
 class File:
-  """A place on a disk; the file server's clock is asked by writing another file."""
+  """A place on a disk; the file server's clock is read by writing another file."""
 
   def __init__(self, path: epath.Path):
     self._path = os.fspath(path)
 
   def create(self, content: bytes) -> tuple[int, int] | None:
-    """If there is none."""
+    """Writes if there is no lease."""
     try:
       descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except FileExistsError:
@@ -185,18 +185,18 @@ class File:
       return _version(os.fstat(file.fileno()))
 
   def look(self) -> Seen | None:
-    """None if there is none."""
+    """Reads the lease; None if there is none."""
     try:
-      with open(self._path, 'rb') as file:  # opening asks the server, which `stat` may not do
+      with open(self._path, 'rb') as file:  # opening contacts the server, `stat` may be cached
         found, content = os.fstat(file.fileno()), file.read()
     except FileNotFoundError:
       return None
     return Seen(_version(found), self._now() - found.st_mtime, content)
 
   def renew(self, version: tuple[int, int], content: bytes) -> tuple[int, int] | None:
-    """If it is still this version, or gone."""
+    """Writes if the version is unchanged or the lease is gone."""
     seen = self.look()
-    if seen is None:  # somebody has deleted it
+    if seen is None:  # it was deleted
       return self.create(content)
     if seen.version != version:
       return None
@@ -204,21 +204,21 @@ class File:
     return _version(os.stat(self._path))
 
   def take(self, version: tuple[int, int], content: bytes) -> tuple[int, int] | None:
-    """If it is still this version."""
+    """Replaces the lease if its version is unchanged."""
     aside = self._aside()
     try:
-      os.rename(self._path, aside)  # of several, one succeeds
+      os.rename(self._path, aside)  # only one of several processes succeeds
     except FileNotFoundError:
       return None
     taken = _version(os.stat(aside)) == version
-    if not taken:  # another process was faster, and this is its lease
+    if not taken:  # this is the lease of a faster process: put it back
       with contextlib.suppress(FileExistsError):
         os.link(aside, self._path)
     os.unlink(aside)
     return self.create(content) if taken else None
 
   def remove(self, version: tuple[int, int]) -> None:
-    """If it is still this version."""
+    """Deletes the lease if its version is unchanged."""
     seen = self.look()
     if seen is not None and seen.version == version:
       os.unlink(self._path)

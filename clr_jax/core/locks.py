@@ -1,4 +1,4 @@
-"""Locks on files of a disk: held by one process, and free when it ends, however it ends."""
+"""File locks on a disk, held by one process and released whenever it ends."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from etils import epath
 from clr_jax.core.storage import is_local
 
 _UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL)
-_held: set[int] = set()  # descriptors
+_held: set[int] = set()  # file descriptors
 
 
 class LocksUnsupported(Exception):
-  """The file system (or Windows) has no locks."""
+  """Raised where the file system (or Windows) has no locks."""
 
 
 class FileLock:
-  """`flock` on a file, which is made if needed.
+  """`flock` on a file, which is created if needed.
 
-  Children do not hold it: those that are forked close it, and programs that are started do not get
-  it.
+  Child processes do not hold it: forked ones close it, and started programs do not inherit it.
   """
 
   def __init__(self, path: epath.PathLike):
@@ -32,10 +31,10 @@ class FileLock:
     self._descriptor: int | None = None
 
   def acquire(self, *, wait: bool = False) -> bool:
-    """Whether this process holds it now; `wait` until it does.
+    """Returns True if this process now holds the lock; with `wait` blocks until it does.
 
     Raises:
-      LocksUnsupported: nothing can be locked there.
+      LocksUnsupported: files cannot be locked there.
       OSError: the file cannot be opened.
     """
     try:
@@ -62,27 +61,27 @@ class FileLock:
           os.close(descriptor)
 
   def write(self, content: bytes) -> None:
-    """Puts into the held file who holds it."""
+    """Writes the holder's identification to the locked file."""
     assert self._descriptor is not None
     os.truncate(self._descriptor, 0)
     os.pwrite(self._descriptor, content, 0)
 
   def release(self, *, remove: bool = False) -> None:
-    """Lets another process have it; `remove` deletes the file."""
+    """Releases the lock; `remove` deletes the file."""
     if self._descriptor is None:
       return
     if remove and self._is_at_path(self._descriptor):
       with contextlib.suppress(OSError):
         os.unlink(self._path)
-    import fcntl  # it is there: the lock was acquired
+    import fcntl  # not on Windows
 
-    fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # also where a new child has not closed it yet
+    fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a new child may not have closed it yet
     _held.discard(self._descriptor)
     os.close(self._descriptor)
     self._descriptor = None
 
   def _is_at_path(self, descriptor: int) -> bool:
-    """False if the one who held it has removed the file meanwhile."""
+    """False if the previous holder has removed the file."""
     try:
       return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
     except FileNotFoundError:
@@ -90,7 +89,7 @@ class FileLock:
 
 
 def _forget_in_child() -> None:
-  # Only closed: to unlock it would unlock it for the parent, too.
+  # Close only: unlocking would release the parent's lock, too.
   for descriptor in _held:
     with contextlib.suppress(OSError):
       os.close(descriptor)
@@ -103,16 +102,17 @@ if hasattr(os, 'register_at_fork'):
 
 @contextlib.contextmanager
 def one_at_a_time(*places: epath.Path) -> Iterator[None]:
-  """Held by one process at a time of those that name the same files, and says when it waits.
+  """Lets one process at a time into the context; prints a line when it waits.
 
   The processes of a run start together: one does the work and the others find it done.
 
   Args:
-    places: lock files; the first that can be locked is. None in an object store, on Windows.
+    places: lock files, of which the first that can be locked is used. Object stores and Windows
+      have no locks.
   """
   lock = None
   for place in filter(is_local, places):
-    with contextlib.suppress(LocksUnsupported, OSError):  # read-only, too
+    with contextlib.suppress(LocksUnsupported, OSError):  # such as a read-only disk
       place.parent.mkdir(parents=True, exist_ok=True)
       lock = FileLock(place)
       if not lock.acquire():

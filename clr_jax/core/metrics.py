@@ -1,4 +1,4 @@
-"""Metrics that carry their reduction: how the values of several steps become one row of the log."""
+"""Metrics with their reduction over the steps of a row of the log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Metric(flax.struct.PyTreeNode):
-  """A quantity that some training steps measure; the subclass says what a row shows of it.
+  """A quantity measured in some training steps; the subclass defines its value in a row.
 
   Attributes:
     total: [...] value in one step, or the sum over several; 0 where it was not measured.
@@ -22,31 +22,31 @@ class Metric(flax.struct.PyTreeNode):
 
   @classmethod
   def empty(cls) -> Self:
-    """No step yet."""
+    """The metric of no steps."""
     return cls(np.float64(0), np.float64(0))
 
   def add(self, steps: Metric) -> Self:
-    """This one and further steps, stacked along the first axis of `steps`; on the host.
+    """Adds further steps, stacked along the first axis of `steps`; on the host.
 
-    Adds one step after the other in float64: the bits do not depend on how steps were grouped.
+    Adds one step at a time in float64, so that the bits do not depend on the grouping of steps.
     """
     total = _add_in_order(self.total, steps.total)
     return self.replace(total=total, count=_add_in_order(self.count, steps.count))
 
   def row(self) -> float | list[float] | None:
-    """A number or a list; None if no step measured it."""
+    """Value for a row, a number or a list; None if no step measured it."""
     raise NotImplementedError
 
 
 class Mean(Metric):
-  """A row shows the mean over the steps that measured it."""
+  """Mean over the steps that measured it."""
 
   def row(self) -> float | list[float] | None:
     return np.divide(self.total, self.count).tolist() if self.count else None
 
 
 class Sum(Metric):
-  """A row shows the sum over the steps, such as that of a histogram's counts."""
+  """Sum over the steps, such as the counts of a histogram."""
 
   def row(self) -> float | list[float] | None:
     return np.asarray(self.total).tolist() if self.count else None
@@ -57,7 +57,7 @@ Metrics = dict[str, jax.Array | Metric]
 
 
 def of_steps(values: Any) -> Metric:
-  """The metric of several steps [steps, ...], also of a plain array."""
+  """Converts values of several steps [steps, ...], or a plain array, to a metric."""
   return values if isinstance(values, Metric) else Mean(values, np.ones(len(values)))
 
 

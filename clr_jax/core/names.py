@@ -1,4 +1,4 @@
-"""Names that a user writes: one way to look them up, one sentence to refuse them."""
+"""Look-up of names that users write, with error messages for unknown ones."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ RENAMED = {
 
 
 def look_up(table: Mapping[str, T], name: str, what: str) -> T:
-  """table[name], or a UserError that suggests the nearest name and lists them all."""
+  """Returns table[name], or raises a UserError with the nearest name and all names."""
   check_name(table, name, what)
   return table[name]
 
 
 def check_name(names: Iterable[str], name: str, what: str) -> None:
-  """UserError unless `name` is one of `names`; `what` says what it is the name of."""
+  """Raises a UserError unless `name` is one of `names`; `what` is its kind, such as 'model'."""
   names = list(names)
   if name not in names:
     raise UserError(f'unknown {what} {name!r}: {hint(name, names)}choose one of {listed(names)}')
 
 
 def hint(name: Any, names: Iterable[str]) -> str:
-  """'did you mean X? ' with the nearest of `names`, 'use X instead; ' if renamed, or ''."""
+  """Returns 'did you mean X? ' with the nearest name, 'use X instead; ' if renamed, or ''."""
   names = list(names)
   if (new := RENAMED.get(str(name))) in names:
     return f'use {new!r} instead; '
@@ -41,5 +41,5 @@ def hint(name: Any, names: Iterable[str]) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-  """The names with commas between them."""
+  """Joins names by commas."""
   return ', '.join(names) or 'none'

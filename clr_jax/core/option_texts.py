@@ -1,9 +1,9 @@
-"""Descriptions of options: the words of docstrings, from which `--help` takes them.
+"""Descriptions of options from docstrings, for `--help`.
 
-The section `Args:` or `Attributes:` of a docstring has an entry for an option, or for several:
+The section `Args:` or `Attributes:` of a docstring has entries for one or several options:
 
     temperature: 0.3 on CIFAR (the report), 0.1 on ImageNet.
-    mean, std: of the pixels, one value for all channels or one each.
+    mean, std: pixel statistics, one value for all channels or one per channel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ENTRY = re.compile(r'^  (\w+(?:, \w+)*):(.*(?:\n    .*)*)', re.MULTILINE)
 
 
 def described_by(source: Any) -> Callable[[Factory], Factory]:
-  """Decorates a factory: the docstring of `source` describes the options that its own does not."""
+  """Decorator: options missing in the factory's docstring are described by that of `source`."""
 
   def decorate(factory: Factory) -> Factory:
     described: Any = factory
@@ -32,8 +32,8 @@ def described_by(source: Any) -> Callable[[Factory], Factory]:
 
 
 def option_texts(factory: Any) -> dict[str, str]:
-  """Descriptions in the docstring of a factory, then in those of its sources, each on one line."""
-  factory = getattr(factory, 'func', factory)  # of a partial
+  """Descriptions from the docstring of a factory, then of its sources, each on one line."""
+  factory = getattr(factory, 'func', factory)  # unwraps a partial
   texts = dict(_entries(factory.__doc__ or ''))
   for source in getattr(factory, 'option_sources', ()):
     texts = {**option_texts(source), **texts}
@@ -42,7 +42,7 @@ def option_texts(factory: Any) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=1024)
 def _entries(docstring: str) -> tuple[tuple[str, str], ...]:
-  """(name, text) of each option; kept, for a config asks for the same ones many times."""
+  """(name, text) of each option; cached, because a config needs the same ones many times."""
   return tuple(
     (name, ' '.join(text.split()))
     for section in _SECTION.findall(inspect.cleandoc(docstring))

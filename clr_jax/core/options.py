@@ -1,14 +1,14 @@
-"""Options: default, type, choices and bounds of a hyper-parameter live once, in a signature.
+"""Options: a signature holds default, type, choices and bounds of every hyper-parameter.
 
-The parts of a run (methods, models, policies, optimizers, protocols, ...) are made by functions,
-and the keyword-only parameters of such a function are its options:
+The parts of a run (methods, models, policies, optimizers, protocols, ...) are built by functions,
+whose keyword-only parameters are options:
 
     def simclr(backbone, info, *, temperature: Annotated[float, Gt(0)] = 0.5,
                block_size: Annotated[int | None, Ge(1), NO_EFFECT_ON_TRAINING] = None): ...
 
 `component(simclr, 'simclr')` writes them into a config, so that a run records all of them and each
-is a flag; `check` refuses what the annotations do not allow; `build` checks and calls. The words of
-an annotation are those of `clr_jax.core.annotations`, and `OnlyWith`.
+is a flag; `check` rejects values that the annotations do not allow; `build` checks and calls.
+Annotations are built from `clr_jax.core.annotations` and `OnlyWith`.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Option(NamedTuple):
   """One keyword-only parameter of a factory.
 
   Attributes:
-    default: `REQUIRED` without one.
-    hint: its annotation, evaluated, with what is inside `Annotated`.
-    text: its description in the factory's docstring, on one line; '' without one.
+    default: its default, or `REQUIRED`.
+    hint: its evaluated annotation, including `Annotated`.
+    text: its description in the factory's docstring, on one line, or ''.
   """
 
   default: Any
@@ -57,20 +57,20 @@ class Option(NamedTuple):
 
   @property
   def facts(self) -> tuple[Any, ...]:
-    """What stands beside the type in the outermost `Annotated`."""
+    """Metadata beside the type in the outermost `Annotated`."""
     return facts_of(self.hint)
 
 
 @dataclasses.dataclass(frozen=True)
 class OnlyWith:
-  """The option has an effect only if another one is set: `OnlyWith('angular', 'subtractive')`.
+  """The option has an effect only if another is set, as in `OnlyWith('angular', 'subtractive')`.
 
-  Conditions on options that a signature does not have are met there: those of a plug-in may name
-  the switch that only its section of a config has.
+  Conditions on options that a signature does not have count as met: a plug-in may name a switch
+  that exists only in its section of a config.
 
   Attributes:
-    options: one of these has another value than its default.
-    values: or one of these has one of these values, such as {'schedule': ('step',)}.
+    options: met if one of these differs from its default.
+    values: met, too, if one of these has a listed value, such as {'schedule': ('step',)}.
   """
 
   options: tuple[str, ...]
@@ -85,7 +85,7 @@ class OnlyWith:
     return hash((self.options, tuple(self.values.items())))
 
   def holds(self, options: Mapping[str, Option], values: Mapping[str, Any]) -> bool:
-    """Whether one of the conditions is met by `values`, in which a missing one is the default."""
+    """True if `values` meet one of the conditions; missing values are defaults."""
     if not {*self.options, *self.values} <= options.keys():
       return True
     value_of = {k: values.get(k, option.default) for k, option in options.items()}
@@ -94,19 +94,19 @@ class OnlyWith:
     )
 
   def describe(self, prefix: str = '') -> str:
-    """The conditions in words; `prefix` stands before the names of the options."""
+    """Describes the conditions; `prefix` precedes the names of the options."""
     choices = [f'{prefix}{k}={" or ".join(map(str, v))}' for k, v in self.values.items()]
     return ' or '.join([f'{prefix}{k} is set' for k in self.options] + choices)
 
 
 def keyword_only(factory: Callable) -> dict[str, inspect.Parameter]:
-  """The keyword-only parameters of a factory by name."""
+  """Keyword-only parameters of a factory by name."""
   parameters = inspect.signature(factory).parameters
   return {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
 def options_of(factory: Callable) -> dict[str, Option]:
-  """The options of a factory by name."""
+  """Options of a factory by name."""
   hints = _hints(getattr(factory, 'func', factory))
   texts = option_texts(factory)
   return {
@@ -117,23 +117,23 @@ def options_of(factory: Callable) -> dict[str, Option]:
 
 @functools.lru_cache(maxsize=1024)
 def _hints(factory: Callable) -> dict[str, Any]:
-  """Annotations by name; kept, for each is text that Python compiles."""
+  """Annotations by name; cached, because Python has to compile each of them."""
   return typing.get_type_hints(factory, include_extras=True)
 
 
 def takes_options_of(
   inner: Callable, *facts: Any, without: Collection[str] = (), **defaults: Any
 ) -> Callable[[Factory], Factory]:
-  """Decorates a factory that hands its `**options` on to `inner`: these are its options then.
+  """Decorator for a factory that passes `**options` to `inner`: adds the options of `inner`.
 
-  They keep the default and the annotation that `inner` gives them, and stand behind the factory's
-  own, which hide those of the same name.
+  They keep their defaults and annotations and follow the factory's own options, which take
+  precedence.
 
   Args:
-    facts: are added to each of them, such as `OnlyWith(name='sam')`; with OPTIONAL they lose their
-      defaults, for the factory has its own.
+    facts: facts to add to each of them, such as `OnlyWith(name='sam')`; OPTIONAL removes their
+      defaults, because the factory has its own.
     without: options of `inner` that the factory fills in.
-    **defaults: of options of `inner`, instead of those that it gives them; handed on like the rest.
+    **defaults: other defaults for options of `inner`.
   """
 
   def decorate(factory: Factory) -> Factory:
@@ -161,18 +161,18 @@ def takes_options_of(
 
 # ---------------------------------------------------------------- configs
 Options = Callable | Mapping[str, Option]
-"""A factory, or its options by name."""
+"""A factory, or options by name."""
 
 
 def component(options: Options, name: str | None = None, /, **given: Any) -> Any:
-  """Options as a ConfigDict of their defaults, `given` replacing some.
+  """Makes a ConfigDict of the options' defaults, some replaced by `given`.
 
-  The values have the type of the annotation, so that flags can override them: None is a typed
-  placeholder, a whole number for a float becomes one, and a single value where several are allowed
-  a tuple. Options without a default appear only if given.
+  The values have the type of the annotation, so that flags can override them: None becomes a typed
+  placeholder, an integer becomes a float where needed, and a single value becomes a tuple where
+  several are allowed. Options without a default appear only if given.
 
   Raises:
-    UserError: a key that is no option, or a value that it does not allow.
+    UserError: an unknown key, or a value that is not allowed.
   """
   check(options, given, what=name or _name_of(options), complete=False)
   config = ConfigDict({} if name is None else {'name': name})
@@ -186,7 +186,7 @@ def component(options: Options, name: str | None = None, /, **given: Any) -> Any
 
 
 def build(factory: Callable, config: ConfigDict, *args: Any, prefix: str = '', **fixed: Any) -> Any:
-  """`factory(*args, **config, **fixed)` without config's 'name', after `check`."""
+  """Checks the options, then calls `factory(*args, **config, **fixed)` without config's 'name'."""
   given = {k: v for k, v in to_dict(config).items() if k != 'name'}
   what = str(config.get('name') or _name_of(factory))
   check(factory, given, what=what, prefix=prefix, given=fixed)
@@ -194,12 +194,12 @@ def build(factory: Callable, config: ConfigDict, *args: Any, prefix: str = '', *
 
 
 def takes_several(option: Option) -> bool:
-  """Whether a tuple of values is allowed."""
+  """True if a tuple of values is allowed."""
   return SEVERAL in option.facts or value_type(option.hint) is tuple
 
 
 def typed(option: Option, value: Any) -> Any:
-  """`value` as a config holds it: flags take their type from it."""
+  """Converts `value` to the type of the option, from which flags take theirs."""
   kind = tuple if takes_several(option) else value_type(option.hint)
   if value is None:
     return config_dict.placeholder(kind)
@@ -215,7 +215,7 @@ def _options(options: Options) -> Mapping[str, Option]:
 
 
 def _name_of(options: Options) -> str:
-  return getattr(getattr(options, 'func', options), '__name__', 'this')  # a partial has none
+  return getattr(getattr(options, 'func', options), '__name__', 'this')  # unwraps a partial
 
 
 # ---------------------------------------------------------------- checks
@@ -228,15 +228,15 @@ def check(
   given: Collection[str] = (),
   complete: bool = True,
 ) -> None:
-  """Refuses what the annotations do not allow.
+  """Raises a UserError for values that the annotations do not allow.
 
   Args:
     options: a factory, or its options.
-    values: by name.
-    what: names the factory in a message about an option that it does not have.
-    prefix: stands before the key in messages about a value, such as 'method.'.
-    given: options that the library fills in and that nobody else may set.
-    complete: options without a default must be there, and `OnlyWith` is checked.
+    values: values by name.
+    what: name of the factory in messages about unknown options.
+    prefix: text before the key in messages about a value, such as 'method.'.
+    given: options that the library fills in and users may not set.
+    complete: True requires all options without a default, and checks `OnlyWith`.
 
   Raises:
     UserError: unknown or missing options, and values of another type, outside of the bounds, or
@@ -270,9 +270,9 @@ def _hands_on(factory: Callable) -> bool:
 
 
 def checked(function: Factory) -> Factory:
-  """Decorates a function: a call with an option that its annotations do not allow is a UserError.
+  """Decorator: calls with options that the annotations do not allow raise a UserError.
 
-  What depends on several options (`OnlyWith`) is left to the function.
+  Conditions between options (`OnlyWith`) are left to the function.
   """
   parameters = inspect.signature(function).parameters.values()
   named = {p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
@@ -287,9 +287,9 @@ def checked(function: Factory) -> Factory:
 
 
 def sweep(factory: Callable, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-  """`options` once for each choice among several values of those that are `SEVERAL`.
+  """Yields `options` once for each combination of the values of options that are `SEVERAL`.
 
-  A default counts where it is itself several values.
+  This includes defaults with several values.
   """
   values = {}
   for key, option in options_of(factory).items():

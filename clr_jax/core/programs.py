@@ -1,4 +1,4 @@
-"""Programs that the host calls, compiled with the options that CPUs need."""
+"""Jitted functions that the host calls, compiled with the options that CPUs need."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
-# XLA gives convolutions, products and sums on CPUs to YNNPACK, which takes 5 to 14 times as long
-# for the weight gradient of a 3x3 convolution as XLA's own code: sums only (JAX 0.10.2, 0.12.0).
+# On CPUs XLA uses YNNPACK for convolutions, products and sums. For the weight gradient of a 3x3
+# convolution it is 5 to 14 times slower than XLA's own code, so use it for sums only (JAX 0.10.2,
+# 0.12.0).
 CPU_OPTIONS: Mapping[str, str | bool] = {
   'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_REDUCE',
 }
 
 
 def host_jit(function: Callable[..., Any], **options: Any) -> HostProgram:
-  """`jax.jit` for functions that the host calls, with the compiler options of this device.
+  """`jax.jit` with the compiler options of this device, for functions that the host calls.
 
-  JAX takes compiler options at the outermost program only: where another program calls the
-  function, or a derivative of it is taken, it is a plain `jax.jit`.
+  JAX accepts compiler options for the outermost program only: called by another program or
+  differentiated, the function is a plain `jax.jit`.
 
   Args:
-    function: pure, as for `jax.jit`.
-    options: options of `jax.jit`, but `compiler_options`.
+    function: a pure function, as for `jax.jit`.
+    options: options of `jax.jit` except `compiler_options`.
   """
   return HostProgram(function, options)
 
 
 class HostProgram:
-  """A jitted function whose compiler options are chosen when it is first called; see `host_jit`.
+  """A jitted function whose compiler options are chosen at the first call; see `host_jit`.
 
-  Choosing them starts JAX's backend, which the import of a module must not do.
+  Choosing them starts JAX's backend, which must not happen on import.
   """
 
   def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]):
@@ -53,23 +54,23 @@ class HostProgram:
     return (self._inner if traced else self._outermost)(*args, **kwargs)
 
   def cache_size(self) -> int:
-    """Number of programs that were compiled for calls by the host."""
+    """Number of programs compiled for calls by the host."""
     return self._outermost._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
 
   def lower(self, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
-    """The program for arguments of these shapes, not compiled yet."""
+    """Lowers the function for arguments of these shapes."""
     return self._outermost.lower(*args, **kwargs)
 
   def trace(self, *args: Any, **kwargs: Any) -> jax.stages.Traced:
-    """The traced function, for lowering to other platforms: without compiler options."""
+    """Traces the function, without compiler options, for lowering to other platforms."""
     return self._inner.trace(*args, **kwargs)
 
 
 @functools.cache
 def compiler_options() -> dict[str, str | bool] | None:
-  """The compiler options of host programs on this backend; None for JAX's defaults.
+  """Compiler options of host programs on this backend; None for JAX's defaults.
 
-  A value in XLA_FLAGS is the user's and stays. Starts the backend.
+  Values that the user sets in XLA_FLAGS take precedence. Starts the backend.
   """
   given = os.environ.get('XLA_FLAGS', '')
   if jax.default_backend() != 'cpu' or any(name in given for name in CPU_OPTIONS):
@@ -77,6 +78,6 @@ def compiler_options() -> dict[str, str | bool] | None:
   options: dict[str, str | bool] = dict(CPU_OPTIONS)
   try:
     jax.jit(lambda: 0, compiler_options=options).lower().compile()
-  except (jax.errors.JaxRuntimeError, ValueError):  # this version of XLA has no such option
+  except (jax.errors.JaxRuntimeError, ValueError):  # XLA lacks the option in this version
     return None
   return options

@@ -1,6 +1,6 @@
-"""Factories by name: one calling convention for methods, models, policies, optimizers, ...
+"""Registries of factories by name, for methods, models, policies, optimizers, ...
 
-`registry.register` adds one of a user's; installed packages announce theirs by entry points.
+`registry.register` adds a user's factory; installed packages announce theirs by entry points.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class Registry(Generic[F]):
   """Factories by name; the keyword-only parameters of a factory are its options.
 
   Args:
-    what: names a factory in messages, such as 'model'.
-    factories: by name.
+    what: kind of the factories for messages, such as 'model'.
+    factories: factories by name.
     entry_points: group of the entry points by which packages announce factories; '' = none.
   """
 
   def __init__(self, what: str, factories: Mapping[str, F], *, entry_points: str = ''):
     self.what, self._factories = what, dict(factories)
     self._entry_points = entry_points
-    self._added: dict[str, Any] = {}  # modules, or what stands for one
+    self._added: dict[str, Any] = {}  # namespaces with the attributes of a module
 
   def names(self) -> list[str]:
     """All names.
@@ -46,12 +46,12 @@ class Registry(Generic[F]):
     return own + sorted({*self._added, *_announced(self._entry_points)} - set(own))
 
   def register(self, factory: Any = None, /, *, name: str = '', **facts: Any) -> Any:
-    """Adds a factory, by its own name; a decorator, `@register` or `@register(name=..., ...)`.
+    """Decorator that adds a factory: `@register` or `@register(name=..., ...)`.
 
     Args:
       factory: a function whose keyword-only parameters are its options.
-      name: instead of the function's.
-      facts: attributes that a module of the library would have beside the function.
+      name: name to use instead of the function's.
+      facts: attributes that a module of the library would define beside the function.
 
     Raises:
       UserError: another one has this name.
@@ -103,11 +103,11 @@ class Registry(Generic[F]):
     return self._factories[name] if name in self._factories else self._user_module(name).factory
 
   def _user_module(self, name: str) -> Any:
-    """What was registered, or what a package announces, which is registered by that."""
+    """The registered factory called `name`; registers one that a package announces."""
     if name not in self._added:
       try:
         found = _announced(self._entry_points)[name].load()
-      except Exception as error:  # of another package's code
+      except Exception as error:  # raised by another package's code
         raise UserError(
           f'the {self.what} {name!r} of an installed package cannot be loaded '
           f'({type(error).__name__}: {error}): repair or remove that package'
@@ -123,23 +123,23 @@ def _file(factory: Any) -> Any:
 
 @functools.cache
 def _announced(group: str) -> dict[str, importlib.metadata.EntryPoint]:
-  """The entry points of a group by name."""
+  """Entry points of a group by name."""
   found = importlib.metadata.entry_points(group=group) if group else ()
   return {entry.name: entry for entry in found}
 
 
 class ModuleRegistry(Registry[F]):
-  """One file for each factory: a module NAME of a package, with a function NAME.
+  """Registry with one file per factory: a module NAME of a package, with a function NAME.
 
   The names are known without importing any of the modules.
 
   Args:
-    what: as in `Registry`.
+    what: kind of the factories, see `Registry`.
     package: dotted name of the package.
-    path: its `__path__`.
-    besides: public modules of the package that are no factories.
-    function: name of the function, if it is the same in all modules.
-    entry_points: as in `Registry`.
+    path: `__path__` of the package.
+    besides: public modules of the package that are not factories.
+    function: name of the function if it is the same in all modules.
+    entry_points: group of entry points, see `Registry`.
   """
 
   def __init__(
@@ -157,12 +157,12 @@ class ModuleRegistry(Registry[F]):
     self._besides, self._function = besides, function
 
   def _own_names(self) -> list[str]:
-    """All public modules of the package but `besides`."""
+    """All public modules of the package except `besides`."""
     found = {name for folder in self._path for name in _modules(folder, _changed(folder))}
     return sorted(found - set(self._besides))
 
   def module(self, name: str) -> Any:
-    """The module called `name`, or what stands for a user's; UserError lists the names."""
+    """Module called `name`, or the namespace of a user's factory; a UserError lists the names."""
     check_name(self.names(), name, self.what)
     if name in self._own_names():
       return importlib.import_module(f'{self._package}.{name}')
@@ -186,14 +186,14 @@ class ModuleRegistry(Registry[F]):
 
 @functools.lru_cache(maxsize=256)
 def _modules(folder: str, changed: int) -> tuple[str, ...]:
-  """Public modules of a folder; kept, for a config asks for them a hundred times."""
-  del changed  # a folder that changed is listed again
+  """Public modules of a folder; cached, because a config needs them a hundred times."""
+  del changed  # part of the cache's key
   found = (module.name for module in pkgutil.iter_modules([folder]))
   return tuple(name for name in found if not name.startswith('_'))
 
 
 def _changed(folder: str) -> int:
-  """When a file of the folder came or went; 0 where folders have no times, as in a zip file."""
+  """Time of the folder's last change; 0 if folders have no times, as in a zip file."""
   try:
     return os.stat(folder).st_mtime_ns
   except OSError:

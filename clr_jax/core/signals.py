@@ -1,12 +1,12 @@
-"""SIGTERM, SIGHUP and Ctrl-C: requests to stop, which a thread answers wherever the program is.
+"""SIGTERM, SIGHUP and Ctrl-C: requests to stop, handled by a thread.
 
-A Python handler runs only when C++ returns to Python, and raises in the middle of whatever runs
-there; a compilation takes minutes. So the handlers of a command only note the signal, and a thread,
-to which the system tells it through `signal.set_wakeup_fd`, ends the process: with one line, after
-what must be whole (`whole`, `before_end`), by `os._exit`. The interpreter is not finalized: with a
-compiler's threads behind it, it would crash. The training loop takes a request itself, to save.
+A Python handler runs only when C++ returns to Python, where it raises at an arbitrary point, and a
+compilation takes minutes. Therefore the handlers only record the signal, and a thread that is woken
+through `signal.set_wakeup_fd` ends the process: it prints one line, waits for critical sections
+(`whole`, `before_end`) and calls `os._exit`. The interpreter is not finalized, because it would
+crash while compiler threads run. The training loop handles a request itself in order to save.
 
-Imports nothing that takes time: a command installs this first of all.
+A command installs this first, so the module imports nothing slow.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from clr_jax.core.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED
 
 
 class Stop(NamedTuple):
-  """Name of a request to stop, and the exit code for it."""
+  """A request to stop: its name and exit code."""
 
   name: str
   code: int
@@ -34,27 +34,27 @@ class Stop(NamedTuple):
 STOPS: Mapping[int, Stop] = {
   signal.SIGTERM: Stop('SIGTERM', EXIT_PREEMPTED),
   signal.SIGINT: Stop('Ctrl-C', EXIT_INTERRUPTED),
-  # The terminal is gone; Windows has no such signal.
+  # The terminal was closed; Windows has no such signal.
   **({signal.SIGHUP: Stop('SIGHUP', EXIT_PREEMPTED)} if hasattr(signal, 'SIGHUP') else {}),
 }
-_LOOP_SECONDS = 3.0  # that a training loop has to reach its next step before it is saved from here
-_WHOLE_SECONDS = 5.0  # for what must be whole; a file system can hang
-_FLUSH_SECONDS = 5.0  # for the output; a pipe can be full
+_LOOP_SECONDS = 3.0  # time for a training loop to reach its next step before this thread saves
+_WHOLE_SECONDS = 5.0  # time limit of critical sections; a file system can hang
+_FLUSH_SECONDS = 5.0  # time limit for flushing the output; a pipe can be full
 _POLL_SECONDS = 0.1
 
 
 def handled() -> list[int]:
-  """The signals that are requests to stop: SIGHUP is none where it was ignored, as by nohup."""
+  """Signals that request a stop; without SIGHUP if it was ignored, as under nohup."""
   hangup = getattr(signal, 'SIGHUP', None)
   return [n for n in STOPS if n != hangup or signal.getsignal(n) is not signal.SIG_IGN]
 
 
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
-  """Threads and processes that are started inside never see the requests to stop.
+  """Context manager: threads and processes started inside do not receive requests to stop.
 
-  A terminal and many schedulers send them to all processes of a command; the main one ends the
-  others.
+  Terminals and many schedulers send signals to all processes of a command; the main process ends
+  the others.
   """
   if not hasattr(signal, 'pthread_sigmask'):  # Windows
     yield
@@ -66,7 +66,7 @@ def blocked() -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-# ---------------------------------------------------------------- what is not cut
+# ---------------------------------------------------------------- critical sections
 _changed = threading.Condition()
 _whole = 0
 _before_end: list[Callable[[], object]] = []
@@ -74,7 +74,7 @@ _before_end: list[Callable[[], object]] = []
 
 @contextlib.contextmanager
 def whole() -> Iterator[None]:
-  """A request to stop does not end the process inside, for a few seconds: a file is written."""
+  """Context manager that delays the end of the process by a few seconds, to complete a file."""
   global _whole
   with _changed:
     _whole += 1
@@ -88,12 +88,12 @@ def whole() -> Iterator[None]:
 
 @contextlib.contextmanager
 def before_end(wait: Callable[[], object]) -> Iterator[None]:
-  """A request to stop inside calls `wait` before it ends the process, in a thread of its own.
+  """Context manager: a request to stop calls `wait` in a thread before it ends the process.
 
-  Of several, the last one is called first.
+  Nested calls run in reverse order.
 
   Args:
-    wait: returns when what is being written is whole, as a checkpoint; it may take long.
+    wait: returns when pending writes, such as a checkpoint, are complete; may take long.
   """
   _before_end.append(wait)
   try:
@@ -103,11 +103,11 @@ def before_end(wait: Callable[[], object]) -> Iterator[None]:
 
 
 def exit_now(code: int) -> NoReturn:
-  """Ends this process and its children without waiting for its threads, which print no more."""
+  """Ends this process and its children without waiting for its threads or their output."""
   timer = threading.Timer(_FLUSH_SECONDS, os._exit, [code])
   timer.daemon = True
   timer.start()
-  with contextlib.suppress(Exception):  # nobody else ends the readers of the data
+  with contextlib.suppress(Exception):  # nothing else would end the data readers
     for child in sys.modules['multiprocessing'].active_children():
       child.kill()
   for stream in (sys.stdout, sys.stderr):
@@ -118,18 +118,18 @@ def exit_now(code: int) -> NoReturn:
 
 # ---------------------------------------------------------------- the thread
 class StopSignals:
-  """Ends this process when it is asked to stop; a context manager around a command.
+  """Context manager around a command that ends the process when a stop is requested.
 
-  Only in the main thread, where handlers can be installed; elsewhere it does nothing.
+  Works only in the main thread, where handlers can be installed; elsewhere it does nothing.
 
   Args:
-    ignored_after: the process ends with the command, whose exit code no later signal changes.
+    ignored_after: ignore signals after the command, because the process ends with its exit code.
 
   Attributes:
-    received: the first request, None without.
-    exit: called with the code to end the process; it does not return.
-    exit_at_once: the same after a second Ctrl-C.
-    pass_on: the other requests go on as SIGTERM, which the processes of a run answer together.
+    received: the first request, or None.
+    exit: called with the exit code to end the process; does not return.
+    exit_at_once: called instead of `exit` after a second Ctrl-C.
+    pass_on: forward other requests as SIGTERM, which the processes of a run handle together.
   """
 
   def __init__(self, *, ignored_after: bool = False):
@@ -163,39 +163,39 @@ class StopSignals:
     if not self._previous:
       return
     _current = None
-    ignored = self._ignored_after and not self.pass_on  # those of several processes meet at the end
+    ignored = self._ignored_after and not self.pass_on  # several processes synchronize at the end
     for number, handler in self._previous.items():
       signal.signal(number, signal.SIG_IGN if ignored else handler)
     signal.set_wakeup_fd(self._previous_fd)
     self._writer.close()
 
   def claim(self) -> None:
-    """Called by a thread that ends the process itself; returns unless another one does already."""
+    """Reserves the end of the process for the calling thread; blocks if another thread has it."""
     self._ending.acquire()
 
   def ask(self, stop: Stop) -> None:
-    """Ends the process, from any thread, as a signal to it would."""
+    """Ends the process like a signal, from any thread."""
     self._note(stop)
     self._wake()
 
   # ---------------------------------------------------------------- the training loop
   def take(self, stop: Stop | None) -> None:
-    """Called by a training loop after every step; with a request it saves and ends the process."""
+    """Called by the training loop after every step; the loop then handles the request `stop`."""
     self._rescue = None
     self._in_loop = True
     if stop is not None:
       self.claim()
 
   def rescue_by(self, save: Callable[[], bool]) -> None:
-    """What saves the training from another thread if the loop does not call `take` in time.
+    """Sets how to save the training from another thread if the loop does not call `take` in time.
 
     Args:
-      save: returns whether the state was saved; it is not while a step has taken the state.
+      save: saves and returns True, or returns False while a step owns the state.
     """
     self._rescue = save
 
   def leave_loop(self) -> None:
-    """From now on a request ends the process again."""
+    """Makes requests end the process again."""
     self._rescue = None
     self._in_loop = False
 
@@ -204,7 +204,7 @@ class StopSignals:
     del frame
     if not self.pass_on:
       self._note(STOPS[number])
-    self._wake()  # another event loop may have taken the wakeup descriptor
+    self._wake()  # another event loop may have replaced the wakeup descriptor
 
   def _note(self, stop: Stop) -> None:
     if self.received is None:
@@ -239,7 +239,7 @@ class StopSignals:
       if self.received is not None and not started:
         self._reader.settimeout(_POLL_SECONDS)
         started = True
-        # A thread of its own: a second Ctrl-C is heard while it waits.
+        # A separate thread, so that a second Ctrl-C is handled while it waits.
         threading.Thread(target=self._answer, args=[self.received], daemon=True).start()
 
   def _answer(self, stop: Stop) -> None:
@@ -250,7 +250,7 @@ class StopSignals:
       self._ending.release()
       time.sleep(_POLL_SECONDS)
     for wait in reversed([*_before_end]):
-      with contextlib.suppress(Exception):  # what was written before it stands
+      with contextlib.suppress(Exception):  # earlier files remain
         wait()
     with _changed:
       _changed.wait_for(lambda: not _whole, _WHOLE_SECONDS)
@@ -263,7 +263,7 @@ class StopSignals:
       return False
     try:
       return rescue()
-    except Exception:  # the step that takes the state began meanwhile: the loop saves after it
+    except Exception:  # a step that owns the state began meanwhile: the loop saves after it
       self._rescue = None
       return False
 
@@ -271,8 +271,8 @@ class StopSignals:
     if self._said:
       return
     self._said = True
-    start = '\n' if os.isatty(2) else ''  # a progress bar may stand there
-    line = f'{start}clr-jax: stopped by {stop.name}: the same command goes on\n'
+    start = '\n' if os.isatty(2) else ''  # there may be a progress bar
+    line = f'{start}clr-jax: stopped by {stop.name}: run the same command to resume\n'
 
     def write() -> None:
       with contextlib.suppress(OSError):
@@ -287,5 +287,5 @@ _current: StopSignals | None = None
 
 
 def current() -> StopSignals | None:
-  """What handles the signals of this process; None in a library call or a notebook."""
+  """The active handler of this process; None in a library call or a notebook."""
   return _current

@@ -15,8 +15,8 @@ from etils import epath
 from clr_jax.core import signals
 from clr_jax.core.errors import UserError
 
-_UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)  # as a path, whatever the rights
-_BUGS = (TypeError, AttributeError, NameError, KeyError, AssertionError)  # never a store's answer
+_UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)  # errors of the path itself
+_BUGS = (TypeError, AttributeError, NameError, KeyError, AssertionError)  # not errors of a store
 
 
 def is_local(path: epath.PathLike) -> bool:
@@ -25,7 +25,7 @@ def is_local(path: epath.PathLike) -> bool:
 
 
 def check_path(path: epath.PathLike) -> None:
-  """UserError for a path that is neither on a disk nor in an object store that is supported."""
+  """Raises a UserError for a path that is neither local nor in a supported object store."""
   text = os.fspath(path)
   scheme, separator, rest = text.partition('://')
   if separator and scheme != 'gs':
@@ -33,27 +33,27 @@ def check_path(path: epath.PathLike) -> None:
       f'{text} cannot be used: only local paths and gs:// are supported, so give one of them'
     )
   if separator and not rest.partition('/')[0]:
-    raise UserError(f'{text} names no bucket: give gs://BUCKET/FOLDER')
+    raise UserError(f'{text} has no bucket: give gs://BUCKET/FOLDER')
   if '\0' in text:
-    raise UserError(f'{text!r} cannot be used: a path has no null byte, give another one')
+    raise UserError(f'{text!r} contains a null byte: give another path')
 
 
 def cache_folder() -> pathlib.Path:
-  """Folder of the user's for what can be made again: $XDG_CACHE_HOME or ~/.cache, /clr_jax."""
+  """The user's cache folder: clr_jax in $XDG_CACHE_HOME or ~/.cache."""
   return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'clr_jax'
 
 
 def atomic_write(path: epath.Path, content: str | bytes) -> None:
-  """Writes a file, and makes its folder; readers see it complete or not at all.
+  """Writes a file atomically and creates its folder.
 
-  Text is written as UTF-8; bytes of a file's name that are none are written as escapes.
+  Text is written as UTF-8; undecodable bytes from file names are written as escapes.
 
   Raises:
-    UserError: a folder has the name of the file, or a file that of its folder.
+    UserError: a folder has the name of the file, or a file the name of its folder.
     OSError: it cannot be written; EIO for any error of an object store's client.
   """
   raw = content.encode('utf-8', 'backslashreplace') if isinstance(content, str) else content
-  if not is_local(path):  # an object appears when it is complete, and needs no folder
+  if not is_local(path):  # an object appears only when complete, and needs no folder
     try:
       path.write_bytes(raw)
     except Exception as error:
@@ -72,7 +72,7 @@ def _refuse_other_kinds(path: epath.Path) -> Iterator[None]:
     kinds = ('folder', 'file') if isinstance(error, IsADirectoryError) else ('file', 'folder')
     place = path if isinstance(error, IsADirectoryError) else path.parent
     raise UserError(
-      f'{place} is a {kinds[0]} where a {kinds[1]} is to be written: move it away'
+      f'{place} is a {kinds[0]}, but a {kinds[1]} has to be written there: move it away'
     ) from error
 
 
@@ -85,21 +85,21 @@ def _replace(path: epath.Path, raw: bytes) -> None:
     except BaseException as error:
       with contextlib.suppress(OSError):
         temporary.unlink()
-      if isinstance(error, OSError) and error.filename is None:  # of a full disk
+      if isinstance(error, OSError) and error.filename is None:  # disk full
         error.filename = os.fspath(path)
       raise
 
 
 def check_writable(folder: epath.Path) -> None:
-  """Writes a small file into a folder, which is made; nothing stays of the try.
+  """Checks that files can be written to a folder, which is created; leaves no file behind.
 
   Raises:
-    UserError, OSError: as `atomic_write` does.
+    UserError, OSError: see `atomic_write`.
   """
   made = [p for p in (folder, *folder.parents) if not p.exists()] if is_local(folder) else []
   probe = folder / f'.probe-{secrets.token_hex(4)}'
   try:
-    atomic_write(probe, 'x')  # a full disk takes an empty file
+    atomic_write(probe, 'x')  # an empty file would fit on a full disk
     probe.unlink()
   finally:
     for each in made:
@@ -108,26 +108,26 @@ def check_writable(folder: epath.Path) -> None:
 
 
 def is_file(path: epath.PathLike) -> bool:
-  """Whether there is a file; epath counts everything that is no folder."""
+  """True for a regular file; epath also accepts everything else that is not a folder."""
   return os.path.isfile(path) if is_local(path) else epath.Path(path).is_file()
 
 
 def read_file(path: epath.PathLike) -> bytes:
-  """The content of a file.
+  """Reads a file.
 
   Raises:
-    OSError: it cannot be read, or is something else, such as a pipe, of which no end comes.
+    OSError: it cannot be read, or is not a regular file, such as a pipe, which may never end.
   """
   if not is_file(path) and epath.Path(path).exists():
-    raise OSError(errno.EINVAL, 'it is no file', os.fspath(path))
+    raise OSError(errno.EINVAL, 'not a regular file', os.fspath(path))
   return epath.Path(path).read_bytes()
 
 
 def files_in(folder: epath.Path, ending: str = '') -> list[epath.Path]:
-  """The files and folders in `folder` whose names end so, by name; [] where there is no folder.
+  """Sorted files and folders in `folder` with the name ending; [] if the folder does not exist.
 
   Raises:
-    UserError: the folder cannot be read, or is none.
+    UserError: the folder cannot be read, or is not a folder.
   """
   try:
     with translate_errors(folder):
@@ -135,21 +135,21 @@ def files_in(folder: epath.Path, ending: str = '') -> list[epath.Path]:
       return sorted((p for p in found if p.name.endswith(ending)), key=lambda p: p.name)
   except OSError as error:
     raise UserError(
-      f'{folder} cannot be read ({error.strerror}): make it a folder that you may read'
+      f'{folder} cannot be read ({error.strerror}): make it a readable folder'
     ) from error
 
 
 @contextlib.contextmanager
 def translate_errors(path: epath.PathLike) -> Iterator[None]:
-  """Turns what makes a path unusable into a UserError that says what to do.
+  """Context manager that turns errors of an unusable path into a UserError with a remedy.
 
-  These are all errors of an object store's client, and of a disk those that lie in the path.
+  It handles all errors of an object store's client, and a disk's errors about the path itself.
   """
   try:
     yield
   except (UserError, *_BUGS):
     raise
-  except Exception as error:  # of many types
+  except Exception as error:  # store clients raise many types
     if is_local(path):
       if isinstance(error, OSError) and error.errno in _UNUSABLE:
         shown = os.fspath(path)
@@ -167,12 +167,12 @@ def _store_advice(path: str, error: BaseException) -> str:
     return f'there is no bucket {bucket}: create it first, or correct the name'
   return (
     f'{bucket} cannot be used ({first_line(error)}): check the network, or log in with `gcloud '
-    f'auth application-default login` as an account that may get this bucket and list, read, write '
-    f'and delete its objects'
+    f'auth application-default login` as an account that may list, read, write and delete objects '
+    f'in it'
   )
 
 
 def first_line(error: BaseException) -> str:
-  """The first line of an error's message, or the name of its type; plain text."""
-  text = re.sub(r'\x1b\[[\d;]*m', '', str(error))  # PyTorch's has bold words
+  """First line of an error's message as plain text, or the name of its type."""
+  text = re.sub(r'\x1b\[[\d;]*m', '', str(error))  # PyTorch's messages have bold words
   return (text.splitlines() or [''])[0][:120] or type(error).__name__

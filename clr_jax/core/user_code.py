@@ -1,8 +1,8 @@
-"""Code of a user: running it so that a fault is one sentence, and modules that register things.
+"""User code: modules that register components, with errors reported as one sentence.
 
 A module registers methods, augmentations, data sources or protocols by decorators, such as
-`@clr_jax.methods.register`. It is a file, or a module that Python can import. Each runs once in a
-process; a run records which, with their checksums.
+`@clr_jax.methods.register`. It is a file or an importable module. Each is executed once per
+process; a run records their names and checksums.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from clr_jax.core.errors import UserError
 
 T = TypeVar('T')
 
-_LOADED: dict[str, str] = {}  # file -> SHA-256 of what ran
-_CHOSEN: set[str] = set()  # files of --imports, which a run's own record does not overrule
+_LOADED: dict[str, str] = {}  # file -> SHA-256 of the executed code
+_CHOSEN: set[str] = set()  # files of --imports, which take precedence over a run's record
 
 
 # ---------------------------------------------------------------- files
 def resolved(name: str, folder: str | None = None) -> str:
-  """The absolute path of a file of the user's; the name itself of a module that Python can import.
+  """Resolves a file to its absolute path; returns the name of an importable module unchanged.
 
   Args:
     name: 'my_methods', 'lab.methods', 'my_methods.py' or a longer path.
-    folder: that it is looked for in first; then the current one.
+    folder: folder to search first, before the current one.
 
   Raises:
     UserError: there is no such file or module.
@@ -52,7 +52,7 @@ def resolved(name: str, folder: str | None = None) -> str:
 
 
 def checksum(name: str) -> str | None:
-  """SHA-256 of the file of a module, by its path or name; None if there is none."""
+  """SHA-256 of the file of a module, given by path or name; None if there is no file."""
   path = name if name.endswith('.py') else _found(name)
   try:
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest() if path else None
@@ -61,7 +61,7 @@ def checksum(name: str) -> str | None:
 
 
 def _found(name: str) -> str | None:
-  """The file of a module that Python can import."""
+  """File of an importable module."""
   with contextlib.suppress(ImportError, AttributeError, ValueError):
     spec = importlib.util.find_spec(name)
     return spec.origin if spec else None
@@ -69,29 +69,30 @@ def _found(name: str) -> str | None:
 
 
 def refuse_in_a_run(path: str) -> None:
-  """UserError for a file in the directory of a run: what lies there is data and never runs."""
+  """Raises a UserError for a file in the directory of a run, from which no code is executed."""
   for parent in pathlib.Path(os.path.realpath(path)).parents:
     with contextlib.suppress(OSError, ValueError):
       config = parent / 'config.json'
       if config.is_file() and '"config_hash"' in config.read_text():
         raise UserError(
-          f'{path} lies in the workdir {parent}, from which no code is run: move it elsewhere'
+          f'{path} is in the workdir {parent}, from which no code is run: move it elsewhere'
         )
 
 
 # ---------------------------------------------------------------- running it
 def load(names: Sequence[str], folder: str | None = None, *, chosen: bool = False) -> list[str]:
-  """Runs modules that have not run yet; returns them as `resolved` does.
+  """Executes modules that have not been executed yet; returns them as `resolved` does.
 
   Args:
     names, folder: see `resolved`.
-    chosen: by the user of this command, so that they stand for those of a run of the same name.
+    chosen: True if the user named them for this command, so that they replace modules of the same
+      name recorded by a run.
 
   Raises:
-    UserError: no such file, one in a workdir, or any error of it, by file and line.
+    UserError: no such file, a file in a workdir, or any error in it, with file and line.
   """
   texts = isinstance(names, Sequence) and all(isinstance(name, str) for name in names)
-  if not texts or isinstance(names, str):  # of a config that is not checked yet
+  if not texts or isinstance(names, str):  # the config may not be checked yet
     raise UserError(f'imports={names!r} is not allowed: give a sequence, each a string')
   found = [resolved(name, folder) for name in names]
   for name in found:
@@ -109,19 +110,19 @@ def load(names: Sequence[str], folder: str | None = None, *, chosen: bool = Fals
 
 
 def checksums(names: Iterable[str]) -> dict[str, str]:
-  """{module: SHA-256 of the code of it that ran in this process}, of those that ran."""
+  """{module: SHA-256 of its code} of the modules executed in this process."""
   return {name: _LOADED[name] for name in names if name in _LOADED}
 
 
 def load_recorded(recorded: Mapping[str, str], where: str) -> None:
-  """Runs the modules that a run was made with.
+  """Executes the modules that a run used.
 
   Args:
     recorded: from `checksums`.
-    where: the run, for messages.
+    where: name of the run, for messages.
 
   Raises:
-    UserError: one is missing or not what it was, unless another was `chosen` for it.
+    UserError: one is missing or has changed, unless a replacement was `chosen`.
   """
   for name, digest in recorded.items():
     last = os.path.basename(name)
@@ -130,13 +131,13 @@ def load_recorded(recorded: Mapping[str, str], where: str) -> None:
     now = checksum(name)
     if now is None:
       raise UserError(
-        f'{where} was made with {name}, which is not there any more: put it back, or give its new '
-        f'place by --imports=FILE'
+        f'{where} used {name}, which is missing: restore it, or give its new location by '
+        f'--imports=FILE'
       )
     if now != digest:
       raise UserError(
-        f'{where} was made with {name}, which has changed since: put it back as it was, or give '
-        f'the code to be used by --imports=FILE'
+        f'{where} used {name}, which has changed since: restore it, or give the code to use by '
+        f'--imports=FILE'
       )
     load([name])
 
@@ -149,14 +150,14 @@ def _import(name: str) -> None:
   for module in list(sys.modules.values()):
     if getattr(module, '__file__', None) == name:
       return  # a config file has imported it
-  # Under its own name, so that it and what lies beside it can be imported by reader processes, too.
+  # Imported under its own name, so that reader processes can import it and its neighbors.
   if str(path.parent) not in sys.path:
     sys.path.append(str(path.parent))
   stem = path.stem
   if _found(stem) not in (None, name) or stem in sys.modules:
     stem = f'{stem}_{hashlib.sha256(name.encode()).hexdigest()[:8]}'
   spec = importlib.util.spec_from_file_location(stem, path)
-  assert spec is not None and spec.loader is not None  # of every name that ends in .py
+  assert spec is not None and spec.loader is not None  # always for names that end in .py
   module = importlib.util.module_from_spec(spec)
   sys.modules[stem] = module
   try:
@@ -168,7 +169,7 @@ def _import(name: str) -> None:
 
 @contextlib.contextmanager
 def importable(folder: pathlib.Path) -> Iterator[None]:
-  """Files of a folder can be imported inside the context."""
+  """Context manager that makes the files of a folder importable."""
   sys.path.append(str(folder))
   try:
     yield
@@ -177,10 +178,10 @@ def importable(folder: pathlib.Path) -> Iterator[None]:
 
 
 def run(path: pathlib.Path, call: Callable[[], T]) -> T:
-  """`call()`, which runs code of the file: any error of it is one sentence with file and line.
+  """Returns `call()`, which executes code of the file; errors become one sentence with the line.
 
   Raises:
-    UserError: for any error.
+    UserError: any error.
   """
   try:
     return call()
@@ -188,10 +189,10 @@ def run(path: pathlib.Path, call: Callable[[], T]) -> T:
     raise
   except (KeyboardInterrupt, GeneratorExit):
     raise
-  except BaseException as error:  # SystemExit, too
+  except BaseException as error:  # includes SystemExit
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    if isinstance(error, SyntaxError):  # nothing ran; an unreadable one has no line
+    if isinstance(error, SyntaxError):  # nothing was executed; an unreadable file has no line
       lines = [error.lineno] if error.filename == str(path) else lines
     place = f'{path}:{lines[-1]}' if lines and lines[-1] else str(path)
     words = ' '.join((error.msg if isinstance(error, SyntaxError) else _text(error)).split())
@@ -207,9 +208,9 @@ def run(path: pathlib.Path, call: Callable[[], T]) -> T:
 def _text(error: BaseException) -> str:
   try:
     return str(error)
-  except Exception:  # of the error's own __str__
+  except Exception:  # raised by the error's own __str__
     return ''
 
 
 class Sentence(UserError):
-  """It says all: the line of the file in which it was raised does not matter."""
+  """A UserError that is complete without the line of the file that raised it."""

@@ -1,3 +1,1 @@
-"""From a config to the parts of a run: data, views, method, optimizer, the train step. Runs
-nothing.
-"""
+"""Builds the parts of a run from a config: data, views, method, optimizer, the train step."""

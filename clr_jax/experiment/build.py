@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: data, views, method, optimizer, mesh; checked at once."""
+"""Builds and checks the parts of a run: data, views, method, optimizer, mesh."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from clr_jax.ops import sharding
 from clr_jax.optim import schedules
 from clr_jax.rundir.identity import hash_config
 
-_SAMPLE = 64  # images of a checksum where training does not decode all of them
-_DTYPES = {'float32': None, 'bfloat16': 'bfloat16'}  # None: that of images and parameters
+_SAMPLE = 64  # images in the checksum of data that training does not decode as a whole
+_DTYPES = {'float32': None, 'bfloat16': 'bfloat16'}  # None: dtype of images and parameters
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Experiment:
-  """Everything that a config names, built and checked; no array is on a device yet.
+  """Everything that a config names, built and checked; nothing is on a device yet.
 
-  What is derived from the attributes is built once. `dataclasses.replace(experiment, mesh=...)`
-  is the same experiment on another mesh.
+  Derived values are cached. `dataclasses.replace(experiment, mesh=...)` is the same experiment on
+  another mesh.
 
   Attributes:
-    config: as given.
-    info: sizes of the run.
+    config: the config.
+    info: facts about the run.
     source: the training set.
     test: the test set, or None.
     views, method, tx, learning_rate: see `clr_jax.core.types`.
-    plain: the method without what wraps it, for passes over images that are not trained on.
-    mesh: over all devices.
+    plain: the method without wrappers, for passes over images without training.
+    mesh: mesh over all devices.
   """
 
   config: Config
@@ -72,19 +72,19 @@ class Experiment:
 
   @functools.cached_property
   def config_hash(self) -> str:
-    """12 hex digits of the keys that change what is trained."""
+    """Hash, 12 hex digits, of the keys that affect the trained parameters."""
     return hash_config(to_dict(self.config), keys_without_effect(self.config))
 
   @functools.cached_property
   def step_fn(self) -> StepFn:
-    """The train step, to be jitted by the caller."""
+    """The train step; the caller jits it."""
     return make_train_step(
       self.method, self.views, self.tx, mesh=self.mesh, shard_optimizer=self.shard_optimizer
     )
 
   @functools.cached_property
   def abstract_state(self) -> TrainState:
-    """Shapes, dtypes and shardings of the train state; nothing is computed."""
+    """Shapes, dtypes and shardings of the train state, without computing it."""
     shapes = jax.eval_shape(self._init_fn, jax.random.key(0))
     return jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -94,30 +94,30 @@ class Experiment:
 
   @functools.cached_property
   def shardings(self) -> TrainState:
-    """Where each array of the train state lies on the mesh."""
+    """Shardings of the train state on the mesh."""
     return jax.tree.map(lambda x: x.sharding, self.abstract_state)
 
   def init(self) -> TrainState:
-    """The state of step 0, each array where it belongs on the mesh."""
+    """Computes the state of step 0 in its shardings."""
     return self._jitted_init(jax.random.key(self.config.seed))
 
   def check_shapes(self) -> None:
-    """Traces one step without compiling: what does not fit is refused before any work.
+    """Traces one step without compiling it, to find errors before any work.
 
     Raises:
-      UserError: shapes that do not fit together, or arrays that no device here can hold.
+      UserError: shapes that do not fit together, or arrays that do not fit on the devices.
     """
     self._check_memory()
     batch = jax.eval_shape(lambda: example_batch(self.source, self.info.batch_size))
     jax.eval_shape(self.step_fn, self.abstract_state, batch)
 
   def data_facts(self) -> dict[str, Any]:
-    """What `check_data` compares. Pixels count where training decodes all of them anyway."""
+    """Facts for `check_data`, with pixels if training decodes all of them anyway."""
     source, mode = self.source, self.config.data.mode
     resident = mode != 'streamed' and source.nbytes <= RESIDENT_LIMIT
     if resident:
-      source.arrays()  # decoded once, for the checksum and for the device
-    # What lies at a path may be moved, and is then to be recognized.
+      source.arrays()  # decodes once, for the checksum and for the device
+    # Data at a path may be moved, and must then be recognized.
     sampled = data.path_of(source.name) is not None
     return {
       'number': source.num_examples,
@@ -138,9 +138,9 @@ class Experiment:
     there = sharding.memory_of(self.mesh)
     if there is not None and needed > there:
       raise UserError(
-        f'the state of training, its gradient and the views of a batch alone, without the '
-        f'activations, take {needed / 2**30:,.1f} GiB on each device, which has '
-        f'{there / 2**30:,.1f}: lower model.width, the sizes of method, augment.size or batch_size '
+        f'the training state, its gradient and the views of a batch, without activations, take '
+        f'{needed / 2**30:,.1f} GiB on each device, which has {there / 2**30:,.1f} GiB: lower '
+        f'model.width, the sizes of method, augment.size or batch_size '
         f'(the largest array is {largest} {list(sizes[largest].shape)})'
       )
 
@@ -152,7 +152,7 @@ class Experiment:
     return init_state(key, example_batch(self.source), self.method, self.views, self.tx)
 
   def make_pipeline(self) -> Pipeline:
-    """Starts feeding: uploads a resident data set, or starts the workers of a streamed one."""
+    """Makes the input pipeline: uploads a resident data set, or starts workers for streaming."""
     options = self.config.data
     return make_pipeline(
       self.source,
@@ -164,20 +164,20 @@ class Experiment:
     )
 
   def abstract_data(self) -> tuple[Any, Any]:
-    """What `make_pipeline` feeds a step, in shapes and shardings; see `data.pipeline`."""
+    """Shapes and shardings of the inputs of a step from `make_pipeline`; see `data.pipeline`."""
     return abstract_data(
       self.source, batch_size=self.info.batch_size, mesh=self.mesh, mode=self.config.data.mode
     )
 
 
 def nbytes_of(leaf: jax.ShapeDtypeStruct) -> int:
-  """Bytes of an array on each device, which has all of it or its shard."""
+  """Bytes of an array, or of its shard, on each device."""
   shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape
   return math.prod(shape) * leaf.dtype.itemsize
 
 
 def example_batch(source: data.Source, size: int = 2) -> Batch:
-  """Zeros in the shape of the source's batches."""
+  """Makes a batch of zeros in the shape of the source's batches."""
   label = None if source.num_classes is None else jnp.zeros([size], jnp.int32)
   image = jnp.zeros([size, *source.image_shape], jnp.uint8)
   return Batch(image=image, label=label, index=jnp.arange(size, dtype=jnp.int32))
@@ -189,12 +189,12 @@ def build_experiment(
   """Builds and checks all parts of a run.
 
   Args:
-    config: of the run.
-    devices: of the mesh; None = all.
+    config: the config of the run.
+    devices: devices of the mesh; None = all.
     probe: False leaves the online probe out, which needs the labels of the training set.
 
   Raises:
-    UserError: in one sentence, for everything that could not work. Nothing is compiled before.
+    UserError: anything that cannot work, in one sentence; nothing is compiled before.
   """
   check_config(config)
   compile_cache.use()
@@ -255,12 +255,12 @@ def _run_info(config: Config, source: data.Source, views: augment.Views) -> RunI
     raise UserError(f'num_epochs={config.num_epochs} is less than one step: raise num_epochs')
   if total_steps >= 2**31:
     raise UserError(
-      f'num_epochs={config.num_epochs} are {total_steps} steps, which no int32 counts: lower '
+      f'num_epochs={config.num_epochs} is {total_steps} steps, which overflows int32: lower '
       f'num_epochs or raise batch_size'
     )
   return RunInfo(
     num_examples=source.num_examples,
-    # With one class there is nothing to learn from labels, and no accuracy to tell.
+    # With one class, labels carry no information and accuracy is meaningless.
     num_classes=None if source.num_classes == 1 else source.num_classes,
     batch_size=config.batch_size,
     num_views=views.num_views,
@@ -273,8 +273,8 @@ def _check_batch(info: RunInfo, mesh: Mesh, parts: int) -> None:
   least = mesh.size * parts
   if parts > 1 and info.batch_size < least:
     raise UserError(
-      f'accumulate={parts} passes on {mesh.size} devices need at least as many images and '
-      f'batch_size is {info.batch_size}: lower accumulate'
+      f'accumulate={parts} on {mesh.size} devices needs a batch_size of at least '
+      f'{parts * mesh.size}, not {info.batch_size}: lower accumulate'
     )
   if info.batch_size % least:
     passes = f' in {parts} passes (accumulate)' if parts > 1 else ''
@@ -318,15 +318,15 @@ def make_backbone(config: Config, channels: int, name: str, *, norm_terms: int =
   for key in ('mean', 'std'):
     if len(getattr(backbone, key)) not in (1, channels):
       raise UserError(
-        f'model.{key} has {len(getattr(backbone, key))} values and {name} has {channels} '
-        f'channel(s): give one value, or one a channel'
+        f'model.{key} has {len(getattr(backbone, key))} values but {name} has {channels} '
+        f'channel(s): give one value, or one per channel'
       )
   return backbone
 
 
 def shared_statistics(config: Config, channels: int) -> str:
-  """A sentence about pixel statistics of one value, which stand for all channels; '' if none do."""
-  neutral = {'mean': (0.0,), 'std': (1.0,)}  # changes no pixel
+  """A sentence about pixel statistics with one value for all channels; '' if there are none."""
+  neutral = {'mean': (0.0,), 'std': (1.0,)}  # leaves pixels unchanged
   keys = [k for k in neutral if len(config.model[k]) == 1 and config.model[k] != neutral[k]]
   values = ' and '.join(f'model.{key}={config.model[key]}' for key in keys)
   return f'{values}: one value for all {channels} channels' if keys and channels > 1 else ''

@@ -1,6 +1,6 @@
-"""The keys that every config has, and how to fill its parts. Defaults of hyper-parameters live in
-the signatures of the library's functions; `section` copies them here, so that a run records all of
-them and a flag can change any of them.
+"""The keys of every config, and functions for its sections. Defaults of hyper-parameters are in the
+signatures of the library's functions; `section` copies them to the config, so that a run records
+all of them and a flag can change any of them.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from clr_jax.experiment.config_files import load_imports
 from clr_jax.experiment.method import plugin_factories
 from clr_jax.experiment.schema import section
 
-# Channel statistics of the training images, as the sources use them (spec: pixels in [0, 1]).
+# Channel statistics of the training images in [0, 1], as the sources use them.
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2470, 0.2435, 0.2616)  # SogCLR and the report, for CIFAR-100 too
 IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}  # torchvision
-SUPCON_STATISTICS = {  # SupContrast, TCL; its Fashion-MNIST is not published: the usual values
+SUPCON_STATISTICS = {  # SupContrast, TCL; TCL's values for Fashion-MNIST are unpublished
   'cifar10': {'mean': CIFAR_MEAN, 'std': (0.2023, 0.1994, 0.2010)},
   'cifar100': {'mean': (0.5071, 0.4867, 0.4408), 'std': (0.2675, 0.2565, 0.2761)},
   'fashion_mnist': {'mean': (0.2860,), 'std': (0.3530,)},
@@ -28,10 +28,10 @@ SOLO_STATISTICS = {  # solo-learn
   'imagenet100': IMAGENET,
 }
 
-# `config.data` where it is more than a name. A folder with one sub-folder a class below train and
-# val will do for any of them: `--config.data.name=folder:PATH`. Of images larger than the views the
-# central square at 256 pixels is read: crops of 224 come from it, and evaluation sees all of it
-# (published: the central 224 of it).
+# `config.data` of data sets that need more than a name. A folder with one sub-folder per class
+# below train and val works for any of them: `--config.data.name=folder:PATH`. Images larger than
+# the views are read as the central square at 256 pixels: crops of 224 come from it, and evaluation
+# uses all of it (published: the central 224).
 DATA = {
   'imagenet100': {'name': 'imagenet100', 'test_split': 'validation', 'image_size': 256},
   'imagenet': {'name': 'imagenet2012', 'test_split': 'validation', 'image_size': 256},
@@ -40,53 +40,53 @@ DATA = {
 
 
 def data(config: Config, name: str) -> None:
-  """Sets `config.data` to a key of DATA or the TFDS data set of that name."""
+  """Sets `config.data` to a key of DATA or to the TFDS data set of that name."""
   config.data.update(DATA.get(name, {'name': name}))
 
 
 def method(name: str, **hyper) -> Config:
-  """`config.method`: a method of `clr_jax.methods` with all its hyper-parameters."""
+  """Makes `config.method`: a method of `clr_jax.methods` with all its hyper-parameters."""
   return section('method', name=name, **hyper)
 
 
 def plugins() -> Config:
-  """`config.plugins`: all that methods can be trained with, all switched off."""
+  """Makes `config.plugins`: all plug-ins and wrappers, switched off."""
   return ConfigDict({name: section(f'plugins.{name}') for name in plugin_factories()})
 
 
 def model(name: str, **hyper) -> Config:
-  """`config.model`: a backbone of `clr_jax.models`; its dtype comes from `config.precision`."""
+  """Makes `config.model`: a backbone of `clr_jax.models`; `config.precision` sets its dtype."""
   return section('model', name=name, **hyper)
 
 
 def views(name: str, *, size: int, **hyper) -> Config:
-  """`config.augment`: views of side `size`."""
+  """Makes `config.augment`: views with sides of `size` pixels."""
   return section('augment', name=name, size=size, **hyper)
 
 
 def optimizer(name: str, *, learning_rate: float, **hyper) -> Config:
-  """`config.optimizer`; `learning_rate` is the base value, scaled with the batch by `scaling`."""
+  """Makes `config.optimizer`; `scaling` scales the base `learning_rate` with the batch size."""
   return section('optimizer', name=name, learning_rate=learning_rate, **hyper)
 
 
 def schedule(name: str = 'warmup_cosine', **hyper) -> Config:
-  """`config.schedule` of the learning rate; SogCLR, SimCLR and solo-learn warm up for 10 epochs."""
+  """Makes `config.schedule`; SogCLR, SimCLR and solo-learn warm up for 10 epochs."""
   return section('schedule', name=name, **hyper)
 
 
 def sam(name: str = 'none', **hyper) -> Config:
-  """`config.sam`: 'none', 'sam' or 'noise_sam', and the options of both, for flags to choose."""
+  """Makes `config.sam`: 'none', 'sam' or 'noise_sam', with the options of both."""
   return section('sam', name=name, **hyper)
 
 
 def get_config(*, imports: Sequence[str] = ()) -> Config:
-  """Every key with its default; an experiment sets data, augment, model, method, optimizer.
+  """Makes a config of all keys; an experiment sets data, augment, model, method, optimizer.
 
-  The keys are explained in `clr_jax.experiment.settings` and by the functions above.
+  `clr_jax.experiment.settings` and the functions above explain the keys.
 
   Args:
-    imports: modules that register what the config then names, such as 'my_methods' for the file
-      my_methods.py beside the config file; see `config_files.load_imports`.
+    imports: modules that register components that the config names, such as 'my_methods' for the
+      file my_methods.py beside the config file; see `config_files.load_imports`.
   """
   config: Config = section('', imports=load_imports(imports))
   config.data = section('data')

@@ -1,8 +1,8 @@
-"""Config files: finding one by path or name, and running its get_config.
+"""Config files: finds them by path or name, and runs their get_config.
 
-A file may also define `complete(config, given)`, which is called once the values of flags are in
-the config, of which `given` names the keys. It may change others, such as those that follow from
-the images, and returns sentences for the terminal.
+A file may also define `complete(config, given)`, which is called after the values of flags are set;
+`given` holds their keys. It may change other keys, such as those that depend on the images, and
+returns sentences for the terminal.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CHECKOUT = pathlib.Path(__file__).parent.parent.parent / 'configs'
 
 
 def resolve(spec: str) -> tuple[pathlib.Path, str | None]:
-  """`path.py[:ARG]` -> (file, ARG): a path if it exists, else the packaged config of that name."""
+  """Splits `path.py[:ARG]` into (file, ARG): an existing path, else a packaged config."""
   path, _, argument = spec.partition(':')
   name = pathlib.Path(path).name
   name = name if name.endswith('.py') else f'{name}.py'
@@ -39,7 +39,7 @@ def resolve(spec: str) -> tuple[pathlib.Path, str | None]:
       if candidate.is_file():
         return candidate.resolve(), argument or None
     reason = ', which is a folder' if path and pathlib.Path(path).is_dir() else ''
-  except (OSError, ValueError) as error:  # too long a name; a null byte
+  except (OSError, ValueError) as error:  # a name that is too long; a null byte
     reason = f' ({getattr(error, "strerror", None) or error})'
   shown = path if len(path) <= 200 else f'{path[:200]}...'
   raise UserError(
@@ -54,15 +54,15 @@ def packaged() -> list[str]:
 
 
 def load(spec: str) -> Config:
-  """The config of a file as it is without flags, locked; see `open_file`."""
+  """Loads the config of a file without flags, locked; see `open_file`."""
   return open_file(spec).config
 
 
 class ConfigFile(NamedTuple):
-  """What a config file defines.
+  """The functions of a config file.
 
   Attributes:
-    config: from its `get_config`, locked.
+    config: result of its `get_config`, locked.
     complete: its `complete`, which changes a config in place and returns sentences.
   """
 
@@ -74,11 +74,11 @@ def open_file(spec: str) -> ConfigFile:
   """Runs `get_config([ARG])` of a config file.
 
   Raises:
-    UserError: no such file, one that is no config, or whatever goes wrong in it, by file and line.
+    UserError: no such file, a file that is not a config, or any error in it, with file and line.
   """
   path, argument = resolve(spec)
   if path.suffix != '.py':
-    raise UserError(f'{path} is no config: give a Python file (.py)')
+    raise UserError(f'{path} is not a config: give a Python file (.py)')
   user_code.refuse_in_a_run(str(path))
   with user_code.importable(path.parent), _relative_to(path.parent):
     return _open(spec, path, argument)
@@ -97,17 +97,17 @@ def _relative_to(folder: pathlib.Path) -> Iterator[None]:
 
 
 def load_imports(names: Sequence[str]) -> tuple[str, ...]:
-  """Runs modules that register methods and so on, named in a config file or beside one.
+  """Executes modules that register methods and other components.
 
   Args:
-    names: 'my_methods' or 'my_methods.py', in the folder of the config file that is being read,
-      else in the current one; or a module that Python can import.
+    names: 'my_methods' or 'my_methods.py' in the folder of the config file that is being read, else
+      in the current folder; or an importable module.
 
   Returns:
     Their absolute paths, or names, for `config.imports`.
 
   Raises:
-    UserError: no such module, or any error of it.
+    UserError: no such module, or any error in it.
   """
   return tuple(user_code.load(names, _FOLDER.get()))
 
@@ -116,10 +116,10 @@ def _open(spec: str, path: pathlib.Path, argument: str | None) -> ConfigFile:
   module = user_code.run(path, lambda: _module(path))
   found = getattr(module, 'get_config', None)
   if not callable(found):
-    raise UserError(f'{path} is no config: it must define get_config(), a function')
+    raise UserError(f'{path} is not a config: define a function get_config() in it')
   parameters = user_code.run(path, lambda: list(inspect.signature(found).parameters.values()))
   if argument is not None and not parameters:
-    raise UserError(f'{path.name} takes no argument, so drop {":" + argument!r}')
+    raise UserError(f'{path.name} takes no argument: leave {":" + argument!r} out')
   needed = [p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
   if argument is None and needed:
     raise UserError(f'{path.name} needs an argument, its {needed[0]}: give --config={spec}:ARG')
@@ -127,10 +127,10 @@ def _open(spec: str, path: pathlib.Path, argument: str | None) -> ConfigFile:
   if isinstance(config, FrozenConfigDict):
     config = ConfigDict(dict(config.items()))  # flags override it
   if inspect.iscoroutine(config):
-    config.close()  # else Python warns that nobody waited for it
+    config.close()  # else Python warns about a coroutine that was never awaited
   if not isinstance(config, ConfigDict):
     raise UserError(
-      f'get_config() of {path} gives a {type(config).__name__}: return a ConfigDict, made with '
+      f'get_config() of {path} returns a {type(config).__name__}: return a ConfigDict, made with '
       f'clr_jax.experiment.config_base.get_config()'
     )
   if imports := to_dict(config).get('imports'):
@@ -145,7 +145,7 @@ def _open(spec: str, path: pathlib.Path, argument: str | None) -> ConfigFile:
     try:
       with config.unlocked():
         return user_code.run(path, finished) or []
-    except UserError as error:  # of the values of flags, not of the file
+    except UserError as error:  # caused by the values of flags, not by the file
       raise error.__cause__ if isinstance(error.__cause__, UserError) else error from None
 
   return ConfigFile(config.lock(), complete)
@@ -156,14 +156,14 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 def _module(path: pathlib.Path) -> Any:
   spec = importlib.util.spec_from_file_location(path.stem, path)
-  assert spec is not None and spec.loader is not None  # of every name that ends in .py
+  assert spec is not None and spec.loader is not None  # always for names that end in .py
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
 
 
 def choose(argument: str | None, choices: dict[str, Any], default: str) -> Any:
-  """The entry of `choices` that a config's argument names; UserError lists the names."""
+  """Returns the entry of `choices` that a config's argument names; a UserError lists the names."""
   try:
     return look_up(choices, argument or default, 'config argument')
   except UserError as error:

@@ -1,4 +1,4 @@
-"""Keys of a config that follow from its images, for configs that are to fit any."""
+"""Sets keys of a config from its images, for configs that fit any data."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from clr_jax.experiment.schema import sections
 from clr_jax.experiment.switching import switch
 
 HELD_OUT = ('train[:90%:shuffled]', 'train[90%::shuffled]')
-"""The splits of data that have no labeled images beside those that are trained on."""
+"""Splits of data without labeled images besides those used for training."""
 
 _TEST_SPLITS = ('test', 'validation', 'val')
-_VIEW, _READ = 224, 256  # sides of views and of the images that they are cut from, at most
-_SMALL = 64  # up to this side: a small network, whose first convolution has no stride
+_VIEW, _READ = 224, 256  # largest sides of views and of the images from which they are cropped
+_SMALL = 64  # largest side for a small network, whose first convolution has no stride
 _LEAST = 16  # smaller images are enlarged
 _SHARES = (0.01, 0.1, 1.0)
-_PIXELS = 64 * 64 * 3  # as features, of which a linear layer is fitted, too
+_PIXELS = 64 * 64 * 3  # most pixel values to evaluate as raw features
 _NEIGHBORS, _BATCH = 200, 256
 
 
 class _Splits(NamedTuple):
-  """Splits of a data set; `test` is '' without labels to score, `why` says where it is from."""
+  """Splits of a data set; `test` is '' without labels to score, `why` explains the choice."""
 
   train: str
   test: str
@@ -35,29 +35,29 @@ class _Splits(NamedTuple):
 
 
 def fit_to_data(config: Config, given: Collection[str]) -> list[str]:
-  """Sets what follows from the images of `config.data`, in place; keys in `given` stay.
+  """Sets keys that depend on the images of `config.data`, in place; keys in `given` stay.
 
   - `data.train_split`, `data.test_split`, and those of `eval` if `eval.data` names labeled images:
-    the split that there is, or a tenth of the training images, held out;
-  - `data.image_size`, `augment.size`: the usual shorter side; above 224, views of 224 of images at
-    256. `model`: `resnet_tiny` up to 64 pixels a side, else `resnet18`, and the stem for the side;
-  - `model.mean`, `model.std`: of at most 4,096 training images, drawn by the seed;
+    the existing split, or a held-out tenth of the training images;
+  - `data.image_size`, `augment.size`: the usual shorter side; above 224, views of 224 from images
+    of 256. `model`: `resnet_tiny` up to sides of 64 pixels, else `resnet18`, and the stem;
+  - `model.mean`, `model.std`: statistics of at most 4,096 random training images;
   - `augment`: no hue, saturation and grayscale for gray images;
-  - `batch_size`: half of the images at most; queues no longer than the data, and
-    chunks of a batch (`w_mse`) no larger than it;
+  - `batch_size`: at most half of the images; queues are no longer than the data, and
+    chunks of a batch (`w_mse`) no larger than the batch;
   - `schedule.warmup_epochs`, `eval_every`, `checkpoint_every`: a tenth of `num_epochs`;
-  - `eval`: shares of the labels with one for each class, k of kNN (the square root of the number of
-    images, at most 200), and raw pixels where they are few.
+  - `eval`: label fractions with one label per class, k of kNN (the square root of the number of
+    images, at most 200), and raw pixels if there are few.
 
   Args:
     config: with its final `data.name`, `seed` and `num_epochs`.
-    given: dotted keys.
+    given: dotted keys that the user has set.
 
   Returns:
-    A sentence with all keys that were set, and others about sections that were made anew.
+    A sentence with all keys that were set, and sentences about sections that were rebuilt.
 
   Raises:
-    UserError: images that cannot be read, by the key that names them.
+    UserError: images that cannot be read, with the key that names them.
   """
   values: dict[str, Any] = {}
 
@@ -100,7 +100,7 @@ def _write(config: Config, values: dict[str, Any]) -> None:
 
 # ---------------------------------------------------------------- images
 def _open(config: Config, given: Collection[str], put: Any) -> tuple[data.Source, _Splits]:
-  """The training images as the run will read them, and the splits."""
+  """Opens the training images as the run will read them, and finds the splits."""
   own = config.data
   train = own.train_split if 'data.train_split' in given else 'train'
   size = own.image_size
@@ -143,7 +143,7 @@ def _fit_model(config: Config, size: int, given: Collection[str], put: Any) -> l
 
 
 def _fit_gray(config: Config, put: Any) -> None:
-  """Of gray images only brightness and contrast can change."""
+  """Leaves only brightness and contrast changes for gray images."""
   options = sections()['augment'].options(config.augment.name)
   if 'jitter' in options:
     default = options['jitter'].default
@@ -157,7 +157,7 @@ def _fit_lengths(config: Config, source: data.Source, put: Any) -> None:
   batch, method = min(config.batch_size, _power_of_two(n // 2)), config.method
   if method.get('queue_length', 0) > n:
     put(method__queue_length=_power_of_two(n))
-  if method.get('whitening_size', 0) > batch:  # of whose images as many dimensions are whitened
+  if method.get('whitening_size', 0) > batch:  # w_mse whitens chunks of the batch
     put(method__whitening_size=batch, method__out_dim=min(method.out_dim, batch // 2))
   tenth = config.num_epochs / 10
   put(eval_every=tenth, checkpoint_every=tenth)
@@ -173,7 +173,7 @@ def _power_of_two(n: int) -> int:
 def _fit_evaluation_sets(
   config: Config, source: data.Source, values: dict[str, Any], given: Collection[str], put: Any
 ) -> data.Source:
-  """The labeled training images of the evaluation, or the run's own."""
+  """Labeled training images of the evaluation, or the run's own."""
   name = config.eval.data
   if not name:
     return source

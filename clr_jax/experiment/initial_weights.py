@@ -1,4 +1,4 @@
-"""The state of step 0 with the weights of another run, or of a file of another library."""
+"""Initial state with the weights of another run, or of another library's file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from clr_jax.rundir.weights import restore_weights
 
 
 def with_weights_of(other: str, state: TrainState) -> TrainState:
-  """Step 0 with the weights and BatchNorm statistics of a run, or of a file of weights.
+  """Initializes step 0 with the weights and BatchNorm statistics of a run or a file.
 
-  Process 0 prints what was taken.
+  Process 0 prints what was loaded.
 
   Args:
     other: workdir of a run, or a file; see `rundir.state_dicts`.
-    state: of step 0; an EMA target starts as a copy of its online network.
+    state: state of step 0; an EMA target starts as a copy of its online network.
 
   Raises:
-    UserError: nothing of it fits.
+    UserError: none of the weights fit.
   """
   if is_weight_file(other):
     host = jax.device_get({'params': state.params, 'stats': state.state['batch_stats']})

@@ -21,7 +21,7 @@ from clr_jax.wrappers.telemetry import telemetry
 
 
 def plugin_factories() -> dict[str, Callable]:
-  """What `config.plugins` has options for: plug-ins, then wrappers in their order."""
+  """Factories with options in `config.plugins`: plug-ins, then wrappers in order."""
   inside = {name: PLUGINS.factory(name) for name in PLUGINS.names()}
   return inside | {name: wrappers.WRAPPERS.factory(name) for name in wrappers.in_order()}
 
@@ -29,19 +29,19 @@ def plugin_factories() -> dict[str, Callable]:
 def make_method(
   config: Config, backbone: nn.Module, info: RunInfo, *, unroll: bool | None = None
 ) -> tuple[Method, Method]:
-  """(the method with the plug-ins inside its loss, the same with all that goes around it).
+  """Returns (the method with plug-ins in its loss, the same with its wrappers).
 
   Args:
-    config, backbone, info: of the run.
+    config, backbone, info: config, backbone and facts of the run.
     unroll: see `wrappers.accumulate`.
 
   Raises:
-    UserError: what has no meaning, and options of a plug-in that is off.
+    UserError: an invalid combination, or options of a plug-in that is off.
   """
   factories = plugin_factories()
 
   def make(name: str, *args: Any) -> Any:
-    # A plug-in that is younger than the config is off.
+    # A plug-in that is newer than the config is off.
     options = config.plugins.get(name, ConfigDict())
     return build(factories[name], options, *args, prefix=f'plugins.{name}.')
 
@@ -63,7 +63,7 @@ def _base_method(config: Config, backbone: nn.Module, info: RunInfo, plugins: An
   elif plugins:
     taking = [n for n in methods.names() if 'plugins' in keyword_only(methods.factory(n))]
     raise UserError(
-      f'{config.method.name} takes no plug-ins inside its loss: switch '
+      f'{config.method.name} supports no plug-ins inside its loss: switch '
       f'plugins.{next(iter(plugins))} off or use one of {listed(taking)}'
     )
   return build(factory, config.method, backbone, info, prefix='method.', **fixed)

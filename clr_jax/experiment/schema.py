@@ -1,8 +1,7 @@
-"""Which options each section of a config has; all of a config is checked here, before any work.
+"""The options of each section of a config, and the check of a whole config before any work.
 
 A section has the options of functions of the library, and those of the factory that its `name`
-chooses. Nothing about an option is said here: default, type, choices, bounds and facts stand in the
-signatures.
+chooses. Defaults, types, choices, bounds and facts of an option are in these signatures.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ from clr_jax.wrappers.telemetry import telemetry
 
 
 class Section(NamedTuple):
-  """Where the options of a section come from.
+  """The sources of a section's options.
 
   Attributes:
-    functions: their keyword-only parameters are options; the first that has one counts.
-    choices: `name` chooses one of these, whose options are options, too.
+    functions: functions whose keyword-only parameters are options; the first takes precedence.
+    choices: factories of which `name` chooses one, whose options are added.
     filled_in: options of either that the library fills in.
   """
 
@@ -49,7 +48,7 @@ class Section(NamedTuple):
   filled_in: tuple[str, ...] = ()
 
   def options(self, name: Any = None) -> dict[str, Option]:
-    """All options by name; UserError if `name` is none of the choices."""
+    """All options by name; UserError if `name` is not one of the choices."""
     chosen = (self.choices.factory(name),) if self.choices else ()
     found: dict[str, Option] = {}
     for function in (*self.functions, *chosen):
@@ -76,13 +75,13 @@ _SECTIONS: dict[str, Section] = {
 
 
 def sections() -> dict[str, Section]:
-  """All sections by dotted key, each after the one that it is in; '' is the config itself."""
+  """All sections by dotted key, parents first; '' is the config itself."""
   plugins = {f'plugins.{name}': Section((f,)) for name, f in plugin_factories().items()}
   return _SECTIONS | plugins
 
 
 def section(path: str, **given: Any) -> Config:
-  """A section with the defaults of its options, `given` replacing some.
+  """Makes a section with the defaults of its options, some replaced by `given`.
 
   Raises:
     UserError: an unknown name or option, or a value that is not allowed.
@@ -93,7 +92,7 @@ def section(path: str, **given: Any) -> Config:
 
 
 class _Part(NamedTuple):
-  """A section of a config with its values; sections inside of it are options, too."""
+  """A section of a config with its values, including nested sections."""
 
   path: str
   section: Section
@@ -107,7 +106,7 @@ class _Part(NamedTuple):
 
 
 def _parts(config: Config) -> Iterator[_Part]:
-  """The sections that are there, each after the one that it is in."""
+  """Existing sections, parents first."""
   found, known = {'': to_dict(config)}, sections()
   for path, part in known.items():
     if path not in found:
@@ -115,7 +114,7 @@ def _parts(config: Config) -> Iterator[_Part]:
     values = found[path]
     name = values.pop('name', None) if part.choices else None
     options = part.options(name)
-    # A plug-in that is younger than the config is off.
+    # A plug-in that is newer than the config is off.
     inside = Option(REQUIRED, Annotated[Mapping, OPTIONAL] if path == 'plugins' else Mapping)
     for below in known:
       above, _, key = below.rpartition('.')
@@ -127,14 +126,13 @@ def _parts(config: Config) -> Iterator[_Part]:
 
 
 def check_config(config: Config) -> None:
-  """Refuses what no part of the library would understand, before any work.
+  """Raises an error for an invalid config before any work.
 
-  Runs the modules of `config.imports` first, where they have not run yet. `clr_jax.evaluation`
-  checks `config.eval.protocols`, with the data that it is about.
+  Executes the modules of `config.imports` first, if needed. `clr_jax.evaluation` checks
+  `config.eval.protocols`, together with its data.
 
   Raises:
-    UserError: in one sentence, for a section or an option that is missing or unknown, and for a
-      value that is not allowed.
+    UserError: a missing or unknown section or option, or a value that is not allowed.
   """
   if not isinstance(config, ConfigDict):
     raise UserError(
@@ -150,13 +148,13 @@ def check_config(config: Config) -> None:
     for key, option in part.options.items():
       if key not in part.values and OPTIONAL not in option.facts:
         raise UserError(
-          f'{part.prefix}{key} is missing: make the section by the function of '
+          f'{part.prefix}{key} is missing: make the section with the function of '
           f'clr_jax.experiment.config_base for it, so that the run records all of its options'
         )
 
 
 def _check_name_alone(part: _Part) -> None:
-  """Refuses a `name` that was changed without the options that belong to it.
+  """Raises an error for a `name` that was changed without its options.
 
   Raises:
     UserError: the section has the options of another choice.
@@ -172,14 +170,14 @@ def _check_name_alone(part: _Part) -> None:
       f'{part.prefix}{strange[0]} of {others[0]!r}: choose it by a flag of train, '
       f'--config.{part.path}.name={part.name}, by clr_jax.load_config(FILE, '
       f"{{'{part.path}.name': {part.name!r}}}), or in the config file by the function of "
-      f'config_base for the section, each of which makes the whole section anew'
+      f'config_base for the section, all of which rebuild the whole section'
     )
 
 
 def option_texts(config: Config) -> dict[str, str]:
-  """Descriptions of the keys of a config by dotted key, in the words of docstrings.
+  """Descriptions of the keys of a config by dotted key, from docstrings.
 
-  An option that its docstring does not mention is described by what it may be.
+  An option without a description is described by its allowed values.
   """
   texts = {}
   for part in _parts(config):
@@ -191,7 +189,7 @@ def option_texts(config: Config) -> dict[str, str]:
 
 
 def keys_without_effect(config: Config) -> frozenset[str]:
-  """Dotted keys that do not change what is trained; each stands for all keys below it."""
+  """Dotted keys that do not affect training; each includes all keys below it."""
   return frozenset(
     f'{part.prefix}{key}'
     for part in _parts(config)
@@ -201,7 +199,7 @@ def keys_without_effect(config: Config) -> frozenset[str]:
 
 
 def with_types(config: Config) -> Config:
-  """A copy in which each None has the type of its option, so that a flag can replace it."""
+  """Copies a config so that each None has the type of its option, for flags to replace it."""
   config = config.copy_and_resolve_references()
   with config.unlocked():
     for part in _parts(config):

@@ -1,4 +1,4 @@
-"""Settings of a run that belong to no part of it: the options of sections of a config."""
+"""Settings of a run that do not belong to a component: options of sections of a config."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ class Run:
   Attributes:
     seed: RNG seed of the run.
     batch_size: images (not views) in the global batch.
-    accumulate: passes of the network over parts of the batch; the loss sees all of it.
+    accumulate: number of passes over parts of the batch; the loss uses the whole batch.
     num_epochs: length of the training, in epochs.
     precision: dtype of the backbone's computation; 'bfloat16' for GPU and TPU.
     deterministic: resume bit-for-bit on GPU, at some cost in speed.
     init_from: workdir of another run, or file of weights of another library (.safetensors, .pth),
       to start from; '' = random weights.
-    stop_at_epoch: pause there; the schedule is unchanged. None = at the end.
+    stop_at_epoch: epoch at which to pause the run, with an unchanged schedule; None = at the end.
     log_every: steps between rows of metrics.
     eval_every: epochs between evaluations; 0 = only at the end.
     checkpoint_every: epochs between checkpoints; 0 = only at the end.
-    keep_last: number of checkpoints that are kept.
-    keep_best: metric, such as 'online_knn_top1', whose best checkpoint is kept, too; '' = none.
-    imports: modules of yours that register methods and so on: files, or names that Python knows.
-    loggers: where curves go beside the run's own rows: 'tensorboard', 'csv', 'wandb'.
-    steps_per_call: training steps in one dispatch; None = 1 on CPUs, 25 elsewhere.
-    shard_optimizer: each device keeps only its part of the optimizer's state.
-    progress: a bar in the terminal.
+    keep_last: number of newest checkpoints to keep.
+    keep_best: metric, such as 'online_knn_top1', whose best checkpoint is also kept; '' = none.
+    imports: your modules that register methods and other components: files or importable names.
+    loggers: additional outputs for metrics: 'tensorboard', 'csv', 'wandb'.
+    steps_per_call: training steps per dispatch; None = 1 on CPUs, 25 elsewhere.
+    shard_optimizer: shard the optimizer state over the devices.
+    progress: show a progress bar in the terminal.
     watchdog_seconds: longest time without progress before the process ends; 0 = no limit.
     profile: (first, last) step of a profiler trace; (0, 0) = none.
   """
@@ -72,10 +72,10 @@ class Data:
 
   Attributes:
     name: a TFDS name, 'imagenet100', 'folder:PATH', 'npz:PATH' or 'digits'.
-    train_split: split that is trained on.
+    train_split: split to train on.
     test_split: split for evaluation; '' = none.
     data_dir: folder of the TFDS data sets; None = TFDS's own default.
-    image_size: side that images are resized to; None = as they are.
+    image_size: side of the resized square images, pixels; None = keep their size.
     mode: 'resident' on the device or 'streamed'; 'auto' = resident up to 2 GiB.
     workers: processes that decode streamed images; 0 = threads.
   """
@@ -95,7 +95,7 @@ class Evaluation:
 
   Attributes:
     protocols: options of each protocol by its name; None leaves one out.
-    features: networks to evaluate: 'trained', 'untrained' (step 0), or raw 'pixels'.
+    features: features to evaluate: 'trained', 'untrained' (step 0), or raw 'pixels'.
     data: labeled data set to evaluate on; None = that of `config.data`.
     train_split, test_split: splits of that data set; None = those of `config.data`.
   """

@@ -1,4 +1,4 @@
-"""Another method, model, augmentation, ... in a config that has one: its section is made anew."""
+"""Changes the method, model, augmentation, ... of a config by rebuilding its section."""
 
 from __future__ import annotations
 
@@ -13,28 +13,27 @@ from clr_jax.experiment.schema import section, sections
 
 
 def switchable() -> list[str]:
-  """The sections whose `name` chooses their options: 'method', 'augment', ..."""
+  """Sections whose `name` chooses their options: 'method', 'augment', ..."""
   return [path for path, part in sections().items() if part.choices]
 
 
 def names_in(values: Mapping[str, Any]) -> dict[str, Any]:
-  """{section: name} of those values of dotted keys that choose the options of a section."""
+  """{section: name} for the dotted keys in the values that choose the options of a section."""
   return {path: values[f'{path}.name'] for path in switchable() if f'{path}.name' in values}
 
 
 def switch(config: Config, names: Mapping[str, Any]) -> list[str]:
-  """Gives sections of `config` other names; they get the defaults of these.
+  """Changes the `name` of sections of `config` and rebuilds them with its defaults.
 
-  Values that the config gives (they differ from the old defaults) stay where the new section has
-  the option, allows the value, and has an effect for it.
+  Values that the config sets (other than the old defaults) are kept if the new section has the
+  option, allows the value, and gives it an effect.
 
   Args:
-    config: checked; changed in place.
-    names: {section: name}, such as {'method': 'byol'}. A name that is there already changes
-      nothing.
+    config: a checked config, changed in place.
+    names: {section: name}, such as {'method': 'byol'}. A section with this name stays unchanged.
 
   Returns:
-    One sentence for each section that was made anew: what was kept of it, and what dropped.
+    One sentence per rebuilt section, with the kept and dropped values.
 
   Raises:
     UserError: an unknown name.
@@ -53,14 +52,14 @@ def switch(config: Config, names: Mapping[str, Any]) -> list[str]:
       config[path] = section(path, name=name, **kept)
       for key, option in after.items():
         if option.default is REQUIRED and OPTIONAL not in option.facts and key not in kept:
-          config[path][key] = typed(option, None)  # a flag can give it; without, it is refused
+          config[path][key] = typed(option, None)  # required: a flag may set it
     dropped = {k: v for k, v in given.items() if k not in kept}
     said.append(f'{path}.name={name}: kept {_shown(kept)}; dropped {_shown(dropped)}')
   return said
 
 
 def _fitting(given: Mapping[str, Any], options: Mapping[str, Option]) -> dict[str, Any]:
-  """Those of the given values that a section with these options can have."""
+  """The given values that a section with these options allows."""
   kept = {k: v for k, v in given.items() if k in options and _allows(options[k], v)}
   idle = [
     key

@@ -1,4 +1,4 @@
-"""The one train step: views, embeddings, loss, optimizer, state. No method has its own."""
+"""The train step of all methods: views, embeddings, loss, optimizer, state."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 def init_state(
   key: Array, batch: Batch, method: Method, views: ViewFn, tx: optax.GradientTransformation
 ) -> TrainState:
-  """Step 0. Only the shapes of `batch` matter; trace it with `jax.eval_shape` or `jax.jit`."""
+  """Makes the state of step 0 from the shapes of `batch`, under `jax.eval_shape` or `jax.jit`."""
   init_key, view_key, key = jax.random.split(key, 3)
   params, state = method.init(init_key, batch._replace(views=views(view_key, batch.image)))
   return TrainState(jnp.zeros([], jnp.int32), params, state, tx.init(params), key)
@@ -44,16 +44,15 @@ def make_train_step(
   mesh: Mesh | None = None,
   shard_optimizer: bool = False,
 ) -> StepFn:
-  """(state, batch) -> (state, metrics), to be jitted by the caller with the state donated.
+  """Makes the train step (state, batch) -> (state, metrics), to be jitted with a donated state.
 
-  Everything random is a function of (state.key, state.step). The carry is committed once, from the
-  unperturbed pass: an optimizer that asks for another gradient (SAM) reads the same old state.
+  All randomness is a function of (state.key, state.step). The carry of the unperturbed pass updates
+  the state once: an optimizer that evaluates another gradient (SAM) reads the same old state.
 
   Args:
-    mesh: when given, the batch and its views are split over it, and what a step hands to
-      `post_update` is replicated over it, so that queues and tables are written by local operations
-      on every device.
-    shard_optimizer: with a mesh, every device computes and keeps only its part of the optimizer's
+    mesh: mesh to split the batch and its views over; the inputs of `post_update` are replicated, so
+      that each device writes queues and tables by local operations. None = no constraints.
+    shard_optimizer: with a mesh, each device computes and stores only its part of the optimizer
       state (`sharding.by_largest_axis`), then gathers the new parameters.
   """
   on_rows, whole, split = _placements(mesh, shard_optimizer)
@@ -62,7 +61,7 @@ def make_train_step(
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     view_key, embed_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
 
-    # The names of the scopes tell bench/profile.py and bench/plan what a step is spent on.
+    # bench/profile.py and bench/plan attribute operations to these scope names.
     with jax.named_scope('augmentation'):
       batch = on_rows(batch)
       batch = on_rows(batch._replace(image=None, views=views(view_key, batch.image)))
@@ -82,7 +81,7 @@ def make_train_step(
       grads = many_arrays.row_major(grads)
 
     with jax.named_scope('optimizer'):
-      # Whole on both sides of a pass: split weights or gradients would split its convolutions.
+      # Replicated before and after a pass: sharded weights or gradients would shard convolutions.
       updates, opt_state = tx.update(
         split(whole(grads)),
         state.opt_state,
@@ -103,22 +102,22 @@ def make_train_step(
 
 
 def joins_arrays(mesh: Mesh, *, shard_optimizer: bool) -> bool:
-  """Whether many parameters are updated in few kernels, see `ops.many_arrays`."""
+  """True if many parameters are updated in few kernels, see `ops.many_arrays`."""
   return sharding.launches_matter(mesh) and not shard_optimizer
 
 
 def _placements(
   mesh: Mesh | None, shard_optimizer: bool
 ) -> tuple[Callable[[Batch], Batch], Callable[[PyTree], PyTree], Callable[[PyTree], PyTree]]:
-  """Constraints for batches (rows split over the mesh), for trees that every device holds whole,
-  and for those of the optimizer. Without a mesh they return their argument.
+  """Sharding constraints for batches (rows split over the mesh), for replicated trees, and for the
+  optimizer. Without a mesh they return their argument.
   """
   if mesh is None:
     return (lambda batch: batch), (lambda tree: tree), (lambda tree: tree)
   constrain = jax.lax.with_sharding_constraint
 
   def on_rows(batch: Batch) -> Batch:
-    # Left to itself XLA may gather the batch and let every device compute all of it.
+    # Without constraints XLA may gather the batch and compute all of it on every device.
     return constrain(batch, sharding.by_rows(mesh))
 
   def whole(tree: PyTree) -> PyTree:
@@ -131,9 +130,9 @@ def _placements(
 
 
 def feature_std(h: Array) -> Array:
-  """Collapse monitor: sqrt(F) * mean over features of the deviation of unit rows h over the batch.
+  """Collapse monitor: sqrt(F) * mean over features of the standard deviation of unit rows h.
 
-  About 1 for features that fill the sphere, 0 when all images map to one point
+  About 1 for features spread over the sphere, 0 if all images map to one point
   (SimSiam, https://arxiv.org/abs/2011.10566, figure 2).
   """
   rows = l2_normalize(jax.lax.stop_gradient(h)).reshape(-1, h.shape[-1])

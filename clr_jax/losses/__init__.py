@@ -1,7 +1,7 @@
 """Losses: pure functions of the global batch's embeddings. No Flax, no collectives, no config.
 
-What acts inside another loss (margins, mixed negatives, transformed features, retrieved negatives)
-is in modules of this package.
+Modules of this package also hold the parts that act inside another loss: margins, mixed negatives,
+transformed features and retrieved negatives.
 """
 
 from clr_jax.losses.alignment import arb as arb

@@ -1,4 +1,4 @@
-"""Losses that only pull views together, with another guard against collapse: W-MSE, ARB.
+"""Losses that pull views together and avoid collapse without negatives: W-MSE, ARB.
 
 Embeddings are [B, V, D].
 """
@@ -31,11 +31,11 @@ def embedding_std(z: Array) -> Array:
 
 
 class WMSE(NamedTuple):
-  """What `w_mse` returns.
+  """Result of `w_mse`.
 
   Attributes:
     loss: a scalar.
-    failed: how many whitened chunks of a view contain NaN or infinity.
+    failed: number of whitened chunks of a view that contain NaN or infinity.
   """
 
   loss: Array
@@ -59,8 +59,8 @@ def w_mse(
   Args:
     z: [B, V, D].
     permutations: [R, B] int, one for each whitening iteration, shared by the views.
-    size: rows that are whitened together; divides B, exceeds D unless eps > 0.
-    eps: of `clr_jax.ops.whitening.cholesky_whiten`; 0 (official code).
+    size: number of rows whitened together; divides B, exceeds D unless eps > 0.
+    eps: shrinkage of `clr_jax.ops.whitening.cholesky_whiten`; 0 (official code).
     normalize: compare whitened rows of length 1, 2 - 2 cos (official code).
     symmetric: False stops the gradient to the later view of each pair of normalized rows
       (solo-learn): the same value.
@@ -102,8 +102,8 @@ def arb(
   Args:
     z: [B, 2, D].
     permutation: [D] int, order of the features before they are cut into groups, or None.
-    groups: blocks of D / groups features with a base each; a base of B or more features has at
-      most rank B - 1.
+    groups: number of blocks of D / groups features, each with its own base; a base of B or more
+      features has at most rank B - 1.
     shrinkage: 1e-4 (official CIFAR code), 0 (its ImageNet code).
     divisor: 'batch' = B; 'feature' = D (official CIFAR code; equal for its D = B = 256).
 

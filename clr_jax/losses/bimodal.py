@@ -24,14 +24,14 @@ from clr_jax.ops import tables
 from clr_jax.ops.similarity import at_least_float32, logsumexp, similarity
 
 Scheme = Literal['global_constant', 'individual_learnable', 'global_learnable']
-FLOOR = 1e-20  # of the stored u
+FLOOR = 1e-20  # smallest stored u
 
 
 class Bimodal(NamedTuple):
   """Attributes:
   loss: [], the surrogate whose gradient is the estimator's; may be negative.
-  state: for the next step, without gradient.
-  objective: [], mean of T log u over pairs and sides, what training lowers (for logging).
+  state: state of the next step, without gradient.
+  objective: [], mean of T log u over pairs and sides, which training minimizes (for logging).
   """
 
   loss: Array
@@ -57,7 +57,7 @@ def init_state(
   Args:
     num_examples: valid values of `index` are 0 to num_examples - 1.
     scheme: see `bimodal_sogclr`.
-    temperature: where individual temperatures start, .01 (LibAUC).
+    temperature: initial value of individual temperatures, .01 (LibAUC).
   """
   check_name(get_args(Scheme), scheme, 'temperature scheme')
 
@@ -95,19 +95,19 @@ def bimodal_sogclr(
 
   Args:
     z_a, z_b: [B, D] unit vectors of B >= 2 pairs.
-    index: [B], which pairs they are; stable over epochs.
+    index: [B], numbers of the pairs; the same in every epoch.
     state: from `init_state` with the same scheme, or from the step before.
     scheme: 'global_constant' (one T), 'individual_learnable' (one T a pair and side, which the
-      state holds and each step moves), 'global_learnable' (one T, a parameter: the loss has a
+      state holds and each step updates), 'global_learnable' (one T, a parameter: the loss has a
       gradient with respect to it).
-    temperature: > 0, of the global schemes; .01 (LibAUC) if None and constant.
+    temperature: > 0, for the global schemes; .01 (LibAUC) if None and constant.
     gamma: weight of the new value of u, .9 (LibAUC).
     first_visit: see `first_visit_gamma`; LibAUC: 'per_batch', for each side.
-    mean_negatives: False (LibAUC) sums over j; True divides by B - 1, so that learning rates of
-      optimizers that see a gradient's scale hold for any batch.
-    rho: of learned temperatures, larger = lower: 6 (LibAUC).
+    mean_negatives: False (LibAUC) sums over j; True divides by B - 1, so that the gradient's scale
+      and a learning rate do not depend on the batch size.
+    rho: robustness of learned temperatures, larger = lower temperatures: 6 (LibAUC).
     eta, beta: step size .01 and weight of the new gradient .9 of individual temperatures (LibAUC).
-    temperature_range: of individual temperatures (LibAUC).
+    temperature_range: (lowest, highest) individual temperature (LibAUC).
 
   Raises:
     UserError: for an unknown scheme, a temperature or state that does not belong to the scheme, or
@@ -143,7 +143,7 @@ def bimodal_sogclr(
   if mean_negatives:
     loss /= len(z_a) - 1
   if scheme == 'global_learnable':
-    # The code of LibAUC: u as it is stored, over exp(shift).
+    # As in LibAUC: u as it is stored, over exp(shift).
     loss = loss * jax.lax.stop_gradient(given) + given * (rho + stored_u)
   return Bimodal(loss, new, objective)
 
@@ -163,7 +163,7 @@ def _side(hardness: Array, old: dict[str, Array], temperature: Array, gamma: Arr
 
 
 def _write(old: dict[str, Array], index: Array, rows: dict[str, Array]) -> dict[str, Array]:
-  """This side's tables after the step; of pairs that are twice in the batch, the mean."""
+  """This side's tables after the step; pairs that occur twice in the batch get the mean."""
   # Shifts never fall: the largest wins, and u follows it.
   shift = old['shift'].at[index].max(rows['shift'].astype(old['shift'].dtype))
   log_u = rows['log_u'] + rows['shift'] - shift[index]
@@ -180,8 +180,8 @@ def _check(z_a: Array, z_b: Array, state: State, scheme: Scheme, temperature) ->
     )
   individual = scheme == 'individual_learnable'
   if ('temperature' in state['a']) != individual:
-    raise UserError(f'the state is of another scheme: call init_state with scheme={scheme!r}')
+    raise UserError(f'the state belongs to another scheme: call init_state with scheme={scheme!r}')
   if individual and temperature is not None:
-    raise UserError('individual temperatures are in the state: give `temperature` to init_state')
+    raise UserError('individual temperatures are in the state: pass `temperature` to init_state')
   if scheme == 'global_learnable' and temperature is None:
     raise UserError("scheme='global_learnable' needs the parameter `temperature`")

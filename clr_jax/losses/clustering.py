@@ -23,9 +23,9 @@ def assignments(
 
   Args:
     scores: [B, L, K], <embedding, prototype> of the assigning views, detached.
-    queue_scores: [L, Q, K] of earlier embeddings of each view against the prototypes of now, which
-      share the partition with the batch; None without a queue.
-    use_queue: False, also a traced one, leaves the queue out.
+    queue_scores: [L, Q, K], scores of earlier embeddings of each view against the current
+      prototypes, assigned together with the batch; None without a queue.
+    use_queue: False leaves the queue out; may be traced.
     epsilon, iterations: see `sinkhorn`.
 
   Returns:
@@ -33,7 +33,7 @@ def assignments(
 
   Example:
     >>> scores = jnp.array([[[1.0, 0.0]], [[0.9, 0.0]]])  # both prefer one prototype
-    >>> assignments(scores)[:, 0].argmax(-1).tolist()  # and are shared out
+    >>> assignments(scores)[:, 0].argmax(-1).tolist()  # but each prototype gets one
     [0, 1]
   """
   rows, where = jnp.swapaxes(scores, 0, 1), None

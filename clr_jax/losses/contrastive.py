@@ -2,8 +2,8 @@
 
 Embeddings are [B, V, D]: B samples, V views, normalized inside unless `normalize=False`. Anchors
 are all B * V rows; per-anchor values are [B, V]. Every loss is the mean over anchors. With a
-`block_size` the [B * V, B * V] similarities are computed that many columns at a time, twice, and
-never kept: memory for a global batch whose square does not fit, value and gradient the same.
+`block_size` the [B * V, B * V] similarities are computed that many columns at a time, once for the
+value and once for the gradient, and never stored; the results are the same.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Anchors = Literal['all', 'one']
 
 
 class Pairs(NamedTuple):
-  """Who is whose positive among M = B * V rows; both [A, M] bool with A anchors, never oneself."""
+  """Boolean masks [A, M] of positives and of non-self pairs; A anchors, M = B * V rows."""
 
   positive: Array
   other: Array
@@ -64,7 +64,7 @@ def _over_others(temperature: float | Array) -> _Denominator:
 
 
 class _Found(NamedTuple):
-  """Of each anchor [A]: log of the denominator, mean cosine of the positives, their number."""
+  """Per anchor [A]: log of the denominator, mean cosine of the positives, their number."""
 
   log_denominator: Array
   positive_mean: Array
@@ -86,7 +86,7 @@ def _in_blocks(
   block_size: int,
   step: int = 1,
 ) -> _Found:
-  """What `_at_once` finds of every `step`-th row as anchor, a block of the columns at a time."""
+  """The result of `_at_once` with every `step`-th row as anchor, one block of columns at a time."""
   sample = jnp.arange(len(rows)) // num_views
   group = sample if labels is None else labels[sample]
   anchors = jnp.arange(0, len(rows), step)
@@ -121,7 +121,7 @@ def ntxent(
     block_size: None, or a divisor of B * V.
 
   Returns:
-    [B, V]. The SimCLR code base reports twice the mean of it.
+    [B, V]. The SimCLR code base reports twice its mean.
 
   Example:
     >>> z = jnp.eye(4).reshape(2, 2, 4)  # all rows are orthogonal: log 3
@@ -162,8 +162,8 @@ def supcon(
 
   Args:
     z: [B, V, D].
-    labels: [B] classes; or
-    mask: [B, B] positives between samples (row = anchor, may be asymmetric); or neither: views.
+    labels: [B] classes; None with a mask, or if the views of a sample are its positives.
+    mask: [B, B] positives between samples instead of labels (row = anchor, may be asymmetric).
     temperature: default 0.1 (official CIFAR recipe).
     base_temperature: None = `temperature`, i.e. no rescaling (the official default is 0.07).
     anchors: 'all' rows, or 'one' for view 0 only; the contrast set keeps all views.
@@ -189,11 +189,11 @@ def supcon(
     found = _at_once(similarity(rows[::step], rows), pairs, over_others)
   else:
     if mask is not None:
-      raise ValueError('positives from a mask are not computed in blocks: use labels')
+      raise ValueError('block_size does not support a mask: use labels')
     found = _in_blocks(
       rows, labels, over_others, num_views=num_views, block_size=block_size, step=step
     )
-  # An empty denominator (one row) is -inf and has no positives either: select before subtracting.
+  # An empty denominator (a single row) is -inf and has no positives: select before subtracting.
   valid = found.count > 0
   log_d = jnp.where(valid, found.log_denominator, 0.0)
   per_anchor = jnp.where(valid, log_d - found.positive_mean / temperature, 0.0)
@@ -287,11 +287,11 @@ def pair_sets(
   k2: float = 1.0,
   normalize: bool = True,
 ) -> ScoreSets:
-  """The scores that losses inside a batch compare, for statistics: [A, M] of A anchors, M rows.
+  """Scores [A, M] of A anchors against M rows, as the losses compare them; for statistics.
 
   Args:
     z: [B, V, D]; A = M = B * V, or A = B for anchors='one'.
-    labels: [B] classes whose members are positives of each other, or None: the views are.
+    labels: [B] classes; None: the views of a sample are its positives.
     temperature, anchors, k1, k2, normalize: as for the losses; k1 = 0 and k2 = 1 for all but TCL.
   """
   check_name(get_args(Anchors), anchors, 'anchors')
@@ -313,7 +313,7 @@ def responses(
 ) -> tuple[Array, Array]:
   """`score_statistics.responses` of embeddings [B, V, D]; arguments as for `tcl`.
 
-  k1 = 0, k2 = 1 are SupCon's.
+  k1 = 0, k2 = 1 give SupCon's.
   """
   hyper = {'temperature': temperature, 'k1': k1, 'k2': k2}
   return score_statistics.responses(pair_sets(z, labels, normalize=normalize, **hyper))

@@ -27,8 +27,8 @@ class PairScores(NamedTuple):
   """Similarities over the temperature; rows and columns are b * 2 + v.
 
   Attributes:
-    positive: [A], of each row with its other view.
-    scores: [A, A], of all rows.
+    positive: [A], similarity of each row to its other view.
+    scores: [A, A], similarities of all rows.
     negative: [A, A] bool, True for rows of other images.
   """
 
@@ -38,7 +38,7 @@ class PairScores(NamedTuple):
 
 
 def pair_scores(z: Array, *, temperature: float | Array, normalize: bool = True) -> PairScores:
-  """The scores of [B, 2, D] embeddings, normalized unless `normalize=False`.
+  """Computes the scores of [B, 2, D] embeddings, normalized unless `normalize=False`.
 
   Example:
     >>> z = jnp.eye(4).reshape(2, 2, 4)
@@ -73,7 +73,7 @@ def dcl(
     normalize: False if the rows are unit vectors already.
 
   Returns:
-    [B, 2]. The paper's equation sums the two directions: twice the mean of it.
+    [B, 2]. The paper's equation sums the two directions: twice the mean.
 
   Example:
     >>> z = jnp.eye(4).reshape(2, 2, 4)  # log 2
@@ -105,7 +105,7 @@ def flatnce(z: Array, *, temperature: float | Array = 0.1) -> Array:
   """FlatNCE per anchor [B, 2] (Chen et al., https://arxiv.org/abs/2107.01152).
 
   The objective exp(v - stop_gradient(v)), v = DCL_a, always has the value 1 and the gradient of v.
-  Here: the same gradient with the value of InfoNCE, log(1 + exp(v)), and no exp that overflows.
+  This version has the same gradient and the value of InfoNCE, log(1 + exp(v)), and cannot overflow.
 
   Args:
     z: [B, 2, D], B >= 2, normalized inside.
@@ -122,11 +122,11 @@ def flatnce(z: Array, *, temperature: float | Array = 0.1) -> Array:
 
 
 class Debiased(NamedTuple):
-  """What `hcl` returns, both [B, 2].
+  """Result of `hcl`, both [B, 2].
 
   Attributes:
     per_anchor: the loss.
-    clamped: bool, the estimate of the negatives is at its lower bound and has no gradient.
+    clamped: True where the estimate of the negatives is at its lower bound, without gradient.
   """
 
   per_anchor: Array
@@ -165,7 +165,7 @@ def hcl(
   log_count = math.log(2 * len(z) - 2)
   hard = logsumexp((1 + beta) * scores.scores, scores.negative)
   log_sum = hard - logsumexp(beta * scores.scores, scores.negative) + log_count
-  # log(R - tau_plus n e^s) without leaving the log domain: float32 keeps 1e-5 of it.
+  # log(R - tau_plus n e^s), computed in the log domain: relative error 1e-5 in float32.
   excess = jnp.log(tau_plus) + log_count + scores.positive - log_sum
   valid = excess < 0
   difference = log_sum + jnp.log(-jnp.expm1(jnp.where(valid, excess, -1.0)))
@@ -190,9 +190,10 @@ def rpc(
   Args:
     z: [B, 2, D], B >= 2; not normalized, since no exponential needs bounded scores.
     temperature: 128 on CIFAR, 32 on ImageNet; rescales alpha against beta and gamma.
-    alpha: official CIFAR script: 0.
-    beta: official CIFAR script: 0.001; positive, it bounds the scores of the positives.
-    gamma: official CIFAR script: 1.
+    alpha: weight of the negatives' mean score; 0 (official CIFAR script).
+    beta: weight of the positives' squared score, 0.001 (official CIFAR script); a positive weight
+      bounds the scores of the positives.
+    gamma: weight of the negatives' squared score; 1 (official CIFAR script).
 
   Returns:
     A scalar.

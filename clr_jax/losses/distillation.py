@@ -19,13 +19,13 @@ def other_views(pairs: Array) -> Array:
 
 
 def cross_entropy_of_views(probabilities: Array, logits: Array) -> Array:
-  """Of view v's softmax to view i's distribution: means over the batch, [L, V], 0 where i = v.
+  """Cross-entropy of view v's softmax to view i's distribution, [L, V]: batch means, 0 at i = v.
 
   Args:
     probabilities: [B, L, K], sum to 1 over K.
     logits: [B, V, K].
   """
-  # One product instead of all [B, L, V, K] terms: K is up to 65,536.
+  # A single matrix product avoids the [B, L, V, K] terms: K is up to 65,536.
   cross = jnp.einsum(
     'bik,bvk->iv', probabilities, jax.nn.log_softmax(logits), precision=jax.lax.Precision.HIGHEST
   )
@@ -85,7 +85,7 @@ def ressl(
     key: [B, D] teacher, weak view; detached here.
     queue: [K, D] unit rows, without the keys of this step.
     temperature_q: default 0.1 (official).
-    temperature_k: default 0.04 (official); below temperature_q it sharpens.
+    temperature_k: default 0.04 (official); a value below temperature_q sharpens the targets.
     normalize: False if query and key are unit vectors already.
 
   Example:

@@ -3,7 +3,7 @@
 Zhu et al., Improving Contrastive Learning by Visualizing Feature Transformation
 (https://arxiv.org/abs/2108.02982), after the authors' code
 (https://github.com/DTennant/CL-Visualizing-Feature-Transformation). Nothing is re-normalized
-unless asked for, so the scores may leave [-1, 1]. What is stored in a queue stays untransformed.
+unless requested, so the scores may leave [-1, 1]. Rows stored in a queue stay untransformed.
 
 The scope of the mixing weight `lam` is one draw for all (`batch`), one for each row (`row`), or one
 for each row and dimension (`dim`).
@@ -25,11 +25,11 @@ from clr_jax.ops.similarity import at_least_float32, l2_normalize, similarity
 
 Distribution = Literal['beta', 'uniform']
 Scope = Literal['batch', 'row', 'dim']
-_CELLS = 4096  # of the table of quantiles
+_CELLS = 4096  # intervals of the table of quantiles
 
 
 def beta_quantiles(alpha: float, distribution: Distribution = 'beta') -> np.ndarray:
-  """Table of quantiles at equally spaced probabilities 0..1, float64, made on the host.
+  """Table of quantiles at equally spaced probabilities 0..1, float64, computed on the host.
 
   Drawing `lam` by table look-up replaces `jax.random.beta`, a rejection sampler about a hundred
   times slower (CPU), too slow for K x D numbers in every step. The 4097 nodes are exact, so the
@@ -74,7 +74,7 @@ def draw_positive(
   Args:
     key: random key.
     shape: (*rows, D) of the vectors to transform.
-    scope: of a weight; the result has shape [1, ..., 1], [*rows, 1] or [*rows, D].
+    scope: 'batch', 'row' or 'dim'; the result has shape [1, ..., 1], [*rows, 1] or [*rows, D].
     quantiles: from `beta_quantiles`.
 
   Raises:
@@ -91,7 +91,7 @@ def draw_negative(
   Args:
     key: random key.
     shape: (K, D), K = number of negatives of an anchor.
-    scope: of a weight; the weights have shape [1, 1], [K, 1] or [K, D].
+    scope: 'batch', 'row' or 'dim'; the weights have shape [1, 1], [K, 1] or [K, D].
     quantiles: from `beta_quantiles`.
 
   Raises:
@@ -109,7 +109,7 @@ def extrapolate(
 
   For unit vectors with inner product S and one lam per pair, the new inner product is
   S + 2 lam (1 - lam) (1 - S), between 5 S - 4 and S. As in the authors' code, the query carries
-  gradient into both results; detach the key before, where the method does.
+  gradient into both results; detach the key first if the method does.
 
   Args:
     query, key: [..., D] unit vectors.
@@ -125,7 +125,7 @@ def extrapolate(
 def interpolate(rows: Array, lam: float | Array, permutation: Array) -> Array:
   """lam n_j + (1 - lam) n_permutation(j) for rows n [K, D] of a queue, [K, D].
 
-  Of unit rows, norms are at most 1 with one lam per row, at most sqrt(2) with scope `dim`.
+  For unit rows, norms are at most 1 with one lam per row, at most sqrt(2) with scope `dim`.
 
   Args:
     rows: [K, D].
@@ -138,7 +138,7 @@ def interpolate(rows: Array, lam: float | Array, permutation: Array) -> Array:
 
 
 def _skipped(batch: int, total: int, own: int) -> Array:
-  """How many own rows [B, total - own] stand before the negative at a position of a sample.
+  """Number of own rows [B, total - own] that precede the negative at a position of a sample.
 
   Own row j of sample b is row b + j total / own; without it and the j before it, the negatives from
   position b + j (total / own - 1) on are one row further.
@@ -151,7 +151,7 @@ def _skipped(batch: int, total: int, own: int) -> Array:
 
 
 def _choose(candidates: list[Array], skipped: Array) -> Array:
-  """candidates[skipped[b, p]][b, v, p]; selects, for their gradient is no scatter."""
+  """candidates[skipped[b, p]][b, v, p], by selects, whose gradient needs no scatter."""
   chosen = candidates[0]
   for count, candidate in enumerate(candidates[1:], 1):
     chosen = jnp.where(skipped[:, None] == count, candidate, chosen)
@@ -159,14 +159,14 @@ def _choose(candidates: list[Array], skipped: Array) -> Array:
 
 
 def plain_scores(anchor: Array, rows: Array, *, own: int) -> Array:
-  """Inner products of anchors with their negatives alone, [B, V, M - own].
+  """Inner products of anchors with their negatives only, [B, V, M - own].
 
   Args:
     anchor: [B, V, D] of B samples.
     rows: [M, D].
-    own: how many rows belong to an anchor's own sample and are no negatives: rows b, b + M / own,
-      ... of sample b. 0 = a queue, 1 = keys of one view, 2 = view-major rows of both views. The
-      negatives of an anchor are the other rows in ascending order.
+    own: number of rows that belong to an anchor's own sample and are not negatives: rows b,
+      b + M / own, ... of sample b. 0 = a queue, 1 = keys of one view, 2 = view-major rows of both
+      views. The negatives of an anchor are the other rows in ascending order.
   """
   batch, total = len(anchor), len(rows)
   scores = similarity(at_least_float32(anchor), at_least_float32(rows))
@@ -181,23 +181,23 @@ def interpolated_scores(
   """Inner products of anchors with their interpolated negatives, [B, V, M - own].
 
   The negative at position p of an anchor becomes lam_p n_p + (1 - lam_p) n_permutation(p).
-  Permutation and lam belong to positions in the list of an anchor's negatives, so no positive can
-  leak in; at a position samples have different rows, but no [B, M, D] array is made of them.
+  Permutation and lam refer to positions in the list of an anchor's negatives, so no positive can
+  leak in. Samples have different rows at a position, but no [B, M, D] array is built.
 
   Args:
     anchor: [B, V, D].
-    rows: [M, D]; gradient flows into them, so detach keys and queues before.
+    rows: [M, D]; gradient flows into them, so detach keys and queues first.
     lam: in [0, 1], scalar, [1, 1], [M - own, 1] or [M - own, D].
     permutation: [M - own] int.
     own: as in `plain_scores`.
 
   Raises:
-    UserError: the permutation does not have one entry for each negative.
+    UserError: the permutation does not have one entry per negative.
   """
   places = len(rows) - own
   if permutation.shape != (places,):
     raise UserError(
-      f'{len(rows)} rows with {own} own ones need a permutation of {places} negatives, '
+      f'{len(rows)} rows, {own} of them own, need a permutation of {places} negatives, '
       f'not one of shape {permutation.shape}'
     )
   anchor, rows = at_least_float32(anchor), at_least_float32(rows)

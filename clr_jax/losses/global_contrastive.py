@@ -22,7 +22,7 @@ class SogCLR(NamedTuple):
   """Attributes:
   per_example: [B], the surrogate whose gradient is the estimator's; may be negative.
   log_u: [B, 2], the new log u of each view.
-  objective: [B, 2], T log u - s_pos, the quantity that training lowers (for logging).
+  objective: [B, 2], T log u - s_pos, which training minimizes (for logging).
   """
 
   per_example: Array
@@ -31,7 +31,7 @@ class SogCLR(NamedTuple):
 
 
 def first_visit_gamma(log_u: Array, gamma: float | Array, rule: FirstVisit) -> Array:
-  """Weight [B] of the new value: 1 for examples that were never visited.
+  """Weight [B] of the new value of u: 1 for examples that were never visited.
 
   Args:
     log_u: [B] old log u, -inf = unvisited.
@@ -53,7 +53,7 @@ def first_visit_gamma(log_u: Array, gamma: float | Array, rule: FirstVisit) -> A
 
 
 def update_log_u(log_u: Array, log_g: Array, gamma: Array) -> Array:
-  """log of (1 - gamma) u + gamma g, all the same shape; exact for u = 0 and gamma = 1."""
+  """log((1 - gamma) u + gamma g), all of the same shape; exact for u = 0 and gamma = 1."""
   return jnp.logaddexp(jnp.log1p(-gamma) + log_u, jnp.log(gamma) + log_g)
 
 
@@ -77,7 +77,7 @@ def estimate(
   gamma: float | Array = 0.9,
   eps: float = 1e-8,
 ) -> SogCLR:
-  """SogCLR's estimator for any positives and negatives of V anchors an example.
+  """SogCLR's estimator for any positives and negatives of V anchors per example.
 
   g = mean over the negatives of exp(s/T); u <- (1 - gamma) u + gamma g; w = sg(exp(s/T) / max(u,
   eps)); an anchor's loss is -s_pos + mean w s, an example's the sum over its anchors. Similarities
@@ -87,7 +87,7 @@ def estimate(
   Args:
     scores: cosines, positive [B, V] and negative [B, V, K].
     log_u: [B], log of the stored u of these examples, -inf = unvisited.
-    temperature: scalar, or [B] for one temperature each (iSogCLR).
+    temperature: scalar, or [B] for one temperature per example (iSogCLR).
     gamma: scalar or [B], weight of the new value (see `first_visit_gamma`).
     eps: floor of u inside the weights, 1e-8 in LibAUC, 0 elsewhere.
   """
@@ -104,7 +104,7 @@ class _Negatives(NamedTuple):
   """Sums over the negatives of anchors [B, V], computed at once or in blocks.
 
   Attributes:
-    count: how many; [B, V] or [].
+    count: number of negatives; [B, V] or [].
     log_sum: tau [B, V] -> log sum exp(s / tau), without gradient.
     pushed: (tau, log u) -> sum of w s.
   """
@@ -131,7 +131,7 @@ def _estimate(positive, against: _Negatives, log_u, temperature, gamma) -> SogCL
 
 
 def _negatives_in_blocks(z: Array, eps: float, block_size: int) -> _Negatives:
-  """Of unit rows z [B, 2, D]: both views of all other samples, `block_size` rows at a time."""
+  """Negatives of unit rows z [B, 2, D]: both views of all other samples, in blocks of rows."""
   size = len(z)
   anchors, rows = flatten_views(z), view_major(z)
   sample = jnp.arange(len(anchors)) // 2
@@ -163,7 +163,7 @@ def _fixed(negative: Array, tau: Array) -> Array:
 
 
 def _pushed(negative: Array, where: Array, tau: Array, log_u: Array, eps: float) -> Array:
-  """Sum over the negatives of w s; w carries no gradient, nor through log_u or the temperature."""
+  """Sum of w s over the negatives; w carries no gradient, not even to log_u or the temperature."""
   floor = jnp.maximum(log_u, jnp.log(eps))[..., None]
   weight = jnp.exp(jnp.where(where, _fixed(negative, tau) - floor, 0.0))
   return jnp.sum(jax.lax.stop_gradient(jnp.where(where, weight, 0.0)) * negative, -1)
@@ -188,8 +188,8 @@ def sogclr(
     z: [B, 2, D], B >= 2.
     log_u, temperature, gamma, eps: as for `estimate`.
     normalize: False if the rows are unit vectors already.
-    block_size: None, or a divisor of 2 B: that many columns of the similarities at a time, none
-      kept (`clr_jax.ops.blocked`).
+    block_size: None, or a divisor of 2 B: columns of the similarities computed at a time and not
+      stored (`clr_jax.ops.blocked`).
 
   Example:
     >>> z = jnp.eye(4).reshape(2, 2, 4)

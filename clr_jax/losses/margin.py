@@ -1,10 +1,10 @@
 """Margins and value-preserving gradient scaling for InfoNCE, after the margins paper.
 
-The paper (https://arxiv.org/abs/2306.11526) splits what a margin does to the gradient into its
-causes: positive emphasis, a curve over the positive's angle, attenuation as p -> 1. `add_margin`
-is the margin, `scale_scores` its parts. Together, the gradient through the margin is scaled, by
-weights that know nothing of the margin.
-Here no gradient passes through arccos: everything is a function of the cosine.
+The paper (https://arxiv.org/abs/2306.11526) splits the effect of a margin on the gradient into
+positive emphasis, a curve over the positive's angle, and attenuation as p -> 1. `add_margin` is the
+margin, `scale_scores` its parts. With both, the gradient through the margin is scaled by weights
+that are computed without the margin.
+No gradient passes through arccos: everything is a function of the cosine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from clr_jax.ops.similarity import at_least_float32
 
 Beyond = Literal['raw', 'arcface', 'clip']
 Attenuation = Literal['none', 'type1', 'type2']
-MIN_DENOMINATOR = 1e-6  # 1 / (1 - p) is unbounded, the gradient it multiplies is not
+MIN_DENOMINATOR = 1e-6  # 1 / (1 - p) is unbounded, although the scaled gradient is bounded
 
 
 def _root(square: Array) -> Array:
@@ -56,7 +56,7 @@ def add_margin(
     angular: m1 in radians, [0, pi); in the paper's tables 0 to 0.6.
     subtractive: m2 in units of the cosine, >= 0; inside the division by the temperature; in the
       paper's tables 0.2 to 0.8.
-    beyond: for theta + m1 > pi, on which the paper is silent: 'raw' leaves the formula, whose
+    beyond: rule for theta + m1 > pi, which the paper leaves open: 'raw' keeps the formula, whose
       gradient is repulsive there; 'arcface' takes cos(theta) - m1 sin(m1), with the gradient of
       the plain cosine; 'clip' caps the angle at pi, without gradient.
 
@@ -70,16 +70,16 @@ def add_margin(
   cos_m, sin_m = jnp.cos(angular), jnp.sin(angular)
   moved = cosine * cos_m - sine * sin_m
   if beyond != 'raw':
-    # sin(theta + m1) < 0; comparing cosines would also catch -1 - 1e-7 at m1 = 0.
+    # sin(theta + m1) < 0; comparing cosines would also select -1 - 1e-7 at m1 = 0.
     past = sine * cos_m + cosine * sin_m < 0
     moved = jnp.where(past, cosine - angular * sin_m if beyond == 'arcface' else -1.0, moved)
   return moved - subtractive
 
 
 def scale_gradient(cosine: Array, weight: float | Array) -> Array:
-  """`cosine`, bit by bit, with its gradient times `weight` (a constant; eq. 17).
+  """Returns `cosine` bit for bit, with its gradient times `weight` (a constant; eq. 17).
 
-  The paper's theta <- w theta + sg((1 - w) theta), without the angle and without its rounding.
+  Equal to the paper's theta <- w theta + sg((1 - w) theta), without computing the angle.
   """
   fixed = jax.lax.stop_gradient(cosine)
   return fixed + jax.lax.stop_gradient(weight) * (cosine - fixed)
@@ -135,12 +135,12 @@ def scale_scores(
 
   Args:
     scores: cosines.
-    temperature: > 0, of the loss.
-    emphasis: s; the paper: 10 to 40 for MoCo v3, 1.06 to 2.5 for SimCLR.
-    curvature: c of `curve`.
-    attenuation: 'none', 'type1': of an anchor's positive and negatives, 'type2': of its positive.
-    strength: a of the attenuation.
-    plain: the scores without margins, for theta and p; None = `scores` have none.
+    temperature: temperature of the loss, > 0.
+    emphasis: factor s; the paper: 10 to 40 for MoCo v3, 1.06 to 2.5 for SimCLR.
+    curvature: exponent c of `curve`.
+    attenuation: 'none'; 'type1', for an anchor's positive and negatives; 'type2', for its positive.
+    strength: factor a of the attenuation.
+    plain: the scores without margins, for theta and p; None if `scores` have no margins.
 
   Raises:
     UserError: unknown `attenuation`.

@@ -1,4 +1,4 @@
-"""MoCHi: synthetic negatives mixed in feature space from the hardest ones of each query.
+"""MoCHi: synthetic negatives, mixed in feature space from the hardest negatives of each query.
 
 Kalantidis et al., Hard Negative Mixing for Contrastive Learning
 (https://arxiv.org/abs/2010.01028). The synthetic vectors are constants: gradient reaches the query
@@ -41,15 +41,15 @@ def hardest(query: Array, rows: Array, count: int, *, where: Array | None = None
     query: [..., D].
     rows: [K, D].
     count: N <= K.
-    where: [..., K] bool, False for rows that may not be chosen (of the query's own image); those
-      come last.
+    where: [..., K] bool, False for rows that must not be chosen (those of the query's own image);
+      they come last.
 
   Raises:
     UserError: N > K.
   """
   if count > len(rows):
     raise UserError(
-      f'{count} hardest negatives cannot be chosen from {len(rows)}: '
+      f'cannot choose {count} hardest negatives from {len(rows)}: '
       f'set plugins.mochi.num_hard <= {len(rows)}'
     )
   query, rows = jax.lax.stop_gradient((at_least_float32(query), at_least_float32(rows)))
@@ -67,17 +67,17 @@ def draw(
   num_mixed: int,
   num_query_mixed: int,
 ) -> Draws:
-  """Independent uniform `Draws` for queries [*shape].
+  """Draws independent uniform `Draws` for queries [*shape].
 
   Args:
     key: random key.
     shape: leading shape of the queries.
-    num_hard: N; (N, s, s') = (1024, 1024, 128) is a setting of the paper.
-    num_mixed: s, mixtures of two negatives.
-    num_query_mixed: s', mixtures of the query and a negative.
+    num_hard: N, hardest negatives; (N, s, s') = (1024, 1024, 128) is a setting of the paper.
+    num_mixed: s, number of mixtures of two negatives.
+    num_query_mixed: s', number of mixtures of the query and a negative.
 
   Raises:
-    UserError: N < 2, so that there are no two different negatives, or N < 1.
+    UserError: N < 2 with mixtures of two negatives, or N < 1.
   """
   needed = 2 if num_mixed else 1
   if num_hard < needed:
@@ -88,7 +88,7 @@ def draw(
   keys = jax.random.split(key, 5)
   mixed, query_mixed = (*shape, num_mixed), (*shape, num_query_mixed)
   first = jax.random.randint(keys[0], mixed, 0, num_hard, jnp.int32)
-  # A step of 1..N-1 around the circle of ranks: every ordered pair a != b is equally likely.
+  # The second rank is 1..N-1 after the first, modulo N: all ordered pairs are equally likely.
   step = jax.random.randint(keys[1], mixed, 1, max(num_hard, 2), jnp.int32)
   return Draws(
     first=first,
@@ -102,11 +102,11 @@ def draw(
 def mix(query: Array, hard: Array, draws: Draws) -> tuple[Array, Array]:
   """unit(alpha n_a + (1 - alpha) n_b) [..., s, D] and unit(beta q + (1 - beta) n_c) [..., s', D].
 
-  Both are constants, the query inside the second included.
+  Both are constants, including the query inside the second.
 
   Args:
     query: [..., D] unit vectors.
-    hard: [..., N, D], rows of `hardest` in that order.
+    hard: [..., N, D], rows in the order of `hardest`.
     draws: from `draw`.
   """
   query, hard = jax.lax.stop_gradient((at_least_float32(query), at_least_float32(hard)))

@@ -1,6 +1,6 @@
-"""Against a queue of earlier embeddings: MoCo's loss, NNCLR's neighbors.
+"""MoCo's loss and NNCLR's neighbors: comparisons with a queue of earlier embeddings.
 
-Queues are [K, D] unit rows as they were before the step; neither they nor the keys carry gradient.
+Queues are [K, D] unit rows from before the step; neither they nor the keys carry gradient.
 """
 
 from __future__ import annotations

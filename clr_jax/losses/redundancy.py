@@ -1,7 +1,7 @@
-"""Losses without negatives that keep the features apart: Barlow Twins, VICReg, TiCo.
+"""Losses without negatives that decorrelate the features: Barlow Twins, VICReg, TiCo.
 
-Statistics are of the global batch. Embeddings of Barlow Twins and VICReg are [B, 2, D], B >= 2, and
-never normalized per row; those of TiCo are unit rows.
+Statistics cover the global batch. Embeddings of Barlow Twins and VICReg are [B, 2, D], B >= 2, and
+never normalized per row; TiCo's are unit rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from clr_jax.ops.similarity import at_least_float32, l2_normalize, similarity
 
 
 def cross_correlation(z: Array, *, eps: float = 1e-5) -> Array:
-  """[D, D]: features of view 1 against those of view 2, each standardized over the batch.
+  """Correlation [D, D] of view 1's features with view 2's, each standardized over the batch.
 
   Args:
     z: [B, 2, D].
@@ -70,7 +70,8 @@ def vicreg(z: Array, *, variance_average: bool = True) -> VICReg:
 
   Args:
     z: [B, 2, D].
-    variance_average: the official code; False sums the views (the paper's equation, solo-learn).
+    variance_average: True averages over the views (official code); False sums them (the paper's
+      equation, solo-learn).
 
   Example:
     >>> z = jnp.array([[2.0, 2.0], [-2.0, -2.0]])[:, None].repeat(2, 1)  # one feature, twice
@@ -113,7 +114,7 @@ def tico(
   Args:
     online, target: [B, D], any length; no gradient is stopped here.
     covariance: [D, D], C_before; zeros at first.
-    beta: .9 (TiCo-pytorch, github.com/sayannag; lightly's TiCoLoss).
+    beta: weight of C_before; .9 (TiCo-pytorch, github.com/sayannag; lightly's TiCoLoss).
     detach_covariance: True, C is a constant, as in lightly since its pull request 1484 and in the
       paper's figure of the algorithm; False, the gradient flows through the batch's own term of C
       too, as in TiCo-pytorch.
@@ -136,5 +137,5 @@ def tico(
 
 
 def _off_diagonal(matrices: Array) -> Array:
-  """Sum of the squared off-diagonal entries of [..., D, D]; masked, so that nothing cancels."""
+  """Sum of squared off-diagonal entries of [..., D, D]; masked, since subtraction would cancel."""
   return jnp.sum(jnp.where(jnp.eye(matrices.shape[-1], dtype=bool), 0.0, matrices**2))

@@ -1,7 +1,7 @@
-"""REAL: which keys are worth a place in the queue, which queue rows are worth being negatives.
+"""REAL: selection of the keys that enter the queue and of the queue rows used as negatives.
 
-The SogCLR report describes retrieval in a sentence; 'as published' is what its code does. All
-shapes are fixed: a selection is an order of all keys and how many of them count.
+The SogCLR report describes retrieval in one sentence; `as_published` follows its code. All shapes
+are fixed: a selection is an order of all keys and the number of selected ones.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from clr_jax.ops.similarity import similarity
 class Selection(NamedTuple):
   """Attributes:
   order: [B] int32, a permutation of the keys with the selected ones in front.
-  count: [] int32, how many are selected.
-  radius: [], for the next selection.
+  count: [] int32, number of selected keys.
+  radius: [], radius of the next selection.
   """
 
   order: Array
@@ -32,22 +32,22 @@ class Selection(NamedTuple):
 def select_in_radius(
   query: Array, key: Array, radius: Array, *, as_published: bool = False
 ) -> Selection:
-  """Keys at a distance of at most 2 radius from some query of another image; all if there is none.
+  """Selects keys within 2 radius of a query of another image; all keys if there are none.
 
-  Selected keys are ordered by the first query that they are near to, then by row. The new radius
-  is half the mean distance, so that a key is selected when some query is nearer than the average.
+  Selected keys are ordered by the first query that is near them, then by row. The new radius is
+  half the mean distance: a key is selected if some query is nearer than the average.
 
   Args:
     query, key: [B, D] unit rows; row i of both is the same image.
     radius: [].
-    as_published: a query selects its own image's key too (it is usually the nearest one), and the
-      sum of all distances is divided by B D instead of their number.
+    as_published: True also lets a query select its own image's key (usually the nearest one) and
+      divides the sum of all distances by B D instead of their number.
   """
   size, dim = query.shape
   distance = jnp.sqrt(jnp.maximum(2 - 2 * similarity(query, key), 0.0))
   counts = jnp.full([size, size], as_published) | ~jnp.eye(size, dtype=bool)
   near = (distance <= 2 * radius) & counts
-  # `size` where no query is near; if that holds for all, the stable sort keeps the rows' order.
+  # `size` where no query is near; if that is so for all, the stable sort keeps the row order.
   first = jnp.where(near.any(0), jnp.argmax(near, 0), size)
   selected = jnp.sum(first < size)
   divisor = size * dim if as_published else size * (size - 1)
@@ -72,7 +72,7 @@ def select_hardest(query: Array, key: Array, fraction: float) -> Array:
 
 
 def hardest_negatives(scores: Scores, count: int) -> Scores:
-  """Of each anchor's negatives [..., K] the `count` <= K most similar ones, and no others."""
+  """Keeps only the `count` <= K most similar of each anchor's negatives [..., K]."""
   offered = jnp.where(scores.mask, jax.lax.stop_gradient(scores.negative), -jnp.inf)
   _, column = jax.lax.top_k(offered, count)
   return Scores(

@@ -1,8 +1,8 @@
-"""What the scores of a contrastive loss look like: rows of the score log, series, histograms.
+"""Statistics of a contrastive loss's scores: rows of the score log, series, histograms.
 
 Definitions are those of feature transformation's score log (Zhu et al.,
 https://arxiv.org/abs/2108.02982) and of the thesis (responses of positives and negatives, section
-5.4). Nothing here carries gradient on purpose: callers detach.
+5.4). No function stops gradients: callers detach.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from clr_jax.ops.similarity import at_least_float32, logsumexp, similarity
 
 
 class ScoreRows(NamedTuple):
-  """One value for each anchor [...]; NaN for an anchor without positives or without negatives.
+  """Per-anchor values [...]; NaN for an anchor without positives or without negatives.
 
   The order is that of the score log's columns. With several positives `pos` and `exp_pos` are means
   over them.
@@ -40,12 +40,12 @@ class ScoreRows(NamedTuple):
 
 
 def _mean(values: Array, where: Array) -> Array:
-  """Over the last axis; NaN for an empty row."""
+  """Mean over the last axis; NaN for an empty row."""
   return jnp.sum(jnp.where(where, values, 0.0), -1) / jnp.sum(where, -1)
 
 
 def score_rows(sets: ScoreSets) -> ScoreRows:
-  """Per anchor, of scores before division by the temperature."""
+  """Computes `ScoreRows` from scores before division by the temperature."""
   tau = jnp.asarray(sets.temperature)
   tau = tau[..., None] if tau.ndim else tau
   where, count = sets.negative_where, jnp.sum(sets.negative_where, -1)
@@ -67,7 +67,7 @@ def logged_rows(rows: ScoreRows) -> Array:
 
 
 def series(rows: ScoreRows) -> dict[str, Array]:
-  """One point of each curve: means over the anchors that have a value, and the spread of `pos`.
+  """One point of each curve: means over the anchors with a value, and the variance of `pos`.
 
   Returns:
     {'neg_mean', 'neg_var', 'pos_mean', 'pos_var', 'exp_neg', 'exp_pos'}: scalars. neg_var is the
@@ -80,20 +80,20 @@ def series(rows: ScoreRows) -> dict[str, Array]:
 
 
 def histogram(values: Array, edges: Array | np.ndarray, where: Array | None = None) -> Array:
-  """Counts [bins + 2] int32: below the edges, in each bin, above; sums of them are counts again.
+  """Counts [bins + 2] int32: below the edges, in each bin, above; histograms can be added up.
 
-  As numpy.histogram: bins are closed on the left, the last one on both sides. NaN counts nowhere.
+  Bins are closed on the left, the last one on both sides (as in numpy.histogram); NaN is ignored.
 
   Args:
     values: any shape, fewer than 2^31.
-    edges: [bins + 1], increasing; in the dtype of `values` they are compared.
-    where: bool of that shape, False for values that do not count.
+    edges: [bins + 1], increasing; compared in the dtype of `values`.
+    where: bool with the shape of `values`, False for values that do not count.
   """
   edges = jnp.asarray(edges, values.dtype)
   x = values if where is None else jnp.where(where, values, jnp.nan)
   hits = [x < edges[0], *(x >= edge for edge in edges[:-1]), x > edges[-1]]
-  # One reduction with many results reads the values once. XLA for CPUs stores the comparisons with
-  # a vector of edges, and one sum for each edge reads the values as often.
+  # A single reduction with many results reads the values once. With a vector of edges XLA for CPUs
+  # would store all comparisons; one sum per edge would read the values once per edge.
   below, *reached, beyond = jax.lax.reduce(
     tuple(hit.astype(jnp.int32) for hit in hits),
     (jnp.int32(0),) * len(hits),
@@ -105,7 +105,7 @@ def histogram(values: Array, edges: Array | np.ndarray, where: Array | None = No
 
 
 def responses(sets: ScoreSets) -> tuple[Array, Array]:
-  """How strongly positives pull and negatives push (the thesis, section 5.4).
+  """Responses of positives and negatives (the thesis, section 5.4).
 
   Returns:
     (mean over anchors of mean_P |P_ip - 1/|P| - Y_ip|, mean over anchors of mean_N P_in), scalars,
@@ -128,7 +128,7 @@ def responses(sets: ScoreSets) -> tuple[Array, Array]:
 
 
 def alignment(a: Array, b: Array, *, alpha: float = 2.0) -> Array:
-  """Mean of ||a - b||^alpha over positive pairs of unit rows [..., D]; 0 = perfect.
+  """Mean of ||a - b||^alpha over positive pairs of unit rows [..., D]; 0 is perfect.
 
   Wang and Isola, https://arxiv.org/abs/2005.10242, section 4.1; alpha = 2 there.
   """
@@ -138,7 +138,7 @@ def alignment(a: Array, b: Array, *, alpha: float = 2.0) -> Array:
 def uniformity(z: Array, *, t: float = 2.0) -> Array:
   """log mean exp(-t ||x - y||^2) over the pairs of different unit rows [N, D]; -4 = uniform limit.
 
-  Wang and Isola, section 4.1; t = 2 there. 0 when all rows are one point.
+  Wang and Isola, section 4.1; t = 2 there. 0 if all rows are equal.
 
   Example:
     >>> print(f'{uniformity(jnp.array([[1.0, 0.0], [-1.0, 0.0]])):.3f}')  # -t * 4

@@ -1,8 +1,8 @@
-"""InfoNCE on scores: what margins, feature transformation and hard-negative mixing act upon.
+"""InfoNCE on scores, on which margins, feature transformation and hard-negative mixing act.
 
 `Scores` are the cosines of anchors to their positive and to their negatives, before division by a
 temperature. Plug-ins map `Scores` to `Scores`; an estimator turns them into a loss per anchor.
-`ScoreSets` are the same with any number of positives: what statistics of scores are computed from.
+`ScoreSets` are the same with any number of positives; statistics of scores are computed from them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from clr_jax.ops.similarity import at_least_float32, logsumexp, similarity
 
 class Scores(NamedTuple):
   """Attributes:
-  positive: [...], one for each anchor.
+  positive: [...], one per anchor.
   negative: [..., K].
-  where: [..., K] bool, False for columns that are no negatives of the anchor; None = all are.
+  where: [..., K] bool, False for columns that are not negatives of the anchor; None = all are.
   """
 
   positive: Array
@@ -33,7 +33,7 @@ class Scores(NamedTuple):
     return jnp.ones(self.negative.shape, bool) if self.where is None else self.where
 
   def with_negatives(self, query: Array, rows: Array, *, where: Array) -> Scores:
-    """With more columns: each query [..., D] against its own rows [..., s, D] if `where` ([])."""
+    """Adds columns: each query [..., D] against its own rows [..., s, D], used if `where` ([])."""
     more = jnp.einsum('...d,...sd->...s', query, rows, precision=jax.lax.Precision.HIGHEST)
     return Scores(
       self.positive,
@@ -43,14 +43,14 @@ class Scores(NamedTuple):
 
 
 class ScoreSets(NamedTuple):
-  """What a loss compares, whatever the loss: anchors with their positives and their negatives.
+  """The scores that a loss compares: anchors with their positives and their negatives.
 
   Attributes:
     positive: [..., P].
     negative: [..., K].
-    positive_where, negative_where: bool of these shapes, False for columns that are not of the set.
-    temperature: of the loss, scalar or one for each anchor [...].
-    k1, k2: weights of TCL's denominator (`log_denominator`); 0 and 1 are SupCon's and InfoNCE's.
+    positive_where, negative_where: bool of these shapes, False for columns outside the set.
+    temperature: temperature of the loss, scalar or one per anchor [...].
+    k1, k2: weights of TCL's denominator (`log_denominator`); 0 and 1 for SupCon and InfoNCE.
   """
 
   positive: Array
@@ -63,11 +63,11 @@ class ScoreSets(NamedTuple):
 
 
 def score_sets(*scores: Scores, temperature: float | Array) -> ScoreSets:
-  """`ScoreSets` of one positive an anchor; several `Scores` [B, V, ...] are joined in V.
+  """`ScoreSets` with one positive per anchor; several `Scores` [B, V, ...] are joined along V.
 
   Args:
-    scores: of the directions of a loss.
-    temperature: > 0; scalar, or [B] for one temperature an example.
+    scores: one `Scores` for each direction of a loss.
+    temperature: > 0; scalar, or [B] for one temperature per example.
   """
 
   def joined(parts):
@@ -81,7 +81,7 @@ def score_sets(*scores: Scores, temperature: float | Array) -> ScoreSets:
 
 
 def denominator_terms(sets: ScoreSets) -> tuple[Array, Array]:
-  """(x [..., 2 P + K], where) with D = sum of exp(x): logarithms of the terms of TCL's denominator.
+  """Logarithms of the terms of TCL's denominator: (x [..., 2 P + K], where) with D = sum exp(x).
 
   D = sum_P exp(s/T) + k1 sum_P exp(-s) + k2 sum_N exp(s/T), the thesis, eq. 4.3; k1 = 0 and k2 = 1
   give SupCon's denominator and InfoNCE's.
@@ -122,7 +122,7 @@ def batch_scores(anchor: Array, key: Array, rows: Array, *, own: int) -> Scores:
 
   Args:
     anchor, key, rows: unit vectors.
-    own: how many of the rows are of the anchor's own sample, and so no negatives: for sample b
+    own: number of rows from the anchor's own sample, which are not negatives: for sample b
       rows b, b + M / own, ... 1 = keys of one view, 2 = view-major rows of both views.
   """
   sample = jnp.arange(len(rows)) % (len(rows) // own)
@@ -133,20 +133,20 @@ def batch_scores(anchor: Array, key: Array, rows: Array, *, own: int) -> Scores:
 
 
 def view_major(z: Array) -> Array:
-  """[B, V, D] -> [V * B, D], row v * B + b: the order of negatives in the original code bases."""
+  """Reshapes [B, V, D] to [V * B, D], row v * B + b: the order in the original code bases."""
   return jnp.swapaxes(z, 0, 1).reshape(-1, z.shape[-1])
 
 
 def two_view_scores(z: Array) -> Scores:
-  """NT-Xent's: each view [B, 2, D] against the other one and both views of all other samples."""
+  """NT-Xent's scores: each view [B, 2, D] against the other and both views of all other samples."""
   return batch_scores(z, z[:, ::-1], view_major(z), own=2)
 
 
 def log_p_positive(scores: Scores, *, temperature: float | Array) -> Array:
-  """log of the softmax probability [...] of the positive among the positive and the negatives."""
+  """Log of the softmax probability [...] of the positive among the positive and the negatives."""
   positive = scores.positive / temperature
   negative = logsumexp(scores.negative / temperature, scores.mask)
-  # log_sigmoid keeps log p near p = 1, where positive - logaddexp(...) would cancel to 0.
+  # log_sigmoid is accurate near p = 1, where positive - logaddexp(...) would cancel to 0.
   finite = jnp.where(jnp.isfinite(negative), negative, 0.0)
   return jnp.where(jnp.isfinite(negative), jax.nn.log_sigmoid(positive - finite), 0.0)
 
@@ -157,7 +157,7 @@ def infonce(scores: Scores, *, temperature: float | Array, beta: float = 1.0) ->
   Args:
     scores: cosines.
     temperature: > 0.
-    beta: weight of the normalizer: 1 = InfoNCE, 0 = positives only (BYOL's limit); the margins
+    beta: weight of the log denominator: 1 = InfoNCE, 0 = positives only (BYOL's limit); the margins
       paper (https://arxiv.org/abs/2306.11526, eq. 6).
   """
   log_p = log_p_positive(scores, temperature=temperature)

@@ -1,4 +1,4 @@
-"""Temperatures that are learned for each example: iSogCLR, https://arxiv.org/abs/2305.11965."""
+"""Learned per-example temperatures: iSogCLR, https://arxiv.org/abs/2305.11965."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from clr_jax.losses.global_contrastive import SogCLR
 
 
 def temperature_gradient(result: SogCLR, temperature: Array, *, rho: float) -> Array:
-  """Derivative [B] of the robust objective by each example's temperature, mean over its views.
+  """Derivative [B] of the robust objective w.r.t. each example's temperature, mean over its views.
 
-  That is log u + rho - mean(w s) / T (LibAUC): the radius rho pulls T down, negatives that are
-  harder than the mean push it up.
+  It is log u + rho - mean(w s) / T (LibAUC): a larger radius rho lowers T, negatives harder than
+  the mean raise it.
 
   Args:
-    result: of the estimator, with these temperatures.
+    result: result of the estimator with these temperatures.
     temperature: [B], > 0.
     rho: radius of the uncertainty set, >= 0.
 
@@ -41,12 +41,12 @@ def temperature_step(
   beta: float,
   bounds: tuple[float, float],
 ) -> tuple[Array, Array]:
-  """(temperature, average) after one step of momentum descent, all of one shape.
+  """One step of momentum descent; returns (temperature, average), all of one shape.
 
   average <- (1 - beta) average + beta gradient; temperature <- temperature - eta average, clipped.
 
   Args:
-    temperature, average, gradient: of the same examples.
+    temperature, average, gradient: values of the same examples, [...].
     eta: step size, >= 0.
     beta: weight of the new gradient, in (0, 1].
     bounds: (lowest, highest) temperature.

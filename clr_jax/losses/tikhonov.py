@@ -24,11 +24,11 @@ Norm = Literal['l2', 'l1', 'linf']
 
 
 class Penalties(NamedTuple):
-  """Of K losses of one input x.
+  """Squared gradients of K losses with respect to one input x.
 
   Attributes:
     losses: [K].
-    halves: [K], |dL_k/dx|^2 / 2, whose gradient needs second derivatives of L_k.
+    halves: [K], |dL_k/dx|^2 / 2; their gradient needs second derivatives of L_k.
     gradients: K times dL_k/dx, without gradient.
     aux: the auxiliary output of the losses.
   """
@@ -42,16 +42,16 @@ class Penalties(NamedTuple):
 def input_gradient_penalties(
   losses: Callable[[PyTree], tuple[Sequence[Array], Any]], x: PyTree, *, route: Route = 'jvp'
 ) -> Penalties:
-  """|dL_k/dx|^2 / 2 of scalars L_k, to be differentiated with respect to what L_k closes over.
+  """Computes |dL_k/dx|^2 / 2 of scalars L_k, differentiable with respect to L_k's closure.
 
-  The function is linearised once, for values and gradients. Squared norms have a gradient where
-  they vanish: 0.
+  The function is linearized once, for values and gradients. Where a squared norm vanishes, its
+  gradient is 0.
 
   Args:
     losses: x -> (K scalars, anything).
-    x: a tree of arrays, over all of which the norm is taken.
-    route: how the penalty itself is differentiated. 'double' goes backwards through the backward
-      pass; 'jvp' backwards through the derivative of L_k along v = stop_gradient(dL_k/dx), since
+    x: a tree of arrays; the norm is taken over all of them.
+    route: differentiation of the penalty itself. 'double' backpropagates through the backward pass,
+      'jvp' through the derivative of L_k along v = stop_gradient(dL_k/dx), since
       d/dw |g|^2 / 2 = d/dw <g, v>. Value and gradient are the same.
 
   Raises:
@@ -98,7 +98,7 @@ def eq_factor(grad_of: GradOf, rows: int) -> float:
 
 
 def norms_per_image(gradient: PyTree) -> Array:
-  """[B, V, ...] -> [B, V] L2 norms; of a tree, those of all leaves side by side."""
+  """L2 norms [B, V] of [B, V, ...]; for a tree, over all leaves together."""
 
   def norms(g: Array) -> Array:
     return jnp.sqrt(jnp.sum(jnp.square(at_least_float32(g)), tuple(range(2, g.ndim))))
@@ -107,13 +107,14 @@ def norms_per_image(gradient: PyTree) -> Array:
 
 
 def dual_direction(gradient: Array, *, norm: Norm = 'l2') -> Array:
-  """The direction d along which finite differences see the `norm` of each row's gradient.
+  """The direction d along which finite differences measure the `norm` of each row's gradient.
 
-  Without gradient, 0 where that of a row is 0. <gradient, d> is its L2 norm; its L1 norm /
-  sqrt(n), to defend against Linf attacks; its largest entry's size, against L1 attacks (tulip).
+  No gradient flows through d, which is 0 for a row whose gradient is 0. <gradient, d> is the L2
+  norm; the L1 norm / sqrt(n), to defend against Linf attacks; or the size of the largest entry,
+  against L1 attacks (tulip).
 
   Args:
-    gradient: [B, ...] of each example's own loss.
+    gradient: [B, ...], gradient of each example's own loss.
     norm: 'l2' unit rows, 'l1' signs / sqrt(n), 'linf' the sign of the largest of the n entries.
 
   Raises:
@@ -139,11 +140,11 @@ def directional_derivatives(
   step: float = 0.01,
   order: Literal[1, 2] = 1,
 ) -> Array:
-  """[B] finite differences of each example's own loss; the penalty is mean(derivatives^2) / 2.
+  """Finite differences [B] of each example's own loss; the penalty is mean(derivatives^2) / 2.
 
-  One more forward pass or two instead of double backpropagation (tulip), with gradient through
-  all of them. For losses of single examples: of a contrastive loss, one number for the whole
-  batch, the robustness project found them inaccurate.
+  Costs one or two more forward passes, all with gradient, instead of double backpropagation
+  (tulip). For losses of single examples: the robustness project found them inaccurate for a
+  contrastive loss, which is one number for the whole batch.
 
   Args:
     losses: [B, ...] -> [B].
@@ -156,9 +157,9 @@ def directional_derivatives(
     UserError: for another order or a step that is not positive.
   """
   if order not in (1, 2):
-    raise UserError(f'finite differences have order 1 or 2, not {order}')
+    raise UserError(f'order={order} is not allowed: finite differences have order 1 or 2')
   if not 0 < step < float('inf'):
-    raise UserError(f'the step of finite differences must be positive and finite, not {step}')
+    raise UserError(f'step={step} is not allowed: the step must be positive and finite')
   ahead = losses(x + step * direction)
   if order == 1:
     return (ahead - losses(x)) / step

@@ -1,7 +1,7 @@
 """Methods by name: a public module `clr_jax/methods/<name>.py` defines a factory `<name>`.
 
 `factory(name)` is a function (backbone, info, *, hyper-parameters) -> Method, `make` checks its
-options and calls it, `summary(name)` is one line on it. `@register` adds a factory of yours.
+options and calls it, `summary(name)` describes it in one line. `@register` adds your own factory.
 """
 
 from __future__ import annotations

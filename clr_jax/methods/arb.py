@@ -31,22 +31,25 @@ def arb(
   """Aligns each feature of a view with the orthonormal base nearest to the other view's features.
 
   Args:
-    groups: blocks of features with a base each; out_dim / groups below the batch size is advisable
-      (a base has at most rank batch_size - 1). 1 for out_dim = 256 (paper).
-    swap: a new random order of the features before each division into groups; no effect on one.
-    shrinkage: of the correlation matrix towards I: 1e-4 (official CIFAR code), 0 (ImageNet).
-    divisor: 'batch', as in Barlow Twins (official ImageNet code); 'feature' (official CIFAR code)
-      is equal for out_dim = batch_size and cannot reach its goal for a larger out_dim.
+    groups: number of blocks of features, each with its own base; keep out_dim / groups below the
+      batch size (a base has at most rank batch_size - 1). 1 for out_dim = 256 (paper).
+    swap: shuffle the features before each division into groups; no effect with one group.
+    shrinkage: shrinkage of the correlation matrix towards I: 1e-4 (official CIFAR code), 0
+      (ImageNet).
+    divisor: 'batch', as in Barlow Twins (official ImageNet code); 'feature' (official CIFAR code),
+      which is equal for out_dim = batch_size and cannot reach zero loss for a larger out_dim.
     projector: recipe of `clr_jax.models.heads`.
     hidden_dim: width of the hidden layers of the projector; 2048 (official).
     out_dim: length of the embeddings; 256 or 2048 (paper).
-    per_view_bn: official code embeds one view at a time (True).
+    per_view_bn: separate BatchNorm statistics per view (official code embeds one at a time).
     loss_scale: factor of the loss; 1 = the sum over features (official, with LARS); less for other
       optimizers.
   """
   check_two_views('arb', info)
   if out_dim % groups:
-    raise UserError(f'arb cuts out_dim={out_dim} into equal groups: method.groups={groups} cannot')
+    raise UserError(
+      f'method.groups={groups} does not divide method.out_dim={out_dim}: set it to a divisor'
+    )
   head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
   def loss(out, state, batch, rng, step):

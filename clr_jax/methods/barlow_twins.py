@@ -27,10 +27,10 @@ def barlow_twins(
     projector: recipe of `clr_jax.models.heads`; 'solo_vicreg' has biases (solo-learn).
     hidden_dim: width of the hidden layers of the projector; 2048 (solo-learn); 8192 on ImageNet
       (official).
-    out_dim: length of the embeddings; as `hidden_dim`.
-    per_view_bn: official code embeds one view at a time (True).
-    loss_scale: factor of the loss; 0.1 (solo-learn, early official runs). The official code now has
-      1, and learning rates of its own for weights (0.2) and biases (0.0048).
+    out_dim: length of the embeddings; same values as `hidden_dim`.
+    per_view_bn: separate BatchNorm statistics per view (official code embeds one at a time).
+    loss_scale: factor of the loss; 0.1 (solo-learn, early official runs). The official code now
+      uses 1, with separate learning rates for weights (0.2) and biases (0.0048).
   """
   check_two_views('barlow_twins', info)
   head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)

@@ -28,16 +28,16 @@ def byol(
   plugins: Plugins = NONE,
   **target,
 ) -> Method:
-  """Predicts the target network's projection of the other view; local views only predict.
+  """Predicts the target network's projection of the other view; local views are only queries.
 
   Args:
     projector: recipe of `clr_jax.models.heads`; 'byol_deepmind' has no last bias.
     hidden_dim: width of the hidden layers of the projector; 4096 (paper).
     out_dim: length of the embeddings; 256 (paper).
     predictor: recipe of `clr_jax.models.heads`.
-    predictor_dim: hidden width of the predictor; 4096 (paper); solo-learn has 8192 on ImageNet-100.
-    loss_scale: factor of the loss; 1 = the sum over the pairs of views (paper); 0.5 = the mean of
-      two views' pairs.
+    predictor_dim: hidden width of the predictor; 4096 (paper), 8192 on ImageNet-100 (solo-learn).
+    loss_scale: factor of the loss; 1 = the sum over the pairs of views (paper); 0.5 = the mean
+      over the two pairs.
     symmetric: each view is predicted from the other (official); False: only view 0 from view 1,
       as with a strong view for the student and a weak one for the teacher (margins paper).
     plugins: see `clr_jax.plugins.pipeline`.

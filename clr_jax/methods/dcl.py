@@ -31,18 +31,18 @@ def dcl(
   per_view_bn: bool = True,
   loss_scale: Positive = 1.0,
 ) -> Method:
-  """Contrastive learning whose denominator holds the negatives only.
+  """Contrastive learning whose denominator contains only the negatives.
 
   Args:
     temperature: divisor of the similarities; 0.1 (paper).
-    weighted: DCLW, which weights the positives by how far apart they are.
-    sigma: of these weights; 0.5 (paper).
-    weight_stop_gradient: the weights are constants (lightly); False as in the PyTorch code of
+    weighted: DCLW, which gives distant positives larger weights.
+    sigma: width of these weights; 0.5 (paper).
+    weight_stop_gradient: treat the weights as constants (lightly); False as in the PyTorch code of
       raminnakhli.
     projector: recipe of `clr_jax.models.heads`.
-    hidden_dim: width of the hidden layers of the projector; 512 (that code).
-    out_dim: length of the embeddings; 128 (that code).
-    per_view_bn: that code embeds one view at a time (True).
+    hidden_dim: width of the hidden layers of the projector; 512 (raminnakhli).
+    out_dim: length of the embeddings; 128 (raminnakhli).
+    per_view_bn: separate BatchNorm statistics per view (raminnakhli embeds one view at a time).
     loss_scale: factor of the loss; 1 = mean of the two directions (lightly); 2 = their sum (paper).
   """
   check_two_views('dcl', info)

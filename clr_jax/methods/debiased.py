@@ -9,7 +9,7 @@ from clr_jax.methods.hcl import hcl
 
 @takes_options_of(hcl, without=('beta',))
 def debiased(backbone: nn.Module, info: RunInfo, **options) -> Method:
-  """Contrastive learning corrected for negatives of the anchor's class: `hcl` with beta = 0.
+  """Contrastive learning that corrects for negatives of the anchor's class: `hcl` with beta = 0.
 
   options: the others of `clr_jax.methods.hcl`; the official code of both has the same numbers.
   """

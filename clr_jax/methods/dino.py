@@ -34,22 +34,22 @@ def dino(
   out_dim: Dimension = 256,
   **target,
 ) -> Method:
-  """The student's scores of prototypes match the centered, sharpened ones of the other large view.
+  """Matches the student's prototype scores to the centered, sharpened ones of another large view.
 
-  Local views (multi-crop) go through the student only.
+  Local views (multi-crop) pass through the student only.
 
   Args:
     num_prototypes: number of prototypes; 65536 (official), 4096 (solo-learn).
     student_temperature: divisor of the student's logits; .1 (official).
     teacher_temperature: after its warm-up, .07 (official ResNet-50 and ViT recipes).
-    warmup_teacher_temperature: start of the linear warm-up by epoch, .04 (official).
-    warmup_teacher_epochs: epochs of the teacher's warm-up; 30 (official recipes; ResNet-50 and
-      solo-learn 50); longer than the run: the end is not reached.
+    warmup_teacher_temperature: start of the linear warm-up, epoch by epoch, .04 (official).
+    warmup_teacher_epochs: epochs of the teacher's warm-up; 30 (official recipes; 50 for
+      ResNet-50 and in solo-learn). A longer warm-up than the run does not reach its end.
     center_momentum: weight of the old center; .9 (official).
-    freeze_last_layer: epochs in which the prototypes stay as they are, 1 (official).
+    freeze_last_layer: first epochs in which the prototypes are frozen, 1 (official).
     projector: 'dino', or 'dino_bn' with BatchNorm.
     hidden_dim: width of the hidden layers of the projector; 2048 (official).
-    out_dim: length of the embeddings; 256 (official), width of the layer before the prototypes.
+    out_dim: length of the embeddings before the prototypes; 256 (official).
     **target: options of `distillation`: momentum .996 (official; .9995 for batches of 256),
       final_momentum 1 (official); ema_index 'current' (official and solo-learn average after the
       optimizer); per_view_bn True (solo-learn; official code joins same-sized views).

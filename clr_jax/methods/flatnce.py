@@ -31,7 +31,7 @@ def flatnce(
     projector: recipe of `clr_jax.models.heads`; 'supcon' has no BatchNorm (official).
     hidden_dim: width of the hidden layers of the projector; None = the backbone's width (official).
     out_dim: length of the embeddings; 128 (official).
-    per_view_bn: official code concatenates the views: joint statistics (False).
+    per_view_bn: separate BatchNorm statistics per view; False = joint (official code).
   """
   check_two_views('flatnce', info)
   head = heads.make(projector, hidden_dim=hidden_dim or backbone.num_features, out_dim=out_dim)

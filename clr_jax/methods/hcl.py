@@ -26,7 +26,7 @@ def hcl(
   out_dim: Dimension = 128,
   per_view_bn: bool = True,
 ) -> Method:
-  """Contrastive learning with negatives weighted by hardness and corrected for false ones.
+  """Contrastive learning with hardness-weighted negatives, corrected for false negatives.
 
   Args:
     temperature: divisor of the similarities; 0.5 (official).
@@ -35,7 +35,7 @@ def hcl(
     projector: recipe of `clr_jax.models.heads`.
     hidden_dim: width of the hidden layers of the projector; 512 (official).
     out_dim: length of the embeddings; 128 (official).
-    per_view_bn: official code embeds one view at a time (True).
+    per_view_bn: separate BatchNorm statistics per view (official code embeds one at a time).
   """
   check_two_views('hcl', info)
   head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)

@@ -27,23 +27,23 @@ def infomin(
   out_dim: Dimension = 128,
   **options,
 ) -> Method:
-  """MoCo's InfoNCE of view 0, and of the image's shuffled patches, against the key of view 1.
+  """MoCo's InfoNCE of view 0 and of the image's shuffled patches against the key of view 1.
 
-  The patches are batch.views['jigsaw'] [B, P, h, w, C]: each passes the backbone (all patches share
-  one batch statistic) and a head of its own; their outputs are joined by a Linear layer.
+  The patches are batch.views['jigsaw'] [B, P, h, w, C]: each passes through the backbone (all
+  patches share batch statistics) and a separate head; a Linear layer joins their outputs.
 
   Args:
-    jigsaw_weight: beta: loss = (1 - beta) main + beta jigsaw, .5 (PyContrast).
+    jigsaw_weight: beta in loss = (1 - beta) main + beta jigsaw, .5 (PyContrast).
     temperature: divisor of the similarities; .15 (PyContrast's InfoMin).
-    projector: recipe of `clr_jax.models.heads`, also of the patches' head; 'mocov2' (PyContrast).
+    projector: recipe of `clr_jax.models.heads`, also for the patches' head; 'mocov2' (PyContrast).
     hidden_dim: width of the hidden layers of the projector; None = the backbone's width
       (PyContrast).
     out_dim: length of the embeddings; 128 (PyContrast).
-    **options: of `momentum_contrast`: queue_length 65536, momentum .999, per_view_bn True (all as
-      in PyContrast); plugins act on the main branch only.
+    **options: options of `momentum_contrast`: queue_length 65536, momentum .999, per_view_bn True
+      (all as in PyContrast); plugins act on the main branch only.
 
   Raises:
-    UserError: at init, views without 'jigsaw'; what MoCo refuses.
+    UserError: at init, views without 'jigsaw'; settings that MoCo rejects.
   """
   main = momentum_contrast(
     'infomin',
@@ -78,7 +78,7 @@ def infomin(
   def embed(params, state, batch, rng, step):
     out, carry = main.embed(params, state, batch, rng, step)
     patches = batch.views.get('jigsaw')
-    if patches is None:  # the statistics of whole images are wanted, no loss: see `init`
+    if patches is None:  # only the statistics of whole images are needed, see `init`
       return out, carry
     outputs, batch_stats = jigsaw_network(patches.shape[1]).apply(
       params, carry['batch_stats'], patches.reshape(-1, *patches.shape[2:]), train=True
@@ -88,9 +88,9 @@ def infomin(
 
   def loss(out, state, batch, rng, step):
     main_loss, carry, metrics = main.loss(out, state, batch, rng, step)
-    if 'jigsaw' not in out.extra:  # a wrapper's further terms are of the main branch
+    if 'jigsaw' not in out.extra:  # a wrapper's additional terms use the main branch only
       return (1 - jigsaw_weight) * main_loss, carry, metrics
-    # Original key and queue: what plug-ins make of them stays in the main branch.
+    # The original key and queue: plug-ins change them in the main branch only.
     jigsaw_loss = queue_infonce(
       out.extra['jigsaw'], carry['keys'], state['queue']['rows'], temperature=temperature
     ).mean()

@@ -1,4 +1,4 @@
-"""iSogCLR: Qiu et al., https://arxiv.org/abs/2305.11965: a temperature each."""
+"""iSogCLR, per-example temperatures: Qiu et al., https://arxiv.org/abs/2305.11965."""
 
 from typing import Annotated
 
@@ -47,17 +47,17 @@ def isogclr(
   per_view_bn: bool = True,
   plugins: Plugins = NONE,
 ) -> Method:
-  """SogCLR whose temperatures descend a distributionally robust objective, one for each example.
+  """SogCLR with per-example temperatures, learned by a distributionally robust objective.
 
-  A new temperature is used from the example's next visit on.
+  An updated temperature takes effect at the example's next visit.
 
   Args:
-    temperature: of all examples at the start, .1 (LibAUC; .5 in its CIFAR example).
+    temperature: initial temperature of all examples, .1 (LibAUC; .5 in its CIFAR example).
     rho: robustness, larger = lower temperatures: .3 (LibAUC; .4 in its CIFAR example), tune in
       [.1, .5].
     eta: step size of the temperatures, .01 (LibAUC; .03 in its CIFAR example).
     beta: weight of the new gradient in their momentum, .9 (LibAUC; .5 in its CIFAR example).
-    temperature_min, temperature_max: they stay within [.05, .7] (LibAUC).
+    temperature_min, temperature_max: bounds of the temperatures, [.05, .7] (LibAUC).
   """
   check_two_views('isogclr', info)
   pipeline = Pipeline(plugins, 'isogclr', negatives=True, softmax=False, free_anchor=True)

@@ -11,8 +11,8 @@ from clr_jax.skeletons.momentum_contrast import momentum_contrast
 def moco(backbone: nn.Module, info: RunInfo, **options) -> Method:
   """InfoNCE of queries (view 0) against keys (view 1) and a queue of earlier keys.
 
-  MoCo v2 is temperature=0.2, projector='mocov2'. There is no shuffled BatchNorm: statistics are
-  those of the global batch (as SyncBN), apart for queries and keys.
+  MoCo v2 is temperature=0.2, projector='mocov2'. There is no shuffled BatchNorm: statistics cover
+  the global batch (as SyncBN), separately for queries and keys.
 
   options: see `clr_jax.skeletons.momentum_contrast.momentum_contrast`.
   """

@@ -27,17 +27,17 @@ def moco_v2plus(
   plugins: Plugins = NONE,
   **target,
 ) -> Method:
-  """Each view is query and key; a key of view v waits in queue v for queries of the other view.
+  """Uses each view as query and key; queue v holds keys of view v for queries of the other view.
 
   Args:
     temperature: divisor of the similarities; .2 (solo-learn).
-    queue_length: of each queue: 32768 on CIFAR, 65536 on ImageNet-100 (solo-learn).
+    queue_length: rows of each queue: 32768 on CIFAR, 65536 on ImageNet-100 (solo-learn).
     projector: recipe of `clr_jax.models.heads`.
     hidden_dim: width of the hidden layers of the projector; 2048 (solo-learn).
     out_dim: length of the embeddings; 256 (solo-learn; 128 in its 2022 state).
     plugins: see `clr_jax.plugins.pipeline`.
-    **target: options of `distillation`: momentum .99, final_momentum .999, ema_index 'current' (it
-      averages after the optimizer), per_view_bn True (it embeds one view at a time): all as in
+    **target: options of `distillation`: momentum .99, final_momentum .999, ema_index 'current'
+      (averages after the optimizer), per_view_bn True (embeds one view at a time): all as in
       solo-learn.
   """
   check_queue('moco_v2plus', queue_length, info)

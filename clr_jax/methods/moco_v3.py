@@ -30,7 +30,7 @@ def moco_v3(
   plugins: Plugins = NONE,
   **target,
 ) -> Method:
-  """In-batch contrast of predictions with the target network's keys of the other view.
+  """Contrasts predictions with the target network's keys of the other view, within the batch.
 
   Args:
     temperature: divisor of the similarities; 1 (official, ResNet-50), .2 (solo-learn on CIFAR;
@@ -40,7 +40,7 @@ def moco_v3(
     out_dim: length of the embeddings; 256 (official).
     predictor: recipe of `clr_jax.models.heads`.
     predictor_dim: hidden width of the predictor; 4096 (official).
-    loss_scale: of both directions; None = 2 temperature (official).
+    loss_scale: factor of both directions; None = 2 temperature (official).
     symmetric: each view is predicted from the other (official); False: only view 0 from view 1,
       as with a strong view for the student and a weak one for the teacher (margins paper).
     plugins: see `clr_jax.plugins.pipeline`.

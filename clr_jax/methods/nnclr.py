@@ -28,7 +28,7 @@ def nnclr(
   per_view_bn: bool = True,
   plugins: Plugins = NONE,
 ) -> Method:
-  """The positive of a view's prediction is the other view's nearest neighbor in a queue.
+  """Contrastive learning whose positive is the other view's nearest neighbor in a queue.
 
   Args:
     temperature: divisor of the similarities; .2 (solo-learn), .1 in the paper.
@@ -38,7 +38,7 @@ def nnclr(
     out_dim: length of the embeddings; 256 (solo-learn and paper).
     predictor: recipe of `clr_jax.models.heads`.
     predictor_dim: hidden width of the predictor; 4096 (solo-learn and paper).
-    per_view_bn: solo-learn embeds one view at a time (True).
+    per_view_bn: separate BatchNorm statistics per view (solo-learn embeds one at a time).
     plugins: see `clr_jax.plugins.pipeline`.
   """
   check_two_views('nnclr', info)
@@ -49,7 +49,7 @@ def nnclr(
     keys, queue = key_rows(out.target), state['queue']['rows']
     prediction = l2_normalize(out.online)
 
-    def one_way(view):  # the softmax runs over the predictions
+    def one_way(view):  # the softmax is over the predictions
       neighbor = queue[losses.nearest(keys[view], queue)]
       other = prediction[:, 1 - view]
       return pipeline.scores(

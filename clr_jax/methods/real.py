@@ -28,38 +28,38 @@ def real(
   queue_length: Rows = 65536,
   **options,
 ) -> Method:
-  """Dynamic MoCo that keeps, or compares with, only negatives that are hard for some query.
+  """Dynamic MoCo that stores, or compares with, only negatives that are hard for some query.
 
-  The views are selected from one after the other. options: as in Dynamic MoCo, see
+  Keys are selected from one view at a time. options: as in Dynamic MoCo, see
   `clr_jax.skeletons.dynamic_contrast.dynamic`.
 
   Args:
     retrieval: 'top_p' (the fraction top_p of the keys that are most similar to another image's
       query enters the queue), 'radius' (keys within twice the radius of another image's query
-      enter; the radius follows half the mean distance, so that few are left out when there are
-      many queries), 'top_k' (all keys enter, and a query's negatives and its u are over the top_k
-      queue rows most similar to it).
+      enter; the radius follows half the mean distance, so that few keys are left out with many
+      queries), 'top_k' (all keys enter; a query's negatives and its u are the top_k queue rows most
+      similar to it).
     top_p: 1 is Dynamic MoCo. No published value.
-    radius: distance between unit vectors at the start, .5 (the report's code).
-    as_published: the report's code: an image's own key counts as near its query, and the radius is
-      divided by out_dim instead of the number of queries.
+    radius: initial distance between unit vectors, .5 (the report's code).
+    as_published: follow the report's code: an image's own key counts as near its query, and the
+      radius is divided by out_dim instead of the number of queries.
     top_k: at most queue_length, which is Dynamic MoCo. No published value.
-    queue_length: rows of the queue; 65536 (the report's code); at most two keys an image enter it.
+    queue_length: rows of the queue; 65536 (the report's code); at most two keys per image enter it.
 
   Raises:
-    UserError: a single image in a batch, or more rows than the queue has.
+    UserError: a batch of one image, or top_k greater than queue_length.
   """
   if info.batch_size < 2:
     raise UserError('real compares keys with queries of other images: set batch_size >= 2')
   if retrieval == 'top_k' and top_k > queue_length:
     raise UserError(
-      f'method.top_k={top_k} is more than the queue has: set it to at most '
+      f'method.top_k={top_k} exceeds the queue: set it to at most '
       f'method.queue_length={queue_length}'
     )
 
   def admit_near(state, queries, keys):
     queue, now = state['queue'], state['radius']
-    for query, key in zip(queries, keys, strict=True):  # each view has its turn
+    for query, key in zip(queries, keys, strict=True):  # one view after the other
       order, count, now = select_in_radius(query, key, now, as_published=as_published)
       queue = ring.enqueue(queue, key[order], count)
     return {**state, 'queue': queue, 'radius': now}

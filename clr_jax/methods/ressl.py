@@ -24,11 +24,11 @@ def ressl(
   out_dim: Dimension = 512,
   **target,
 ) -> Method:
-  """The student (view 0, strong) matches the teacher's (view 1, weak) similarities to a queue.
+  """Matches the student's similarities to a queue (strong view 0) with the teacher's (weak view 1).
 
   Args:
-    temperature_q: of the student, .1 (official).
-    temperature_k: of the teacher, .04 (official); smaller sharpens.
+    temperature_q: temperature of the student, .1 (official).
+    temperature_k: temperature of the teacher, .04 (official); smaller values sharpen the targets.
     queue_length: rows of the queue; 131072 (official, ImageNet), 65536 (solo-learn).
     projector: recipe of `clr_jax.models.heads`: no BatchNorm (official).
     hidden_dim: width of the hidden layers of the projector; 4096 (official).

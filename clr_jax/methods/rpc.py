@@ -28,18 +28,19 @@ def rpc(
   out_dim: Dimension = 128,
   per_view_bn: bool = False,
 ) -> Method:
-  """Contrastive learning without exponentials, on embeddings that are not normalized.
+  """Contrastive learning without exponentials, on unnormalized embeddings.
 
   Args:
-    temperature: 128 on CIFAR, 32 on ImageNet (official scripts); another one needs another alpha.
-    alpha: 0 on CIFAR; 0.3 on ImageNet.
-    beta: 0.001 on CIFAR; 0.01 on ImageNet. With 0 the scores of the positives are unbounded.
-    gamma: 1 on CIFAR; 0.1 on ImageNet.
-    normalize: unit embeddings; off in the official scripts.
+    temperature: 128 on CIFAR, 32 on ImageNet (official scripts); retune alpha when changing it.
+    alpha: weight of the negatives' mean score: 0 on CIFAR, 0.3 on ImageNet.
+    beta: weight of the positives' squared score: 0.001 on CIFAR, 0.01 on ImageNet. With 0 the
+      scores of the positives are unbounded.
+    gamma: weight of the negatives' squared score: 1 on CIFAR, 0.1 on ImageNet.
+    normalize: use unit embeddings; off in the official scripts.
     projector: recipe of `clr_jax.models.heads`; 512-512-128 with BatchNorm (official).
     hidden_dim: width of the hidden layers of the projector; 512 (official).
     out_dim: length of the embeddings; 128 (official).
-    per_view_bn: official code concatenates the views: joint statistics (False).
+    per_view_bn: separate BatchNorm statistics per view; False = joint (official code).
   """
   check_two_views('rpc', info)
   head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)

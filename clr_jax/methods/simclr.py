@@ -32,18 +32,18 @@ def simclr(
   block_size: BlockSize = None,
   plugins: Plugins = NONE,
 ) -> Method:
-  """NT-Xent between two (or more) views of each image.
+  """NT-Xent between two or more views of each image.
 
   Args:
     temperature: divisor of the similarities; 0.5 on CIFAR-10, 0.1 on ImageNet (official README).
     projector: recipe of `clr_jax.models.heads`; 'simclr' has BatchNorm, 'solo_simclr' has none.
     hidden_dim: width of the projector's hidden layers.
     out_dim: length of the embeddings; 128 in the paper.
-    per_view_bn: official code concatenates the views: joint statistics (False).
+    per_view_bn: separate BatchNorm statistics per view; False = joint (official code).
     loss_scale: factor of the loss; 1 = mean over anchors (paper); 2 = the official code's sum over
       the two views.
-    block_size: columns of the similarity matrix at a time, a divisor of the rows of a batch: for
-      batches whose matrix does not fit (`clr_jax.ops.blocked`). Telemetry then leaves out scores.
+    block_size: columns of the similarity matrix computed at a time, a divisor of the rows of a
+      batch, to save memory (`clr_jax.ops.blocked`). Telemetry then leaves out scores.
     plugins: see `clr_jax.plugins.pipeline`.
   """
   if info.num_views < 2:

@@ -25,17 +25,17 @@ def simsiam(
   per_view_bn: bool = True,
   plugins: Plugins = NONE,
 ) -> Method:
-  """Predicts the projection of the other view, to which no gradient flows; no second network.
+  """Predicts the other view's projection, with a stopped gradient and without a target network.
 
   Args:
-    constant_predictor_lr: the predictor's learning rate stays at the run's peak (official).
+    constant_predictor_lr: keep the predictor's learning rate at the run's peak (official).
     projector: recipe of `clr_jax.models.heads`.
     hidden_dim: width of the hidden layers of the projector; 2048 (solo-learn; the official code
-      takes the backbone's width).
+      uses the backbone's width).
     out_dim: length of the embeddings; 2048 (official).
     predictor: recipe of `clr_jax.models.heads`.
     predictor_dim: hidden width of the predictor; 512 (official).
-    per_view_bn: official code embeds one view at a time (True).
+    per_view_bn: separate BatchNorm statistics per view (official code embeds one at a time).
     plugins: see `clr_jax.plugins.pipeline`.
   """
   check_two_views('simsiam', info)

@@ -51,18 +51,20 @@ def sogclr(
     temperature: divisor of the similarities; 0.3 on CIFAR (the report), 0.1 on ImageNet.
     gamma: weight of the new value of u: 0.9 (official), tune in [0.1, 0.99].
     gamma_schedule: 'constant', or 'cosine' from 1 to gamma (LibAUC).
-    gamma_decay_epochs: of the cosine; None = half of the training (LibAUC).
-    first_visit: 'per_index' (u starts at g for each new example), 'per_batch' (only while no
-      example of the batch was visited; official ImageNet code), 'per_batch_first_epoch' (that rule
-      in epoch 0 only; LibAUC with its epoch hook) or 'none' (official CIFAR code).
-    combine: u of the two views: 'mean', or 'sum' (the report's code; diverges for gamma <= 0.5).
+    gamma_decay_epochs: length of the cosine; None = half of the training (LibAUC).
+    first_visit: initialization of u by the batch estimate g: 'per_index' (for each new example),
+      'per_batch' (only if no example of the batch was visited; official ImageNet code),
+      'per_batch_first_epoch' (that rule in epoch 0 only; LibAUC with its epoch hook) or 'none'
+      (official CIFAR code).
+    combine: how u of the two views are combined: 'mean', or 'sum' (the report's code; diverges for
+      gamma <= 0.5).
     eps: floor of u in the weights: 1e-8 (LibAUC), 0 in the other code bases.
     projector: recipe of `clr_jax.models.heads`.
     hidden_dim: width of the hidden layers of the projector; 2048 (official).
     out_dim: length of the embeddings; 128 (official).
-    per_view_bn: official code embeds one view at a time (True).
-    block_size: columns of the similarity matrix at a time, a divisor of the rows of a batch: for
-      batches whose matrix does not fit (`clr_jax.ops.blocked`). Telemetry then leaves out scores.
+    per_view_bn: separate BatchNorm statistics per view (official code embeds one at a time).
+    block_size: columns of the similarity matrix computed at a time, a divisor of the rows of a
+      batch, to save memory (`clr_jax.ops.blocked`). Telemetry then leaves out scores.
     plugins: see `clr_jax.plugins.pipeline`.
   """
   check_two_views('sogclr', info)

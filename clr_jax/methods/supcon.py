@@ -18,16 +18,16 @@ from clr_jax.skeletons.joint_embedding import (
 
 
 def check_positives(name: str, info: RunInfo, supervised: bool) -> None:
-  """Labels must exist where they define the positives, and views where the views do."""
+  """Raises a UserError without labels if they define the positives, else without two views."""
   if supervised and info.num_classes is None:
     raise UserError(
-      f'{name} takes its positives from labels and this data set has none of two classes or more: '
-      f'set method.supervised=False or use labeled data'
+      f'{name} takes its positives from labels, but this data set has no labels of two or more '
+      f'classes: set method.supervised=False or use labeled data'
     )
   if supervised and info.num_views < 2:
     logging.warning(
-      '%s with one view: an image whose class no other image of the batch has is without a '
-      'positive and adds 0 to the loss: set augment.num_views=2 to give each image one',
+      '%s with one view: an image without another image of its class in the batch has no positive '
+      'and adds 0 to the loss: set augment.num_views=2 to give each image one',
       name,
     )
   if not supervised and info.num_views < 2:
@@ -55,13 +55,13 @@ def supcon(
   Args:
     temperature: divisor of the similarities; 0.1 (official CIFAR recipe).
     base_temperature: None = no rescaling of the loss; the official default is 0.07.
-    supervised: positives from labels; otherwise from views.
+    supervised: take positives from labels; otherwise from views.
     anchors: 'all' or 'one' (view 0 only).
     projector: 'supcon' = Linear(d, d)-ReLU-Linear(d, 128) with biases, no BatchNorm.
     out_dim: length of the embeddings; 128 (official).
-    per_view_bn: official code concatenates the views: joint statistics (False).
-    block_size: columns of the similarity matrix at a time, a divisor of the rows of a batch: for
-      batches whose matrix does not fit (`clr_jax.ops.blocked`). Telemetry then leaves out scores.
+    per_view_bn: separate BatchNorm statistics per view; False = joint (official code).
+    block_size: columns of the similarity matrix computed at a time, a divisor of the rows of a
+      batch, to save memory (`clr_jax.ops.blocked`). Telemetry then leaves out scores.
   """
   check_positives('supcon', info, supervised)
   check_block_size('supcon', block_size, info)

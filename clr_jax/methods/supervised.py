@@ -25,12 +25,12 @@ def supervised(
 
   Args:
     label_smoothing: share of the target spread over all classes, 0 in the documents.
-    per_view_bn: BatchNorm statistics of each view apart.
+    per_view_bn: separate BatchNorm statistics for each view.
   """
   if info.num_classes is None:
     raise UserError(
-      'supervised training needs labels of two classes or more and this data set has none: use '
-      'labeled data or another method'
+      'supervised training needs labels of two or more classes, which this data set does not have: '
+      'use labeled data or another method'
     )
   head = heads.make('linear', out_dim=info.num_classes)
   return classification(
@@ -47,7 +47,7 @@ def classification(
   per_view_bn: bool = False,
   groups: Mapping[str, Group] | None = None,
 ) -> Method:
-  """`supervised` with any classifier of features, module(h [R, F], train=..., groups=...)."""
+  """`supervised` with any classifier module(h [R, F], train=..., groups=...) of features."""
 
   def loss(out, state, batch, rng, step):
     del state, rng, step

@@ -36,47 +36,48 @@ def swav(
   out_dim: Dimension = 128,
   per_view_bn: bool = False,
 ) -> Method:
-  """Each view predicts the prototypes to which the two large views were assigned in equal shares.
+  """Predicts from each view the balanced prototype assignments of the two large views.
 
-  Local views (multi-crop) predict only. Prototypes are projected to unit length after the update,
-  not before the next step (official): the same steps, and checkpoints hold unit rows.
+  Local views (multi-crop) only predict. Prototypes are normalized to unit length after the update,
+  not before the next step (official): the steps are the same, and checkpoints hold unit rows.
 
   Args:
     num_prototypes: number of prototypes; 3000 (official).
     temperature: divisor of the similarities; .1 (official).
     epsilon: smoothness of the assignments, .05 (official).
     sinkhorn_iterations: iterations of Sinkhorn-Knopp; 3 (official).
-    freeze_prototypes_steps: first steps in which the prototypes stay, 313 (official, one epoch at
-      batch 4096; 5005 at batch 256).
-    queue_length: earlier embeddings of each large view in the assignments: 3840 (official at batch
-      256, solo-learn); 0 for none (official at batch 4096).
-    queue_start_epoch: first epoch that uses the queue; 15 (official at batch 256, solo-learn): in
-      use from there on after as many steps as fill the queue (solo-learn's is in use at once).
+    freeze_prototypes_steps: first steps in which the prototypes are frozen, 313 (official, one
+      epoch at batch 4096; 5005 at batch 256).
+    queue_length: earlier embeddings of each large view used in the assignments: 3840 (official at
+      batch 256, solo-learn); 0 for none (official at batch 4096).
+    queue_start_epoch: first epoch that uses the queue; 15 (official at batch 256, solo-learn),
+      once the queue has been filled after its start (solo-learn: at once).
     projector: recipe of `clr_jax.models.heads`, one hidden layer with BatchNorm (official).
     hidden_dim: width of the hidden layers of the projector; 2048 (official).
     out_dim: length of the embeddings; 128 (official).
-    per_view_bn: statistics of each view apart (solo-learn); official code joins same-sized views.
+    per_view_bn: separate statistics for each view (solo-learn); official code joins views of equal
+      size.
 
   Raises:
-    UserError: views or queue that do not fit.
+    UserError: views or a queue that do not fit the method.
   """
   check_two_views('swav', info)
   if queue_length:
     check_queue('swav', queue_length, info)
-  # Filled from step 0 on, it holds what one created at the start epoch does when that is full.
+  # Filled from step 0: when a queue created at the start epoch would be full, both are equal.
   filling = -(-queue_length // info.batch_size)
   queue_start = queue_start_epoch * info.steps_per_epoch + filling
 
   if queue_length and queue_start >= info.total_steps:
     logging.warning(
-      'swav never uses its queue: it would from step %d on and the run has %d: lower '
+      'swav never uses its queue, which starts at step %d of a run of %d steps: lower '
       'method.queue_start_epoch or method.queue_length',
       queue_start,
       info.total_steps,
     )
   if freeze_prototypes_steps >= info.total_steps:
     logging.warning(
-      'swav never trains its prototypes: they are frozen for %d steps and the run has %d: lower '
+      'swav never trains its prototypes: they are frozen for %d of %d steps: lower '
       'method.freeze_prototypes_steps',
       freeze_prototypes_steps,
       info.total_steps,
@@ -100,7 +101,7 @@ def swav(
 
   def post_update(params, state, carry, step):
     params, state = commit_batch_stats(params, state, carry, step)
-    # Normalizing again what is frozen could change its last bits.
+    # Normalizing frozen prototypes again could change their last bits.
     params = _map_prototypes(
       lambda w: jnp.where(step < freeze_prototypes_steps, w, l2_normalize(w)), params
     )

@@ -34,21 +34,22 @@ def tcl(
   per_view_bn: bool = False,
   block_size: BlockSize = None,
 ) -> Method:
-  """Tuned contrastive learning with labels, or with pairs and triplets of views without.
+  """Tuned contrastive learning with labels, or with pairs or triplets of views without labels.
 
   Args:
     temperature: divisor of the similarities; 0.1 (thesis A.1).
     k1: weight of hard positives: 5000 on CIFAR-10 with labels (thesis A.1), 1 without (A.3).
     k2: weight of hard negatives: 1 with labels, 1.5 without.
-    supervised: positives from labels; otherwise the views of an image, three in the thesis.
+    supervised: take positives from labels; otherwise from the views of an image (three in the
+      thesis).
     reduction: 'mean' over all anchors, or 'mean_valid' over those that have a positive.
     projector: recipe of `clr_jax.models.heads`.
     hidden_dim: width of the hidden layers of the projector; None = the backbone's width (thesis,
       supervised); 2048 without labels (solo-learn).
     out_dim: length of the embeddings; 128 with labels, 256 without.
-    per_view_bn: official code concatenates the views: joint statistics (False).
-    block_size: columns of the similarity matrix at a time, a divisor of the rows of a batch: for
-      batches whose matrix does not fit (`clr_jax.ops.blocked`). Telemetry then leaves out scores.
+    per_view_bn: separate BatchNorm statistics per view; False = joint (official code).
+    block_size: columns of the similarity matrix computed at a time, a divisor of the rows of a
+      batch, to save memory (`clr_jax.ops.blocked`). Telemetry then leaves out scores.
   """
   check_positives('tcl', info, supervised)
   check_block_size('tcl', block_size, info)

@@ -25,22 +25,22 @@ def tico(
   out_dim: Dimension = 256,
   **target,
 ) -> Method:
-  """Agreement with a target network, and a covariance over many batches that is kept of high rank.
+  """Agreement with a target network and a high-rank covariance, averaged over many batches.
 
-  View 0 goes through the online network, view 1 through the target. The sources are TiCo-pytorch
+  View 0 passes through the online network, view 1 through the target. The sources are TiCo-pytorch
   (github.com/sayannag/TiCo-pytorch) and lightly's TiCoLoss and ImageNet benchmark.
 
   Args:
     rho: weight of the covariance term: 8 (paper, lightly), 20 (TiCo-pytorch).
-    beta: weight of the covariance so far, .9 (both codes).
-    detach_covariance: no gradient through the batch's own part of the covariance: True (lightly),
-      False (TiCo-pytorch).
+    beta: weight of the covariance so far, .9 (both implementations).
+    detach_covariance: stop the gradient through the batch's own part of the covariance: True
+      (lightly), False (TiCo-pytorch).
     projector: recipe of `clr_jax.models.heads`; 'debiased' is Linear without bias, BatchNorm, ReLU,
-      Linear (both codes).
+      Linear (both implementations).
     hidden_dim: width of the hidden layers of the projector; 4096 (paper).
     out_dim: length of the embeddings; 256 (paper).
-    **target: options of `distillation`: momentum .99 (both codes; .996 in lightly's example),
-      final_momentum 1 and ema_index 'next' (both codes: the average precedes the pass).
+    **target: options of `distillation`: momentum .99 (both implementations; .996 in lightly's
+      example), final_momentum 1 and ema_index 'next' (both: the average precedes the pass).
   """
 
   def loss(out, state, batch, rng, step):

@@ -22,19 +22,19 @@ def vicreg(
   out_dim: Dimension = 2048,
   per_view_bn: bool = True,
 ) -> Method:
-  """Pulls views together, keeps each feature's variance up and the covariances down.
+  """Pulls views together, keeps each feature's variance high and decorrelates the features.
 
   Args:
     invariance_weight: weight of the mean squared distance; 25 (paper).
     variance_weight: weight of the hinge on the standard deviations; 25 (paper).
     covariance_weight: weight of the covariances; 1 (paper).
-    variance_average: the variance term is the mean of the views (official code); False = their sum
-      (the paper's equation, solo-learn).
+    variance_average: average the variance term over the views (official code); False = sum (the
+      paper's equation, solo-learn).
     projector: recipe of `clr_jax.models.heads`; 'solo_vicreg' has a last bias (solo-learn).
     hidden_dim: width of the hidden layers of the projector; 2048 (solo-learn); 8192 on ImageNet
       (official).
-    out_dim: length of the embeddings; as `hidden_dim`.
-    per_view_bn: official code embeds one view at a time (True).
+    out_dim: length of the embeddings; same values as `hidden_dim`.
+    per_view_bn: separate BatchNorm statistics per view (official code embeds one at a time).
   """
   check_two_views('vicreg', info)
   head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)

@@ -25,19 +25,21 @@ def w_mse(
   out_dim: Dimension = 64,
   per_view_bn: bool = True,
 ) -> Method:
-  """Pulls together views whose embeddings are whitened in random chunks of the batch.
+  """Pulls views together after whitening their embeddings in random chunks of the batch.
 
   Args:
-    whitening_size: images of a chunk: 128 (official, CIFAR), 256 with out_dim=128 elsewhere. Must
-      exceed out_dim; twice as many are advisable.
-    whitening_iters: random divisions into chunks a step; 1 (official, CIFAR), 4 elsewhere.
-    eps: shrinks the covariance towards I; 0 (official).
+    whitening_size: images per chunk: 128 (official, CIFAR), 256 with out_dim=128 elsewhere. Must
+      exceed out_dim, preferably by a factor of two.
+    whitening_iters: random divisions into chunks per step; 1 (official, CIFAR), 4 elsewhere.
+    eps: shrinkage of the covariance towards I; 0 (official).
     normalize: compare unit rows after whitening (official).
-    symmetric: gradient to both views (official); False to the first of each pair (solo-learn).
+    symmetric: send gradient to both views (official); False: to the first of each pair only
+      (solo-learn).
     projector: recipe of `clr_jax.models.heads`.
     hidden_dim: width of the hidden layers of the projector; 1024 (official).
     out_dim: length of the embeddings; 64 (official, CIFAR).
-    per_view_bn: one view at a time (solo-learn); the official projector alone sees all at once.
+    per_view_bn: separate statistics for each view (solo-learn); in the official code only the
+      projector sees all views at once.
   """
   if info.num_views < 2:
     raise UserError(
@@ -46,7 +48,7 @@ def w_mse(
   if whitening_size <= (1 if eps > 0 else out_dim):
     raise UserError(
       f'w_mse cannot whiten {out_dim} dimensions with {whitening_size} images: set '
-      f'method.whitening_size above method.out_dim, better to twice as much, or method.eps above 0'
+      f'method.whitening_size to twice method.out_dim, or at least above it, or method.eps above 0'
     )
   if info.batch_size % whitening_size:
     raise UserError(

@@ -1,7 +1,7 @@
 """Backbones by name. Heads are in `clr_jax.models.heads`.
 
-`make(name, **options)` is a module(images, *, train, groups=1) -> h [B, module.num_features]; the
-options are those of `clr_jax.models.resnet.architecture`: width, stem, mean, std, ...
+`make(name, **options)` returns a module(images, *, train, groups=1) -> h [B, module.num_features];
+see `clr_jax.models.resnet.architecture` for the options: width, stem, mean, std, ...
 """
 
 from __future__ import annotations

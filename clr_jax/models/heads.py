@@ -1,6 +1,6 @@
 """Projectors, predictors and prototype layers.
 
-Every MLP head of the methods is one `MLPHead` with other attributes; `RECIPES` names them.
+Every MLP head of the methods is an `MLPHead` with other attributes; `RECIPES` names them.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class MLPHead(nn.Module, kw_only=True):
     out_dim: width of the output.
     use_bias: biases in the hidden Linear layers.
     last_bias: a bias in the last Linear layer.
-    norm: after the hidden Linear layers.
-    last_norm: after the last Linear layer.
+    norm: normalization after the hidden Linear layers.
+    last_norm: normalization after the last Linear layer.
     activation: 'relu', or 'gelu' in its exact (erf) form.
     linear_init: 'torch_default' (kernels and biases uniform within 1/sqrt(fan_in)) or
       'truncated_normal_02' (standard deviation .02, biases 0; DINO).
-    dtype: dtype of the matrix products; None takes that of input and parameters.
+    dtype: dtype of the matrix products; None = that of input and parameters.
   """
 
   hidden_dims: tuple[int, ...] = ()
@@ -62,7 +62,7 @@ class MLPHead(nn.Module, kw_only=True):
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool, groups: int = 1) -> Array:
-    """[R, F] -> [R, out_dim]; `train` and `groups` as in `BatchNorm`."""
+    """Maps [R, F] to [R, out_dim]; `train` and `groups` as in `BatchNorm`."""
     for i, width in enumerate(self.hidden_dims):
       x = self._layer(i, x, width, self.use_bias, NORMS[self.norm], train, groups)
       x = ACTIVATIONS[self.activation](x)
@@ -72,7 +72,7 @@ class MLPHead(nn.Module, kw_only=True):
   def _layer(self, i, x, width, use_bias, norm, train, groups) -> Array:
     kernel_init, bias_init = {
       'torch_default': (torch_default, _uniform(x.shape[-1] ** -0.5)),
-      # The official bounds are +-2, a hundred standard deviations: a plain normal.
+      # The official bounds of +-2 are a hundred standard deviations, so a plain normal is equal.
       'truncated_normal_02': (nn.initializers.normal(0.02), nn.initializers.zeros),
     }[self.linear_init]
     x = nn.Dense(
@@ -91,13 +91,13 @@ class MLPHead(nn.Module, kw_only=True):
 class Prototypes(nn.Module, kw_only=True):
   """Scores of normalized embeddings against K prototypes, without bias.
 
-  The last layer of DINO (`weight_norm`, so scores are cosines: official `norm_last_layer`, spec of
-  https://arxiv.org/abs/2104.14294) and of SwAV (https://arxiv.org/abs/2006.09882), where the
-  method normalizes the rows of 'weight' itself at every step.
+  The last layer of DINO (https://arxiv.org/abs/2104.14294; `weight_norm` makes the scores cosines,
+  the official `norm_last_layer`) and of SwAV (https://arxiv.org/abs/2006.09882), which normalizes
+  the rows of 'weight' after every step.
 
   Attributes:
-    num: K.
-    weight_norm: divide each prototype by its length inside the layer; the gradient sees that.
+    num: number of prototypes, K.
+    weight_norm: divide each prototype by its length inside the layer, with gradient.
   """
 
   num: int
@@ -105,21 +105,22 @@ class Prototypes(nn.Module, kw_only=True):
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool = False, groups: int = 1) -> Array:
-    """[R, D] -> unit rows x weight^T [R, K], float32 or wider; `train`, `groups`: unused."""
+    """Maps [R, D] to unit rows x weight^T [R, K], float32 or wider; ignores `train`, `groups`."""
     del train, groups
     weight = self.param('weight', _uniform(x.shape[-1] ** -0.5), (self.num, x.shape[-1]))
     return similarity(l2_normalize(x), l2_normalize(weight) if self.weight_norm else weight)
 
 
 class JigsawHead(nn.Module, kw_only=True):
-  """A head for every patch of an image, then one Linear layer over all patches in their order.
+  """A head for every patch of an image, then one Linear layer over all patches in order.
 
-  InfoMin's (https://arxiv.org/abs/2005.10243, PyContrast), which shuffles here; clr_jax's views do.
+  From InfoMin (https://arxiv.org/abs/2005.10243, PyContrast), which shuffles the patches here; in
+  clr_jax the augmentation shuffles them.
 
   Attributes:
-    num_patches: P, the patches of an image.
+    num_patches: number P of patches per image.
     patch: head of a patch.
-    join: head of the P joined outputs.
+    join: head of the P concatenated outputs.
   """
 
   num_patches: int
@@ -127,14 +128,14 @@ class JigsawHead(nn.Module, kw_only=True):
   join: MLPHead
 
   def __call__(self, x: Array, *, train: bool, groups: int = 1) -> Array:
-    """[B * P, F], the patches of an image in a row -> [B, D]; `train`, `groups`: `BatchNorm`."""
+    """Maps [B * P, F], with an image's patches in a row, to [B, D]; for `train` see `BatchNorm`."""
     x = self.patch(x, train=train, groups=groups)
     x = x.reshape(-1, self.num_patches * x.shape[-1])
     return self.join(x, train=train, groups=groups)
 
 
 def _uniform(bound: float) -> nn.initializers.Initializer:
-  """U(-bound, bound): torch's default of Linear biases, whose fan-in their shape does not tell."""
+  """Initializer U(-bound, bound): torch's default for biases, whose shape lacks the fan-in."""
 
   def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     return jax.random.uniform(key, shape, dtype, -bound, bound)
@@ -177,7 +178,7 @@ RECIPES: dict[str, tuple[int, dict[str, Any]]] = {
   'nnclr_projector': (2, {'norm': 'batch', 'last_norm': 'batch'}),  # solo-learn 2048/256
 }
 Recipe = Annotated[str, OneOf(tuple(RECIPES))]
-"""The option of a method that names a head."""
+"""Option of a method that names a head."""
 
 
 def recipe(
@@ -187,9 +188,9 @@ def recipe(
   hidden_dim: Dimension | None = None,
   dtype: Any = None,
 ) -> MLPHead:
-  """The head `name` of `RECIPES`, all of whose hidden layers have width `hidden_dim`.
+  """Builds the head `name` of `RECIPES`; all hidden layers have width `hidden_dim`.
 
-  A recipe without hidden layers ('linear') ignores `hidden_dim`, so that any method can use it.
+  A recipe without hidden layers ('linear') ignores `hidden_dim`.
 
   Raises:
     UserError: `hidden_dim` is missing.
@@ -197,7 +198,7 @@ def recipe(
   layers, attributes = RECIPES[name]
   hidden_dims = () if hidden_dim is None else (hidden_dim,) * layers
   if len(hidden_dims) < layers:
-    raise UserError(f'the head {name!r} has hidden layers: give hidden_dim')
+    raise UserError(f'the head {name!r} has hidden layers: set hidden_dim')
   return MLPHead(
     hidden_dims=hidden_dims,
     out_dim=out_dim,

@@ -18,13 +18,13 @@ from clr_jax.models.one_pass_norm import normalize_batch
 class BatchNorm(nn.Module, kw_only=True):
   """Batch normalization over all axes but the last (Ioffe & Szegedy, arXiv:1502.03167).
 
-  The numbers are those of torch.nn.BatchNorm1d/2d, which the published results come from: biased
-  variance to normalize, unbiased variance in the running statistics. Flax's own layer keeps the
-  biased one, which changes the outputs of small batches at inference.
+  Equal to torch.nn.BatchNorm1d/2d, with which the published results were made: biased variance to
+  normalize, unbiased variance in the running statistics. Flax's layer stores the biased variance,
+  which changes inference after training on small batches.
 
   Attributes:
-    momentum: share of the old running statistics that stays; 0.9 is torch's default 0.1.
-    epsilon: added to the variance; 1e-5 as in torch.
+    momentum: weight of the old running statistics; 0.9 corresponds to torch's default 0.1.
+    epsilon: constant added to the variance; 1e-5 as in torch.
     use_scale: learn a factor per channel.
     use_bias: learn an offset per channel.
     scale_init: initializer of the factor.
@@ -43,18 +43,18 @@ class BatchNorm(nn.Module, kw_only=True):
   def __call__(self, x: Array, *, train: bool, groups: int = 1) -> Array:
     """Normalizes x [R, ..., C]; the result has x's shape and dtype.
 
-    Statistics are computed in float32 or wider. With `train` those of the batch are used, and the
-    collection 'batch_stats' ('mean', 'var', kept in the dtype they come in) must be mutable.
+    Statistics are computed in float32 or wider. With `train` the statistics of the batch are used,
+    and the collection 'batch_stats' ('mean', 'var'; their dtype is kept) must be mutable.
 
     Args:
       x: [R, ..., C].
       train: use and record the statistics of the batch instead of the running ones.
-      groups: row r belongs to group r % groups, which is how [B, V, ...] reshaped to [B * V, ...]
-        lays out its views. Each group is normalized by its own statistics, and the running ones
-        are updated once a group, in order: as if the groups were passed one after the other.
+      groups: number of groups; row r belongs to group r % groups, as the views of [B, V, ...]
+        reshaped to [B * V, ...]. Each group is normalized by its own statistics, and the running
+        statistics are updated once per group, in order, as in one pass after the other.
 
     Raises:
-      UserError: if `groups` does not divide R, or a group has a single value per channel.
+      UserError: `groups` does not divide R, or a group has a single value per channel.
     """
     channels = x.shape[-1]
     mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,), jnp.float32)
@@ -87,7 +87,7 @@ class BatchNorm(nn.Module, kw_only=True):
     return y.astype(x.dtype)
 
   def _follow(self, running: nn.Variable, batch: Array) -> None:
-    """One exponential-average update per row of `batch` [G, C], in order, in closed form."""
+    """Applies one exponential-average update per row of `batch` [G, C] in order, in closed form."""
     groups = batch.shape[0]
     weights = (1 - self.momentum) * self.momentum ** jnp.arange(groups)[::-1].astype(batch.dtype)
     new = self.momentum**groups * running.value + (weights[:, None] * batch).sum(0)
@@ -113,14 +113,14 @@ def _normalize_batch(
 ) -> tuple[Array, Array, Array]:
   """Normalizes each group of x [r, G, n, C] by its own statistics.
 
-  Its derivative is written by hand: transposed, it needs x and two sums over it, where JAX's own
-  keeps three arrays of x's size and sums four times. A JVP, not a VJP, so that forward-mode and
-  second derivatives work as well.
+  The derivative is written by hand: its transpose needs x and two sums over it, whereas JAX's own
+  stores three arrays of x's size and sums four times. It is a JVP, not a VJP, so that forward-mode
+  and second derivatives work, too.
 
   Args:
     x: [r, G, n, C], of any floating dtype.
     scale, bias: [C], in the dtype of the statistics.
-    epsilon: added to the variance.
+    epsilon: constant added to the variance.
 
   Returns:
     y [r, G, n, C]; mean and biased variance [G, C]; all in the dtype of `scale`.
@@ -138,7 +138,7 @@ def _normalize_batch_jvp(epsilon: float, primals: Any, tangents: Any) -> Any:
   y = centered * _broadcast(scale * factor) + _broadcast(bias)
   dmean = _mean(dx)
   dvar = 2 * _mean(dx * centered)
-  # One broadcast of each kind: its transpose is the only sum over positions of that kind.
+  # Each broadcast is shared, because its transpose is a sum over positions.
   slope = dscale[None] * factor - 0.5 * scale * factor**3 * dvar
   dy = (
     _broadcast(scale * factor) * dx

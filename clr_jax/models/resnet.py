@@ -1,4 +1,4 @@
-"""ResNets: He et al., https://arxiv.org/abs/1512.03385, in the layout of torchvision (v1.5).
+"""ResNets (He et al., https://arxiv.org/abs/1512.03385) in the layout of torchvision (v1.5).
 
 Names of parameters follow torchvision (`layer1_0` for `layer1.0`, `downsample_conv` for
 `downsample.0`), so that weights translate by renaming.
@@ -24,7 +24,7 @@ from clr_jax.ops.convolution import convolve
 
 # torchvision: normal with variance 2 / (kernel area * output channels).
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
-# torch's default of convolutions and Linear layers: U(-a, a) with a = 1 / sqrt(fan_in).
+# torch's default for convolutions and Linear layers: U(-a, a) with a = 1 / sqrt(fan_in).
 torch_default = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 StemName = Literal['imagenet', 'cifar', 'cifar_pad2']
@@ -39,7 +39,7 @@ STEM_INITS: dict[StemInit, Callable] = {
 
 
 class Stem(NamedTuple):
-  """The first convolution, and whether a 3x3 max-pool with stride 2 follows."""
+  """The first convolution and an optional 3x3 max-pool with stride 2."""
 
   kernel: int
   stride: int
@@ -55,7 +55,7 @@ STEMS: dict[StemName, Stem] = {
 
 
 def compute_dtype(name: str | None) -> jnp.dtype | None:
-  """The floating dtype `name`; None stays None. Raises UserError for any other name."""
+  """Returns the floating dtype `name`, or None for None; raises UserError for other names."""
   if name is None:
     return None
   try:
@@ -90,14 +90,14 @@ def _convolve(x: Array, kernel: Array, stride: Any, padding: Any, **defaults: An
 def relu(x: Array) -> Array:
   """max(x, 0) with derivative 0 at 0, as `jax.nn.relu`; NaN stays NaN.
 
-  A select instead of a maximum: XLA's fusion on CPUs computes a maximum again, with all that is
-  fused to it, in the transpose that the next convolution's weight gradient begins with.
+  Uses a select instead of a maximum: XLA's fusion on CPUs recomputes a maximum, with everything
+  fused into it, in the transpose that starts the next convolution's weight gradient.
   """
   return jnp.where(x <= 0, jnp.zeros((), x.dtype), x)
 
 
 def _pool(x: Array) -> Array:
-  """Global average [B, H, W, C] -> [B, C], in float32 or wider."""
+  """Global average pool of [B, H, W, C] to [B, C], in float32 or wider."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean((1, 2))
 
 
@@ -124,7 +124,7 @@ class Block(nn.Module, kw_only=True):
     shortcut = x
     if s != 1 or x.shape[-1] != out_features:
       if self.downsample == 'avgpool':
-        # SAME without counting the padding keeps odd sizes as large as the strided 3x3 does.
+        # SAME, not counting the padding, gives odd sizes the output size of the strided 3x3.
         shortcut = nn.avg_pool(x, (s, s), (s, s), 'SAME', count_include_pad=False)
         s = 1
       conv = _conv(out_features, 1, s, dtype=self.dtype, name='downsample_conv')
@@ -139,22 +139,23 @@ class Block(nn.Module, kw_only=True):
     return x
 
 
-# Its backward pass computes everything inside a block again from the block's input (Chen et al.,
-# https://arxiv.org/abs/1604.06174). `train` and `groups` are positional because Flax can only keep
-# positional arguments out of the trace.
+# The backward pass recomputes everything inside a block from its input (Chen et al.,
+# https://arxiv.org/abs/1604.06174). `train` and `groups` are positional because Flax can make only
+# positional arguments static.
 _RematBlock = nn.remat(Block, static_argnums=(2, 3))
 
 
 class ResNet(nn.Module, kw_only=True):
   """A ResNet without classifier. Parameters are float32.
 
-  Where the collection 'stages' is mutable, it holds afterwards the global average pool of each
-  stage, {'stage1': [B, width], 'stage2': ...}; the last is the feature.
+  If the collection 'stages' is mutable, a call stores the global average pool of each stage there,
+  {'stage1': [B, width], 'stage2': ...}; the last is the feature.
 
   Attributes:
     blocks: number of blocks in each stage.
     bottleneck: bottleneck instead of basic blocks.
-    width: channels of the stem and of the first stage's 3x3 convolutions; 64 times a multiplier.
+    width: channels of the stem and of the first stage's 3x3 convolutions; 64 times the width
+      multiplier.
     stem: first convolution: 'imagenet' (7x7 with stride 2, then a max-pool), 'cifar' (3x3) or
       'cifar_pad2' (3x3, padding 2: solo-learn).
     stem_init: initializer of the first convolution: 'kaiming_normal' (torchvision) or
@@ -196,14 +197,14 @@ class ResNet(nn.Module, kw_only=True):
 
   @property
   def num_features(self) -> int:
-    """F, the length of the feature vector."""
+    """Length F of the feature vector."""
     return self.width * 2 ** (len(self.blocks) - 1) * (4 if self.bottleneck else 1)
 
   @nn.compact
   def __call__(
     self, images: Array, *, train: bool, groups: int = 1, stages: bool = False
   ) -> Array | tuple[Array, dict[str, Array]]:
-    """Features of images.
+    """Computes features of images.
 
     Args:
       images: [B, H, W, C] float in [0, 1].
@@ -216,7 +217,7 @@ class ResNet(nn.Module, kw_only=True):
       {'stem': [B, H', W', width], 'stage1': ..., ...}, each map being the next one's input.
 
     Raises:
-      UserError: for integer images, or if `mean` or `std` does not fit the number of channels.
+      UserError: integer images, or a `mean` or `std` that does not fit the number of channels.
     """
     x = self._normalize_pixels(images)
     kernel, stride, padding, max_pool = STEMS[self.stem]
@@ -259,8 +260,8 @@ class ResNet(nn.Module, kw_only=True):
     for name, values in (('mean', self.mean), ('std', self.std)):
       if len(values) not in (1, images.shape[-1]):
         raise UserError(
-          f'the pixel {name} has {len(values)} values and the images have {images.shape[-1]} '
-          'channels: give one value, or one a channel'
+          f'the pixel {name} has {len(values)} values but the images have {images.shape[-1]} '
+          'channels: give one value, or one per channel'
         )
     x = images.astype(jnp.promote_types(images.dtype, jnp.float32))
     mean, std = (jnp.asarray(v, x.dtype).reshape(1, 1, 1, -1) for v in (self.mean, self.std))
@@ -274,7 +275,7 @@ def architecture(
   width: Width = 64,
   stem: StemName = 'imagenet',
 ) -> Callable[..., ResNet]:
-  """A factory of one architecture; `width` and `stem` are its defaults."""
+  """Makes the factory of one architecture; `width` and `stem` are its defaults."""
 
   @described_by(ResNet)
   def build(
@@ -290,7 +291,7 @@ def architecture(
     remat: Annotated[bool, NO_EFFECT_ON_TRAINING] = False,
     norm_terms: int = 0,
   ) -> ResNet:
-    """A `ResNet`, whose attributes the keywords are.
+    """Builds a `ResNet`; the keywords are its attributes.
 
     Defaults are torchvision's. Pixels are not normalized unless asked for, as in the official
     SimCLR. Raises UserError for a `dtype` that is not a floating type.
@@ -319,7 +320,7 @@ def architecture(
   return build
 
 
-# One basic block a stage: for images of 8x8 to 32x32 on a laptop's CPU.
+# One basic block per stage, for images of 8x8 to 32x32 on a laptop's CPU.
 resnet_tiny = architecture((1, 1, 1), width=32, stem='cifar')
 resnet18 = architecture((2, 2, 2, 2))
 resnet34 = architecture((3, 4, 6, 3))

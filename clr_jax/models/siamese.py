@@ -13,7 +13,7 @@ from clr_jax.core.types import Array, Params, State
 
 
 class Chain(NamedTuple):
-  """Modules applied one after the other, each with its own first key in `params`.
+  """A sequence of modules, each with its own first key in `params`.
 
   Every module is called as module(x, train=..., groups=...).
   """
@@ -21,7 +21,7 @@ class Chain(NamedTuple):
   modules: Mapping[str, nn.Module]
 
   def init(self, rng: Array, images: Array) -> tuple[Params, State]:
-    """Parameters and BatchNorm statistics, both keyed by module name; `images` [B, H, W, C]."""
+    """Initial parameters and BatchNorm statistics by module name; `images` is [B, H, W, C]."""
     params, batch_stats, x = {}, {}, images
     for i, (name, module) in enumerate(self.modules.items()):
       x, variables = module.init_with_output(jax.random.fold_in(rng, i), x, train=False)
@@ -40,10 +40,10 @@ class Chain(NamedTuple):
     groups: int = 1,
     stages: bool = False,
   ) -> tuple[dict[str, Any], State]:
-    """Every module's output by name, and the new statistics (the old ones if not `train`).
+    """Returns every module's output by name, and new statistics (the old ones if not `train`).
 
-    With `stages` (and `train`), outputs['stages'] has what a module leaves in the collection of
-    this name (see `ResNet`): {} if none does.
+    With `stages` (and `train`), outputs['stages'] holds the collection of this name (see `ResNet`),
+    or {}.
     """
     outputs, new_stats, x = {}, dict(batch_stats), images
     mutable = ['batch_stats']
@@ -74,11 +74,11 @@ class Chain(NamedTuple):
     per_view: bool = True,
     stages: bool = False,
   ) -> tuple[dict[str, Any], State]:
-    """Training pass over views [B, V, H, W, C]: outputs [B, V, ...] and new statistics.
+    """Runs a training pass over views [B, V, H, W, C]: outputs [B, V, ...] and new statistics.
 
-    `per_view` normalizes each view by its own batch statistics, as code that calls the network once
-    a view does; otherwise all views are one batch, as code that concatenates them does. The views
-    are folded into the batch by a reshape: concatenating sharded images would move them all.
+    `per_view` normalizes each view by its own batch statistics, like code that calls the network
+    once per view; otherwise all views are one batch, like code that concatenates them. A reshape
+    folds views into the batch, since concatenating sharded images would move all of them.
     """
     batch_size, num_views = views.shape[:2]
     images = views.reshape(batch_size * num_views, *views.shape[2:])
@@ -98,9 +98,9 @@ class Chain(NamedTuple):
     *,
     per_view: bool = True,
   ) -> tuple[Array, State]:
-    """Multi-crop: the last module's output of the views `local` [B, L, h, w, C] behind `online`.
+    """Multi-crop: appends the last module's output for views `local` [B, L, h, w, C] to `online`.
 
-    [B, V, ...] becomes [B, V + L, ...]; None leaves both as they are. The new statistics follow.
+    [B, V, ...] becomes [B, V + L, ...]; None changes nothing. Returns the new statistics, too.
     """
     if local is None:
       return online, batch_stats

@@ -1,4 +1,4 @@
-"""Names and layouts of torchvision's ResNets for the parameters of ours, in both directions.
+"""Conversion between torchvision's names and layouts of ResNet parameters and those of clr_jax.
 
 timm's `resnet18`, ..., `resnet101` have the same names. A state dict maps 'layer1.0.conv1.weight'
 to an array [out, in, height, width].
@@ -33,7 +33,7 @@ class Backbone(NamedTuple):
 
 
 def torch_name(path: str) -> str:
-  """'layer1_0/downsample_conv/kernel' -> 'layer1.0.downsample.0.weight'."""
+  """Converts 'layer1_0/downsample_conv/kernel' to 'layer1.0.downsample.0.weight'."""
   *modules, leaf = path.split('/')
   parts = [_BLOCK.sub(r'layer\1.\2', _PARTS.get(name, name)) for name in modules]
   return '.'.join([*parts, _LEAVES.get(leaf, leaf)])
@@ -44,12 +44,12 @@ def _leaves(tree: PyTree) -> dict[str, Any]:
 
 
 def torch_names(backbone: Backbone) -> list[str]:
-  """The names of a backbone's state dict."""
+  """Names of a backbone's state dict."""
   return [torch_name(path) for tree in backbone for path in _leaves(tree)]
 
 
 def to_torch(backbone: Backbone) -> dict[str, np.ndarray]:
-  """The state dict of a ResNet, without `num_batches_tracked`, which torch fills in."""
+  """State dict of a ResNet, without `num_batches_tracked`, which torch fills in."""
   return {
     torch_name(path): to_torch_layout(np.asarray(value))
     for tree in backbone
@@ -67,8 +67,8 @@ def from_torch(
     like: shapes and dtypes to read, as arrays or ShapeDtypeStructs.
 
   Returns:
-    The backbone, with the values of `like` where the state dict has none of the same shape; the
-    torch names that were read; and a reason for each of those that were not.
+    The backbone, with the values of `like` where the state dict has no array of the same shape; the
+    torch names that were read; and a reason for each parameter that was not.
   """
   trees, read, missing = [], [], []
   for tree in like:
@@ -90,12 +90,12 @@ def from_torch(
 
 
 def to_torch_layout(value: np.ndarray) -> np.ndarray:
-  """Convolutions [h, w, in, out] -> [out, in, h, w], matrices [in, out] -> [out, in]."""
+  """Transposes convolutions [h, w, in, out] to [out, in, h, w], matrices to [out, in]."""
   order: Any = {4: (3, 2, 0, 1), 2: (1, 0)}.get(value.ndim, range(value.ndim))
   return np.ascontiguousarray(value.transpose(*order))
 
 
 def from_torch_layout(value: np.ndarray) -> np.ndarray:
-  """The inverse of `to_torch_layout`."""
+  """Inverse of `to_torch_layout`."""
   order: Any = {4: (2, 3, 1, 0), 2: (1, 0)}.get(value.ndim, range(value.ndim))
   return np.ascontiguousarray(value.transpose(*order))

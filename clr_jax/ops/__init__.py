@@ -1,1 +1,1 @@
-"""Stateless and stateful building blocks of losses and methods."""
+"""Array operations and small states from which losses and methods are built."""

@@ -1,4 +1,4 @@
-"""Rows of a data set in batches of one size, so that a program compiles once."""
+"""Batches of equal size from the rows of a data set, so that a program compiles once."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 
 def batches(rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
-  """Parts [size] of `rows` [N] in order, and how many entries of each are real.
+  """Yields parts [size] of `rows` [N] in order, and the number of real entries in each.
 
-  The last part is filled up with copies of its last row.
+  The last part is padded with copies of its last row.
   """
   for start in range(0, len(rows), size):
     part = rows[start : start + size]

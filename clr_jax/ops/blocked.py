@@ -1,4 +1,4 @@
-"""Sums over all columns of a similarity matrix that is never there as a whole."""
+"""Sums over the columns of a similarity matrix that is never stored as a whole."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ def scan_columns(
 ) -> tuple[Array, Sums]:
   """Log-sum-exp and sums over the columns of `anchor @ contrast^T`, `block_size` at a time.
 
-  A running log-sum-exp; the backward pass computes each block again (`jax.checkpoint`), so that
-  memory for value and gradient is that of a few [A, block_size] blocks. Over devices the anchors
-  stay split and the contrast rows are gathered.
+  Keeps a running log-sum-exp; the backward pass recomputes each block (`jax.checkpoint`), so value
+  and gradient need the memory of a few [A, block_size] blocks. Across devices the anchors stay
+  sharded and the contrast rows are gathered.
 
   Args:
     anchor: [A, D].
     contrast: [M, D], M a multiple of block_size.
-    terms: what to add up of a block; `values` may be [A, 0].
-    block_size: columns at a time.
+    terms: function that computes the values of a block and the terms to sum; `values` may be
+      [A, 0].
+    block_size: columns per block.
 
   Returns:
-    (log sum exp of the values where `where` holds [A], -inf without any; the sums).
+    (log sum exp [A] of the values where `where` is True, -inf if there are none; the sums).
   """
   if len(contrast) % block_size:
     raise ValueError(f'block_size={block_size} does not divide {len(contrast)} rows')
@@ -43,7 +44,7 @@ def scan_columns(
     new_peak = jnp.maximum(peak, jnp.max(values, -1, initial=NEG_INF, where=where))
     new_peak = jax.lax.stop_gradient(new_peak)
     finite = jnp.where(jnp.isfinite(new_peak), new_peak, 0.0)
-    # where before exp: the gradient of a masked entry must not see exp(large).
+    # Select before exp, or the gradient of a masked entry would contain exp(large).
     shifted = jnp.where(where, values - finite[:, None], 0.0)
     fresh = jnp.sum(jnp.where(where, jnp.exp(shifted), 0.0), -1)
     scale = jnp.where(jnp.isfinite(peak), jnp.exp(peak - finite), 0.0)
@@ -57,7 +58,7 @@ def scan_columns(
   nothing = jnp.zeros(len(anchor), anchor.dtype)
   blocks = contrast.reshape(-1, block_size, contrast.shape[-1])
   columns = jnp.arange(len(contrast)).reshape(-1, block_size)
-  # Not across iterations: a scan's body is not merged with others anyway.
+  # No barrier against CSE: a scan's body is not merged with other code anyway.
   add = jax.checkpoint(add, prevent_cse=False)
   (peak, scaled, sums), _ = jax.lax.scan(
     add, (nothing + NEG_INF, nothing, zero_sums()), (blocks, columns)

@@ -1,4 +1,4 @@
-"""How large gradients are: norms of parameter groups, the landscape along the negative gradient."""
+"""Gradient norms of parameter groups, and the loss landscape along the negative gradient."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def tensor_norms(tree: PyTree) -> PyTree:
 
 
 def group_norms(grads: Params) -> dict[str, Array]:
-  """{first key: l2 norm of all that is below it}, in float32 or wider."""
+  """{first key: l2 norm of all leaves below it}, in float32 or wider."""
   return {name: optax.tree.norm(tensor_norms(tree)) for name, tree in grads.items()}
 
 
@@ -31,7 +31,7 @@ class Landscape(NamedTuple):
     norms: l2 norm of the gradient there, leaf by leaf.
     losses: [E] at the weights w - eta g.
     grad_norms: [E] global l2 norm of the gradient there.
-    grad_differences: [E] ||g(w - eta g) - g(w)||: small = the gradient predicts the loss.
+    grad_differences: [E] ||g(w - eta g) - g(w)||; small values mean a predictive gradient.
   """
 
   loss: Array

@@ -1,7 +1,7 @@
-"""Work over all parameters in few kernels, for GPUs, where a launch costs as much as a small array.
+"""Operations on all parameters in few kernels, for GPUs, where launches dominate small arrays.
 
-Everything here also works array by array, which is what TPUs, CPUs and sharded arrays want: there a
-concatenation would be written to memory, or gathered from all devices.
+All functions also work array by array, which is faster on TPUs, on CPUs and for sharded arrays:
+there a concatenation would be written to memory or gathered from all devices.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from clr_jax.core.types import Array, PyTree
 
-_ROW = 1024  # elements that are summed in a first pass; each array is padded to whole rows
-_MOST = 80  # arrays that one kernel reads: XLA fuses up to 96 operands and results
+_ROW = 1024  # elements summed in a first pass; each array is padded to whole rows
+_MOST = 80  # arrays read by one kernel: XLA fuses up to 96 operands and results
 
 
 def norms(leaves: Sequence[Array], *, joined: bool = False) -> list[Array]:
-  """The Euclidean norm of each array, a scalar each.
+  """Euclidean norm of each array, as scalars.
 
   Args:
     leaves: arrays of any shapes and one dtype.
-    joined: read up to 80 arrays in one kernel, by a concatenation that is never stored, and sum
-      the squares of each in another order.
+    joined: True reads up to 80 arrays per kernel by a concatenation that is never stored; the order
+      of summation differs.
   """
   if not joined:
     return [jnp.sqrt(jnp.sum(jnp.square(x))) for x in leaves]
@@ -44,7 +44,7 @@ def norms(leaves: Sequence[Array], *, joined: bool = False) -> list[Array]:
 
 
 def global_norm(tree: PyTree, *, joined: bool = False) -> Array:
-  """The Euclidean norm of all arrays of `tree` together; see `norms`."""
+  """Euclidean norm of all arrays of `tree` together; see `norms`."""
   if not joined:
     return optax.tree.norm(tree)
   leaves = jax.tree.leaves(tree)
@@ -53,7 +53,7 @@ def global_norm(tree: PyTree, *, joined: bool = False) -> Array:
 
 
 def _square_rows(leaves: Sequence[Array]) -> Array:
-  """[R]: sums of squares of `_ROW` elements; none is of two arrays."""
+  """Sums of squares [R] of `_ROW` elements each; no sum crosses two arrays."""
   padded = [jnp.pad(x.reshape(-1), (0, -x.size % _ROW)) for x in leaves]
   return jnp.square(jnp.concatenate(padded)).reshape(-1, _ROW).sum(1)
 
@@ -63,9 +63,9 @@ def apply_updates(params: PyTree, updates: PyTree, *, joined: bool = False) -> P
 
   Args:
     params, updates: trees of arrays.
-    joined: one kernel for all arrays of a shape. XLA makes one kernel of independent operations
-      only if they share an operand that is no scalar, so each update is multiplied by the same
-      ones, which XLA may not look into; bits stay as they are.
+    joined: True updates all arrays of a shape in one kernel. XLA fuses independent operations only
+      if they share a non-scalar operand, so each update is multiplied by the same opaque array of
+      ones; the results are bit-identical.
   """
   if not joined:
     return optax.apply_updates(params, updates)

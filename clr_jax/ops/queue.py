@@ -1,6 +1,6 @@
 """Ring buffer of embeddings: the negatives of MoCo, the neighbors of NNCLR.
 
-A queue is {'rows': [..., K, D], 'ptr': [] int32}; leading axes hold queues that advance together.
+A queue is {'rows': [..., K, D], 'ptr': [] int32}; leading axes stack queues that advance together.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ Queue = dict[str, Array]
 
 
 def init(key: Array, length: int, dim: int, *, leading: tuple[int, ...] = ()) -> Queue:
-  """Random unit rows [*leading, length, dim] (MoCo's start), pointer 0."""
+  """Random unit rows [*leading, length, dim] (MoCo's initialization), pointer 0."""
   rows = l2_normalize(jax.random.normal(key, (*leading, length, dim)))
   return {'rows': rows, 'ptr': jnp.zeros([], jnp.int32)}
 
 
 def enqueue(queue: Queue, keys: Array, count: Array | None = None) -> Queue:
-  """Writes `keys` [..., B, D] at rows (ptr + 0..B-1) mod K, over the oldest ones.
+  """Writes `keys` [..., B, D] to rows (ptr + 0..B-1) mod K, replacing the oldest ones.
 
   With queue and keys replicated over the devices this is a local write. K need not be a multiple
   of B.
@@ -30,8 +30,8 @@ def enqueue(queue: Queue, keys: Array, count: Array | None = None) -> Queue:
   Args:
     queue: see the module.
     keys: [..., B, D].
-    count: [] integer: only the first `count` keys are written, and the pointer advances by so many
-      (shapes stay fixed where the number of keys depends on data); None = all.
+    count: [] integer, number of leading keys to write and to advance the pointer by (shapes stay
+      fixed if the number of keys depends on data); None = all.
 
   Raises:
     UserError: B > K, where "the last write wins" would be undefined.

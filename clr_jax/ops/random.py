@@ -1,4 +1,4 @@
-"""Names of the random streams that are derived from the keys of a run."""
+"""Named random streams, derived from the keys of a run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from clr_jax.core.types import Array
 
 
 class Stream(enum.Enum):
-  """(the key that a stream is folded into, its number).
+  """A random stream: (name of the key that it is folded into, its number).
 
-  The numbers decide which values are drawn: to change one changes every published number. `Chain`
+  The numbers determine the drawn values: changing one changes all published results. `Chain`
   folds 0, 1, ... into the key of `Method.init` for its modules; Flax folds the path of a parameter
-  into these, so that PROBE meets none of them.
+  into these, so that PROBE cannot collide with them.
   """
 
   PROBE = 'init', 1
@@ -22,7 +22,7 @@ class Stream(enum.Enum):
   JIGSAW = 'init', 2000
   UN_MIX = 'embed', 2000
   TIKHONOV = 'embed', 3000
-  # Of plug-ins, folded into the key of `Pipeline.scores`.
+  # Streams of plug-ins, folded into the key of `Pipeline.scores`.
   MOVED_PAIR = 'scores', 0
   MOVED_NEGATIVES = 'scores', 1
   MIXED_NEGATIVES = 'scores', 2

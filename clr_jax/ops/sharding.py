@@ -1,4 +1,4 @@
-"""One mesh with one axis, 'data', over all devices; where every array lies on it."""
+"""A mesh with one axis, 'data', over all devices, and the sharding of every array on it."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ AXIS = 'data'
 
 
 def check_devices() -> None:
-  """UserError if JAX finds no device of the kind that JAX_PLATFORMS asks for."""
+  """Raises a UserError if JAX finds no device of a platform in JAX_PLATFORMS."""
   try:
     jax.devices()
-  except (RuntimeError, AssertionError) as error:  # without a plugin for it JAX only asserts
+  except (RuntimeError, AssertionError) as error:  # JAX asserts if the plugin is missing
     asked = os.environ.get('JAX_PLATFORMS', '')
     reason = f' ({first_line(error)})' if str(error) else ''
     raise UserError(
-      f'JAX_PLATFORMS={asked}: JAX finds no such device here{reason}: set it to a platform of this '
+      f'JAX_PLATFORMS={asked}: JAX finds no such device{reason}: set it to a platform of this '
       f'machine, such as cpu, or unset it'
     ) from error
 
 
 def make_mesh(devices=None) -> Mesh:
-  """A mesh over `devices` (default: all). Global-batch semantics: XLA writes the collectives."""
+  """Makes a mesh over `devices` (default: all). XLA inserts the collectives."""
   devices = np.asarray(jax.devices() if devices is None else devices)
   if ROW_MULTIPLE % devices.size:
     raise UserError(
-      f'{devices.size} devices do not divide {ROW_MULTIPLE} table rows: use a power of two, '
-      f'at most {ROW_MULTIPLE}'
+      f'{devices.size} devices do not divide {ROW_MULTIPLE} table rows: use a power of two of at '
+      f'most {ROW_MULTIPLE} devices'
     )
   return Mesh(devices, (AXIS,))
 
@@ -46,34 +46,34 @@ def on_cpu(mesh: Mesh) -> bool:
 
 
 def launches_matter(mesh: Mesh) -> bool:
-  """Whether the devices of the mesh are GPUs, where starting a kernel takes microseconds."""
+  """True if the devices of the mesh are GPUs, where launching a kernel takes microseconds."""
   return mesh.devices.flat[0].platform in ('gpu', 'cuda', 'rocm')
 
 
 def memory_of(mesh: Mesh) -> int | None:
-  """Bytes of memory of a device of the mesh; None where that is not known."""
+  """Bytes of memory of a device of the mesh; None if unknown."""
   device = mesh.local_devices[0]
   stats = device.memory_stats() or {}
-  if device.platform == 'cpu' and hasattr(os, 'sysconf'):  # they share that of the machine
+  if device.platform == 'cpu' and hasattr(os, 'sysconf'):  # CPU devices share the machine's memory
     total = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
     return total // len(mesh.local_devices)
   return stats.get('bytes_limit')
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """Every device holds the whole array."""
+  """Sharding that replicates an array on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def by_rows(mesh: Mesh) -> NamedSharding:
-  """The first axis is split over the devices."""
+  """Sharding that splits the first axis over the devices."""
   return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def by_largest_axis(mesh: Mesh, tree: PyTree) -> PyTree:
-  """Each leaf split along its largest axis that the number of devices divides, else replicated.
+  """Splits each leaf along its largest axis divisible by the number of devices, else replicates.
 
-  Of equally large axes the first. For values of which every device needs its own part only.
+  Ties go to the first axis. For values of which every device needs only its own part.
   """
 
   def of(leaf) -> NamedSharding:
@@ -89,10 +89,10 @@ def by_largest_axis(mesh: Mesh, tree: PyTree) -> PyTree:
 def train_state_shardings(
   mesh: Mesh, state: TrainState, *, shard_optimizer: bool = False
 ) -> TrainState:
-  """Shardings for a train state: per-example tables by rows, all else replicated.
+  """Shardings of a train state: per-example tables by rows, everything else replicated.
 
   Args:
-    shard_optimizer: split the optimizer's state as `by_largest_axis` (stage 1 of ZeRO, Rajbhandari
+    shard_optimizer: split the optimizer state as in `by_largest_axis` (stage 1 of ZeRO, Rajbhandari
       et al., https://arxiv.org/abs/1910.02054).
   """
 

@@ -1,4 +1,4 @@
-"""Normalization, similarities, masked log-sum-exp: what is under every contrastive loss."""
+"""Normalization, similarities and masked log-sum-exp, the basis of every contrastive loss."""
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +9,17 @@ NEG_INF = -jnp.inf
 
 
 def at_least_float32(x) -> Array:
-  """`x` in float32 or wider: losses never compute in half precision."""
+  """Casts `x` to float32 or wider: losses never compute in half precision."""
   return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
 
 
 def l2_normalize(x: Array) -> Array:
   """`x / max(||x||, 1e-12)` along the last axis, float32 or wider.
 
-  At x = 0 value and gradient are 0: neither the norm's NaN nor 1e12 times the incoming gradient.
-  Rows of norms above 1e6 are first divided by a power of two, so that neither their square nor the
-  gradient leaves the range of float32. Casting comes before everything: rounding unit vectors to
-  bfloat16 shifts logits by 0.1 at temperature 0.07.
+  At x = 0 value and gradient are 0, instead of NaN or 1e12 times the incoming gradient. Rows with
+  norms above 1e6 are first divided by a power of two, so that neither their square nor the gradient
+  overflows float32. The cast comes first: rounding unit vectors to bfloat16 shifts logits by 0.1 at
+  temperature 0.07.
   """
   x = at_least_float32(x)
   peak = jax.lax.stop_gradient(jnp.max(jnp.abs(x), -1, keepdims=True))
@@ -32,26 +32,26 @@ def l2_normalize(x: Array) -> Array:
 def similarity(a: Array, b: Array) -> Array:
   """Inner products of rows: [..., M, D] x [..., K, D] -> [..., M, K].
 
-  Highest precision: TF32 or bfloat16 products are visibly wrong after division by a temperature.
+  Uses the highest precision: errors of TF32 or bfloat16 show after division by a temperature.
   """
   return jnp.einsum('...md,...kd->...mk', a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def logsumexp(x: Array, where: Array) -> Array:
-  """log sum exp over the last axis where `where` [..., K] holds; -inf for an empty row.
+  """log sum exp over the entries of the last axis where `where` [..., K] is True; -inf if none.
 
-  The maximum is taken over the selected entries only (a self-similarity inside it would push all
-  others below the smallest float32 at small temperatures), and the gradient of an empty row is 0.
+  The maximum is taken over the selected entries only (with a self-similarity among them, all others
+  would underflow at small temperatures). The gradient of an empty row is 0.
   """
   masked = jnp.where(where, x, NEG_INF)
   peak = jnp.max(masked, -1, keepdims=True)
   peak = jax.lax.stop_gradient(jnp.where(jnp.isfinite(peak), peak, 0.0))
-  # where before exp: the gradient of a masked entry must not see exp(large).
+  # Select before exp, or the gradient of a masked entry would contain exp(large).
   total = jnp.sum(jnp.where(where, jnp.exp(jnp.where(where, x - peak, 0.0)), 0.0), -1)
   empty = total == 0
   return jnp.where(empty, NEG_INF, jnp.log(jnp.where(empty, 1.0, total)) + peak[..., 0])
 
 
 def flatten_views(z: Array) -> Array:
-  """[B, V, D] -> [B * V, D], row b * V + v. Sample-major: the sharded axis stays in front."""
+  """Reshapes [B, V, D] to [B * V, D], row b * V + v: the sharded axis stays in front."""
   return z.reshape(-1, z.shape[-1])

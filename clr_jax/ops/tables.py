@@ -1,10 +1,10 @@
-"""Per-example tables: one number for each training example, sharded over the devices.
+"""Per-example tables: one number per training example, sharded over the devices.
 
-The number of rows does not depend on the device count (a checkpoint restores on any of them).
-Moving averages are kept as logarithms with -inf for "never visited".
+The number of rows does not depend on the number of devices, so that a checkpoint restores on any.
+Moving averages are stored as logarithms with -inf for "never visited".
 
-The loader never repeats an index inside a batch; other callers may, and "the last write wins" is
-undefined under XLA: rows that share an index store their mean, in any order of the rows.
+The loader never repeats an index within a batch, but other callers may. Since the order of writes
+is undefined under XLA, rows that share an index store their mean.
 """
 
 import jax
@@ -16,22 +16,22 @@ ROW_MULTIPLE = 1024
 
 
 def num_rows(num_examples: int) -> int:
-  """`num_examples` rounded up to a multiple of 1024, so that 1 to 1024 devices divide it."""
+  """Rounds `num_examples` up to a multiple of 1024, which any power of two up to 1024 divides."""
   return -(-num_examples // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
 def init(num_examples: int, value: float, dtype=jnp.float32) -> Array:
-  """A table [num_rows] of one value."""
+  """Table [num_rows] filled with one value."""
   return jnp.full([num_rows(num_examples)], value, dtype)
 
 
 def init_log(num_examples: int, dtype=jnp.float32) -> Array:
-  """A table [num_rows] of log 0 = -inf: no example visited."""
+  """Table [num_rows] filled with log 0 = -inf: no example visited."""
   return init(num_examples, -jnp.inf, dtype)
 
 
 def _groups(index: Array) -> tuple[Array, Array]:
-  """(order [B], group [B]): rows sorted by index, and which group of equals each of those is in.
+  """(order [B], group [B]): rows sorted by index, and the group of equal indices of each.
 
   Sorting costs B log B; a [B, B] comparison would cost 17 GB at B = 65,536.
   """
@@ -42,7 +42,7 @@ def _groups(index: Array) -> tuple[Array, Array]:
 
 
 def mean_over_duplicates(index: Array, value: Array) -> Array:
-  """Each row's mean of `value` [B] over the rows that share its `index` [B]; alone, its bits."""
+  """Mean of `value` [B] over rows with the same `index` [B]; single rows keep their bits."""
   order, group = _groups(index)
   total = jax.ops.segment_sum(value[order], group, len(index))
   count = jax.ops.segment_sum(jnp.ones_like(value), group, len(index))
@@ -51,10 +51,10 @@ def mean_over_duplicates(index: Array, value: Array) -> Array:
 
 
 def log_mean_over_duplicates(index: Array, log_value: Array) -> Array:
-  """log of each row's mean of exp(log_value) [B] over the rows that share its `index` [B].
+  """Log of the mean of exp(log_value) [B] over rows with the same `index` [B].
 
-  A row that is alone keeps its bits, and each index has its own shift: values from exp(-300) to
-  exp(300) may meet in one batch.
+  Single rows keep their bits, and each index has its own shift: a batch may contain values from
+  exp(-300) to exp(300).
   """
   order, group = _groups(index)
   peak = jax.ops.segment_max(log_value[order], group, len(index))[group]
@@ -63,7 +63,7 @@ def log_mean_over_duplicates(index: Array, log_value: Array) -> Array:
 
 
 def set_log_mean(table: Array, index: Array, log_value: Array) -> Array:
-  """Writes exp(log_value) [B] at `index` [B] of a log table; duplicates store their mean.
+  """Writes exp(log_value) [B] to rows `index` [B] of a log table; duplicates store their mean.
 
   With the table sharded and `index`, `log_value` replicated this compiles to local masked writes.
   """
@@ -72,5 +72,5 @@ def set_log_mean(table: Array, index: Array, log_value: Array) -> Array:
 
 
 def set_mean(table: Array, index: Array, value: Array) -> Array:
-  """Writes `value` [B] at `index` [B]; duplicates store their mean. Sharding as `set_log_mean`."""
+  """Writes `value` [B] to rows `index` [B]; duplicates store their mean; see `set_log_mean`."""
   return table.at[index].set(mean_over_duplicates(index, value).astype(table.dtype))

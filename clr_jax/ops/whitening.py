@@ -13,15 +13,15 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def permutations(key: Array, count: int, size: int) -> Array:
-  """[count, size] int32: independent random orders of 0..size-1."""
+  """Independent random orders of 0..size-1, [count, size] int32."""
   return jax.vmap(lambda k: jax.random.permutation(k, size))(jax.random.split(key, count))
 
 
 def cholesky_whiten(x: Array, *, eps: float = 0.0) -> Array:
-  """[..., n, D] rows with mean 0 and unbiased covariance I (if eps = 0): L^-1 (x - mean).
+  """Whitens rows [..., n, D] to mean 0 and unbiased covariance I (if eps = 0): L^-1 (x - mean).
 
   L is the lower Cholesky factor of (1 - eps) C + eps I, float32 or wider. n <= D makes C singular
-  for eps = 0; a factorisation that fails gives NaN, it does not raise.
+  for eps = 0; a failed factorization gives NaN instead of raising.
   Siarohin et al., https://arxiv.org/abs/1806.00420, as in W-MSE (https://arxiv.org/abs/2007.06346).
   """
   x = at_least_float32(x)
@@ -33,13 +33,13 @@ def cholesky_whiten(x: Array, *, eps: float = 0.0) -> Array:
 
 
 def whiten_chunks(z: Array, permutation: Array, *, size: int, eps: float = 0.0) -> Array:
-  """Whitens consecutive chunks of `size` permuted rows, each view on its own; original order.
+  """Whitens chunks of `size` permuted rows, each view separately; keeps the original order.
 
   Args:
     z: [B, V, D], B a multiple of `size`.
     permutation: [B] int.
-    size: rows of a chunk, more than D unless eps > 0.
-    eps: of `cholesky_whiten`.
+    size: rows per chunk, more than D unless eps > 0.
+    eps: shrinkage, see `cholesky_whiten`.
   """
   chunks = z[permutation].reshape(-1, size, *z.shape[1:]).swapaxes(1, 2)  # [chunk, V, size, D]
   whitened = cholesky_whiten(chunks, eps=eps).swapaxes(1, 2).reshape(z.shape)
@@ -50,7 +50,7 @@ def orthonormal_base(x: Array, *, shrinkage: float = 0.0, eps: float = 1e-5) -> 
   """The orthonormal rows nearest to standardized features x [..., K, n]: C^{-1/2} x, no gradient.
 
   C = x x^T / (n - 1), shrunk to (1 - shrinkage) C + shrinkage I; `eps` is added to its eigenvalues,
-  so that with K >= n the missing directions stay 0. float32 or wider, as `eigh` demands.
+  so that with K >= n the missing directions stay 0. Computes in float32 or wider, as `eigh` needs.
   """
   x = jax.lax.stop_gradient(at_least_float32(x))
   c = jnp.einsum('...kn,...ln->...kl', x, x, precision=_HIGHEST) / (x.shape[-1] - 1)

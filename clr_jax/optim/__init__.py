@@ -1,4 +1,4 @@
-"""Optimizers as optax chains: `make` gives the one of a run by its name and parameter groups."""
+"""Optimizers as optax chains: `make` builds a run's optimizer from its name and groups."""
 
 from clr_jax.optim._build import REGISTRY as REGISTRY
 from clr_jax.optim._build import factory as factory

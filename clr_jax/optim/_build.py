@@ -1,4 +1,4 @@
-"""The optimizer of a run: one chain for each parameter group, freezing, SAM outermost."""
+"""The optimizer of a run: one chain per parameter group, freezing, SAM outermost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MASKS = {'bias_and_norm': _optimizers.matrices, 'none': _optimizers.everything}
 
 
 def _for_all_groups(make: Optimizer) -> Optimizer:
-  """The optimizer of a run from that of the parameters of one group."""
+  """Makes the optimizer of a run from the optimizer of one group."""
 
   @takes_options_of(make)
   def optimizer(
@@ -37,29 +37,28 @@ def _for_all_groups(make: Optimizer) -> Optimizer:
     sam: Mapping[str, Any] | None = None,
     **hyper: Any,
   ) -> optax.GradientTransformationExtraArgs:
-    """One optax transformation for all parameters, called alike whatever it consists of:
+    """Builds one optax transformation for all parameters, which is always called as
 
     `tx.update(grads, state, params, grad_fn=lambda params, i: ...)`, `grad_fn` being the gradient
     of the same batch at other parameters; optimizers without SAM ignore it.
 
     Args:
-      groups: exceptions for the parameters below some first keys; the rest forms 'default'. `lr`
+      groups: settings of the parameters below some first keys; the others form 'default'. `lr`
         replaces `learning_rate`, `peak_of` holds it at its peak, `lr_scale` multiplies either. In
-        the first `freeze_steps` updates nothing of the group changes, its momentum included; its
+        the first `freeze_steps` updates nothing in the group changes, not even its momentum; its
         learning rate follows the run's step.
-      joined: norms of many arrays in few kernels (`ops.many_arrays.norms`), for GPUs that share no
-        optimizer state.
+      joined: compute norms of many arrays in few kernels (`ops.many_arrays.norms`), for GPUs with
+        unsharded optimizer state.
       learning_rate: a number, or a function of the step.
       weight_decay: weight decay of all groups that do not have their own.
-      exclude_from_decay: 'bias_and_norm' leaves these without weight decay (and trust ratio),
-        'none' nothing; 'auto' is the habit of the published code: the former for LARS and AdamW,
-        the latter for SGD and Adam.
-      sam: options of `sharpness_aware`, whose `name` is 'sam' here; None or {} to do without.
+      exclude_from_decay: 'bias_and_norm' excludes biases and normalization scales from weight decay
+        (and trust ratio), 'none' excludes nothing; 'auto' follows published code: the former for
+        LARS and AdamW, the latter for SGD and Adam.
+      sam: options of `sharpness_aware`, whose `name` defaults to 'sam'; None or {} for no SAM.
       hyper: options of the optimizer: momentum, nesterov, form, b1, ...
 
     Raises:
-      UserError: an option of SAM that is unknown or not allowed; in `tx.init`, a group without
-        parameters.
+      UserError: an unknown or invalid option of SAM; in `tx.init`, a group without parameters.
     """
     if exclude_from_decay != 'auto':
       hyper['mask'] = _MASKS[exclude_from_decay]
@@ -110,7 +109,7 @@ def sharpness_aware(
   name: Literal['none', 'sam', 'noise_sam'] = 'none',
   **options: Any,
 ) -> optax.GradientTransformationExtraArgs:
-  """`tx` with the gradient of another point: that of `sam`, of `noise_sam`, or as it is.
+  """Wraps `tx` by `sam` or `noise_sam`, which use the gradient of another point, or returns it.
 
   Args:
     tx: optimizer of all groups.
@@ -131,12 +130,12 @@ def sharpness_aware(
 
 
 def _peak(value: float | Schedule, steps: int) -> float | Schedule:
-  """The highest of the first `steps` values, or `value` itself if that is 0."""
+  """The largest of the schedule's first `steps` values; `value` itself if `steps` is 0."""
   return float(jnp.max(value(jnp.arange(steps)))) if callable(value) and steps else value
 
 
 def _delayed(value: float | Schedule, steps: int) -> float | Schedule:
-  """A frozen group's own count starts when it thaws; the schedule goes by the run's step."""
+  """Shifts a schedule: a frozen group counts from its first update, the schedule from step 0."""
   return (lambda count: value(count + steps)) if callable(value) and steps else value
 
 
@@ -154,7 +153,7 @@ class _FrozenState(NamedTuple):
 def _frozen(
   tx: optax.GradientTransformationExtraArgs, steps: int
 ) -> optax.GradientTransformationExtraArgs:
-  """Drops the first `steps` updates of `tx`: parameters and state keep their bits."""
+  """Skips the first `steps` updates of `tx`: parameters and state keep their bits."""
 
   def init(params):
     return _FrozenState(jnp.zeros([], jnp.int32), tx.init(params))
@@ -162,7 +161,7 @@ def _frozen(
   def update(updates, state, params=None, **extra_args):
     frozen = state.count < steps
     updates, inner = tx.update(updates, state.inner, params, **extra_args)
-    # Adding -0.0 is the identity for every float; +0.0 would turn -0.0 around.
+    # Adding -0.0 is the identity for every float; +0.0 would change -0.0.
     updates = jax.tree.map(lambda u: jnp.where(frozen, -0.0, u), updates)
     inner = jax.tree.map(lambda old, new: jnp.where(frozen, old, new), state.inner, inner)
     return updates, _FrozenState(optax.safe_increment(state.count), inner)

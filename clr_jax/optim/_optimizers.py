@@ -1,7 +1,7 @@
-"""SGD, LARS, Adam, AdamW for the parameters of one group.
+"""SGD, LARS, Adam and AdamW for the parameters of one group.
 
 Each takes (learning_rate, weight_decay, mask): a number or schedule, a number, and a function of
-the parameters that is True for the leaves with weight decay and (LARS) trust ratio. LARS also takes
+the parameters that is True for leaves with weight decay and (LARS) trust ratio. LARS also takes
 `joined`, see `ops.many_arrays.norms`.
 """
 
@@ -83,7 +83,7 @@ def adam(
   b2: BelowOne = 0.999,
   eps: PositiveEpsilon = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
-  """Adam with L2 in the gradient, as `torch.optim.Adam` (defaults of https://arxiv.org/abs/1412.6980).
+  """Adam with L2 in the gradient, as in PyTorch (defaults of https://arxiv.org/abs/1412.6980).
 
   Args:
     b1: weight of the old moving average of the gradient.
@@ -139,7 +139,7 @@ def lars(
   trust_coefficient: Positive | None = None,
   eps: Annotated[Epsilon, OnlyWith(form=('clipped', 'unclipped'))] = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
-  """Layer-wise adaptive rates (You et al., https://arxiv.org/abs/1708.03888), in three code bases.
+  """Layer-wise adaptive rates (You et al., https://arxiv.org/abs/1708.03888), in three forms.
 
   With d = g + wd p and q = tc |p| / |d| (1 if a norm is 0):
   'mocov3'  m = momentum m + q d, p -= lr m: MoCo v3, SogCLR, Barlow Twins, VICReg.
@@ -149,8 +149,8 @@ def lars(
   Leaves outside `mask` get d = g, q = 1.
 
   Args:
-    momentum: weight of the old velocity; 0.9 (every recipe of the methods here).
-    form: code base: 'mocov3', 'simclr', 'clipped' or 'unclipped'.
+    momentum: weight of the old velocity; 0.9 (all recipes of the methods).
+    form: formula: 'mocov3', 'simclr', 'clipped' or 'unclipped'.
     trust_coefficient: factor of the ratio of norms; None = 0.001 (official code), 0.02 for
       (un)clipped (solo-learn).
     eps: in the denominator of the (un)clipped forms only (solo-learn).
@@ -184,7 +184,7 @@ def lars(
 
 
 def _scale_by_trust_ratio(trust_coefficient: float, joined: bool) -> optax.GradientTransformation:
-  """u tc |p| / |u|, or u where a norm is 0: `optax.scale_by_trust_ratio`, with each norm once."""
+  """u tc |p| / |u|, or u where a norm is 0: `optax.scale_by_trust_ratio`, each norm once."""
 
   def update(updates, state, params=None):
     def ratio(p_norm: Array, u_norm: Array) -> Array:
@@ -203,7 +203,7 @@ def _scale_by_trust_ratio(trust_coefficient: float, joined: bool) -> optax.Gradi
 def _norms_of_both(
   params: PyTree, updates: PyTree, joined: bool
 ) -> tuple[list[Array], list[Array]]:
-  """Norms of the leaves of both trees; side by side, so that one kernel reads a pair once."""
+  """Norms of the leaves of both trees, interleaved so that a kernel reads each pair once."""
   pairs = zip(jax.tree.leaves(params), jax.tree.leaves(updates), strict=True)
   found = many_arrays.norms([leaf for pair in pairs for leaf in pair], joined=joined)
   return found[::2], found[1::2]

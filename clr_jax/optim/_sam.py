@@ -1,8 +1,8 @@
-"""Sharpness-aware minimization: the gradient at a perturbed point, the base update at w.
+"""Sharpness-aware minimization: updates w by the gradient at a perturbed point.
 
 Both wrap the optimizer of all groups (inside a partition no global norm exists) and are called as
 `tx.update(grads, state, params, grad_fn=lambda params, i: ...)`. `optax.contrib.sam` in opaque mode
-does that without control flow; ours are only the adversaries, minimizers whose update is -delta.
+does this without control flow; this module adds the adversaries, minimizers whose update is -delta.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def sam(
 
   Foret et al., https://arxiv.org/abs/2010.01412; adaptive: delta = rho w^2 g / (| |w| g | + 1e-12),
   Kwon et al., https://arxiv.org/abs/2102.11600. Weight decay stays in the base (davda54/sam).
-  Groups with `no_sam` have delta = 0, do not count in the norm, and are updated with the gradient
-  of the second pass. rho = 0 gives the base's update.
+  Groups with `no_sam` have delta = 0, are excluded from the norm, and are updated with the gradient
+  of the second pass. rho = 0 gives the base update.
 
   Args:
-    rho: length of delta: 0.05 (the paper); about 10 times that if adaptive (0.5 to 2).
+    rho: length of delta: 0.05 (the paper); about 10 times as much if adaptive (0.5 to 2).
     adaptive: scale each element of delta by its parameter (ASAM).
 
   Example:
@@ -75,17 +75,17 @@ def noise_sam(
   relative: bool = False,
   seed: Seed = 0,
 ) -> optax.GradientTransformationExtraArgs:
-  """The gradient at w + delta, delta ~ U(-eps, eps), in place of SAM's adversary.
+  """Uses the gradient at w + delta with delta ~ U(-eps, eps) instead of SAM's adversary.
 
-  The TAMU report on SogCLR describes it; its code discards the noise. The gradient passed in is not
-  used, so a step costs one backward pass (if nothing else needs the first). The noise is a function
-  of (seed, update number, name of the parameter); groups with `no_sam` get none.
+  The TAMU report on SogCLR describes it, but its code discards the noise. The gradient passed in is
+  unused, so a step costs one backward pass (if nothing else needs the first). The noise is a
+  function of (seed, update number, parameter name); groups with `no_sam` get none.
 
   Args:
     eps: bound of the noise: 1e-5 (the report).
-    subset: 'matrices' (leaves with weights, neither biases nor scales), 'projector' (all below that
+    subset: leaves to perturb: 'matrices' (neither biases nor scales), 'projector' (all below that
       first key) or 'all'.
-    relative: eps is a fraction of each tensor's root mean square.
+    relative: True makes eps a fraction of each tensor's root mean square.
     seed: RNG seed of the noise.
 
   Raises:
@@ -122,9 +122,9 @@ def noise_sam(
 def uniform_noise(
   key: Array, params: PyTree, chosen: PyTree, *, eps: float, relative: bool = False
 ) -> PyTree:
-  """U(-eps, eps) for the leaves with `chosen` (relative: times their rms), 0 for the others.
+  """U(-eps, eps) for leaves with `chosen` (if relative, times their rms), 0 for the others.
 
-  Each leaf's key depends on its own path, so that adding parameters leaves the others' noise alone.
+  Each leaf's key depends on its path, so that adding parameters does not change the others' noise.
   """
 
   def leaf_noise(path, p, use):

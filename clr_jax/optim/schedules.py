@@ -1,7 +1,7 @@
-"""Schedules: functions of the integer step (arrays too) that can be traced; no state.
+"""Schedules: stateless, traceable functions of the integer step (or an array of steps).
 
-The functions take the peak value first and everything else by keyword. Each form is the one of the
-code base it names; `make` builds them by name from the sizes of a run.
+The functions take the peak value first and everything else by keyword. Each form follows the code
+base it names; `make` builds them by name from the sizes of a run.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ def warmup_cosine(
 def simclr(
   peak: float, *, num_examples: Count, batch_size: Count, epochs: int, warmup_epochs: float = 10
 ) -> Schedule:
-  """google-research/simclr: `warmup_cosine` with its count of steps, not N // B an epoch.
+  """`warmup_cosine` with the step count of google-research/simclr, not N // B per epoch.
 
   Args:
     peak: highest value.
-    num_examples: training images.
+    num_examples: number of training images.
     batch_size: images (not views) in the global batch.
     epochs, warmup_epochs: lengths of the run and of the warm-up.
   """
@@ -94,7 +94,7 @@ def simclr(
 def epoch_cosine(
   peak: float, *, epochs: int, steps_per_epoch: int, end: NonNegative = 0.0
 ) -> Schedule:
-  """Half a cosine, constant inside an epoch, without warm-up (SogCLR's linear evaluation).
+  """Half a cosine, constant within an epoch, without warm-up (SogCLR's linear evaluation).
 
   Args:
     peak: first value.
@@ -114,7 +114,7 @@ def supcontrast(
   warmup_from: NonNegative = 0.01,
   decay_rate: Share = 0.1,
 ) -> Schedule:
-  """HobbitLong/SupContrast: per-epoch cosine to peak * decay_rate^3, epochs counted from 1.
+  """Per-epoch cosine to peak * decay_rate^3, epochs counted from 1 (HobbitLong/SupContrast).
 
   The warm-up is linear per step, from `warmup_from` (absolute) to the cosine's value at the epoch
   `warmup_epochs`; official: 10 epochs if the batch is larger than 256, else none.
@@ -123,7 +123,7 @@ def supcontrast(
     peak: highest value.
     epochs, steps_per_epoch, warmup_epochs: sizes of the run and of the warm-up.
     warmup_from: first value of a warm-up.
-    decay_rate: its third power times the peak is the last value.
+    decay_rate: cube root of the last value divided by the peak.
   """
   _check_lengths(epochs, warmup_epochs)
   end = peak * decay_rate**3
@@ -139,12 +139,12 @@ def supcontrast(
 
 
 def tcl(peak: float, *, epochs: int, steps_per_epoch: int, decay_rate: Share = 0.1) -> Schedule:
-  """Tuned-Contrastive-Learning's code: SupContrast's cosine one epoch late (0 and 1 are equal).
+  """SupContrast's cosine delayed by one epoch, as in TCL's code (epochs 0 and 1 are equal).
 
   Args:
     peak: highest value.
     epochs, steps_per_epoch: sizes of the run.
-    decay_rate: its third power times the peak is the last value.
+    decay_rate: cube root of the last value divided by the peak.
   """
   end = peak * decay_rate**3
   return lambda step: _cosine(peak, end, (_real(step) // steps_per_epoch - 1) / epochs)
@@ -158,9 +158,9 @@ def solo(
   start: NonNegative = 3e-5,
   end: NonNegative = 0.0,
 ) -> Schedule:
-  """solo-learn: linear from `start` (absolute) to `peak` at step warmup_steps - 1, then cosine.
+  """Linear from `start` (absolute) to `peak` at step warmup_steps - 1, then cosine (solo-learn).
 
-  With start = 0 and end = 1e-6 the learning rate of facebookresearch/dino.
+  With start = 0 and end = 1e-6 it is the learning rate of facebookresearch/dino.
 
   Args:
     peak: highest value.
@@ -189,7 +189,7 @@ def solo_epoch(
   start: NonNegative = 3e-5,
   end: NonNegative = 0.0,
 ) -> Schedule:
-  """solo-learn's 2021-22 scripts: `solo` counted in epochs; the whole first epoch at `start`."""
+  """`solo` by epochs, with the whole first epoch at `start` (solo-learn's 2021-22 scripts)."""
   whole = solo(peak, total_steps=epochs, warmup_steps=warmup_epochs, start=start, end=end)
   return lambda step: whole(step // steps_per_epoch)
 
@@ -197,20 +197,20 @@ def solo_epoch(
 def step_decay(
   peak: float, *, milestones: Sequence[Epochs], steps_per_epoch: int = 1, factor: Share = 0.1
 ) -> Schedule:
-  """Times `factor` at each milestone, in epochs (solo-learn's linear evaluation: 60 and 80).
+  """Multiplies by `factor` at each milestone in epochs (solo-learn's evaluation: 60 and 80).
 
   Args:
     peak: first value.
     milestones: epochs at which the value is multiplied.
-    steps_per_epoch: of the run.
-    factor: of the value at each milestone.
+    steps_per_epoch: steps per epoch of the run.
+    factor: multiplier of the value at each milestone.
   """
   steps = [round(m * steps_per_epoch) for m in milestones]
   return lambda step: peak * jnp.power(factor, sum(_real(step) >= s for s in steps))
 
 
 def cosine_gamma(gamma_min: float, decay_epochs: int) -> Schedule:
-  """SogCLR's gamma by epoch: from 1 along half a cosine to `gamma_min`, kept from `decay_epochs`.
+  """SogCLR's gamma by epoch: half a cosine from 1 to `gamma_min` at `decay_epochs`, then constant.
 
   LibAUC, https://github.com/Optimization-AI/LibAUC.
   """
@@ -218,7 +218,7 @@ def cosine_gamma(gamma_min: float, decay_epochs: int) -> Schedule:
 
 
 def ema_cosine(base: float, *, total_steps: int, final: float = 1.0) -> Schedule:
-  """EMA coefficient final - (final - base) (1 + cos(pi s / S)) / 2, s = updates already done.
+  """EMA coefficient final - (final - base) (1 + cos(pi s / S)) / 2 after s updates.
 
   BYOL, appendix (https://arxiv.org/abs/2006.07733), MoCo v3, DINO, solo-learn.
   """
@@ -226,11 +226,11 @@ def ema_cosine(base: float, *, total_steps: int, final: float = 1.0) -> Schedule
 
 
 SIZES = ('total_steps', 'steps_per_epoch', 'epochs', 'warmup_epochs', 'warmup_steps')
-"""Parameters of the forms that are computed from the sizes of a run."""
+"""Parameters of the forms that depend on the sizes of a run."""
 
 
 def _of_run(form: Callable[..., Schedule]) -> Callable[..., Schedule]:
-  """The schedule of a run from a function here, whose `SIZES` are filled in."""
+  """Makes a run's schedule from a function of this module by filling in its `SIZES`."""
 
   @takes_options_of(form, without=SIZES)
   def schedule(
@@ -241,13 +241,13 @@ def _of_run(form: Callable[..., Schedule]) -> Callable[..., Schedule]:
     warmup_epochs: Epochs = 10.0,
     **options: Any,
   ) -> Schedule:
-    """The schedule of a run.
+    """Builds the schedule of a run.
 
     Args:
       peak: highest value.
       steps_per_epoch, total_steps: sizes of the run.
-      warmup_epochs: epochs of linear warm-up; 10 (all the code bases named here); no effect where
-        there is no warm-up.
+      warmup_epochs: epochs of linear warm-up; 10 (all code bases named here); no effect on
+        schedules without warm-up.
       options: the other keyword arguments of the function.
 
     Raises:
@@ -280,18 +280,17 @@ names, factory, make = REGISTRY.names, REGISTRY.factory, REGISTRY.make
 
 
 def _real(step):
-  """A traced int32 divided by a number would be float32 even when JAX computes in float64."""
+  """Casts a step: a traced int32 divided by a number would be float32 even in float64 mode."""
   return jnp.asarray(step, float)
 
 
 def _cosine(start, end, fraction):
-  """Half a cosine: `start` up to fraction 0, `end` from fraction 1 on."""
+  """Half a cosine: `start` at fractions up to 0, `end` from fraction 1 on."""
   return end + (start - end) * (1 + jnp.cos(jnp.pi * jnp.clip(fraction, 0.0, 1.0))) / 2
 
 
 def _check_lengths(total: float, warmup: float) -> None:
   if not 0 <= warmup <= total:
     raise UserError(
-      f'a warm-up of {warmup} does not fit into the {total} of the run: '
-      f'lower warmup_epochs or train longer'
+      f'a warm-up of {warmup} exceeds the {total} of the run: lower warmup_epochs or train longer'
     )

@@ -1,6 +1,6 @@
-"""What may be switched on inside an InfoNCE-shaped loss, one file for each: a public module
+"""Plug-ins of InfoNCE-shaped losses, one file each: a public module
 `clr_jax/plugins/<name>.py` defines `<name>(info, *, options) -> Plugin | None`, None = off.
-`pipeline` runs them in a method's loss; what goes around a method is in `wrappers`.
+`pipeline` runs them in a method's loss. Functions around a whole method are in `wrappers`.
 """
 
 from clr_jax.core.registry import ModuleRegistry

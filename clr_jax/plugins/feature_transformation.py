@@ -20,7 +20,7 @@ from clr_jax.plugins.pipeline import Comparison, Facts, Plugin, start_step
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FeatureTransformation(Plugin):
-  """Settings made by `feature_transformation`."""
+  """A configured `feature_transformation`."""
 
   positive: Literal['none', losses.Scope]
   negative: Literal['none', losses.Scope]
@@ -32,7 +32,7 @@ class FeatureTransformation(Plugin):
   order = 10
 
   def check(self, facts: Facts) -> Facts:
-    """Interpolation needs negatives; an extrapolated pair is not of unit length any more."""
+    """Rejects interpolation without negatives; records that an extrapolated pair has no angle."""
     if self.negative != 'none' and not facts.negatives:
       raise UserError(
         f'{facts.method} has no negatives to mix: set plugins.feature_transformation.negative to '
@@ -41,12 +41,12 @@ class FeatureTransformation(Plugin):
     if self.positive == 'none' or self.postnorm:
       return facts
     return facts._replace(
-      no_angle='an extrapolated pair has no angle, for it is not of unit length: set '
+      no_angle='an extrapolated pair has no angle because it is not of unit length: set '
       'plugins.feature_transformation.postnorm=True'
     )
 
   def move_pair(self, rng: Array, query: Array, key: Array, step: Array) -> tuple[Array, Array]:
-    """`losses.extrapolate` of [B, ..., D]; the views of an image share their draw."""
+    """Applies `losses.extrapolate` to [B, ..., D]; the views of an image share their draw."""
     if self.positive == 'none':
       return query, key
     query, key = jnp.broadcast_arrays(query, key)
@@ -59,7 +59,7 @@ class FeatureTransformation(Plugin):
     return losses.extrapolate(query, key, lam, postnorm=self.postnorm)
 
   def change_negatives(self, scores: Scores, compared: Comparison) -> Scores:
-    """Scores against interpolated rows, behind the plain ones with `union`."""
+    """Scores against interpolated rows, appended to the plain ones with `union`."""
     if self.negative == 'none':
       return scores
     rows, own = compared.rows, compared.own
@@ -99,15 +99,15 @@ def feature_transformation(
   """Extrapolates positives, interpolates negatives (Zhu et al.); these two switch it on.
 
   Args:
-    positive: 'none', or one draw of the weight for the 'batch' (the published commands), each 'row'
-      or each row and 'dim'.
+    positive: scope of one draw of the positives' weight: 'none', 'batch' (the published commands),
+      'row', or 'dim' (each row and dimension).
     negative: the same for the negatives.
     positive_alpha: of Beta(a, a); 2.0 (code, best of the paper's table).
     negative_alpha: of Beta(a, a) for the negatives; 1.6 (code, best of the paper's table).
     distribution: 'beta' or 'uniform' (an option of the code).
-    union: the interpolated negatives are added to the plain ones instead of replacing them.
-    postnorm: re-normalizes the extrapolated pair; False in the code.
-    start_epoch: epochs without it at the start; 0 (code and paper: the earlier the better).
+    union: add the interpolated negatives to the plain ones instead of replacing them.
+    postnorm: re-normalize the extrapolated pair; False in the code.
+    start_epoch: first epoch with the plug-in; 0 (code and paper: the earlier the better).
 
   Raises:
     UserError: a start after the end of the run.

@@ -1,4 +1,4 @@
-"""Gradients of the scores, scaled; the loss value stays: https://arxiv.org/abs/2306.11526."""
+"""Scaled gradients of the scores at an unchanged loss value: https://arxiv.org/abs/2306.11526."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clr_jax.plugins.pipeline import Facts, Plugin
 
 @dataclasses.dataclass(frozen=True)
 class GradientScaling(Plugin):
-  """Settings made by `gradient_scaling`."""
+  """A configured `gradient_scaling`."""
 
   emphasis: float
   curvature: float | None
@@ -25,23 +25,23 @@ class GradientScaling(Plugin):
   order = 40
 
   def check(self, facts: Facts) -> Facts:
-    """Emphasis needs negatives, attenuation a softmax, a curve an angle."""
+    """Rejects emphasis without negatives, attenuation without softmax, a curve without angle."""
     if self.emphasis != 1 and not facts.negatives:
       raise UserError(
-        f'{facts.method} has no negatives, so that an emphasis of positives only scales the '
+        f'{facts.method} has no negatives, so emphasizing positives only scales the '
         f'learning rate: set plugins.gradient_scaling.emphasis to 1'
       )
     if self.attenuation != 'none' and not facts.softmax:
       raise UserError(
-        f'{facts.method} has no softmax over positive and negatives whose 1 - p an attenuation '
-        f"could undo: set plugins.gradient_scaling.attenuation to 'none'"
+        f'{facts.method} has no softmax over positives and negatives, on which attenuation acts: '
+        f"set plugins.gradient_scaling.attenuation to 'none'"
       )
     if self.curvature is not None and facts.no_angle:
       raise UserError(f'{facts.no_angle}, or plugins.gradient_scaling.curvature to None')
     return facts
 
   def scale_gradients(self, scores: Scores, plain: Scores, temperature: float | Array) -> Scores:
-    """`losses.scale_scores`."""
+    """Applies `losses.scale_scores`."""
     return losses.scale_scores(
       scores,
       plain=plain,
@@ -64,12 +64,13 @@ def gradient_scaling(
   """Scales gradients, eq. 16 to 21. `emphasis`, `curvature` or `attenuation` switch it on.
 
   Args:
-    emphasis: s, of the positive's gradient; MoCo v3 on CIFAR-10 20, SimCLR 1.125 (paper), 1 = none.
-    curvature: c of 1 - (theta / pi)^c; with it the paper's s is 20 for MoCo v3 and 2.5 for SimCLR,
-      c .7 for both on CIFAR-10; BYOL has c 1; None = none.
+    emphasis: factor s of the positive's gradient; on CIFAR-10 20 for MoCo v3, 1.125 for SimCLR
+      (paper); 1 = none.
+    curvature: exponent c of 1 - (theta / pi)^c; None = none. On CIFAR-10 the paper has c = .7 for
+      MoCo v3 (with s = 20) and SimCLR (with s = 2.5), c = 1 for BYOL.
     attenuation: 'type1' undoes the vanishing factor 1 - p of positive and negatives, 'type2' that
       of the positive; 'none'.
-    strength: a of the attenuation; 1 - exp(-m2 / T) is a subtractive margin's.
+    strength: factor a of the attenuation; 1 - exp(-m2 / T) corresponds to a subtractive margin m2.
   """
   del info
   if emphasis == 1 and curvature is None and attenuation == 'none':

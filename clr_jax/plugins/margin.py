@@ -18,7 +18,7 @@ from clr_jax.plugins.pipeline import Facts, Plugin
 
 @dataclasses.dataclass(frozen=True)
 class Margin(Plugin):
-  """Settings made by `margin`."""
+  """A configured `margin`."""
 
   angular: float
   subtractive: float
@@ -26,10 +26,10 @@ class Margin(Plugin):
   order = 30
 
   def check(self, facts: Facts) -> Facts:
-    """A subtractive margin needs a softmax, an angular one an angle."""
+    """Rejects a subtractive margin without softmax and an angular one without angle."""
     if self.subtractive and not facts.softmax:
       raise UserError(
-        f"in {facts.method} a subtractive margin only shifts the loss's value: set "
+        f'in {facts.method} a subtractive margin only shifts the loss value: set '
         f'plugins.margin.subtractive to 0'
       )
     if self.angular and facts.no_angle:
@@ -37,7 +37,7 @@ class Margin(Plugin):
     return facts
 
   def change_positive(self, positive: Array, query: Array, key: Array) -> Array:
-    """`losses.add_margin` to the cosines of unit rows."""
+    """Applies `losses.add_margin` to the cosines of unit rows."""
     if not self.angular:
       return positive - self.subtractive
     return losses.add_margin(
@@ -56,12 +56,12 @@ def margin(
   subtractive: NonNegative = 0.0,
   beyond: Annotated[losses.Beyond, OnlyWith('angular')] = 'raw',
 ) -> Margin | None:
-  """Margins of the positive, eq. 7 of the paper. `angular` or `subtractive` switch them on.
+  """Adds margins to the positive, eq. 7 of the paper. `angular` or `subtractive` switch them on.
 
   Args:
-    angular: m1 in radians; MoCo v3 on CIFAR-10 0.1, SimCLR 0.5 (paper), 0 = none.
-    subtractive: m2 in units of the cosine; 0.4 for both (paper), 0 = none.
-    beyond: for theta + m1 > pi: 'raw', 'arcface' or 'clip' (see `losses.margin.add_margin`).
+    angular: margin m1 in radians; on CIFAR-10 0.1 for MoCo v3, 0.5 for SimCLR (paper); 0 = none.
+    subtractive: margin m2 in units of the cosine; 0.4 for both (paper), 0 = none.
+    beyond: rule for theta + m1 > pi: 'raw', 'arcface' or 'clip' (see `losses.margin.add_margin`).
   """
   del info
   return Margin(angular, subtractive, beyond) if angular or subtractive else None

@@ -21,7 +21,7 @@ _OFF = 'set plugins.mochi.num_mixed, num_query_mixed to 0'
 
 @dataclasses.dataclass(frozen=True)
 class Mochi(Plugin):
-  """Settings made by `mochi`."""
+  """A configured `mochi`."""
 
   num_hard: int
   num_mixed: int
@@ -30,28 +30,28 @@ class Mochi(Plugin):
   order = 20
 
   def check(self, facts: Facts) -> Facts:
-    """Needs negatives, and anchors that they can push away."""
+    """Rejects methods without negatives or with constant anchors."""
     if not facts.negatives:
       raise UserError(f'{facts.method} has no negatives to mix: {_OFF}')
     if not facts.free_anchor:
       raise UserError(
-        f'the anchors of {facts.method} are constants like the mixed negatives, which then push '
-        f'nothing: {_OFF}'
+        f'the anchors of {facts.method} are constants, so that mixed negatives have no effect: '
+        f'{_OFF}'
       )
     return facts
 
   def change_negatives(self, scores: Scores, compared: Comparison) -> Scores:
-    """With the scores of s + s' synthetic negatives of each query behind them."""
+    """Appends the scores of the s + s' synthetic negatives of each query."""
     synthetic = self._mixtures(compared)
     return scores.with_negatives(compared.query, synthetic, where=compared.step >= self.start)
 
   def _mixtures(self, compared: Comparison) -> Array:
-    """[B, V, s + s', D] of the rows that are the hardest for the query before it moved."""
+    """Mixtures [B, V, s + s', D] of the hardest rows for the query before `move_pair`."""
     raw, rows = compared.raw, compared.rows
     if self.num_hard > len(rows) - compared.own:
       raise UserError(
-        f'there are {len(rows) - compared.own} negatives to choose '
-        f'plugins.mochi.num_hard={self.num_hard} from: lower it'
+        f'plugins.mochi.num_hard={self.num_hard} exceeds the '
+        f'{len(rows) - compared.own} negatives: lower it'
       )
     hard = rows[losses.hardest(raw, rows, self.num_hard, where=compared.where)]
     draws = losses.draw(
@@ -75,13 +75,14 @@ def mochi(
   """Adds mixtures of the hardest negatives. `num_mixed` or `num_query_mixed` switch it on.
 
   Args:
-    num_mixed: s, mixtures of two hard negatives; 1024 in the paper, 0 = none.
-    num_query_mixed: s', mixtures of the query and a hard negative; 128 in the paper, 0 = none.
-    num_hard: N, the hardest negatives to mix from; 1024 (paper).
-    start_epoch: epochs without it at the start; 10 on ImageNet-100, 15 on ImageNet (paper).
+    num_mixed: number s of mixtures of two hard negatives; 1024 in the paper, 0 = none.
+    num_query_mixed: number s' of mixtures of the query and a hard negative; 128 in the paper, 0 =
+      none.
+    num_hard: number N of hardest negatives to mix from; 1024 (paper).
+    start_epoch: first epoch with the plug-in; 10 on ImageNet-100, 15 on ImageNet (paper).
 
   Raises:
-    UserError: one negative to mix two of, or a start after the end of the run.
+    UserError: num_hard=1 with mixtures of two, or a start after the end of the run.
   """
   if not num_mixed and not num_query_mixed:
     return None

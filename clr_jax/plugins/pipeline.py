@@ -1,4 +1,4 @@
-"""The points at which plug-ins act on an InfoNCE-shaped loss, and what runs them there.
+"""The points at which plug-ins act on an InfoNCE-shaped loss, and the `Pipeline` that runs them.
 
 A method's factory makes a `Pipeline` of the plug-ins that it is given and calls `Pipeline.scores`
 (or `pair_scores`, without negatives) where its loss compares embeddings. Un-Mix and the
@@ -20,13 +20,13 @@ from clr_jax.ops.random import Stream, stream
 
 
 class Facts(NamedTuple):
-  """Facts about a comparison, by which plug-ins refuse what has no meaning for it.
+  """Facts about a comparison, by which plug-ins reject meaningless combinations.
 
   Attributes:
     method: name, for messages.
-    negatives: it has negatives.
-    softmax: its gradients have the factor 1 - p of a softmax over positive and negatives.
-    free_anchor: the anchors carry gradient, so that constant negatives can push them away.
+    negatives: True if it has negatives.
+    softmax: True if its gradients have the factor 1 - p of a softmax over positive and negatives.
+    free_anchor: True if the anchors carry gradient, so that constant negatives can push them away.
     no_angle: '', or the start of a message: why a pair has no angle, and how to change that.
   """
 
@@ -38,15 +38,15 @@ class Facts(NamedTuple):
 
 
 class Comparison(NamedTuple):
-  """What a plug-in may read.
+  """Inputs of a plug-in.
 
   Attributes:
     query, key: [B, V, D], as `Plugin.move_pair` leaves them.
     raw: [B, V, D], the query before that.
     rows: [M, D] unit vectors, the negatives of a queue or all rows of a batch.
-    own: how many of the rows are of the query's own image, and so no negatives.
+    own: number of rows from the query's own image, which are not negatives.
     where: [B, V, M] bool, False for these rows; None = all are negatives.
-    temperature: of the loss.
+    temperature: temperature of the loss.
     rng: key of the loss, for streams of `clr_jax.ops.random`.
     step: number of the step.
   """
@@ -66,52 +66,52 @@ class Plugin:
   """A plug-in that is switched on. A subclass overrides the points at which it acts.
 
   Attributes:
-    order: of plug-ins that act at the same point, the one with the lower order acts first.
+    order: rank among plug-ins that act at the same point; the lowest acts first.
   """
 
   order: ClassVar[int]
 
   def check(self, facts: Facts) -> Facts:
-    """Raises UserError for what has no meaning; returns the facts for the plug-ins after it."""
+    """Returns the facts for the next plug-ins; raises UserError for a meaningless combination."""
     return facts
 
   def move_pair(self, rng: Array, query: Array, key: Array, step: Array) -> tuple[Array, Array]:
-    """First, the query and the key, unit vectors [B, ..., D]."""
+    """First point: changes the query and the key, unit vectors [B, ..., D]."""
     del rng, step
     return query, key
 
   def change_negatives(self, scores: Scores, compared: Comparison) -> Scores:
-    """Second, the negatives: other ones, or more of them."""
+    """Second point: replaces or adds negatives."""
     del compared
     return scores
 
   def change_positive(self, positive: Array, query: Array, key: Array) -> Array:
-    """Third, the scores [B, V] of the positives, of query and key as moved."""
+    """Third point: changes the scores [B, V] of the positives, of query and key as moved."""
     del query, key
     return positive
 
   def scale_gradients(self, scores: Scores, plain: Scores, temperature: float | Array) -> Scores:
-    """Last, gradients, not values; `plain` are the scores before `change_positive`."""
+    """Last point: changes gradients only; `plain` are the scores before `change_positive`."""
     del plain, temperature
     return scores
 
 
 Plugins = Mapping[str, Plugin]
-"""The plug-ins of a run that are on, by name."""
+"""The active plug-ins of a run, by name."""
 
 NONE: Plugins = types.MappingProxyType({})
 
 
 class Pipeline:
-  """Plug-ins in a method's loss, each at its points.
+  """Runs plug-ins at their points in a method's loss.
 
   Args:
-    plugins: of the run.
+    plugins: active plug-ins of the run.
     method: name, for messages.
     negatives, softmax, free_anchor: facts about the loss, see `Facts`.
 
   Raises:
-    UserError: a plug-in has no meaning for the method, or beside another one.
+    UserError: a plug-in is meaningless for the method or together with another plug-in.
   """
 
   def __init__(
@@ -133,15 +133,16 @@ class Pipeline:
     rng: Array,
     step: Array,
   ) -> Scores:
-    """Scores of queries with their keys and the rows that are no views of the same image.
+    """Scores of queries against their keys and the rows from other images.
 
     Args:
-      query, key: [B, V, D] unit vectors; detach what carries no gradient.
+      query, key: [B, V, D] unit vectors; detach those that carry no gradient.
       rows: [M, D] unit vectors.
-      own: 0 for a queue; else the rows are view-major and `own` of them are of the query's image
+      own: 0 for a queue; else the rows are view-major and `own` of them are from the query's image
         (see `batch_scores`).
-      temperature: of the loss, > 0.
-      rng: key of the loss; `step` its number.
+      temperature: temperature of the loss, > 0.
+      rng: key of the loss.
+      step: number of the step.
     """
     raw = query
     for plugin in self._plugins:
@@ -155,7 +156,7 @@ class Pipeline:
   def two_view_scores(
     self, z: Array, *, temperature: float | Array, rng: Array, step: Array
   ) -> Scores:
-    """`scores` of NT-Xent: unit vectors [B, 2, D], each view the key of the other."""
+    """`scores` of NT-Xent: unit vectors [B, 2, D], where each view is the key of the other."""
     return self.scores(
       z, z[:, ::-1], view_major(z), own=2, temperature=temperature, rng=rng, step=step
     )
@@ -180,7 +181,7 @@ class Pipeline:
 
 
 def start_step(name: str, start_epoch: float, info: RunInfo) -> float:
-  """The first step in which the plug-in `name` acts; UserError if the run is over before."""
+  """First step in which the plug-in `name` acts; UserError if the run ends before it."""
   start = start_epoch * info.steps_per_epoch
   if start >= info.total_steps:
     raise UserError(

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: written in the background, complete or invisible, finite, and portable.
+"""Checkpoints of a run: asynchronous, atomic, finite, and portable between devices.
 
-Orbax's CheckpointManager does the work. Beside the state lies a list of its leaves and the metrics
-of the step (`meta`), so that a checkpoint of another model is told from a damaged one.
+Uses Orbax's CheckpointManager. Beside the state it stores a list of its leaves and the metrics of
+the step (`meta`), which distinguishes a checkpoint of another model from a damaged one.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from clr_jax.rundir.workdir import Workdir
 
 T = TypeVar('T')
 
-_LAST_WAIT_SECONDS = 20  # of a process that failed, for the checkpoint that is being written
+_LAST_WAIT_SECONDS = 20  # time a failed process waits for a checkpoint that is being written
 
 
 class SaveFailed(Exception):
-  """A checkpoint could not be written; those written before stand."""
+  """Raised if a checkpoint could not be written; earlier ones remain."""
 
 
 class Checkpoints:
-  """The checkpoints of a run; every process makes the same calls. A context manager that closes.
+  """Checkpoints of a run, a context manager; every process must make the same calls.
 
   Args:
-    workdir: of the run, or the folder of a run.
-    keep_last: so many newest checkpoints stay.
-    keep_best: name of a metric, higher is better: the checkpoint with its highest value stays too.
-    read_only: nothing is written or cleaned up (another process may be training there).
+    workdir: workdir of the run, or its path.
+    keep_last: number of newest checkpoints to keep.
+    keep_best: name of a metric, higher is better, whose best checkpoint is also kept.
+    read_only: write and clean up nothing (another process may be training there).
 
   Raises:
     UserError: keep_last < 1.
@@ -73,17 +73,17 @@ class Checkpoints:
     self._damaged: set[int] = set()
     self._written = contextlib.ExitStack()
     with translate_errors(self._folder):
-      files_in(self._folder)  # refuses what cannot be read
+      files_in(self._folder)  # raises an error if it cannot be read
       if read_only and not self._folder.exists():
         raise UserError(f'{workdir.path} has no checkpoints: give the workdir of a run')
-    # Orbax's own metrics are not used: one damaged metrics file keeps its manager from starting.
+    # Orbax's own metrics are not used: a single damaged metrics file would break its manager.
     options: dict[str, Any] = (
       {'read_only': True, 'save_interval_steps': 0, 'create': False}
       if read_only
       else {
         'preservation_policy': LastAndBest(keep_last, self._scores),
         'cleanup_tmp_directories': True,
-        # Killed while it deletes them, a process would leave some files of a checkpoint.
+        # A process killed while deleting would leave a partial checkpoint.
         'todelete_subdir': removal.REMOVED,
         'async_options': ocp.AsyncOptions(post_finalization_callback=self._seal),
       }
@@ -99,11 +99,11 @@ class Checkpoints:
       self._note_score(step, self.metrics(step))
 
   def latest_step(self) -> int | None:
-    """The newest checkpoint, also one that is still being written; None without any."""
+    """Step of the newest checkpoint, which may still be being written; None without any."""
     return max(self._manager.all_steps(), default=None)
 
   def best_step(self) -> int | None:
-    """The checkpoint with the highest `keep_best` metric; None if none has it."""
+    """Step of the checkpoint with the highest `keep_best` metric; None if none has it."""
     steps = [s for s in self._manager.all_steps() if s in self._scores]
     return max(steps, key=lambda s: (self._scores[s], s), default=None)
 
@@ -117,21 +117,21 @@ class Checkpoints:
     unevaluated: bool = False,
     force: bool = False,
   ) -> bool:
-    """Starts writing `state`, which may be donated as soon as this returns.
+    """Starts writing `state`, which may be donated once this returns.
 
-    Nothing is written, with a warning in the log, if `metrics['loss']` or any parameter is not
-    finite, so that the last checkpoint is a good one.
+    If `metrics['loss']` or any parameter is not finite, it logs a warning and writes nothing, so
+    that the last checkpoint is a good one.
 
     Args:
       step: number of the checkpoint.
-      state: all of it is saved.
-      metrics: numbers of this step, stored beside it; `keep_best` names one of them.
-      window: JSON values, the metrics accumulated since the last log row; stored beside it.
-      unevaluated: the evaluation of this step is missing; stored beside it.
-      force: replaces a checkpoint of the same step, which is left alone otherwise.
+      state: the complete train state.
+      metrics: numbers of this step to store; `keep_best` names one of them.
+      window: JSON values to store, the metrics accumulated since the last log row.
+      unevaluated: True to record that the evaluation of this step is missing.
+      force: replace a checkpoint of the same step, which is kept otherwise.
 
     Returns:
-      Whether the state is being written.
+      True if the state is being written.
     """
     metrics = {name: float(value) for name, value in (metrics or {}).items()}
     if not math.isfinite(metrics.get('loss', 0.0)):
@@ -158,24 +158,24 @@ class Checkpoints:
       'unevaluated': unevaluated,
     }
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-    # force: the decision is made here; Orbax would refuse a step before the latest.
+    # force: this code decides; Orbax would reject a step before the latest.
     with _writing(self._folder):
       saved = self._manager.save(step, args=args, force=True)
     self._in_background(self._complete)
     return saved
 
   def restore(self, abstract: TrainState, step: int | None = None) -> TrainState:
-    """The saved state, bit for bit, with the shardings of `abstract` (on any number of devices).
+    """Restores the saved state bit for bit, with the shardings of `abstract` (on any devices).
 
-    A damaged newest checkpoint is skipped, with one printed sentence; the next `save` moves it to
-    `damaged/` of the workdir, and the run goes through its step again.
+    A damaged newest checkpoint is skipped with a printed message; the next `save` moves it to
+    `damaged/` of the workdir, and the run repeats its steps.
 
     Args:
       abstract: shapes, dtypes and shardings, as ShapeDtypeStruct or as arrays.
-      step: a certain checkpoint instead of the newest good one.
+      step: step of a specific checkpoint instead of the newest good one.
 
     Raises:
-      UserError: no (good) checkpoint, or one of another method or model.
+      UserError: no (good) checkpoint, or a checkpoint of another method or model.
     """
 
     def read(step: int) -> TrainState:
@@ -189,12 +189,12 @@ class Checkpoints:
   def restore_leaves(
     self, choose: Callable[[Mapping[str, Any]], PyTree], step: int | None = None
   ) -> tuple[int, PyTree]:
-    """(step, some leaves of the newest good checkpoint).
+    """Restores (step, some leaves) of the newest good checkpoint.
 
     Args:
-      choose: from {'params/...': [shape, dtype]} of the checkpoint to a nested dict of
+      choose: maps {'params/...': [shape, dtype]} of the checkpoint to a nested dict of
         ShapeDtypeStruct with shardings, {'params': {...}, 'state': {...}}.
-      step: a certain checkpoint instead.
+      step: step of a specific checkpoint instead.
     """
 
     def read(step: int) -> PyTree:
@@ -213,23 +213,23 @@ class Checkpoints:
     return self._beside(step, 'leaves')
 
   def metrics(self, step: int) -> Mapping[str, float]:
-    """The numbers that were saved beside a checkpoint; {}, with a warning, if it is damaged."""
+    """Numbers saved beside a checkpoint; {}, with a warning, if it is damaged."""
     return self._beside(step, 'metrics')
 
   def window(self, step: int) -> Mapping[str, Any]:
-    """The accumulated metrics that were saved beside a checkpoint; {}, as above, if damaged."""
+    """Accumulated metrics saved beside a checkpoint; {}, with a warning, if it is damaged."""
     return self._beside(step, 'window')
 
   def is_unevaluated(self, step: int) -> bool:
-    """Whether the evaluation of this step was missing when it was saved."""
+    """True if the evaluation of this step was missing when it was saved."""
     return bool(self._beside(step, 'unevaluated'))
 
   def wait(self) -> None:
-    """Returns when all that was saved is on disk; SaveFailed for what went wrong since."""
+    """Waits until everything is on disk; raises SaveFailed for errors since the last wait."""
     self._finish(self._manager.wait_until_finished)
 
   def close(self) -> None:
-    """Waits and releases the background threads; SaveFailed as in `wait`."""
+    """Waits and releases the background threads; raises SaveFailed as `wait` does."""
     self._finish(self._manager.close)
 
   def _finish(self, finish: Callable[[], None]) -> None:
@@ -251,7 +251,7 @@ class Checkpoints:
     if kind is None or jax.process_count() == 1:
       self.close()
       return
-    # Where this process failed alone, the others may never complete with it what is being written.
+    # If only this process failed, the others may never complete the pending checkpoint with it.
     closing = threading.Thread(target=self._close_quietly, daemon=True)
     closing.start()
     closing.join(_LAST_WAIT_SECONDS)
@@ -262,7 +262,7 @@ class Checkpoints:
 
   def _newest_good(self, read: Callable[[int], T], step: int | None) -> tuple[int, T]:
     self.wait()
-    # Training may go on in the folder: every process must take the same checkpoint.
+    # Training may continue in the folder: every process must use the same checkpoint.
     steps = from_process_0(sorted(self._manager.all_steps(), reverse=True))
     if step is not None and step not in steps:
       raise UserError(f'{self._folder} has no checkpoint {step}: there are {sorted(steps)}')
@@ -276,12 +276,12 @@ class Checkpoints:
         part = jax.process_index(), jax.process_count()
         reason = checksums.damage(self._folder / str(candidate), *part)
         value = None if reason else read(candidate)
-      # Out of memory says nothing about the file.
+      # Out of memory does not mean that the file is damaged.
       except (UserError, MemoryError, jax.errors.JaxRuntimeError):
         raise
       except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged file
         reason = first_line(error)
-      # Each process reads its own part: all go back if one of them must.
+      # Each process reads its own part: if one fails, all use an earlier checkpoint.
       if in_all_processes(not reason):
         self._skip(candidates[: len(reasons)], reasons, candidate)
         return candidate, cast(T, value)
@@ -289,7 +289,7 @@ class Checkpoints:
     if step is not None:
       raise UserError(
         f'the checkpoint {reasons[0]} in {self._folder} is damaged: give another step, or none for '
-        f'the newest that can be read'
+        f'the newest readable one'
       )
     raise UserError(
       f'no checkpoint in {self._folder} can be read, tried {", ".join(reasons)}: start a new '
@@ -304,31 +304,31 @@ class Checkpoints:
       print(f'skipped damaged checkpoint {", ".join(reasons)} and took step {used}', flush=True)
 
   def _set_aside(self, step: int) -> None:
-    """Keeps the files of a damaged checkpoint where no other is looked for."""
+    """Moves the files of a damaged checkpoint out of the folder of checkpoints."""
     if jax.process_index() == 0:
       with _writing(self._folder):
         place = removal.set_aside(self._workdir, step)
       print(f'the damaged checkpoint {step} is now {place}', flush=True)
-    self._manager.delete(step)  # what an object store has copied; elsewhere it only forgets it
+    self._manager.delete(step)  # object stores have copied it; on disks this updates the manager
 
   def _seal(self) -> None:
-    """Called, in process 0, when all files are written and before the checkpoint counts."""
+    """Called in process 0 when all files are written, before the checkpoint becomes visible."""
     written = self._folder / str(self._saving)
     if is_local(written):
       written = written.with_name(f'{self._saving}.orbax-checkpoint-tmp')
     checksums.write(written)
 
   def _in_background(self, work: Callable[[], None]) -> None:
-    """What process 0 does on a disk beside the training; `wait` waits for it."""
+    """Runs work of process 0 on a disk in a thread beside the training; `wait` waits for it."""
     if is_local(self._folder) and jax.process_index() == 0:
       self._background = threading.Thread(target=work, daemon=True)
       self._background.start()
 
   def _complete(self) -> None:
-    """Finishes a save when Orbax has."""
+    """Finishes a save after Orbax."""
     while self._manager.is_saving_in_progress() and not self._given_up.wait(0.05):
       pass
-    with contextlib.suppress(OSError):  # it was not written, or the disk is full
+    with contextlib.suppress(OSError):  # the save failed, or the disk is full
       checksums.write_late(self._folder / str(self._saving))
     removal.delete_removed(self._folder)
 
@@ -336,14 +336,14 @@ class Checkpoints:
     return self._read(ocp.JsonCheckpointHandler(), step, 'meta', ocp.args.JsonRestore())
 
   def _read(self, handler: ocp.CheckpointHandler, step: int, item: str, args: Any) -> Any:
-    """Without Orbax's manager, in which the processes wait for one that has failed."""
+    """Reads without Orbax's manager, in which processes wait for one that has failed."""
     return handler.restore(self._folder / str(step) / item, args=args)
 
   def _beside(self, step: int, key: str) -> dict[str, Any]:
     try:
       return number(self._meta(step).get(key, {}))
-    except Exception as error:  # whether it can be restored is seen when it is
-      logging.warning('checkpoint %d does not tell its contents: %s', step, first_line(error))
+    except Exception as error:  # restoring it will show whether it is damaged
+      logging.warning('cannot read the contents of checkpoint %d: %s', step, first_line(error))
       return {}
 
   def _note_score(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -355,7 +355,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _writing(folder: epath.Path) -> Iterator[None]:
-  """Orbax and TensorStore report a full disk by many types."""
+  """Context manager for errors of writing: Orbax and TensorStore raise many types."""
   try:
     yield
   except Exception as error:

@@ -1,4 +1,4 @@
-"""Checksums of the files of a checkpoint: they tell damage that its formats do not notice."""
+"""Checksums of a checkpoint's files, which detect damage that the file formats do not."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from etils import epath
 
 from clr_jax.core.storage import atomic_write, first_line, is_local, read_file
 
-# Lines of 'CHECKSUM  NAME': of what is there when the checkpoint is whole, and of what Orbax writes
-# when it begins to count.
+# Lines 'CHECKSUM  NAME': files that exist when the checkpoint is complete, then files that Orbax
+# writes when it makes the checkpoint visible.
 _FILE, _LATE_FILE = 'checksums.txt', 'checksums_late.txt'
 _LATE = ('_CHECKPOINT_METADATA', 'commit_success.txt')
 _LINE = re.compile(r'(\S+)  (\S.*)')
@@ -21,26 +21,26 @@ _THREADS = min(4, os.cpu_count() or 1)
 
 
 def write(folder: epath.Path) -> None:
-  """Writes the checksums of the files of a checkpoint that is whole and does not count yet."""
+  """Writes the checksums of the files of a complete checkpoint before it becomes visible."""
   known = _names(folder)
   _write(folder, _FILE, {name: known[name] for name in known if name not in _LATE})
 
 
 def write_late(folder: epath.Path) -> None:
-  """Completes them when it counts; without them the few files of then are not checked."""
-  if not (folder / _FILE).exists():  # it was not saved after all
+  """Adds the checksums of the few files that Orbax writes last; optional."""
+  if not (folder / _FILE).exists():  # the save failed
     return
   known = _names(folder)
   _write(folder, _LATE_FILE, {name: known[name] for name in known if name in _LATE})
 
 
 def damage(folder: epath.Path, part: int = 0, parts: int = 1) -> str:
-  """What is not as it was written, in short; '' if all is, or nothing is known about it.
+  """Short description of the damage of a checkpoint; '' if it is intact or has no checksums.
 
   Args:
-    folder: of a checkpoint. Those of earlier versions have no checksums.
-    part: the processes of a run share the work: each checks one of `parts` parts.
-    parts: their number.
+    folder: folder of a checkpoint. Checkpoints of earlier versions have no checksums.
+    part: part to check; the processes of a run share the work.
+    parts: number of parts.
   """
   try:
     known = _names(folder)
@@ -68,7 +68,7 @@ def _write(folder: epath.Path, file: str, known: Mapping[str, str]) -> None:
 
 
 def _read(file: epath.Path) -> dict[str, str] | None:
-  """Checksum by name; None without a file. ValueError where it is damaged itself."""
+  """Checksums by name; None without a file. Raises ValueError if the file itself is damaged."""
   if not file.exists():
     return None
   matches = [_LINE.fullmatch(line) for line in read_file(file).decode().split('\n')[:-1]]
@@ -79,7 +79,7 @@ def _read(file: epath.Path) -> dict[str, str] | None:
 
 
 def _names(folder: epath.Path) -> dict[str, str]:
-  """Relative names of the files, sorted -> the checksum that an object store has of each, or ''."""
+  """{relative name: checksum in an object store, or ''}, sorted."""
   if is_local(folder):
     files = [os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names]
     found = {os.path.relpath(file, folder).replace(os.sep, '/'): '' for file in files}
@@ -94,15 +94,15 @@ def _names(folder: epath.Path) -> dict[str, str]:
       name.removeprefix(f'{prefix}/'): f'{info.get("crc32c")}/{info.get("size")}'
       for name, info in listing.items()
     }
-  # NFS keeps what is deleted while someone reads it, as .nfs...
+  # NFS keeps deleted files that are still open as .nfs...
   ours = (_FILE, _LATE_FILE)
   return {k: v for k, v in sorted(found.items()) if k not in ours and '.nfs' not in k}
 
 
 def _checksum(folder: epath.Path, name: str, known: str) -> str:
-  if known:  # reading an object only to know what the store knows would double the traffic
+  if known:  # reading the object would double the traffic
     return known
-  if not os.path.isfile(folder / name):  # a pipe, which would never end
+  if not os.path.isfile(folder / name):  # such as a pipe, which may never end
     raise OSError(f'{name} is no file')
   with open(folder / name, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -1,4 +1,4 @@
-"""How numbers, arrays and times are written into the files of a run."""
+"""Encoding of numbers, arrays and times in the files of a run."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from etils import epath
 
 from clr_jax.core.storage import atomic_write
 
-_MOST_DIGITS = 300  # readers compute with floats, which end at 1.8e308
+_MOST_DIGITS = 300  # readers use floats, whose maximum is 1.8e308
 
 
 def write_arrays(path: epath.Path, arrays: Mapping[str, Any]) -> None:
-  """Writes an .npz file, whole or not at all."""
+  """Writes an .npz file atomically."""
   buffer = io.BytesIO()
   np.savez_compressed(buffer, **arrays)
   atomic_write(path, buffer.getvalue())
 
 
 def jsonable(value: Any) -> Any:
-  """Plain JSON values; arrays become (lists of) numbers, non-finite numbers 'nan', 'inf', '-inf'.
+  """Converts to JSON values: arrays to (lists of) numbers, non-finite ones to 'nan', 'inf', '-inf'.
 
-  JSON has no such numbers, and null would not tell a diverged loss from one that was not measured.
+  JSON has no such numbers, and null could not distinguish a diverged from an unmeasured loss.
   """
   if isinstance(value, Mapping):
     return {str(k): jsonable(v) for k, v in value.items()}
@@ -42,7 +42,7 @@ def jsonable(value: Any) -> Any:
 
 
 def number(value: Any) -> Any:
-  """The inverse of `jsonable` for numbers, also those in lists and dicts; else the value itself."""
+  """Inverse of `jsonable` for numbers, including those in lists and dicts; keeps other values."""
   if isinstance(value, dict):
     return {k: number(v) for k, v in value.items()}
   if isinstance(value, list):
@@ -51,17 +51,17 @@ def number(value: Any) -> Any:
 
 
 def read_object(text: str | bytes) -> dict[str, Any]:
-  """A JSON object.
+  """Parses a JSON object.
 
   Raises:
-    ValueError: text that is none, whatever else it is, or a whole number that no float holds.
+    ValueError: text that is not a JSON object, or an integer that exceeds the range of floats.
   """
   try:
     value = json.loads(text, parse_int=_whole_number)
   except RecursionError:  # a million brackets
-    raise ValueError('too many brackets inside each other') from None
+    raise ValueError('too many nested brackets') from None
   if not isinstance(value, dict):
-    raise ValueError(f'it holds no JSON object but {type(value).__name__}')
+    raise ValueError(f'not a JSON object but {type(value).__name__}')
   return value
 
 
@@ -72,5 +72,5 @@ def _whole_number(text: str) -> int:
 
 
 def now() -> str:
-  """UTC, ISO 8601, to the second."""
+  """Current time in UTC, ISO 8601, in whole seconds."""
   return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')

@@ -1,4 +1,4 @@
-"""Whose run a directory holds: its config, what was changed later, and its training images."""
+"""Identity of the run in a directory: its config, later changes, and its training images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from clr_jax.rundir.provenance import code_version
 from clr_jax.rundir.workdir import FOLDERS, Workdir, refuse_no_place
 
 FORMAT = 1
-"""Version of what lies in the directory of a run; another one cannot be read."""
+"""Version of the files of a run; other versions cannot be read."""
 
 _DATA = 'data.name'
 _FACTS = 'data.json'
@@ -31,10 +31,10 @@ _SUMS = ('checksum', 'sample')
 
 
 class RunIdentity(NamedTuple):
-  """What `open_run` found or made.
+  """Identity of a run, from `open_run`.
 
   Attributes:
-    config_hash: 12 hex digits of the keys that change what is trained.
+    config_hash: hash, 12 hex digits, of the keys that affect the trained parameters.
     changed: 'key: old -> new' for each key that differs from the run's last start.
   """
 
@@ -43,12 +43,12 @@ class RunIdentity(NamedTuple):
 
 
 class Recognized(NamedTuple):
-  """What `check_run` found.
+  """Result of `check_run`.
 
   Attributes:
-    identity: of the run.
-    moved: its images have another path.
-    begins_anew: nothing was trained yet, and another config takes the place of the first.
+    identity: identity of the run.
+    moved: True if the path of its images has changed.
+    begins_anew: True if nothing was trained yet and another config replaces the first.
   """
 
   identity: RunIdentity
@@ -57,13 +57,13 @@ class Recognized(NamedTuple):
 
 
 def check_run(workdir: Workdir, config: Config, without_effect: Collection[str]) -> Recognized:
-  """Recognizes the run in a directory, or finds that one can start there; nothing is written.
+  """Checks that a run can resume or start in a directory; writes nothing.
 
   Args:
     without_effect: see `open_run`.
 
   Raises:
-    UserError: another run (every differing key is named), or a directory that is no run of ours.
+    UserError: another run (with every differing key), or a directory that is not a run.
   """
   config_json = _config_json(config)
   config_hash = hash_config(config_json, without_effect)
@@ -73,7 +73,7 @@ def check_run(workdir: Workdir, config: Config, without_effect: Collection[str])
     return Recognized(RunIdentity(config_hash, ()))
   differing, fatal, moved = _compare(records[-1]['config'], config_json, without_effect)
   if moved or not fatal:
-    config_hash = records[-1]['config_hash']  # the results of the run stay its own
+    config_hash = records[-1]['config_hash']  # keeps the results of the run valid
   elif _has_trained(workdir):
     raise UserError(
       f'{workdir.path} holds a run with another config ({"; ".join(fatal.values())}): give a new '
@@ -85,16 +85,16 @@ def check_run(workdir: Workdir, config: Config, without_effect: Collection[str])
 
 
 def _refuse_other_code(workdir: Workdir, record: Mapping[str, Any], config: Config) -> None:
-  """UserError if a run goes on with other modules of the user's than it was made with."""
+  """Raises a UserError if a run resumes with other user modules than it was made with."""
   before, now = record.get('imports', {}), _imports(config)
   if sorted(before.values()) == sorted(now.values()) or not _has_trained(workdir):
     return
   odd = [name for name, digest in now.items() if digest not in before.values()]
   lost = [name for name, digest in before.items() if digest not in now.values()]
   raise UserError(
-    f'{workdir.path} was trained with other code of yours ({", ".join(odd or lost)} '
-    f'{"has changed or is new" if odd else "is left out"}): put it back as it was, by '
-    f'--imports=FILE if the config does not name it, or give a new workdir'
+    f'{workdir.path} was trained with other user code ({", ".join(odd or lost)} '
+    f'{"has changed or is new" if odd else "is left out"}): restore it, by --imports=FILE if the '
+    f'config does not name it, or give a new workdir'
   )
 
 
@@ -103,7 +103,7 @@ def _imports(config: Config) -> dict[str, str]:
 
 
 def hash_in(workdir: Workdir, config: Config, without_effect: Collection[str]) -> str:
-  """The hash of a config in the records of a run: its own, also where its images have moved.
+  """Hash of a config in the records of a run, which is the same if its images have moved.
 
   Raises:
     UserError: the directory is not a run.
@@ -118,7 +118,7 @@ def hash_in(workdir: Workdir, config: Config, without_effect: Collection[str]) -
 def _compare(
   before: Mapping[str, Any], after: Mapping[str, Any], without_effect: Collection[str]
 ) -> tuple[dict[str, str], dict[str, str], bool]:
-  """(what differs, what of it changes what is trained, whether that is only the images' path)."""
+  """Returns (differing keys, those that affect training, whether that is only the images' path)."""
   old, new = _with_absolute_paths(before), _with_absolute_paths(after)
   differing = _differences(old, new)
   fatal = {key: text for key, text in differing.items() if _has_effect(key, without_effect)}
@@ -132,18 +132,18 @@ def open_run(
   without_effect: Collection[str],
   facts: Mapping[str, Any] | None = None,
 ) -> RunIdentity:
-  """Starts a run in a new (or empty) directory, or recognizes the run that is there.
+  """Starts a run in a new (or empty) directory, or resumes the run that is there.
 
-  Nothing is written before all is checked.
+  Everything is checked before anything is written.
 
   Args:
-    without_effect: dotted keys that do not change what is trained, each with all below it. They may
-      differ from the last start: the new config is then recorded as the next `config-<n>.json`. So
-      may the path of the images, where they are the same.
-    facts: about the training images, see `check_data`; they are recorded. None: not known.
+    without_effect: dotted keys that do not affect training, including all keys below them. They may
+      differ from the last start: the new config is then recorded as the next `config-<n>.json`. The
+      path of the images may change if the images are the same.
+    facts: facts about the training images to record, see `check_data`; None = unknown.
 
   Raises:
-    UserError: as `check_run` and `check_data` do, or the directory cannot be written.
+    UserError: see `check_run` and `check_data`, or the directory cannot be written.
   """
   identity, moved, begins_anew = check_run(workdir, config, without_effect)
   code = {'imports': imports} if (imports := _imports(config)) else {}
@@ -152,7 +152,7 @@ def open_run(
   if not number:
     _record_config(workdir, 'config.json', identity.config_hash, config_json, **code)
   elif identity.changed:
-    # A start that failed locks nobody out.
+    # A failed start leaves no lock behind.
     more = code if begins_anew else {**code, 'changed': identity.changed}
     _record_config(workdir, f'config-{number}.json', identity.config_hash, config_json, **more)
   if facts is not None and jax.process_index() == 0:
@@ -165,19 +165,19 @@ def open_run(
 def check_data(
   workdir: Workdir, facts: Mapping[str, Any], *, moved: bool = False, strict: bool = True
 ) -> dict[str, Any]:
-  """Refuses to go on with other images than a run began with; nothing is written.
+  """Raises an error if a run would resume with other images; writes nothing.
 
   Args:
-    facts: JSON values, of which those that both sides know (not None) are compared; 'checksum' is
-      of all images, 'sample' of some, which counts only where the images have moved.
-    moved: the images lie in another place.
-    strict: then one of the two checksums must be known.
+    facts: JSON values; those known on both sides (not None) are compared. 'checksum' covers all
+      images, 'sample' some of them, and is compared only if the images have moved.
+    moved: True if the path of the images has changed.
+    strict: if moved, require one of the two checksums.
 
   Returns:
-    What is known about the images; {} in all processes but the first.
+    The known facts; {} in all processes but the first.
 
   Raises:
-    UserError: a fact is not what it was.
+    UserError: a fact has changed.
   """
   names, known = list(facts), {}
   differing: list[int] = []
@@ -197,15 +197,15 @@ def check_data(
     )
   if differing and moved:
     raise UserError(
-      f'the images that data.name names are not those with which {workdir.path} began '
-      f'({", ".join(names[i] for i in differing)} differs): give the path of the same images; for '
-      f'others to evaluate on there is eval.data'
+      f'the images of data.name are not those with which {workdir.path} began '
+      f'({", ".join(names[i] for i in differing)} differs): give the path of the same images; to '
+      f'evaluate on others set eval.data'
     )
   if differing:
     raise UserError(
       f'the training images of {workdir.path} have changed since it began '
       f'({", ".join(names[i] for i in differing)}): restore them or give a new workdir (if only '
-      f'a library decodes them differently, delete {workdir.path / _FACTS} to go on)'
+      f'a library decodes them differently, delete {workdir.path / _FACTS} to resume)'
     )
   return known
 
@@ -214,18 +214,18 @@ def _read_facts(workdir: Workdir) -> dict[str, Any]:
   path = workdir.path / _FACTS
   try:
     known = json.loads(read_file(path)) if path.exists() else {}
-  except (OSError, ValueError):  # the other processes wait for this one's answer
+  except (OSError, ValueError):  # do not raise: the other processes wait for this one
     known = None
   if isinstance(known, dict):
     return known
-  logging.warning('%s cannot be read and is written anew', path)
+  logging.warning('%s cannot be read; it will be rewritten', path)
   return {}
 
 
 def read_config(workdir: Workdir) -> Config:
-  """The config of the run's last start, locked: lists come back as tuples, None as a placeholder.
+  """Reads the config of the run's last start, locked: lists become tuples, None a placeholder.
 
-  Runs the modules of the user's that it was made with, so that the config can be built.
+  Executes the user modules that it was made with, so that the config can be built.
 
   Raises:
     UserError: the directory is not a run, or one of the modules is missing or has changed.
@@ -235,7 +235,7 @@ def read_config(workdir: Workdir) -> Config:
 
 
 def load_code(workdir: Workdir) -> None:
-  """Runs the modules of the user's that a run was made with, if the directory is one.
+  """Executes the user modules that a run was made with, if the directory is a run.
 
   Raises:
     UserError: one is missing or has changed.
@@ -245,7 +245,7 @@ def load_code(workdir: Workdir) -> None:
 
 
 def refuse_no_run(workdir: Workdir) -> None:
-  """UserError if the directory is not a run."""
+  """Raises a UserError if the directory is not a run."""
   _last_record(workdir)
 
 
@@ -266,14 +266,14 @@ def _last_record(workdir: Workdir) -> dict[str, Any]:
 
 
 def hash_config(config: Mapping[str, Any], without_effect: Collection[str]) -> str:
-  """12 hex digits of sha256 over the canonical JSON of `trajectory`."""
+  """First 12 hex digits of SHA-256 over the canonical JSON of `trajectory`."""
   keys = trajectory(config, without_effect)
   text = json.dumps(keys, sort_keys=True, separators=(',', ':'))
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def trajectory(config: Mapping[str, Any], without_effect: Collection[str]) -> dict[str, Any]:
-  """The keys that change what is trained, flat: {'data.name': ...}."""
+  """Flat dict of the keys that affect the trained parameters: {'data.name': ...}."""
   return {k: v for k, v in _flat(config).items() if _has_effect(k, without_effect)}
 
 
@@ -286,7 +286,8 @@ def _config_json(config: Config) -> dict[str, Any]:
       f'sequences of them'
     )
 
-  # Through text, so that a tuple equals the list that is read back. Infinity stays a number here.
+  # Converted through text, so that a tuple equals the list that is read back. Infinity stays a
+  # number here.
   return json.loads(json.dumps(to_dict(config), default=refuse))
 
 
@@ -299,11 +300,11 @@ def _as_config(value: Any) -> Any:
     return {k: _as_config(v) for k, v in value.items()}
   if isinstance(value, list):
     return tuple(_as_config(v) for v in value)
-  return config_dict.placeholder(str) if value is None else value  # a flag can override it
+  return config_dict.placeholder(str) if value is None else value  # so that flags can set it
 
 
 def config_records(workdir: Workdir) -> list[dict[str, Any]]:
-  """The contents of config.json, config-1.json, ...: one for each start; [] if there is no run."""
+  """Contents of config.json, config-1.json, ..., one per start; [] if there is no run."""
   first = workdir.path / 'config.json'
   with translate_errors(workdir.path):
     if not first.exists() and not (is_local(first) and os.path.islink(first)):  # a lost link is one
@@ -333,26 +334,26 @@ def config_records(workdir: Workdir) -> list[dict[str, Any]]:
 
 
 def _refuse_files(workdir: Workdir) -> None:
-  """UserError for a file, or a link to nowhere, in place of one of the run's folders."""
+  """Raises a UserError for a file or a broken link in place of one of the run's folders."""
   for name in FOLDERS if is_local(workdir.path) else ():
     path = os.path.join(workdir.path, name)
     if os.path.lexists(path) and not os.path.isdir(path):
-      raise UserError(f'{path} is no folder: remove it, or give another workdir')
+      raise UserError(f'{path} is not a folder: remove it, or give another workdir')
 
 
 def _has_trained(workdir: Workdir) -> bool:
-  """Whether a checkpoint or a row of metrics exists."""
+  """True if there is a checkpoint or a row of metrics."""
   return any(map(files_in, (workdir.checkpoints, workdir.metrics)))
 
 
 def refuse_foreign(workdir: Workdir) -> None:
-  """UserError if the directory holds other things than a run."""
+  """Raises a UserError if the directory holds other files than a run."""
   if not workdir.path.exists():
     return
   if not workdir.path.is_dir():
     raise UserError(f'{workdir.path} is a file: give a directory as workdir')
   names = [p.name for p in files_in(workdir.path) if not p.name.startswith('.')]
-  # Process 0 of this very run may have written config.json since we looked.
+  # Process 0 of this run may have written config.json meanwhile.
   if names and 'config.json' not in names:
     raise UserError(
       f'{workdir.path} holds {names[0]!r} and is not a run of clr-jax: give a new or empty '
@@ -385,12 +386,12 @@ def _flat(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def _with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Flat; earlier versions recorded paths as they were given."""
+  """Makes paths in a flat config absolute; earlier versions recorded relative ones."""
   return {key: absolute(key, value) for key, value in _flat(config).items()}
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-  """{key: 'key: old -> new'} of flat configs where the JSON texts differ (so NaN equals NaN)."""
+  """{key: 'key: old -> new'} of flat configs for different JSON texts (so NaN equals NaN)."""
   before, after = ({k: json.dumps(v) for k, v in c.items()} for c in (old, new))
   return {
     key: f'{key}: {before.get(key, "unset")} -> {after.get(key, "unset")}'

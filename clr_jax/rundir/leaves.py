@@ -1,4 +1,4 @@
-"""The arrays of a train state by their paths, as a checkpoint lists them."""
+"""Arrays of a train state by path, as listed in a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clr_jax.core.types import PyTree
 
 
 def describe(tree: PyTree) -> dict[str, Any]:
-  """{'params/backbone/...': [shape, dtype]} of every leaf."""
+  """Lists {'params/backbone/...': [shape, dtype]} of all leaves."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {
     jax.tree_util.keystr(path, simple=True, separator='/'): [list(leaf.shape), str(leaf.dtype)]
@@ -22,7 +22,7 @@ def describe(tree: PyTree) -> dict[str, Any]:
 
 
 def check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None:
-  """UserError, naming some, if the leaves that `describe` gave differ."""
+  """Raises a UserError with some names if two results of `describe` differ."""
   names = [k for k in sorted(saved.keys() | wanted.keys()) if saved.get(k) != wanted.get(k)]
   if not names:
     return
@@ -32,8 +32,8 @@ def check_same(saved: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -
   )
   more = f'; and {len(names) - 3} more' if len(names) > 3 else ''
   raise UserError(
-    f'{what} belongs to another method or model ({shown}{more}): restore it with the config it was '
-    f'trained with'
+    f'{what} belongs to another method or model ({shown}{more}): restore it with the config with '
+    f'which it was trained'
   )
 
 

@@ -1,4 +1,4 @@
-"""One run at a time in a directory, and nothing left of one that was refused."""
+"""Lock of a workdir, so that it holds one run at a time, and cleanup after a rejected run."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _LOCK = '.lock'
 
 @contextlib.contextmanager
 def hold(run: Workdir) -> Iterator[None]:
-  """Holds the directory of a run, which is made, for the processes of one run together.
+  """Creates and locks the directory of a run, for all processes of the run together.
 
-  A new run that ends by a UserError before its first checkpoint leaves nothing behind.
+  A new run that ends with a UserError before its first checkpoint leaves nothing behind.
 
   Raises:
-    UserError: another run holds it, or it cannot be written.
+    UserError: another run has locked it, or it cannot be written.
   """
   made = _missing_folders(run)
   try:
     with _held(run), _undone_if_refused(run):
       yield
   finally:
-    for folder in made:  # those that are empty again
+    for folder in made:  # removes those that are empty again
       with contextlib.suppress(OSError):
         folder.rmdir()
 
@@ -52,14 +52,14 @@ def _held(run: Workdir) -> Iterator[None]:
   if jax.process_index() == 0:
     try:
       lock = _lock_file(run) if is_local(run.path) else _lease_object(run)
-    except UserError as error:  # which all processes must raise
+    except UserError as error:  # all processes must raise it
       refusal = str(error)
   refusal = bytes(from_process_0(list(refusal.encode()))).decode()
   if refusal:
     raise UserError(refusal)
   with contextlib.ExitStack() as stack:
     if isinstance(lock, FileLock):
-      stack.callback(lock.release, remove=True)  # where the process ends at once, so does the lock
+      stack.callback(lock.release, remove=True)  # if the process is killed, the lock ends with it
     elif lock is not None:
       stack.callback(lock.release)
       stack.enter_context(signals.before_end(lock.release))
@@ -73,7 +73,7 @@ def _lock_file(run: Workdir) -> FileLock | Lease:
       raise UserError(f'{run.path} is a file: give a directory as workdir')
     run.path.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(path) and not os.path.isfile(path):
-      raise UserError(f'{path} is no file: remove it, or give another workdir')
+      raise UserError(f'{path} is not a file: remove it, or give another workdir')
     lock = FileLock(path)
     try:
       held = lock.acquire()
@@ -90,7 +90,7 @@ def _lock_file(run: Workdir) -> FileLock | Lease:
 
 
 def _lease_object(run: Workdir) -> Lease | None:
-  """None in a store that knows no conditions."""
+  """The lease in an object store; None in a store without conditional writes."""
   if not os.fspath(run.path).startswith('gs://'):
     return None
   with translate_errors(run.path):
@@ -102,19 +102,19 @@ def _lease(run: Workdir, place: leases.Place) -> Lease:
     wait = max(EXPIRES_SECONDS - seen.age, 0)
     print(
       f'{run.path} was in use {seen.age:.0f} s ago ({_told(seen.content)}): waiting up to '
-      f'{wait:.0f} s to see whether it still is',
+      f'{wait:.0f} s to find out whether it still is',
       file=sys.stderr,
       flush=True,
     )
 
   def lost() -> None:
     print(
-      f'clr-jax: another run has taken {run.path}, which this one could not renew its hold on for '
-      f'{EXPIRES_SECONDS:.0f} s: this one ends',
+      f'clr-jax: another run has taken {run.path}, whose lease this run could not renew for '
+      f'{EXPIRES_SECONDS:.0f} s: this run ends',
       file=sys.stderr,
       flush=True,
     )
-    os._exit(EXIT_CANNOT_WRITE)  # whatever it wrote now would mix two runs
+    os._exit(EXIT_CANNOT_WRITE)  # further writes would mix two runs
 
   found = leases.acquire(place, _holder(), say=say, lost=lost)
   if isinstance(found, Seen):
@@ -142,9 +142,9 @@ def _in_use(run: Workdir, content: bytes) -> UserError:
   )
 
 
-# ---------------------------------------------------------------- what a refused run leaves
+# ---------------------------------------------------------------- cleanup after a rejected run
 def _missing_folders(run: Workdir) -> list[pathlib.Path]:
-  """The directory and those above it that are not there yet, the innermost first."""
+  """The directory and its parents that do not exist yet, innermost first."""
   if not is_local(run.path) or jax.process_index():
     return []
   path = pathlib.Path(run.path)
@@ -154,14 +154,14 @@ def _missing_folders(run: Workdir) -> list[pathlib.Path]:
 @contextlib.contextmanager
 def _undone_if_refused(run: Workdir) -> Iterator[None]:
   before = {path.name for path in files_in(run.path)}
-  # Only together: the first process begins to write.
+  # All processes together, because the first process begins to write.
   (new,) = from_process_0(['config.json' not in before])
   try:
     yield
   except UserError:
     if new and not any(path.name.isdigit() for path in files_in(run.checkpoints)):
       for path in files_in(run.path):
-        # Of several processes, the one that was refused may be another than the one that wrote.
+        # With several processes, another one may have written the files of the rejected run.
         if path.name not in before and path.name != _LOCK:
           _remove(path)
     raise

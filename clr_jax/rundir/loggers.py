@@ -1,10 +1,9 @@
-"""Where a run's curves go beside its own rows: TensorBoard, a CSV file, Weights & Biases.
+"""Additional outputs of a run's metrics: TensorBoard, a CSV file, Weights & Biases.
 
-TensorBoard's own EventFileWriter imports TensorFlow where that is installed; its RecordWriter does
-not.
+TensorBoard's EventFileWriter imports TensorFlow if installed; its RecordWriter does not.
 """
 # pyright: reportAttributeAccessIssue=false
-# (protocol buffer classes are made at import)
+# (protocol buffer classes are created at import)
 
 from __future__ import annotations
 
@@ -33,10 +32,10 @@ LoggerName = Literal['tensorboard', 'csv', 'wandb']
 
 
 class Logger(Protocol):
-  """Takes the rows of one process's part of a run; made with (workdir, first step)."""
+  """Output for the rows of one start of a run; constructed with (workdir, first step)."""
 
   def scalars(self, step: int, values: Mapping[str, float]) -> None:
-    """Some numbers of a step; more of the same step may follow."""
+    """Writes numbers of a step; more of the same step may follow."""
 
   def flush(self) -> None:
     """Called after the run's own rows are on disk."""
@@ -46,7 +45,7 @@ class Logger(Protocol):
 
 
 def check_loggers(names: Sequence[str]) -> None:
-  """UserError for a logger whose package is not installed."""
+  """Raises a UserError for a logger whose package is not installed."""
   if 'wandb' in names and importlib.util.find_spec('wandb') is None:
     raise UserError(
       f'loggers={",".join(names)} needs Weights & Biases, which is not installed: pip install '
@@ -55,10 +54,10 @@ def check_loggers(names: Sequence[str]) -> None:
 
 
 class _TensorBoard:
-  """Events of one segment: appended to locally, written whole in an object store."""
+  """Events of one segment, appended to a local file or written as a whole to an object store."""
 
   def __init__(self, workdir: Workdir, first_step: int):
-    # Names as TensorBoard wants them; it reads a folder's files in the order of their names.
+    # TensorBoard expects such names; it reads the files of a folder in their order.
     folder = workdir.tensorboard
     name = f'events.out.tfevents.{next_number(folder):020d}.{socket.gethostname()}.{os.getpid()}'
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,10 +87,10 @@ class _TensorBoard:
 
 
 class _Csv:
-  """`metrics.csv`: a line for each step, a column for each name, all of the run up to now."""
+  """`metrics.csv`: a line per step, a column per name, for the whole run."""
 
   def __init__(self, workdir: Workdir, first_step: int):
-    del first_step  # the run's own rows know what was superseded
+    del first_step  # the run's own rows determine which are superseded
     self._workdir = workdir
 
   def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -115,11 +114,11 @@ def _is_list(value: Any) -> bool:
 
 
 class _WandB:
-  """A run of Weights & Biases, the same one after a resume; WANDB_MODE=offline keeps it here."""
+  """A run of Weights & Biases, continued after a resume; WANDB_MODE=offline keeps it local."""
 
   def __init__(self, workdir: Workdir, first_step: int):
-    del first_step  # rows done again replace nothing there: the axis is the column `step`
-    wandb: Any = importlib.import_module('wandb')  # an extra, and it takes a second
+    del first_step  # repeated rows replace nothing: the x axis is the column `step`
+    wandb: Any = importlib.import_module('wandb')  # an extra, and slow to import
     record = read_object((workdir.path / 'config.json').read_bytes())
     identity = f'{workdir.path} {record.get("time")}'
     try:
@@ -131,7 +130,7 @@ class _WandB:
         dir=os.fspath(workdir.path) if is_local(workdir.path) else None,
         config=record.get('config'),
       )
-    except Exception as error:  # of many types: no account, no network, no place
+    except Exception as error:  # many types: no account, no network, no space
       raise UserError(
         f'Weights & Biases cannot start ({first_line(error)}): run `wandb login`, set '
         f'WANDB_MODE=offline, or leave wandb out of loggers'
@@ -142,7 +141,7 @@ class _WandB:
     self._run.log({**values, 'step': step})
 
   def flush(self) -> None:
-    pass  # it sends by itself
+    pass  # wandb sends in the background
 
   def close(self) -> None:
     self._run.finish()

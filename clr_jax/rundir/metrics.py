@@ -1,4 +1,4 @@
-"""Curves of a run: JSON lines always, and what `config.loggers` names beside them.
+"""Metrics of a run over time, as JSON lines and in the loggers of `config.loggers`.
 
 `clu.metric_writers` has the same interface but imports TensorFlow.
 """
@@ -17,20 +17,20 @@ from clr_jax.rundir.codec import jsonable
 from clr_jax.rundir.loggers import LOGGERS
 from clr_jax.rundir.workdir import Workdir, next_number
 
-_ROWS_PER_FILE = 4096  # a flush writes a whole file: this bounds its size
+_ROWS_PER_FILE = 4096  # bounds the size of a file, which each flush writes as a whole
 
 
 class MetricWriter:
-  """clu's MetricWriter for scalars; only process 0 writes.
+  """Writer of scalars like clu's MetricWriter; only process 0 writes.
 
   A row is {'step', 'time' (seconds since 1970), name: number or list of numbers, ...}; numbers that
   are not finite are the strings 'nan', 'inf', '-inf', so that every line is valid JSON. Rows of one
-  step may come in several calls. Nothing is on disk before `flush`. A context manager that closes.
+  step may come in several calls. Nothing is on disk before `flush`. A context manager.
 
   Args:
-    workdir: of the run.
-    first_step: the step the run (re)starts from. Rows of earlier segments beyond it are superseded:
-      the state that they describe was lost.
+    workdir: workdir of the run.
+    first_step: step from which the run (re)starts. Rows of earlier segments beyond it are
+      superseded, because their state was lost.
     loggers: names in `loggers.LOGGERS`.
 
   Raises:
@@ -48,10 +48,10 @@ class MetricWriter:
     self._loggers = [LOGGERS[name](workdir, first_step) for name in loggers]
     self._begin_file(first_step)
     self._dirty = True
-    self.flush()  # an empty segment supersedes rows too
+    self.flush()  # even an empty segment supersedes rows
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-    """One row; values are numbers or arrays of one element, or lists, which only the row has."""
+    """Writes a row of numbers, arrays with one element, or lists (which loggers do not get)."""
     if not self._active:
       return
     lists = {k: [float(x) for x in v] for k, v in scalars.items() if isinstance(v, list)}
@@ -61,7 +61,7 @@ class MetricWriter:
       logger.scalars(step, values)
 
   def flush(self) -> None:
-    """Everything written so far is on disk when this returns."""
+    """Writes everything so far to disk."""
     if not self._active or not self._dirty:
       return
     atomic_write(self._path, ''.join(self._lines))
@@ -84,7 +84,7 @@ class MetricWriter:
     self.close()
 
   def _begin_file(self, first_step: int) -> None:
-    # Names sort by creation.
+    # File names sort by creation.
     name = f'{self._number:020d}-step{first_step:012d}.jsonl'
     self._path = self._workdir.metrics / name
     self._number += 1

@@ -1,4 +1,4 @@
-"""What Orbax and TensorStore print beside the error that they raise: shortened, or left out."""
+"""Shortens the output of Orbax and TensorStore about errors that they also raise."""
 
 from __future__ import annotations
 
@@ -17,28 +17,27 @@ _OF_DISK = re.compile(
   'Permission denied|Input/output error'
 )
 _NO_NEWS = (
-  'Given directory is read only',  # as was asked for
-  'Unable to find the step %d for del',  # it was set aside
+  'Given directory is read only',  # on purpose
 )
-_hooks: list[Callable[..., Any]] = []  # what `_without_closed_loops` has replaced
+_hooks: list[Callable[..., Any]] = []  # hooks replaced by `_without_closed_loops`
 
 
 def shorten() -> None:
-  """From now on less is printed; may be called again."""
-  logging.get_absl_logger().addFilter(orbax_log)  # once: it is the same one
+  """Installs the filters; may be called again."""
+  logging.get_absl_logger().addFilter(orbax_log)  # has no effect the second time
   if sys.excepthook is not _without_closed_loops:
     _hooks.append(sys.excepthook)
     sys.excepthook = _without_closed_loops
 
 
 def reason_of(error: BaseException) -> str:
-  """The disk's own words, which stand at the end of a long message, or else its first line."""
+  """The disk's error at the end of a long message, or else the first line of the message."""
   found = _OF_DISK.search(str(error))
   return found[0] if found else first_line(error)
 
 
 class _OrbaxLog(python_logging.Filter):
-  """One line for each stack that Orbax's threads log, none for a disk: the error says it."""
+  """Filter that shortens stacks logged by Orbax to a line, and drops those about disk errors."""
 
   def filter(self, record: python_logging.LogRecord) -> bool:
     if 'orbax' in record.pathname and str(record.msg).startswith(_NO_NEWS):
@@ -58,9 +57,9 @@ orbax_log = _OrbaxLog()
 
 
 def _without_closed_loops(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-  """An excepthook without what TensorStore prints of each array after a failed save.
+  """Excepthook that drops TensorStore's output for each array after a failed save.
 
-  Its threads then call into the event loop of Orbax, which is closed; the error says why.
+  Its threads call into the closed event loop of Orbax; the raised error has the reason.
   """
   if not (isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'):
     _hooks[-1](kind, error, trace)

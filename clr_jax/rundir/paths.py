@@ -1,4 +1,4 @@
-"""Paths in a config: what a run records of them means the same from every folder."""
+"""Paths in a config, recorded as absolute paths."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FOLDERS = ('data.data_dir', 'init_from')
 
 
 def absolute(key: str, value: Any) -> Any:
-  """The value of a dotted key of a config, its path absolute if it is one."""
+  """Value of a dotted key of a config, with an absolute path if it is a path."""
   if isinstance(value, list | tuple) and key in _DATA:
     return type(value)(absolute(key, each) for each in value)
   if not isinstance(value, str) or not value or not is_local(value):
@@ -29,7 +29,7 @@ def absolute(key: str, value: Any) -> Any:
 
 
 def with_absolute_paths(config: Config) -> Config:
-  """A copy with absolute paths."""
+  """Copies a config with absolute paths."""
   values = dict(leaves(config))
   absolutes = {key: absolute(key, value) for key, value in values.items()}
   if values.get('imports'):
@@ -38,7 +38,7 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def is_moved(old: Any, new: Any) -> bool:
-  """Whether two names of data sets differ, and only in the path."""
+  """True if two names of data sets differ only in the path."""
   names = old, new
   return (
     old != new
@@ -48,12 +48,12 @@ def is_moved(old: Any, new: Any) -> bool:
 
 
 def refuse_lost_data(config: Config, recorded: Config, run: Workdir) -> None:
-  """UserError if the images of a run, or of its evaluation, are gone from where they were.
+  """Raises a UserError if the recorded images of a run or of its evaluation are missing.
 
   Args:
-    config: of the run, with what was given for it: what is new in it is refused where it is loaded.
-    recorded: as the run has it.
-    run: for the message.
+    config: config of the run with new values, which are checked when they are loaded.
+    recorded: config recorded in the run.
+    run: workdir of the run, for the message.
   """
   own, asked = config.data, config.eval
   names = dict(leaves(recorded))
@@ -68,6 +68,6 @@ def refuse_lost_data(config: Config, recorded: Config, run: Workdir) -> None:
     if path and old == data.path_of(name) and not os.path.exists(path):
       scheme = data.absolute_name(name).partition(':')[0]
       raise UserError(
-        f'the images of {run.path} are no longer in {path}: put them back, or give their new place '
-        f'as --config.{key}={scheme}:PATH to train (which records it) or to evaluate'
+        f'the images of {run.path} are no longer in {path}: restore them, or give their new '
+        f'location as --config.{key}={scheme}:PATH to train (which records it) or to evaluate'
       )

@@ -1,4 +1,4 @@
-"""What a number must be stamped with to be believed later: code, libraries, machine."""
+"""Provenance stored with every result: code, libraries, machine."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ _LIBRARIES = (
 
 @functools.cache
 def code_version() -> str:
-  """'0.1.0', from a git checkout '0.1.0+g<commit>', with '.dirty' if files differ from it.
+  """Version of the code: '0.1.0', or '0.1.0+g<commit>[.dirty]' in a git checkout.
 
-  The commit is the last one that changed the code or the configs, so that one that only changed
-  tests or documents is no other version. Never fails: without git, or where git refuses, it is the
-  package's version.
+  The commit is the last one that changed the code or the configs; changes of tests and documents
+  do not count. Never fails: without git or on an error of git, it is the package's version.
   """
   root = pathlib.Path(clr_jax.__file__).resolve().parent.parent
   if not (root / '.git').exists():
@@ -50,7 +49,7 @@ def _git(root: pathlib.Path, *arguments: str) -> str:
 
 @functools.cache
 def libraries() -> dict[str, str]:
-  """Versions of the libraries that numbers depend on, of those that are installed."""
+  """Versions of the installed libraries on which results depend."""
   versions = {}
   for name in _LIBRARIES:
     try:
@@ -61,5 +60,5 @@ def libraries() -> dict[str, str]:
 
 
 def device() -> str:
-  """All devices of all processes: '8 x cpu', '1 x NVIDIA H200'."""
+  """All devices of all processes, such as '8 x cpu' or '1 x NVIDIA H200'."""
   return f'{jax.device_count()} x {jax.devices()[0].device_kind}'

@@ -1,4 +1,4 @@
-"""The one reader of a run's files; it needs neither the network nor the images."""
+"""Reader of a run's files, without the network or the images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from clr_jax.rundir.results import read_arrays, read_results
 from clr_jax.rundir.rows import read_metrics
 from clr_jax.rundir.workdir import Workdir
 
-# What figures cannot do without.
+# Keys that figures need.
 _PARTS: Mapping[str, Any] = {
   'batch_size': int,
   'data': ConfigDict,
@@ -33,14 +33,14 @@ _PARTS: Mapping[str, Any] = {
 
 
 class Run:
-  """A run as its workdir shows it; each file is read when it is first asked for.
+  """The files of a run; each is read on first use.
 
   Args:
-    directory: the workdir.
-    name: tells the runs of a figure apart; by default the last part of the path.
+    directory: workdir of the run.
+    name: label of the run in a figure; by default the last part of the path.
 
   Attributes:
-    config: of the last start.
+    config: config of the last start.
 
   Raises:
     UserError: the directory is not a run.
@@ -60,18 +60,18 @@ class Run:
   # ---------------------------------------------------------------- identity
   @property
   def directory(self) -> str:
-    """The path of the workdir."""
+    """Path of the workdir."""
     return str(self.workdir.path)
 
   @functools.cached_property
   def flat_config(self) -> dict[str, Any]:
-    """The config as JSON values: {'data.name': ...}."""
+    """Flat config with JSON values: {'data.name': ...}."""
     nested = jsonable(to_dict(self.config))
     flat = traverse_util.flatten_dict(nested, keep_empty_nodes=True, sep='.')
     return {k: {} if v is traverse_util.empty_node else v for k, v in flat.items()}
 
   def setting(self, key: str) -> Any:
-    """The value of the config at a dotted key; None if there is no such key."""
+    """Value of the config at a dotted key; None if there is no such key."""
     return self.flat_config.get(key)
 
   @property
@@ -86,7 +86,7 @@ class Run:
 
   @functools.cached_property
   def starts(self) -> list[dict[str, Any]]:
-    """code_version, time, config_hash, changed of each start with another config, first to last."""
+    """code_version, time, config_hash and changed of each start with a new config, in order."""
     records = config_records(self.workdir)
     return [{k: v for k, v in record.items() if k != 'config'} for record in records]
 
@@ -97,7 +97,7 @@ class Run:
 
   @functools.cached_property
   def parameters(self) -> str | None:
-    """The text of parameters.txt."""
+    """Content of parameters.txt."""
     path = self.workdir.path / 'parameters.txt'
     return path.read_bytes().decode(errors='replace') if is_file(path) else None
 
@@ -108,23 +108,23 @@ class Run:
     return read_metrics(self.workdir)
 
   def series(self, metric: str) -> tuple[list[int], list[float]]:
-    """(steps, values) of the rows that have a number for a metric; NaN and infinity stay."""
+    """(steps, values) of rows with a number for a metric, including NaN and infinity."""
     rows = [row for row in self.metrics if isinstance(row.get(metric), (int, float))]
     return [row['step'] for row in rows], [row[metric] for row in rows]
 
   @functools.cached_property
   def results(self) -> list[dict[str, Any]]:
-    """Records of results, oldest first, each with the name of the run as 'run'."""
+    """Records of results, oldest first, each with the run's name as 'run'."""
     return [{'run': self.name, **record} for record in read_results(self.workdir)]
 
   def arrays(self, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Arrays kept with a record of `results`; {} if there are none or they are lost."""
+    """Arrays stored with a record of `results`; {} if there are none or they are lost."""
     return read_arrays(self.workdir, record)
 
   # ---------------------------------------------------------------- progress
   @functools.cached_property
   def checkpoints(self) -> list[int]:
-    """Steps of the complete checkpoints: Orbax names a folder by its step when all is in it."""
+    """Steps of complete checkpoints: Orbax names a folder by its step when it is complete."""
     folder = self.workdir.checkpoints
     names = [path.name for path in files_in(folder)]
     return sorted(int(name) for name in names if re.fullmatch(r'\d+', name))
@@ -136,7 +136,7 @@ class Run:
 
   @property
   def steps_per_epoch(self) -> int | None:
-    """None if the number of training images is not recorded."""
+    """Steps per epoch; None if the number of training images is not recorded."""
     number, batch = self.data.get('number'), self.setting('batch_size')
     if not (isinstance(number, int) and isinstance(batch, int) and number and batch):
       return None
@@ -147,13 +147,13 @@ class Run:
 
   @property
   def total_steps(self) -> int | None:
-    """Steps of the whole run; None if not known."""
+    """Steps of the whole run; None if unknown."""
     per_epoch, epochs = self.steps_per_epoch, self.setting('num_epochs')
     return round(epochs * per_epoch) if per_epoch and epochs else None
 
   @property
   def status(self) -> str:
-    """'finished', or how far it came."""
+    """Progress of the run, such as 'finished'."""
     total, last = self.total_steps, max(self.checkpoints, default=0)
     if total is None:
       return f'unknown: the number of training images is not recorded (step {self.step:,})'
@@ -168,7 +168,7 @@ class Run:
 
   @property
   def training_seconds(self) -> float | None:
-    """Seconds in training steps, from the throughput of each row; None without metrics."""
+    """Seconds spent in training steps, from the throughput of each row; None without metrics."""
     seconds, last = 0.0, 0
     for row in self.metrics:
       speed = row.get('samples_per_second')
@@ -179,10 +179,10 @@ class Run:
 
 
 def read_runs(directories: Sequence[str]) -> tuple[list[Run], list[str]]:
-  """Opens several runs, each directory once.
+  """Opens several runs, each directory only once.
 
   Returns:
-    The runs, whose names tell them apart, and a sentence for each directory that is not a run.
+    The runs, with unique names, and a sentence for each directory that is not a run.
   """
   directories = list(dict.fromkeys(directories))
   names = [epath.Path(directory).name for directory in directories]
@@ -196,7 +196,7 @@ def read_runs(directories: Sequence[str]) -> tuple[list[Run], list[str]]:
 
 
 def _read_json(path: epath.Path) -> dict[str, Any]:
-  """{} where there is no file or no JSON object."""
+  """Reads a JSON object; {} if there is none."""
   try:
     return read_object(read_file(path))
   except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run stay, and where the others go."""
+"""Preservation policy and deletion of a run's checkpoints."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from clr_jax.core.storage import files_in, is_local
 from clr_jax.rundir.workdir import Workdir
 
 REMOVED = '.removed'
-"""Folder that a checkpoint is moved to before its files are deleted, so that none is cut."""
+"""Folder to which a checkpoint is moved before deletion, so that no partial one remains."""
 
 
 @dataclasses.dataclass
 class LastAndBest:
-  """Orbax preservation policy; `scores` (step -> higher is better) is filled by its owner."""
+  """Orbax preservation policy; the owner fills `scores` (step -> score, higher is better)."""
 
   last: int
   scores: dict[int, float]
 
   def should_preserve(self, checkpoints, *, context) -> Sequence[bool]:
-    """Whether each of the checkpoints stays."""
+    """Returns for each checkpoint whether to keep it."""
     del context
     steps = [c.step for c in checkpoints]
     scored = [s for s in steps if s in self.scores]
@@ -35,14 +35,14 @@ class LastAndBest:
 
 
 def delete_removed(checkpoints: epath.Path) -> None:
-  """Deletes what was moved to REMOVED, by this process or by one that was killed then."""
+  """Deletes checkpoints in REMOVED, moved there by this process or by one that was killed."""
   shutil.rmtree(checkpoints / REMOVED, ignore_errors=True)
 
 
 def set_aside(run: Workdir, step: int) -> epath.Path:
-  """Moves a damaged checkpoint to where no other is looked for; returns the place.
+  """Moves a damaged checkpoint out of the folder of checkpoints; returns the new path.
 
-  An object store cannot move: there it is copied, and the caller deletes it.
+  Object stores cannot move objects: there it is copied, and the caller deletes it.
   """
   places, damaged = run.path / 'damaged', run.checkpoints / str(step)
   number = sum(path.name.partition('-')[0] == str(step) for path in files_in(places))
@@ -55,6 +55,6 @@ def set_aside(run: Workdir, step: int) -> epath.Path:
 
   store = fsspec.filesystem('gs')
   prefix = os.fspath(damaged).partition('://')[2]
-  for name in store.find(prefix):  # inside of the store: nothing comes here
+  for name in store.find(prefix):  # copied within the store, without a download
     store.cp_file(name, f'{os.fspath(place)}{name.removeprefix(prefix)}')
   return place

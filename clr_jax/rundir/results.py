@@ -1,4 +1,4 @@
-"""What was measured in a run: one JSON file per number, with all that it depends on."""
+"""Results of a run: one JSON file per number, with everything that it depends on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from clr_jax.rundir.codec import jsonable, now, number, read_object, write_array
 from clr_jax.rundir.provenance import code_version, device, libraries
 from clr_jax.rundir.workdir import Workdir, next_number
 
-# What readers need of a record.
+# Fields of a record that readers need.
 _READ: Mapping[str, Any] = {
   **dict.fromkeys(('metric', 'protocol', 'features', 'config_hash', 'data'), str),
   **dict.fromkeys(('data_checksum', 'time'), str),
@@ -41,21 +41,21 @@ _READ: Mapping[str, Any] = {
 
 
 FeaturesOf = Literal['trained', 'untrained', 'pixels']
-Evaluated = FeaturesOf | Literal['weights']  # those of a file, see `clr-jax evaluate --weights`
-"""What is evaluated: the trained network, that of step 0, or the pixels themselves."""
+Evaluated = FeaturesOf | Literal['weights']  # 'weights' of a file: `clr-jax evaluate --weights`
+"""Kinds of features: of the trained network, of the network of step 0, or raw pixels."""
 
 
 class Measurement(NamedTuple):
-  """One number of one evaluation.
+  """A number measured by an evaluation.
 
   Attributes:
-    metric: 'top1', ...
-    value: as the protocol defines it (accuracies in [0, 1]).
+    metric: name of the metric, such as 'top1'.
+    value: its value; accuracies are in [0, 1].
     protocol: 'linear', 'knn', ...
-    params: everything of the protocol that the number depends on; 'draw' numbers repetitions.
-    features: what was evaluated.
+    params: all parameters of the protocol that the number depends on; 'draw' numbers repetitions.
+    features: kind of the evaluated features.
     seconds: wall time.
-    arrays: what is behind the number, such as a distance for each image; kept beside the record.
+    arrays: underlying arrays, such as a distance per image; stored beside the record.
   """
 
   metric: str
@@ -77,7 +77,7 @@ def make_record(
   data_checksum: str,
   seed: int,
 ) -> dict[str, Any]:
-  """A measurement with all that it depends on, as `read_results` gives it back."""
+  """Makes the record of a measurement, as returned by `read_results`."""
   record = {
     **{k: v for k, v in measurement._asdict().items() if k != 'arrays'},
     'step': step,
@@ -97,7 +97,7 @@ def make_record(
 
 
 def write_result(run: Workdir, measurement: Measurement, **circumstances: Any) -> str:
-  """Writes a measurement as one JSON file; only process 0 does.
+  """Writes a measurement as a JSON file, in process 0.
 
   Args:
     circumstances: see `make_record`.
@@ -107,7 +107,7 @@ def write_result(run: Workdir, measurement: Measurement, **circumstances: Any) -
   """
   if jax.process_index():
     return ''
-  # Names sort by creation; the token keeps those apart that two evaluations write at once.
+  # Names sort by creation; the token avoids collisions of simultaneous evaluations.
   name = f'{next_number(run.results):020d}-{_token()}-{measurement.protocol}-{measurement.metric}'
   path = run.results / f'{name.replace("/", "_")}.json'
   record = make_record(measurement, **circumstances)
@@ -124,12 +124,12 @@ def _token() -> str:
 
 
 class Found(NamedTuple):
-  """What the folder of results holds.
+  """Content of the folder of results.
 
   Attributes:
-    run: whose results.
-    records: by the name of the file, oldest first.
-    damaged: name of the file -> why it cannot be read.
+    run: workdir of the run.
+    records: records by file name, oldest first.
+    damaged: reasons by file name for files that cannot be read.
   """
 
   run: Workdir
@@ -137,13 +137,13 @@ class Found(NamedTuple):
   damaged: dict[str, str]
 
   def is_whole(self, name: str) -> bool:
-    """Whether a record can be read, with the arrays behind it."""
+    """True if a record and its arrays can be read."""
     record = self.records.get(name)
     return record is not None and ('arrays' not in record or bool(read_arrays(self.run, record)))
 
 
 def find_results(run: Workdir) -> Found:
-  """All results, and what cannot be read.
+  """Finds all results, including unreadable ones.
 
   Raises:
     UserError: the folder cannot be read.
@@ -158,7 +158,7 @@ def find_results(run: Workdir) -> Found:
 
 
 def read_results(run: Workdir) -> list[dict[str, Any]]:
-  """All records, oldest first; a damaged file is skipped with a warning.
+  """Reads all records, oldest first; skips damaged files with a warning.
 
   Raises:
     UserError: the folder cannot be read.
@@ -170,7 +170,7 @@ def read_results(run: Workdir) -> list[dict[str, Any]]:
 
 
 def set_aside(run: Workdir, name: str) -> None:
-  """Renames a damaged result, which was measured again, to '<name>.damaged'; in process 0."""
+  """Renames a damaged result, after it was measured again, to '<name>.damaged'; in process 0."""
   if jax.process_index():
     return
   path = run.results / name
@@ -183,7 +183,7 @@ def set_aside(run: Workdir, name: str) -> None:
 
 
 def why_not_kept(run: Workdir) -> str:
-  """Why no result can be written, in short; '' if they can be."""
+  """Short reason why results cannot be written; '' if they can."""
   try:
     check_writable(run.results if run.results.exists() else run.path)
   except OSError as error:
@@ -192,7 +192,7 @@ def why_not_kept(run: Workdir) -> str:
 
 
 def _read_record(path: epath.Path) -> dict[str, Any]:
-  """The record in a file; KeyError, TypeError or ValueError if readers cannot use it."""
+  """Reads a record; raises KeyError, TypeError or ValueError if it is unusable."""
   record = read_object(read_file(path))
   record = {**record, 'value': number(record['value'])}
   for key, kind in _READ.items():
@@ -202,7 +202,7 @@ def _read_record(path: epath.Path) -> dict[str, Any]:
 
 
 def read_arrays(run: Workdir, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """What is behind a record that `read_results` gave; empty if nothing was kept or it is lost."""
+  """Reads the arrays of a record of `read_results`; {} if there are none or they are lost."""
   path = run.results / str(record.get('arrays', 'none'))
   if not is_file(path):
     return {}

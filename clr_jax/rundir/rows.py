@@ -1,4 +1,4 @@
-"""The rows of a run's curves, as `metrics.MetricWriter` writes them."""
+"""Reader of the rows that `metrics.MetricWriter` writes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SEGMENT = re.compile(r'(\d{20})-step(\d{12})\.jsonl')
 
 
 def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
-  """Rows of all segments, sorted by step, one per step; non-finite numbers are floats again.
+  """Reads the rows of all segments, sorted by step, one per step, with non-finite floats.
 
-  A segment that starts at step s replaces what earlier segments have beyond s (a killed run got
-  further than the checkpoint it was resumed from). Rows of one step (training, evaluation) are
-  merged, the later value of a name counts. A damaged line is skipped with a warning.
+  A segment that starts at step s replaces the rows of earlier segments beyond s (a killed run had
+  gone further than the checkpoint from which it resumed). Rows of one step (training, evaluation)
+  are merged; the later value of a name counts. A damaged line is skipped with a warning.
 
   Raises:
     UserError: the folder cannot be read.

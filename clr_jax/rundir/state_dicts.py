@@ -1,4 +1,4 @@
-"""Backbones out of other libraries' files: safetensors and state dicts, with their key layouts."""
+"""Reads backbones from other libraries' files: safetensors and state dicts in several layouts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from clr_jax.models.torch_names import Backbone, from_torch, torch_names
 
 PICKLED = ('.pt', '.pth', '.tar', '.ckpt', '.bin')
 SUFFIXES = ('.safetensors', *PICKLED)
-# Where state dicts lie in a file; of DINO's two networks the teacher is the one that is evaluated.
+# Keys of state dicts in a file; DINO evaluates its teacher.
 _INSIDE = ('teacher', 'state_dict', 'model_state_dict', 'model', 'net', 'student')
-# What stands before the names of a backbone, in the order of preference: the network that each
-# library evaluates comes before its momentum encoder or its online twin.
+# Prefixes of a backbone's names in order of preference: the network that a library evaluates
+# precedes its momentum encoder or online network.
 _PREFIXES = (
   '',  # torchvision, timm
   'module.encoder_q.',  # MoCo
@@ -43,17 +43,17 @@ _CHILD = re.compile(r'^(\d)\.')
 
 
 def is_weight_file(path: str) -> bool:
-  """Whether a path names a file of weights, not a run."""
+  """True if a path is a file of weights, not a run."""
   return path.endswith(SUFFIXES)
 
 
 def read_state_dict(path: epath.PathLike) -> dict[str, np.ndarray]:
-  """The arrays of a safetensors file or of a checkpoint of PyTorch, by name.
+  """Reads the arrays of a safetensors file or of a PyTorch checkpoint, by name.
 
-  A checkpoint is read with `weights_only`, which refuses code; it needs PyTorch.
+  A checkpoint needs PyTorch; it is read with `weights_only`, which executes no code.
 
   Raises:
-    UserError: no such file, a damaged one, or one that holds no arrays.
+    UserError: no such file, or one that is damaged or has no arrays.
   """
   file = epath.Path(path)
   with translate_errors(file):
@@ -69,22 +69,22 @@ def read_state_dict(path: epath.PathLike) -> dict[str, np.ndarray]:
       ) from None
   tensors = _tensors(_unpickle(file))
   if not tensors:
-    raise UserError(f'{file} holds no state dict: give a checkpoint with one')
+    raise UserError(f'{file} has no state dict: give a checkpoint with one')
   return tensors
 
 
 def backbone_of(tensors: Mapping[str, np.ndarray], names: Collection[str]) -> dict[str, np.ndarray]:
-  """The arrays of a backbone under torchvision's names.
+  """Finds the arrays of a backbone and gives them torchvision's names.
 
-  Understands the layouts of torchvision, timm, MoCo, MoCo v3, DINO, solo-learn and lightly, also
-  a backbone that is `Sequential(*resnet.children())`, whose children have numbers.
+  Supports the layouts of torchvision, timm, MoCo, MoCo v3, DINO, solo-learn and lightly, including
+  a backbone `Sequential(*resnet.children())`, whose children are numbered.
 
   Args:
-    tensors: from `read_state_dict`.
-    names: torchvision's names of the backbone that is wanted.
+    tensors: result of `read_state_dict`.
+    names: torchvision's names of the wanted backbone.
 
   Returns:
-    Those that are there; {} if no layout has any.
+    The arrays found; {} if no layout has any.
   """
   best: dict[str, np.ndarray] = {}
   for prefix in _PREFIXES:
@@ -100,24 +100,24 @@ def backbone_of(tensors: Mapping[str, np.ndarray], names: Collection[str]) -> di
 def load_backbone(
   path: epath.PathLike, params: Params, batch_stats: PyTree
 ) -> tuple[Params, PyTree, str]:
-  """Takes the backbone from a file of another library, where names and shapes agree.
+  """Loads the backbone from another library's file, where names and shapes agree.
 
   Args:
-    path: of the file.
-    params, batch_stats: as in the train state, with a part 'backbone' each; arrays or abstract.
+    path: path of the file.
+    params, batch_stats: trees of the train state with a key 'backbone'; arrays or abstract.
 
   Returns:
-    params and batch_stats with the values of the file on the host, and a sentence about what was
-    taken.
+    params and batch_stats with the values of the file on the host, and a sentence about the loaded
+    arrays.
 
   Raises:
-    UserError: the file cannot be read, or no convolution of it fits.
+    UserError: the file cannot be read, or none of its convolutions fit.
   """
   like = Backbone(params['backbone'], batch_stats['backbone'])
   found = backbone_of(read_state_dict(path), torch_names(like))
   backbone, read, missing = from_torch(found, like)
   if not any(found[name].ndim == 4 for name in read):
-    reason = f'such as {missing[0]}' if found else 'no name of a ResNet is in it'
+    reason = f'such as {missing[0]}' if found else 'it has no names of a ResNet'
     raise UserError(
       f'{os.fspath(path)} does not fit the backbone ({reason}): set model as the file has it'
     )
@@ -138,7 +138,7 @@ def _child(match: re.Match[str]) -> str:
 
 def _unpickle(file: epath.Path) -> Any:
   try:
-    import torch  # only for files that PyTorch wrote
+    import torch  # only for files of PyTorch
   except ImportError:
     raise UserError(
       f"{file} is a file of PyTorch, which is not installed: pip install 'clr-jax[peer]', or "
@@ -147,7 +147,7 @@ def _unpickle(file: epath.Path) -> Any:
   try:
     with file.open('rb') as opened:
       return torch.load(opened, map_location='cpu', weights_only=True)
-  except Exception as error:  # of many types
+  except Exception as error:  # raised by PyTorch in many types
     raise UserError(
       f'{file} cannot be read as weights alone ({first_line(error)}): save its state dict anew '
       f'with torch.save(model.state_dict(), FILE)'
@@ -155,7 +155,7 @@ def _unpickle(file: epath.Path) -> Any:
 
 
 def _tensors(content: Any) -> dict[str, np.ndarray]:
-  """The state dict in what a file of PyTorch holds."""
+  """Finds the state dict in the content of a PyTorch file."""
   if not isinstance(content, Mapping):
     return {}
   for key in _INSIDE:

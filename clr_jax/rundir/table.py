@@ -1,4 +1,4 @@
-"""Results as a table for the terminal: one row per number, draws averaged."""
+"""Table of results for the terminal: one row per number, averaged over draws."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, NamedTuple
 from clr_jax.core.intervals import Interval, interval
 
 _NOT_SHARED = ('value', 'seconds', 'time', 'params', 'arrays')
-_OUTCOMES = ('draw', 'iterations', 'epoch')  # params that may differ from draw to draw
-_NEVER_SHOWN = ('epsilons', 'norm')  # told by 'epsilon' and 'attack'
+_OUTCOMES = ('draw', 'iterations', 'epoch')  # params that may differ between draws
+_NEVER_SHOWN = ('epsilons', 'norm')  # redundant with 'epsilon' and 'attack'
 _ALWAYS_SHOWN = ('label_fraction', 'k', 'temperature', 'solver')
 _HEADER = ('protocol', 'params', 'features', 'metric', 'value', 'step')
 
 
 class Row(NamedTuple):
-  """A number that was measured, perhaps in several draws.
+  """A measured number, perhaps averaged over several draws.
 
   Attributes:
     protocol, features, metric: as in `clr_jax.rundir.results.Measurement`.
-    params: in short, what tells the rows apart.
-    value: over the draws.
-    first: the record of the first draw.
+    params: short text of the params that distinguish the rows.
+    value: mean and interval over the draws.
+    first: record of the first draw.
   """
 
   protocol: str
@@ -34,18 +34,18 @@ class Row(NamedTuple):
 
 
 def format_table(records: Iterable[Mapping[str, Any]]) -> str:
-  """Aligned columns: protocol, params in short, features, metric, value, step.
+  """Formats aligned columns: protocol, short params, features, metric, value, step.
 
-  Records that share everything but the draw make one row: mean +- half the 95 % interval (Student's
-  t over the draws). Of records that share the draw too, the last one counts. Of the params, the
-  usual ones are shown, and those in which the rows of a protocol that have them differ. Where the
-  data (or the runs, a field 'run') differ, further columns name them.
+  Records that differ only in the draw form one row: mean +- half the 95 % interval (Student's t
+  over the draws). Of several records with the same draw, the last counts. The usual params are
+  shown, and those that differ between rows of a protocol. If the data (or the runs, a field 'run')
+  differ, additional columns show them.
   """
   return aligned(table_rows(records))
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-  """Cells as columns of text."""
+  """Formats cells as columns of text."""
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   return '\n'.join(
     '  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -54,7 +54,7 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def table_rows(records: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-  """The cells of `format_table`, the header first."""
+  """Cells of `format_table`, starting with the header."""
   rows = averaged(records)
   more = [k for k in ('data', 'run') if len({row.first.get(k) for row in rows}) > 1]
   lines: list[tuple[str, ...]] = [(*_HEADER, *more)]
@@ -66,7 +66,7 @@ def table_rows(records: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def averaged(records: Iterable[Mapping[str, Any]]) -> list[Row]:
-  """The rows of `format_table` as numbers."""
+  """Rows of `format_table` as numbers."""
   groups: dict[str, dict[str, Mapping[str, Any]]] = {}
   for record in records:
     shared = {k: v for k, v in record.items() if k not in _NOT_SHARED}
@@ -93,7 +93,7 @@ def averaged(records: Iterable[Mapping[str, Any]]) -> list[Row]:
 
 
 def settings(params: Mapping[str, Any]) -> dict[str, Any]:
-  """Without what a draw brings about: its number, iterations, a hyper-parameter chosen in it."""
+  """Removes params that depend on the draw: its number, iterations, chosen hyper-parameters."""
   chosen = {k.removesuffix('_chosen_by') for k in params if k.endswith('_chosen_by')}
   return {k: v for k, v in params.items() if k not in chosen and k not in _OUTCOMES}
 
@@ -111,12 +111,12 @@ def _text(value: Any) -> str:
 
 
 def is_accuracy(metric: str) -> bool:
-  """Whether the values of a metric are shares of images that are shown in percent."""
+  """True if the values of a metric are fractions of images, shown in percent."""
   return metric.endswith(('top1', 'top5'))
 
 
 def interval_text(value: Interval, metric: str) -> str:
-  """'95.36 +- 0.50 % (n=10)', or the value where there is one draw; percent of accuracies only."""
+  """Formats '95.36 +- 0.50 % (n=10)', or the value of one draw; percent for accuracies only."""
   percent = is_accuracy(metric)
   unit, mark = (100, ' %') if percent else (1, '')
   digits = 2 if percent or abs(value.mean) > 1 else 4

@@ -1,4 +1,4 @@
-"""Parts of a checkpoint: the weights of another run to start from, the network to evaluate."""
+"""Loads parts of a checkpoint: initial weights from another run, or the network to evaluate."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.rundir.leaves import check_same, describe
 from clr_jax.rundir.workdir import Workdir
 
-_REPRESENTED = ('batch_stats', 'target')  # what `Method.represent` reads of the state
+_REPRESENTED = ('batch_stats', 'target')  # keys of the state that `Method.represent` reads
 
 
 class WeightsReport(NamedTuple):
-  """What `restore_weights` did, by path ('params/backbone/...').
+  """Report of `restore_weights`, by path ('params/backbone/...').
 
   Attributes:
     source: the checkpoint.
-    taken: leaves that were copied.
-    kept: leaves that keep their own values -> why.
-    unused: leaves of the checkpoint below the same first keys that fit nowhere.
+    taken: copied leaves.
+    kept: leaves that keep their values, with reasons.
+    unused: leaves of the checkpoint below the same first keys that do not fit.
   """
 
   source: str
@@ -50,18 +50,18 @@ def restore_weights(
   *,
   state_keys: Sequence[str] = ('batch_stats',),
 ) -> tuple[Params, State, WeightsReport]:
-  """Starts from another run: copies its newest weights, where path and shape agree.
+  """Copies the newest weights of another run where path and shape agree.
 
-  Parameters and batch statistics are copied, in the dtypes and shardings given; step, optimizer,
-  tables and queues are not.
+  Copies parameters and batch statistics, in the given dtypes and shardings, but not the step,
+  optimizer, tables and queues.
 
   Args:
     path: workdir of the other run.
     into_params, into_state: initialized arrays, as in TrainState.
-    state_keys: first keys of the state that are copied too.
+    state_keys: first keys of the state to copy, too.
 
   Raises:
-    UserError: no checkpoint there, or nothing of the backbone in common with it.
+    UserError: no checkpoint, or no weights in common with the backbone.
   """
   target = {
     'params': into_params,
@@ -89,15 +89,15 @@ def restore_weights(
 
 
 def check_weights(saved: Mapping[str, Any], params: Params, path: Workdir | epath.PathLike) -> None:
-  """Refuses what `restore_weights` would refuse, of which it is a quick part.
+  """Quick check for errors of `restore_weights`.
 
   Args:
-    saved: leaves of the checkpoint, as `Checkpoints.leaves` gives them.
-    params: abstract ones.
+    saved: leaves of the checkpoint, from `Checkpoints.leaves`.
+    params: abstract parameters.
     path: workdir of the other run.
 
   Raises:
-    UserError: nothing of the backbone fits.
+    UserError: the backbone does not fit.
   """
   _misfits(saved, _leaves({'params': params})[1], path)
 
@@ -105,7 +105,7 @@ def check_weights(saved: Mapping[str, Any], params: Params, path: Workdir | epat
 def _misfits(
   saved: Mapping[str, Any], arrays: Mapping[str, Any], path: Workdir | epath.PathLike
 ) -> dict[str, str]:
-  """Leaf -> why the checkpoint has no value for it."""
+  """{leaf: reason why the checkpoint has no value for it}."""
   source = _place(path)
   misfits = {}
   for name, array in arrays.items():
@@ -123,7 +123,7 @@ def _misfits(
     )
   if len(misfits) == len(arrays):
     raise UserError(
-      f'the checkpoint of {source} has no weights in common with this model: give a run of the '
+      f'the checkpoint of {source} has no weights in common with this model: give a run with the '
       f'same backbone'
     )
   return misfits
@@ -132,15 +132,15 @@ def _misfits(
 def restore_subtrees(
   path: Workdir | epath.PathLike, names: Sequence[str], step: int | None = None
 ) -> tuple[int, list[PyTree]]:
-  """(step, some subtrees) of a checkpoint, whole on the first device, whatever the run's model is.
+  """Restores (step, some subtrees) of a checkpoint on the first device, for any model.
 
   Args:
     path: workdir of the run.
-    names: paths of the subtrees, such as 'params/backbone'; what has none is {}.
-    step: of the checkpoint; None = the newest good one.
+    names: paths of the subtrees, such as 'params/backbone'; missing ones are {}.
+    step: step of the checkpoint; None = the newest good one.
 
   Raises:
-    UserError: no (good) checkpoint, or none of the subtrees is in it.
+    UserError: no (good) checkpoint, or it has none of the subtrees.
   """
   place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
@@ -166,10 +166,10 @@ def restore_subtrees(
 
 
 class Network(NamedTuple):
-  """What evaluation needs of a `TrainState`.
+  """Parts of a `TrainState` for evaluation.
 
   Attributes:
-    step: of the checkpoint.
+    step: step of the checkpoint.
     params, state: as in the train state, without tables and queues.
   """
 
@@ -181,18 +181,18 @@ class Network(NamedTuple):
 def restore_network(
   path: Workdir | epath.PathLike, abstract: TrainState, step: int | None = None
 ) -> Network:
-  """The parameters, batch statistics and EMA target of a checkpoint.
+  """Restores parameters, batch statistics and EMA target of a checkpoint.
 
-  Tables, queues and the optimizer are left alone, and so are parameters that `abstract` does not
-  have: a run without its training set's size and labels can still be evaluated.
+  Tables, queues, the optimizer, and parameters missing in `abstract` are not read: a run can be
+  evaluated without the size and labels of its training set.
 
   Args:
     path: workdir of the run.
     abstract: shapes, dtypes and shardings.
-    step: of the checkpoint; None = the newest good one.
+    step: step of the checkpoint; None = the newest good one.
 
   Raises:
-    UserError: no (good) checkpoint, or one of another method or model.
+    UserError: no (good) checkpoint, or a checkpoint of another method or model.
   """
   state = {k: abstract.state[k] for k in _REPRESENTED if k in abstract.state}
   own, arrays = _leaves({'params': abstract.params, 'state': state})
@@ -211,7 +211,7 @@ def restore_network(
 
 # ---------------------------------------------------------------- leaves
 def _leaves(tree: PyTree) -> tuple[dict[str, Any], dict[str, Any]]:
-  """{'params/backbone/...': leaf}, with empty nodes and without them."""
+  """{'params/backbone/...': leaf} with and without empty nodes."""
   everything: dict[str, Any] = traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='/')
   return everything, {k: v for k, v in everything.items() if hasattr(v, 'shape')}
 
@@ -221,7 +221,7 @@ def _tree(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _place(path: Workdir | epath.PathLike) -> epath.PathLike:
-  """The path alone, for messages."""
+  """Path without details, for messages."""
   return path.path if isinstance(path, Workdir) else path
 
 

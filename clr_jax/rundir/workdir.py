@@ -1,17 +1,17 @@
-"""The directory of a run: its parts, as paths.
+"""Paths in the directory of a run:
 
-  config.json, config-<n>.json   the config, and what was changed later
-  data.json  parameters.txt      what the training images were; every array of the state
+  config.json, config-<n>.json   the config and its later changes
+  data.json  parameters.txt      facts about the training images; every array of the state
   checkpoints/                   see clr_jax.rundir.checkpoint
   metrics/                       see clr_jax.rundir.metrics
   tensorboard/  metrics.csv  wandb/   see clr_jax.rundir.loggers
   results/                       one file per measurement
-  damaged/                       checkpoints that cannot be restored any more
-  features/  figures/  profile/  kept features, pictures, profiler traces: as needed
-  .lock                          who writes here, while it does
+  damaged/                       damaged checkpoints
+  features/  figures/  profile/  cached features, figures, profiler traces, as needed
+  .lock                          identification of the writing process
 
-Object stores neither append nor rename, so a file is written whole and once; readers merge. Only
-process 0 writes.
+Object stores neither append nor rename, so each file is written once, as a whole, and readers merge
+files. Only process 0 writes.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ FOLDERS = (
   *('checkpoints', 'metrics', 'results', 'tensorboard'),
   *('damaged', 'features', 'figures', 'profile'),
 )
-"""All folders that a run may have."""
+"""All folders of a run."""
 
 
 class Workdir:
-  """Paths of a run's directory, local or in an object store; nothing is created.
+  """Paths of a run's directory, local or in an object store; creates nothing.
 
   Raises:
-    UserError: a place that is not supported, see `check_path`.
+    UserError: an unsupported path, see `check_path`.
   """
 
   def __init__(self, path: epath.PathLike):
@@ -58,10 +58,10 @@ class Workdir:
 
 
 def next_number(folder: epath.Path) -> int:
-  """Above the numbers in the names of all files of a folder, which are written with 20 digits.
+  """A number above those in the names of all files of a folder, which have 20 digits.
 
-  Files are read in the order of their names. A clock may be set back, so none is asked. (Earlier
-  versions wrote nanoseconds since 1970.)
+  Files are read in the order of their names. No clock is used, because it may be set back. (Earlier
+  versions used nanoseconds since 1970.)
   """
   numbers = (_NUMBER.search(path.name) for path in files_in(folder))
   return max((int(number[0]) for number in numbers if number), default=0) + 1
@@ -69,7 +69,7 @@ def next_number(folder: epath.Path) -> int:
 
 @contextlib.contextmanager
 def refuse_no_place(run: Workdir) -> Iterator[None]:
-  """Makes a UserError of an error that says that the directory cannot be written at all."""
+  """Raises a UserError for an error that means that the directory is not writable at all."""
   try:
     yield
   except OSError as error:

@@ -1,1 +1,1 @@
-"""What methods are built from: networks, target networks, queues, tables. No method itself."""
+"""Building blocks of methods: networks, target networks, queues, tables."""

@@ -30,12 +30,12 @@ def admit_all(state: State, queries: Array, keys: Array) -> State:
 
 
 class Retrieval(NamedTuple):
-  """What REAL changes of Dynamic MoCo.
+  """The parts of Dynamic MoCo that REAL replaces.
 
   Attributes:
-    negatives: what the queries' scores become before the estimator, behind the plug-ins.
+    negatives: maps the queries' scores, after the plug-ins, to those that the estimator uses.
     admit: (state, queries, keys), unit rows [V, B, D], -> state with the next queue.
-    first_state: state that `admit` needs.
+    first_state: initial values of the state that `admit` needs.
   """
 
   negatives: Callable[[Scores], Scores] = lambda scores: scores
@@ -62,7 +62,7 @@ def dynamic(
   plugins: Plugins = NONE,
   **target,
 ) -> Method:
-  """The method `name`; its hyper-parameters, of Dynamic MoCo and REAL alike, are these.
+  """Builds the method `name`, Dynamic MoCo or REAL, from their common hyper-parameters.
 
   The report's code is temperature_twice=True, combine='sum', first_visit='none'.
 
@@ -87,7 +87,7 @@ def dynamic(
   weighting = temperature**2 if temperature_twice else temperature
 
   def compare(out, state, rng, step):
-    paired = jax.lax.stop_gradient(out.target[:, ::-1])  # a query's key is the other view's
+    paired = jax.lax.stop_gradient(out.target[:, ::-1])  # the key of a query is the other view
     scores = pipeline.scores(
       l2_normalize(out.online),
       l2_normalize(paired),

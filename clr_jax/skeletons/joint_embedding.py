@@ -28,11 +28,11 @@ from clr_jax.losses.contrastive import pair_sets
 from clr_jax.models.siamese import Chain
 
 BlockSize = Annotated[Rows | None, NO_EFFECT_ON_TRAINING]
-"""The option of a method whose loss `check_block_size` checks."""
+"""Option of a method whose loss `check_block_size` checks."""
 
 
 def check_two_views(name: str, info: RunInfo) -> None:
-  """UserError unless there are two views, and other images to compare them with."""
+  """Raises a UserError unless there are two views, and other images to compare with."""
   if info.num_views != 2:
     raise UserError(f'{name} compares two views: set augment.num_views=2, not {info.num_views}')
   if info.batch_size < 2:
@@ -42,10 +42,10 @@ def check_two_views(name: str, info: RunInfo) -> None:
 def check_block_size(
   name: str, block_size: int | None, info: RunInfo, active: Sequence[str] = ()
 ) -> None:
-  """UserError unless the rows of a batch, all views of its images, are whole blocks.
+  """Raises a UserError unless block_size divides the rows of a batch (all views of its images).
 
   Args:
-    active: plug-ins that act on all scores at once.
+    active: active plug-ins that need all scores at once.
   """
   if block_size is not None and active:
     raise UserError(
@@ -60,7 +60,7 @@ def check_block_size(
 
 
 def commit_batch_stats(params: Params, state: State, carry: Carry, step: Array):
-  """The least a `post_update` does: the new BatchNorm statistics become the state's."""
+  """Minimal `post_update`: copies the new BatchNorm statistics to the state."""
   del step
   return params, {**state, 'batch_stats': carry['batch_stats']}
 
@@ -68,9 +68,10 @@ def commit_batch_stats(params: Params, state: State, carry: Carry, step: Array):
 def embed_mixed(
   network: Chain, params: Params, batch_stats: State, batch: Batch, *, per_view: bool
 ) -> tuple[dict[str, Array], State]:
-  """For `Out.extra`: {'mixed': [B, 1, D]} of batch.views['mixed'], if there, and new statistics.
+  """Embeds batch.views['mixed'], if present; returns {'mixed': [B, 1, D]} and new statistics.
 
-  D is that of the last module. A pass of its own, as in the official Un-Mix.
+  The result is for `Out.extra`; D is that of the last module. This is a separate pass, as in the
+  official Un-Mix.
   """
   if (mixed := batch.views.get('mixed')) is None:
     return {}, batch_stats
@@ -92,21 +93,21 @@ def joint_embedding(
   post_update: Callable = commit_batch_stats,
   groups: Mapping[str, Group] | None = None,
 ) -> Method:
-  """A method without a second network: `Out.online` = output of the last module of `chain`.
+  """Builds a method with one network: `Out.online` is the output of the last module of `chain`.
 
   Out.extra = {'stages': pooled stages of the backbone, of the global views} and `embed_mixed`.
 
   Args:
-    name: of the method, for messages.
+    name: name of the method, for messages.
     chain: {'backbone': ..., 'projector': ...} in order; the first output is the feature h.
     loss: a `LossFn`.
     pairs, independent: facts about `loss`, see `clr_jax.core.types.Method`.
-    per_view: BatchNorm statistics of each view apart (see `Chain.apply_views`).
-    target: module whose output, without gradient, is `Out.target` and, instead of the last one's,
-      the `z` of `represent`: the projector before a predictor.
-    local_views: the network embeds batch.views['local'] too, if there; last in Out.online.
-    init_state: state beside the statistics, such as per-example tables.
-    post_update: a `PostUpdateFn` that also keeps the statistics.
+    per_view: separate BatchNorm statistics for each view (see `Chain.apply_views`).
+    target: module before the predictor, such as 'projector': its output, without gradient, is
+      `Out.target`, and the `z` of `represent` instead of the last module's.
+    local_views: True embeds batch.views['local'] too, if present; last in Out.online.
+    init_state: state besides the statistics, such as per-example tables.
+    post_update: a `PostUpdateFn` that also updates the statistics.
     groups: optimizer groups by first key of params.
   """
   network = Chain(chain)
@@ -142,12 +143,12 @@ def joint_embedding(
 
 
 def mean_loss(metrics: Mapping[str, Array], per_anchor: Array):
-  """What most losses return: the mean, an empty carry, and metrics without gradient."""
+  """The result of most losses: the mean, an empty carry, and metrics without gradient."""
   return per_anchor.mean(), {}, jax.tree.map(jax.lax.stop_gradient, dict(metrics))
 
 
 def scores_in_batch(*, supervised: bool = False, **options: Any) -> ScoresFn:
-  """The `Method.scores` of a loss inside the batch: `pair_sets` with labels if supervised."""
+  """`Method.scores` of a loss within the batch: `pair_sets`, with labels if supervised."""
 
   def scores(out: Out, state: State, batch: Batch, rng: Array, step: Array):
     del state, rng, step

@@ -31,14 +31,14 @@ def momentum_contrast(
   plugins: Plugins = NONE,
   **target,
 ) -> Method:
-  """The method `name`; its hyper-parameters are MoCo's.
+  """Builds the method `name` from MoCo's hyper-parameters.
 
   Args:
-    name: of the method, for messages.
+    name: name of the method, for messages.
     temperature: divisor of the similarities; .07 (v1), .2 (v2), .1 (official CIFAR notebook).
     queue_length: rows of the queue; 65536 (official), 4096 (official CIFAR notebook).
-    symmetric: both views are queries and keys, the loss is the sum of both directions (official
-      CIFAR notebook), and two keys an image enter the queue.
+    symmetric: use both views as queries and keys: the loss is the sum of both directions (official
+      CIFAR notebook), and two keys per image enter the queue.
     projector: recipe of `clr_jax.models.heads`: 'linear' (v1), 'mocov2' (v2).
     hidden_dim: width of the hidden layers of the projector; None = the backbone's width (v2).
     out_dim: length of the embeddings; 128 (official).
@@ -52,7 +52,7 @@ def momentum_contrast(
   pipeline = Pipeline(plugins, name, negatives=True, softmax=True, free_anchor=True)
 
   def compare(out, state, rng, step):
-    # Asymmetric: one query view and one key view. Symmetric: each query meets the other view's key.
+    # Asymmetric: one query view, one key view. Symmetric: the key of a query is the other view.
     return pipeline.scores(
       l2_normalize(out.online),
       jnp.swapaxes(key_rows(out.target)[::-1], 0, 1),

@@ -1,4 +1,4 @@
-"""What methods with a queue share: checks at construction, the state, the `post_update`."""
+"""Common code of methods with a queue: checks at construction, the state, the `post_update`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clr_jax.skeletons.joint_embedding import commit_batch_stats
 
 
 def check_queue(name: str, length: int, info: RunInfo, *, keys_per_image: int = 1) -> None:
-  """Refuses a queue shorter than a step's keys; warns of one longer than the data set."""
+  """Rejects a queue shorter than a step's keys; warns about one longer than the data set."""
   count = keys_per_image * info.batch_size
   if length < count:
     raise UserError(
@@ -24,8 +24,8 @@ def check_queue(name: str, length: int, info: RunInfo, *, keys_per_image: int = 
     )
   if length > info.num_examples:
     logging.warning(
-      '%s: a queue of %d keys is longer than the data set (%d images), so that it holds older keys '
-      "of the batch's own images: set method.queue_length <= %d to avoid that",
+      '%s: a queue of %d keys is longer than the data set (%d images), so it contains older keys '
+      "of the batch's own images: set method.queue_length <= %d to avoid this",
       name,
       length,
       info.num_examples,
@@ -34,16 +34,16 @@ def check_queue(name: str, length: int, info: RunInfo, *, keys_per_image: int = 
 
 
 def init_queue(rng: Array, length: int, dim: int, *, leading: tuple[int, ...] = ()) -> State:
-  """The state of a queue; `rng` as given to `Method.init`."""
+  """Initial state of a queue; `rng` is the key passed to `Method.init`."""
   return {'queue': ring.init(stream(rng, Stream.QUEUE), length, dim, leading=leading)}
 
 
 def key_rows(target: Array) -> Array:
-  """Embeddings [B, V, D] -> detached unit rows [V, B, D], the order in which they are enqueued."""
+  """Converts embeddings [B, V, D] to detached unit rows [V, B, D], the order of enqueueing."""
   return jnp.swapaxes(l2_normalize(jax.lax.stop_gradient(target)), 0, 1)
 
 
 def enqueue_keys(params: Params, state: State, carry: Carry, step: Array):
-  """A `post_update`: new statistics, and carry['keys'] ([..., B, D], unit) into the queue."""
+  """`PostUpdateFn`: updates the statistics and enqueues carry['keys'] ([..., B, D], unit rows)."""
   params, state = commit_batch_stats(params, state, carry, step)
   return params, {**state, 'queue': ring.enqueue(state['queue'], carry['keys'])}

@@ -52,31 +52,34 @@ def distillation(
   per_view_bn: bool = True,
   represent: Literal['online', 'target'] = 'online',
 ) -> Method:
-  """Out.online = output of encoder and predictor, Out.target = output of the averaged encoder.
+  """Builds a method with a target network, the moving average of the encoder.
 
-  Out.extra is as in `joint_embedding`, of the online network. The keyword-only arguments are
-  options of the methods, which take them by `takes_options_of(distillation, momentum=...)`.
+  Out.online is the output of encoder and predictor, Out.target that of the averaged encoder,
+  Out.extra as in `joint_embedding`, from the online network. The keyword-only arguments are options
+  of the methods, which take them by `takes_options_of(distillation, momentum=...)`.
 
   Args:
-    name: of the method, for messages.
+    name: name of the method, for messages.
     encoder: {'backbone': ..., 'projector': ..., ...} in order; the target is its average.
     loss: a `LossFn`.
-    info: two global views are required; total_steps is the length of the momentum's cosine.
+    info: facts about the run; two global views are required, and total_steps is the length of the
+      momentum's cosine.
     pairs: fact about `loss`, see `clr_jax.core.types.Method`.
-    predictor: runs behind the online encoder only.
-    online_views, target_views: which global views each network sees.
-    local_views: the online network embeds batch.views['local'] too, if there; last in Out.online.
-    init_state: rng -> state beside statistics and target, such as a queue.
-    post_update: a `PostUpdateFn` for that state that also keeps the online statistics.
+    predictor: module after the online encoder only.
+    online_views, target_views: global views that each network embeds.
+    local_views: True lets the online network embed batch.views['local'] too, if present; last in
+      Out.online.
+    init_state: rng -> state besides statistics and target, such as a queue.
+    post_update: a `PostUpdateFn` for that state that also updates the online statistics.
     groups: optimizer groups by first key of params.
-    momentum: weight of the old average; the start of a half cosine over the run.
+    momentum: weight of the old average; start of a half cosine over the run.
     final_momentum: end of the cosine; None keeps `momentum` constant.
-    ema_index: the average after step s has the momentum m(s) ('current': BYOL, DINO, solo-learn) or
-      m(s + 1) ('next': equal to an average before the keys of step s + 1; MoCo, ReSSL). Matters
-      with a cosine only.
-    per_view_bn: BatchNorm statistics of each view apart (see `Chain.apply_views`), as code that
-      embeds one view at a time has them.
-    represent: network of the evaluation: 'online', or 'target' for the averaged one.
+    ema_index: momentum of the average after step s: m(s) ('current': BYOL, DINO, solo-learn) or
+      m(s + 1) ('next', which equals averaging before the keys of step s + 1: MoCo, ReSSL). Matters
+      only with a cosine.
+    per_view_bn: separate BatchNorm statistics for each view (see `Chain.apply_views`), as in code
+      that embeds one view at a time.
+    represent: network to evaluate: 'online', or 'target' for the averaged one.
   """
   final = momentum if final_momentum is None else final_momentum
   _check(name, info, momentum, final)

@@ -1,4 +1,4 @@
-"""What methods with per-example tables share: checks, the moving average u, the writing."""
+"""Common code of methods with per-example tables: checks, the moving average u, the update."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GammaSchedule = Literal['constant', 'cosine']
 
 class MovingAverage(NamedTuple):
   """Attributes:
-  init: (**other tables' first values) -> {'per_example': {'log_u': [N_pad], ...}}, none visited.
+  init: (**initial values of other tables) -> {'per_example': {'log_u': [N_pad], ...}}, unvisited.
   read: (state, batch, step) -> (log u [B], weight of the new value [B]).
   carry: (batch, log_u [B, V], **other tables' rows [B]) -> the carry that `write_tables` reads.
   """
@@ -39,7 +39,7 @@ def moving_average(
   gamma_schedule: GammaSchedule = 'constant',
   gamma_decay_epochs: int | None = None,
 ) -> MovingAverage:
-  """u of each training example; the arguments are hyper-parameters as `sogclr` explains them."""
+  """Moving average u of each training example; for the hyper-parameters see `sogclr`."""
   if combine == 'sum' and gamma <= 0.5:
     logging.warning("u diverges with method.combine='sum' and gamma=%s: use 'mean'", gamma)
   total_epochs = max(info.total_steps // info.steps_per_epoch, 1)
@@ -65,9 +65,9 @@ def moving_average(
 
 
 def write_tables(params: Params, state: State, carry: Carry, step: Array):
-  """A `PostUpdateFn`: new statistics, and carry['per_example'] at the rows carry['index'].
+  """`PostUpdateFn`: updates the statistics, and writes carry['per_example'] at carry['index'].
 
-  Tables whose name begins with 'log_' average duplicates in linear space.
+  Tables whose names begin with 'log_' average duplicate rows in linear space.
   """
   params, state = commit_batch_stats(params, state, carry, step)
   written = dict(state['per_example'])

@@ -1,1 +1,1 @@
-"""The training loop and what surrounds it. The step itself is in `experiment`."""
+"""The training loop and its helpers. The train step is in `experiment`."""

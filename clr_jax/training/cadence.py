@@ -1,4 +1,4 @@
-"""At which steps a run logs, evaluates and saves, and how its steps are grouped into dispatches."""
+"""The steps at which a run logs, evaluates and saves, and the grouping of steps into dispatches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clr_jax.core.types import RunInfo
 
 
 class Cadence(NamedTuple):
-  """Every how many steps something happens; 0 = never (but evaluation and saving at the end)."""
+  """Periods in steps; 0 = never (except evaluation and saving at the end)."""
 
   log: int
   evaluate: int
@@ -18,7 +18,7 @@ class Cadence(NamedTuple):
 
 
 def cadence_of(config: Config, info: RunInfo) -> Cadence:
-  """The periods of a config in steps; those given in epochs are rounded, to one step at least."""
+  """Periods of a config in steps; those given in epochs are rounded, to at least one step."""
 
   def in_steps(epochs: float) -> int:
     return max(round(epochs * info.steps_per_epoch), 1) if epochs else 0
@@ -34,10 +34,10 @@ def last_step(config: Config, info: RunInfo) -> int:
 
 
 def plan(first: int, last: int, cadence: Cadence, size: int) -> Iterator[tuple[int, int]]:
-  """(step, count) of every dispatch: `count` is `size` or 1, and no cadence falls inside one.
+  """Yields (step, count) of every dispatch: `count` is `size` or 1, with no event inside.
 
-  Dispatches lie on a grid that does not depend on where a run was resumed, so that the same
-  compiled programs run over the same steps; only a dispatch that `first` cuts is done in ones.
+  Dispatches are on a grid that does not depend on where a run was resumed, so that the same
+  compiled programs run over the same steps; only a dispatch cut by `first` is done step by step.
   """
   periods = [p for p in cadence if p]
   step = 0
@@ -47,11 +47,11 @@ def plan(first: int, last: int, cadence: Cadence, size: int) -> Iterator[tuple[i
       count = size if boundary - step >= size else 1
       if step >= first:
         yield step, count
-      else:  # nothing, or the rest of what another `last` or `size` left half done
+      else:  # nothing, or the rest of a dispatch cut by another `last` or `size`
         yield from ((cut, 1) for cut in range(first, step + count))
       step += count
 
 
 def due(step: int, period: int, done: bool) -> bool:
-  """Whether something with this period happens after `step` steps; `done` is the last one."""
+  """True if an event with this period happens after `step` steps; `done` marks the last step."""
   return done or bool(period and step % period == 0)

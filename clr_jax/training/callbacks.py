@@ -26,16 +26,16 @@ from clr_jax.core.storage import atomic_write, is_local
 
 
 def owns_sigterm() -> bool:
-  """Whether SIGTERM is ours to handle: with several processes JAX's preemption service has it."""
+  """True if clr_jax handles SIGTERM; with several processes JAX's preemption service does."""
   return jax.process_count() == 1
 
 
 class Interrupt:
-  """Turns SIGTERM, SIGHUP and Ctrl-C into a request that the loop reads between two steps.
+  """Turns SIGTERM, SIGHUP and Ctrl-C into a request that the loop reads between steps.
 
-  A command handles the signals from its start on (`StopSignals`), and does so here until the first
-  step has ended: there is nothing to save before. In a library call they are handled here, and a
-  second Ctrl-C raises KeyboardInterrupt as usual. Several processes agree on the step through JAX's
+  A command handles the signals from its start (`StopSignals`), and until the first step has ended,
+  because there is nothing to save before. In a library call they are handled here, and a second
+  Ctrl-C raises KeyboardInterrupt as usual. Several processes agree on the step through JAX's
   preemption service, because all of them must write the same checkpoint.
   """
 
@@ -65,15 +65,15 @@ class Interrupt:
       raise KeyboardInterrupt
     self._received = STOPS[number]
     if not owns_sigterm():
-      # Alone this process would stop at a step of its own: the service makes all agree on one.
+      # Without the service each process would stop at another step.
       os.kill(os.getpid(), signal.SIGTERM)
 
   def requested(self) -> Stop | None:
-    """The request to stop, or None; all processes must call this once after every dispatch.
+    """Returns the request to stop, or None; all processes must call this after every dispatch.
 
-    The caller of a request saves and ends the run.
+    If there is a request, the caller saves and ends the run.
     """
-    # The service waits for a number that is one above all that it was asked about: steps skip it.
+    # The service waits for a number one above all queried ones, so numbers of steps leave gaps.
     self._calls += 1
     if owns_sigterm():
       stop = self._command.received if self._command else self._received
@@ -85,23 +85,23 @@ class Interrupt:
     return stop
 
   def rescue_by(self, save: Callable[[], bool]) -> None:
-    """What saves the run in another thread where `requested` is not called for seconds.
+    """Sets how another thread saves the run if `requested` is not called for seconds.
 
-    An evaluation, waiting for data and the compilation of a step last long, and none of them
-    changes the state. Several processes save together or not at all: they go on to the next step.
+    Evaluating, waiting for data and compiling a step take long, and none of them changes the state.
+    Several processes must save together, so they continue to the next step instead.
 
     Args:
-      save: returns whether the state was saved; it counts until `requested` is called.
+      save: saves the state and returns True if it could; valid until `requested` is called.
     """
     if self._command is not None and owns_sigterm():
       self._command.rescue_by(save)
 
 
 class Watchdog:
-  """Dumps all stacks and ends the process when `alive` was not called for `seconds` (0 = never).
+  """Dumps all stacks and ends the process if `alive` was not called for `seconds` (0 = never).
 
-  A hung collective or file system never returns to Python, so this is a thread and a hard exit.
-  The first wait is ten times as long: it includes compiling.
+  A hung collective or file system never returns to Python, so this uses a thread and a hard exit.
+  The first limit is ten times as long, because it includes compilation.
   """
 
   def __init__(self, seconds: float, exit_fn=os._exit):
@@ -118,12 +118,12 @@ class Watchdog:
     self._ended.set()
 
   def alive(self) -> None:
-    """Restarts the wait."""
+    """Restarts the timer."""
     self._deadline = time.monotonic() + self._seconds
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
-    """Suspends the limit: evaluation takes as long as it takes."""
+    """Suspends the limit, for example during an evaluation."""
     self._deadline = float('inf')
     yield
     self.alive()
@@ -132,8 +132,8 @@ class Watchdog:
     while not self._ended.wait(min(self._seconds / 4, 5)):
       if time.monotonic() > self._deadline:
         print(
-          f'watchdog: no step ended for {self._seconds:g} s; stacks follow, then exit code '
-          f'{EXIT_STALLED}; the same command resumes from the last checkpoint',
+          f'watchdog: no step ended for {self._seconds:g} s; all stacks follow, then exit code '
+          f'{EXIT_STALLED}; run the same command to resume from the last checkpoint',
           file=sys.stderr,
           flush=True,
         )
@@ -143,14 +143,14 @@ class Watchdog:
 
 
 class Profiler:
-  """A trace of the dispatches that overlap steps `first <= step < last` (none if last is 0).
+  """Traces the dispatches that overlap steps `first <= step < last` (none if last is 0).
 
-  A run that resumes inside the range traces the rest of it; one that ends or fails inside it keeps
-  what was traced. A context manager around the loop.
+  A run that resumes inside the range traces the rest of it; one that ends or fails inside keeps the
+  partial trace. A context manager around the loop.
 
   Args:
-    steps: (first, last).
-    directory: folder of the trace; every process adds its own file.
+    steps: (first, last) step.
+    directory: folder of the trace; every process writes its own file.
   """
 
   def __init__(self, steps: tuple[int, int], directory: Any):
@@ -164,25 +164,25 @@ class Profiler:
 
   def __exit__(self, *exc) -> None:
     if self._running:
-      with contextlib.suppress(Exception):  # an error of the device is raised by the loop itself
+      with contextlib.suppress(Exception):  # the loop itself raises errors of the device
         jax.block_until_ready(self._result)
       self._stop()
 
   def before(self, step: int, count: int) -> None:
-    """Starts the trace if the dispatch of `count` steps from `step`, called next, is its first."""
+    """Starts the trace if the next dispatch, `count` steps from `step`, is the first in range."""
     if not self._running and step < self._last and step + count > self._first:
-      if not is_local(self._directory):  # JAX reaches stores in another way, if at all
+      if not is_local(self._directory):  # JAX may not be able to write to the store
         self._traced = tempfile.mkdtemp()
       jax.profiler.start_trace(self._traced)
       self._running = True
 
   def after(self, step: int, count: int, result: Any) -> None:
-    """Stops the trace if that dispatch was its last; its `result` may not be ready yet."""
+    """Stops the trace if this dispatch was the last in range; its `result` may not be ready."""
     if not self._running:
       return
     self._result = result
     if step + count >= self._last:
-      jax.block_until_ready(result)  # otherwise the trace ends before the device has begun
+      jax.block_until_ready(result)  # otherwise the trace would end before the device starts
       self._stop()
 
   def _stop(self) -> None:

@@ -1,4 +1,4 @@
-"""The jitted call that the loop makes: one or many training steps."""
+"""The jitted call of the loop, with one or many training steps."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ STREAMED_BLOCK_BYTES = 256 * 2**20
 def make_dispatch(
   experiment: Experiment, pipeline: Pipeline | type[Pipeline], size: int
 ) -> HostProgram:
-  """(state, resident, block) -> (state, metrics [count, ...]): `count` training steps in one call.
+  """Makes a call of `count` steps: (state, resident, block) -> (state, metrics [count, ...]).
 
   Args:
-    experiment: builds the step.
-    pipeline: its `resident` and `blocks` are the arguments of the calls; the class itself where
-      only shapes are at hand.
-    size: most steps in a block. 1 leaves XLA's control flow out, which is slow around convolutions
-      on CPUs.
+    experiment: experiment with the train step.
+    pipeline: pipeline whose `resident` and `blocks` are the arguments of the calls; the class
+      itself if there are only shapes.
+    size: largest number of steps in a block. 1 avoids XLA's control flow, which slows convolutions
+      down on CPUs.
   """
   step_fn = experiment.step_fn
 
@@ -43,10 +43,10 @@ def make_dispatch(
 
 
 def steps_per_call(experiment: Experiment, pipeline: Pipeline) -> int:
-  """Steps in one dispatch: as configured, else 1 on CPUs and 25 elsewhere.
+  """Steps per dispatch: as configured, else 1 on CPUs and 25 elsewhere.
 
-  A block of streamed images holds those of all its steps, and several blocks are alive: fewer steps
-  if they take more than STREAMED_BLOCK_BYTES.
+  A block of streamed images holds the images of all its steps, and several blocks are in memory:
+  steps are reduced if a block exceeds STREAMED_BLOCK_BYTES.
   """
   size = experiment.config.steps_per_call
   if size is None:

@@ -1,4 +1,4 @@
-"""Training: one loop for every method, from a config to a trained, evaluated, resumable run."""
+"""The training loop of all methods, from a config to a trained, evaluated, resumable run."""
 
 from __future__ import annotations
 
@@ -53,22 +53,22 @@ _CANNOT_WRITE = (*DISK_FULL, *DISK_FAILED, *NOT_PERMITTED)
 
 
 def train(config: Config, directory: str) -> None:
-  """Trains the run `directory` of `config` to its end, evaluates it, and prints its table.
+  """Trains a run to its end, evaluates it, and prints a table of results.
 
   Args:
-    config: see `clr_jax.load_config`.
-    directory: a new one, or that of the same run, which is then resumed.
+    config: config of the run, see `clr_jax.load_config`.
+    directory: a new directory, or that of the same run, which is then resumed.
 
   Raises:
     UserError: bad input, before any work.
-    RunStopped: preempted (the state is saved); the loss is not finite (the last good checkpoint
-      stays); or a disk that is full or a store that cannot be written (what was saved stays).
+    RunStopped: the run was preempted (after saving); the loss is not finite (the last good
+      checkpoint remains); or a disk is full or a store cannot be written (checkpoints remain).
 
   Example:
     >>> import clr_jax
     >>> small = {'num_epochs': 1.0, 'schedule.warmup_epochs': 0.0, 'model.width': 4}
     >>> config = clr_jax.load_config('quickstart:simclr', small)
-    >>> config.eval.protocols = {}  # nothing is measured at its end
+    >>> config.eval.protocols = {}  # no evaluation at the end
     >>> train(config, workdir)
     32,342 parameters: backbone 4,972, probe 170, projector 27,200
   """
@@ -88,7 +88,7 @@ def train(config: Config, directory: str) -> None:
   refuse_foreign(run)
 
   with _stop_if_nothing_can_be_written(run), hold(run):
-    # Open the workdir: it is new, or holds this run.
+    # Open the workdir, which is new or holds this run.
     check_run(run, config, free)  # before all images are decoded
     identity = open_run(run, config, free, experiment.data_facts())
     runner.say_data(experiment, sets)
@@ -119,22 +119,24 @@ def _stop_if_nothing_can_be_written(run: Workdir) -> Iterator[None]:
   except (OSError, SaveFailed) as error:
     if isinstance(error, OSError) and error.errno not in _CANNOT_WRITE:
       raise
-    message = f'{error}: {_mend(error, run)}; the same command goes on from the last checkpoint'
+    message = (
+      f'{error}: {_mend(error, run)}; run the same command to resume from the last checkpoint'
+    )
     raise RunStopped(message, EXIT_CANNOT_WRITE) from error
 
 
 def _mend(error: OSError | SaveFailed, run: Workdir) -> str:
-  """What helps against an error of a disk or a store."""
+  """Remedy for an error of a disk or a store."""
   cause = error if isinstance(error, OSError) else error.__cause__
   where = getattr(cause, 'filename', None)
   if where and not os.fsdecode(where).startswith(os.fspath(run.path)):
-    return f'see that {os.fsdecode(where)} can be used'  # of the images, or in shared memory
+    return f'make {os.fsdecode(where)} usable'  # a path of the images or in shared memory
   full = getattr(cause, 'errno', None) in DISK_FULL or re.search('no space|quota', str(error), re.I)
-  return 'make room' if full and is_local(run.path) else 'see that the workdir can be written'
+  return 'free disk space' if full and is_local(run.path) else 'make the workdir writable'
 
 
 def _write_overview(run: Workdir, state: TrainState) -> None:
-  """The table of all parameters goes to `parameters.txt`; one line of sums to the terminal."""
+  """Writes the table of all parameters to `parameters.txt`; prints one line of sums."""
   if jax.process_index():
     return
   overview = parameter_overview.get_parameter_overview(state.params, include_stats='sharding')
@@ -147,7 +149,7 @@ def _write_overview(run: Workdir, state: TrainState) -> None:
 def _loop(
   experiment: Experiment, sets: Sets, run: Workdir, checkpoints: Checkpoints, start: Start
 ) -> TrainState:
-  """Trains from `start` to the last step; returns the state there."""
+  """Trains from `start` to the last step; returns the final state."""
   config, info = experiment.config, experiment.info
   (state, first, accumulated, unevaluated), last = start, last_step(config, info)
   cadence = cadence_of(config, info)
@@ -155,7 +157,7 @@ def _loop(
   size = steps_per_call(experiment, pipeline)
   dispatch = make_dispatch(experiment, pipeline, size)
   online = runner.Online(experiment, sets)
-  # Two passes over the same plan: the pipeline reads ahead of the loop.
+  # Two iterators over the same plan, because the pipeline reads ahead of the loop.
   calls = list(plan(first, last, cadence, size))
   with (
     MetricWriter(run, first_step=first, loggers=_loggers(config)) as writer,
@@ -176,7 +178,7 @@ def _loop(
     for step, count in calls:
       with _kept_if_unreadable(keep):
         block = next(blocks)
-      # Train: `count` steps from `step` on.
+      # Train `count` steps from `step`.
       profiler.before(step, count)
       with progress.compiling(step == first):
         state, step_metrics = dispatch(state, pipeline.resident, block)
@@ -194,7 +196,7 @@ def _loop(
         row |= progress.update(step, row['loss'], pipeline.wait_seconds)
         writer.write_scalars(step, row)
         _stop_if_not_finite(row, step, checkpoints, writer)
-        if due(step, cadence.log, False):  # the last row may lie off the grid
+        if due(step, cadence.log, False):  # the last row may be off the grid
           accumulated.clear()
 
       # Evaluate.
@@ -206,8 +208,8 @@ def _loop(
           scores = progress.evaluated(online(state))
         writer.write_scalars(step, scores)
 
-      # Save, last: with the scores and what is accumulated, and after the rows are on disk, which
-      # a run that resumes here does not write again.
+      # Save last: with the scores and the accumulated metrics, and after the rows are on disk,
+      # because a run that resumes here does not write them again.
       if (stop := interrupt.requested()) or due(step, cadence.save, done):
         _stop_if_not_finite(accumulated.row(), step, checkpoints, writer)
         writer.flush()
@@ -223,12 +225,12 @@ def _loop(
 
 
 def _loggers(config: Config) -> tuple[str, ...]:
-  return config.get('loggers', ('tensorboard',))  # younger than some runs
+  return config.get('loggers', ('tensorboard',))  # missing in configs of older runs
 
 
 @contextlib.contextmanager
 def _kept_if_unreadable(keep: Callable[[], object]) -> Iterator[None]:
-  """Calls `keep` if an image cannot be read inside; all processes of a run stop there together."""
+  """Calls `keep` if an image cannot be read; all processes of a run then stop together."""
   try:
     yield
   except (UserError, RunStopped):
@@ -245,9 +247,9 @@ def _rescue(
   accumulated: MetricAccumulator,
   unevaluated: bool,
 ) -> bool:
-  """Saves the state after `step` steps, in another thread than the loop's; whether it could."""
+  """Saves the state after `step` steps from a thread beside the loop; True if it could."""
   if any(leaf.is_deleted() for leaf in jax.tree.leaves(state)):
-    return False  # the next step has it
+    return False  # the next step owns it
   with watchdog.paused():
     _stop_if_not_finite(accumulated.row(), step, checkpoints, writer)
     writer.flush()
@@ -257,7 +259,10 @@ def _rescue(
 
 
 def _stopped(by: Stop, step: int, last: int) -> RunStopped:
-  message = f'stopped by {by.name} at step {step} of {last}, saved: the same command goes on'
+  message = (
+    f'stopped by {by.name} at step {step} of {last}, checkpoint saved: run the same command to '
+    'resume'
+  )
   return RunStopped(message, by.code)
 
 

@@ -14,10 +14,10 @@ _NAMES = {kind: name for name, kind in _REDUCTIONS.items()}
 
 
 class MetricAccumulator:
-  """The metrics of the steps since the last row on the grid of `log_every`, reduced.
+  """Reduced metrics of the steps since the last row on the grid of `log_every`.
 
-  Checkpoints carry it, and it adds one step after the other in float64 (`Metric.add`): a row does
-  not depend on where its steps were interrupted.
+  Checkpoints contain it, and it adds one step after the other in float64 (`Metric.add`), so that a
+  row does not depend on interruptions.
   """
 
   def __init__(self):
@@ -26,14 +26,14 @@ class MetricAccumulator:
 
   @classmethod
   def restored(cls, stored: Mapping[str, Any]) -> Self:
-    """The accumulator that `stored` describes."""
+    """Restores the accumulator from `stored`."""
     accumulator = cls()
     for name, (kind, total, count) in stored.items():
       accumulator._sums[name] = _REDUCTIONS[kind](total, count)
     return accumulator
 
   def copy(self) -> Self:
-    """The same now; what is added to either does not reach the other."""
+    """Makes an independent copy."""
     copied = type(self)()
     copied._sums, copied._pending = dict(self._sums), list(self._pending)
     return copied
@@ -44,11 +44,11 @@ class MetricAccumulator:
     return {k: (_NAMES[type(m)], m.total, m.count) for k, m in self._sums.items()}
 
   def add(self, metrics: Metrics) -> None:
-    """Adds metrics [steps, ...] of the next steps; they stay on the device for now."""
+    """Adds metrics [steps, ...] of the next steps, which stay on the device for now."""
     self._pending.append(metrics)
 
   def row(self) -> dict[str, Any]:
-    """Numbers and lists of the metrics that any step measured; {} without steps."""
+    """Values of the metrics that some step measured, numbers or lists; {} without steps."""
     self._fetch()
     rows = {name: metric.row() for name, metric in self._sums.items()}
     return {name: value for name, value in rows.items() if value is not None}
@@ -59,7 +59,7 @@ class MetricAccumulator:
     self._pending.clear()
 
   def _fetch(self) -> None:
-    """Adds what is pending, in one transfer from the device."""
+    """Adds pending metrics, in one transfer from the device."""
     for block in jax.device_get(self._pending):
       for name, values in block.items():
         steps = of_steps(values)

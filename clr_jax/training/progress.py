@@ -1,4 +1,4 @@
-"""What the terminal shows of a training run: a header, a bar, and what can be done next."""
+"""Terminal output of a training run: a header, a progress bar, and the next commands."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from clr_jax.core.activity import activity, every_second
 from clr_jax.core.types import RunInfo
 from clr_jax.experiment.build import Experiment
 
-# Metrics of the online evaluation, by the word for each.
+# Metrics of the online evaluation by their labels.
 _ONLINE = {'online_knn_top1': 'kNN', 'online_probe_top1': 'probe'}
 _BAR = '{desc}{percentage:3.0f}% |{bar:12}| {n_fmt}/{total_fmt}, {remaining} left{postfix}'
-_QUIET_SECONDS = 10  # between lines where there is no terminal
+_QUIET_SECONDS = 10  # between lines without a terminal
 
 
 class Progress:
-  """A bar that moves every second, with epoch, loss, speed, time left and the last accuracies.
+  """A progress bar with epoch, loss, speed, time left and the last accuracies.
 
-  Without a terminal it prints a line at most every 10 seconds.
+  It is updated every second; without a terminal it prints a line at most every 10 seconds.
 
   Args:
-    first, last: steps.
-    info: of the run.
+    first, last: first and last step.
+    info: facts about the run.
     enabled: False shows nothing.
   """
 
@@ -61,7 +61,7 @@ class Progress:
 
   @contextlib.contextmanager
   def paused(self, what: str) -> Iterator[None]:
-    """Shows what else is done; excludes its time, such as that of an evaluation, from the speed."""
+    """Shows another activity, such as an evaluation, and excludes its time from the speed."""
     start = time.monotonic()
     with self._doing(what):
       yield
@@ -78,17 +78,17 @@ class Progress:
       self._bar.set_description_str('')
 
   def compiling(self, now: bool = True) -> contextlib.AbstractContextManager[None]:
-    """Around a call of the step; says so if that call compiles it."""
+    """Context manager around a call of the step; shows that it compiles if it does."""
     return self._doing('compiling the training step') if now else contextlib.nullcontext()
 
   def evaluated(self, scores: dict[str, float]) -> dict[str, float]:
-    """Shows the accuracies of an online evaluation from now on; returns the scores."""
+    """Shows the accuracies of an online evaluation from now on and returns the scores."""
     known = {word: scores[name] for name, word in _ONLINE.items() if name in scores}
     self._scores = [f'{word} {100 * value:.1f} %' for word, value in known.items()]
     return scores
 
   def update(self, step: int, loss: float, waited: float) -> dict[str, float]:
-    """Shows the state after `step` steps; returns samples/s and data-wait share since last time."""
+    """Shows progress after `step` steps; returns samples/s and share of waiting since last time."""
     now = time.monotonic()
     seconds = max(now - self._time, 1e-9)
     speed = (step - self._step) * self._batch_size / seconds
@@ -109,7 +109,7 @@ class Progress:
 
 
 def _columns() -> int:
-  """Width of the terminal on standard error; 0 where it is not known."""
+  """Width of the terminal on standard error; 0 if unknown."""
   try:
     return os.get_terminal_size(sys.stderr.fileno()).columns
   except (OSError, ValueError):
@@ -117,7 +117,7 @@ def _columns() -> int:
 
 
 def header(experiment: Experiment, directory: str, first: int, last: int) -> str:
-  """What is trained, on what, and where it is kept; for the terminal."""
+  """Summary of the run for the terminal: method, data and workdir."""
   config, info = experiment.config, experiment.info
   devices = f'{jax.device_count()} x {jax.devices()[0].device_kind}'
   resumed = f', from step {first:,}' if first else ''
@@ -128,7 +128,7 @@ def header(experiment: Experiment, directory: str, first: int, last: int) -> str
 
 
 def next_commands(directory: str, seconds: float) -> str:
-  """How long it took, and the commands that go on from here."""
+  """The run time and the commands to continue with."""
   workdir = f'--workdir={directory}'
   return f"""\
 {seconds:.0f} s. Next:

@@ -1,4 +1,4 @@
-"""Where a run starts: at its newest checkpoint, at another run's weights, or at new ones."""
+"""The start of a run: from its newest checkpoint, another run's weights, or new weights."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Start(NamedTuple):
   """Attributes:
   state: train state after `step` steps.
   step: number of steps done.
-  metrics: of the steps since the last log row.
-  unevaluated: the run was stopped in the evaluation that belongs to this step.
+  metrics: metrics of the steps since the last log row.
+  unevaluated: True if the run was stopped during the evaluation of this step.
   """
 
   state: TrainState
@@ -34,7 +34,7 @@ class Start(NamedTuple):
 
 
 def check_init_from(config: Config, run: Workdir, experiment: Experiment) -> None:
-  """UserError if a new run cannot start from the weights of the run that `init_from` names."""
+  """Raises a UserError if the weights that `init_from` names cannot be used."""
   with translate_errors(run.path):
     begins = not run.checkpoints.exists()
   if not config.init_from or not begins:
@@ -55,7 +55,7 @@ def check_init_from(config: Config, run: Workdir, experiment: Experiment) -> Non
 def start_or_resume(experiment: Experiment, run: Workdir, checkpoints: Checkpoints) -> Start:
   """Resumes from the newest checkpoint of the run, else starts at step 0.
 
-  Prints one line where weights are read.
+  Prints one line when it reads weights.
   """
   if checkpoints.latest_step() is not None:
     return _resume(experiment, run, checkpoints)

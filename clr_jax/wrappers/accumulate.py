@@ -1,4 +1,4 @@
-"""Large batches in little memory: the network sees a part of the batch at a time."""
+"""Large batches in little memory: the network embeds one part of the batch at a time."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ def accumulate(
 ) -> Method:
   """Embeds the batch in `parts` passes; the loss sees the embeddings of the whole batch.
 
-  Each pass is computed again in the backward pass (`jax.checkpoint`), so that activations of one
-  part only are in memory, and the gradient is that of the loss of the whole batch, not a mean of
-  losses of small batches: the gradient cache of Gao et al., https://arxiv.org/abs/2101.06983. A
-  step costs one more forward pass.
+  Each pass is recomputed in the backward pass (`jax.checkpoint`), so memory holds the activations
+  of one part only. The gradient is that of the whole batch's loss, not a mean over small batches:
+  the gradient cache of Gao et al., https://arxiv.org/abs/2101.06983. A step costs one more forward
+  pass.
 
-  Image b belongs to part b % parts, so that every device has its share of each part. BatchNorm
-  normalizes each part by its own statistics, one part after the other: as `groups` of
-  `clr_jax.models.norm` with the parts as further groups. It belongs right around a method.
+  Image b belongs to part b % parts, so that each part is spread over all devices. BatchNorm
+  normalizes each part by its own statistics, like `groups` of `clr_jax.models.norm` with the parts
+  as additional groups. Apply this wrapper directly to a method, inside all others.
 
   Args:
-    method: its `embed` gives rows of images, new statistics in the carry ('batch_stats',
-      'target_stats'), and what does not depend on the batch.
-    info: of the run.
-    parts: divides the batch; 1 returns the method as it is.
-    unroll: False is a loop, True a program for each part, which XLA may run side by side: fast and
-      without any gain in memory. None: a loop but on CPUs, where loops of convolutions are slow.
+    method: method whose `embed` returns rows of images, new statistics in the carry ('batch_stats',
+      'target_stats') and values that do not depend on the batch.
+    info: facts about the run.
+    parts: number of passes, a divisor of the batch size; 1 returns the method unchanged.
+    unroll: True unrolls the loop, so that XLA may run the parts in parallel: fast, but it saves no
+      memory. None: unroll on CPUs only, where loops of convolutions are slow.
 
   Raises:
-    UserError: the batch cannot be split so.
+    UserError: the batch cannot be split into that many parts.
   """
   if parts < 1 or info.batch_size % parts:
     raise UserError(
@@ -47,7 +47,7 @@ def accumulate(
     )
   if info.batch_size == parts:
     raise UserError(
-      f'accumulate={parts} leaves one image for a pass, which BatchNorm cannot normalize: lower it'
+      f'accumulate={parts} leaves one image per pass, which BatchNorm cannot normalize: lower it'
     )
   if parts == 1:
     return method
@@ -71,7 +71,7 @@ def accumulate(
 
 
 def _statistics(state: State) -> Carry:
-  """What a pass changes for the next one, by its names in the carry of `embed`."""
+  """State that a pass updates for the next one, by its names in the carry of `embed`."""
   found = {'batch_stats': state['batch_stats']}
   if 'target' in state:
     found['target_stats'] = state['target']['batch_stats']
@@ -86,7 +86,7 @@ def _with(state: State, stats: Carry) -> State:
 
 
 def _join(shape: Any, stacked: Array) -> Array:
-  """Rows of images [parts, size, ...] in the order of the batch; else what the last pass gave."""
+  """Image rows [parts, size, ...] in the order of the batch; other values from the last pass."""
   if stacked.shape[1:] == shape.shape:
     return stacked[-1]
   return jnp.swapaxes(stacked, 0, 1).reshape(shape.shape)

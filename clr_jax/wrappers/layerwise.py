@@ -1,4 +1,4 @@
-"""Contrastive losses of a backbone's stages, Method -> Method: the layer-by-layer loss."""
+"""The layer-by-layer loss, Method -> Method: contrastive losses of a backbone's stages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Array, Batch, Method, Out, RunInfo, State
 from clr_jax.losses.contrastive import ntxent
 
-ORDER = 20  # around what changes the method's own loss
+ORDER = 20  # outside of wrappers that change the method's own loss
 
 
 def layerwise(
@@ -29,13 +29,13 @@ def layerwise(
   mixtures do not take part.
 
   Args:
-    weights: alpha_k, one for each stage, shallow to deep; increasing in the documents, such as
-      0.01, 0.1, 1. 0 leaves a stage out. () returns the method as it is.
+    weights: alpha_k, one per stage, shallow to deep; increasing in the documents, such as 0.01,
+      0.1, 1. 0 leaves a stage out. () returns the method unchanged.
     temperature: divisor of the similarities; 0.5 (documents).
 
   Raises:
-    UserError: for weights that are all 0; when traced, unless the backbone has as many stages and
-      its features come from two or more views.
+    UserError: all weights are 0; when traced, unless the backbone has as many stages and embeds two
+      or more views.
   """
   del info
   if not weights:
@@ -57,7 +57,7 @@ def stage_losses(out: Out, *, count: int, temperature: float) -> list[Array]:
   """L_k: NT-Xent of each stage, shallow to deep.
 
   Raises:
-    UserError: unless the backbone has `count` stages and they are of two or more views.
+    UserError: unless the backbone has `count` stages and embeds two or more views.
   """
   stages = out.extra.get('stages', {})
   if len(stages) != count:

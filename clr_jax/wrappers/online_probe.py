@@ -1,4 +1,4 @@
-"""Accuracy while a method trains, Method -> Method: a linear classifier beside it."""
+"""Online linear probe, Method -> Method: measures accuracy while a method trains."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def online_probe(
   learning_rate: NonNegative = 0.1,
   weight_decay: NonNegative = 0.0,
 ) -> Method:
-  """Trains a linear classifier on the detached feature beside the method; always the outermost.
+  """Trains a linear classifier on the detached features; always the outermost wrapper.
 
-  The encoder's update is the same with and without it: the features are cut off from the gradient
-  and SAM leaves the group alone. Rows with label -1 (unlabeled) do not count.
+  The encoder's update is the same with and without it: no gradient reaches the encoder and SAM
+  ignores the probe's parameters. Rows with label -1 (unlabeled) do not count.
 
   Args:
-    info: without classes, the method is returned as it is.
-    enabled: False returns the method as it is.
-    learning_rate: constant, of the group 'probe' (solo-learn: 0.1).
-    weight_decay: of the group 'probe' (solo-learn: 0).
+    info: facts about the run; without classes, the method is returned unchanged.
+    enabled: False returns the method unchanged.
+    learning_rate: constant learning rate of the group 'probe' (solo-learn: 0.1).
+    weight_decay: weight decay of the group 'probe' (solo-learn: 0).
   """
   num_classes = info.num_classes
   if not enabled or num_classes is None:

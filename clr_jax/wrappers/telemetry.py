@@ -1,4 +1,4 @@
-"""Telemetry: what a method's scores, embeddings and parameters look like while it trains."""
+"""Telemetry: statistics of a method's scores, embeddings and parameters while it trains."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clr_jax.losses.scores import ScoreSets
 from clr_jax.ops.gradient_statistics import group_norms
 from clr_jax.ops.similarity import at_least_float32, l2_normalize
 
-PREFIX = 'telemetry/'  # of the metrics' names
+PREFIX = 'telemetry/'  # prefix of the metric names
 STEPS = PREFIX + 'steps'  # the number of measured steps
 
 
@@ -36,24 +36,23 @@ def telemetry(
 ) -> Method:
   """Adds metrics `telemetry/...` to the loss of every `every`-th step; nothing else changes.
 
-  They are computed inside the compiled step from the embeddings that the loss has, in a branch that
-  the other steps do not take; those have zeros that do not count. A row of the log has means over
-  its measured steps, the sums of histograms, and the number of these steps, `telemetry/steps`. The
-  wrapper belongs right around a method, inside of other wrappers, so that the random draws are
-  those of the loss.
+  They are computed inside the compiled step from the embeddings of the loss, in a branch that the
+  other steps skip; those steps return zeros that do not count. A row of the log has means over its
+  measured steps, sums of histograms, and the number of these steps, `telemetry/steps`. Apply the
+  wrapper directly to a method, inside all others, so that its random draws are those of the loss.
 
-  Of methods with negatives (`Method.scores`), on the scores as the loss uses them, transformed by
-  plug-ins: the `series` of `clr_jax.losses.score_statistics`, the histograms neg_hist and pos_hist
-  [bins + 2] (below, bins, above), positive_response and negative_response with SupCon's
-  denominators, with TCL's too (..._tcl) where the loss has them, and the mean temperature.
-  Of all methods: alignment (of views 0 and 1 of the online embeddings, or of view 0 and its target)
+  Methods with negatives (`Method.scores`), from the scores that the loss uses, after plug-ins: the
+  `series` of `clr_jax.losses.score_statistics`, the histograms neg_hist and pos_hist [bins + 2]
+  (below, bins, above), positive_response and negative_response with SupCon's denominators, also
+  with TCL's (..._tcl) if the loss has them, and the mean temperature.
+  All methods: alignment (of views 0 and 1 of the online embeddings, or of view 0 and its target)
   and uniformity (of each of these views); ema_distance ||online - target|| / ||online||; mean and
   standard deviation over the batch of the rows written to tables, such as SogCLR's log u;
   grad_norm/GROUP of each group of parameters.
 
   Args:
-    method: with or without `scores`.
-    enabled: False returns the method as it is.
+    method: method with or without `scores`.
+    enabled: False returns the method unchanged.
     every: steps from one measured step to the next; step 0 is one. At 50 the cost is below 2 % of
       a step's FLOPs and bytes.
     bins: number of bins of the histograms; 40 (the design).
@@ -75,7 +74,7 @@ def telemetry(
     return step % every == 0
 
   def record(step: Array, measure: Callable[[], dict[str, Array]]) -> Metrics:
-    """`measure()` in a measured step, as metrics: means of scalars, sums of histograms."""
+    """Runs `measure` in a measured step; metrics with means of scalars and sums of histograms."""
     found, count = only_if(is_measured(step), measure), is_measured(step).astype(jnp.float32)
     return {PREFIX + k: Sum(x, count) if x.ndim else Mean(x, count) for k, x in found.items()}
 
@@ -112,14 +111,14 @@ def telemetry(
 
 
 def only_if(condition: Array, measure: Callable[[], dict[str, Array]]) -> dict[str, Array]:
-  """`measure()`, or zeros of its shapes and none of its work."""
+  """Returns `measure()`, or zeros of its shapes without its work."""
   shapes = jax.eval_shape(measure)
   zeros = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)  # noqa: E731
   return jax.lax.cond(condition, measure, zeros)
 
 
 def of_scores(sets: ScoreSets, edges: np.ndarray) -> dict[str, Array]:
-  """What the docstring of `telemetry` says of methods with negatives."""
+  """Metrics of methods with negatives, see `telemetry`."""
   plain = sets._replace(k1=0.0, k2=1.0)
   positive, negative = score_statistics.responses(plain)
   found = {
@@ -137,7 +136,7 @@ def of_scores(sets: ScoreSets, edges: np.ndarray) -> dict[str, Array]:
 
 
 def of_embeddings(out: Out) -> dict[str, Array]:
-  """Alignment, where there is a pair, and uniformity of the online embeddings [B, V, D]."""
+  """Alignment, if there is a pair, and uniformity of the online embeddings [B, V, D]."""
   views = l2_normalize(out.online[:, :2])
   found = {}
   if views.shape[1] == 2:

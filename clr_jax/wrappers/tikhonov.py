@@ -1,4 +1,4 @@
-"""Tikhonov regularization by the images, Method -> Method: the robustness report, eqs. 2 to 5."""
+"""Tikhonov regularization of the input gradient, Method -> Method: robustness report, eq. 2-5."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from clr_jax.losses.tikhonov import (
 )
 from clr_jax.ops.random import Stream, stream
 
-ORDER = 30  # around all that adds to the loss
+ORDER = 30  # outside of all wrappers that add to the loss
 
 
 def tikhonov(
@@ -35,29 +35,29 @@ def tikhonov(
   route: Annotated[Route, OnlyWith('weight', 'layer_weights')] = 'jvp',
   grad_of: Annotated[Literal['auto', GradOf], OnlyWith('weight', 'layer_weights')] = 'auto',
 ) -> Method:
-  """Adds weight / 2 * R + sum_k layer_weights[k] * R_k of squared gradients by the images.
+  """Adds weight / 2 * R + sum_k layer_weights[k] * R_k, squared gradients w.r.t. the images.
 
-  R is of the method's whole loss as it is trained: by all `batch.views`, through the batch
-  statistics, and with what the method itself holds fixed (targets, queues, tables) fixed. R_k =
-  sum_i |dL_k/dx_i|^2 / 2 is of the loss of the backbone's stage k (eq. 5), `Method.stage_losses`.
-  The penalties need the networks, so that `embed` computes loss and all, random losses with a key
-  of their own, and `loss` returns what it finds in `Out.extra['tikhonov']`. This wraps what adds to
-  the loss (un_mix, layerwise), not the online probe.
+  R uses the method's whole training loss: all `batch.views`, gradients through the batch
+  statistics, and constants where the method has them (targets, queues, tables). R_k =
+  sum_i |dL_k/dx_i|^2 / 2 uses the loss of the backbone's stage k (eq. 5), `Method.stage_losses`.
+  The penalties need the networks, so `embed` computes the loss as well, random losses with a
+  separate key, and `loss` returns the result from `Out.extra['tikhonov']`. This wraps the wrappers
+  that add to the loss (un_mix, layerwise), but not the online probe.
 
   Metrics: tikhonov_penalty R and input_gradient_norm, the mean over views and images of the L2 norm
   of the gradient in R (`own`: that of each image's own loss); tikhonov_layer_penalty, the sum over
   stages.
 
   Args:
-    weight: lambda, 0.1 to 10 in the report; 0 without `layer_weights` returns the method as it is.
-    layer_weights: beta_k, one for each stage; increasing in the report.
+    weight: lambda, 0.1 to 10 in the report; 0 without `layer_weights` returns the method unchanged.
+    layer_weights: beta_k, one per stage; increasing in the report.
     route: 'jvp' or 'double', see `input_gradient_penalties`; the numbers are the same.
     grad_of: 'batch' (eq. 3), 'own' (eq. 2) or 'batch_mean', see `eq_factor`; 'auto' is 'own' for an
       independent method (supervised), else 'batch'.
 
   Raises:
-    UserError: for weights that are all 0, for layer weights of a method without stage losses and
-      for 'own' of a loss that couples images; when traced, unless the backbone has as many stages.
+    UserError: all weights are 0, layer weights for a method without stage losses, or 'own' for a
+      loss that couples images; when traced, a backbone with another number of stages.
   """
   del info
   if not weight and not layer_weights:
@@ -95,7 +95,7 @@ def tikhonov(
 def _penalize(
   found: Penalties, weight: float, layer_weights: Sequence[float], grad_of: GradOf, rows: int
 ) -> tuple[Array, Metrics]:
-  """What is added to the loss, and metrics; `found` is of what has a positive weight, in order."""
+  """Penalty and metrics; `found` has one entry per positive weight, in order."""
   added, metrics = jnp.zeros([], found.halves.dtype), {}
   if weight:
     penalty = eq_factor(grad_of, rows) * found.halves[0]
@@ -114,20 +114,20 @@ def _check_weights(method: Method, weight: float, layer_weights: Sequence[float]
     raise UserError('tikhonov needs a positive plugins.tikhonov.weight, or layer_weights')
   if layer_weights and method.stage_losses is None:
     raise UserError(
-      'plugins.tikhonov.layer_weights is of the losses that plugins.layerwise adds: set '
+      'plugins.tikhonov.layer_weights needs the losses of plugins.layerwise: set '
       'plugins.layerwise.weights, too'
     )
 
 
 def _resolve(method: Method, grad_of: Literal['auto', GradOf]) -> GradOf:
-  """`grad_of` without 'auto'; UserError for 'own' of a loss that couples images."""
+  """Resolves 'auto' in `grad_of`; raises a UserError for 'own' if the loss couples images."""
   if grad_of == 'auto':
     return 'own' if method.independent else 'batch'
   if grad_of == 'own' and not method.independent:
     with_stages = ' with layerwise' if method.stage_losses else ''
     raise UserError(
-      f'the loss of {method.name}{with_stages} couples the images, which have no losses of their '
-      f'own: set plugins.tikhonov.grad_of=batch'
+      f'the loss of {method.name}{with_stages} couples the images, so there are no per-image '
+      f'losses: set plugins.tikhonov.grad_of=batch'
     )
   return grad_of
 

@@ -15,7 +15,7 @@ from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import PAIRS, Array, Batch, Method, Out, Params, RunInfo, State
 from clr_jax.ops.random import Stream, stream
 
-ORDER = 10  # innermost: its mixtures stand in place of the embeddings of the method's own loss
+ORDER = 10  # innermost: its mixtures replace the embeddings in the method's own loss
 
 
 def un_mix(
@@ -25,34 +25,33 @@ def un_mix(
   enabled: bool = False,
   probability: Annotated[Probability, OnlyWith('enabled')] = 0.5,
 ) -> Method:
-  """Adds the losses of image mixtures, whose positives are both images by their shares.
+  """Adds losses of image mixtures, whose positives are both images, weighted by their shares.
 
-  loss(online) + lam loss(mixed) + (1 - lam) loss(mixed[::-1]): mixtures of view 0 pass the online
-  network once; the reversed order meets the partners' positives. Queues, tables and metrics are
-  those of the plain term, whose random key the other two share. The mixtures stand in place:
-    - with targets (EMA network, detached projections): of every online view, so that a symmetric
+  loss(online) + lam loss(mixed) + (1 - lam) loss(mixed[::-1]): mixtures of view 0 are embedded
+  once; the reversed order pairs them with the partners' positives. Queues, tables and metrics come
+  from the plain term, whose random key the other two share. The mixtures replace:
+    - with targets (EMA network, detached projections): every online view, so that a symmetric
       loss compares the same mixtures with the targets of both views (official CIFAR code); local
       views are in the plain term only;
-    - without targets: of view 0; the other views, with gradient, are the positives. Mixtures are
-      negatives of each other there, also the two of the same pair of images.
-  A wrapper that adds a loss of its own (layerwise, online probe) belongs outside of this one.
+    - without targets: view 0; the other views, with gradient, are the positives. Mixtures are then
+      negatives of each other, including the two mixtures of the same pair of images.
+  A wrapper that adds its own loss (layerwise, online probe) belongs outside of this one.
 
   Args:
     enabled: False returns the method as it is.
-    probability: share of the steps that blend whole images; in the others a box is pasted. 0.5 in
-      the official CIFAR script and ImageNet command, 0 = boxes only (default of its ImageNet code).
+    probability: share of steps that blend whole images; the others paste a box. 0.5 in the official
+      CIFAR script and ImageNet command, 0 = boxes only (default of its ImageNet code).
 
   Raises:
-    UserError: for a method whose `pairs` are not 'own' or, when traced, without the mixtures'
-      embedding.
+    UserError: a method whose `pairs` are not 'own' or, when traced, that does not embed mixtures.
   """
   del info
   if not enabled:
     return method
   if method.pairs != 'own':
     raise UserError(
-      f'un_mix has no meaning for {method.name}, in which {PAIRS[method.pairs]}: each image must '
-      f'have a positive of its own; set plugins.un_mix.enabled=False'
+      f'un_mix does not support {method.name}, in which {PAIRS[method.pairs]}: each image must '
+      f'have its own positive; set plugins.un_mix.enabled=False'
     )
 
   def embed(params: Params, state: State, batch: Batch, rng: Array, step: Array):
@@ -87,11 +86,11 @@ def by_shares(loss: Callable[[Array], Array], mixed: Array, lam: Array) -> Array
 
 
 def _in_place(out: Out, mixed: Array) -> Out:
-  """`out` whose online embeddings are the mixtures' [B, 1, D]; see `un_mix`."""
-  # InfoMin's patches have their own positive already in the plain term.
+  """Replaces online embeddings in `out` by those of the mixtures [B, 1, D]; see `un_mix`."""
+  # InfoMin's patches have their own positive in the plain term already.
   out = out._replace(extra={k: v for k, v in out.extra.items() if k != 'jigsaw'})
   if out.target is None:
     return out._replace(online=jnp.concatenate([mixed, out.online[:, 1:]], 1))
-  # As many as targets: without the local views.
+  # As many views as targets: without the local views.
   online = jnp.broadcast_to(mixed, (*out.target.shape[:2], mixed.shape[-1]))
   return out._replace(online=online)

@@ -29,7 +29,7 @@ def test_each_code_has_one_meaning():
   [
     (UserError('k=0: give 1'), 2, 'k=0: give 1'),
     (RunStopped('no room', 74), 74, 'no room'),
-    (KeyboardInterrupt(), 130, 'interrupted: the same command goes on'),
+    (KeyboardInterrupt(), 130, 'interrupted: run the same command to resume'),
     (SystemExit(3), 3, ''),
     (SystemExit(), 0, ''),
     (ValueError('a bug'), 1, None),
@@ -38,11 +38,11 @@ def test_each_code_has_one_meaning():
       2,
       'no access to /a (No): make it accessible or give another path',
     ),
-    (OSError(errno.ENOSPC, 'Full', '/a'), 74, 'cannot write or read /a (Full): make room'),
+    (OSError(errno.ENOSPC, 'Full', '/a'), 74, 'cannot write or read /a (Full): free disk space'),
     (
       OSError(errno.EIO, 'Bad', b'/a'),
       74,
-      'cannot write or read /a (Bad): see that the disk can be used',
+      'cannot write or read /a (Bad): check that the disk can be used',
     ),
     (FileNotFoundError(errno.ENOENT, 'a bug', '/a'), 1, None),
     (OSError('a bug'), 1, None),

@@ -44,7 +44,7 @@ def test_a_signal_ends_the_process_with_a_line_and_a_code(stop, ended, capfd, na
   number, code = NUMBERS[name]
   os.kill(os.getpid(), number)
   assert ended.wait() == [code]
-  assert capfd.readouterr().err == f'clr-jax: stopped by {name}: the same command goes on\n'
+  assert capfd.readouterr().err == f'clr-jax: stopped by {name}: run the same command to resume\n'
 
 
 def test_handlers_are_restored():

@@ -36,8 +36,8 @@ def test_a_store_in_one_sentence(error, text):
   [
     ('s3://b/x', 's3://b/x cannot be used: only local paths and gs://'),
     ('file:///x', 'only local paths'),
-    ('gs://', 'gs:// names no bucket: give gs://BUCKET'),
-    ('a\0b', 'a path has no null byte'),
+    ('gs://', 'gs:// has no bucket: give gs://BUCKET'),
+    ('a\0b', 'contains a null byte'),
   ],
 )
 def test_paths_that_are_not_supported(path, text):
@@ -83,7 +83,7 @@ def test_what_is_no_file_is_not_read(tmp_path):
   """A pipe, which would never end, a folder; a file is."""
   os.mkfifo(tmp_path / 'pipe')
   for path in (tmp_path / 'pipe', tmp_path):
-    with pytest.raises(OSError, match='it is no file'):
+    with pytest.raises(OSError, match='not a regular file'):
       read_file(path)
   (tmp_path / 'file').write_bytes(b'x')
   assert read_file(tmp_path / 'file') == b'x'
@@ -91,10 +91,10 @@ def test_what_is_no_file_is_not_read(tmp_path):
 
 def test_a_folder_where_a_file_is_written_and_the_other_way_round(tmp_path):
   (tmp_path / 'a').mkdir()
-  with pytest.raises(UserError, match='a is a folder where a file is to be written: move it away'):
+  with pytest.raises(UserError, match='a is a folder, but a file has to be written there'):
     atomic_write(epath.Path(tmp_path / 'a'), 'x')
   (tmp_path / 'b').write_text('')
-  with pytest.raises(UserError, match='b is a file where a folder is to be written: move it away'):
+  with pytest.raises(UserError, match='b is a file, but a folder has to be written there'):
     atomic_write(epath.Path(tmp_path / 'b' / 'c'), 'x')
   assert sorted(p.name for p in tmp_path.rglob('*')) == ['a', 'b']
 

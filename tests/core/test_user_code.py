@@ -77,7 +77,7 @@ def test_nothing_in_a_workdir_runs(tmp_path):
   link = tmp_path / 'link.py'
   link.symlink_to(path)
   for name in (path, str(link)):
-    with pytest.raises(UserError, match=rf'lies in the workdir {tmp_path}/run, from which no code'):
+    with pytest.raises(UserError, match=rf'is in the workdir {tmp_path}/run, from which no code'):
       user_code.load([name])
 
 
@@ -86,10 +86,10 @@ def test_what_a_run_was_made_with(tmp_path):
   digest = user_code.checksum(path)
   user_code.load_recorded({path: digest}, 'RUN')
   assert user_code.checksums([path]) == {path: digest}
-  with pytest.raises(UserError, match=rf'^RUN was made with {path}, which has changed since: put'):
+  with pytest.raises(UserError, match=rf'^RUN used {path}, which has changed since: restore'):
     user_code.load_recorded({path: '0'}, 'RUN')
   gone = str(tmp_path / 'gone' / 'mine2.py')
-  with pytest.raises(UserError, match=rf'^RUN was made with {gone}, which is not there any more'):
+  with pytest.raises(UserError, match=rf'^RUN used {gone}, which is missing'):
     user_code.load_recorded({gone: digest}, 'RUN')
   user_code.load([write(tmp_path / 'new' / 'mine2.py')], chosen=True)  # --imports
   user_code.load_recorded({gone: digest}, 'RUN')

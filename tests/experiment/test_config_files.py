@@ -32,7 +32,7 @@ def test_load_refuses_what_is_no_config(tmp_path):
   plain = write(tmp_path / 'plain.py', HEAD + 'def get_config(): return ConfigDict()')
   with pytest.raises(UserError, match='takes no argument'):
     load(f'{plain}:extra')
-  with pytest.raises(UserError, match='must define get_config'):
+  with pytest.raises(UserError, match='define a function get_config'):
     load(write(tmp_path / 'empty.py', ''))
   with pytest.raises(UserError, match=r'no config file .*quickstart'):
     load(str(tmp_path / 'missing.py'))
@@ -62,7 +62,7 @@ def test_a_file_that_is_no_python(tmp_path):
     ('import sys\nsys.exit("done")', 2, 'SystemExit: done'),
     ('class E(BaseException):\n  pass\nraise E("own")', 3, 'E: own'),
     ('class E(Exception):\n  __str__ = None\nraise E()', 3, 'E: no message'),
-    ('async def get_config():\n  pass', None, 'gives a coroutine: return a ConfigDict'),
+    ('async def get_config():\n  pass', None, 'returns a coroutine: return a ConfigDict'),
     (HEAD + 'def get_config():\n  return undefined', 3, "NameError: name 'undefined' is not"),
     (HEAD + 'def get_config():\n  raise KeyError', 3, 'KeyError: no message'),
     (HEAD + 'def get_config():\n  return get_config()', 3, 'RecursionError: '),
@@ -74,9 +74,9 @@ def test_a_file_that_is_no_python(tmp_path):
       "simclr has no option 'temprature': did you mean 'temperature'?",
     ),
     ('def get_config(a, b):\n  return a', None, 'needs an argument, its a: give --config='),
-    ('def get_config():\n  return {}', None, 'gives a dict: return a ConfigDict'),
-    ('def get_config():\n  pass', None, 'gives a NoneType: return a ConfigDict'),
-    ('get_config = 3', None, 'must define get_config(), a function'),
+    ('def get_config():\n  return {}', None, 'returns a dict: return a ConfigDict'),
+    ('def get_config():\n  pass', None, 'returns a NoneType: return a ConfigDict'),
+    ('get_config = 3', None, 'define a function get_config()'),
     ('get_config = dict', None, 'no signature found'),
     ('a = "\0"', None, 'source code string cannot contain null bytes'),
     (b'a = "\xff"', None, "'utf-8' codec can't decode byte 0xff"),

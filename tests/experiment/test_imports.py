@@ -121,7 +121,7 @@ def test_a_run_records_the_code_and_refuses_other_code(own, tmp_path):
     check_run(run, changed, free)
   mine.unlink()
   forget()
-  with pytest.raises(UserError, match=rf'{mine}, which is not there any more: put it back, or'):
+  with pytest.raises(UserError, match=rf'{mine}, which is missing: restore it, or'):
     read_config(run)
   assert clr_jax.results(run.path) == []  # which needs no code
   user_code.load([str(again)], chosen=True)
@@ -160,7 +160,7 @@ def test_train_evaluate_resume_export(own, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert call(*command, '--workdir=run') == 2
     err = capsys.readouterr().err
-    assert 'my_methods.py, which is not there any more' in err and err.count('\n') == 1
+    assert 'my_methods.py, which is missing' in err and err.count('\n') == 1
 
 
 @pytest.mark.weekly

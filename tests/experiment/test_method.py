@@ -30,8 +30,8 @@ from tests.experiment.from_config import INFO, make
     ('simclr', {'gradient_scaling__strength': 0.2}, 'strength=0.2 has no effect unless .*attenua'),
     ('simclr', {'margin__beyond': 'clip'}, 'beyond=clip has no effect unless .*angular'),
     ('simclr', {'feature_transformation__postnorm': True}, 'postnorm=True has no effect'),
-    ('supcon', {'margin__angular': 0.2}, 'supcon takes no plug-ins inside its loss.*simclr'),
-    ('supcon', {'un_mix__enabled': True}, 'un_mix has no meaning for supcon'),
+    ('supcon', {'margin__angular': 0.2}, 'supcon supports no plug-ins inside its loss.*simclr'),
+    ('supcon', {'un_mix__enabled': True}, 'un_mix does not support supcon'),
   ],
 )
 def test_refused(method, changes, words):

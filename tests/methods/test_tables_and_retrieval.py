@@ -115,7 +115,7 @@ def test_only_selected_keys_enter_the_queue(as_published):
   'name, hyper, message',
   [
     ('isogclr', {'temperature': 0.04}, 'temperature_min'),
-    ('real', {'retrieval': 'top_k', 'top_k': K + 1}, 'method.top_k=12 is more than the queue has'),
+    ('real', {'retrieval': 'top_k', 'top_k': K + 1}, 'method.top_k=12 exceeds the queue'),
     ('real', {'queue_length': 7}, 'real writes 8 keys.*queue_length >= 8'),
   ],
 )

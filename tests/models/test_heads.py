@@ -131,5 +131,5 @@ def test_prototype_scores():
 def test_bad_names():
   with pytest.raises(UserError, match='solo_simclr'):
     heads.make('sim', out_dim=3)
-  with pytest.raises(UserError, match='give hidden_dim'):
+  with pytest.raises(UserError, match='set hidden_dim'):
     heads.make('simclr', out_dim=3)

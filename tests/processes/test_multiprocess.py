@@ -107,7 +107,7 @@ def test_sigterm_saves_in_both(program, tmp_path):
   process.send_signal(signal.SIGTERM)
   code, output = ended(process)
   assert code == 75, output
-  assert 'saved: the same command goes on' in output
+  assert 'saved: run the same command to resume' in output
 
 
 @slow
@@ -196,4 +196,4 @@ def test_a_deleted_pod_saves_with_the_others(zygote, tmp_path):
   pods[1].send_signal(signal.SIGTERM)
   for pod in pods:
     code, output = ended(pod)
-    assert code == 75 and 'saved: the same command goes on' in output, output
+    assert code == 75 and 'saved: run the same command to resume' in output, output

@@ -200,7 +200,7 @@ def test_writes_refused_in_the_middle(run, store, reference, tmp_path, monkeypat
   _, err = run(*TRAIN, '--workdir=gs://bucket/lost', code=74)
   last = err.splitlines()[-1]  # TensorStore prints stacks before it
   assert last.startswith('clr-jax: '), err
-  assert 'see that the workdir can be written; the same command goes on' in last, err
+  assert 'make the workdir writable; run the same command to resume' in last, err
   monkeypatch.undo()
   out, _ = run(*TRAIN, '--workdir=gs://bucket/lost')
   assert 'resumed gs://bucket/lost at step 6' in out

@@ -34,7 +34,7 @@ FAULTS = {  # -> the launcher's code, what the processes say, any of these
   'kill_1': (128 + signal.SIGKILL, (f'[0] {GONE}',)),
   'stop_1': (70, ('[0] watchdog: no step ended for 10 s',)),
   'not_a_number': (1, ('the last good checkpoint is step 6',)),
-  'disk_full_in_0': (74, ('[0] clr-jax: [Errno 27] File too large: make room',)),
+  'disk_full_in_0': (74, ('[0] clr-jax: [Errno 27] File too large: free disk space',)),
 }
 
 
@@ -69,7 +69,7 @@ def test_sigterm_to_one_of_two_outside_of_the_loop_ends_both(zygote, whole, tmp_
   code, output = ended(start_training(faulty, 2, run, *SHORT))
   assert code == 75, output
   for i in range(2):
-    assert f'[{i}] clr-jax: stopped by SIGTERM: the same command goes on' in output, output
+    assert f'[{i}] clr-jax: stopped by SIGTERM: run the same command to resume' in output, output
   assert 'Traceback' not in output
 
 

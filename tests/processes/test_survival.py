@@ -1,4 +1,4 @@
-"""Real processes that are really killed: the same command then goes on as if nothing had happened.
+"""Real processes that are really killed; the same command then resumes as if nothing had happened.
 
 Every command is `clr-jax train ...`, through tests/processes/child.py, which injects the fault.
 For every method, tests/methods/test_contract.py shows that its checkpoints hold all that it
@@ -124,7 +124,8 @@ def test_killed_preempted_and_finished(run, reference, tmp_path):
   resumed = int(out.split('at step ')[1].split()[0])
   assert resumed in (6, 12) and f'resumed {tmp_path} at step {resumed}' in out
   stopped = resumed + 3
-  assert f'stopped by SIGTERM at step {stopped} of 22, saved: the same command goes on' in err
+  said = f'stopped by SIGTERM at step {stopped} of 22, checkpoint saved: run the same command to '
+  assert said in err
   assert 'Traceback' not in err
   assert stored_steps(tmp_path)[-1] == stopped
   out, _ = run(tmp_path)
@@ -271,7 +272,9 @@ def test_watchdog_ends_a_hung_run(run, tmp_path):
 def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(run, reference, tmp_path, what):
   _, err = run(tmp_path, fault=f'disk_full_of_{what}', code=74)
   last = err.strip().splitlines()[-1]  # Orbax logs what it met before it
-  assert last.startswith('clr-jax: ') and 'make room; the same command goes on' in last, err
+  assert (
+    last.startswith('clr-jax: ') and 'free disk space; run the same command to resume' in last
+  ), err
   run(tmp_path)
   assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
 

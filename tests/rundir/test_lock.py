@@ -102,7 +102,10 @@ FACTS = {'number': 4, 'image shape': [8, 8, 1], 'classes': 2, 'checksum': 'a', '
 def test_a_lock_of_another_kind_is_refused(tmp_path, kind):
   path = tmp_path / '.lock'
   {'folder': os.mkdir, 'pipe': os.mkfifo, 'link': path.symlink_to}[kind](path)
-  with pytest.raises(UserError, match='lock is no file: remove it'), lock.hold(Workdir(tmp_path)):
+  with (
+    pytest.raises(UserError, match='lock is not a file: remove it'),
+    lock.hold(Workdir(tmp_path)),
+  ):
     pass
 
 

@@ -153,9 +153,9 @@ def test_fields_of_the_wrong_kind(whole, value):
 def test_a_file_in_place_of_a_folder(whole, name):
   shutil.rmtree(whole / name, ignore_errors=True)
   (whole / name).write_text('x')
-  with pytest.raises(UserError, match=f'{name} is no folder: remove it'):
+  with pytest.raises(UserError, match=f'{name} is not a folder: remove it'):
     Run(whole)
   (whole / name).unlink()
   (whole / name).symlink_to('nowhere')
-  with pytest.raises(UserError, match=f'{name} is no folder: remove it'):
+  with pytest.raises(UserError, match=f'{name} is not a folder: remove it'):
     Run(whole)

@@ -240,15 +240,18 @@ def test_a_loss_that_is_not_finite_from_the_start(tmp_path):
 @pytest.mark.parametrize(
   ('error', 'mend'),
   [
-    (OSError(errno.ENOSPC, 'No space'), 'make room; the same'),
-    (OSError(errno.ENOSPC, 'No space', '/dev/shm/x'), 'see that /dev/shm/x can be used; the same'),
+    (OSError(errno.ENOSPC, 'No space'), 'free disk space; run the same'),
+    (OSError(errno.ENOSPC, 'No space', '/dev/shm/x'), 'make /dev/shm/x usable; run the same'),
     *(
       pytest.param(error, words, marks=pytest.mark.slow)
       for error, words in (
-        (OSError(errno.EROFS, 'Read-only'), 'see that the workdir can be written; the same'),
-        (OSError(errno.EIO, 'Input/output'), 'see that the workdir can be written; the same'),
-        (SaveFailed('cannot be written (No space left on device)'), 'make room; the same'),
-        (SaveFailed('cannot be written (TypeError)'), 'see that the workdir can be written; the s'),
+        (OSError(errno.EROFS, 'Read-only'), 'make the workdir writable; run the same'),
+        (OSError(errno.EIO, 'Input/output'), 'make the workdir writable; run the same'),
+        (
+          SaveFailed('cannot be written (No space left on device)'),
+          'free disk space; run the same',
+        ),
+        (SaveFailed('cannot be written (TypeError)'), 'make the workdir writable; run the s'),
       )
     ),
   ],

@@ -97,7 +97,7 @@ METRIC = {
   'tikhonov own': 'tikhonov_penalty',
   'telemetry': 'telemetry/uniformity',
 }
-NO_PLUGINS = 'takes no plug-ins inside its loss'
+NO_PLUGINS = 'supports no plug-ins inside its loss'
 COUPLED = 'couples the images'
 REFUSED = {
   ('pairwise', 'tikhonov own'): COUPLED,
