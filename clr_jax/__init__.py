@@ -1,14 +1,14 @@
 """Contrastive and self-supervised visual representation learning in JAX/Flax.
 
-  load_config(spec)                       a config file, by path or name
-  train(config, workdir)                  trains a run and evaluates it, or resumes it
-  evaluate(workdir, protocol, **options)  measures a checkpoint
-  results(workdir)                        everything that was measured in a run
-  load(workdir)                           the trained backbone, a function of images
-  export(workdir, format='torchvision')   its weights for other libraries
+  load_config(spec)                       loads a config file by path or name
+  train(config, workdir)                  trains and evaluates a run, or resumes it
+  evaluate(workdir, protocol, **options)  evaluates a checkpoint
+  results(workdir)                        reads all results of a run
+  load(workdir)                           loads the trained backbone as a function of images
+  export(workdir, format='torchvision')   exports its weights for other libraries
 
-and the rooms `losses`, `augment`, `models`, `methods`, `optim` and `data`, as in
-`clr_jax.losses.ntxent`. All are imported when they are first used: `import clr_jax` imports no JAX.
+and the packages `losses`, `augment`, `models`, `methods`, `optim` and `data`, as in
+`clr_jax.losses.ntxent`. All are imported on first use: `import clr_jax` does not import JAX.
 
 >>> import clr_jax
 >>> clr_jax.load_config('quickstart:simclr').method.temperature

@@ -1,4 +1,4 @@
-"""The public functions of the library; `clr_jax` has them by the same names."""
+"""Public functions of the library, which `clr_jax` exports."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ __all__ = ['evaluate', 'export', 'load', 'load_config', 'results', 'train']
 
 
 def load_config(spec: str, values: Mapping[str, Any] | None = None) -> Config:
-  """The config of a file, with other values of some keys, as `--config.KEY=VALUE` gives them.
+  """Loads a config file and sets values of keys, like `--config.KEY=VALUE`.
 
   A `name` that chooses options ('method.name', 'model.name', 'augment.name', 'optimizer.name',
-  'schedule.name') makes its section anew with the defaults of what it names; values that the config
-  gives stay where it has them, and standard error says which did not.
+  'schedule.name') rebuilds its section with the defaults of the named component. Values that the
+  config sets are kept if the component has these options; dropped ones are printed on standard
+  error.
 
   Args:
-    spec: path of a config file or name of one that comes with the library; 'FILE:ARG' passes it an
-      argument.
-    values: {dotted key: value}.
+    spec: path of a config file or name of a packaged one; 'FILE:ARG' passes it an argument.
+    values: values by dotted key.
 
   Returns:
     The config, checked and locked; that of `images` fits the images of 'data.name'.
 
   Raises:
-    UserError: no such file, a fault in it, an unknown key, or a value that is not allowed.
+    UserError: no such file, an error in it, an unknown key, or a value that is not allowed.
 
   Example:
     >>> config = load_config('quickstart:simclr', {'batch_size': 64, 'method.temperature': 0.5})
@@ -50,7 +50,7 @@ def load_config(spec: str, values: Mapping[str, Any] | None = None) -> Config:
     ('simclr', 64)
   """
   values = dict(values or {})
-  if 'imports' in values:  # what they register may be named by others
+  if 'imports' in values:  # other values may name what they register
     values['imports'] = config_files.load_imports(values['imports'])
   config, complete = config_files.open_file(spec)
   check_config(config)
@@ -74,18 +74,18 @@ def evaluate(
   weights: str = '',
   **options: Any,
 ) -> list[dict[str, Any]]:
-  """Measures a checkpoint of a run, as `clr-jax evaluate` does; the results are kept in the run.
+  """Evaluates a checkpoint of a run like `clr-jax evaluate`, and stores the results in the run.
 
   Args:
     workdir: directory of the run.
     protocol: 'knn', 'linear', ...; `clr-jax evaluate --help` lists them.
     features: some of 'trained', 'untrained' (the network of step 0) and 'pixels'.
-    config: the run's own by default; with other values of `eval` the run is measured on other data.
-    step: of the checkpoint; default: the newest.
+    config: config with other values of `eval`, to evaluate on other data; default: the run's.
+    step: step of the checkpoint; default: the newest.
     overwrite: measure again; False reuses existing results of the same options.
-    weights: file of a backbone of another library, evaluated in place of the run's; with `config`
+    weights: file with a backbone of another library to evaluate instead of the run's; with `config`
       the workdir need not be a run.
-    options: of the protocol; `clr-jax evaluate PROTOCOL --help` lists them.
+    options: options of the protocol; `clr-jax evaluate PROTOCOL --help` lists them.
 
   Returns:
     The records of this protocol in the run, oldest first; see `results`.
@@ -109,10 +109,10 @@ def evaluate(
 
 
 def results(workdir: epath.PathLike) -> list[dict[str, Any]]:
-  """All records of a run, oldest first.
+  """Reads all records of a run, oldest first.
 
-  A record has the metric, its value, the protocol and its params, the step, and whatever else the
-  number depends on: see `clr_jax.rundir.results.write_result`.
+  A record has the metric, its value, the protocol and its params, the step, and everything else
+  that the number depends on: see `clr_jax.rundir.results.write_result`.
 
   Raises:
     UserError: the directory is not a run.

@@ -1,4 +1,4 @@
-"""Trained backbones for other libraries: files of weights with a model card, no training code."""
+"""Export of trained backbones for other libraries: weights and a model card."""
 
 from clr_jax.exchange.export import FORMATS as FORMATS
 from clr_jax.exchange.export import Format as Format

@@ -48,14 +48,14 @@ def card(
   *,
   ready_made: bool,
 ) -> str:
-  """The text of README.md.
+  """Text of README.md.
 
   Args:
-    encoder: what is exported.
+    encoder: exported encoder.
     format: 'torchvision', 'timm' or 'flax'.
     files: names of the other files.
     results: measurements of this checkpoint.
-    ready_made: whether torchvision and timm have the network.
+    ready_made: True if torchvision and timm have the network.
   """
   config = encoder.config
   height, width, channels = encoder.image_shape

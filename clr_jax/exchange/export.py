@@ -39,22 +39,22 @@ def export(
   head: bool = False,
   step: int | None = None,
 ) -> list[epath.Path]:
-  """Writes a folder with the trained backbone of a run.
+  """Exports the trained backbone of a run to a folder.
 
-  `model.safetensors` has the weights, `README.md` says how they were trained, how to load them and
-  what was measured, `config.json` is the run's config. Where torchvision and timm have no such
-  network (another stem, width or number of channels), `model.py` is it in plain PyTorch.
+  `model.safetensors` has the weights, `README.md` describes training, loading and results, and
+  `config.json` is the run's config. If torchvision and timm do not have the network (because of its
+  stem, width or number of channels), `model.py` implements it in plain PyTorch.
 
   Args:
     workdir: directory of the run.
-    out: the folder, new or empty or of an earlier export; None = `export/FORMAT` in the run's.
-    format: of the names and layouts: 'torchvision' and 'timm' (the same), or 'flax' ('/' between
-      names, kernels [height, width, in, out]).
-    head: also writes the projector, as `head.safetensors`.
-    step: of the checkpoint; None = the newest good one.
+    out: new or empty folder, or one of an earlier export; None = `export/FORMAT` in the workdir.
+    format: names and layouts of the weights: 'torchvision' and 'timm' (the same), or 'flax' ('/'
+      between names, kernels [height, width, in, out]).
+    head: True to write the projector, too, as `head.safetensors`.
+    step: step of the checkpoint; None = the newest good one.
 
   Returns:
-    The files.
+    The paths of the files.
 
   Raises:
     UserError: no run, no checkpoint, a folder with other files, or no projector.
@@ -128,7 +128,7 @@ def _encode(backbone: Backbone, format: Format) -> bytes:
 
 
 def _is_torchvisions(encoder: Encoder) -> bool:
-  """Whether torchvision and timm have the network, by the name in the config."""
+  """True if torchvision and timm have the network under the name in the config."""
   m = encoder.module
   usual = (m.width, m.stem, m.downsample, encoder.image_shape[-1]) == (64, 'imagenet', 'conv', 3)
   return usual and len(m.blocks) == 4

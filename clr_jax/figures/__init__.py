@@ -1,7 +1,7 @@
 """Figures of runs: `clr_jax/figures/NAME.py` has a function NAME, which `clr-jax inspect` draws.
 
-`drawing` holds the types and the renderers, `analysis` the computations. The report of all figures
-in one page is not here.
+`drawing` contains types and renderers, `analysis` the computations. The report of all figures on
+one page is in `clr_jax.report`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ FIGURES = ModuleRegistry('figure', __name__, __path__, besides=('analysis', 'dra
 
 
 def names() -> list[str]:
-  """All figures, known without importing any; that of an evaluation protocol has its name."""
+  """Names of all figures, without importing them; a protocol's figure has the protocol's name."""
   return FIGURES.names()
 
 
 def parameters(name: str) -> Config:
-  """The options of a figure with their defaults."""
+  """Options of a figure with their defaults."""
   return component(FIGURES.factory(name))
 
 
@@ -34,10 +34,10 @@ def option_texts(name: str) -> dict[str, str]:
 
 
 def check_out(out: str, suffix: str) -> None:
-  """Refuses, before any work, a file that cannot be written or has another suffix.
+  """Raises an error, before any work, for a file that cannot be written or has another suffix.
 
   Raises:
-    UserError: in one sentence.
+    UserError: an invalid path.
   """
   check_path(out)
   path = epath.Path(out)

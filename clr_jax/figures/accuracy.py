@@ -1,4 +1,4 @@
-"""Accuracy by protocol and share of labels: the trained network, the untrained one, raw pixels."""
+"""Accuracy of the trained network, untrained network and raw pixels, by protocol and labels."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from clr_jax.rundir.reader import Run
 from clr_jax.rundir.table import Row, averaged
 
 _BASELINES = {'untrained': 'the untrained network', 'pixels': 'raw pixels'}
-_SPREAD = 0.5  # of the height of a row, which the points of all lines share
+_SPREAD = 0.5  # fraction of a row's height over which the points of all lines are spread
 
 
 def accuracy(runs: Sequence[Run]) -> Figures:
-  """One figure of all top-1 accuracies of each run's newest step, and a sentence for each run.
+  """Figure of all top-1 accuracies at each run's newest step, and a sentence for each run.
 
-  A row for each protocol and share of labels, a color for each run and kind of features: the mean
-  over the draws and its 95 % interval.
+  There is a row per protocol and share of labels, and a color per run and kind of features; points
+  show the mean over draws with its 95 % interval.
   """
   rows = [(run.name, row) for run in runs for row in _rows(run)]
   missing = [f'{run.name} has no accuracies' for run in runs if not _rows(run)]
@@ -51,7 +51,7 @@ def accuracy(runs: Sequence[Run]) -> Figures:
 
 
 def verdict(run: Run) -> str:
-  """By how much training helped, in a sentence or two; '' without a baseline to compare with."""
+  """Improvement by training in a sentence or two; '' without a baseline."""
   values: dict[str, dict[str, Interval]] = {}
   for row in _rows(run):
     values.setdefault(row.features, {})[condition(row)] = row.value
@@ -92,7 +92,7 @@ def _half(value: Interval) -> float:
 
 
 def condition(row: Row) -> str:
-  """Protocol and share of labels of a row, for people."""
+  """Readable protocol and share of labels of a row."""
   params, name = row.first['params'], row.protocol.replace('_', '-')
   if 'label_fraction' in params and params.get('num_labels') is not None:
     return f'{name}, {100 * params["label_fraction"]:g} % of labels ({params["num_labels"]:,})'
@@ -111,14 +111,14 @@ def _rows(run: Run) -> list[Row]:
 
 
 def _is_last(record: Mapping[str, Any]) -> bool:
-  """Whether an accuracy was not chosen by the test set."""
+  """True unless an accuracy was selected on the test set."""
   return record['params'].get('selection') in (None, 'last')
 
 
 def _line(
   number: int, count: int, name: str, values: Mapping[str, Interval], conditions: Sequence[str]
 ) -> Line:
-  """The points of one kind of features, beside those of the others."""
+  """Points of one kind of features, shifted against the others."""
   shift = _SPREAD * ((number + 0.5) / count - 0.5)
   at = [i for i, key in enumerate(conditions) if key in values]
   means, halves = ([100 * values[conditions[i]][part] for i in at] for part in (0, 1))

@@ -1,4 +1,4 @@
-"""Runs side by side: curves and results with intervals over seeds, and how their configs differ."""
+"""Comparison of runs: curves and results with intervals over seeds, and config differences."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ _METRIC = 'top1'
 
 
 def compare(runs: Sequence[Run], *, metric: str = _METRIC) -> Figures:
-  """One figure: curves in the first row, a dot plot of the results below.
+  """Figure with curves in the first row and a dot plot of the results below.
 
-  Runs that differ only in their seed form a group. Lines and dots are means over the runs of a
-  group that have the number, bands and bars their 95 % interval (Student's t over the runs). Only
-  the results of each run's newest step count. The text lists the groups, the config keys in which
-  they differ and all results.
+  Runs that differ only in the seed form a group. Lines and dots are means over the runs of a group
+  that have the number, bands and bars the 95 % interval (Student's t over the runs). Only the
+  results of each run's newest step are used. The text lists the groups, the differing config keys
+  and all results.
 
   Args:
-    runs: to compare.
+    runs: runs to compare.
     metric: metric of the results in the dot plot: 'top1', 'robust_top1', ...
 
   Raises:
@@ -77,12 +77,12 @@ def compare(runs: Sequence[Run], *, metric: str = _METRIC) -> Figures:
 
 def _check_metric(rows: Sequence[table.Row], metric: str) -> None:
   known = list(dict.fromkeys(row.metric for row in rows))
-  if known and metric not in known and metric != _METRIC:  # the default is nobody's choice
+  if known and metric not in known and metric != _METRIC:  # the default may be missing
     check_name(known, metric, 'metric of the results')
 
 
 def select_results(rows: Sequence[table.Row], metric: str) -> tuple[list[table.Row], list[str]]:
-  """The rows of the metric in settings that several groups share, or all; what is left out."""
+  """Selects the metric's rows for settings that several groups share, or all; lists omissions."""
   own = [row for row in rows if row.metric == metric]
   if rows and not own:
     names = ', '.join(dict.fromkeys(row.metric for row in rows))
@@ -99,7 +99,7 @@ def _setting(row: table.Row) -> str:
 
 
 def _lacks(run: Run) -> str:
-  """What there is not of a run; '' if it is complete."""
+  """Missing parts of a run; '' if it is complete."""
   lacks = [] if run.status == 'finished' else [run.status]
   lacks += [] if run.metrics else ['it has no metrics']
   lacks += [] if run.results else ['it has no results (clr-jax evaluate measures them)']
@@ -123,7 +123,7 @@ def _describe(groups: Sequence[Group], records: Sequence[Mapping]) -> str:
 
 # ---------------------------------------------------------------- panels
 def _curve_panels(curves: Mapping[tuple[str, str], Curve], looks: Mapping[str, int]) -> list[Panel]:
-  """A panel for each metric."""
+  """Makes a panel per metric."""
   found = {name: panel for panel in METRIC_PANELS for name in panel.metrics}
   panels = []
   for metric in dict.fromkeys(metric for metric, _ in curves):
@@ -139,7 +139,7 @@ def _curve_panels(curves: Mapping[tuple[str, str], Curve], looks: Mapping[str, i
 
 
 def _dot_panel(rows: Sequence[table.Row], looks: Mapping[str, int], metric: str) -> Panel:
-  """One line for each setting, in it one dot for each group."""
+  """Makes a panel with a row per setting and a dot per group."""
   settings = list(dict.fromkeys(map(_setting, rows)))
   percent = table.is_accuracy(metric)
   unit = 100 if percent else 1

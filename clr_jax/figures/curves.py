@@ -15,7 +15,7 @@ from clr_jax.rundir.reader import Run
 
 
 def curves(runs: Sequence[Run]) -> Figures:
-  """One figure, a panel for each kind of metric; a run without metrics is left out."""
+  """Figure with a panel per kind of metric; omits runs without metrics."""
   missing = [
     f'{run.directory} has no metrics yet: let it train for log_every steps'
     for run in runs

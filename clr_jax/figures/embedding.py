@@ -1,4 +1,4 @@
-"""The features of checkpoints: a map, nearest neighbors, views, classes."""
+"""Features of checkpoints: a map, nearest neighbors, views, classes."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ def embedding(
   seed: Seed = 0,
   step: CountOrZero | None = None,
 ) -> Figures:
-  """Four figures of the features of each run's checkpoint.
+  """Draws four figures of the features of each run's checkpoint.
 
-  points: test features in the plane. neighbors: test images and the training images nearest to
-  them. views: augmented training images. classes: accuracy of kNN by class, and which classes it
-  confuses; of labeled data only. Without a test set, training images take its place.
+  points: test features in the plane. neighbors: test images and their nearest training images.
+  views: augmented training images. classes: accuracy of kNN by class, and its confusion matrix, for
+  labeled data. Without a test set, training images are used.
 
   Args:
-    runs: to draw.
+    runs: runs to draw.
     projection: see `analysis.projection.project`.
-    num_points: images of the first figure, at most.
-    num_images: rows of images in the second and third, at most.
-    num_neighbors: training images beside each.
-    seed: RNG seed of the choice of images, of t-SNE and of the augmentation.
-    step: of the checkpoints; None = the newest.
+    num_points: largest number of images in the first figure.
+    num_images: largest number of rows in the second and third figure.
+    num_neighbors: training images per row.
+    seed: RNG seed of the image selection, t-SNE and the augmentation.
+    step: step of the checkpoints; None = the newest.
   """
   networks, missing = [], []
   for run in runs:
@@ -132,7 +132,7 @@ def _mosaic(title: str, cells: Sequence[Cell]) -> Block:
 
 
 def _classes(networks: Sequence[Network]) -> FigureData:
-  """Accuracy by class and the confusion matrix of kNN, one row a network."""
+  """Block with accuracy by class and the confusion matrix of kNN, one row per network."""
   blocks, accuracies, cells = [], [], []
   for network in networks:
     counts, how = knn_confusion(network)

@@ -12,21 +12,21 @@ from clr_jax.core.intervals import Interval, interval
 from clr_jax.figures.drawing.data import Axis, Block, FigureData, Figures, Line, Panel, Table
 from clr_jax.rundir.reader import Run
 
-PROTOCOLS = ('few_label', 'linear', 'finetune')  # their records have a number of labels
+PROTOCOLS = ('few_label', 'linear', 'finetune')  # records with a number of labels
 
 Curve = list[tuple[int, Interval]]  # (number of labels, accuracy in [0, 1] over the draws)
 
 
 def few_label(runs: Sequence[Run]) -> Figures:
-  """One figure of what `clr-jax evaluate few-label`, `linear` and `finetune` measured.
+  """Figure of the results of `clr-jax evaluate few-label`, `linear` and `finetune`.
 
-  A line for each run and kind of features, classifier and network trained from scratch: the mean
-  over the draws and its 95 % interval. Only the newest step of each run counts, and only the data
-  of the newest record of all.
+  There is a line for each run with kind of features and classifier, and for networks trained from
+  scratch: the mean over draws with its 95 % interval. Only the newest step of each run, and the
+  data set of the newest record, are used.
   """
   records = {run.name: _newest(run) for run in runs}
   missing = [f'{name} has no results with few labels' for name, own in records.items() if not own]
-  # The files of one run are in order; only between runs the clock decides.
+  # The files of a run are in order; only between runs the clock decides.
   last = max((own[-1] for own in records.values() if own), key=lambda r: r['time'], default={})
   data = last.get('data_checksum')
   same = {k: [r for r in own if r['data_checksum'] == data] for k, own in records.items()}
@@ -50,15 +50,15 @@ def few_label(runs: Sequence[Run]) -> Figures:
 
 
 def few_label_curves(records: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, Curve]:
-  """Accuracy by number of labels for each line.
+  """Computes accuracy by number of labels for each line.
 
-  Only accuracies of the last epoch count, not those of the best on the test set, and of records of
-  the same draw the last one. Runs whose numbers are all the same (of one seed and model they share
-  the network from scratch and the untrained one) are one line.
+  Only accuracies of the last epoch are used, not those selected on the test set, and only the last
+  record of a draw. Runs with equal numbers are one line: with equal seed and model, the untrained
+  network and the one trained from scratch are the same.
 
   Args:
-    records: name of a run -> records of results of one step and data set; those without a number of
-      labels are left out.
+    records: {name of a run: records of one step and data set}; records without a number of labels
+      are ignored.
   """
   values: dict[tuple[str, str], dict[int, dict[Any, float]]] = defaultdict(
     lambda: defaultdict(dict)
@@ -91,7 +91,7 @@ def _has_labels(record: Mapping[str, Any]) -> bool:
 
 
 def _classifier(record: Mapping[str, Any]) -> str:
-  """What was trained, on which features."""
+  """Describes the classifier and its features."""
   params, kind = record['params'], record['features']
   if 'baseline' in params or record['protocol'] == 'finetune':
     what = 'fine-tuned' if kind in ('trained', 'weights') else 'supervised from scratch'
@@ -107,7 +107,7 @@ def _line(number: int, name: str, curve: Curve) -> Line:
 
 
 def _ticks(amounts: Iterable[int]) -> dict[float, str]:
-  """Amounts that are far enough apart on a log axis to be read."""
+  """Amounts that are far enough apart on a log axis to be readable."""
   first, *others = sorted(amounts)
   kept = [first]
   for amount in others:

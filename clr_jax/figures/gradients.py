@@ -1,4 +1,4 @@
-"""Gradients: their norms while runs train, the loss along them and around a checkpoint."""
+"""Gradient norms during training, and the loss along the gradient and around a checkpoint."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _DIRECTION = Axis('random direction (lengths of the filters)')
 
 
 class Probe(NamedTuple):
-  """The numbers of one checkpoint.
+  """Measurements of a checkpoint.
 
   Attributes:
-    name: of the run.
-    step: of the checkpoint.
-    descent: rows (eta, loss, gradient norm, norm of the gradient's change); eta = 0 comes first.
-    losses: [points, points] of the surface, or None.
+    name: name of the run.
+    step: step of the checkpoint.
+    descent: rows (eta, loss, gradient norm, norm of the gradient's change), starting at eta = 0.
+    losses: [points, points] losses of the surface, or None.
   """
 
   name: str
@@ -55,7 +55,7 @@ class Probe(NamedTuple):
 
   @property
   def title(self) -> str:
-    """Run and step."""
+    """Title with run and step."""
     return f'{self.name}, step {self.step:,}'
 
 
@@ -70,21 +70,21 @@ def gradients(
   batch_size: Annotated[int, Ge(2), Le(2**31 - 1)] | None = None,
   seed: Seed = 0,
 ) -> Figures:
-  """Three figures: norms, descent and surface.
+  """Draws three figures: norms, descent and surface.
 
-  norms: of the gradient of each group of parameters over training, from telemetry. descent and
-  surface: of a checkpoint, the training loss on one fixed batch (`loss_surface.open_objective`)
-  along the negative gradient, and over the plane of two random directions in lengths of the
-  filters.
+  The norms are those of the gradient of each parameter group during training, from telemetry. The
+  descent is the training loss of a checkpoint on one fixed batch (`loss_surface.open_objective`)
+  along the negative gradient; the surface is the loss on the plane of two random directions, in
+  units of the filters' norms.
 
   Args:
-    runs: to draw.
-    step: of the checkpoint; None = each run's newest.
-    etas: lengths of the steps w - eta g; () leaves the figure out. The defaults go from a small
-      learning rate to where a loss of these methods no longer follows its gradient.
-    surface: whether to draw it: points^2 losses, the slowest part.
-    points: along each direction, odd, so that the checkpoint is one of them.
-    span: how far to both sides; 1 = as far as every filter is long (Li et al.).
+    runs: runs to draw.
+    step: step of the checkpoint; None = each run's newest.
+    etas: lengths of the steps w - eta g; () omits the figure. The defaults range from a small
+      learning rate to steps at which a loss of these methods no longer follows its gradient.
+    surface: True to draw the surface of points^2 losses, the slowest part.
+    points: number of points along each direction; odd, so that the checkpoint is one of them.
+    span: extent to both sides; 1 = the norm of every filter (Li et al.).
     batch_size: images of the batch; None = the run's, at most 256.
     seed: RNG seed of the batch and the directions, the same for all runs.
 
@@ -112,7 +112,7 @@ def gradients(
 
 # ---------------------------------------------------------------- norms
 def _norms(runs: Sequence[Run]) -> tuple[list[FigureData], list[str]]:
-  """Steps x groups as colors for each run; below, a panel for each group. What is left out."""
+  """Blocks with norms by step and group as colors for each run and a panel per group; omissions."""
   measured, missing = with_telemetry(runs)
   specs = [panel for panel in metric_panels(measured) if 'gradients' in panel.figures]
   if not specs:
@@ -144,14 +144,14 @@ def _norms(runs: Sequence[Run]) -> tuple[list[FigureData], list[str]]:
 
 
 def _norm_map(name: str, norms: Mapping[str, tuple[list[int], list[float]]]) -> tuple[str, Grid]:
-  """log10 norms [groups, steps]; NaN where there is none."""
+  """log10 norms [groups, steps]; NaN where missing."""
   steps = sorted({step for values, _ in norms.values() for step in values})
   found = np.full([len(norms), len(steps)], np.nan)
   for row, (own, values) in zip(found, norms.values(), strict=True):
     row[np.searchsorted(steps, own)] = values
   with np.errstate(divide='ignore', invalid='ignore'):
     z = np.log10(np.where(found > 0, found, np.nan))
-  # A column stands for the steps since the column before it.
+  # A column covers the steps since the previous column.
   edges = [steps[0] - (steps[1] - steps[0] if len(steps) > 1 else 1), *steps]
   label = 'log10 L2 norm (gray: none)'
   return name, Grid(edges, range(len(norms) + 1), z, label, (0.0, 1.0))
@@ -178,7 +178,7 @@ def _probe(
 
 
 def descent_figure(probes: Sequence[Probe]) -> FigureData:
-  """Loss, gradient norm and predictiveness over the length of the step; dotted: at η = 0."""
+  """Figure of loss, gradient norm and predictiveness by step length; dotted: at η = 0."""
   titles = {
     'Loss': 'loss',
     'Gradient norm': '‖g(w - ηg)‖',
@@ -199,7 +199,7 @@ def descent_figure(probes: Sequence[Probe]) -> FigureData:
 
 
 def surface_figure(probes: Sequence[Probe], offsets: np.ndarray) -> FigureData:
-  """Filled contours of the loss with the same colors for all, a cross at each checkpoint."""
+  """Figure with filled contours of the losses on one color scale, a cross at each checkpoint."""
   found = [(probe, probe.losses) for probe in probes if probe.losses is not None]
   limits = finite_range([losses for _, losses in found], (0.0, 1.0))
   panels, rows = [], []

@@ -1,4 +1,4 @@
-"""The robustness figures of runs, from what `clr-jax evaluate robustness` recorded."""
+"""Robustness figures of runs, from the results of `clr-jax evaluate robustness`."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ UNITS = {
   'l1': 'L1 distance of images in [0, 1]',
   'l0': 'L0 distance: changed values of an image',
 }
-_METRICS = ('median_distance', 'mean_corrupted_top1')  # the records that carry arrays
+_METRICS = ('median_distance', 'mean_corrupted_top1')  # records with arrays
 
 Accuracy = Mapping[str, Mapping[int, float]]  # family -> severity -> top-1 accuracy in [0, 1]
 
 
 def robustness(runs: Sequence[Run]) -> Figures:
-  """One figure for each attack that was measured, and one for corruptions.
+  """Draws a figure for each measured attack, and one for corruptions.
 
-  Only the newest numbers of each run count. Runs that were attacked with other settings or on other
-  images than the newest ones cannot share a figure with them and are left out.
+  Uses only the newest numbers of each run. Runs that were attacked with other settings or on other
+  images than the newest record are left out.
   """
   figures, missing = [], []
   for attack, found in _newest(runs).items():
-    # The records of one run are in order; only between runs the clock decides.
+    # The records of a run are in order; only between runs the clock decides.
     newest = [own[-1] for run in runs if (own := _records(run, attack))]
     last = max(newest, key=lambda record: record['time'])
     arrays = {}
@@ -71,7 +71,7 @@ def robustness(runs: Sequence[Run]) -> Figures:
 
 
 def attack_title(attack: str, params: Mapping[str, Any]) -> str:
-  """The attack with its settings in short."""
+  """Name of the attack with short settings."""
   told = [f'{key} {params[key]}' for key in ('steps', 'outer', 'inner') if key in params]
   if budgets := params.get('epsilons'):
     told.append(f'budgets {", ".join(f"{e:.3g}" for e in budgets)}')
@@ -80,7 +80,7 @@ def attack_title(attack: str, params: Mapping[str, Any]) -> str:
 
 
 def _newest(runs: Sequence[Run]) -> dict[str, dict[str, tuple[Run, dict[str, Any]]]]:
-  """Attack -> name of a line -> its run and the newest record that carries its arrays."""
+  """{attack: {name of a line: (run, newest record with arrays)}}."""
   found: dict[str, dict[str, tuple[Run, dict[str, Any]]]] = {}
   for run in runs:
     for record in _records(run):
@@ -91,7 +91,7 @@ def _newest(runs: Sequence[Run]) -> dict[str, dict[str, tuple[Run, dict[str, Any
 
 
 def _records(run: Run, attack: str = '') -> list[dict[str, Any]]:
-  """Those that carry arrays, oldest first; of all attacks or of one."""
+  """Records with arrays of one attack or all attacks, oldest first."""
   return [
     r
     for r in run.results
@@ -101,8 +101,8 @@ def _records(run: Run, attack: str = '') -> list[dict[str, Any]]:
 
 
 def _settings(record: Mapping[str, Any]) -> str:
-  """All that the numbers of two runs must share."""
-  asked = {k: v for k, v in record['params'].items() if k != 'head'}  # supervised: its own
+  """Settings that must agree for two runs to be comparable."""
+  asked = {k: v for k, v in record['params'].items() if k != 'head'}  # supervised runs differ
   return json.dumps([asked, record['data_checksum']], sort_keys=True)
 
 
@@ -116,13 +116,13 @@ def _accuracy(arrays: Mapping[str, Any]) -> Accuracy:
 
 # ---------------------------------------------------------------- attacks
 def attack_figure(distances: Mapping[str, Any], *, name: str, norm: str, title: str) -> FigureData:
-  """The curves of one attack on several networks in both conventions.
+  """Figure of an attack on several networks in both conventions.
 
   Args:
-    distances: name of a network -> [N], see `analysis.distances`.
-    name: of the attack.
-    norm: of the distances: l2, linf, l1 or l0.
-    title: of the figure.
+    distances: {name of a network: [N]}, see `analysis.distances`.
+    name: name of the attack.
+    norm: norm of the distances: l2, linf, l1 or l0.
+    title: title of the figure.
 
   Raises:
     UserError: no distances, or negative ones.
@@ -166,14 +166,14 @@ def _sentence(name: str, s: Summary) -> str:
 def corruption_figure(
   accuracy: Mapping[str, Accuracy], clean: Mapping[str, float], *, title: str
 ) -> FigureData:
-  """Top-1 accuracy against severity: a panel for each family and one for their mean.
+  """Figure of top-1 accuracy against severity, with a panel per family and one for their mean.
 
-  The mean leaves out CIFAR-10-C's validation families (†), as `evaluate robustness` does.
+  The mean excludes CIFAR-10-C's validation families (†), as in `evaluate robustness`.
 
   Args:
-    accuracy: name of a network -> accuracies; every network with the same families and severities.
-    clean: name of a network -> top-1 accuracy without corruption, drawn at severity 0.
-    title: of the figure.
+    accuracy: {name of a network: accuracies}, with equal families and severities.
+    clean: {name of a network: top-1 accuracy without corruption}, drawn at severity 0.
+    title: title of the figure.
   """
   full = {name: _with_clean_and_mean(own, clean[name]) for name, own in accuracy.items()}
   families = list(dict.fromkeys(family for own in full.values() for family in own))
@@ -206,7 +206,7 @@ def corruption_figure(
 
 
 def _with_clean_and_mean(accuracy: Accuracy, clean: float) -> dict[str, dict[int, float]]:
-  """The mean of the families first; each from severity 0."""
+  """Adds the mean of the families, first, and severity 0 to each."""
   full = {name: {0: clean, **dict(sorted(by.items()))} for name, by in accuracy.items()}
   counted = [by for name, by in full.items() if name not in VALIDATION] or [*full.values()]
   mean = {s: float(np.mean([by[s] for by in counted])) for s in counted[0]}

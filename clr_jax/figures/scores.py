@@ -1,4 +1,4 @@
-"""The feature-transformation document's figures: statistics of scores while runs train.
+"""Statistics of scores during training, as in the feature-transformation paper.
 
 Zhu et al., https://arxiv.org/abs/2108.02982, figures 3 and 4; the responses are the thesis's
 figures 5.5, 5.7 and 5.8.
@@ -40,7 +40,7 @@ from clr_jax.figures.drawing.metric_panels import (
 from clr_jax.rundir.reader import Run
 from clr_jax.wrappers.telemetry import PREFIX
 
-_OF_NEGATIVES = f'{PREFIX}neg_mean'  # all methods with negatives have it
+_OF_NEGATIVES = f'{PREFIX}neg_mean'  # a metric of all methods with negatives
 _SIZE = (3.7, 2.5)
 
 
@@ -51,14 +51,14 @@ def scores(
   last: Share = 0.25,
   ridges: Pictures = 12,
 ) -> Figures:
-  """Three figures of telemetry: series, stacked and histograms.
+  """Draws three figures of telemetry: series, stacked and histograms.
 
   Args:
-    runs: trained with telemetry; others are left out.
-    by: config key against which the runs are stacked, such as 'method.momentum'; None takes the
-      one in which they differ.
-    last: share of a run, at its end, over which the stacked values are means.
-    ridges: histograms of a run, at most, evenly spaced over training.
+    runs: runs with telemetry; others are left out.
+    by: config key of the x axis of stacked values, such as 'method.momentum'; None = the key in
+      which the runs differ.
+    last: final share of a run over which stacked values are averaged.
+    ridges: largest number of histograms per run, evenly spaced over training.
 
   Raises:
     UserError: `by` is unknown or the same in all runs.
@@ -94,7 +94,7 @@ def scores(
 
 # ---------------------------------------------------------------- stacked
 def _stack_key(runs: Sequence[Run], by: str | None) -> tuple[str | None, str]:
-  """(the key to stack by, '') or (None, the reason)."""
+  """Returns (key for the x axis, '') or (None, the reason)."""
   if by is not None:
     for run in runs:
       check_keys(run.config, [by], '--params.by=')
@@ -115,10 +115,10 @@ def _stack_key(runs: Sequence[Run], by: str | None) -> tuple[str | None, str]:
 def _stacked(
   runs: Sequence[Run], panels: Sequence[MetricPanel], key: str, last: float
 ) -> FigureData:
-  """The end of training against a config key.
+  """Panels of final values against a config key.
 
-  Means over the rows after step (1 - last) * the last one, bars: their standard deviation (ddof 0).
-  Values of the key are evenly spaced, in order; runs that share one are joined by their mean.
+  Dots are means over the rows after step (1 - last) * the last step, bars their standard deviation
+  (ddof 0). Values of the key are evenly spaced, in order; a line joins their means.
   """
   values = {run.name: _plain(value_at(run.config, key)) for run in runs}
   places = sorted(dict.fromkeys(values.values()), key=lambda v: (isinstance(v, str), v))
@@ -147,7 +147,7 @@ def _stacked(
 def _joined_means(
   name: str, look: int, at: Mapping[str, int], ends: Mapping[str, tuple[float, float, int]]
 ) -> list[Line]:
-  """A dot with its deviation for each run, and a line through the means of each place."""
+  """Dots with deviations for each run, and a line through the means of each value."""
   x = [at[run] for run in ends]
   means, stds, _ = zip(*ends.values(), strict=True)
   places = sorted(set(x))
@@ -157,7 +157,7 @@ def _joined_means(
 
 
 def _end(run: Run, metric: str, last: float) -> tuple[float, float, int] | None:
-  """(mean, standard deviation, number) of the finite values in the last part of a run."""
+  """(mean, standard deviation, number) of finite values in the last part of a run."""
   first = (1 - last) * run.metrics[-1]['step']
   pairs = zip(*run.series(metric), strict=True)
   kept = [value for step, value in pairs if step > first and math.isfinite(value)]
@@ -165,5 +165,5 @@ def _end(run: Run, metric: str, last: float) -> tuple[float, float, int] | None:
 
 
 def _plain(value: Any) -> Any:
-  """Sortable and hashable: numbers and booleans as they are, anything else as text."""
+  """Makes a value sortable and hashable: keeps numbers and booleans, converts others to text."""
   return value if isinstance(value, (bool, int, float)) else str(value)

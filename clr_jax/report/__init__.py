@@ -1,6 +1,6 @@
-"""One self-contained HTML file about one or several runs: `clr-jax report`.
+"""Self-contained HTML report of one or several runs: `clr-jax report`.
 
-Lays out and draws what `clr_jax.figures` computes; computes no number itself.
+Lays out and draws the figures of `clr_jax.figures`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,20 @@ from clr_jax.rundir.reader import Run, read_runs
 
 
 def report(directories: Sequence[str], out: str) -> list[epath.Path]:
-  """Writes all that is known of runs into one HTML file, and the numbers of its plots as JSON.
+  """Writes an HTML report of runs, and the numbers of its plots as JSON.
 
-  The page needs no network: plotly.js (MIT) and the images are inside. Missing or unreadable data
-  is reported in place.
+  The page works offline: it contains plotly.js (MIT) and the images. Missing or unreadable data is
+  reported in place.
 
   Args:
-    directories: workdirs of runs; those that are no runs are left out, and a line on the terminal
-      says so.
+    directories: workdirs of runs; other directories are left out with a line on the terminal.
     out: FILE.html; FILE.json gets the numbers.
 
   Returns:
     Both paths.
 
   Raises:
-    UserError: no directory is a run, `out` is no .html, or plotly is not installed.
+    UserError: no directory is a run, `out` does not end with .html, or plotly is not installed.
   """
   path = epath.Path(out)
   if path.suffix != '.html':
@@ -69,10 +68,10 @@ def _add_sections(page: Page, runs: Sequence[Run], left_out: Sequence[str]) -> N
     before = dict(page.figures)
     try:
       html = make()
-    # A damaged run may fail in any way: the other sections are still worth reading.
+    # A damaged run may raise any error, but the other sections are still useful.
     except Exception as error:
       logging.warning('the section %s is missing: %s: %s', title, type(error).__name__, error)
-      page.figures = before  # plots of this section have no place on the page
+      page.figures = before  # removes plots of this section
       html = missing([f'This section could not be made: {reason(error)}'])
     page.section(name, title, html)
 

@@ -1,4 +1,4 @@
-"""The HTML page: tables, plots and sections; everything that comes from a run is escaped."""
+"""The HTML page: tables, plots and sections; all content of runs is escaped."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from clr_jax.core.errors import UserError
 from clr_jax.rundir.provenance import code_version
 
 _HERE = pathlib.Path(__file__).parent
-# Nothing can be loaded from anywhere, whatever a run's texts hold.
+# Prevents loading of resources, whatever the texts of a run contain.
 _POLICY = (
   "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
 
 
 class Plot(NamedTuple):
-  """One figure of the page as its script draws it.
+  """A figure that the page's script draws.
 
   Attributes:
-    title: plain text, as all that follows.
+    title: title; all texts are plain.
     x, y: labels of the axes, with units.
-    traces: plotly's.
+    traces: plotly traces.
     note: a sentence below the plot.
-    layout: plotly's, beyond the axes' labels.
+    layout: plotly layout, without the axes' labels.
     shape: 'tall', 'square' or ''.
   """
 
@@ -45,8 +45,8 @@ class Page:
 
   Attributes:
     sections: (anchor, title, HTML).
-    figures: anchor -> fields of the `Plot` there.
-    images: data URI -> position, by which the points of plots name it.
+    figures: {anchor: fields of its `Plot`}.
+    images: {data URI: position}, by which points of plots refer to it.
   """
 
   def __init__(self):
@@ -59,12 +59,12 @@ class Page:
     self.sections.append((name, title, body))
 
   def image(self, uri: str) -> int:
-    """The position of an image; one that is there already is not stored twice."""
+    """Stores an image, once, and returns its position."""
     return self.images.setdefault(uri, len(self.images))
 
   def plot(self, name: str, plot: Plot) -> str:
-    """Keeps the data of a plot under its anchor; the HTML that the script draws it into."""
-    while name in self.figures:  # names may differ only in what anchors cannot have
+    """Stores the data of a plot under its anchor; returns the HTML element for the script."""
+    while name in self.figures:  # anchors may be equal for different names
       name = f'{name}-'
     self.figures[name] = plot._asdict()
     note = f'<p class="note">{escape(plot.note)}</p>' if plot.note else ''
@@ -79,23 +79,23 @@ class Page:
 
 # ---------------------------------------------------------------- HTML
 def escape(value: Any) -> str:
-  """Text for HTML, in attributes too."""
+  """Escapes text for HTML, including attributes."""
   return html.escape(str(value))
 
 
 def missing(sentences: Iterable[str]) -> str:
-  """A paragraph for each sentence about something that is not there."""
+  """A paragraph for each sentence about missing content."""
   return ''.join(f'<p class="missing">{escape(s.rstrip("."))}.</p>\n' for s in sentences)
 
 
 def reason(error: Exception) -> str:
-  """Why something could not be made, on one line."""
+  """Message of an error on one line."""
   line = str(error).strip().partition('\n')[0].rstrip('.')
   return line if isinstance(error, UserError) else f'{type(error).__name__}: {line}'
 
 
 def picture(title: str, png: bytes) -> str:
-  """A picture under its title; it is held by the page itself."""
+  """An embedded image with its title."""
   data = base64.b64encode(png).decode()
   return (
     f'<figure class="picture"><figcaption>{escape(title)}</figcaption>'
@@ -110,7 +110,7 @@ def table(
   *,
   folded: bool = False,
 ) -> str:
-  """A table whose first column names its rows; `folded` hides it behind its caption."""
+  """A table whose first column names the rows; `folded` collapses it to its caption."""
   head = ''.join(f'<th scope="col">{escape(name)}</th>' for name in header)
   body = ''.join(
     f'<tr><th scope="row">{escape(row[0])}</th>'
@@ -128,14 +128,14 @@ def table(
 
 
 def render(page: Page, title: str, data: str, created: str, javascript: str) -> str:
-  """The whole file.
+  """Renders the HTML file.
 
   Args:
-    page: the content.
-    title: of the page.
-    data: the text of the JSON file.
-    created: the time.
-    javascript: plotly.js.
+    page: content of the page.
+    title: title of the page.
+    data: text of the JSON file.
+    created: time of creation.
+    javascript: source of plotly.js.
   """
   links = ''.join(
     f'<li><a href="#{name}">{escape(text)}</a></li>' for name, text, _ in page.sections
@@ -178,7 +178,7 @@ def render(page: Page, title: str, data: str, created: str, javascript: str) -> 
 
 
 def plotly_javascript() -> str:
-  """The source of plotly.js.
+  """Source of plotly.js.
 
   Raises:
     UserError: plotly is not installed.

@@ -1,4 +1,4 @@
-"""Draws panels of figures with plotly: each becomes a figure of the page."""
+"""Draws panels of figures with plotly as figures of the page."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from clr_jax.figures.drawing.overlap import lines_above
 from clr_jax.figures.drawing.palette import look
 from clr_jax.report.page import Page, Plot
 
-MOST_POINTS = 1000  # of a line: more cannot be seen, and the file is to stay small
-SIDE = 32  # pixels of an image, at most: 1,000 such PNGs of noise have 4 MB
+MOST_POINTS = 1000  # of a line: more are invisible and enlarge the file
+SIDE = 32  # largest side of images in pixels: 1,000 such PNGs of noise have 4 MB
 _DASHES = {'-': 'solid', '--': 'dash', ':': 'dot', '-.': 'dashdot'}
 _SYMBOLS = {'o': 'circle', 's': 'square', 'D': 'diamond', '^': 'triangle-up'}
-# White to Okabe and Ito's blue and beyond: one hue, ever darker.
+# From white to Okabe and Ito's blue and darker, in one hue.
 _SHADES = [[0, '#ffffff'], [0.25, '#9ad0f0'], [0.6, '#0072B2'], [1, '#00263d']]
 
 
@@ -39,14 +39,14 @@ def add_panels(
   """Adds panels to the page's figures.
 
   Args:
-    page: gets the figures and their images.
-    panels: with lines, points or histograms.
-    prefix: first part of the figures' anchors, before their titles.
+    page: page to which figures and images are added.
+    panels: panels with lines, points or histograms.
+    prefix: prefix of the figures' anchors.
     shape: 'tall', 'square' or ''.
-    large: whether fewer stand side by side.
+    large: True to place fewer figures side by side.
 
   Returns:
-    The HTML that the page's script draws them into; '' without any.
+    HTML elements for the page's script; '' without panels.
   """
   plots = [plot for panel in panels for plot in _plots(page, panel, shape)]
   html = ''.join(page.plot(f'{prefix}-{_slug(plot.title)}', plot) for plot in plots)
@@ -54,7 +54,7 @@ def add_panels(
 
 
 def _plots(page: Page, panel: Panel, shape: str) -> list[Plot]:
-  """One plot, or one for each mark of histograms."""
+  """Plots of a panel: one, or one per histogram mark."""
   if histograms := panel.marks_of(Histograms):
     return [_heat_map(panel, mark, shape) for mark in histograms]
   lines, points = panel.marks_of(Line), panel.marks_of(Points)
@@ -83,7 +83,7 @@ def _plots(page: Page, panel: Panel, shape: str) -> list[Plot]:
 
 
 def _from_zero(lines: Sequence[Line]) -> str:
-  """Range of an axis of steps and the like, along which lines go on; not of values."""
+  """Range from zero for an axis of steps, not of values."""
   return 'tozero' if any(line.joined for line in lines) else 'normal'
 
 
@@ -92,7 +92,7 @@ def _label(axis: Axis) -> str:
 
 
 def _axis(axis: Axis, rangemode: str, values: Iterable[Numbers] = ()) -> dict[str, Any]:
-  """Options of plotly's axis, along which `values` lie."""
+  """Options of a plotly axis with `values`."""
   if axis.log:
     layout: dict[str, Any] = {'type': 'log', 'exponentformat': 'power'}
   else:
@@ -112,7 +112,7 @@ def _axis(axis: Axis, rangemode: str, values: Iterable[Numbers] = ()) -> dict[st
 
 # ---------------------------------------------------------------- traces
 def _line(line: Line, above: int) -> dict[str, Any]:
-  """The trace of a line over which `above` others are drawn, at the same points."""
+  """Trace of a line over which `above` others are drawn at the same points."""
   color, dash, marker = look(line.look)
   at = thinned_rows(len(line.x), MOST_POINTS)
   trace = {
@@ -152,7 +152,7 @@ def _scatter(page: Page, points: Points) -> dict[str, Any]:
 
 
 def _heat_map(panel: Panel, histograms: Histograms, shape: str) -> Plot:
-  """The share of each step's scores in each bin; a row beyond the edges where there are any."""
+  """Share of each step's scores in each bin, with rows for scores outside the edges, if any."""
   total = histograms.counts.sum(1, keepdims=True)
   share = (histograms.counts / np.maximum(total, 1)).T  # [bins + 2, steps]
   edges = np.asarray(histograms.edges)
@@ -178,14 +178,14 @@ def _heat_map(panel: Panel, histograms: Histograms, shape: str) -> Plot:
 
 # ---------------------------------------------------------------- values
 def thinned_rows(count: int, most: int) -> Sequence[int]:
-  """At most `most` of `count` rows, spread evenly, with the first and the last."""
+  """At most `most` of `count` rows, evenly spaced, including the first and the last."""
   if count <= most:
     return range(count)
   return [i * (count - 1) // (most - 1) for i in range(most)]
 
 
 def thumbnail(image: np.ndarray) -> str:
-  """A data URI of an image [H, W, C] uint8, C = 1 or 3, as a PNG of at most SIDE pixels."""
+  """Data URI of an image [H, W, C] uint8, C = 1 or 3, as a PNG of at most SIDE pixels."""
   picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
   picture.thumbnail((SIDE, SIDE))
   file = io.BytesIO()
@@ -194,12 +194,12 @@ def thumbnail(image: np.ndarray) -> str:
 
 
 def _digits(x: Any) -> float | int | None:
-  """With 7 digits, float32's; None, a gap, where it is not finite."""
+  """Rounds to 7 digits, the precision of float32; None (a gap) if not finite."""
   if isinstance(x, int):
     return x
   return float(f'{x:.7g}') if math.isfinite(x) else None
 
 
 def _slug(text: str) -> str:
-  """An anchor."""
+  """Converts text to an anchor."""
   return re.sub(r'[^a-z0-9_-]+', '-', text.lower()).strip('-')

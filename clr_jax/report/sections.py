@@ -1,4 +1,4 @@
-"""The report's sections with figures: they choose what is shown, `clr_jax.figures` computes it."""
+"""Sections of the report with figures, which `clr_jax.figures` computes."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from clr_jax.report.page import Page
 from clr_jax.report.render_html import add_panels
 from clr_jax.rundir.reader import Run
 
-MOST_IMAGES = 500  # of one data set
-ALL_IMAGES = 1000  # of all data sets of the runs
+MOST_IMAGES = 500  # per data set
+ALL_IMAGES = 1000  # in total
 MOST_HISTOGRAMS = 300  # columns of a heat map
 
 
 def curve_section(content: Page, runs: Sequence[Run]) -> str:
-  """All metrics but telemetry's, each panel with all runs that have it."""
+  """Panels of all metrics except telemetry, with all runs that have them."""
   html = page.missing(
     f'{run.name} has no metrics: it stopped before log_every steps'
     for run in runs
@@ -45,7 +45,7 @@ def curve_section(content: Page, runs: Sequence[Run]) -> str:
 
 
 def telemetry_section(content: Page, runs: Sequence[Run]) -> str:
-  """Series, and histograms of scores as heat maps, of the runs that have them."""
+  """Series of telemetry, and histograms of scores as heat maps."""
   measured, missing = with_telemetry(runs)
   specs = [panel for panel in metric_panels(measured) if is_telemetry(panel)]
   panels = series_panels(measured, specs)
@@ -57,7 +57,7 @@ def telemetry_section(content: Page, runs: Sequence[Run]) -> str:
 
 
 def embedding_section(content: Page, runs: Sequence[Run]) -> str:
-  """Evenly spread images at the principal components of their features, one plot a run."""
+  """Evenly spaced images at the principal components of their features, one plot per run."""
   sets = ('data.name', 'data.test_split', 'data.image_size', 'eval.data', 'eval.test_split')
   different = {tuple(str(run.setting(key)) for key in sets) for run in runs}
   most = min(MOST_IMAGES, ALL_IMAGES // len(different))
@@ -70,7 +70,7 @@ def embedding_section(content: Page, runs: Sequence[Run]) -> str:
       rows = np.arange(size) * source.num_examples // size
       images, _ = source.load(rows)
       panels.append(point_panel(network, rows, network.extract(source, rows), images=images))
-    # Data that is gone or damaged, in any way: the other runs are still worth drawing.
+    # Missing or damaged data may raise any error, but the other runs can be drawn.
     except Exception as error:
       missing.append(f'{run.name} has no embedding: {page.reason(error)}')
   plots = add_panels(content, panels, 'embedding', shape='square', large=True)
@@ -78,7 +78,7 @@ def embedding_section(content: Page, runs: Sequence[Run]) -> str:
 
 
 def answer_section(content: Page, runs: Sequence[Run]) -> str:
-  """By how much training helped: a sentence for each run, and one figure of all accuracies."""
+  """Improvement by training: a sentence per run, and a figure of all accuracies."""
   found = accuracy(runs)
   html = ''.join(f'<p class="answer">{page.escape(line)}</p>\n' for line in found.text.splitlines())
   for figure in found.drawn:
@@ -87,7 +87,7 @@ def answer_section(content: Page, runs: Sequence[Run]) -> str:
 
 
 def image_section(runs: Sequence[Run]) -> str:
-  """Views, nearest neighbors and classes of each checkpoint, as `clr-jax inspect embedding`."""
+  """Views, nearest neighbors and classes of each checkpoint, as in `clr-jax inspect embedding`."""
   found = embedding(runs, num_points=4)
   html = page.missing(f'left out: {sentence}' for sentence in found.missing)
   for figure in found.drawn:
@@ -97,7 +97,7 @@ def image_section(runs: Sequence[Run]) -> str:
 
 
 def few_label_section(content: Page, runs: Sequence[Run]) -> str:
-  """Accuracy against the number of labels, and its numbers."""
+  """Accuracy against the number of labels, with a table."""
   found = few_label(runs)
   html = page.missing(found.missing)
   for figure in found.drawn:
@@ -107,7 +107,7 @@ def few_label_section(content: Page, runs: Sequence[Run]) -> str:
 
 
 def robustness_section(content: Page, runs: Sequence[Run]) -> str:
-  """Each attack's curves in both conventions; corruptions by family and severity."""
+  """Curves of each attack in both conventions, and corruptions by family and severity."""
   found = robustness(runs)
   html = page.missing(f'left out: {sentence}' for sentence in found.missing)
   for figure in found.drawn:

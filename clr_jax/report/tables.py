@@ -1,4 +1,4 @@
-"""The report's tables: what the runs are, their configs, results, parameters and environment."""
+"""Tables of the report: overview, configs, results, parameters and environment of the runs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from clr_jax.rundir.reader import Run
 from clr_jax.rundir.table import table_rows
 
 UNKNOWN = 'unknown'
-UNSET = 'not set'  # another method's key
+UNSET = 'not set'  # a key of another method
 
 
 def overview(runs: Sequence[Run], left_out: Sequence[str]) -> str:
-  """Which runs there are, and how far they came."""
+  """Overview of the runs and their progress."""
   others: dict[str, list[str]] = {}
   for run in runs:
     for version in {_clean(start.get('code_version', UNKNOWN)) for start in run.starts}:
@@ -36,7 +36,7 @@ def _clean(version: str) -> str:
 
 
 def _is_other(version: str, own: str) -> bool:
-  """Whether two versions are known to differ: an installed package does not know its commit."""
+  """True if two versions are known to differ; an installed package has no commit."""
   (base, _, commit), (own_base, _, own_commit) = version.partition('+'), own.partition('+')
   return base != own_base or bool(commit and own_commit and commit != own_commit)
 
@@ -73,7 +73,7 @@ def _facts(run: Run) -> dict[str, str]:
 
 
 def configuration(runs: Sequence[Run]) -> str:
-  """Every key of the configs; of several runs, those in which they differ first."""
+  """All keys of the configs; with several runs, differing keys come first."""
   flats = [{key: text(value) for key, value in run.flat_config.items()} for run in runs]
   keys = sorted({key for flat in flats for key in flat})
   if len(runs) == 1:
@@ -94,7 +94,7 @@ def configuration(runs: Sequence[Run]) -> str:
 
 
 def parameters(runs: Sequence[Run]) -> str:
-  """The table that training wrote, of each run."""
+  """Table of parameters that training wrote for each run."""
   html = ''
   for run in runs:
     if run.parameters is None:
@@ -109,7 +109,7 @@ def parameters(runs: Sequence[Run]) -> str:
 
 
 def evaluation(runs: Sequence[Run]) -> str:
-  """Averages over draws, and every record with all of its parameters."""
+  """Averages over draws, and every record with all parameters."""
   html = page.missing(
     f'{run.name} has no results: run clr-jax evaluate on it' for run in runs if not run.results
   )
@@ -150,7 +150,7 @@ def _record(record: Mapping[str, Any]) -> list[str]:
 
 
 def environment(runs: Sequence[Run]) -> str:
-  """Libraries, devices, seconds and checksums that the numbers depend on."""
+  """Libraries, devices, seconds and checksums of the runs."""
   return _columns('Environment', runs, [_environment(run) for run in runs])
 
 
@@ -183,12 +183,12 @@ def _environment(run: Run) -> dict[str, str]:
 
 
 def _checksum(checksums: str | None) -> str:
-  """The first digits; the JSON file has all of them."""
+  """First digits of a checksum; the JSON file has all of them."""
   return ' '.join(digits[:16] for digits in checksums.split()) if checksums else UNKNOWN
 
 
 def _columns(caption: str, runs: Sequence[Run], facts: Sequence[Mapping[str, str]]) -> str:
-  """A table with one column for each run."""
+  """A table with one column per run."""
   names = dict.fromkeys(name for own in facts for name in own)
   rows = [(name, *(own.get(name, '') for own in facts)) for name in names]
   return page.table(caption, ('', *(run.name for run in runs)), rows)
@@ -196,7 +196,7 @@ def _columns(caption: str, runs: Sequence[Run], facts: Sequence[Mapping[str, str
 
 # ---------------------------------------------------------------- words
 def duration(seconds: float | None) -> str:
-  """'1:02:03 h', '12.3 s'."""
+  """Formats seconds as '1:02:03 h' or '12.3 s'."""
   if seconds is None:
     return UNKNOWN
   if seconds < 60:
@@ -205,7 +205,7 @@ def duration(seconds: float | None) -> str:
 
 
 def text(value: Any) -> str:
-  """A value of a config or a record in a cell."""
+  """Formats a value of a config or record for a cell."""
   if isinstance(value, float):
     return f'{value:.6g}'
   if isinstance(value, Mapping):

@@ -18,6 +18,7 @@ _OF_DISK = re.compile(
 )
 _NO_NEWS = (
   'Given directory is read only',  # on purpose
+  'Unable to find the step %d for del',  # it was set aside
 )
 _hooks: list[Callable[..., Any]] = []  # hooks replaced by `_without_closed_loops`
 

@@ -1,1 +1,1 @@
-"""The computations behind the figures: groups of seeds, distances, projections, loss surfaces."""
+"""Computations for figures: groups of seeds, distances, projections, loss surfaces."""

@@ -1,4 +1,4 @@
-"""Which classes the nearest neighbors confuse."""
+"""Confusion matrix of kNN."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ def confusion(label: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.
 
 
 def class_accuracy(counts: np.ndarray) -> np.ndarray:
-  """[C] in [0, 1]: the share of each true class that is on the diagonal; NaN without examples."""
+  """Share [C] of each true class that is predicted correctly, in [0, 1]; NaN without examples."""
   total = counts.sum(1)
   return np.divide(np.diag(counts), total, out=np.full(len(total), np.nan), where=total > 0)
 
 
 def knn_confusion(network: Network) -> tuple[np.ndarray, str]:
-  """Counts [C, C] on the test images, and how they were predicted.
+  """Confusion counts [C, C] on the test images, and a description of the classifier.
 
-  kNN has the options of the run's own `eval.protocols`, or the protocol's defaults.
+  kNN uses the options of the run's `eval.protocols`, or the protocol's defaults.
   """
   asked = to_dict(network.subject.experiment.config.eval.protocols).get('knn') or {}
   options = {name: option.default for name, option in options_of(knn).items()}
   options |= next(sweep(knn, asked))
   train, test = network.features
   predicted = predict(train, test, **options)
-  assert test.label is not None  # predict has refused that
+  assert test.label is not None  # checked by predict
   num_classes = max(
     source.num_classes or 0 for source in network.subject.sets if source is not None
   )

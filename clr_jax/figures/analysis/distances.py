@@ -1,7 +1,7 @@
-"""Distances of adversarial examples as curves, in two conventions.
+"""Curves of distances of adversarial examples, in two conventions.
 
-A distance is 0 for an image that is misclassified without attack, and infinite (or NaN) for one
-that the attack could not fool.
+A distance is 0 for an image that is misclassified without attack, and infinite (or NaN) if the
+attack failed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Summary(NamedTuple):
   Attributes:
     total: number of images, the sum of the next three.
     clean_errors: images misclassified without attack.
-    never_fooled: images that the attack could not fool.
+    never_fooled: images for which the attack failed.
     fooled: images that were classified correctly and then fooled.
-    median, mean, max: of the distances of the fooled images; NaN if there are none.
+    median, mean, max: statistics of the distances of fooled images; NaN if there are none.
   """
 
   total: int
@@ -34,7 +34,7 @@ class Summary(NamedTuple):
 
 
 def summary(distances: Any) -> Summary:
-  """Counts and statistics of distances [N].
+  """Computes counts and statistics of distances [N].
 
   Raises:
     UserError: no distances, or negative ones.
@@ -50,16 +50,16 @@ def summary(distances: Any) -> Summary:
 def paper_curve(
   distances: Any, x_max: float | None = None, points: int = 1000
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """The robustness report's curve: failures and clean errors are left out.
+  """Computes the robustness report's curve, without failures and clean errors.
 
   Args:
     distances: [N].
-    x_max: end of the grid, for curves that are compared; the largest distance kept if None.
+    x_max: end of the grid, to compare curves; None = the largest distance kept.
     points: number of points of the grid, which starts at 0.
 
   Returns:
-    x [points]; y [points], the share of the distances kept that are below x (not equal; NaN if none
-    is kept); the distances kept, ascending.
+    x [points]; y [points], the share of the kept distances below x (not equal; NaN if none is
+    kept); the kept distances, ascending.
 
   Raises:
     UserError: no distances, or negative ones.
@@ -73,14 +73,14 @@ def paper_curve(
 
 
 def robust_error(distances: Any, eps: Any) -> np.ndarray:
-  """The share of all images that are misclassified within `eps`; failures never count.
+  """Share of all images that are misclassified within `eps`; failed attacks never count.
 
   Args:
     distances: [N]; `eps` is compared in their precision.
-    eps: budgets of any shape.
+    eps: budgets, any shape.
 
   Returns:
-    Shares, of the shape of `eps`.
+    Shares, with the shape of `eps`.
 
   Raises:
     UserError: no distances, or negative ones.
@@ -97,11 +97,11 @@ def _checked(distances: Any) -> np.ndarray:
     distances = distances.astype(np.float64)
   if distances.ndim != 1 or not len(distances):
     raise UserError(
-      f'a robustness curve needs a list of distances, one an image, not shape {distances.shape}'
+      f'a robustness curve needs a list of distances, one per image, not shape {distances.shape}'
     )
   if (distances < 0).any():
     raise UserError(
-      'distances are 0 (misclassified), more, or inf (not fooled); there are negative ones'
+      'distances must be 0 (misclassified), positive, or inf (not fooled), but some are negative'
     )
   return distances
 

@@ -1,4 +1,4 @@
-"""The loss of a checkpoint on one fixed batch, and over a plane around it."""
+"""The loss of a checkpoint on one fixed batch, and on a plane around it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ MOST_IMAGES = 256  # images of the batch by default, for a CPU
 
 class Objective(NamedTuple):
   """Attributes:
-  step: of the checkpoint.
-  params: of the checkpoint, without the online probe.
-  loss: params -> scalar: the method's training loss, compiled.
+  step: step of the checkpoint.
+  params: parameters of the checkpoint, without the online probe.
+  loss: params -> scalar, the method's training loss, compiled.
   value_and_grad: params -> (loss, gradient), compiled.
   """
 
@@ -42,22 +42,22 @@ class Objective(NamedTuple):
 def open_objective(
   run: Run, *, step: int | None = None, batch_size: int | None = None, seed: int = 0
 ) -> Objective:
-  """The loss of a run's method as a function of the parameters alone.
+  """Makes the loss of a run's method a function of the parameters only.
 
-  All else is fixed: the images, their views (the run's own), the draws of the loss, and of the
-  checkpoint the tables, the queue, the EMA target and the step. BatchNorm uses the statistics of
-  the batch, as in training.
+  Everything else is fixed: images, their views (the run's), random draws of the loss, and the
+  checkpoint's tables, queue, EMA target and step. BatchNorm uses the statistics of the batch, as in
+  training.
 
   Args:
     run: a run with a checkpoint.
-    step: of the checkpoint; None = the newest.
-    batch_size: images of the training set; None = the run's batch, at most MOST_IMAGES.
-    seed: RNG seed of images, views and the loss: runs on the same data see the same ones.
+    step: step of the checkpoint; None = the newest.
+    batch_size: number of training images; None = the run's batch size, at most MOST_IMAGES.
+    seed: RNG seed of images, views and the loss; the same for runs on the same data.
 
   Raises:
-    UserError: no such checkpoint, one of another method or model, or a bad batch size.
+    UserError: no such checkpoint, one of another method or model, or an invalid batch size.
   """
-  # The online probe's loss is not the method's, and measurements cost time.
+  # Excludes the loss of the online probe, and telemetry, which costs time.
   config = changed(run.config, {'probe.enabled': False, 'telemetry.enabled': False})
   refuse_lost_data(config, run.config, run.workdir)
   experiment = build_experiment(config)
@@ -77,7 +77,7 @@ def open_objective(
     out, _ = experiment.method.embed(params, state, batch, embed_key, at)
     return experiment.method.loss(out, state, batch, loss_key, at)[0]
 
-  # State and batch are arguments: as constants they would be compiled into the programs.
+  # State and batch are arguments, because constants would be compiled into the programs.
   forward, both = host_jit(loss), host_jit(jax.value_and_grad(loss))
   return Objective(
     step, params, lambda p: forward(p, state, batch), lambda p: both(p, state, batch)
@@ -85,7 +85,7 @@ def open_objective(
 
 
 def _restore(run: Run, experiment: Experiment, step: int | None):
-  """(step, params, state) of a checkpoint, whatever its optimizer."""
+  """Restores (step, params, state) of a checkpoint with any optimizer."""
   abstract = experiment.abstract_state
   tree = {'params': abstract.params, 'state': abstract.state}
   flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='/')
@@ -106,7 +106,7 @@ def _restore(run: Run, experiment: Experiment, step: int | None):
 
 
 def _batch(experiment: Experiment, size: int, seed: int) -> Batch:
-  """Training images and views drawn by `seed`."""
+  """Draws training images and views by `seed`."""
   source = experiment.source
   index = np.sort(order.shuffled(seed, 0, source.num_examples)[:size])
   images, labels = source.load(index)
@@ -119,13 +119,13 @@ def _batch(experiment: Experiment, size: int, seed: int) -> Batch:
 
 # ---------------------------------------------------------------- the plane
 def filter_normalized(key: Array, params: Params) -> Params:
-  """A random direction whose filters are as long as those of `params`.
+  """Draws a random direction whose filters have the norms of those of `params`.
 
   Gaussian; each filter d of a kernel becomes d ||w|| / ||d||, filters being the slices of the last
   axis (in Flax the outputs of convolutions and of dense layers). Zero for biases and for BatchNorm
   (all arrays of fewer than two axes). Li et al., https://arxiv.org/abs/1712.09913, section 4, and
-  their code's 'ignore=biasbn'. The draw of a leaf depends on (key, its path, its shape) alone:
-  networks of one shape go the same way, each in the lengths of its own filters.
+  their code's 'ignore=biasbn'. The draw of a leaf depends only on (key, its path, its shape), so
+  networks of equal shapes get the same direction, each scaled to its own filters.
   """
 
   def of(path, w: Array) -> Array:
@@ -150,13 +150,13 @@ def _moved(params: Params, d1: Params, d2: Params, a: Array, b: Array) -> Params
 def surface(
   loss: Callable[[Params], Array], params: Params, offsets: Sequence[float], *, seed: int = 0
 ) -> np.ndarray:
-  """loss(params + a d1 + b d2) [b, a] for all offsets a and b; d1, d2 are `filter_normalized`.
+  """Computes loss(params + a d1 + b d2) [b, a] for all offsets, with `filter_normalized` d1, d2.
 
   Args:
-    loss: compiled by the caller; it is called from Python for each point, because XLA's loops
-      around convolutions are slow on CPUs.
-    params: w.
-    offsets: in lengths of the filters.
+    loss: compiled loss; it is called from Python for each point, because XLA's loops around
+      convolutions are slow on CPUs.
+    params: parameters w.
+    offsets: offsets in units of the filters' norms.
     seed: RNG seed of the directions.
   """
   d1, d2 = (filter_normalized(key, params) for key in jax.random.split(jax.random.key(seed)))

@@ -1,4 +1,4 @@
-"""Images and the training images whose features are nearest to theirs."""
+"""Nearest training images of images, by their features."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ RIGHT, WRONG = COLORS[2], COLORS[1]
 def nearest_others(
   bank: np.ndarray, query: np.ndarray, *, k: int, own: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The k rows of the bank with the largest cosine, the largest first, ties by position.
+  """Finds the k rows of the bank with the largest cosines, in descending order, ties by position.
 
   Args:
     bank: [N, F].
     query: [M, F].
-    k: at most N, or N - 1 with `own`; fewer are given where there are not so many.
-    own: [M] the row of the bank that each query itself is, which is left out; None where the
-      queries are not in the bank.
+    k: number of rows, at most N, or N - 1 with `own`; larger values are reduced.
+    own: [M] row of the bank that is the query itself and is left out; None if the queries are not
+      in the bank.
 
   Returns:
     (cosine [M, k], row of the bank [M, k]).
@@ -30,7 +30,7 @@ def nearest_others(
   if own is None:
     return nearest(bank, query, k=min(k, len(bank)))
   similarity, index = nearest(bank, query, k=min(k + 1, len(bank)))
-  # The query itself goes to the end; where copies of it have displaced it, the last of them is cut.
+  # The query itself is moved to the end and cut; if copies have displaced it, the last is cut.
   order = np.argsort(index == own[:, None], axis=1, kind='stable')[:, : min(k, len(bank) - 1)]
   return np.take_along_axis(similarity, order, 1), np.take_along_axis(index, order, 1)
 
@@ -38,15 +38,15 @@ def nearest_others(
 def neighbor_cells(
   network: Network, *, num_images: int, num_neighbors: int, seed: int
 ) -> tuple[list[Cell], list[tuple]]:
-  """Images of a mosaic, a row for each query, and (query, rank, neighbor, cosine, both labels).
+  """Cells of a mosaic, a row per query, and (query, rank, neighbor, cosine, both labels).
 
-  A neighbor of the query's class has a green frame and a tick, another an orange frame and a cross.
-  The queries are images of `network.source`; on the same data they are the same.
+  A neighbor of the query's class has a green frame and a tick, others an orange frame and a cross.
+  The queries are images of `network.source`, and the same for the same data.
 
   Args:
     network: the network.
-    num_images: queries, at most.
-    num_neighbors: training images of each.
+    num_images: largest number of queries.
+    num_neighbors: training images per query.
     seed: RNG seed of the queries.
   """
   train, test = network.features

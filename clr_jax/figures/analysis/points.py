@@ -1,4 +1,4 @@
-"""Features in the plane, colored by class."""
+"""Scatter plots of features, colored by class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clr_jax.figures.analysis.networks import Network
 from clr_jax.figures.analysis.projection import project
 from clr_jax.figures.drawing.data import Axis, Panel, Points
 
-_MOST_COLORS = 20  # more cannot be told apart
+_MOST_COLORS = 20  # more cannot be distinguished
 
 
 def point_panel(
@@ -24,16 +24,16 @@ def point_panel(
   seed: int = 0,
   images: np.ndarray | None = None,
 ) -> Panel:
-  """The images `rows` of the network's source in the plane, with a color for each class.
+  """Panel of images `rows` of the network's source in the plane, with a color per class.
 
-  Of more than 20 classes, as many neighbors in their order share a color as leave 20 colors.
+  With more than 20 classes, successive classes share colors so that at most 20 are used.
 
   Args:
     network: the network.
     rows: [N] indices of the images.
-    features: theirs.
+    features: [N, F] features of the images.
     projection, seed: see `project`.
-    images: [N, H, W, C] uint8, to be shown beside their points; or None.
+    images: [N, H, W, C] uint8, to show beside their points; or None.
   """
   found = project(features.h, projection=projection, seed=seed)
   label = features.label
@@ -63,7 +63,7 @@ def point_panel(
 def _classes(
   network: Network, label: np.ndarray | None, count: int, together: int
 ) -> Iterator[tuple[np.ndarray, str, int]]:
-  """(rows, name, look) of the classes that share a look, `together` of them each."""
+  """(rows, name, look) of each group of `together` classes that share a look."""
   if label is None:
     yield np.arange(count), '', 0
     return

@@ -1,4 +1,4 @@
-"""Features in the plane: principal components, or t-SNE."""
+"""Projections of features to the plane: principal components or t-SNE."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
 
 PROJECTIONS = ('pca', 'tsne')
-_TSNE_INPUT = 50  # principal components (van der Maaten and Hinton 2008 take 30, scikit-learn's
-# manual 50): less noise and less time
+_TSNE_INPUT = 50  # principal components, to reduce noise and time (van der Maaten and Hinton 2008
+# use 30, scikit-learn's manual 50)
 _PERPLEXITY = 30.0  # scikit-learn's default
 
 
 class Projection(NamedTuple):
-  """Features in the plane.
+  """Projected features.
 
   Attributes:
     points: [N, 2], in the order of the features.
     explained: (2,) share of the variance along each axis, in [0, 1]; None for t-SNE, whose axes
-      have no meaning.
+      are meaningless.
   """
 
   points: np.ndarray
@@ -33,13 +33,13 @@ def project(h: np.ndarray, *, projection: str = 'pca', seed: int = 0) -> Project
 
   'pca': the first two principal components of the centered features, not whitened; the largest
   loading of a component is positive, so that its sign does not depend on the machine. 'tsne': van
-  der Maaten and Hinton (2008) on the first 50 components, begun at the first two, perplexity 30 or
-  a third of N.
+  der Maaten and Hinton (2008) on the first 50 components, initialized by the first two, with
+  perplexity 30 or a third of N.
 
   Args:
-    h: [N, F], as they are: divide by the norms first where cosines count.
+    h: [N, F], not normalized: divide by the norms first to use cosines.
     projection: 'pca' or 'tsne'.
-    seed: of t-SNE.
+    seed: RNG seed of t-SNE.
 
   Raises:
     UserError: an unknown projection, fewer than 4 rows, or features that are not finite.
@@ -57,7 +57,7 @@ def project(h: np.ndarray, *, projection: str = 'pca', seed: int = 0) -> Project
 
 
 def principal_components(h: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-  """(scores [N, count], share of the variance [count]); zeros beyond the rank that there can be."""
+  """(scores [N, count], share of the variance [count]); zeros beyond the possible rank."""
   centered = h - h.mean(0)
   u, s, v = np.linalg.svd(centered, full_matrices=False)
   largest = np.abs(v).argmax(1)
@@ -72,7 +72,7 @@ def principal_components(h: np.ndarray, count: int) -> tuple[np.ndarray, np.ndar
 def _tsne(components: np.ndarray, seed: int) -> np.ndarray:
   from sklearn.manifold import TSNE  # 1 s to import, and only needed here
 
-  if not components.any():  # all features alike: the start would be divided by 0
+  if not components.any():  # equal features: the initialization would be divided by 0
     return np.zeros((len(components), 2))
   perplexity = min(_PERPLEXITY, (len(components) - 1) / 3)
   tsne = TSNE(perplexity=perplexity, init='pca', random_state=seed)

@@ -1,4 +1,4 @@
-"""Histograms of negative and positive scores over training, from telemetry."""
+"""Histograms of negative and positive scores during training, from telemetry."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _KINDS = {'neg': 'negative scores', 'pos': 'positive scores'}
 
 
 def histogram_panels(runs: Sequence[Run], most: int) -> tuple[list[Panel], list[str]]:
-  """A panel for each run with the histograms of its negative and positive scores.
+  """Panels with the histograms of negative and positive scores of each run.
 
-  A histogram counts the scores of the measured steps since the row before.
+  A histogram counts the scores of the measured steps since the previous row.
 
   Args:
-    runs: with telemetry.
-    most: histograms of a run, the first and the last among them.
+    runs: runs with telemetry.
+    most: largest number of histograms per run, including the first and the last.
 
   Returns:
-    The panels and a sentence for what is left out.
+    The panels and a sentence for each omission.
   """
   panels, missing = [], []
   metrics = [f'{PREFIX}{kind}_hist' for kind in _KINDS]
@@ -50,7 +50,7 @@ def histogram_panels(runs: Sequence[Run], most: int) -> tuple[list[Panel], list[
 
 
 def _outside(marks: Sequence[Histograms]) -> str:
-  """Shares of the scores that the edges cut off."""
+  """Describes the shares of scores outside the edges."""
   cut = []
   for mark in marks:
     below, above = mark.counts[:, [0, -1]].sum(0) / max(mark.counts.sum(), 1)
@@ -62,7 +62,7 @@ def _outside(marks: Sequence[Histograms]) -> str:
 
 
 def histogram_table(panels: Sequence[Panel]) -> Table:
-  """The counts, also those outside of the edges (lower -inf, upper inf)."""
+  """Table of the counts, including those outside the edges (lower -inf, upper inf)."""
   rows = []
   for panel in panels:
     for kind, mark in zip(_KINDS, panel.marks_of(Histograms), strict=True):

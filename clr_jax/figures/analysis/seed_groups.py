@@ -1,4 +1,4 @@
-"""Runs that differ only in their seed, as one group: its curves and results with intervals."""
+"""Groups of runs that differ only in the seed: their curves and results with intervals."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Group(NamedTuple):
   """Runs with the same config except for the seed.
 
   Attributes:
-    name: tells the groups apart.
-    runs: equal in every key that changes what is trained, but the seed.
+    name: unique name of the group.
+    runs: runs that are equal in every key that affects training except the seed.
   """
 
   name: str
@@ -31,7 +31,7 @@ class Group(NamedTuple):
 
 
 def seed_groups(runs: Sequence[Run]) -> list[Group]:
-  """The runs by config, in the order in which they are given."""
+  """Groups runs by config, in the given order."""
   found: dict[str, list[Run]] = {}
   for run in runs:
     found.setdefault(json.dumps(trajectory_without_seed(run), sort_keys=True), []).append(run)
@@ -43,7 +43,7 @@ def seed_groups(runs: Sequence[Run]) -> list[Group]:
 
 
 def differing_keys(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-  """(key, its value in each run as JSON or 'unset') where the trajectories differ; not the seed."""
+  """Differing keys except the seed: (key, its value in each run as JSON or 'unset')."""
   flat = [trajectory_without_seed(run) for run in runs]
   keys = sorted({key for own in flat for key in own})
   rows = [(key, [json.dumps(own[key]) if key in own else 'unset' for own in flat]) for key in keys]
@@ -51,7 +51,7 @@ def differing_keys(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 
 def mean_curve(group: Group, metric: str) -> list[tuple[int, Interval]]:
-  """(step, mean and 95 % interval over the runs that have the metric there) in order."""
+  """(step, mean and 95 % interval over the runs with the metric at that step), in order."""
   values: dict[int, list[float]] = {}
   for run in group.runs:
     for step, value in zip(*run.series(metric), strict=True):
@@ -60,10 +60,10 @@ def mean_curve(group: Group, metric: str) -> list[tuple[int, Interval]]:
 
 
 def group_results(groups: Sequence[Group]) -> list[dict[str, Any]]:
-  """Records as `rundir.table` takes them, one for each setting and run, equal settings together.
+  """Records for `rundir.table`, one per setting and run, sorted by settings.
 
-  Only the newest step of each run counts. A run's value is the mean over its draws; the draws of
-  the table are the runs of the group.
+  Uses only the newest step of each run. A run's value is the mean over its draws; the draws of the
+  table are the runs of the group.
   """
   records = []
   for group in groups:
@@ -77,7 +77,7 @@ def group_results(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 def trajectory_without_seed(run: Run) -> dict[str, Any]:
-  """Dotted key -> value of all that changes what is trained, but the seed."""
+  """{dotted key: value} of all keys that affect training except the seed."""
   keys = trajectory(to_dict(run.config), keys_without_effect(run.config))
   return {k: v for k, v in keys.items() if k != 'seed'}
 
@@ -100,7 +100,7 @@ def _record(row: table.Row, group: Group, run: Run, step: str) -> dict[str, Any]
 
 
 def _setting(record: Mapping[str, Any]) -> str:
-  """All but the group and the run."""
+  """All fields except the group and the run."""
   asked = {k: v for k, v in record['params'].items() if k != 'draw'}
   kept = [record[key] for key in ('protocol', 'features', 'metric', 'data')]
   return json.dumps([*kept, asked], sort_keys=True)

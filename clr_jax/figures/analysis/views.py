@@ -1,4 +1,4 @@
-"""Training images and the views of them that the encoder is given."""
+"""Training images and their augmented views."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _NAMES = {'global': 'view', 'local': 'crop', 'jigsaw': 'patch'}
 
 
 def views_of(experiment: Experiment, images: np.ndarray, *, seed: int) -> dict[str, np.ndarray]:
-  """The run's views of images [B, H, W, C] uint8, before the network normalizes them.
+  """Computes the run's views of images [B, H, W, C] uint8, before normalization.
 
   Returns:
-    'view 1', 'view 2', ... (of the large views), 'crop 1', ... (of the small ones of multi-crop),
-    'patch 1', ... (of a jigsaw) -> [B, h, w, C] float, up to noise in [0, 1].
+    {'view 1': ..., 'view 2': ... (large views), 'crop 1': ... (small views of multi-crop),
+    'patch 1': ... (jigsaw)}, each [B, h, w, C] float, in [0, 1] except for noise.
   """
   made = host_jit(experiment.views)(jax.random.key(seed), images)
   return {
@@ -29,12 +29,12 @@ def views_of(experiment: Experiment, images: np.ndarray, *, seed: int) -> dict[s
 
 
 def view_cells(network: Network, *, num_images: int, seed: int) -> tuple[list[Cell], list[tuple]]:
-  """Images of a mosaic, a row for each training image, and (row, index, label).
+  """Cells of a mosaic, a row per training image, and (row, index, label).
 
   Args:
-    network: of a run; runs with the same views on the same data show the same.
-    num_images: rows, at most.
-    seed: RNG seed of the choice of images and of the augmentation.
+    network: network of a run; runs with equal views and data show the same.
+    num_images: largest number of rows.
+    seed: RNG seed of the image selection and the augmentation.
   """
   experiment = network.subject.experiment
   index = random_rows(experiment.source.num_examples, num_images, seed)

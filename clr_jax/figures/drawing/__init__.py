@@ -1,1 +1,1 @@
-"""A figure as data, and its rendering as PNG and CSV files. Computes no number."""
+"""Figures as data, and their rendering as PNG and CSV files."""

@@ -1,4 +1,4 @@
-"""Figures as data: numbers, labels and units, without any drawing library.
+"""Figures as data: numbers, labels and units, independent of drawing libraries.
 
 A figure function returns `Figures`. `render_png` draws each `FigureData` with matplotlib and writes
 its tables as CSV files; the report draws the same panels with plotly.
@@ -18,15 +18,15 @@ _NONE: Mapping[Any, Any] = MappingProxyType({})
 
 # ---------------------------------------------------------------- marks
 class Line(NamedTuple):
-  """A line or a row of dots, perhaps with intervals.
+  """A line or a series of dots, optionally with intervals.
 
   Attributes:
-    name: legend entry; lines of one name share it.
+    name: legend entry, shared by lines with the same name.
     look: number of the look, see `palette.look`.
     x, y: [N]; NaN and infinity are gaps.
-    x_half, y_half: [N] half of an interval around x or y, NaN where there is none; or None.
-    joined: whether a line joins the points.
-    dots: whether they have dots where they are few; always without the line.
+    x_half, y_half: [N] half-widths of intervals around x or y, NaN without one; or None.
+    joined: True to join the points by a line.
+    dots: True to mark the points if there are few; always marked without a line.
   """
 
   name: str
@@ -49,13 +49,13 @@ class Level(NamedTuple):
 
 
 class Points(NamedTuple):
-  """A scatter plot of one class, or of several that share a look.
+  """A scatter plot of one class, or of several classes that share a look.
 
   Attributes:
     name: legend entry.
-    look: see `palette.look`.
-    x, y: [N].
-    text: [N] what a pointer on a point shows.
+    look: number of the look, see `palette.look`.
+    x, y: [N] coordinates.
+    text: [N] text shown when hovering over a point.
     ids: [N] index of each point in its data set.
     images: [N, H, W, C] uint8 shown with the text, C = 1 or 3; or None.
   """
@@ -80,11 +80,11 @@ class Grid(NamedTuple):
   """A matrix as colors.
 
   Attributes:
-    x, y: edges of the columns and rows, one more than there are; for contours the centers.
-    z: [rows, columns]; not finite values are gray.
-    label: of the colors, with the unit.
-    limits: of the colors.
-    contours: whether lines of equal height are drawn, with a cross at the origin.
+    x, y: edges of the columns and rows, one more than their number; centers for contours.
+    z: [rows, columns]; non-finite values are gray.
+    label: label of the color bar, with the unit.
+    limits: limits of the colors.
+    contours: True to draw contour lines, with a cross at the origin.
     numbers: [rows, columns] text of each cell, or None.
   """
 
@@ -98,14 +98,14 @@ class Grid(NamedTuple):
 
 
 class Histograms(NamedTuple):
-  """Histograms of one quantity at several training steps.
+  """Histograms of a quantity at several training steps.
 
   Attributes:
     name: legend entry.
-    look: see `palette.look`.
-    edges: [bins + 1].
-    steps: [S].
-    counts: [S, bins + 2]: below the edges, in the bins, above.
+    look: number of the look, see `palette.look`.
+    edges: [bins + 1] edges of the bins.
+    steps: [S] training steps.
+    counts: [S, bins + 2] counts below the edges, in the bins, above.
   """
 
   name: str
@@ -119,10 +119,10 @@ class Cell(NamedTuple):
   """One image of a mosaic.
 
   Attributes:
-    row, column: from 0.
+    row, column: position, from 0.
     image: [H, W, C] uint8, or float in [0, 1]; C = 1 or 3.
-    text: above it; '' for none.
-    color: of text and frame; None for black text and no frame.
+    text: text above it; '' for none.
+    color: color of text and frame; None for black text without a frame.
   """
 
   row: int
@@ -139,7 +139,7 @@ class Mosaic(NamedTuple):
 
   @property
   def row_heights(self) -> list[float]:
-    """Height of each row, which has room for its images and the text above them."""
+    """Height of each row, with space for its images and the text above them."""
     lines = [0] * (max(cell.row for cell in self.cells) + 1)
     for cell in self.cells:
       count = cell.text.count('\n') + 1 if cell.text else 0
@@ -161,12 +161,12 @@ class Axis(NamedTuple):
   """One axis of a panel.
 
   Attributes:
-    label: with the unit.
-    log: logarithmic; values that are not positive are gaps.
-    limits: None lets the renderer choose.
-    ticks: position -> text; {} lets the renderer choose.
-    reversed: the smallest value is at the top or at the right.
-    whole: only whole numbers have ticks.
+    label: label with the unit.
+    log: logarithmic axis; values that are not positive are gaps.
+    limits: (lowest, highest) value; None = automatic.
+    ticks: {position: text}; {} = automatic.
+    reversed: True puts the smallest value at the top or at the right.
+    whole: True restricts ticks to whole numbers.
   """
 
   label: str
@@ -181,7 +181,7 @@ STEP_AXIS = Axis('training step', whole=True)
 
 
 class Panel(NamedTuple):
-  """One pair of axes; `note` says what a reader must know beside the title."""
+  """A pair of axes with a title and a `note` for readers."""
 
   title: str
   x: Axis
@@ -190,7 +190,7 @@ class Panel(NamedTuple):
   note: str = ''
 
   def marks_of(self, kind: type[M]) -> list[M]:
-    """The marks of one type."""
+    """Marks of one type."""
     return [mark for mark in self.marks if isinstance(mark, kind)]
 
 
@@ -198,10 +198,10 @@ class Block(NamedTuple):
   """Panels of one size in rows.
 
   Attributes:
-    panels: in reading order.
-    columns: panels of a row, at most.
+    panels: panels in reading order.
+    columns: largest number of panels per row.
     size: (width, height) of a panel in inches.
-    shared: the panels have the same axes, which are labeled at the left and at the bottom only.
+    shared: True if the panels share axes, labeled only at the left and at the bottom.
   """
 
   panels: Sequence[Panel]
@@ -221,12 +221,12 @@ class FigureData(NamedTuple):
   """A figure.
 
   Attributes:
-    name: is added to the file's name; '' for the only figure.
-    blocks: one below the other.
-    tables: name -> numbers; that of name '' has the figure's file name.
-    title: above all; '' for none.
-    legend: one for each panel, or one of all at the side that is named.
-    details: name of a legend entry -> its longer text in a PNG.
+    name: suffix of the file name; '' for the only figure.
+    blocks: blocks from top to bottom.
+    tables: tables by name; a table named '' has the figure's file name.
+    title: title above all blocks; '' for none.
+    legend: a legend for each panel, or a common one at the given side.
+    details: {legend entry: longer text in a PNG}.
   """
 
   name: str
@@ -238,17 +238,17 @@ class FigureData(NamedTuple):
 
   @property
   def panels(self) -> list[Panel]:
-    """The panels of all blocks."""
+    """Panels of all blocks."""
     return [panel for block in self.blocks for panel in block.panels]
 
 
 class Figures(NamedTuple):
-  """What a figure function returns.
+  """Result of a figure function.
 
   Attributes:
     drawn: the figures.
-    missing: a sentence for each thing that is left out.
-    text: for the terminal.
+    missing: a sentence for each omission.
+    text: text for the terminal.
   """
 
   drawn: Sequence[FigureData]
@@ -258,7 +258,7 @@ class Figures(NamedTuple):
 
 # ---------------------------------------------------------------- scales
 def finite_range(values: Iterable[Any], default: tuple[float, float]) -> tuple[float, float]:
-  """Smallest and largest finite number of all arrays, or `default` if there is none."""
+  """Smallest and largest finite number of all arrays, or `default` if there are none."""
   parts = [np.ravel(np.asarray(v, np.float64)) for v in values]
   numbers = np.concatenate([np.empty(0), *parts])
   numbers = numbers[np.isfinite(numbers)]
@@ -266,7 +266,7 @@ def finite_range(values: Iterable[Any], default: tuple[float, float]) -> tuple[f
 
 
 def spans_decades(values: Iterable[Any]) -> bool:
-  """Whether the largest positive number is more than 30 times the smallest."""
+  """True if the largest positive number is more than 30 times the smallest."""
   positive = [np.where(np.asarray(v, np.float64) > 0, v, np.nan) for v in values]
   low, high = finite_range(positive, (1.0, 1.0))
   return high > 30 * low

@@ -1,4 +1,4 @@
-"""Draws a figure by its name from the workdirs of runs: `clr-jax inspect`."""
+"""Draws figures by name from the workdirs of runs: `clr-jax inspect`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from clr_jax.rundir.reader import read_runs
 def draw_figure(
   name: str, directories: Sequence[str], out: str, **options: Any
 ) -> list[epath.Path]:
-  """Draws a figure of runs; a line on the terminal names each thing that is left out.
+  """Draws a figure of runs, and prints a line for each omission.
 
   Args:
-    name: of the figure.
+    name: name of the figure.
     directories: workdirs of runs.
-    out: FILE.png; figures with several parts add to its name, and CSV files lie beside.
-    **options: the figure's, see `parameters`.
+    out: FILE.png; figures with several parts add suffixes, and CSV files are written beside it.
+    **options: options of the figure, see `parameters`.
 
   Returns:
-    The files.
+    The paths of the files.
 
   Raises:
-    UserError: an option that is not allowed, or nothing can be drawn.
+    UserError: an option that is not allowed, or nothing to draw.
   """
   figure = FIGURES.factory(name)
   check(figure, options, what=f'figure {name!r}')

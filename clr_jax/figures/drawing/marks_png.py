@@ -19,8 +19,8 @@ from clr_jax.figures.drawing.data import (
 )
 from clr_jax.figures.drawing.palette import COLORS, look
 
-_BAND_FROM = 15  # points of a line: fewer have bars, for a band of one point cannot be seen
-_MARKERS_BELOW = 40  # points of a line
+_BAND_FROM = 15  # points of a line with a band; fewer get error bars
+_MARKERS_BELOW = 40  # points of a line with markers
 _OVERLAP = 1.7  # height of a ridge in distances between ridges
 _LEVELS = 14  # of contours
 _ENTRY = 'entry:'
@@ -28,12 +28,12 @@ _SIDE = 0.94  # of an image in a cell of width 1
 
 
 def draw_mark(axis: Any, mark: Mark, *, above: int = 0) -> Any:
-  """Draws a mark; the colors of a `Grid` as matplotlib's mappable, else None.
+  """Draws a mark; returns matplotlib's mappable for a `Grid`, else None.
 
   Args:
-    axis: matplotlib's.
-    mark: to draw.
-    above: number of lines that are drawn over it, at the same points.
+    axis: matplotlib axes.
+    mark: mark to draw.
+    above: number of lines drawn over it at the same points.
   """
   draw = {
     Line: functools.partial(_line, above=above),
@@ -48,12 +48,12 @@ def draw_mark(axis: Any, mark: Mark, *, above: int = 0) -> Any:
 
 
 def name_of(label: str) -> str:
-  """The legend entry that a mark was drawn with, of matplotlib's label."""
+  """Legend entry of a mark, from matplotlib's label."""
   return label.removeprefix(_ENTRY)
 
 
 def _label(name: str) -> str | None:
-  """A label for matplotlib, which leaves out those that start with '_'; None for no entry."""
+  """Label for matplotlib, which ignores labels that start with '_'; None for no entry."""
   return f'{_ENTRY}{name}' if name else None
 
 
@@ -109,8 +109,8 @@ def _grid(axis: Any, grid: Grid) -> Any:
 
 
 def _contours(axis: Any, grid: Grid, z: np.ma.MaskedArray) -> Any:
-  """Lines at round values; logarithmic over more than a factor of 30."""
-  # Matplotlib takes 0.5 s to import, and only what draws needs it.
+  """Draws contours at round values, logarithmic over more than a factor of 30."""
+  # Matplotlib takes 0.5 s to import and is needed only for drawing.
   from matplotlib.colors import LogNorm, Normalize
   from matplotlib.ticker import MaxNLocator
 
@@ -130,7 +130,7 @@ def _contours(axis: Any, grid: Grid, z: np.ma.MaskedArray) -> Any:
 
 
 def _histograms(axis: Any, histograms: Histograms) -> None:
-  """A ridge for each step, scaled to its own maximum; earlier ones lie in front of later ones."""
+  """Draws a ridge per step, scaled to its own maximum; earlier ones are in front of later ones."""
   color, count = look(histograms.look).color, len(histograms.steps)
   for i, counts in enumerate(histograms.counts[:, 1:-1]):
     y = i + _OVERLAP * counts / max(counts.max(), 1)
@@ -144,7 +144,7 @@ def _histograms(axis: Any, histograms: Histograms) -> None:
 
 
 def _mosaic(axis: Any, mosaic: Mosaic) -> None:
-  """The larger side of each image is as long as a cell; pixels are squares."""
+  """Draws images with square pixels, the larger side as long as a cell."""
   from matplotlib.patches import Rectangle  # as above
 
   bottoms = np.cumsum(mosaic.row_heights)
@@ -165,6 +165,6 @@ def _mosaic(axis: Any, mosaic: Mosaic) -> None:
 
 
 def rgb(image: np.ndarray) -> np.ndarray:
-  """[H, W, 3] in [0, 1]; augmentations with noise may leave that range a little."""
+  """Converts to [H, W, 3] in [0, 1]; noise may leave that range slightly."""
   image = image / 255 if image.dtype == np.uint8 else np.clip(image, 0, 1)
   return np.broadcast_to(image, (*image.shape[:2], 3))

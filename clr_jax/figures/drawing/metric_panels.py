@@ -1,4 +1,4 @@
-"""The one table of metrics over training: which panel each has, its title and its unit."""
+"""Table of metrics over training, with panels, titles and units."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _STATISTICS = {'mean': 'mean of the batch', 'std': 'spread in the batch'}
 
 
 class MetricPanel(NamedTuple):
-  """Metrics that are drawn together.
+  """Metrics drawn in one panel.
 
   Attributes:
-    title: of the panel.
-    label: of the y axis, with the unit.
-    metrics: name -> legend; '' where the title says it.
-    figures: PNG figures that have the panel; the report has all.
-    log: logarithmic where the values span decades.
-    note: over what the metrics are taken.
+    title: title of the panel.
+    label: label of the y axis, with the unit.
+    metrics: {name: legend entry}; '' if the title is enough.
+    figures: PNG figures with the panel; the report has all panels.
+    log: logarithmic axis if the values span decades.
+    note: data over which the metrics are computed.
   """
 
   title: str
@@ -109,10 +109,10 @@ METRIC_PANELS = (
 
 
 def metric_panels(runs: Sequence[Run]) -> list[MetricPanel]:
-  """The table, and panels for all other metrics of these runs.
+  """Panels of the table, and panels for all other metrics of these runs.
 
-  Means and spreads of tables ({table}_mean, {table}_std) and norms of gradients have a title, any
-  other metric has its name.
+  Statistics of tables ({table}_mean, {table}_std) and gradient norms have a title; other metrics
+  use their names.
   """
   names = dict.fromkeys(name for run in runs for row in run.metrics for name in row)
   known = {name for panel in METRIC_PANELS for name in panel.metrics}
@@ -135,7 +135,7 @@ def metric_panels(runs: Sequence[Run]) -> list[MetricPanel]:
 
 
 def with_telemetry(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-  """(the runs that have telemetry, a sentence for each of the others)."""
+  """Returns (the runs with telemetry, a sentence for each of the others)."""
   measured = [run for run in runs if any(k.startswith(PREFIX) for row in run.metrics for k in row)]
   missing = [
     f'{run.directory} has no telemetry: train with --config.telemetry.enabled=True; the same '
@@ -147,15 +147,15 @@ def with_telemetry(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 
 
 def is_telemetry(panel: MetricPanel) -> bool:
-  """Whether its metrics are telemetry's."""
+  """True if the metrics of a panel come from telemetry."""
   return all(name.startswith(PREFIX) for name in panel.metrics)
 
 
 def series_panels(runs: Sequence[Run], panels: Iterable[MetricPanel]) -> list[Panel]:
-  """The panels over training that any of the runs has a number for.
+  """Panels over training for which any of the runs has a number.
 
-  A color is a run and a dash a metric; of one run, the colors are the metrics. What was measured
-  once is left out, see `unchanging`, and so is what never changes unless nothing else is there.
+  Colors distinguish runs and dashes metrics; with one run, colors distinguish metrics. Metrics that
+  were measured once are omitted, see `unchanging`, and so are constant ones if there are others.
   """
   made = [_series(runs, panel) for panel in panels]
   made = [panel for panel in made if any(len(line.x) > 1 for line in panel.marks_of(Line))]
@@ -163,7 +163,7 @@ def series_panels(runs: Sequence[Run], panels: Iterable[MetricPanel]) -> list[Pa
 
 
 def unchanging(runs: Sequence[Run], panels: Iterable[MetricPanel]) -> list[str]:
-  """A sentence for each panel that would show one value, or no run more than once."""
+  """A sentence for each panel with a single value, or with one measurement per run."""
   panels = list(panels)
   drawn = {panel.title for panel in series_panels(runs, panels)}
   left_out = [_series(runs, panel) for panel in panels if panel.title not in drawn]
@@ -171,7 +171,7 @@ def unchanging(runs: Sequence[Run], panels: Iterable[MetricPanel]) -> list[str]:
 
 
 def _said(panel: Panel) -> str:
-  """'0.5 throughout', '0.5 at step 20', 'a: 0.5 at step 20, b: 0.6 at step 20'."""
+  """Text such as '0.5 throughout', '0.5 at step 20', 'a: 0.5 at step 20, b: 0.6 at step 20'."""
   lines = panel.marks_of(Line)
   if any(len(line.x) > 1 for line in lines):
     return f'{_values(panel).pop():g} throughout'
@@ -180,7 +180,7 @@ def _said(panel: Panel) -> str:
 
 
 def _values(panel: Panel) -> set[float]:
-  """Distinct numbers of a panel, NaN once."""
+  """Distinct numbers of a panel, with NaN at most once."""
   numbers = (float(y) for line in panel.marks_of(Line) for y in line.y)
   return {math.nan if math.isnan(y) else y for y in numbers}
 
@@ -202,7 +202,7 @@ def _series(runs: Sequence[Run], panel: MetricPanel) -> Panel:
 
 
 def series_table(runs: Sequence[Run], panels: Iterable[MetricPanel]) -> Table:
-  """Every number of the panels: run, metric, step, value."""
+  """Table of all numbers of the panels: run, metric, step, value."""
   rows = [
     (run.name, metric, step, value)
     for panel in panels

@@ -10,9 +10,9 @@ from clr_jax.figures.drawing.data import Line
 
 
 def lines_above(lines: Sequence[Line]) -> list[int]:
-  """For each line the number of later ones with the same points, which are drawn over it.
+  """Number of later lines with the same points, which are drawn over each line.
 
-  Renderers draw it wider by so much that all of them are seen.
+  Renderers draw the lower lines wider, so that all of them are visible.
   """
   points = [np.array([line.x, line.y], np.float64) for line in lines]
   return [

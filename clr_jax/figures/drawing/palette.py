@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-# The first seven are Okabe and Ito's, told apart under all common forms of color blindness; with
-# the others each of 20 classes has its own color.
+# The first seven are Okabe and Ito's, distinguishable under all common forms of color blindness;
+# the others provide 20 colors for classes.
 COLORS = (
   *('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000'),
   *('#E6194B', '#911EB4', '#9A6324', '#469990', '#000075', '#A5D62C', '#F032E6'),
@@ -24,6 +24,6 @@ class Look(NamedTuple):
 
 
 def look(number: int) -> Look:
-  """The look of the number-th line or set of points, 80 different ones."""
+  """Look of line or set of points number `number`; 80 are different."""
   dash = DASHES[number // len(COLORS) % len(DASHES)]
   return Look(COLORS[number % len(COLORS)], dash, MARKERS[number % len(MARKERS)])

@@ -1,4 +1,4 @@
-"""Texts of a figure as matplotlib can draw them: names come from folders and may be anything."""
+"""Makes texts of a figure drawable by matplotlib, since names of folders may be arbitrary."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from absl import logging
 
 from clr_jax.figures.drawing.data import FigureData
 
-_FALLBACK = 'Last Resort'  # has a box for every character
+_FALLBACK = 'Last Resort'  # a font with a box for every character
 
 
 def drawable(data: FigureData) -> tuple[FigureData, list[str]]:
-  """The figure with drawable texts, and the font families that draw them, in order of preference.
+  """Returns the figure with drawable texts, and font families in order of preference.
 
-  A dollar sign is a dollar sign: names are no formulas. Where the usual font lacks a character,
-  another installed font is added; where none has it, or it cannot be printed, its escape is drawn,
-  such as '\\\\u65e5'. The tables are left as they are.
+  Dollar signs are escaped, because names are not formulas. If the usual font lacks a character,
+  another installed font is added; if none has it, or it is not printable, its escape is drawn, such
+  as '\\\\u65e5'. Tables are unchanged.
   """
   parts = (data.blocks, data.title, data.details)
   unusual = {c for text in _texts(parts) for c in text if not (' ' <= c <= '~' or c == '\n')}
@@ -32,13 +32,13 @@ def drawable(data: FigureData) -> tuple[FigureData, list[str]]:
     )
   escaped = (unusual - printed) | missing
   escapes = {ord(c): c.encode('unicode_escape').decode() for c in escaped}
-  escapes[ord('$')] = r'\$'  # not as the start of a formula
+  escapes[ord('$')] = r'\$'  # otherwise it starts a formula
   blocks, title, details = _mapped(parts, lambda text: text.translate(escapes))
   return data._replace(blocks=blocks, title=title, details=details), families
 
 
 def _texts(value: Any) -> Iterator[str]:
-  """All texts in nested tuples, sequences and mappings, with their keys."""
+  """All texts in nested tuples, sequences and mappings, including keys."""
   if isinstance(value, str):
     yield value
   elif isinstance(value, Mapping):
@@ -49,7 +49,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:
-  """The same, each text changed."""
+  """Applies a function to all texts in a nested structure."""
   if isinstance(value, str):
     return change(value)
   if isinstance(value, Mapping):
@@ -62,8 +62,8 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def _families(characters: Iterable[str]) -> tuple[list[str], set[str]]:
-  """(font families that have the characters, characters that no installed font has)."""
-  # Matplotlib takes 0.5 s to import, and only what draws needs it.
+  """(font families with the characters, characters without an installed font)."""
+  # Matplotlib takes 0.5 s to import and is needed only for drawing.
   from matplotlib import font_manager, rcParams
 
   missing = _without(font_manager.findfont(font_manager.FontProperties()), characters)
@@ -82,7 +82,7 @@ def _families(characters: Iterable[str]) -> tuple[list[str], set[str]]:
 
 
 def _without(path: str, characters: Iterable[str]) -> set[str]:
-  """The characters that a font does not have; all if it cannot be read."""
+  """Characters missing in a font; all if it cannot be read."""
   from matplotlib import font_manager  # as above
 
   characters = set(characters)

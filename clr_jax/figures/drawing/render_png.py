@@ -16,21 +16,21 @@ from clr_jax.figures.drawing.marks_png import draw_mark, name_of
 from clr_jax.figures.drawing.overlap import lines_above
 from clr_jax.figures.drawing.plain_text import drawable
 
-_LETTERS = 13  # of a legend in an inch
-_MOST_LETTERS = 16  # small ones, as most are
-_LINE = 0.2  # inches of a legend's line
+_LETTERS = 13  # letters of a legend per inch
+_MOST_LETTERS = 16  # small letters per inch
+_LINE = 0.2  # height of a legend's line in inches
 
 
 def render_png(data: FigureData, out: str) -> list[epath.Path]:
-  """Writes the picture and the numbers of a figure.
+  """Writes the image and the numbers of a figure.
 
   Args:
     data: the figure.
-    out: FILE.png. A figure with a name becomes FILE-NAME.png, and a table of it FILE-NAME.csv or
+    out: FILE.png. A figure with a name becomes FILE-NAME.png, and its tables FILE-NAME.csv or
       FILE-NAME-TABLE.csv.
 
   Returns:
-    The files, the picture first.
+    The paths of the files, the image first.
   """
   path = epath.Path(out)
   stem = '-'.join(filter(None, (path.stem, data.name)))
@@ -51,8 +51,8 @@ def _write_csv(path: epath.Path, table: Table) -> None:
 
 
 def to_png(data: FigureData) -> bytes:
-  """The picture of a figure, as the bytes of a PNG file."""
-  from matplotlib import rc_context  # 0.5 s to import, and only needed here
+  """Renders a figure as the bytes of a PNG file."""
+  from matplotlib import rc_context  # takes 0.5 s to import, and only needed here
 
   data, families = drawable(data)
   file = io.BytesIO()
@@ -62,7 +62,7 @@ def to_png(data: FigureData) -> bytes:
 
 
 def _draw_figure(data: FigureData) -> Any:
-  """The matplotlib figure; its texts are drawable."""
+  """Draws a matplotlib figure from a figure with drawable texts."""
   from matplotlib.figure import Figure  # 0.5 s to import, and only needed here
 
   heights = [block.size[1] * _num_rows(block) for block in data.blocks]
@@ -92,7 +92,7 @@ def _draw_figure(data: FigureData) -> Any:
 
 # ---------------------------------------------------------------- legends
 def _handles(axes: Sequence[Any]) -> dict[str, Any]:
-  """Legend entry -> the first thing that is drawn under that name."""
+  """{legend entry: first artist drawn under that name}."""
   handles = {}
   for axis in axes:
     for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -101,14 +101,14 @@ def _handles(axes: Sequence[Any]) -> dict[str, Any]:
 
 
 def _legend(make: Any, handles: Mapping[str, Any], width: float, **place: Any) -> int:
-  """Draws a legend outside of the axes, where it covers no data; the number of its lines."""
+  """Draws a legend outside of the axes and returns its number of lines."""
   if not handles:
     return 0
   most = max(40, int(width * _MOST_LETTERS))  # longer names leave no room for the axes
   widest = max(min(len(line), most) for name in handles for line in name.splitlines())
   columns = max(1, min(len(handles), int(width * _LETTERS / (widest + 8))))
   style = {'frameon': False, 'fontsize': 8, 'ncols': columns}
-  # Not `labels`, of which matplotlib before 3.10 leaves out those that start with '_'.
+  # Not `labels`: matplotlib before 3.10 ignores those that start with '_'.
   made = make(list(handles.values()), [''] * len(handles), **style, **place)
   for text, name in zip(made.get_texts(), handles, strict=True):
     text.set_text('\n'.join(_shortened(line, most) for line in name.splitlines()))
@@ -132,7 +132,7 @@ def _num_rows(block: Block) -> int:
 
 
 def _draw_block(part: Any, block: Block) -> list[Any]:
-  """The axes of a block, in the order of its panels."""
+  """Creates the axes of a block, in the order of its panels."""
   rows, columns = _num_rows(block), _num_columns(block)
   axes = part.subplots(rows, columns, squeeze=False).ravel().tolist()
   for unused in axes[len(block.panels) :]:
@@ -150,7 +150,7 @@ def _draw_block(part: Any, block: Block) -> list[Any]:
         axis.set_xlabel('')
         axis.tick_params(labelbottom=False)
   bars = [(axis, *found) for axis, found in zip(axes, colored, strict=True) if found]
-  if len(bars) == len(axes):  # the panels have one scale
+  if len(bars) == len(axes):  # the panels share a color scale
     bars = [(axes, *bars[0][1:])]
   for at, mappable, label in bars:
     bar = part.colorbar(mappable, ax=at, shrink=0.9, format='%.5g')
@@ -160,7 +160,7 @@ def _draw_block(part: Any, block: Block) -> list[Any]:
 
 
 def _draw_panel(axis: Any, panel: Panel, width: float) -> tuple[Any, str] | None:
-  """Draws the marks and labels; the colors that a bar is to explain, with their label."""
+  """Draws marks and labels; returns the mappable of a color bar with its label."""
   colored = None
   above = iter(lines_above(panel.marks_of(Line)))
   for mark in panel.marks:
