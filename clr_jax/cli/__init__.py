@@ -1,1 +1,1 @@
-"""The command line `clr-jax`: commands, their flags, exit codes. Computes nothing itself."""
+"""The command line `clr-jax`: commands, flags, exit codes."""

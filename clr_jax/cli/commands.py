@@ -1,8 +1,8 @@
-"""The bodies of the commands. What needs JAX is imported in them, so that `--help` is quick.
+"""The bodies of the commands, which import JAX late so that `--help` is quick.
 
-A body takes the parsed arguments and the overrides of configs (see `clr_jax.cli.overrides`). What
-these may override is what the function `*_configs` beside it returns, by the name that stands
-before the dot; it holds as much as the arguments determine.
+A body takes the parsed arguments and the overrides of configs (see `clr_jax.cli.overrides`). The
+function `*_configs` beside it returns the configs that may be overridden, by the name before the
+dot, as far as the arguments determine them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from clr_jax.experiment.config_files import load, open_file
 
 # ---------------------------------------------------------------- train
 def train(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
-  """Trains a run and evaluates it, or resumes it."""
+  """Trains and evaluates a run, or resumes it."""
   from clr_jax.cli.process import run_with_exit_code, start_jax
   from clr_jax.ops.sharding import check_devices
   from clr_jax.training import loop
@@ -40,7 +40,7 @@ def train(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
 
 
 def _file_config(args: argparse.Namespace, given: Mapping[str, Given]) -> Config:
-  """The config of --config=FILE with the values given for it, checked; says what was made anew."""
+  """Loads the config of --config=FILE with the given values; prints which sections were rebuilt."""
   from clr_jax.evaluation.registry import with_all_options
   from clr_jax.experiment.schema import check_config
   from clr_jax.experiment.switching import names_in, switch
@@ -69,7 +69,7 @@ def file_configs(args: argparse.Namespace) -> dict[str, Keys]:
 
 
 def _keys_of(config: Config) -> Keys:
-  """The keys of a config, those of its protocols included."""
+  """Keys of a config, including those of its protocols."""
   from clr_jax.evaluation import registry as protocols
   from clr_jax.experiment import schema
 
@@ -82,7 +82,7 @@ def _keys_of(config: Config) -> Keys:
 
 # ---------------------------------------------------------------- evaluate
 def evaluate(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
-  """Measures checkpoints by one protocol, and draws its figure."""
+  """Evaluates checkpoints by one protocol and draws its figure."""
   from clr_jax.cli.process import run_with_exit_code, start_jax
   from clr_jax.evaluation import registry as protocols
   from clr_jax.ops.sharding import check_devices
@@ -104,11 +104,11 @@ def evaluate(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   }
   if not any(args.features):
     raise UserError('--features is empty: give some of trained, untrained, pixels')
-  drawn = args.protocol in figures.names()  # the figure of a protocol has its name
+  drawn = args.protocol in figures.names()  # a protocol's figure has the protocol's name
   if args.out is not None:
     if not drawn:
       raise UserError(
-        f'--out names a picture and evaluate {args.protocol} draws none: leave it out'
+        f'--out has no effect: evaluate {args.protocol} draws no figure; leave it out'
       )
     figures.check_out(args.out, '.png')
   start_jax(args, deterministic=any(config.deterministic for config in configs.values()))
@@ -145,14 +145,14 @@ def _measure(
     print(protocols.table(args.protocol)(records), flush=True)
     unkept = [d for d in configs if why_not_kept(Workdir(d))]
     if drawn and unkept:
-      print(f'no picture: it shows what is kept, and {unkept[0]} cannot be written', flush=True)
+      print(f'no figure: it needs stored results, but {unkept[0]} is not writable', flush=True)
     elif drawn:
       out = args.out or f'{args.workdir[0]}/figures/{args.protocol}.png'
       print(*draw_figure(args.protocol, args.workdir, out), sep='\n', flush=True)
 
 
 def evaluate_configs(args: argparse.Namespace) -> dict[str, Keys]:
-  """The options of the protocol, and the config of the first run."""
+  """Options of the protocol, and the config of the first run."""
   configs = {}
   user_code.load(args.imports, chosen=True)
   if args.config:
@@ -190,7 +190,7 @@ def results(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   records = read_results(run)
   if not records and (damaged := find_results(run).damaged):
     raise UserError(
-      f'all {len(damaged)} results in {run.results} are damaged: measure again by clr-jax evaluate'
+      f'all {len(damaged)} results in {run.results} are damaged: run clr-jax evaluate again'
     )
   if args.json:
     for record in records:
@@ -223,7 +223,7 @@ def inspect(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
 
 
 def inspect_configs(args: argparse.Namespace) -> dict[str, Keys]:
-  """The options of the figure, without `step`, which is a flag of its own."""
+  """Options of the figure, without `step`, which is a separate flag."""
   if not args.figure:
     return {}
   params = figures.parameters(args.figure)
@@ -233,7 +233,7 @@ def inspect_configs(args: argparse.Namespace) -> dict[str, Keys]:
 
 
 def report(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
-  """Writes all that is known of runs into one page."""
+  """Writes an HTML report of runs."""
   from clr_jax import report as report_lib
   from clr_jax.cli.process import run_with_exit_code
   from clr_jax.ops.sharding import check_devices
@@ -279,17 +279,17 @@ def bench(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
 def _bench_mode(
   args: argparse.Namespace, config: Config
 ) -> tuple[Callable[[], dict[str, Any]], Callable[..., str]]:
-  """(the measurement, the function that formats its result), as the flags ask for it."""
+  """Returns (the measurement, the function that formats its result) for the flags."""
   import jax
 
   from clr_jax.bench import communication, step, torch_reference
 
   check_name(torch_reference.COMPILE, args.peer_compile, 'value of --peer_compile')
   if args.peer_compile != 'off' and not args.peer:
-    raise UserError(f'--peer_compile={args.peer_compile} does nothing without --peer: add it')
+    raise UserError(f'--peer_compile={args.peer_compile} has no effect without --peer: add it')
   if args.collectives is not None:
     if args.peer:
-      raise UserError('--peer and --collectives are two measurements: give one of them')
+      raise UserError('--peer and --collectives cannot be combined: give one of them')
     jax.config.update('jax_platforms', 'cpu')
     jax.config.update('jax_num_cpu_devices', max(communication.DEVICES))
 
@@ -302,16 +302,16 @@ def _bench_mode(
   if not args.peer:
     return functools.partial(step.measure, config, **timing), step.format_report
   torch_reference.check(config)
-  # Left to itself JAX reserves three quarters of the GPU, which PyTorch needs too.
+  # By default JAX reserves three quarters of the GPU's memory, which PyTorch needs, too.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
-  from clr_jax.bench.torch_reference import compare  # imports PyTorch, which is there
+  from clr_jax.bench.torch_reference import compare  # imports PyTorch, which is installed
 
   measure = functools.partial(compare.compare, config, **timing, compile_mode=args.peer_compile)
   return measure, compare.format_report
 
 
 def plan(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
-  """Compiles the training step of a config for hardware that need not be here."""
+  """Compiles the training step of a config for hardware that need not be present."""
   from clr_jax.bench.plan import report, targets
   from clr_jax.cli.process import run_with_exit_code, set_deterministic
 
@@ -344,7 +344,7 @@ def datasets(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   if args.data_dir is not None:
     check_path(args.data_dir)
     if is_local(args.data_dir) and not os.path.isdir(os.path.expanduser(args.data_dir)):
-      raise UserError(f'--data_dir={args.data_dir} is no folder: correct the path')
+      raise UserError(f'--data_dir={args.data_dir} is not a folder: correct the path')
   user_code.load(args.imports, chosen=True)
   _print_rows(available(args.data_dir))
 

@@ -25,8 +25,8 @@ class Outcome(NamedTuple):
 
   Attributes:
     code: exit code.
-    message: one line for standard error, '' for none; None for an unexpected error, which is shown
-      with its traceback.
+    message: one line for standard error, '' for none; None for an unexpected error, which is
+      printed with its traceback.
   """
 
   code: int
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
 
 
 def outcome_of(error: BaseException) -> Outcome:
-  """The exit code and the message of an error."""
+  """Exit code and message of an error."""
   if isinstance(error, UserError):
     return Outcome(EXIT_BAD_INPUT, str(error))
   if isinstance(error, RunStopped):

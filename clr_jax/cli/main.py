@@ -1,4 +1,4 @@
-"""The entry point of the command line `clr-jax`; what takes time is imported in it."""
+"""Entry point of the command line `clr-jax`, which imports slow modules late."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from clr_jax.core.signals import StopSignals
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  """Runs one command; the process ends with 0 or one of the codes of `clr_jax.core.errors`.
+  """Runs one command; the exit code is 0 or one of the codes in `clr_jax.core.errors`.
 
-  SIGTERM, SIGHUP and Ctrl-C are answered from here on, see `clr_jax.core.signals`.
+  Handles SIGTERM, SIGHUP and Ctrl-C from here on, see `clr_jax.core.signals`.
 
   Args:
-    argv: by default the arguments of this process, which ends with the command.
+    argv: arguments; None = those of this process, which ends with the command.
   """
   if argv is None:
     keep_freed_memory()
   arguments = list(sys.argv if argv is None else argv)[1:]
   with StopSignals(ignored_after=argv is None) as stop, lasting_output() as files:
-    # Late: the imports of the commands take a second or more, in which a signal may come.
+    # Imported late: the commands take a second or more to import, during which signals may arrive.
     from clr_jax.cli.run import run
 
     code = run(arguments)

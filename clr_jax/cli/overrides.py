@@ -1,11 +1,11 @@
-"""`--config.KEY=VALUE` and `--params.KEY=VALUE`: values of config keys from the command line.
+"""Values of config keys from the command line: `--config.KEY=VALUE` and `--params.KEY=VALUE`.
 
 A value has the type of the one that it replaces:
 
   --config.seed=3  --config.seed 3      a number, or a string
   --config.probe.enabled                True; --noconfig.probe.enabled is False
   --config.profile=18,20  --params.attack=plb_l2,corruptions  --params.scale=(0.5,1)    a tuple
-  --config.stop_at_epoch=None           no value, whatever the type
+  --config.stop_at_epoch=None           no value, for any type
 
 Of several values for one key the last counts.
 """
@@ -21,17 +21,17 @@ from typing import Any, NamedTuple
 from clr_jax.core.config_tree import Config, check_keys, leaves
 from clr_jax.core.errors import UserError
 
-Given = list[tuple[str, str | bool]]  # (dotted key, text of the value, or True and False without)
+Given = list[tuple[str, str | bool]]  # (dotted key, text of the value, or a bool without a value)
 
 _OVERRIDE = re.compile(r'--(?P<no>no)?(?P<name>\w+)\.(?P<key>[^=]+)(=(?P<value>.*))?', re.DOTALL)
 _BOOLEANS = {'true': True, '1': True, 'false': False, '0': False}
 
 
 def split(arguments: Sequence[str], names: Collection[str]) -> tuple[list[str], dict[str, Given]]:
-  """Takes the overrides of the configs called `names` out of the arguments of a command.
+  """Separates the overrides of the configs called `names` from the arguments of a command.
 
   Returns:
-    The other arguments, and the overrides by the config's name, in their order.
+    The other arguments, and the overrides by the config's name, in order.
   """
   rest: list[str] = []
   given: dict[str, Given] = {name: [] for name in names}
@@ -54,16 +54,15 @@ def split(arguments: Sequence[str], names: Collection[str]) -> tuple[list[str], 
 
 
 def values_of(config: Config, given: Given, name: str) -> dict[str, Any]:
-  """The values given for `config`, by dotted key.
+  """Parses the values given for `config`, by dotted key.
 
   Args:
-    config: its values determine the types.
-    given: from `split`.
-    name: the config's name on the command line, such as 'params'.
+    config: config whose values determine the types.
+    given: result of `split`.
+    name: name of the config on the command line, such as 'params'.
 
   Raises:
-    UserError: a key that is no leaf of the config (with the nearest ones), or a value that is not
-      of the type.
+    UserError: a key that is not a leaf of the config, or a value of another type.
   """
   check_keys(config, [key for key, _ in given], f'--{name}.')
   values = {}
@@ -75,13 +74,13 @@ def values_of(config: Config, given: Given, name: str) -> dict[str, Any]:
 
 
 def apply(config: Config, given: Given, name: str, *, known: Config | None = None) -> Config:
-  """`config` itself with the values given for it; raises as `values_of` does.
+  """Sets given values in `config` and returns it; raises errors as `values_of` does.
 
   Args:
-    known: a config with more keys, which determines what may be given; None = `config`.
+    known: a config with additional keys that may be set; None = `config`.
   """
   values = values_of(config if known is None else known, given, name)
-  with config.unlocked(), config.ignore_type():  # a key that it lacks; several values for one
+  with config.unlocked(), config.ignore_type():  # missing keys; several values instead of one
     config.update_from_flattened_dict(values)
   return config
 
@@ -90,7 +89,7 @@ class Keys(NamedTuple):
   """A config whose keys flags can set.
 
   Attributes:
-    config: with the values that are used if no flag sets them.
+    config: config with the values to use if no flag sets them.
     texts: descriptions by dotted key.
   """
 
@@ -99,11 +98,11 @@ class Keys(NamedTuple):
 
 
 def listing(keys: Keys, name: str, *, columns: int) -> Iterator[str]:
-  """Each leaf as it can be given, `--name.KEY=VALUE`, and below it its description.
+  """Yields each leaf as a flag, `--name.KEY=VALUE`, followed by its description.
 
   Args:
-    name: the config's name on the command line.
-    columns: longest line of a description.
+    name: name of the config on the command line.
+    columns: width of the descriptions.
   """
   indent = ' ' * 8
   for key, value in leaves(keys.config):
@@ -125,7 +124,7 @@ def _value(kind: type, text: str | bool, flag: str) -> Any:
       return text
     if text:
       raise UserError(f'{flag} needs a value: write {flag}=VALUE')
-    raise UserError(f'--no{flag[2:]} is not allowed, for {flag} is not a boolean: give it a value')
+    raise UserError(f'--no{flag[2:]} is not allowed: {flag} is not a boolean, give it a value')
   if text == 'None':
     return None
   read, expected = _READERS.get(kind, (_literal, 'a value'))
@@ -143,7 +142,7 @@ def _boolean(text: str) -> bool:
 
 
 def _tuple(text: str) -> tuple[Any, ...]:
-  """'1,2' and '(1, 2)'; words need no quotes: 'pgd_l2,plb_l2'; '' is ()."""
+  """Parses '1,2' and '(1, 2)'; words need no quotes: 'pgd_l2,plb_l2'; '' is ()."""
   if not text.startswith(('(', '[', '{', '"', "'")):
     return tuple(_literal(part.strip()) for part in text.split(',') if part.strip())
   try:
@@ -154,20 +153,20 @@ def _tuple(text: str) -> tuple[Any, ...]:
 
 
 def _literal(text: str) -> Any:
-  """A number, True, False or None, or else the text itself."""
+  """Parses a number, True, False or None; returns other text unchanged."""
   try:
     return ast.literal_eval(text)
   except _UNREADABLE:
     return text
 
 
-# What Python's parser raises, for a set of lists and for a thousand brackets, too.
+# Errors of Python's parser, including those for a set of lists and for a thousand brackets.
 _UNREADABLE = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 _READERS = {
   bool: (_boolean, 'True or False'),
   int: (int, 'a whole number'),
   float: (float, 'a number'),
   str: (str, 'a string'),
-  tuple: (_tuple, 'values with commas between them'),
-  list: (_tuple, 'values with commas between them'),
+  tuple: (_tuple, 'values separated by commas'),
+  list: (_tuple, 'values separated by commas'),
 }

@@ -1,4 +1,4 @@
-"""The options of every command: one argparse parser for each, whose errors are one sentence."""
+"""The argparse parsers of all commands, with errors in one sentence."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ clr-jax COMMAND --help lists the options of a command; given a config (--config=
 (--workdir=DIR), also the keys of its config, and given PROTOCOL or FIGURE its --params. FILE is a
 path or the name of a packaged config: {configs}."""
 _KEYS_EPILOG = """\
-{flags} set single keys; --help lists them if the other arguments name a config, a run, a protocol
-or a figure."""
+{flags} set single keys; with a config, a run, a protocol or a figure in the other arguments, --help
+lists them."""
 
 Run = Callable[[argparse.Namespace, Mapping[str, Given]], None]
 Configs = Callable[[argparse.Namespace], Mapping[str, Keys]]
 
 
 class Parser(argparse.ArgumentParser):
-  """The parser of one command, or of `clr-jax` itself; errors are UserErrors.
+  """Parser of a command, or of `clr-jax` itself; errors are UserErrors.
 
   Args:
     run: body of the command.
     overridable: names of the configs that `--NAME.KEY=VALUE` overrides.
-    configs: those of them that the parsed arguments determine.
+    configs: returns the configs that the parsed arguments determine.
   """
 
   def __init__(
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
     raise UserError(f'{_in_our_words(message)} ({self.prog} --help lists all options)')
 
   def parse(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, Mapping[str, Given]]:
-    """The parsed arguments and the overrides; lists the options and exits if that is asked for.
+    """Parses arguments and overrides; prints the options and exits with --help.
 
     Raises:
       UserError: an unknown option, a missing or an invalid argument.
@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
         wanted = f'--{option.lstrip("-")}'
         near = hint(wanted.partition('.')[0], options) or self._near_keys(wanted, rest)
         self.error(f'unknown option {option}: {near}'.rstrip(':; '))
-    if any(argument in HELP for argument in rest):  # last: it depends on the others
+    if any(argument in HELP for argument in rest):  # last, because it depends on the others
       rest = [*(argument for argument in rest if argument not in HELP), '--help']
     args, unexpected = self.parse_known_args(rest)
     if unexpected:
@@ -85,7 +85,7 @@ class Parser(argparse.ArgumentParser):
     return args, given
 
   def _near_keys(self, option: str, arguments: Sequence[str]) -> str:
-    """'did you mean --config.batch_size? ' for an option that the configs have as a key."""
+    """Returns 'did you mean --config.batch_size? ' for an option that is a key of the configs."""
     wanted = option.removeprefix('--')
     try:
       args, _ = self.parse_known_args([a for a in arguments if a not in HELP])
@@ -96,18 +96,18 @@ class Parser(argparse.ArgumentParser):
         if f'.{key}'.endswith(f'.{wanted}')
       ]
       keys.sort(key=lambda key: key.count('.'))
-    except UserError:  # what is wrong with the others is said when this one is right
+    except UserError:  # errors of other arguments are reported later
       return ''
     return f'did you mean {" or ".join(keys[:3])}? ' if keys else ''
 
 
 def _is_option(argument: str) -> bool:
-  """Whether it starts as an option does; negative numbers are values."""
+  """True if an argument is an option; negative numbers are values."""
   return bool(re.match(r'-(?![\d.]*$)', argument))
 
 
 def _in_our_words(message: str) -> str:
-  """A message of argparse as what is wrong and what to write instead."""
+  """Rewrites a message of argparse as a problem with a remedy."""
   match = re.fullmatch(r'argument (\S+): (.*)', message, re.DOTALL)
   if match is None:
     names = message.removeprefix('the following arguments are required: ')
@@ -118,11 +118,11 @@ def _in_our_words(message: str) -> str:
     return f'{option} needs a value: write {option}=VALUE'
   if value := re.fullmatch(r"ignored explicit argument '(.*)'", reason, re.DOTALL):
     return f'{option}={value[1]}: {option} takes no value, leave ={value[1]} out'
-  return f'{option}{reason}'  # of a type below: '=VALUE: give ...'
+  return f'{option}{reason}'  # errors of our types have the form '=VALUE: give ...'
 
 
 class _Help(argparse.Action):
-  """Prints the options of a command, and those of the configs that the arguments determine."""
+  """Action that prints the options of a command and of the configs that arguments determine."""
 
   def __call__(self, parser, namespace, values, option_string=None):
     assert isinstance(parser, Parser)
@@ -135,7 +135,7 @@ class _Help(argparse.Action):
 
 
 def make_parser() -> tuple[Parser, dict[str, Parser]]:
-  """The parser of `clr-jax` itself, and those of the commands by name."""
+  """Makes the parser of `clr-jax`, and those of the commands by name."""
   parser = Parser(
     prog='clr-jax',
     description='Contrastive and self-supervised visual representation learning in JAX.',
@@ -166,7 +166,7 @@ def _add_training(add: Callable[..., Parser]) -> None:
   train = add(
     'train',
     commands.train,
-    'pretrain and evaluate; the same command resumes a run that was stopped',
+    'pretrain and evaluate a run; run the same command to resume it',
     overridable=('config',),
     configs=commands.file_configs,
   )
@@ -181,7 +181,7 @@ def _add_evaluation(add: Callable[..., Parser]) -> None:
   evaluate = add(
     'evaluate',
     commands.evaluate,
-    "measure checkpoints by one protocol, on the run's own or on other labeled data",
+    "evaluate checkpoints by one protocol, on the run's own or on other labeled data",
     overridable=('params', 'config'),
     configs=commands.evaluate_configs,
   )
@@ -205,16 +205,16 @@ def _add_evaluation(add: Callable[..., Parser]) -> None:
     '--weights',
     type=file,
     metavar='FILE',
-    help="backbone of another library, in place of the run's",
+    help="backbone of another library to evaluate instead of the run's",
   )
   evaluate.add_argument(
-    '--config', metavar='FILE', help='config file, with --weights: DIR need not be a run then'
+    '--config', metavar='FILE', help='config file for --weights; then DIR need not be a run'
   )
   evaluate.add_argument(
-    '--out', type=file, metavar='FILE.png', help='the picture, of protocols that draw one'
+    '--out', type=file, metavar='FILE.png', help='output file of protocols with a figure'
   )
   _add_processes(evaluate)
-  results = add('results', commands.results, 'print all measurements of a run, oldest first')
+  results = add('results', commands.results, 'print all results of a run, oldest first')
   results.add_argument(
     '--workdir', type=folder, required=True, metavar='DIR', help='folder of the run'
   )
@@ -225,23 +225,23 @@ def _add_pictures(add: Callable[..., Parser]) -> None:
   inspect = add(
     'inspect',
     commands.inspect,
-    'draw a figure of runs, with CSV files of its numbers',
+    'draw a figure of runs and write its numbers to CSV files',
     overridable=('params',),
     configs=commands.inspect_configs,
   )
   _add_name(inspect, 'figure', figures.names())
   _add_workdirs(inspect)
   inspect.add_argument(
-    '--out', type=file, metavar='FILE.png', help='the picture; default: FIGURE.png'
+    '--out', type=file, metavar='FILE.png', help='output file; default: FIGURE.png'
   )
   _add_imports(inspect)
   inspect.add_argument(
     '--step',
     type=from_zero,
     metavar='N',
-    help='checkpoint, of figures that load one; default: the newest',
+    help='checkpoint, for figures that load one; default: the newest',
   )
-  report = add('report', commands.report, 'write all that is known of runs into one HTML file')
+  report = add('report', commands.report, 'write an HTML report of runs')
   _add_workdirs(report)
   _add_imports(report)
   report.add_argument(
@@ -249,13 +249,13 @@ def _add_pictures(add: Callable[..., Parser]) -> None:
     type=file,
     default='report.html',
     metavar='FILE.html',
-    help='the page; default: report.html',
+    help='output file; default: report.html',
   )
 
 
 def _add_export(add: Callable[..., Parser]) -> None:
   export = add(
-    'export', commands.export, 'write the backbone of a run for torchvision, timm or Flax'
+    'export', commands.export, 'export the backbone of a run for torchvision, timm or Flax'
   )
   export.add_argument(
     '--workdir', type=folder, required=True, metavar='DIR', help='folder of the run'
@@ -268,9 +268,9 @@ def _add_export(add: Callable[..., Parser]) -> None:
     help='torchvision, timm or flax; default: torchvision',
   )
   export.add_argument(
-    '--out', type=folder, metavar='DIR', help="the folder; default: export/FORMAT in the run's"
+    '--out', type=folder, metavar='DIR', help='output folder; default: WORKDIR/export/FORMAT'
   )
-  export.add_argument('--head', action='store_true', help='write the projector, too')
+  export.add_argument('--head', action='store_true', help='export the projector, too')
   export.add_argument('--step', type=from_zero, metavar='N', help='checkpoint; default: the newest')
 
 
@@ -283,7 +283,7 @@ def _add_bench(add: Callable[..., Parser]) -> None:
     configs=commands.file_configs,
   )
   _add_config(bench)
-  for name, default, text in (('repeats', 5, 'timed repeats'), ('steps', 20, 'steps of a repeat')):
+  for name, default, text in (('repeats', 5, 'timed repeats'), ('steps', 20, 'steps per repeat')):
     bench.add_argument(
       f'--{name}',
       type=from_one,
@@ -294,13 +294,13 @@ def _add_bench(add: Callable[..., Parser]) -> None:
   bench.add_argument('--json', action='store_true', help='print one JSON object')
   bench.add_argument('--peer', action='store_true', help='compare with the same step in PyTorch')
   bench.add_argument(
-    '--peer_compile', default='off', metavar='MODE', help='mode of torch.compile; default: off'
+    '--peer_compile', default='off', metavar='MODE', help='torch.compile mode; default: off'
   )
   bench.add_argument(
     '--collectives',
     type=from_one,
     metavar='ROWS',
-    help='count the bytes that 1 to 64 devices with so many images each send',
+    help='count the bytes sent by 1 to 64 devices with ROWS images each',
   )
   _add_processes(bench)
 
@@ -309,7 +309,7 @@ def _add_plan(add: Callable[..., Parser]) -> None:
   plan = add(
     'plan',
     commands.plan,
-    'compile the step for hardware that is not here: memory, work, kernels, a bound of its time',
+    'compile the step for absent hardware: memory, FLOPs, kernels, a lower bound of the time',
     overridable=('config',),
     configs=commands.file_configs,
   )
@@ -339,7 +339,7 @@ def _add_imports(parser: Parser) -> None:
     action='append',
     default=[],
     metavar='FILE.py',
-    help='module of yours that registers methods, augmentations, data or protocols; repeatable',
+    help='your module that registers methods, augmentations, data or protocols; repeatable',
   )
 
 
@@ -355,9 +355,9 @@ def _add_workdirs(parser: Parser) -> None:
 
 
 def _add_processes(parser: Parser) -> None:
-  group = parser.add_argument_group('several processes')
+  group = parser.add_argument_group('multiple processes')
   group.add_argument(
-    '--distributed', action='store_true', help='join those that SLURM, Kubernetes or a TPU started'
+    '--distributed', action='store_true', help='join processes of SLURM, Kubernetes or a TPU'
   )
   group.add_argument(
     '--coordinator', type=address, metavar='HOST:PORT', help='address of process 0'
@@ -367,10 +367,10 @@ def _add_processes(parser: Parser) -> None:
 
 
 def _add_name(parser: Parser, what: str, names: Collection[str], *, others: bool = False) -> None:
-  """A positional argument: one of the names, with '-' or '_' between words.
+  """Adds a positional argument: one of the names, with '-' or '_' between words.
 
   Args:
-    others: the command knows more of them, and checks the name.
+    others: True if there may be other names, which the command checks.
   """
   shown = [name.replace('_', '-') for name in names]
 

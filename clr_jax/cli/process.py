@@ -1,4 +1,4 @@
-"""Start and end of a command that uses JAX, in one process or in several."""
+"""Start and end of a command that uses JAX, in one or several processes."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from clr_jax.core.errors import (
 )
 from clr_jax.core.storage import first_line
 
-# Words of JAX's collectives and of its coordination service when a process does not answer.
+# Messages of JAX's collectives and coordination service about a process that does not respond.
 _LOST = re.compile(
   'gloo|nccl|heartbeat|coordination|unavailable|deadline_exceeded|connection (reset|closed)', re.I
 )
 
 
 def start_jax(args: argparse.Namespace, *, deterministic: bool) -> None:
-  """Sets what must be set before JAX's first computation, and joins the processes of the run.
+  """Configures JAX before its first computation, and connects the processes of the run.
 
   Args:
-    args: with the options of several processes, `distributed` and so on.
-    deterministic: the same program gives the same bits on a GPU, too.
+    args: arguments with the options of multiple processes, such as `distributed`.
+    deterministic: True for bit-reproducible programs on GPUs.
 
   Raises:
-    UserError: incomplete options, or the processes do not find each other.
+    UserError: incomplete options, or the processes cannot connect.
   """
   set_deterministic(deterministic)
   explicit = (args.coordinator, args.num_processes, args.process_id)
@@ -49,33 +49,33 @@ def start_jax(args: argparse.Namespace, *, deterministic: bool) -> None:
     )
   if args.process_id is not None and args.process_id >= (args.num_processes or 2**31):
     raise UserError(
-      f'--process_id={args.process_id} is no process of --num_processes={args.num_processes}: give '
+      f'--process_id={args.process_id} is invalid with --num_processes={args.num_processes}: give '
       f'a number from 0 to {args.num_processes - 1}'
     )
   try:
     jax.distributed.initialize(*explicit)
-  except Exception as error:  # a cluster's own client raises its own types
+  except Exception as error:  # clients of clusters raise many types
     reason = ' '.join(re.split(r'\n\s*\n|```', str(error))[0].split())
     asks_api = 'KUBERNETES_SERVICE_HOST' in os.environ
     package = 'install the package kubernetes for --distributed, or ' if asks_api else ''
     raise UserError(
-      f'the processes did not find each other ({reason}): {package}give --coordinator, '
+      f'the processes could not connect ({reason}): {package}give --coordinator, '
       f'--num_processes and --process_id'
     ) from None
 
 
 def set_deterministic(deterministic: bool) -> None:
-  """Asks XLA for programs that give the same bits each time on a GPU, before JAX starts."""
+  """Makes XLA compile bit-reproducible programs on GPUs; call before JAX starts."""
   xla_flags = os.environ.get('XLA_FLAGS', '')
   if deterministic and 'xla_gpu_deterministic_ops' not in xla_flags:
     os.environ['XLA_FLAGS'] = f'{xla_flags} --xla_gpu_deterministic_ops=true'.strip()
 
 
 def run_with_exit_code(run: Callable[[], object]) -> None:
-  """Calls `run`; an error of it ends the process with a one-line message and an exit code.
+  """Calls `run`; on an error ends the process with a one-line message and an exit code.
 
-  With several processes all of them end, so that none waits for one that failed or was asked to
-  stop. An unexpected error is raised as it is where there is only one process.
+  With several processes all of them end, so that none waits for one that failed or was stopped. A
+  single process raises unexpected errors unchanged.
   """
   several = jax.process_count() > 1
   together = CoordinatedShutdown(signals.current()) if several else None
@@ -92,11 +92,11 @@ def run_with_exit_code(run: Callable[[], object]) -> None:
     if together is None and outcome.message is None:
       raise
     code = report_error(error, outcome)
-    if together is not None and code == EXIT_PREEMPTED:  # all agree
+    if together is not None and code == EXIT_PREEMPTED:  # all processes agree
       together.leave(code)
     if together is not None and code:
       together.fail(code)
-    if code == EXIT_CANNOT_WRITE:  # Orbax's and TensorStore's threads meet the same error
+    if code == EXIT_CANNOT_WRITE:  # Orbax's and TensorStore's threads raise the same error
       signals.exit_now(code)
     raise SystemExit(code) from None
   finally:
@@ -105,7 +105,7 @@ def run_with_exit_code(run: Callable[[], object]) -> None:
 
 
 def _outcome_of(error: BaseException) -> Outcome:
-  """`outcome_of`, and that of the errors of JAX's runtime."""
+  """`outcome_of`, extended to errors of JAX's runtime."""
   text = str(error) if isinstance(error, jax.errors.JaxRuntimeError) else ''
   if 'RESOURCE_EXHAUSTED' in text or 'out of memory' in text.lower():
     return Outcome(

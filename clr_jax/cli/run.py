@@ -12,8 +12,8 @@ from clr_jax.core.names import check_name
 
 
 def run(arguments: Sequence[str]) -> int | None:
-  """Runs one command; returns the exit code, None where the command came to its end."""
-  logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # it prints the stack of what it raises
+  """Runs one command; returns the exit code, or None if the command completed."""
+  logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # it logs stacks of errors that it raises
   parser, commands = make_parser()
   try:
     if not arguments or arguments[0] in (*HELP, 'help'):

@@ -1,6 +1,6 @@
-"""Standard output and error that last: a command goes on when nobody reads them any more.
+"""Standard output and error that never fail: a command continues when they are closed.
 
-What a run measures is in its files; a closed pipe or terminal is no reason to end it.
+Results of a run are in its files, so a closed pipe or terminal should not end it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import os
 import sys
 from collections.abc import Iterator
 
-# A closed pipe, a terminal that is gone, a closed descriptor.
+# A closed pipe, a closed terminal, a closed descriptor.
 _GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)
 _STREAMS = {'stdout': 1, 'stderr': 2}
 
 
 class LastingFile(io.FileIO):
-  """A descriptor whose writes never fail.
+  """A file descriptor whose writes never fail.
 
   Attributes:
-    lost: why something that somebody may wait for was not written, such as on a full disk.
+    lost: error of a write that may matter, such as on a full disk.
   """
 
   lost: OSError | None = None
 
   def write(self, data) -> int:  # type: ignore (a memory view of bytes)
-    """Writes, or drops what cannot be written; returns the number of bytes that are done with."""
+    """Writes data, or drops what cannot be written; returns the number of consumed bytes."""
     try:
       return super().write(data)
     except OSError as error:
@@ -40,10 +40,10 @@ class LastingFile(io.FileIO):
 
 @contextlib.contextmanager
 def lasting_output() -> Iterator[list[LastingFile]]:
-  """Replaces `sys.stdout` and `sys.stderr` where they are the process's own; yields their files.
+  """Replaces `sys.stdout` and `sys.stderr` if they are the process's own; yields their files.
 
-  A descriptor of 0, 1 and 2 that is closed is opened on the null device: else the next file that is
-  opened, such as a checkpoint, would be written to by whatever writes to standard error.
+  Closed descriptors among 0, 1 and 2 are opened on the null device: otherwise the next opened file,
+  such as a checkpoint, would receive writes to standard error.
   """
   for number in (0, 1, 2):
     try:
@@ -53,7 +53,7 @@ def lasting_output() -> Iterator[list[LastingFile]]:
   before = {name: getattr(sys, name) for name in _STREAMS}
   files = []
   for name, stream in before.items():
-    if stream is getattr(sys, f'__{name}__'):  # else a test or a notebook has replaced it
+    if stream is getattr(sys, f'__{name}__'):  # otherwise a test or a notebook has replaced it
       files.append(LastingFile(_STREAMS[name], 'w', closefd=False))
       setattr(sys, name, _text(files[-1], stream))
   try:
@@ -73,7 +73,7 @@ def _text(file: LastingFile, like: io.TextIOWrapper | None) -> io.TextIOWrapper:
   return io.TextIOWrapper(
     buffer,  # type: ignore (Python does the same)
     encoding=like.encoding,
-    # A name that the encoding lacks, such as one of bytes that are no UTF-8, ends no command.
+    # Names that cannot be encoded, such as non-UTF-8 bytes, must not end a command.
     errors='backslashreplace' if like.errors == 'strict' else like.errors,
     line_buffering=like.line_buffering,
     write_through=like.write_through,

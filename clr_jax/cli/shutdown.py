@@ -1,4 +1,4 @@
-"""Propagates a failure of one process of a run, or a request to stop, to all others."""
+"""Propagates a failure of one process, or a request to stop, to all processes of a run."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ import jax
 from clr_jax.core.consensus import coordination_store
 from clr_jax.core.signals import STOPS, StopSignals, exit_now
 
-_KEY = 'clr_jax/ended'  # -> 'PROCESS CODE', in the store of JAX's coordination service
+_KEY = 'clr_jax/ended'  # key of 'PROCESS CODE' in the store of JAX's coordination service
 _FINISHED = 'clr_jax/finished'
 _FINISH_SECONDS = 3600
 _POLL_SECONDS = 1.0
 _WAIT_SECONDS = 10  # for the others to have noticed
 _LEAVE_SECONDS = 60  # for the others to arrive, which may save first
-# JAX's preemption service writes it when any process has received SIGTERM.
+# Written by JAX's preemption service when any process has received SIGTERM.
 _NOTICE = 'RECEIVED_PREEMPTION_NOTICE'
 
 
 class CoordinatedShutdown:
-  """Ends all processes of `jax.distributed` when one fails or is to stop, watching in a thread.
+  """Watches in a thread, and ends all processes of `jax.distributed` when one fails or stops.
 
-  A process that just exits waits 5 minutes in JAX's shutdown barrier, while the others wait for it
-  in a collective, and then all are aborted with a stack trace. Instead the one that fails writes
-  its exit code into the coordination service's store, and all exit at once with that code.
+  A process that simply exits waits 5 minutes in JAX's shutdown barrier while the others wait in a
+  collective, and then all are aborted with a stack trace. Instead the failed process writes its
+  exit code to the coordination service's store, and all exit at once with that code.
 
-  SIGTERM belongs to JAX's preemption service, which tells all processes of it: the training loop
-  agrees with the others on a step, and everywhere else each process ends when all have noticed.
+  JAX's preemption service handles SIGTERM and notifies all processes: training loops agree on a
+  step, and everywhere else each process ends when all have noticed.
 
   Args:
-    stop: the other signals of this process, which are made SIGTERM, too; None in a library call.
+    stop: handler of other signals, which are converted to SIGTERM; None in a library call.
   """
 
   def __init__(self, stop: StopSignals | None):
@@ -51,8 +51,8 @@ class CoordinatedShutdown:
     self._thread.start()
 
   def finish(self) -> None:
-    """Waits for the others at the end of a command: they may be asked to stop, or fail, before."""
-    with contextlib.suppress(Exception):  # one of them is gone
+    """Waits for the others at the end of a command; they may still be stopped or fail."""
+    with contextlib.suppress(Exception):  # one of them may be dead
       self._client.wait_at_barrier(_FINISHED, _FINISH_SECONDS * 1000)
 
   def close(self) -> None:
@@ -61,23 +61,23 @@ class CoordinatedShutdown:
     self._thread.join()
 
   def wait_if_ending(self) -> None:
-    """Never returns where another process is ending this one, which caused the error here."""
+    """Does not return if another process is ending this one, which caused the error here."""
     if self._ending.is_set():
       self._thread.join()
 
   def wait_for_other(self) -> None:
-    """Returns if the process that failed does not end this one, with its code, in a minute."""
+    """Waits a minute for the failed process to end this one with its code."""
     self._thread.join(_LEAVE_SECONDS)
 
   def fail(self, code: int) -> NoReturn:
-    """Ends all processes, this one too, with `code`; whatever is being saved must be complete."""
+    """Ends all processes, including this one, with `code`; pending saves must be complete."""
     self.close()
     with contextlib.suppress(Exception):  # another one was first, or the coordinator is gone
       self._client.key_value_set(_KEY, f'{jax.process_index()} {code}')
     self._exit(code)
 
   def leave(self, code: int) -> NoReturn:
-    """Ends this process with `code` when all others are about to, which they know by themselves."""
+    """Ends this process with `code` when all others are about to end for the same reason."""
     self._exit(code, wait_seconds=_LEAVE_SECONDS)
 
   def _watch(self) -> None:
@@ -90,7 +90,7 @@ class CoordinatedShutdown:
       process, code = failure.split()
       self._ending.set()
       print(
-        f'clr-jax: ends with code {code}, as process {process} did: its message says why',
+        f'clr-jax: exiting with code {code} because process {process} did: see its message',
         file=sys.stderr,
         flush=True,
       )
@@ -103,8 +103,8 @@ class CoordinatedShutdown:
       return None
 
   def _exit(self, code: int, wait_seconds: int = _WAIT_SECONDS) -> NoReturn:
-    """Exits once all processes are here, process 0 (the coordinator) last, past JAX's barrier."""
-    with contextlib.suppress(Exception):  # some process is dead or hangs
+    """Exits when all processes have arrived, process 0 last, bypassing JAX's barrier."""
+    with contextlib.suppress(Exception):  # a process may be dead or hang
       self._client.wait_at_barrier(_KEY, wait_seconds * 1000)
     if jax.process_index() == 0:
       time.sleep(1)

@@ -1,4 +1,4 @@
-"""What a value of a command's option may be: types for argparse, which say what to give instead."""
+"""Types of option values for argparse, with remedies in their errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from_zero = functools.partial(_whole, least=0)
 
 
 def address(text: str) -> str:
-  """HOST:PORT."""
+  """Checks HOST:PORT."""
   match = re.fullmatch(r'\S+:([0-9]{1,5})', text)
   if match is None or not 0 < int(match[1]) < 2**16:
     raise argparse.ArgumentTypeError(f'={text}: give HOST:PORT, the port from 1 to {2**16 - 1}')

@@ -242,7 +242,7 @@ def test_without_pytorch_one_sentence_says_so(monkeypatch):
 @pytest.mark.parametrize(
   ('flag', 'says'),
   [
-    (['--peer_compile=default'], 'does nothing without --peer'),
+    (['--peer_compile=default'], 'has no effect without --peer'),
     (['--peer', '--peer_compile=fast'], 'peer_compile'),
     (['--peer', '--collectives=8'], 'two measurements'),
   ],

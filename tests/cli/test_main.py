@@ -154,7 +154,7 @@ def test_train_refuses(refused, tmp_path, arguments, words):
     (['export', '--workdir=x', '--out='], ['--out=: give the path of a folder']),
     (['export', '--workdir=x', '--step=-1'], ['--step=-1: give a whole number']),
     (['export', '--workdir=x', '--out=/proc/x'], ['/proc/x cannot be written', 'another folder']),
-    (['datasets', '--data_dir=nowhere'], ['--data_dir=nowhere is no folder: correct the path']),
+    (['datasets', '--data_dir=nowhere'], ['--data_dir=nowhere is not a folder: correct the path']),
     (['inspect', 'curves', '--workdir=x', '--out=new/x.png'], ['x is not a run']),
     (['inspect', 'curves', '--workdir=x', '--params.x=1'], ['--params.x', 'none, so leave it out']),
     (

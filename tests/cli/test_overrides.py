@@ -84,10 +84,10 @@ def test_values_have_the_type_of_those_that_they_replace(config, arguments, valu
     ('--config.seed=3.5', '--config.seed=3.5 cannot be read: give a whole number'),
     ('--config.rate=x', '--config.rate=x cannot be read: give a number'),
     ('--config.on=yes', '--config.on=yes cannot be read: give True or False'),
-    ('--config.pair=(1,', '--config.pair=(1, cannot be read: give values with commas between them'),
+    ('--config.pair=(1,', '--config.pair=(1, cannot be read: give values separated by commas'),
     ('--config.seed', '--config.seed needs a value: write --config.seed=VALUE'),
-    ('--noconfig.seed', '--noconfig.seed is not allowed, for --config.seed is not a boolean: give '
-     'it a value'),
+    ('--noconfig.seed', '--noconfig.seed is not allowed: --config.seed is not a boolean, give it a '
+     'value'),
     ('--config.sed=3', '--config.sed: there is no such key; did you mean seed?'),
     ('--config.inner.to=1', '--config.inner.to is now called --config.inner.target: use'),
     ('--config.flag=1', '--config.flag: there is no such key; did you mean inner.flag?'),

@@ -117,7 +117,7 @@ def test_a_run_records_the_code_and_refuses_other_code(own, tmp_path):
   with pytest.raises(UserError, match=rf'{mine}, which has changed since'):
     read_config(run)
   changed = load(f'{own}/my_config.py')
-  with pytest.raises(UserError, match=rf'other code of yours \({mine} has changed or is new\)'):
+  with pytest.raises(UserError, match=rf'other user code \({mine} has changed or is new\)'):
     check_run(run, changed, free)
   mine.unlink()
   forget()

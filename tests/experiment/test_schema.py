@@ -44,7 +44,7 @@ def test_descriptions_by_dotted_key():
   assert {key for key, _ in leaves(config) if 'protocols' not in key} <= texts.keys()
   assert texts['method.name'].startswith('one of arb, ')
   assert texts['method.momentum'].startswith('weight of the old average')
-  assert texts['plugins.margin.angular'].startswith('m1 in radians')
+  assert texts['plugins.margin.angular'].startswith('margin m1 in radians')
 
 
 def test_sections_of_a_plugin_may_be_missing():

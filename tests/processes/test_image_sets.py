@@ -131,7 +131,7 @@ def test_two_processes_end_at_a_damaged_record_and_go_on_when_it_is_restored(zyg
   assert len(said) == 2, output
   (reason,) = (line for line in said if line.startswith('[1] '))
   assert f'clr-jax: cannot read the example {bad} of toy train in {file} (' in reason
-  assert '[0] clr-jax: ends with code 2, as process 1 did: its message says why' in said
+  assert '[0] clr-jax: exiting with code 2 because process 1 did: see its message' in said
   assert 'Traceback' not in output and 'Check failure' not in output
   assert max(int(p.name) for p in (tmp_path / 'run/checkpoints').iterdir()) == step
   file.write_bytes(whole)

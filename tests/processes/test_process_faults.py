@@ -101,7 +101,7 @@ def test_a_test_image_that_one_of_two_cannot_read_loses_no_training(zygote, tmp_
   assert code == 2 and 'Traceback' not in output, output
   said = sorted(line for line in output.splitlines() if 'clr-jax:' in line)
   assert said == [
-    '[0] clr-jax: ends with code 2, as process 1 did: its message says why',
+    '[0] clr-jax: exiting with code 2 because process 1 did: see its message',
     '[1] clr-jax: cannot read the image x.png',
   ]
   code, output = ended(start_training(zygote.script(tmp_path, 'clr_jax'), 2, run, *options))
