@@ -1,1 +1,1 @@
-"""Measures a machine: the time of a step, memory, bytes sent, PyTorch beside it. Trains no run."""
+"""Benchmarks: time of a step, memory, bytes sent, comparison with PyTorch."""

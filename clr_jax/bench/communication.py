@@ -1,4 +1,4 @@
-"""What a compiled step sends between devices, read from XLA's text; weak scaling of a config."""
+"""Bytes that a compiled step sends between devices, from XLA's text; weak scaling of a config."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ Found = collections.Counter[tuple[str, str]]
 
 
 def found(text: str) -> Found:
-  """Multiset of (operation, shape of a result such as 'f32[16,8]') in an XLA module.
+  """Counts (operation, shape of a result such as 'f32[16,8]') in an XLA module.
 
-  The body of a loop counts once, however often it runs. The asynchronous forms of some backends
-  list their operands too.
+  The body of a loop counts once. The asynchronous forms of some backends also list operands.
   """
   return collections.Counter(
     (op.collective, shape.text)
@@ -45,10 +44,10 @@ def total_bytes(collected: Found) -> int:
 
 
 def ring_bytes(collected: Found, devices: int) -> int:
-  """What one of so many devices in a ring sends (Patarasuk & Yuan 2009, bandwidth-optimal).
+  """Bytes that each device in a ring sends (Patarasuk & Yuan 2009, bandwidth-optimal).
 
   An all-reduce of S bytes takes 2 (n - 1) / n S, gathering S bytes (n - 1) / n S, scattering the
-  sum into parts of S bytes (n - 1) S; what is permuted is sent once.
+  sum into parts of S bytes (n - 1) S; permuted data is sent once.
   """
   n = devices
   share = {'all-reduce': 2 * (n - 1) / n, 'reduce-scatter': n - 1, 'collective-permute': 1}
@@ -61,32 +60,33 @@ def ring_bytes(collected: Found, devices: int) -> int:
 
 
 def measure(config: Config, *, per_device: int, devices: Sequence[int] = DEVICES) -> dict[str, Any]:
-  """Collectives of the training step of `config`, compiled for several numbers of devices.
+  """Counts collectives of a training step, compiled for several numbers of devices.
 
-  Nothing runs. The batch is `per_device` images on each device. An operation with a shape that all
-  programs have (as often) is of the constant part, all others grow with the global batch.
+  Nothing is executed. The batch is `per_device` images on each device. Operations with a shape that
+  occurs equally often in all programs form the constant part; all others grow with the global
+  batch.
 
   Args:
-    config: of a run; its batch_size is replaced.
-    per_device: images.
+    config: config of a run; its batch_size is replaced.
+    per_device: images per device.
     devices: numbers of devices, at least two of them above 1.
 
   Returns:
-    JSON values. 'rows': one dict for each number of devices with bytes a step and a device:
-    'constant' and 'growing' are sizes of the results of collectives, 'ring' what a device sends;
-    'growing_shapes' lists the latter part, {'all-gather f32[64,64]': 2}.
+    JSON values. 'rows': a dict per number of devices with bytes per step and device: 'constant' and
+    'growing' are sizes of the results of collectives, 'ring' the bytes that a device sends;
+    'growing_shapes' lists the growing part, {'all-gather f32[64,64]': 2}.
 
   Raises:
-    UserError: what `build_experiment` refuses; too few devices in this process or in the list.
+    UserError: errors of `build_experiment`; too few devices in this process or in the list.
   """
   if per_device < 1:
-    raise UserError(f'{per_device} images a device cannot be compiled for: give 1 or more')
+    raise UserError(f'{per_device} images per device is not allowed: give 1 or more')
   if sum(n > 1 for n in devices) < 2:
     raise UserError(f'two numbers of devices above 1 are needed to compare, not {devices}')
   if max(devices) > jax.device_count():
     raise UserError(f'{max(devices)} devices are needed, and there are {jax.device_count()}')
   largest = max(devices)
-  build_experiment(  # refuses before anything is compiled
+  build_experiment(  # raises errors before anything is compiled
     changed(config, {'batch_size': largest * per_device}), devices=jax.devices()[:largest]
   )
   programs: dict[int, Found] = {}
@@ -129,11 +129,11 @@ def _parameter_bytes(config: Config) -> int:
 
 
 def format_table(report: dict[str, Any]) -> str:
-  """The report of `measure` as a Markdown table."""
+  """Formats the report of `measure` as a Markdown table."""
   config = report['config']
   lines = [
-    f'{config["method"]} on {config["data"]}, {config["model"]}, {report["per_device"]} images a '
-    f'device, {_kib(report["parameter_bytes"])} of parameters; bytes a step and a device',
+    f'{config["method"]} on {config["data"]}, {config["model"]}, {report["per_device"]} images per '
+    f'device, {_kib(report["parameter_bytes"])} of parameters; bytes per step and device',
     '',
     '| devices | batch | gradients, BatchNorm | embeddings | sent in a ring | what grows |',
     '|---|---|---|---|---|---|',

@@ -1,11 +1,11 @@
-"""Peak speed of accelerators, for model FLOP/s utilization."""
+"""Peak FLOP/s of accelerators, for model FLOP/s utilization."""
 
 from __future__ import annotations
 
-# (start of JAX's device_kind, dense bfloat16 FLOP/s, dense FLOP/s of float32 arrays), of one JAX
-# device; the first that fits counts. Float32 arrays are multiplied as TF32 on NVIDIA since A100 and
-# as bfloat16 on TPU, which is JAX's default precision. Data sheets quote NVIDIA's numbers with
-# sparsity: these are half of them.
+# (prefix of JAX's device_kind, dense bfloat16 FLOP/s, dense FLOP/s of float32 arrays) of one JAX
+# device; the first match counts. By JAX's default precision, float32 arrays are multiplied as TF32
+# on NVIDIA since A100 and as bfloat16 on TPU. NVIDIA's data sheets give numbers with sparsity:
+# these are half of them.
 _PEAKS: tuple[tuple[str, float | None, float], ...] = (
   # https://www.nvidia.com/en-us/data-center/h200/
   ('NVIDIA H200 NVL', 835.5e12, 417.5e12),
@@ -34,9 +34,9 @@ _PEAKS: tuple[tuple[str, float | None, float], ...] = (
 
 
 def peak(device_kind: str, precision: str) -> float | None:
-  """Dense peak FLOP/s of one JAX device in 'bfloat16' or 'float32'; None if it is not known."""
+  """Dense peak FLOP/s of one JAX device in 'bfloat16' or 'float32'; None if unknown."""
   for start, bfloat16, float32 in _PEAKS:
-    # 'NVIDIA L4' must not take the L40.
+    # 'NVIDIA L4' must not match the L40.
     if device_kind == start or device_kind.startswith((f'{start} ', f'{start}-')):
       return bfloat16 if precision == 'bfloat16' else float32
   return None

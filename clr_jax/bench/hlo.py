@@ -1,4 +1,4 @@
-"""A reader of compiled XLA modules, as XLA prints them: instructions, shapes, what is launched."""
+"""Parser of the text of compiled XLA modules: instructions, shapes, kernels."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
 class Shape(NamedTuple):
-  """An array: 'f32[16,8]'; `fast` if it lies in a memory on the chip (space S(1) of TPUs)."""
+  """An array such as 'f32[16,8]'; `fast` if it is in on-chip memory (space S(1) of TPUs)."""
 
   text: str
   fast: bool = False
@@ -62,12 +62,12 @@ class Instruction(NamedTuple):
   """One line of a computation.
 
   Attributes:
-    name: without '%'.
-    opcode: such as 'fusion'.
-    shapes: of the arrays of the result.
-    operands: names.
-    attributes: the text from the operands on.
-    root: whether it is the result of its computation.
+    name: name without '%'.
+    opcode: operation, such as 'fusion'.
+    shapes: shapes of the results.
+    operands: names of the operands.
+    attributes: text from the operands on.
+    root: True for the result of its computation.
   """
 
   name: str
@@ -79,12 +79,12 @@ class Instruction(NamedTuple):
 
   @property
   def number(self) -> int:
-    """Of a parameter: its place among the operands of the fusion that calls its computation."""
+    """Number of a parameter among the operands of the fusion that calls its computation."""
     return int(self.attributes[1 : self.attributes.index(')')])
 
   @property
   def op_name(self) -> str:
-    """The scopes it comes from, 'jit(step)/optimizer/mul'; '' if XLA forgot them."""
+    """Scopes of the operation, 'jit(step)/optimizer/mul'; '' if XLA has dropped them."""
     found = _OP_NAME.search(self.attributes)
     return found[1] if found else ''
 
@@ -95,7 +95,7 @@ class Instruction(NamedTuple):
 
   @property
   def called(self) -> tuple[str, ...]:
-    """Names of the computations it runs."""
+    """Names of the called computations."""
     names = []
     for text in _CALLED.findall(self.attributes):
       names += _NAME.findall(text)
@@ -105,26 +105,26 @@ class Instruction(NamedTuple):
 
   @property
   def target(self) -> str:
-    """Of a custom call, such as '__cudnn$convForward'."""
+    """Target of a custom call, such as '__cudnn$convForward'."""
     found = _TARGET.search(self.attributes)
     return found[1] if found else ''
 
   @property
   def estimated_cycles(self) -> int:
-    """The estimate of the TPU compiler; 0 where it makes none."""
+    """Cycles estimated by the TPU compiler; 0 without an estimate."""
     found = _CYCLES.search(self.attributes)
     return int(found[1]) if found else 0
 
 
 class Module(NamedTuple):
-  """Computations by name, each the instructions by name in order, and the name of the entry's."""
+  """Computations by name, as ordered instructions by name, and the name of the entry."""
 
   computations: Mapping[str, Mapping[str, Instruction]]
   entry: str
 
 
 class Kernel(NamedTuple):
-  """An instruction for which a device starts work, `times` a call of the program."""
+  """An instruction that a device launches, `times` per call of the program."""
 
   instruction: Instruction
   computation: str
@@ -132,7 +132,7 @@ class Kernel(NamedTuple):
 
 
 def read(text: str) -> Module:
-  """The module of `jax.stages.Compiled.as_text()`."""
+  """Parses the module of `jax.stages.Compiled.as_text()`."""
   computations: dict[str, dict[str, Instruction]] = {}
   current: dict[str, Instruction] = {}
   entry = ''
@@ -158,7 +158,7 @@ def _instruction(name: str, text: str, root: bool) -> Instruction:
 
 
 def _closing(text: str, start: int) -> int:
-  """The index behind the parenthesis that closes the one at `start`."""
+  """Index after the parenthesis that closes the one at `start`."""
   depth = 0
   for i in range(start, len(text)):
     depth += {'(': 1, ')': -1}.get(text[i], 0)
@@ -168,10 +168,10 @@ def _closing(text: str, start: int) -> int:
 
 
 def kernels(module: Module) -> Iterator[Kernel]:
-  """Everything that is started, in order; bodies of loops as often as XLA knows them to run.
+  """Yields all kernels in order, and bodies of loops with their trip counts, if known to XLA.
 
-  A call of a library (cuDNN, cuBLAS) counts as one, and so does a copy or a collective; operations
-  on scalars that TPUs do beside their programs count nothing.
+  A library call (cuDNN, cuBLAS), a copy and a collective count as one; operations on scalars that
+  TPUs execute beside their programs do not count.
   """
   return _kernels(module, module.entry, 1)
 

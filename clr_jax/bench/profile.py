@@ -1,4 +1,4 @@
-"""Which operations the time of a compiled program goes to, from a profiler trace of it."""
+"""Time of a compiled program by kind of operation, from a profiler trace."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PRODUCT_TARGET = re.compile('gemm|conv|matmul')
 
 
 class Run(NamedTuple):
-  """An operation, while it ran: nanoseconds."""
+  """An execution of an operation, in nanoseconds."""
 
   name: str
   start: float
@@ -37,18 +37,18 @@ class Run(NamedTuple):
 
 
 def measure(text: str, run: Callable[[], Any]) -> dict[str, Any] | None:
-  """Shares of the time of one device while `run` executes a program, from a trace of it.
+  """Measures shares of a device's time while `run` executes a program, from a trace.
 
   Args:
-    text: the program, as XLA prints it when compiled.
-    run: executes it and waits for its end.
+    text: text of the compiled program.
+    run: executes the program and waits for its end.
 
   Returns:
-    'operations', {kind: share of the time of all operations}, adding up to 1; a fusion counts once,
-    by the scope in its name, else by what it holds. 'idle', the share of the time between the first
-    and the last operation in which none runs. On CPUs, where the profiler does not see the end of
-    convolutions and products, which run asynchronously, they have what the others leave of that
-    time, and 'idle' is None. None where the profiler sees no operation of the program.
+    'operations', {kind: share of the time of all operations}, which add up to 1; a fusion counts
+    once, by the scope in its name, else by its contents. 'idle', the share of the time between the
+    first and the last operation in which none runs. On CPUs convolutions and products run
+    asynchronously and the profiler does not record their end: they get the time that other
+    operations leave, and 'idle' is None. None if the profiler records no operation of the program.
   """
   options = jax.profiler.ProfileOptions()
   options.python_tracer_level = 0
@@ -56,7 +56,7 @@ def measure(text: str, run: Callable[[], Any]) -> dict[str, Any] | None:
     with jax.profiler.trace(folder, profiler_options=options):
       run()
     files = sorted(pathlib.Path(folder).rglob('*.xplane.pb'))
-    with warnings.catch_warnings():  # one of JAX's own types, fatal where warnings are errors
+    with warnings.catch_warnings():  # JAX warns about one of its own types
       warnings.simplefilter('ignore', DeprecationWarning)
       lines = [line for file in files for line in _lines(file)]
   kinds = _kinds(text)
@@ -109,13 +109,13 @@ def _is_product(op: Instruction) -> bool:
 
 
 def _lines(file: pathlib.Path) -> list[list[Run]]:
-  """The operations of the first device, those of each of its threads or streams by itself."""
+  """Operations of the first device, separately for each of its threads or streams."""
   data = jax.profiler.ProfileData.from_serialized_xspace(file.read_bytes())
   planes = list(data.planes)  # they point into `data`
   devices = sorted((p for p in planes if p.name.startswith('/device:')), key=lambda p: p.name)
   for plane in [*devices, *(p for p in planes if p.name == '/host:CPU')]:
     lines = list(plane.lines)
-    # TPUs have lines of modules and steps around that of the operations.
+    # TPUs have additional lines of modules and steps.
     lines = [line for line in lines if line.name == 'XLA Ops'] or lines
     found = [runs for line in lines if (runs := _runs(line.events))]
     if found:
@@ -134,7 +134,7 @@ def _runs(events: Iterable[Any]) -> list[Run]:
 
 
 def _own_times(line: Sequence[Run]) -> list[tuple[str, float]]:
-  """(name, time without the operations inside it): a loop holds those of its body."""
+  """(name, time without nested operations), such as those in the body of a loop."""
   own: list[tuple[str, float]] = []
   open_: list[tuple[Run, int]] = []
   for op in sorted(line, key=lambda op: (op.start, -op.end)):

@@ -1,4 +1,4 @@
-"""What a training step costs: compile time, samples/s, shares of its time, memory, FLOPs."""
+"""Cost of a training step: compile time, samples/s, shares of its time, memory, FLOPs."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from clr_jax.training.dispatch import make_dispatch, steps_per_call
 
 
 def measure(config: Config, *, repeats: int = 5, steps: int = 20) -> dict[str, Any]:
-  """Runs the training program of `config`, without logs, checkpoints and evaluation.
+  """Benchmarks the training program of `config`, without logs, checkpoints and evaluation.
 
   Args:
-    config: of a run.
-    repeats: timed repeats, of which the median, minimum and maximum are given.
-    steps: training steps in each, rounded up to whole calls of the program.
+    config: config of a run.
+    repeats: number of timed repeats; the result has their median, minimum and maximum.
+    steps: training steps per repeat, rounded up to whole calls of the program.
 
   Returns:
-    JSON values; times in seconds, sizes in bytes, None for what this device does not report. FLOPs,
-    bytes and memory are those of one device.
+    JSON values; times in seconds, sizes in bytes, None for values that the device does not report.
+    FLOPs, bytes and memory are per device.
 
   Raises:
-    UserError: bad input; repeats or steps below 1.
+    UserError: bad input, or repeats or steps below 1.
   """
   if repeats < 1 or steps < 1:
     raise UserError(f'repeats={repeats} and steps={steps} must be at least 1: raise them')
   experiment = build_experiment(config)
   batch_size = experiment.info.batch_size
-  # One more repeat is traced: tracing is slower.
+  # An additional repeat is traced, because tracing is slower.
   with TimedLoop(experiment, experiment.make_pipeline(), repeats=repeats + 1, steps=steps) as loop:
     seconds = [loop.repeat() for _ in range(repeats)]
     data_wait_share = loop.wait_seconds / sum(seconds)
@@ -72,7 +72,7 @@ def measure(config: Config, *, repeats: int = 5, steps: int = 20) -> dict[str, A
 
 
 def describe(config: Config) -> dict[str, Any]:
-  """What identifies a config in a report."""
+  """Description of a config for reports."""
   return {
     'hash': hash_config(to_dict(config), keys_without_effect(config)),
     'data': config.data.name,
@@ -87,7 +87,7 @@ def describe(config: Config) -> dict[str, Any]:
 def compile_step(
   experiment: Experiment, pipeline: Pipeline, block: Block, size: int
 ) -> tuple[jax.stages.Compiled, dict[str, float]]:
-  """(the program of `size` training steps a call, seconds to make it)."""
+  """Returns (the program of `size` training steps per call, seconds to compile it)."""
   start = time.perf_counter()
   dispatch = make_dispatch(experiment, pipeline, size)
   lowered = dispatch.lower(experiment.abstract_state, pipeline.resident, block)
@@ -97,21 +97,21 @@ def compile_step(
 
 
 class TimedLoop:
-  """The training program of a run, timed a repeat at a time; a context manager.
+  """Context manager that times repeats of a run's training program.
 
-  A first call, which is slower, is not timed.
+  The first call, which is slower, is not timed.
 
   Args:
-    experiment, pipeline: of the run.
-    repeats: most calls of `repeat`.
-    steps: training steps in a repeat, rounded up to whole calls of the program.
+    experiment, pipeline: experiment and pipeline of the run.
+    repeats: largest number of calls of `repeat`.
+    steps: training steps per repeat, rounded up to whole calls of the program.
 
   Attributes:
-    steps_per_call: training steps in a call of the program.
-    steps: training steps in a repeat.
+    steps_per_call: training steps per call of the program.
+    steps: training steps per repeat.
     compiled: the program.
-    compile_seconds: {'lower', 'compile'}: seconds to trace it and in XLA.
-    data_seconds: seconds to make and place the data of a step when nothing else runs.
+    compile_seconds: {'lower', 'compile'}: seconds for tracing and in XLA.
+    data_seconds: seconds to prepare and transfer the data of a step while idle.
   """
 
   def __init__(self, experiment: Experiment, pipeline: Pipeline, *, repeats: int, steps: int):
@@ -135,19 +135,19 @@ class TimedLoop:
 
   @property
   def wait_seconds(self) -> float:
-    """Time that the repeats waited for data."""
+    """Seconds that the repeats waited for data."""
     return self._pipeline.wait_seconds - self._waited
 
   def repeat(self) -> float:
-    """Seconds of the next repeat, until all of its work is done."""
+    """Runs the next repeat and returns its seconds, until all work is done."""
     start = time.perf_counter()
     self._call(self._calls_a_repeat)
     return time.perf_counter() - start
 
   def single_step(self) -> jax.stages.Compiled:
-    """The program of one step a call, which tells its FLOPs.
+    """Program of one step per call, for its FLOPs.
 
-    XLA counts the body of a loop once, however often it runs.
+    XLA counts the body of a loop only once.
     """
     if self.steps_per_call == 1:
       return self.compiled
@@ -161,7 +161,7 @@ class TimedLoop:
 
 
 def _time_data(pipeline: Pipeline, calls: Sequence[tuple[int, int]]) -> tuple[float, Block]:
-  """(seconds a step to make and place blocks when nothing else runs, one block)."""
+  """Returns (seconds per step to prepare and transfer blocks while idle, one block)."""
   start, block = time.perf_counter(), {}
   with contextlib.closing(pipeline.blocks(calls)) as blocks:
     for made in blocks:
@@ -176,7 +176,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 # ---------------------------------------------------------------- memory and FLOPs
 def _memory(compiled: jax.stages.Compiled) -> dict[str, Any]:
-  """Peak bytes of one device: as its allocator counted, else what the compiled program reserves."""
+  """Peak bytes of one device from its allocator, else the memory that the program reserves."""
   counted = (jax.local_devices()[0].memory_stats() or {}).get('peak_bytes_in_use')
   if counted is not None:
     return {'peak_bytes': counted, 'source': 'device.memory_stats()'}
@@ -204,7 +204,7 @@ def _cost(single: jax.stages.Compiled) -> dict[str, float | None]:
 def _utilization(
   cost: dict[str, float | None], step_seconds: float, precision: str
 ) -> dict[str, Any]:
-  """Model FLOP/s utilization: the program's FLOP/s over the device's peak, both of one device."""
+  """Model FLOP/s utilization: the program's FLOP/s divided by the peak, per device."""
   kind, flops = jax.devices()[0].device_kind, cost['flops_per_step']
   peak, note = hardware.peak(kind, precision), None
   if flops is None:
@@ -221,7 +221,7 @@ def _utilization(
 
 # ---------------------------------------------------------------- text
 def format_report(report: dict[str, Any]) -> str:
-  """The report of `measure` for people."""
+  """Formats the report of `measure`."""
   config, speed, memory = report['config'], report['samples_per_second'], report['memory']
   mfu = report['mfu_note'] if report['mfu'] is None else f'{report["mfu"]:.1%}'
   flops = _amount(report['flops_per_step'], 1e9, 'GFLOP')
@@ -259,7 +259,7 @@ def _format_shares(shares: dict[str, Any] | None) -> str:
 
 
 def format_options(options: Mapping[str, Any]) -> str:
-  """Compiler options of host programs, for people."""
+  """Formats compiler options of host programs."""
   return ' '.join(f'{k}={v}' for k, v in options.items()) or "XLA's default options"
 
 

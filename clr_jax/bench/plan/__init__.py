@@ -1,1 +1,1 @@
-"""What a training step will cost on hardware that is not here, from XLA's compiler for it."""
+"""Cost of a training step on absent hardware, from XLA's compiler for it."""

@@ -1,4 +1,4 @@
-"""A lower bound of the time of a step, from peak rates of the hardware."""
+"""Lower bound of the time of a step, from peak rates of the hardware."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from clr_jax.bench.plan.targets import LAUNCH_SECONDS, Target
 def seconds(
   target: Target, precision: str, costs: Costs, *, kept: int, sent: int
 ) -> dict[str, float]:
-  """Least seconds of a step for each resource, and 'bound', the largest of them.
+  """Minimum seconds of a step by resource, and 'bound', the largest of them.
 
-  No step can be faster, and real ones are slower: nothing reaches its peak, and one resource waits
-  for another. 'launches' takes each kernel to be started by itself; XLA may record some in command
-  buffers, which start sooner.
+  Real steps are slower, because no resource reaches its peak and resources wait for each other.
+  'launches' assumes that each kernel is launched separately; XLA may record some in command
+  buffers, which launch faster.
 
   Args:
-    target: {} where the rates of its chips are not known, as of CPUs.
-    precision: of the config, 'bfloat16' or 'float32'.
-    costs: of `parts.costs`.
+    target: target of the compilation; the result is {} if the rates of its chips are unknown.
+    precision: precision of the config, 'bfloat16' or 'float32'.
+    costs: result of `parts.costs`.
     kept: bytes of parameters and optimizer state, which a step reads and writes.
     sent: bytes that a device sends.
   """

@@ -1,4 +1,4 @@
-"""Which part of the training step an instruction belongs to, and what each part costs."""
+"""Assigns instructions to parts of the training step, and computes the cost of each part."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Costs = dict[str, dict[str, int]]
 
 
 def costs(module: Module) -> Costs:
-  """{part: {'kernels', 'product_flops', 'flops', 'bytes', 'cycles'}} of one device, in one call.
+  """{part: {'kernels', 'product_flops', 'flops', 'bytes', 'cycles'}} per device and call.
 
-  'kernels' are launches on a GPU and programs of the core on a TPU, where copies beside the core
-  count none. 'flops' includes 'product_flops', those of convolutions and matrix products. 'cycles'
-  are estimates of the TPU compiler, 0 elsewhere.
+  'kernels' are launches on a GPU and programs of the core on a TPU, excluding copies beside the
+  core. 'flops' includes 'product_flops' of convolutions and matrix products. 'cycles' are estimates
+  of the TPU compiler, 0 elsewhere.
   """
   total: Costs = {part: dict.fromkeys(_COUNTED, 0) for part in PARTS}
   found = list(hlo.kernels(module))
@@ -54,7 +54,7 @@ def costs(module: Module) -> Costs:
 
 
 def part_of(module: Module, op: Instruction, body: work.Body) -> str:
-  """The part of the step that `op` belongs to: by its own name, else by those of what it holds."""
+  """Part of the step to which `op` belongs, by its name, else by the names of its contents."""
   held = [inner for name in op.called for inner in module.computations.get(name, {}).values()]
   if any(inner.collective for inner in (op, *held)):
     return COMMUNICATION
@@ -72,16 +72,17 @@ def part_of(module: Module, op: Instruction, body: work.Body) -> str:
 
 
 def _serves_a_collective(op: Instruction, body: work.Body) -> bool:
-  """XLA joins small arrays into one collective, and takes its result apart."""
+  """True if `op` concatenates arrays for a collective, or splits its result."""
   users = (inner for inner in body.values() if op.name in inner.operands)
   sources = (body[name] for name in op.operands if name in body)
   return any(x.collective for x in (*users, *sources))
 
 
 def collectives(module: Module, devices: int) -> dict[str, dict[str, int]]:
-  """{'all-reduce': {'count', 'bytes', 'ring_bytes'}}, of one device and call.
+  """{'all-reduce': {'count', 'bytes', 'ring_bytes'}} per device and call.
 
-  'bytes' are those of the results, 'ring_bytes' what a device sends (`communication.ring_bytes`).
+  'bytes' is the size of the results, 'ring_bytes' the bytes that a device sends
+  (`communication.ring_bytes`).
   """
   found: dict[str, dict[str, int]] = {}
   for op, times in _collectives(module):
@@ -111,5 +112,5 @@ def _collectives(module: Module) -> list[tuple[Instruction, int]]:
 
 
 def _lists_operands(op: Instruction) -> bool:
-  """Whether the result of an asynchronous start names the operands before the results."""
+  """True if the result of an asynchronous start lists the operands before the results."""
   return op.opcode in ('all-gather-start', 'collective-permute-start')

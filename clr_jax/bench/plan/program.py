@@ -1,4 +1,4 @@
-"""The training step of a config, compiled for a target: its text, its memory, whether it fits."""
+"""The training step of a config, compiled for a target, and its memory."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Program(NamedTuple):
   """A compiled step.
 
   Attributes:
-    experiment: whose step it is, on devices of the target.
-    text: the compiled module.
-    memory: bytes of a device: 'arguments' (state, resident data, batch), 'results' (those that do
-      not lie where arguments lay), 'temporary', 'code', and 'peak', their sum.
+    experiment: experiment on devices of the target.
+    text: text of the compiled module.
+    memory: bytes per device: 'arguments' (state, resident data, batch), 'results' (not aliased to
+      arguments), 'temporary', 'code', and 'peak', their sum.
   """
 
   experiment: Experiment
@@ -34,12 +34,12 @@ class Program(NamedTuple):
 
 
 def build(config: Config, target: Target) -> Experiment:
-  """The experiment of `config` on the devices of `target`; UserError as `build_experiment`."""
+  """Builds the experiment of `config` on the devices of `target`; see `build_experiment`."""
   return build_experiment(config, devices=devices_of(target))
 
 
 def compile_step(experiment: Experiment, target: Target) -> Program | None:
-  """The program of one step a call; None if XLA finds that it does not fit into memory."""
+  """Compiles the program of one step per call; None if it does not fit into memory."""
   resident, block = experiment.abstract_data()
   traced = make_dispatch(experiment, Pipeline, 1).trace(experiment.abstract_state, resident, block)
   platform = target.chip.platform
@@ -66,7 +66,7 @@ def _memory(compiled: jax.stages.Compiled) -> dict[str, int]:
 
 
 def fits(program: Program | None, target: Target) -> bool:
-  """Whether the program's memory is there on each device; CPUs share the machine's."""
+  """True if the program fits into the memory of each device; CPUs share the machine's."""
   usable = target.usable_memory
   return program is not None and (usable is None or program.memory['peak'] <= usable)
 
@@ -74,22 +74,22 @@ def fits(program: Program | None, target: Target) -> bool:
 def largest_batch(
   config: Config, target: Target, report: Callable[[int, bool], None]
 ) -> tuple[int, int | None]:
-  """The largest global batch that fits, to within a sixteenth, found by compiling several.
+  """Finds the largest global batch that fits, to within a sixteenth, by compiling several.
 
   Args:
-    config: of a run; its batch_size is replaced.
-    target: with a known memory.
-    report: is told each batch size and whether it fits.
+    config: config of a run; its batch_size is replaced.
+    target: target with a known memory.
+    report: called with each batch size and whether it fits.
 
   Returns:
-    The batch size, and the smallest that was seen not to fit; None if the data set ends before.
+    The batch size, and the smallest one that does not fit; None if the data set is smaller.
 
   Raises:
-    UserError: CPUs, or not even one image a device fits.
+    UserError: a CPU target, or not even one image per device fits.
   """
   if target.usable_memory is None:
     raise UserError(
-      f'--max_batch needs the memory of a device, which {target.name} has not: leave it out, or '
+      f'--max_batch needs the memory of a device, which {target.name} lacks: leave it out, or '
       f'give another --target'
     )
   unit = target.devices * config.accumulate

@@ -1,4 +1,4 @@
-"""`clr-jax plan`: everything that the compiler tells of a step, as JSON values and as text."""
+"""Report of `clr-jax plan` about a compiled step, as JSON values and as text."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from clr_jax.rundir import provenance
 
 
 def make(config: Config, target: Target, *, max_batch: bool = False) -> dict[str, Any]:
-  """Compiles the training step of `config` for `target`; nothing runs.
+  """Compiles the training step of `config` for `target` without executing it.
 
   Args:
-    config: of a run.
-    target: from `targets.parse`, in a process that `targets.prepare_process` has prepared.
-    max_batch: also look for the largest batch that fits.
+    config: config of a run.
+    target: result of `targets.parse`, in a process prepared by `targets.prepare_process`.
+    max_batch: True to find the largest batch that fits, too.
 
   Returns:
-    JSON values; sizes in bytes, times in seconds, all of one device and one step.
+    JSON values; sizes in bytes, times in seconds, per device and step.
 
   Raises:
-    UserError: what `build_experiment` refuses, a step that the compiler cannot fit into memory.
+    UserError: errors of `build_experiment`, or a step that does not fit into memory.
   """
   largest = _largest(config, target) if max_batch else None
   experiment = program.build(config, target)
@@ -92,7 +92,7 @@ def _work(experiment: Experiment, target: Target, text: str) -> dict[str, Any]:
 
 
 def format_report(report: Mapping[str, Any]) -> str:
-  """The report of `make` for people."""
+  """Formats the report of `make`."""
   config = report['config']
   libraries = ', '.join(f'{name} {version}' for name, version in report['libraries'].items())
   lines = [

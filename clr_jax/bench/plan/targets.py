@@ -1,4 +1,4 @@
-"""Hardware that a step can be planned for: a table with sources, and devices to compile for."""
+"""Targets of `clr-jax plan`: a table of hardware with sources, and devices to compile for."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
 
 GPUS_PER_HOST = 8
-CPU_DEVICES = 64  # most that are worth compiling for
-# What JAX reserves of a GPU unless XLA_PYTHON_CLIENT_MEM_FRACTION says another share.
+CPU_DEVICES = 64  # largest number of CPU devices
+# Share of a GPU's memory that JAX reserves unless XLA_PYTHON_CLIENT_MEM_FRACTION is set.
 # https://docs.jax.dev/en/latest/gpu_memory_allocation.html
 GPU_SHARE = 0.75
-# Seconds from the start of a kernel to the earliest start of the next, launched one by one: 3.8 us
-# for kernels that run 2.9 us (V100, https://developer.nvidia.com/blog/cuda-graphs/) and less on
-# newer hosts; a round number below what is seen, since it is part of a lower bound.
+# Minimum seconds between the starts of separately launched kernels: 3.8 us for kernels of 2.9 us
+# (V100, https://developer.nvidia.com/blog/cuda-graphs/) and less on newer hosts. As a part of a
+# lower bound, this is a round number below measured ones.
 LAUNCH_SECONDS = 2e-6
 
 
 class Gpu(NamedTuple):
-  """What XLA's compiler asks of a GPU. Sizes in bytes.
+  """Properties of a GPU for XLA's compiler, sizes in bytes.
 
   Attributes:
     capability: CUDA's compute capability.
-    features: of the capability: 'ACCELERATED_FEATURES' is the suffix of sm_90a.
-    cores: multiprocessors.
-    fpus: float32 units in each.
+    features: features of the capability: 'ACCELERATED_FEATURES' is the suffix of sm_90a.
+    cores: number of multiprocessors.
+    fpus: number of float32 units in each.
     clock_ghz: boost clock.
     l2: size of the level 2 cache.
     shared: shared memory of a core.
@@ -51,16 +51,16 @@ class Gpu(NamedTuple):
 
 
 class Chip(NamedTuple):
-  """One device, as its vendor describes it.
+  """A device with its vendor's specifications.
 
   Attributes:
-    kind: JAX's name of it, the key of `hardware.peak`; '' for CPUs.
+    kind: JAX's device kind, the key of `hardware.peak`; '' for CPUs.
     platform: 'cuda', 'tpu' or 'cpu'.
-    memory: bytes; None for CPUs, where all devices share that of the machine.
-    bandwidth: of this memory, bytes a second.
-    interconnect: bytes a second that it sends to others of the same host (GPU) or slice (TPU).
-    gpu: for XLA's compiler.
-    clock_hz: of a TPU, to tell time from cycles.
+    memory: bytes of memory; None for CPUs, which share the machine's.
+    bandwidth: memory bandwidth, bytes per second.
+    interconnect: bytes per second sent to devices of the same host (GPU) or slice (TPU).
+    gpu: properties for XLA's compiler.
+    clock_hz: clock of a TPU, to convert cycles to time.
   """
 
   kind: str
@@ -115,19 +115,19 @@ class Target(NamedTuple):
 
   @property
   def hosts(self) -> int:
-    """Machines that share them."""
+    """Number of hosts."""
     return -(-self.devices // GPUS_PER_HOST) if self.chip.platform == 'cuda' else 1
 
   @property
   def usable_memory(self) -> int | None:
-    """Bytes of a device that JAX's allocator may hand out; None for CPUs."""
+    """Bytes of a device that JAX's allocator can use; None for CPUs."""
     if self.chip.memory is None or self.chip.platform != 'cuda':
       return self.chip.memory
     return int(_gpu_share() * self.chip.memory)
 
 
 def parse(text: str) -> Target:
-  """The target that `--target=KIND:SHAPE` names.
+  """Parses `--target=KIND:SHAPE`.
 
   Raises:
     UserError: an unknown kind, a number or shape of devices that it cannot have, or a GPU whose
@@ -144,7 +144,7 @@ def parse(text: str) -> Target:
   n = target.devices
   if n & (n - 1) or n > (CPU_DEVICES if kind == 'cpu' else 1024):
     most = CPU_DEVICES if kind == 'cpu' else 1024
-    raise UserError(f'--target={text}: {n} devices are no power of two up to {most}: give one')
+    raise UserError(f'--target={text}: give a power of two of devices, at most {most}, not {n}')
   if chip.platform == 'tpu' and n > 1 and (target.shape[0] % 2 or target.shape[1] % 2):
     raise UserError(
       f'--target={text}: hosts of {kind} have 2x2 chips: give even numbers for the first two axes, '
@@ -170,7 +170,7 @@ def _gpu_share() -> float:
 
 
 def check_compiler(target: Target) -> None:
-  """Raises UserError, with what to install, where the compiler for `target` is missing."""
+  """Raises a UserError with installation instructions if the compiler for `target` is missing."""
   extra, packages = {
     'cuda': ('cuda13', ('jax_plugins.xla_cuda13', 'jax_plugins.xla_cuda12')),
     'tpu': ('tpu', ('libtpu',)),
@@ -186,12 +186,12 @@ def check_compiler(target: Target) -> None:
 def _is_installed(package: str) -> bool:
   try:
     return importlib.util.find_spec(package) is not None
-  except ModuleNotFoundError:  # not even the package around it
+  except ModuleNotFoundError:  # the parent package is missing, too
     return False
 
 
 def compiler_versions() -> dict[str, str]:
-  """Versions of the installed packages that hold compilers, beside jaxlib."""
+  """Versions of installed packages with compilers besides jaxlib."""
   names = ('jax-cuda12-plugin', 'jax-cuda13-plugin', 'nvidia-cudnn-cu12', 'nvidia-cudnn-cu13')
   found = {}
   for name in (*names, 'libtpu'):
@@ -201,7 +201,7 @@ def compiler_versions() -> dict[str, str]:
 
 
 def prepare_process(target: Target) -> None:
-  """Settings of this process, before JAX starts: only CPUs are used, whatever there is."""
+  """Configures this process, before JAX starts, to use only CPUs."""
   jax.config.update('jax_platforms', 'cpu')
   if target.chip.platform == 'cpu':
     jax.config.update('jax_num_cpu_devices', target.devices)
@@ -220,10 +220,10 @@ def prepare_process(target: Target) -> None:
 
 
 def devices_of(target: Target) -> Sequence[Any]:
-  """Devices to compile for; those of an absent accelerator can run nothing.
+  """Devices to compile for; those of absent accelerators cannot execute anything.
 
   Raises:
-    UserError: the compiler does not know this shape.
+    UserError: a shape that the compiler does not support.
   """
   chip = target.chip
   if chip.platform == 'cpu':
@@ -242,14 +242,14 @@ def devices_of(target: Target) -> Sequence[Any]:
   except jax.errors.JaxRuntimeError as error:
     reason = str(error).partition('\n')[0]
     raise UserError(
-      f'--target={target.name}: the compiler refuses it ({reason}): give another shape, as in '
+      f'--target={target.name} is rejected by the compiler ({reason}): give another shape, as in '
       f'{_FORMS}'
     ) from error
   return topology.devices
 
 
 def gpu_config(chip: Chip) -> str:
-  """The GPU in the form in which XLA reads it: the text of a `GpuTargetConfigProto`."""
+  """Text of a `GpuTargetConfigProto` that describes the GPU to XLA."""
   gpu = chip.gpu
   assert gpu is not None and chip.memory is not None and chip.bandwidth is not None
   (major, minor), kibi = gpu.capability, 2**10

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from clr_jax.bench.hlo import Instruction, Module, Shape
 
-# One operation for each element of the result; what only moves or compares values counts none.
+# Operations that count once per element of the result; moves and comparisons do not count.
 _ARITHMETIC = re.compile(
   'add|subtract|multiply|divide|remainder|maximum|minimum|negate|abs|r?sqrt|cbrt|power|'
   'exponential(-minus-one)?|log(-plus-one)?|logistic|tanh?|sine|cosine|atan2|erf|floor|ceil|'
@@ -29,7 +29,7 @@ Body = Mapping[str, Instruction]
 
 
 def product_flops(module: Module, op: Instruction, body: Body) -> int:
-  """Operations of the convolutions and matrix products in `op`: two for each multiplication.
+  """FLOPs of convolutions and matrix products in `op`, two per multiplication.
 
   Multiplications with the zeros of a padding or of a stride's gaps do not count.
   """
@@ -50,7 +50,7 @@ def product_flops(module: Module, op: Instruction, body: Body) -> int:
 
 
 def other_flops(module: Module, op: Instruction, body: Body) -> int:
-  """Operations of `op` beside convolutions and products: one for each element."""
+  """FLOPs of `op` besides convolutions and products, one per element."""
   if op.opcode == 'fusion':
     return sum(_total(module, name, other_flops) for name in op.called)
   if _ARITHMETIC.fullmatch(op.opcode):
@@ -96,7 +96,7 @@ def _convolution(op: Instruction, arrays: Sequence[Shape], roles: tuple[int, int
 
 
 def _window(attributes: str) -> dict[str, list[str]]:
-  """{'size': ['3', '3'], 'pad': ['1_1', '1_1']}; what is not given has its default."""
+  """Parses a window: {'size': ['3', '3'], 'pad': ['1_1', '1_1']}, with defaults."""
   found = _WINDOW.search(attributes)
   return {
     key: values.split('x')
@@ -105,7 +105,7 @@ def _window(attributes: str) -> dict[str, list[str]]:
 
 
 def _pairs(size: int, taps: int, outputs: int, window: Mapping[str, str]) -> int:
-  """Along one axis, pairs of an output and a tap of the filter that meet a pixel of the input."""
+  """Number of (output, filter tap) pairs along an axis that hit an input pixel."""
   low = int(window.get('pad', '0_0').partition('_')[0])
   stride, dilation = int(window.get('stride', 1)), int(window.get('rhs_dilate', 1))
   gap = int(window.get('lhs_dilate', 1))
@@ -118,14 +118,14 @@ def _pairs(size: int, taps: int, outputs: int, window: Mapping[str, str]) -> int
 
 
 def traffic(module: Module, op: Instruction, body: Body) -> int:
-  """Bytes that `op` reads and writes in the device's main memory.
+  """Bytes of main memory that `op` reads and writes.
 
-  Of an operand of which a fusion reads slices or gathered rows, these count; of a result that is
-  written in place, what is written.
+  If a fusion reads only slices or gathered rows of an operand, only these count; for in-place
+  results, only the updated part counts.
   """
   if op.opcode == 'copy-start':  # (to, from, context)
     return sum(map(_main, op.shapes[:2]))
-  if op.opcode == 'slice-start':  # (from, to, context), between the chip's memory and the main one
+  if op.opcode == 'slice-start':  # (from, to, context), between on-chip and main memory
     return min((shape.num_bytes for shape in op.shapes if shape.dimensions), default=0)
   fused = module.computations.get(op.called[0], {}) if op.opcode == 'fusion' and op.called else {}
   if not fused:
@@ -151,7 +151,7 @@ def _reads(op: Instruction, body: Body, fused: Body) -> int:
 
 
 def _read_of(name: str, fused: Body, whole: int) -> int:
-  """Bytes that the users of `name` in a fusion take from it."""
+  """Bytes of `name` that its users in a fusion read."""
   total = 0
   for user in fused.values():
     if name not in user.operands:

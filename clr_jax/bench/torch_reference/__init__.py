@@ -1,7 +1,7 @@
-"""The training step of a config in plain PyTorch, to measure `clr_jax` against.
+"""The training step of a config in plain PyTorch, as a reference for the speed of `clr_jax`.
 
-Same network, batch, views, loss, precision and optimizer; see `clr-jax bench --peer`. PyTorch is no
-dependency: this file does not import it, the others do.
+It has the same network, batch, views, loss, precision and optimizer; see `clr-jax bench --peer`.
+PyTorch is optional: this file does not import it, the others do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _of_family(name: str) -> bool:
   return getattr(policy, 'func', policy) is policies.simclr_family
 
 
-COMPILE = ('off', 'default', 'reduce-overhead', 'max-autotune')  # the last three: torch.compile's
+COMPILE = ('off', 'default', 'reduce-overhead', 'max-autotune')  # 'off' or a torch.compile mode
 TAKEN: Mapping[str, tuple[Any, ...]] = {
   'method.name': (
     *('simclr', 'sogclr', 'supcon', 'tcl', 'barlow_twins', 'vicreg'),
@@ -45,11 +45,11 @@ TAKEN: Mapping[str, tuple[Any, ...]] = {
   'sam.name': ('none',),
   'accumulate': (1,),
 }
-"""Values that the peer has, by key of the config; other keys may have any value, but plug-ins."""
+"""Supported values by config key; other keys may have any value, except plug-ins."""
 
 
 def check(config: Config) -> None:
-  """Raises UserError, in one sentence, for a config whose step the peer does not have."""
+  """Raises a UserError for a config that the reference does not support."""
   if importlib.util.find_spec('torch') is None:
     raise UserError('--peer needs PyTorch, which is not installed: pip install torch')
   taken = dict(TAKEN)
@@ -64,4 +64,4 @@ def check(config: Config) -> None:
   for name, factory in plugin_factories().items():
     for key, option in options_of(factory).items():
       if config.plugins[name][key] != option.default:
-        raise UserError(f'--peer has no plug-ins: leave plugins.{name}.{key} out')
+        raise UserError(f'--peer does not support plug-ins: leave plugins.{name}.{key} out')

@@ -1,7 +1,7 @@
-"""AutoAugment in plain PyTorch, an operation of its own for each image; see `clr_jax.augment`.
+"""AutoAugment in plain PyTorch, with separate operations per image; see `clr_jax.augment`.
 
-As there, all operations of a step are computed for the whole batch and selected by masks, so that
-the host waits for nothing.
+All operations of a step are computed for the whole batch and selected by masks, so that the host
+never waits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BLENDS = ('brightness', 'color', 'contrast', 'sharpness')
 def make(
   *, policy: aa.PolicyName, size: int, fill: float
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-  """The two steps of the policy for images [B, C, size, size] in [0, 1]."""
+  """Makes the two steps of the policy for images [B, C, size, size] in [0, 1]."""
   ops, probabilities, bins = aa.POLICIES[policy]
   magnitudes = aa.magnitude_table(10, size, size)[ops, bins]
   signed = np.isin(aa.OPERATIONS, aa.SIGNED)[ops]
@@ -97,7 +97,7 @@ def _per_image(value: torch.Tensor) -> torch.Tensor:
 
 
 def _maps(of: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-  """Affine maps [B, 2, 3]: rotation about the center, shears about the corner (0, 0)."""
+  """Affine maps [B, 2, 3]: rotations about the center, shears about the corner (0, 0)."""
   zero = torch.zeros_like(x[:, 0, 0, 0])
   shear_x, shear_y, move_x, move_y, angle = (of.get(name, zero) for name in WARPS)
   angle, pixel = torch.deg2rad(angle), 2 / x.shape[-1]

@@ -1,4 +1,4 @@
-"""Both training programs timed in one run, taking turns."""
+"""Times both training programs alternately."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.models.resnet import ResNet
 from clr_jax.rundir import provenance
 
-WARM_UP = 5  # steps: torch.compile's CUDA graphs are recorded in the third
-TRIED = 3  # steps that are timed thrice with each memory layout
+WARM_UP = 5  # steps; torch.compile records CUDA graphs in the third
+TRIED = 3  # steps timed three times with each memory layout
 
 
 def compare(
   config: Config, *, repeats: int = 5, steps: int = 20, compile_mode: str = 'off'
 ) -> dict[str, Any]:
-  """The training program of `config` on the first device, and the same step in PyTorch.
+  """Compares the training program of `config` on the first device with PyTorch.
 
-  A repeat of ours, one of PyTorch's, one of ours, ...: what else the machine does meets both.
+  Repeats of both alternate, so that other load on the machine affects both.
 
   Args:
-    config: of a run; both take its whole batch.
+    config: config of a run; both use its whole batch.
     repeats: timed repeats of each.
-    steps: training steps in each, rounded up to whole calls of our program.
-    compile_mode: of `clr_jax.bench.torch_reference.COMPILE`.
+    steps: training steps per repeat, rounded up to whole calls of the JAX program.
+    compile_mode: one of `clr_jax.bench.torch_reference.COMPILE`.
 
   Returns:
     JSON values: 'samples_per_second' of 'clr_jax' and 'torch' (median, min, max), and 'ratio', the
-    same of ours / PyTorch's speed in each pair of neighboring repeats. 'torch_layouts': seconds of
-    a step of PyTorch with each memory layout before the repeats, of which the faster one is taken.
+    same for the ratio of JAX's to PyTorch's speed in neighboring repeats. 'torch_layouts': seconds
+    per step of PyTorch with each memory layout before the repeats, of which the faster is used.
 
   Raises:
-    UserError: bad input; a config that the peer does not have; no PyTorch, or not on this device.
+    UserError: bad input, an unsupported config, or no PyTorch for this device.
   """
   if repeats < 1 or steps < 1:
     raise UserError(f'repeats={repeats} and steps={steps} must be at least 1: raise them')
@@ -90,7 +90,7 @@ def compare(
 
 
 def _backend() -> str:
-  """PyTorch's name of the kind of device that JAX uses."""
+  """PyTorch's name of the platform that JAX uses."""
   if jax.process_count() > 1:
     raise UserError('--peer compares one device with one: start a single process')
   backend = {'cpu': 'cpu', 'gpu': 'cuda'}.get(jax.default_backend())
@@ -102,8 +102,8 @@ def _backend() -> str:
 def _make_peer(
   experiment: Experiment, device: str, compile_mode: str
 ) -> tuple[Any, str, float, dict[str, float]]:
-  """(training in PyTorch, its version, seconds of its first steps, of a step in each layout)."""
-  # PyTorch is an optional package (extra `peer`), and so is what imports it.
+  """Returns (PyTorch training, its version, seconds of its first steps, and of steps by layout)."""
+  # PyTorch is optional (extra `peer`), and so are modules that import it.
   import torch  # pyright: ignore[reportMissingImports]
 
   from clr_jax.bench.torch_reference import training  # imports PyTorch
@@ -123,7 +123,7 @@ def _make_peer(
   )
   peers = {layout: make(layout=layout) for layout in training.LAYOUTS}
   warm_up = {layout: peer.run(WARM_UP) for layout, peer in peers.items()}
-  # In turns, as all that is compared; the least time is the one that least else disturbed.
+  # Alternate the layouts; the minimum is the time with the least disturbance.
   rounds = [{k: peer.run(TRIED) / TRIED for k, peer in peers.items()} for _ in range(3)]
   seconds = {layout: min(r[layout] for r in rounds) for layout in peers}
   fastest = min(seconds, key=seconds.__getitem__)
@@ -131,7 +131,7 @@ def _make_peer(
 
 
 def format_report(report: dict[str, Any]) -> str:
-  """The report of `compare` for people."""
+  """Formats the report of `compare`."""
   config, ratio, count = report['config'], report['ratio'], report['backbone_parameters']
   torch = f'torch {report["libraries"]["torch"]}, compile {report["torch_compile"]}'
   layouts = sorted(report['torch_layouts'].items(), key=lambda item: item[1])

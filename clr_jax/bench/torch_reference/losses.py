@@ -1,4 +1,4 @@
-"""Losses in plain PyTorch: the numbers of `clr_jax.losses`, as torch code has them."""
+"""Losses of `clr_jax.losses` in idiomatic PyTorch."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def sogclr(
 
   Args:
     z: [B, 2, D] embeddings.
-    u: [B] moving averages of these examples, 0 = not visited yet.
-    temperature, gamma, eps: of the method.
+    u: [B] moving averages of these examples, 0 = unvisited.
+    temperature, gamma, eps: options of the method.
     first_visit: 'per_index' (u of a new example is this batch's value) or 'none'.
   """
   z = functional.normalize(z, dim=-1)
@@ -69,8 +69,8 @@ def tcl(
   Args:
     z: [B, V, D] embeddings.
     labels: [B] classes, or None: the views of a sample are its positives.
-    temperature, k1, k2: of the method.
-    anchor_views: A, the first views, which are anchors; None = all.
+    temperature, k1, k2: options of the method.
+    anchor_views: number A of first views that are anchors; None = all.
   """
   size, views = z.shape[:2]
   z = functional.normalize(z, dim=-1)
@@ -106,7 +106,7 @@ def moco(
 
 @torch.no_grad()
 def sinkhorn(scores: torch.Tensor, *, epsilon: float, iterations: int) -> torch.Tensor:
-  """Assignments [..., R, K] of R samples to K prototypes in equal shares, as SwAV's code has it."""
+  """Balanced assignments [..., R, K] of R samples to K prototypes, as in SwAV's code."""
   q = torch.exp(scores / epsilon)
   for _ in range(iterations):
     q /= q.sum(-2, keepdim=True)
@@ -120,7 +120,7 @@ def swav(scores: torch.Tensor, codes: torch.Tensor, *, temperature: float) -> to
 
 
 def barlow_twins(z: torch.Tensor, *, off_diagonal_weight: float) -> torch.Tensor:
-  """A scalar of z [B, 2, D]; see `clr_jax.losses.redundancy.barlow_twins`."""
+  """Scalar loss of z [B, 2, D]; see `clr_jax.losses.redundancy.barlow_twins`."""
   first, second = (functional.batch_norm(x, None, None, training=True) for x in z.unbind(1))
   c = first.T @ second / len(z)
   diagonal = (c.diagonal() - 1).square().sum()
@@ -142,6 +142,6 @@ def vicreg(
 
 
 def _off_diagonal(x: torch.Tensor) -> torch.Tensor:
-  """The entries of a contiguous [D, D] but its diagonal, as a view [D - 1, D]."""
+  """Off-diagonal entries of a contiguous [D, D], as a view [D - 1, D]."""
   size = len(x)
   return x.flatten()[:-1].view(size - 1, size + 1)[:, 1:]

@@ -1,8 +1,8 @@
-"""The methods of the peer in plain PyTorch, an `nn.Module` each: those of `clr_jax.methods`.
+"""Methods of `clr_jax.methods` in plain PyTorch, as `nn.Module`s.
 
-A method is called with views and gives (loss, carry); `after_step(carry)` follows the optimizer and
-writes what the method keeps: averages, queues, tables. Parameters that are not trained need no
-gradient. Momenta are constant, SwAV's prototypes and queue are in use from the first step on.
+A method maps views to (loss, carry); `after_step(carry)` follows the optimizer and updates the
+method's state: averages, queues, tables. Untrained parameters need no gradient. Momenta are
+constant; SwAV's prototypes and queue are used from the first step.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Carry = Any  # a tensor, or None
 
 
 class Parts(NamedTuple):
-  """What methods are made of.
+  """Parts of methods.
 
   Attributes:
-    backbone: with `num_features`.
-    options: of the method, all of them.
-    info: sizes of the run.
-    bfloat16: the backbone computes in bfloat16, what follows in float32, as in `clr_jax`.
+    backbone: module with `num_features`.
+    options: all options of the method.
+    info: facts about the run.
+    bfloat16: True runs the backbone in bfloat16 and the rest in float32, as in `clr_jax`.
   """
 
   backbone: network.ResNet
@@ -41,7 +41,7 @@ class Parts(NamedTuple):
   bfloat16: bool
 
   def encoder(self) -> Encoder:
-    """The backbone and the projector."""
+    """Makes backbone and projector."""
     o, width = self.options, self.backbone.num_features
     like = heads.make(o['projector'], hidden_dim=o.get('hidden_dim') or width, out_dim=o['out_dim'])
     return Encoder(
@@ -49,16 +49,16 @@ class Parts(NamedTuple):
     )
 
   def of(self, function: Callable) -> dict[str, Any]:
-    """Those options that are keyword-only parameters of `function`."""
+    """Options that are keyword-only parameters of `function`."""
     return {k: self.options[k] for k in keyword_only(function) if k in self.options}
 
 
 class Encoder(nn.Module):
-  """Backbone, then head: views -> embeddings [B, V, D].
+  """Backbone and head: views -> embeddings [B, V, D].
 
   Args:
-    per_view: BatchNorm statistics of each view apart, by one pass for each; else one pass for all.
-    bfloat16: of the backbone.
+    per_view: True for separate BatchNorm statistics by a pass per view; False for a single pass.
+    bfloat16: True runs the backbone in bfloat16.
   """
 
   layout = torch.contiguous_format
@@ -70,7 +70,7 @@ class Encoder(nn.Module):
     self._per_view, self._bfloat16 = per_view, bfloat16
 
   def forward(self, views: Views) -> torch.Tensor:
-    """One view of B images: [B, 1, D]."""
+    """Embeds one view of B images, [B, 1, D]."""
     if self._per_view or len(views) == 1:
       return torch.stack([self._embed(view) for view in views], 1)
     return self._embed(torch.cat(list(views))).unflatten(0, (len(views), -1)).transpose(0, 1)
@@ -83,7 +83,7 @@ class Encoder(nn.Module):
 
 
 class Average(nn.Module):
-  """A copy of an encoder whose parameters follow it; its BatchNorm statistics are its own."""
+  """Moving average of an encoder's parameters, with its own BatchNorm statistics."""
 
   def __init__(self, encoder: Encoder, momentum: float):
     super().__init__()
@@ -93,12 +93,12 @@ class Average(nn.Module):
 
   @torch.no_grad()
   def forward(self, views: Views) -> torch.Tensor:
-    """Unit rows [V, B, D]."""
+    """Embeds views as unit rows [V, B, D]."""
     return functional.normalize(self.encoder(views), dim=-1).transpose(0, 1)
 
   @torch.no_grad()
   def update(self) -> None:
-    """One step towards the encoder, all parameters at once."""
+    """Updates all parameters towards the encoder at once."""
     torch._foreach_lerp_(self._own, self._online, 1 - self._momentum)
 
 
@@ -107,7 +107,7 @@ def _tensors(module: nn.Module) -> list[torch.Tensor]:
 
 
 class Queue(nn.Module):
-  """The last `length` rows that were written to each of its queues, rows [*leading, K, D]."""
+  """Ring buffers of the last `length` rows, [*leading, K, D]."""
 
   rows: torch.Tensor
 
@@ -119,7 +119,7 @@ class Queue(nn.Module):
 
   @torch.no_grad()
   def write(self, keys: torch.Tensor) -> None:
-    """Over the oldest rows; keys [*leading, B, D]."""
+    """Replaces the oldest rows by keys [*leading, B, D]."""
     start, length = self._position, self.rows.shape[-2]
     end = min(start + keys.shape[-2], length)
     self.rows[..., start:end, :] = keys[..., : end - start, :]
@@ -129,7 +129,7 @@ class Queue(nn.Module):
 
 
 class Embedding(nn.Module):
-  """A method without state: a function (z [B, V, D], labels [B], *, options) of all embeddings."""
+  """A stateless method: a function (z [B, V, D], labels [B], *, options) of all embeddings."""
 
   def __init__(self, function: Callable, parts: Parts):
     super().__init__()
@@ -143,18 +143,18 @@ class Embedding(nn.Module):
     return self._function(self.encoder(views), labels), None
 
   def after_step(self, index: torch.Tensor, carry: Carry) -> None:
-    """Nothing is kept."""
+    """Does nothing."""
 
 
 def simclr(z, labels, *, temperature: float, loss_scale: float) -> torch.Tensor:
-  """See `clr_jax.methods.simclr`; so for the other functions."""
+  """Mean NT-Xent; see `clr_jax.methods.simclr`, likewise for the other functions."""
   return loss_scale * losses.ntxent(z, temperature=temperature).mean()
 
 
 def supcon(
   z, labels, *, temperature: float, base_temperature: float | None, supervised: bool, anchors: str
 ) -> torch.Tensor:
-  """The mean over all anchors."""
+  """Mean over all anchors."""
   loss, _ = losses.tcl(
     z,
     labels if supervised else None,
@@ -167,14 +167,14 @@ def supcon(
 def tcl(
   z, labels, *, temperature: float, k1: float, k2: float, supervised: bool, reduction: str
 ) -> torch.Tensor:
-  """The mean over all anchors, or over those with a positive."""
+  """Mean over all anchors, or over those with a positive."""
   labels = labels if supervised else None
   loss, valid = losses.tcl(z, labels, temperature=temperature, k1=k1, k2=k2)
   return loss.mean() if reduction == 'mean' else loss.sum() / valid.sum().clamp(min=1)
 
 
 def barlow_twins(z, labels, *, off_diagonal_weight: float, loss_scale: float) -> torch.Tensor:
-  """A statistic of the batch."""
+  """Loss of the batch's cross-correlation."""
   return loss_scale * losses.barlow_twins(z, off_diagonal_weight=off_diagonal_weight)
 
 
@@ -187,14 +187,14 @@ def vicreg(
   covariance_weight: float,
   variance_average: bool,
 ) -> torch.Tensor:
-  """The weighted sum of the three terms."""
+  """Weighted sum of the three terms."""
   terms = losses.vicreg(z, variance_average=variance_average)
   weights = (invariance_weight, variance_weight, covariance_weight)
   return torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum()
 
 
 class SogCLR(nn.Module):
-  """With u of each training example; see `clr_jax.methods.sogclr`."""
+  """SogCLR with u of each training example; see `clr_jax.methods.sogclr`."""
 
   u: torch.Tensor
 
@@ -217,7 +217,7 @@ class SogCLR(nn.Module):
 
 
 class MoCo(nn.Module):
-  """Queries against keys of the average and a queue; see `clr_jax.methods.moco`."""
+  """MoCo: queries against keys of the average and a queue; see `clr_jax.methods.moco`."""
 
   def __init__(self, parts: Parts):
     super().__init__()
@@ -252,7 +252,7 @@ class BYOL(nn.Module):
     o, encoder = parts.options, parts.encoder()
     like = heads.make(o['predictor'], hidden_dim=o['predictor_dim'], out_dim=o['out_dim'])
     self.target = Average(encoder, o['momentum'])
-    # The average follows the projector, which stands before the predictor in the same head.
+    # The average covers the projector, which precedes the predictor in the same head.
     encoder.head = nn.Sequential(encoder.head, network.head(like, o['out_dim']))
     self.encoder = encoder
     self._count, self._scale = 2 if o['symmetric'] else 1, o['loss_scale']
@@ -300,7 +300,7 @@ class SwAV(nn.Module):
     return losses.swav(scores, codes, temperature=self._temperature), z.detach()
 
   def after_step(self, index: torch.Tensor, carry: Carry) -> None:
-    """Writes the queue; the prototypes return to unit length."""
+    """Writes the queue and normalizes the prototypes."""
     self._scale_prototypes()
     if self.queue is not None:
       self.queue.write(carry)

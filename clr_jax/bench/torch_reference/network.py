@@ -9,7 +9,7 @@ from clr_jax.models import heads, resnet
 
 
 class Block(nn.Module):
-  """`clr_jax.models.resnet.Block` for maps of `inputs` channels, with the attributes of `like`."""
+  """`clr_jax.models.resnet.Block` for maps with `inputs` channels and the attributes of `like`."""
 
   def __init__(self, like: resnet.ResNet, inputs: int, features: int, stride: int):
     super().__init__()
@@ -31,7 +31,7 @@ class Block(nn.Module):
       self.downsample = nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
-    """[B, C, H, W] -> [B, C', H', W']."""
+    """Maps [B, C, H, W] to [B, C', H', W']."""
     shortcut = x if self.downsample is None else self.downsample(self.pool(x))
     for i in range(1, self.depth + 1):
       x = getattr(self, f'bn{i}')(getattr(self, f'conv{i}')(x))
@@ -40,9 +40,9 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-  """The network of a `clr_jax.models.resnet.ResNet`, with torch's initial weights.
+  """A `clr_jax.models.resnet.ResNet` in PyTorch, with torch's initial weights.
 
-  Pixel statistics are float64 until it is moved `.to` the dtype of the images.
+  Pixel statistics are float64 until the module is moved `.to` the dtype of the images.
   """
 
   mean: torch.Tensor
@@ -66,7 +66,7 @@ class ResNet(nn.Module):
       self.register_buffer(name, values, persistent=False)
 
   def stages(self, images: torch.Tensor) -> list[torch.Tensor]:
-    """The maps of the stem and of each stage; images [B, C, H, W] in [0, 1]."""
+    """Feature maps of the stem and of each stage; images are [B, C, H, W] in [0, 1]."""
     x = torch.relu(self.bn1(self.conv1((images - self.mean) / self.std)))
     if self.max_pool:
       x = nn.functional.max_pool2d(x, 3, 2, 1)
@@ -82,7 +82,7 @@ class ResNet(nn.Module):
 
 
 def head(like: heads.MLPHead, inputs: int) -> nn.Sequential:
-  """The MLP of `like` for features [B, inputs]."""
+  """Makes the MLP of `like` for features [B, inputs]."""
   activations = {'relu': nn.ReLU, 'gelu': nn.GELU}
   layers: list[nn.Module] = []
   for width in like.hidden_dims:

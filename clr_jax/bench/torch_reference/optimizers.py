@@ -1,4 +1,4 @@
-"""The optimizers of `clr_jax.optim` in plain PyTorch; all parameters of a step at once."""
+"""Optimizers of `clr_jax.optim` in plain PyTorch, which update all parameters at once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch  # pyright: ignore[reportMissingImports]
 class Lars:
   """LARS with a constant learning rate; see `clr_jax.optim._optimizers.lars`.
 
-  The forms 'mocov3' and 'simclr' then take the same steps.
+  With a constant rate the forms 'mocov3' and 'simclr' are equal.
 
   Args:
-    groups: {'params', 'weight_decay', 'trust'}: with trust ratio and decay, or with neither.
-    lr, momentum, form, trust_coefficient, eps: see there; trust_coefficient is a number here.
+    groups: dicts with 'params', 'weight_decay' and 'trust' (both trust ratio and decay, or none).
+    lr, momentum, form, trust_coefficient, eps: see `lars`; trust_coefficient must be a number.
   """
 
   def __init__(
@@ -36,7 +36,7 @@ class Lars:
 
   @torch.no_grad()
   def step(self) -> None:
-    """One update from the gradients of all parameters."""
+    """Updates all parameters."""
     for group, trace in zip(self._groups, self._traces, strict=True):
       params = group['params']
       update = [p.grad for p in params]
@@ -77,7 +77,7 @@ def _norms(tensors: list[torch.Tensor]) -> torch.Tensor:
 
 
 def build(params: Sequence[torch.Tensor], options: Mapping[str, Any], learning_rate: float) -> Any:
-  """The optimizer of `config.optimizer` (as a dict) with a constant learning rate."""
+  """Builds the optimizer of `config.optimizer` (as a dict) with a constant learning rate."""
   name, excluded = options['name'], options['exclude_from_decay']
   everything = excluded == 'none' or (excluded == 'auto' and name in ('sgd', 'adam'))
   decayed = [p for p in params if everything or p.ndim > 1]

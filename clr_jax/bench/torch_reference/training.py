@@ -1,4 +1,4 @@
-"""The training loop of the peer: views, network, loss, optimizer, without logs and evaluation."""
+"""Training loop in PyTorch: views, network, loss, optimizer, without logs and evaluation."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ LAYOUTS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_
 
 
 class Training:
-  """The steps of a config in PyTorch, with what makes them fast: TF32 for float32 on GPUs as in
-  JAX, cuDNN's search for algorithms, fused optimizers, averages of all parameters at once, on GPUs
-  the views of one policy made together, no synchronization with the host.
+  """Training steps of a config in PyTorch, optimized for speed: TF32 for float32 on GPUs as in JAX,
+  cuDNN's search for algorithms, fused optimizers, joint averages of all parameters, on GPUs joint
+  views of a policy, and no synchronization with the host.
 
-  The images lie on the device. The learning rate is constant; there is no online probe.
+  The images are on the device. The learning rate is constant; there is no online probe.
 
   Args:
-    config: that `clr_jax.bench.torch_reference.check` accepts.
+    config: a config that `clr_jax.bench.torch_reference.check` accepts.
     like: the backbone that JAX trains.
-    info: sizes of the run.
-    images: uint8 [N, H, W, C], all of the training set, on the device that trains.
-    labels: [N] there, or None.
-    learning_rate: of all steps.
-    layout: of images and convolutions in memory, a key of LAYOUTS.
-    compile_mode: 'off', or the mode of `torch.compile`.
+    info: facts about the run.
+    images: uint8 [N, H, W, C], the whole training set, on the training device.
+    labels: [N] on the same device, or None.
+    learning_rate: learning rate of all steps.
+    layout: memory layout of images and convolutions, a key of LAYOUTS.
+    compile_mode: 'off', or a mode of `torch.compile`.
 
   Attributes:
-    method: of `clr_jax.bench.torch_reference.methods`.
-    backbone: its network.
-    view_steps: what a view consists of, for people.
+    method: a method of `clr_jax.bench.torch_reference.methods`.
+    backbone: backbone of the method.
+    view_steps: readable steps of a view.
   """
 
   def __init__(
@@ -76,7 +76,7 @@ class Training:
       self._compute = torch.compile(self.loss, mode=compile_mode)
 
   def run(self, steps: int) -> float:
-    """Seconds of so many training steps, until all of their work is done."""
+    """Runs training steps and returns the seconds until all work is done."""
     self._wait()
     start = time.perf_counter()
     for _ in range(steps):
@@ -93,25 +93,25 @@ class Training:
   def loss(
     self, images: torch.Tensor, index: torch.Tensor, labels: torch.Tensor | None
   ) -> tuple[torch.Tensor, methods.Carry]:
-    """(loss, what `after_step` needs) of uint8 images [B, H, W, C], rows `index` of the data."""
+    """Returns (loss, carry) of uint8 images [B, H, W, C], rows `index` of the data."""
     return self.method(self._views(images.permute(0, 3, 1, 2).float() / 255), index, labels)
 
   def peak_bytes(self) -> int | None:
-    """Most memory that tensors took so far; None on CPUs."""
+    """Peak memory of tensors in bytes; None on CPUs."""
     return torch.cuda.max_memory_allocated() if self.device.type == 'cuda' else None
 
   def forget_peak(self) -> None:
-    """Starts `peak_bytes` anew, without other trainings that nothing refers to any more."""
+    """Resets `peak_bytes` after freeing unreferenced trainings."""
     if self.device.type == 'cuda':
       gc.collect()
       torch.cuda.reset_peak_memory_stats()
 
   def threads(self) -> int:
-    """Of PyTorch's operations on the CPU."""
+    """Number of threads of PyTorch's operations on the CPU."""
     return torch.get_num_threads()
 
   def device_name(self) -> str:
-    """As PyTorch names it."""
+    """PyTorch's name of the device."""
     return torch.cuda.get_device_name() if self.device.type == 'cuda' else 'cpu'
 
   def _wait(self) -> None:
@@ -119,7 +119,7 @@ class Training:
       torch.cuda.synchronize()
 
   def _next(self) -> torch.Tensor:
-    """Rows of the next batch, of a new permutation each epoch, on the device."""
+    """Rows of the next batch on the device, from a new permutation each epoch."""
     if self._position + self._info.batch_size > len(self._order):
       self._order = torch.randperm(self._info.num_examples, device=self.device)
       self._position = 0

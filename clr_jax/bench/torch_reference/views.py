@@ -1,6 +1,6 @@
-"""Random views on the device in plain PyTorch, as image libraries on top of it make them.
+"""Random views on the device in plain PyTorch, as in its image libraries.
 
-The work is that of `clr_jax.augment` or less: crops are sampled with `grid_sample`, without
+The work is at most that of `clr_jax.augment`: crops are sampled with `grid_sample`, without
 antialiasing, together with the flip, and the jitter has one order for all images.
 """
 
@@ -18,18 +18,18 @@ from clr_jax.augment import policies, presets
 from clr_jax.bench.torch_reference import autoaugment, pixels
 from clr_jax.core.options import keyword_only
 
-Step = Callable[[torch.Tensor], torch.Tensor]  # [B, C, H, W] in [0, 1] -> the same of a view
+Step = Callable[[torch.Tensor], torch.Tensor]  # [B, C, H, W] in [0, 1] -> same shape and range
 
 
 def make(
   options: Mapping[str, Any], num_views: int, *, together: bool
 ) -> tuple[Callable[[torch.Tensor], Sequence[torch.Tensor]], list[str]]:
-  """(the views of float images, what they consist of) for a policy or preset that `check` accepts.
+  """Returns (function from float images to views, their steps) for a supported policy or preset.
 
   Args:
-    options: of `config.augment`; those of the policy that are not given have its defaults.
-    num_views: of each image.
-    together: views of one policy are made by the same operations, for accelerators.
+    options: options of `config.augment`; missing options have the policy's defaults.
+    num_views: number of views per image.
+    together: True makes views of one policy by joint operations, for accelerators.
   """
   own = {k: v for k, v in options.items() if k not in ('name', 'num_views', 'recipe')}
   if options['name'] in presets.SOLO:
@@ -44,7 +44,7 @@ def make(
 
 
 def _view(name: str, given: Mapping[str, Any]) -> tuple[Step, list[str]]:
-  """(a view of float images, what it consists of) of a policy."""
+  """Returns (function from float images to a view, its steps) for a policy."""
   defaults = {k: p.default for k, p in keyword_only(policies.factory(name)).items()}
   options = {**defaults, **given}
   size = options['size']
@@ -101,7 +101,7 @@ def _of_family(options: Mapping[str, Any], size: int) -> dict[str, Step]:
 
 
 def _crop_flip(x: torch.Tensor, *, size, scale, ratio, mode, flip_p) -> torch.Tensor:
-  """The first of ten boxes that fits, like torchvision's RandomResizedCrop; else all of it."""
+  """Crops the first of ten boxes that fits, like torchvision's RandomResizedCrop, else all."""
   height, width = x.shape[2:]
   area = height * width * pixels.uniform(x, *scale, 10)
   aspect = torch.exp(pixels.uniform(x, math.log(ratio[0]), math.log(ratio[1]), 10))
@@ -117,7 +117,7 @@ def _crop_flip(x: torch.Tensor, *, size, scale, ratio, mode, flip_p) -> torch.Te
 
 
 def _shift_flip(x: torch.Tensor, *, padding: int, mode: str) -> torch.Tensor:
-  """A window at any place of the padded image, and the flip, by one gather."""
+  """Crops a random window of the padded image and flips it, by one gather."""
   size = x.shape[-1]
   padded = functional.pad(x, (padding,) * 4, mode)
   places = torch.arange(size, device=x.device)
@@ -135,7 +135,7 @@ def _resize(x: torch.Tensor, *, size: int) -> torch.Tensor:
 
 
 def _affine(x: torch.Tensor, *, degrees, translate, scale, shear) -> torch.Tensor:
-  """Rotation, shear, scale and shift; each image is sampled at the inverse map."""
+  """Random rotation, shear, scale and shift, sampled by the inverse map."""
   angle, shear_x, shear_y = (
     pixels.uniform(x, -math.radians(v), math.radians(v)) for v in (degrees, shear, shear)
   )
@@ -149,7 +149,7 @@ def _affine(x: torch.Tensor, *, degrees, translate, scale, shear) -> torch.Tenso
 
 
 def _jitter(x: torch.Tensor, *, strength, p: float) -> torch.Tensor:
-  """Brightness, contrast, saturation and hue, as in torchvision, always in this order."""
+  """Random brightness, contrast, saturation and hue as in torchvision, in this order."""
   changed = x
   for i, value in enumerate(strength[:3]):
     if not value or (i == 2 and x.shape[1] == 1):
@@ -167,7 +167,7 @@ def _jitter(x: torch.Tensor, *, strength, p: float) -> torch.Tensor:
 
 
 def _turn_hue(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-  """HSV and back in closed form, as `clr_jax.augment.color.adjust_hue`."""
+  """Rotates the hue in closed form, as in `clr_jax.augment.color.adjust_hue`."""
   r, g, b = x.unbind(1)
   top = x.amax(1)
   chroma = top - x.amin(1)
@@ -187,7 +187,7 @@ def _gray(x: torch.Tensor, *, p: float) -> torch.Tensor:
 
 
 def _blur(x: torch.Tensor, *, sigma, kernel: int | None, p: float) -> torch.Tensor:
-  """Two depthwise convolutions, each image with its own sigma."""
+  """Blurs by two depthwise convolutions, with a sigma per image."""
   size, channels, height, width = x.shape
   radius = kernel // 2 if kernel else height // 20
   offset = torch.arange(-radius, radius + 1, device=x.device)

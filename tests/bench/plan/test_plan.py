@@ -37,7 +37,7 @@ def test_targets(text, devices, hosts):
   [
     ('h100', '--target=h100: give the number of devices after the colon'),
     ('h20:8', "unknown kind of device in --target 'h20': did you mean 'h200'"),
-    ('h200:3', '3 devices are no power of two up to 1024'),
+    ('h200:3', 'give a power of two of devices, at most 1024, not 3'),
     ('h200:0', 'give the number of devices'),
     ('cpu:128', '128 devices are no power of two up to 64'),
     ('v5e:16', 'give a shape such as 4x4 after'),
@@ -66,7 +66,7 @@ def test_no_largest_batch_for_cpus(capsys, nothing_compiles, monkeypatch):
     cli.main(['clr-jax', 'plan', '--config=quickstart', '--target=cpu:8', '--max_batch'])
   said = capsys.readouterr().err
   assert caught.value.code == 2 and said.count('\n') == 1
-  assert 'needs the memory of a device, which cpu:8 has not' in said
+  assert 'needs the memory of a device, which cpu:8 lacks' in said
 
 
 def test_memory_of_a_gpu_is_what_jax_reserves(monkeypatch):
