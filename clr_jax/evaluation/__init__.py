@@ -1,4 +1,4 @@
-"""Evaluation of frozen networks by protocols: features, probes, fine-tuning, attacks, corruptions.
+"""Evaluation of networks by protocols: features, probes, fine-tuning, attacks, corruptions.
 
 No training of methods, and no figures of what was measured.
 """

@@ -1,4 +1,4 @@
-"""The trained backbone of a run as a function of images, without the run's data."""
+"""Trained backbone of a run as a function of images, without the run's data."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Encoder:
   """A frozen backbone.
 
   Attributes:
-    config: of the run, locked.
-    step: of the checkpoint.
+    config: config of the run, locked.
+    step: step of the checkpoint.
     image_shape: (H, W, C) of the training images.
-    target: whether it is the EMA target of its method.
-    num_features: F, length of a feature.
-    module: the Flax module; `module.apply(variables, images, train=False)` is one pass.
+    target: True for the EMA target of the method.
+    num_features: length F of a feature.
+    module: Flax module; `module.apply(variables, images, train=False)` is one pass.
     variables: {'params': ..., 'batch_stats': ...} of the module.
   """
 
@@ -52,14 +52,14 @@ class Encoder:
     return self.module.num_features
 
   def represent(self, images: Any, *, batch_size: int = 512) -> np.ndarray:
-    """Features [N, F] float32 of images, computed on all devices.
+    """Computes features [N, F] float32 of images on all devices.
 
-    One shape of images is compiled once, whatever N is.
+    Compiles once per image shape, for any N.
 
     Args:
-      images: [N, H, W, C], or [N, H, W] of gray images: uint8, or float in [0, 1]. H and W need not
-        be those of the training images.
-      batch_size: images of one pass.
+      images: [N, H, W, C], or [N, H, W] for gray images: uint8, or float in [0, 1]. H and W may
+        differ from the training images.
+      batch_size: images per pass.
 
     Raises:
       UserError: another number of dimensions or channels, another dtype, or floats beyond [0, 1].
@@ -101,13 +101,13 @@ class Encoder:
 
 
 def load(workdir: epath.PathLike, step: int | None = None) -> Encoder:
-  """The trained backbone of a run; its training data need not be there.
+  """Loads the trained backbone of a run, without its training data.
 
-  Of a method that is evaluated by its target network (`method.represent='target'`), the target's.
+  If the method is evaluated by its target network (`method.represent='target'`), loads the target.
 
   Args:
     workdir: directory of the run.
-    step: of the checkpoint; None = the newest good one.
+    step: step of the checkpoint; None = the newest good one.
 
   Raises:
     UserError: no run, no checkpoint of this step, or a damaged config.
@@ -128,7 +128,7 @@ def load(workdir: epath.PathLike, step: int | None = None) -> Encoder:
 
 
 def represents_target(config: Config) -> bool:
-  """Whether the method of a config is evaluated by its EMA target."""
+  """True if the method of a config is evaluated by its EMA target."""
   return config.method.get('represent') == 'target'
 
 
@@ -136,7 +136,7 @@ def image_shape(run: Workdir) -> tuple[int, int, int]:
   """(H, W, C) of a run's training images.
 
   Raises:
-    UserError: the run has not recorded them.
+    UserError: the run has not recorded the shape.
   """
   path = run.path / 'data.json'
   try:

@@ -1,4 +1,4 @@
-"""The subject of an evaluation whose backbone is of a file of another library."""
+"""Evaluation subject with a backbone from another library's file."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from clr_jax.rundir.weights import Network
 
 
 def subject_of_file(experiment: Experiment, sets: Sets, file: str) -> Subject:
-  """The network of step 0 with the weights of a file in the backbone; of the kind 'weights'.
+  """Makes a subject of kind 'weights': the network of step 0 with the backbone of a file.
 
   Args:
-    experiment: whose model the file fits.
-    sets: to evaluate on.
-    file: in a layout that `init_from` reads, see `rundir.state_dicts`.
+    experiment: experiment with a model that the file fits.
+    sets: sets to evaluate on.
+    file: file in a layout of `init_from`, see `rundir.state_dicts`.
 
   Raises:
-    UserError: no such file, or it does not fit the model; before any work.
+    UserError: no such file, or it does not fit the model.
   """
   if not is_weight_file(file):
-    raise UserError(f'--weights={file} is no file of weights: give one of {listed(SUFFIXES)}')
+    raise UserError(f'--weights={file} is not a weights file: give one of {listed(SUFFIXES)}')
   abstract = experiment.abstract_state
   load_backbone(file, abstract.params, abstract.state['batch_stats'])
   state = with_weights_of(file, experiment.init())

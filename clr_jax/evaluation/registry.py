@@ -1,4 +1,4 @@
-"""Protocols by name: their options, and what is refused before anything is computed."""
+"""Protocols by name: their options, and checks before any computation."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Records = Iterable[Mapping[str, Any]]
 
 
 def names() -> list[str]:
-  """All protocols."""
+  """Names of all protocols."""
   return PROTOCOLS.names()
 
 
 def parameters(name: str, given: Mapping[str, Any] | None = None) -> Config:
-  """All options of a protocol with their defaults, as `--params.KEY=VALUE` may set them.
+  """Options of a protocol with their defaults, as set by `--params.KEY=VALUE`.
 
   Args:
-    name: of the protocol.
-    given: values instead of some defaults; a single one where several are allowed becomes a tuple.
+    name: name of the protocol.
+    given: values to set; single values become tuples where several are allowed.
 
   Raises:
     UserError: an option that the protocol does not have or allow.
@@ -52,7 +52,7 @@ def _options(name: str) -> Mapping[str, Option]:
 
 
 def with_all_options(config: Config) -> Config:
-  """A copy of a config in which the protocols of `eval.protocols` have all of their options."""
+  """Copies a config and completes the options of the protocols in `eval.protocols`."""
   config = config.copy_and_resolve_references()
   asked = config.get('eval', {}).get('protocols', {})
   with config.unlocked():
@@ -63,29 +63,29 @@ def with_all_options(config: Config) -> Config:
 
 
 def needs_network(name: str) -> bool:
-  """Whether a protocol cannot measure raw pixels."""
+  """True if a protocol cannot measure raw pixels."""
   return getattr(PROTOCOLS.module(name), 'NEEDS_NETWORK', False)
 
 
 def table(name: str) -> Callable[[Records], str]:
-  """The function that makes a table of a protocol's records."""
+  """Function that formats a table of a protocol's records."""
   return getattr(PROTOCOLS.module(name), 'table', format_table)
 
 
 def units(name: str, options: Mapping[str, Any], *, prefix: str = '') -> list[dict[str, Any]]:
-  """The options of each measurement: one for each choice among several values.
+  """Options of each measurement, one per combination of several values.
 
   Args:
-    name: of the protocol.
-    options: of the protocol.
-    prefix: stands before an option in messages, such as '--params.'; default: 'NAME: '.
+    name: name of the protocol.
+    options: options of the protocol.
+    prefix: text before an option in messages, such as '--params.'; default: 'NAME: '.
 
   Raises:
     UserError: an option that the protocol does not have or allow.
   """
   measure, module = PROTOCOLS.factory(name), PROTOCOLS.module(name)
   given = _several(options_of(measure), options)
-  # What has an effect with the values of a preset is left to the protocol's own check.
+  # With a preset, the protocol itself checks which options have an effect.
   complete = not given.get('preset')
   check_options(measure, given, what=name, prefix=prefix or f'{name}: ', complete=complete)
   if hasattr(module, 'check_together'):
@@ -96,13 +96,13 @@ def units(name: str, options: Mapping[str, Any], *, prefix: str = '') -> list[di
 def check(
   sets: Sets, name: str, options: Mapping[str, Any], kinds: Iterable[str], *, prefix: str = ''
 ) -> None:
-  """Refuses what a protocol would refuse only after the features, or after hours.
+  """Raises errors early that a protocol would raise only after computing features.
 
   Args:
-    sets: to evaluate on.
-    name: of the protocol.
-    options: of the protocol.
-    kinds: of the features, some of FEATURES.
+    sets: sets to evaluate on.
+    name: name of the protocol.
+    options: options of the protocol.
+    kinds: kinds of features, some of FEATURES.
     prefix: see `units`.
 
   Raises:
@@ -123,7 +123,7 @@ def check(
 
 @contextlib.contextmanager
 def _naming(name: str, prefix: str) -> Iterator[None]:
-  """Says whose option a UserError is about that begins with one, 'k=2000 is ...'."""
+  """Context manager that adds the protocol to a UserError that begins with an option."""
   try:
     yield
   except UserError as error:
@@ -134,25 +134,25 @@ def _naming(name: str, prefix: str) -> Iterator[None]:
 
 
 def check_classes(sets: Sets, name: str) -> None:
-  """UserError if a protocol fits a classifier and test images are of a class without an example."""
+  """Raises a UserError if a protocol fits a classifier and a test class has no training example."""
   if getattr(PROTOCOLS.module(name), 'FITS_CLASSES', False):
     sets.refuse_unseen_classes()
 
 
 def on_target(name: str, subject: Subject, unit: Mapping[str, Any]) -> Subject:
-  """The subject on the sets that the options of one measurement name, if not on its own."""
+  """Makes the subject on the sets that the options name, if any."""
   module = PROTOCOLS.module(name)
   return module.on_target(subject, unit) if hasattr(module, 'on_target') else subject
 
 
 def _several(known: Mapping[str, Option], options: Mapping[str, Any]) -> dict[str, Any]:
-  """The options with tuples of values where several are allowed and given as text."""
+  """Converts text to tuples of values where several are allowed."""
   several = {key for key, option in known.items() if takes_several(option)}
   return {key: _values(v) if key in several else v for key, v in options.items()}
 
 
 def _values(value: Any) -> Any:
-  """Several values as flags give them: 'a,b' may be one string, and '' stands for none."""
+  """Splits several values from flags: 'a,b' may be one string, and '' is empty."""
   if not isinstance(value, str | list | tuple):
     return value
   parts = [value] if isinstance(value, str) else value

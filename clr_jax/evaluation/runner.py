@@ -1,4 +1,4 @@
-"""Evaluation of a run: a few numbers while it trains, the protocols asked for at its end."""
+"""Evaluation of a run: online metrics during training, and protocols at its end."""
 
 from __future__ import annotations
 
@@ -46,17 +46,16 @@ from clr_jax.rundir.identity import (
 from clr_jax.rundir.paths import is_moved, refuse_lost_data, with_absolute_paths
 from clr_jax.rundir.table import format_table
 
-BANK, QUERIES = 4096, 1024  # images of the online evaluation, at most
+BANK, QUERIES = 4096, 1024  # largest numbers of images in the online evaluation
 _IDENTITY = ('step', 'protocol', 'metric', 'features', 'params', 'data_checksum', 'config_hash')
 
 
 class Online:
-  """The numbers of the curves over training: kNN, the online probe on test images, RankMe.
+  """Online metrics during training: kNN, the online probe on test images, RankMe.
 
-  The features are of at most 4,096 training and 1,024 test images, spread evenly over the sets and
-  the same every time: the numbers are not comparable with those of the whole sets. kNN and RankMe
-  are of the evaluation's sets; the probe has learned the classes of the training set, so it is
-  tested on the test set of that.
+  They use at most 4,096 training and 1,024 test images, evenly spaced over the sets and always the
+  same, so they are not comparable with numbers for the whole sets. kNN and RankMe use the sets of
+  the evaluation; the probe has learned the classes of the training set and uses its test set.
   """
 
   def __init__(self, experiment: Experiment, sets: Sets):
@@ -85,7 +84,7 @@ class Online:
 
 
 def _online_metrics(experiment: Experiment, sets: Sets) -> list[str]:
-  """The names that a row of `Online` has."""
+  """Names of the metrics of `Online`."""
   test, has_probe = experiment.test, experiment.config.probe.enabled
   names = {
     'online_knn_top1': sets.labeled,
@@ -101,11 +100,11 @@ def _spread(num_examples: int, most: int) -> np.ndarray:
 
 
 def check(experiment: Experiment) -> Sets:
-  """The sets of the evaluation, which must allow what is to be done in training and at its end.
+  """Loads the sets of the evaluation and checks everything that uses them.
 
   Raises:
-    UserError: an unknown protocol, option or kind of features, too few labels, unfit sets, or a
-      `keep_best` that is no number of `Online`.
+    UserError: an unknown protocol, option or kind of features, too few labels, unsuitable sets, or
+      a `keep_best` that is not a metric of `Online`.
   """
   sets = evaluation_sets(experiment)
   check_size(experiment, sets)
@@ -121,7 +120,7 @@ def check(experiment: Experiment) -> Sets:
 
 
 def say_data(experiment: Experiment, sets: Sets) -> None:
-  """Tells the terminal what a run trains and is evaluated on, and what was left out of it."""
+  """Prints the data of training and evaluation, with omissions."""
   _say({'training images': experiment.source, 'test images': experiment.test, **_roles(sets)})
   if shared := shared_statistics(experiment.config, experiment.source.image_shape[-1]):
     _warn(shared)
@@ -132,7 +131,7 @@ def _roles(sets: Sets) -> dict[str, Source | None]:
 
 
 def _say(sources: Mapping[str, Source | None]) -> None:
-  """A line for each source by process 0, with its role in front."""
+  """Prints a line per source with its role, in process 0."""
   said: list[Source] = []
   for what, source in sources.items():
     if source is not None and source not in said and jax.process_index() == 0:
@@ -141,13 +140,13 @@ def _say(sources: Mapping[str, Source | None]) -> None:
 
 
 def _asked(experiment: Experiment) -> dict[str, dict[str, Any]]:
-  """Protocol -> options, as `config.eval` asks for them."""
+  """{protocol: options} of `config.eval`."""
   asked = to_dict(experiment.config.eval.protocols)
   return {name: options for name, options in asked.items() if options is not None}
 
 
 def _kinds(experiment: Experiment, name: str) -> list[Kind]:
-  """`config.eval.features`, for a protocol that needs a network without the pixels."""
+  """`config.eval.features`, without pixels for protocols that need a network."""
   kinds = experiment.config.eval.features
   return [kind for kind in kinds if kind != 'pixels' or not protocols.needs_network(name)]
 
@@ -159,10 +158,10 @@ def offline(
   run: workdir.Workdir,
   config_hash: str,
 ) -> None:
-  """Evaluates as `config.eval` asks, at the end of training, and prints the run's table.
+  """Runs the protocols of `config.eval` at the end of training and prints the run's table.
 
-  Without a test set or without labels it is skipped with one sentence. Results that exist for this
-  step (of a run that was killed while it evaluated) are reused.
+  Without a test set or without labels it prints one sentence instead. Existing results of this step
+  (from a run that was killed during evaluation) are reused.
   """
   say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda _: None
   asked = _asked(experiment)
@@ -196,24 +195,23 @@ def evaluate(
   say: bool = False,
   keep: bool = True,
 ) -> list[dict[str, Any]]:
-  """Measures by one protocol and records every number as soon as it is there.
+  """Measures by one protocol and records every number as soon as it is available.
 
   Args:
-    subject: to be measured; its sets are labeled.
-    run: where the results go.
-    config_hash: of the run.
-    name: of the protocol.
-    options: of the protocol; several values of an option are measured one after the other.
-    overwrite: False reuses the results of the same options at this step. What is damaged of them is
-      measured again.
-    say: tells the terminal what the sets are.
+    subject: subject to measure, with labeled sets.
+    run: workdir for the results.
+    config_hash: hash of the run's config.
+    name: name of the protocol.
+    options: options of the protocol; several values of an option are measured one by one.
+    overwrite: False reuses existing results of the same options at this step, except damaged ones.
+    say: True prints the sets.
     keep: False writes nothing.
 
   Returns:
     The records that were not written.
   """
   units = protocols.units(name, options)
-  # All targets are refused or loaded before the first one is measured.
+  # All targets are checked and loaded before the first one is measured.
   pairs = [(protocols.on_target(name, subject, unit), unit) for unit in units]
   if say:
     for sets in dict.fromkeys(on.sets for on, _ in pairs):
@@ -228,7 +226,7 @@ def evaluate(
     whole = {file: record for file, record in found.records.items() if file not in (lost or ())}
     recorded = {_identity(record): file for file, record in whole.items()}
     done = not overwrite and lost is not None and not lost
-    (done,) = from_process_0([done])  # features take all processes
+    (done,) = from_process_0([done])  # computing features needs all processes
     if done:
       continue
     for file in () if overwrite else lost or ():
@@ -261,7 +259,7 @@ def evaluate(
 
 
 class _Marker(NamedTuple):
-  """The file that says that all records of one measurement are written, and names their files."""
+  """File that marks a measurement as complete and lists the files of its records."""
 
   path: epath.Path
 
@@ -279,11 +277,11 @@ class _Marker(NamedTuple):
     return cls(run.results / 'complete' / f'{subject.step}-{name}-{subject.kind}-{digest}')
 
   def lost(self, found: results.Found, facts: Mapping[str, Any]) -> list[str] | None:
-    """The files that were written and cannot be read any more; None if it was never complete.
+    """Files that were written but are unreadable now; None if it was never complete.
 
     Args:
-      found: what can be read.
-      facts: of each of the records, for the markers of earlier versions, which name no files.
+      found: the readable results.
+      facts: common fields of the records, for markers of earlier versions, which list no files.
     """
     try:
       files = read_file(self.path).decode().splitlines() if self.path.exists() else None
@@ -308,7 +306,7 @@ def _warn(sentence: str) -> None:
 
 
 def _identity(record: Mapping[str, Any]) -> str:
-  """Tells a record from others; equal for the measurement and for its record."""
+  """Identity of a record, equal for a measurement and its record."""
   return json.dumps(jsonable([record[key] for key in _IDENTITY]), sort_keys=True)
 
 
@@ -325,17 +323,17 @@ def evaluate_workdir(
   prefix: str = '',
   file: str = '',
 ) -> list[dict[str, Any]]:
-  """Evaluates a checkpoint of the run in `directory`, or weights of a file with the run's data.
+  """Evaluates a checkpoint of the run in `directory`, or weights of a file on the run's data.
 
   Args:
-    config: of the run; `config.eval` may name other sets than it was trained on.
-    options: of the protocol.
-    kinds: some of FEATURES.
-    step: of the checkpoint; None = the newest.
-    overwrite: False reuses the results of the same options.
-    prefix: stands before an option in messages, see `protocols.units`.
-    file: of weights in a layout that `init_from` reads; takes the place of 'trained', and there
-      need be no run yet.
+    config: config of the run; `config.eval` may name other sets.
+    options: options of the protocol.
+    kinds: kinds of features, some of FEATURES.
+    step: step of the checkpoint; None = the newest.
+    overwrite: False reuses existing results of the same options.
+    prefix: text before an option in messages, see `protocols.units`.
+    file: file of weights in a layout of `init_from`, which replaces 'trained'; there need not be a
+      run yet.
 
   Returns:
     All records of the run, oldest first.
@@ -359,7 +357,7 @@ def evaluate_workdir(
     open_run(run, config, keys_without_effect(config), experiment.data_facts())
   elif is_moved(absolute_name(recorded.data.name), config.data.name):
     check_data(run, experiment.data_facts(), moved=True, strict=False)
-  results.find_results(run)  # refuses what cannot be read
+  results.find_results(run)  # raises an error if they cannot be read
   refusal = results.why_not_kept(run) if jax.process_index() == 0 else ''
   if refusal:
     _warn(f'{run.path} cannot be written ({refusal}): the results are printed and not kept')
@@ -377,12 +375,12 @@ def evaluate_workdir(
 
 
 def open_subject(config: Config, directory: str, *, step: int | None = None) -> Subject:
-  """The trained network of a checkpoint; its sets are those of `config.eval`, perhaps unlabeled.
+  """Loads the trained network of a checkpoint, with the sets of `config.eval`, labeled or not.
 
   Args:
-    config: of the run.
+    config: config of the run.
     directory: workdir of the run.
-    step: of the checkpoint; None = the newest.
+    step: step of the checkpoint; None = the newest.
 
   Raises:
     UserError: there is no such checkpoint.

@@ -39,7 +39,7 @@ def test_weights_of_a_file_are_evaluated_as_the_run_they_come_from(run, tmp_path
   ('flags', 'words'),
   [
     (['--weights=nowhere.pth'], 'there is no file nowhere.pth'),
-    (['--weights=nowhere.txt'], 'nowhere.txt is no file of weights: give one of .safetensors'),
+    (['--weights=nowhere.txt'], 'nowhere.txt is not a weights file: give one of .safetensors'),
     ([f'--config={tiny.__file__}'], '--config has no effect without --weights'),
   ],
 )

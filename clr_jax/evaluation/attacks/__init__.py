@@ -1,4 +1,4 @@
-"""Adversarial attacks on an image classifier: pure, batched, one compiled step a call."""
+"""Adversarial attacks on image classifiers: pure, batched, one compiled step per call."""
 
 from clr_jax.evaluation.attacks.apgd import apgd as apgd
 from clr_jax.evaluation.attacks.apgd import apgd_targeted as apgd_targeted

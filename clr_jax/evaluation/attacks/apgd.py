@@ -1,4 +1,4 @@
-"""APGD: projected gradient ascent with momentum whose step size halves by itself."""
+"""APGD: projected gradient ascent with momentum and an adaptive step size."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from clr_jax.evaluation.attacks.norms import distance, expand_like, project, ste
 
 _FEWEST_CLASSES = {'cross_entropy': 2, 'dlr': 3}  # for which a loss is defined
 _RHO = 0.75  # share of the steps between two checkpoints that must raise the loss
-_MOMENTUM = 0.75  # weight of the new step against the one before
+_MOMENTUM = 0.75  # weight of the new step against the previous one
 
 
 class ApgdState(NamedTuple):
-  """After one step: [B, ...] arrays and [B] vectors.
+  """State after one step: [B, ...] arrays and [B] vectors.
 
   Attributes:
     point, before: this and the point before it, in the ball and the box.
     gradient, loss: at `point`.
     best, best_gradient, best_loss: the point of the highest loss so far.
-    step_size: of the next step.
-    rises: steps since the last checkpoint that raised the loss.
-    reduced: whether the step size was halved at the last checkpoint.
+    step_size: size of the next step.
+    rises: number of steps since the last checkpoint that raised the loss.
+    reduced: True if the step size was halved at the last checkpoint.
     checked_loss: best_loss at the last checkpoint.
     found: the closest misclassified point so far.
   """
@@ -63,7 +63,7 @@ class ApgdState(NamedTuple):
 
 
 class _Goal(NamedTuple):
-  """Where to: [B] classes, and the sign with which their cross-entropy is raised."""
+  """Classes [B], and the sign with which their cross-entropy is raised."""
 
   labels: Array
   sign: Any
@@ -78,7 +78,7 @@ def apgd_steps(
   loss: Literal['cross_entropy', 'dlr'] = 'cross_entropy',
   targets: Any = None,
 ) -> Iterator[ApgdState]:
-  """Yields the 1 + steps states of one run of `apgd`, the start first. Arguments as there."""
+  """Yields the 1 + steps states of one run of `apgd`, starting with the initial state."""
   problem.check_budget()
   targeted = targets is not None
   classes = num_classes(problem.classifier, problem.images)
@@ -100,15 +100,15 @@ def apgd_steps(
 @checked
 @takes_options_of(apgd_steps)
 def apgd(problem: Problem, *, restarts: Repeats = 1, key: Any, **options: Any) -> AttackResult:
-  """Auto-PGD of Croce and Hein, "Reliable evaluation of adversarial robustness", ICML 2020.
+  """Auto-PGD (Croce and Hein, "Reliable evaluation of adversarial robustness", ICML 2020).
 
   Unlike `pgd`, any misclassified point on the way counts. Constants (first step 2 epsilon,
   momentum .75, rho .75, checkpoints) and `steps` are those of the paper and its code.
 
   Args:
-    problem: with a budget in 'l2' or 'linf'.
-    restarts: runs from different random starts; the closest misclassified point counts.
-    key: of the random starts: one, or one for each image.
+    problem: problem with a budget in 'l2' or 'linf'.
+    restarts: number of runs from different random starts; the closest misclassified point counts.
+    key: random key of the starts, or one per image.
     options: steps; loss, 'cross_entropy' or 'dlr', the difference of logits ratio (3 classes or
       more); targets, [B] classes to move towards, with which 'dlr' becomes its targeted form (4
       classes or more).
@@ -129,19 +129,19 @@ def apgd_targeted(
   targets: Count = 9,
   key: Any,
 ) -> AttackResult:
-  """`apgd` with the targeted DLR loss towards each of the likeliest wrong classes in turn.
+  """Runs `apgd` with the targeted DLR loss towards each of the likeliest wrong classes in turn.
 
-  The first class that an image falls to counts, so that it does not matter with which images it
-  shares a batch; stops when all images are misclassified.
+  The first successful class of an image counts, so that results do not depend on the other images
+  in the batch; stops when all images are misclassified.
 
   Args:
-    problem: with a budget in 'l2' or 'linf', for a classifier of at least 4 classes.
-    steps: of each `apgd`.
-    targets: how many classes, at most K - 1; 9 in AutoAttack.
-    key: of the random starts: one, or one for each image.
+    problem: problem with a budget in 'l2' or 'linf', for a classifier of at least 4 classes.
+    steps: number of steps of each `apgd`.
+    targets: number of classes, at most K - 1; 9 in AutoAttack.
+    key: random key of the starts, or one per image.
 
   Raises:
-    UserError: what `apgd` refuses.
+    UserError: see `apgd`.
   """
   logits = logits_of(problem.classifier, problem.images)
   own = jnp.arange(logits.shape[1])[None] == problem.labels[:, None]
@@ -160,7 +160,7 @@ def apgd_targeted(
 
 @host_jit
 def _first(first: AttackResult, second: AttackResult) -> AttackResult:
-  """The second result where the first one failed."""
+  """Selects the second result where the first one failed."""
   wide = expand_like(first.success, first.images)
   return AttackResult(
     jnp.where(wide, first.images, second.images),
@@ -170,7 +170,7 @@ def _first(first: AttackResult, second: AttackResult) -> AttackResult:
 
 
 def checkpoints(steps: int) -> list[int]:
-  """After how many steps the step size is adapted: .22 of all, then shorter and shorter."""
+  """Steps after which the step size is adapted: .22 of all, then ever shorter intervals."""
   length, shrink, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
   points, at = [], length
   while at <= steps:
@@ -183,7 +183,7 @@ def checkpoints(steps: int) -> list[int]:
 def _evaluate(
   problem: Problem, point: Array, goal: _Goal, loss: str, targeted: bool
 ) -> tuple[Array, Array, Array]:
-  """Gradient [B, ...], loss [B] to be raised, and whether misclassified [B]."""
+  """Returns gradient [B, ...], loss [B] to be raised, and misclassification [B]."""
 
   def total(point: Array) -> tuple[Array, tuple[Array, Array]]:
     logits = logits_of(problem.classifier, point)
@@ -221,7 +221,7 @@ def _begin(problem: Problem, keys: Array, goal: _Goal, loss: str, targeted: bool
     best_loss=loss_here,
     step_size=2.0 * epsilon * jnp.ones(len(images), images.dtype),
     rises=jnp.zeros(len(images), jnp.int32),
-    reduced=jnp.ones(len(images), bool),  # so that the first checkpoint asks for rises only
+    reduced=jnp.ones(len(images), bool),  # so that the first checkpoint checks only rises
     checked_loss=loss_here,
     found=_add(problem, evaluate_candidates(problem, images), point, wrong),
   )
@@ -236,7 +236,7 @@ def _add(problem: Problem, found: AttackResult, point: Array, wrong: Array) -> A
 def _ascend(
   problem: Problem, state: ApgdState, goal: _Goal, share: Any, loss: str, targeted: bool
 ) -> ApgdState:
-  """A projected step, then `share` of it plus the rest of the step before, projected again."""
+  """Takes a projected step, mixes `share` of it with the previous step, and projects again."""
   images, norm = problem.images, problem.norm
 
   def allowed(point: Array) -> Array:
@@ -263,7 +263,7 @@ def _ascend(
 
 @host_jit
 def _adapt_step_size(state: ApgdState, length: Any) -> ApgdState:
-  """Halves the step and returns to the best point where the last `length` steps did not help."""
+  """Halves the step and returns to the best point if the last `length` steps did not help."""
   wandering = state.rises <= _RHO * length
   stuck = ~state.reduced & (state.checked_loss >= state.best_loss)
   halve = wandering | stuck

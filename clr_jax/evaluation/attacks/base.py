@@ -1,4 +1,4 @@
-"""What all attacks share: the problem that they solve, the result, keys of single images."""
+"""Common code of attacks: the problem, the result, keys per image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar('T')
 
 
 class Classifier(struct.PyTreeNode):
-  """A network in inference mode: no image may influence the logits of another.
+  """A network in inference mode; images must not influence each other's logits.
 
   Attributes:
     apply: (params, images [B, H, W, C] in [0, 1]) -> logits [B, K]. Hashable, and the same object
@@ -42,7 +42,7 @@ class Problem(struct.PyTreeNode):
     classifier: the network under attack.
     images: [B, H, W, C] in [0, 1], float32 or wider.
     labels: [B] int32.
-    norm: 'l2', 'linf', 'l1' or 'l0', of the distance from an image; 'linf_source' see `plb`.
+    norm: norm of the distance from an image: 'l2', 'linf', 'l1' or 'l0'; 'linf_source' see `plb`.
     epsilon: largest distance, in pixel units of [0, 1]; infinite for attacks without a budget.
   """
 
@@ -63,20 +63,20 @@ class Problem(struct.PyTreeNode):
     norm: Norm,
     epsilon: Annotated[float, Gt(0), INFINITY_ALLOWED] = math.inf,
   ) -> Problem:
-    """The problem of these images and labels; see the attributes.
+    """Makes the problem of images and labels; see the attributes.
 
     Raises:
-      UserError: an unknown norm, a budget that is not positive, images that are no floats, other
-        than one integer label for each image.
+      UserError: an unknown norm, a budget that is not positive, images that are not floats, or
+        labels that are not one integer per image.
     """
     return cls(classifier, *as_arrays(images, labels), norm, epsilon)
 
   def take(self, rows: Any) -> Problem:
-    """The same problem for some of the images."""
+    """Selects some of the images."""
     return self.replace(images=self.images[rows], labels=self.labels[rows])
 
   def check_budget(self) -> None:
-    """UserError unless there is a budget in 'l2' or 'linf'."""
+    """Raises a UserError unless there is a budget in 'l2' or 'linf'."""
     if math.isinf(self.epsilon) or self.norm not in ('l2', 'linf'):
       raise UserError(
         f'norm={self.norm} with epsilon={self.epsilon}: this attack needs l2 or linf and a budget'
@@ -84,14 +84,14 @@ class Problem(struct.PyTreeNode):
 
 
 class AttackResult(NamedTuple):
-  """What an attack found.
+  """Result of an attack.
 
   Attributes:
-    images: [B, H, W, C] in [0, 1], misclassified; the image itself where the attack failed and
-      where it was misclassified from the start.
-    success: [B] bool, misclassified, from the start or by the attack.
-    distance: [B] from the image to `images` in the attack's norm: 0 where misclassified from the
-      start, +inf where the attack failed.
+    images: [B, H, W, C] in [0, 1], misclassified images; the original image where the attack failed
+      or was not needed.
+    success: [B] bool, True if misclassified, with or without the attack.
+    distance: [B], distance from the original image in the attack's norm: 0 if misclassified without
+      attack, +inf if the attack failed.
   """
 
   images: Array
@@ -101,24 +101,24 @@ class AttackResult(NamedTuple):
 
 @host_jit
 def logits_of(classifier: Classifier, images: Array) -> Array:
-  """[B, K], float32 or wider."""
+  """Logits [B, K], float32 or wider."""
   return at_least_float32(classifier.apply(classifier.params, images))
 
 
 def num_classes(classifier: Classifier, images: Array) -> int:
-  """K, without running the network."""
+  """Number K of classes, without running the network."""
   return jax.eval_shape(logits_of, classifier, images).shape[1]
 
 
 @host_jit
 def correct(classifier: Classifier, images: Array, labels: Array) -> Array:
-  """[B] bool, whether the largest logit (the first of equal ones) is the label's."""
+  """True [B] where the largest logit (the first of equal ones) is the label's."""
   return jnp.argmax(logits_of(classifier, images), axis=1) == labels
 
 
 @host_jit
 def evaluate_candidates(problem: Problem, candidates: Array) -> AttackResult:
-  """The result of one candidate [B, ...] for each image."""
+  """Evaluates one candidate [B, ...] per image."""
   images, labels = problem.images, problem.labels
   clean_wrong = ~correct(problem.classifier, images, labels)
   hit = ~correct(problem.classifier, candidates, labels) & ~clean_wrong
@@ -130,7 +130,7 @@ def evaluate_candidates(problem: Problem, candidates: Array) -> AttackResult:
 
 @host_jit
 def closest(first: AttackResult, second: AttackResult) -> AttackResult:
-  """Of two results for the same images the one with the smaller distance, image by image."""
+  """Selects per image the result with the smaller distance."""
   better = second.distance < first.distance
   return AttackResult(
     jnp.where(expand_like(better, first.images), second.images, first.images),
@@ -140,10 +140,10 @@ def closest(first: AttackResult, second: AttackResult) -> AttackResult:
 
 
 def image_keys(key: Any, size: int) -> Array:
-  """One key for each of `size` images; [size] keys pass through.
+  """Makes one key for each of `size` images; passes [size] keys through.
 
-  Give a key per image, such as fold_in(key, index), and random attacks do not depend on how the
-  images are divided into batches.
+  With a key per image, such as fold_in(key, index), random attacks do not depend on the division
+  into batches.
   """
   if key is None:
     raise UserError('a random attack needs a key; give key=jax.random.key(seed)')
@@ -157,23 +157,23 @@ def _keys(key: Array, index: Array) -> Array:
 
 @host_jit
 def fold(keys: Array, data: Any) -> Array:
-  """[B] new keys from [B] keys and one integer."""
+  """Folds one integer into each of [B] keys."""
   return jax.vmap(jax.random.fold_in, (0, None))(keys, data)
 
 
 def as_arrays(images: Any, labels: Any) -> tuple[Array, Array]:
-  """Images in float32 or wider and labels in int32; UserError where they do not fit."""
+  """Converts images to float32 or wider and labels to int32; UserError if they are invalid."""
   images, labels = jnp.asarray(images), jnp.asarray(labels)
   if not jnp.issubdtype(images.dtype, jnp.floating):
     raise UserError(f'images are {images.dtype}; an attack needs floats in [0, 1]: divide by 255')
   if labels.shape != images.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):
     raise UserError(
-      f'labels are {labels.dtype} of shape {labels.shape}; give one integer for each of the '
+      f'labels are {labels.dtype} of shape {labels.shape}: give one integer for each of the '
       f'{len(images)} images'
     )
   return at_least_float32(images), labels.astype(jnp.int32)
 
 
 def last(states: Iterator[T]) -> T:
-  """The last of at least one state; the others are let go."""
+  """Returns the last of at least one state, without keeping the others in memory."""
   return deque(states, maxlen=1).pop()

@@ -1,4 +1,4 @@
-"""Losses of single images for attacks to raise."""
+"""Per-image losses that attacks raise."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ Loss = Literal['cross_entropy', 'margin']
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
-  """[B] -log softmax(logits)[label]."""
+  """-log softmax(logits)[label], [B]."""
   return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
 
 
 def margin(scores: Array, labels: Array) -> Array:
-  """[B] the largest other score minus the label's: > 0 where misclassified."""
+  """Largest other score minus the label's, [B]: > 0 where misclassified."""
   own = jnp.arange(scores.shape[1])[None] == labels[:, None]
   other = jnp.max(jnp.where(own, -jnp.inf, scores), axis=1)
   return other - jnp.take_along_axis(scores, labels[:, None], axis=1)[:, 0]
 
 
 def image_loss(loss: Loss, logits: Array, labels: Array) -> Array:
-  """[B] losses that grow as the label loses: 'cross_entropy', or 'margin' of the probabilities.
+  """Loss [B] to raise: 'cross_entropy', or 'margin' of the probabilities.
 
   'margin' is Carlini and Wagner's idea with the sign that attacks, max_j p_j - p_y: the robustness
   project's own 'CW' option has the opposite one.
@@ -36,7 +36,7 @@ def image_loss(loss: Loss, logits: Array, labels: Array) -> Array:
 
 
 def dlr(logits: Array, labels: Array, goal: Array, targeted: bool) -> Array:
-  """[B] difference of logits ratio, -(z_y - max_other z) / (z_1 - z_3), or its targeted form.
+  """Difference of logits ratio [B], -(z_y - max_other z) / (z_1 - z_3), or its targeted form.
 
   Targeted: -(z_y - z_t) / (z_1 - (z_3 + z_4) / 2). z_1 >= z_2 >= ... are the sorted logits, so
   neither form changes with the logits' scale. Croce and Hein 2020, equations 5 and 6.

@@ -1,4 +1,4 @@
-"""Attacks by the names that `robustness` measures them by, with the settings of their sources."""
+"""Attacks of `robustness` by name, with the settings of their sources."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class NamedAttack(NamedTuple):
   """An attack by name.
 
   Attributes:
-    norm: of the distances.
-    run: (problem, keys [B], pool, **options) -> distances [B], 0 where misclassified from the start
-      and infinite where the attack failed; pool: all images that are attacked, uint8 [N, H, W, C],
-      and their labels [N].
-    budgets: it is run for 'each' budget, for the 'largest' only, or looks for the smallest
-      perturbation ('none').
+    norm: norm of the distances.
+    run: (problem, keys [B], pool, **options) -> distances [B], 0 if misclassified without attack
+      and infinite if the attack failed; pool: all attacked images, uint8 [N, H, W, C], and their
+      labels [N].
+    budgets: 'each' runs it for each budget, 'largest' only for the largest; 'none' finds the
+      smallest perturbation.
     options: names of its options.
   """
 

@@ -1,4 +1,4 @@
-"""Norms, projections and steepest directions of one image each, for a batch [B, ...]."""
+"""Norms, projections and steepest directions per image, for a batch [B, ...]."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Norm = Literal['l2', 'linf', 'l1', 'l0', 'linf_source']
 
 
 def flat(x: Array) -> Array:
-  """[B, ...] -> [B, n]."""
+  """Flattens [B, ...] to [B, n]."""
   return x.reshape(len(x), -1)
 
 
 def expand_like(value: Array, like: Array) -> Array:
-  """[B] -> [B, 1, ...], to combine with `like` [B, ...]."""
+  """Reshapes [B] to [B, 1, ...], to combine with `like` [B, ...]."""
   return value.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def distance(delta: Array, norm: str) -> Array:
-  """[B] norms of delta [B, ...]; 'l0' counts the entries that differ from 0."""
+  """Norms [B] of delta [B, ...]; 'l0' counts nonzero entries."""
   size = jnp.abs(flat(delta))
   if norm == 'l2':
     return jnp.sqrt(jnp.sum(size**2, axis=1))
@@ -35,7 +35,7 @@ def distance(delta: Array, norm: str) -> Array:
 
 
 def project(delta: Array, norm: str, radius: Array | float) -> Array:
-  """The nearest point (in l2) of the 'l2', 'linf' or 'l1' ball of `radius` to each delta."""
+  """Projects each delta (in l2) onto the 'l2', 'linf' or 'l1' ball of `radius`."""
   if norm == 'l2':
     size = jnp.maximum(distance(delta, 'l2'), jnp.finfo(delta.dtype).tiny)
     return delta * expand_like(jnp.minimum(1, radius / size), delta)
@@ -46,7 +46,7 @@ def project(delta: Array, norm: str, radius: Array | float) -> Array:
 
 
 def onto_l1_sphere(delta: Array, radius: Array | float) -> Array:
-  """Soft-thresholding to |.|_1 = radius; from inside the ball all entries but zeros grow.
+  """Soft-thresholds to |.|_1 = radius; from inside the ball nonzero entries grow.
 
   From outside this is the projection onto the ball (Duchi et al., "Efficient projections onto the
   l1-ball", ICML 2008, figure 1).
@@ -61,10 +61,10 @@ def onto_l1_sphere(delta: Array, radius: Array | float) -> Array:
 
 
 def steepest(gradient: Array, norm: str) -> Array:
-  """The direction of unit norm ('l2' or 'linf') that raises a loss most; 0 where the gradient is.
+  """Direction of unit norm ('l2' or 'linf') that raises a loss most; 0 where the gradient is 0.
 
-  The gradient's scale does not matter, not even below 1e-12 where foolbox and torchattacks let
-  the l2 step shrink: a confident network would only look robust.
+  The gradient's scale does not matter, even below 1e-12, where foolbox and torchattacks shrink the
+  l2 step, which makes confident networks look robust.
   """
   if norm == 'linf':
     return jnp.sign(gradient)

@@ -1,4 +1,4 @@
-"""Projected gradient descent at a fixed budget: the usual form and the robustness project's."""
+"""Projected gradient descent at a fixed budget, in the usual form and the robustness project's."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def pgd_steps(
   protocol: Literal['standard', 'early_stop'] = 'standard',
   start: Any = None,
 ) -> Iterator[Array]:
-  """Yields the 1 + steps points [B, H, W, C] of one run of `pgd`, the start first.
+  """Yields the 1 + steps points [B, H, W, C] of one run of `pgd`, starting with the first.
 
   Args:
-    problem: with a budget in 'l2' or 'linf'.
-    steps: 20, as Madry's evaluation on CIFAR-10 and the robustness project.
+    problem: problem with a budget in 'l2' or 'linf'.
+    steps: number of steps; 20 in Madry's evaluation on CIFAR-10 and in the robustness project.
     step_size: default 2.5 epsilon / steps (Madry), or 2 epsilon / steps for 'early_stop'.
     loss: 'cross_entropy', or 'margin', the largest other probability minus the label's.
-    targets: [B] classes to move towards instead of away from the label; success remains
+    targets: [B] classes to move towards instead of away from the label; success still means
       misclassification.
     protocol: see `pgd`.
     start: [B, H, W, C] first perturbation; None = the image itself.
@@ -78,22 +78,22 @@ def pgd(
   key: Any = None,
   **options: Any,
 ) -> AttackResult:
-  """Projected gradient ascent on each image's loss within a ball around it and the box [0, 1].
+  """Raises each image's loss by projected gradient ascent in a ball around it and the box [0, 1].
 
   'standard' (Madry et al., "Towards deep learning models resistant to adversarial attacks", 2018)
-  takes all steps and looks at the last point: a larger budget is another call. 'early_stop' (the
-  robustness project, there in l2 from the image itself) moves an image only while it is correctly
-  classified, so that the distance says how soon it fell, on a grid of about `step_size`.
+  takes all steps and evaluates the last point: a larger budget is another call. 'early_stop' (the
+  robustness project, in l2 from the image itself) moves an image only while it is correctly
+  classified, so that the distance shows when it was fooled, on a grid of about `step_size`.
 
   Args:
-    problem: with a budget in 'l2' or 'linf'.
-    random_start: starts uniformly in the ball.
-    restarts: runs from different random starts; the closest misclassified point counts.
-    key: for random starts: one, or one for each image.
+    problem: problem with a budget in 'l2' or 'linf'.
+    random_start: True starts uniformly in the ball.
+    restarts: number of runs from different random starts; the closest misclassified point counts.
+    key: random key of the starts, or one per image.
     options: steps, step_size, loss, targets, protocol and start, see `pgd_steps`.
 
   Raises:
-    UserError: what `pgd_steps` refuses, restarts without random starts, two kinds of start.
+    UserError: see `pgd_steps`; restarts without random starts, or two kinds of start.
   """
   if restarts > 1 and not random_start:
     raise UserError(f'restarts={restarts} with random_start=False: set random_start=True, too')
@@ -135,7 +135,7 @@ def _step(
 
 @functools.partial(host_jit, static_argnames='norm')
 def random_delta(keys: Array, run: Any, images: Array, epsilon: Any, norm: str) -> Array:
-  """[B, ...] uniform in the ball 'linf' or 'l2' of radius epsilon, from [B] keys."""
+  """Uniform draws [B, ...] in the ball 'linf' or 'l2' of radius epsilon, from [B] keys."""
 
   def one(key: Array, image: Array) -> Array:
     direction_key, radius_key = jax.random.split(jax.random.fold_in(key, run))

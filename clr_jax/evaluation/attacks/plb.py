@@ -1,4 +1,4 @@
-"""ProxLogBarrier: the smallest perturbation that is misclassified, approached from outside."""
+"""ProxLogBarrier: approaches the smallest adversarial perturbation from misclassified points."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ Barrier = Literal['logits', 'probs']
 
 
 class PlbState(NamedTuple):
-  """After one inner step.
+  """State after one inner step.
 
   Attributes:
-    point: [B, ...] where each image is; misclassified, unless it had no misclassified start.
+    point: [B, ...] current points; misclassified, unless an image had no misclassified start.
     best: [B, ...] the closest such point so far; the image itself before there is one.
     best_distance: [B] its distance; +inf before there is one.
-    backtracks: [B] int, how often the step was shortened.
+    backtracks: [B] int, number of times the step was shortened.
   """
 
   point: Array
@@ -63,16 +63,17 @@ def plb_steps(
   """Yields the state after each of the outer * inner steps of `plb`.
 
   Args:
-    problem: any norm; the budget is not used.
+    problem: problem with any norm; the budget is not used.
     start: [B, H, W, C] misclassified points (an image without one is returned as failed).
-    barrier: margin of the 'logits' (paper), or of the probabilities (robustness project).
+    barrier: 'logits' (paper) or 'probs' (robustness project), whose margin forms the barrier.
     prox_weight: 1 in the paper, where on small images the proximal map returns the image itself
       and all progress is made by backtracking; .05 to .1 descends along the boundary.
     dt: step size.
     alpha, beta: weight of the barrier in the first outer iteration, and its factor for each next.
-    gamma: the share of a step that remains after each backtrack.
-    outer, inner: iterations, each inner one a gradient and at least one more forward pass.
-    max_backtracks: then the step is undone. (.05^30 is nothing in any precision.)
+    gamma: share of a step that remains after each backtrack.
+    outer, inner: numbers of iterations; an inner one takes a gradient and at least one more forward
+      pass.
+    max_backtracks: number of backtracks after which the step is undone (.05^30 underflows).
   """
   state, active = _begin(problem, jnp.asarray(start, problem.images.dtype))
   for k in range(outer):
@@ -93,23 +94,23 @@ def plb_steps(
 @checked
 @takes_options_of(plb_steps)
 def plb(problem: Problem, *, start: Any = None, key: Any = None, **options: Any) -> AttackResult:
-  """The closest misclassified point that proximal descent on a logarithmic barrier meets.
+  """Finds the closest misclassified point on a path of proximal descent with a logarithmic barrier.
 
   Pooladian et al., "A principled approach for generating adversarial images under non-smooth
   dissimilarity metrics", AISTATS 2020; defaults are its code's. From a misclassified start each
-  inner step goes down -alpha beta^k log(margin), k the outer iteration, then through the proximal
-  map of prox_weight * |point - image| and to the box; a step that ends correctly classified goes
-  back towards the point before it until it is misclassified. The start itself is no candidate.
+  inner step descends on -alpha beta^k log(margin), k the outer iteration, then applies the proximal
+  map of prox_weight * |point - image| and clips to the box; a step that ends correctly classified
+  moves back towards the previous point until it is misclassified. The start is not a candidate.
 
   Args:
     problem: any norm; 'linf_source' is 'linf' with the proximal map of the published code.
-    start: see `plb_steps`; default `gaussian_start` with `key`, whose last resort knows the images
-      of this batch only.
-    key: of the random start: one, or one for each image.
-    options: of `plb_steps`.
+    start: see `plb_steps`; default `gaussian_start` with `key`, which may fall back on images of
+      this batch.
+    key: random key of the start, or one per image.
+    options: options of `plb_steps`.
 
   Raises:
-    UserError: options out of range, no start and no key.
+    UserError: options out of range, or neither start nor key.
   """
   if start is None:
     start = gaussian_start(problem, key=key)
@@ -123,7 +124,7 @@ def _distance(problem: Problem, point: Array) -> Array:
 
 @host_jit
 def _begin(problem: Problem, start: Array) -> tuple[PlbState, Array]:
-  """The first state, and which images [B] the attack works on."""
+  """Initial state, and the images [B] to attack."""
   images, labels = problem.images, problem.labels
   right = correct(problem.classifier, images, labels)
   active = right & ~correct(problem.classifier, start, labels)
@@ -147,14 +148,14 @@ def _move(
   prox_weight: Any,
   barrier: Barrier,
 ) -> tuple[Array, Array]:
-  """The point after a gradient and a proximal step, and which images are infeasible there."""
+  """Points after a gradient and a proximal step, and images that are infeasible there."""
 
   def log_barrier(point: Array) -> Array:
     scores = logits_of(problem.classifier, point)
     if barrier == 'probs':
       scores = jax.nn.softmax(scores)
     room = margin(scores, problem.labels)
-    # Below the floor rounding decides the margin: no gradient rather than an infinite one.
+    # Below the floor rounding determines the margin: use no gradient rather than an infinite one.
     floor = jnp.finfo(room.dtype).tiny ** 0.5
     return -alpha * jnp.sum(jnp.log(jnp.maximum(room, floor)))
 
@@ -178,7 +179,7 @@ def _backtrack(
   share = jnp.where(backtracks < max_backtracks, gamma, 0.0).astype(trial.dtype)
   nearer = before + expand_like(share, trial) * (trial - before)
   trial = jnp.where(expand_like(infeasible, trial), nearer, trial)
-  # `before` is misclassified by induction, and not asked again where the step is undone.
+  # `before` is misclassified by induction, so it is not evaluated again where a step is undone.
   infeasible = infeasible & correct(problem.classifier, trial, problem.labels) & (share > 0)
   return trial, infeasible, backtracks
 

@@ -1,4 +1,4 @@
-"""Proximal maps argmin_v weight * |v - center| + |v - u|^2 / 2 of the four norms, per image.
+"""Per-image proximal maps argmin_v weight * |v - center| + |v - u|^2 / 2 of the four norms.
 
 Closed forms with s = u - center; Pooladian et al., "A principled approach for generating
 adversarial images under non-smooth dissimilarity metrics", AISTATS 2020, section 3. Their published
@@ -35,13 +35,13 @@ def prox_l0(u: Array, center: Array, weight: Any) -> Array:
 
 
 def prox_linf(u: Array, center: Array, weight: Any) -> Array:
-  """Takes from s its projection onto the l1 ball of radius `weight`."""
+  """Subtracts from s its projection onto the l1 ball of radius `weight`."""
   s = u - center
   return center + (s - project(s, 'l1', weight))
 
 
 def prox_linf_source(u: Array, center: Array, weight: Any) -> Array:
-  """The published code's projection onto the l1 *sphere*: past the center if |s|_1 < weight."""
+  """Uses the l1 *sphere* as the published code does: overshoots the center if |s|_1 < weight."""
   return u - onto_l1_sphere(u - center, weight)
 
 

@@ -1,4 +1,4 @@
-"""Square attack: random squares, no gradients, so that masked gradients do not help a network."""
+"""Square attack: random search without gradients, unaffected by gradient masking."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def square(
   share: Share = 0.8,
   key: Any,
 ) -> AttackResult:
-  """Square Attack of Andriushchenko et al., ECCV 2020.
+  """Square Attack (Andriushchenko et al., ECCV 2020).
 
   In linf, from vertical stripes of +-epsilon, each query paints a random square with +-epsilon per
   channel; in l2, from a grid of bumps, it moves perturbation from one square to another. A query
   is kept where the margin of the logits grows. Stops when every image is misclassified.
 
   Args:
-    problem: with a budget in 'l2' or 'linf', images [B, H, W, C] of at least 3 by 3 pixels.
-    queries: 5000, as in AutoAttack.
-    share: of the pixels in the first squares; .8 as in AutoAttack.
-    key: one, or one for each image.
+    problem: problem with a budget in 'l2' or 'linf' and images [B, H, W, C] of at least 3x3 pixels.
+    queries: number of queries; 5000 as in AutoAttack.
+    share: share of the pixels in the first squares; .8 as in AutoAttack.
+    key: a random key, or one per image.
 
   Raises:
-    UserError: no budget, other norms, images without a square of 3 pixels.
+    UserError: no budget, other norms, or images smaller than 3x3 pixels.
   """
   problem.check_budget()
   images, norm = problem.images, problem.norm
@@ -57,7 +57,7 @@ def square(
   keys = image_keys(key, len(images))
   point, gap = _begin(problem, keys)
   for query in range(1, queries):
-    # Every round trip to the host costs a query's time on a small network; the result is the same.
+    # A round trip to the host takes as long as a query of a small network, so check rarely.
     if query % 10 == 1 and (gap > 0).all():
       break
     side = side_of(query - 1, queries, share, size, norm)

@@ -1,4 +1,4 @@
-"""The random perturbations of the Square attack, for a batch with one key an image."""
+"""Random perturbations of the Square attack, for a batch with one key per image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def side_of(query: int, queries: int, share: float, size: tuple[int, ...], norm:
 
 
 def bump(side: int, size: int) -> np.ndarray:
-  """[size, size], in its first corner a square of unit l2 norm: upper half up, lower half down."""
+  """Array [size, size] with a square of unit l2 norm in the first corner, half up and half down."""
 
   def half(height: int) -> np.ndarray:
     values = np.zeros((height, side))
@@ -44,7 +44,7 @@ def bump(side: int, size: int) -> np.ndarray:
 
 
 def starts(keys: Array, images: Array, epsilon: Any, norm: str) -> Array:
-  """[B, H, W, C] vertical stripes of +-epsilon ('linf'), or a 5 by 5 grid of bumps ('l2')."""
+  """Starts [B, H, W, C]: vertical stripes of +-epsilon ('linf'), or a 5x5 grid of bumps ('l2')."""
   _, height, width, channels = images.shape
   if norm == 'linf':
     signs = jax.vmap(lambda key: _signs(key, (1, width, channels), images.dtype))(keys)
@@ -61,7 +61,7 @@ def starts(keys: Array, images: Array, epsilon: Any, norm: str) -> Array:
 def paint(
   keys: Array, point: Array, images: Array, epsilon: Any, side: Any, shape: Any, norm: str
 ) -> Array:
-  """Each point with another square of `side` pixels; `shape` is `bump(side, ...)` for 'l2'."""
+  """Paints a square of `side` pixels on each point; `shape` is `bump(side, ...)` for 'l2'."""
   if norm == 'linf':
     painted = functools.partial(_paint_linf, epsilon=epsilon, side=side)
     return jnp.clip(jax.vmap(painted)(keys, point, images), 0, 1)
@@ -78,7 +78,7 @@ def _paint_linf(key: Array, point: Array, image: Array, *, epsilon: Any, side: A
 
 
 def _paint_l2(key: Array, delta: Array, *, epsilon: Any, side: Any, shape: Array) -> Array:
-  """Adds a bump in one window, paid for by a second window, which becomes empty."""
+  """Adds a bump in one window with the budget of a second window, which becomes empty."""
   first_key, second_key, sign_key, flip_key = jax.random.split(key, 4)
   height, width, channels = delta.shape
   corner = _corner(first_key, delta.shape, side)
@@ -108,7 +108,7 @@ def _corner(key: Array, shape: tuple[int, ...], side: Any) -> Array:
 
 
 def _window(corner: Array, shape: tuple[int, ...], side: Any) -> Array:
-  """[H, W, 1] bool."""
+  """Mask [H, W, 1] of a window."""
   row, column = (jnp.arange(n) - corner[i] for i, n in enumerate(shape[:2]))
   return (((row >= 0) & (row < side))[:, None] & ((column >= 0) & (column < side))[None])[..., None]
 

@@ -1,4 +1,4 @@
-"""Misclassified points for attacks that come from the other side of the boundary."""
+"""Misclassified starting points for attacks such as ProxLogBarrier."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def gaussian_start(
   growth: float = 1.01,
   tries: int = 1000,
 ) -> Array:
-  """A misclassified point [B, H, W, C] in [0, 1] for each image: noise, else another class's image.
+  """Misclassified points [B, H, W, C] in [0, 1]: noisy images, else images of another class.
 
   Try k adds fresh Gaussian noise of standard deviation sigma * growth^k and clips to [0, 1], until
-  the image is misclassified. An image that withstands all tries starts from the first correctly
-  classified image of the pool whose class comes next after its label (cyclically: y + 1, y + 2,
-  ... as far as the pool has them); without any it stays as it is. Images misclassified from the
-  start stay as they are. sigma and growth as in the robustness project, which allows 5000 tries:
-  beyond about 800 noise is far larger than the box and only its corners are drawn.
+  the image is misclassified. If all tries fail, an image starts from the first correctly classified
+  image of the pool with the next class after its label (cyclically: y + 1, y + 2, ... as available
+  in the pool); without one it is unchanged, like images that are misclassified without attack.
+  sigma and growth are those of the robustness project, which allows 5000 tries: beyond about 800
+  the noise is far larger than the box and only corners are drawn.
 
   Args:
-    problem: its images and labels; neither norm nor budget is used.
-    key: one, or one for each image.
+    problem: problem with images and labels; norm and budget are not used.
+    key: a random key, or one per image.
     pool: (images [N, H, W, C], labels [N]) to fall back on, usually all attacked images; default
       the batch itself.
   """
@@ -65,7 +65,7 @@ def _try(
 
 
 def _other_class(problem: Problem, pool: tuple[Any, Any]) -> Array:
-  """For each image the pool's first correct image of the next class; without one, itself."""
+  """The pool's first correct image of the next class for each image, or the image itself."""
   images, labels = problem.images, problem.labels
   pool_images, pool_labels = np.asarray(pool[0]), np.asarray(pool[1])
   usable = np.zeros(len(pool_labels), bool)

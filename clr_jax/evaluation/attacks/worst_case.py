@@ -1,4 +1,4 @@
-"""Worst case over several attacks at one budget, in the manner of AutoAttack."""
+"""Worst case over several attacks at one budget, as in AutoAttack."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Attack = Callable[..., AttackResult]  # (problem, key=[B] keys)
 
 
 class WorstCase(NamedTuple):
-  """`AttackResult` of all images, as numpy arrays, and the attack that each fell to.
+  """`AttackResult` of all images, as numpy arrays, with the successful attack of each.
 
   Attributes:
     images, success, distance: as in `AttackResult`; robust accuracy is 1 - mean(success).
-    broken_by_attack: [N] name of the first attack that succeeded; 'clean' where misclassified from
-      the start, '' where all attacks failed.
+    broken_by_attack: [N] name of the first attack that succeeded; 'clean' if misclassified without
+      attack, '' if all attacks failed.
   """
 
   images: np.ndarray
@@ -47,12 +47,12 @@ def auto_attacks(
   targets: Count = 9,
   queries: CountOrZero = 5000,
 ) -> dict[str, Attack]:
-  """The attacks of AutoAttack's standard version but FAB: APGD-CE, APGD-T, Square.
+  """Attacks of AutoAttack's standard version except FAB: APGD-CE, APGD-T, Square.
 
   Args:
-    steps: of both APGDs.
-    targets: of APGD-T.
-    queries: of Square, 0 leaves it out.
+    steps: number of steps of both APGDs.
+    targets: number of target classes of APGD-T.
+    queries: number of queries of Square; 0 leaves it out.
   """
   attacks: dict[str, Attack] = {
     'apgd-ce': partial(apgd, steps=steps),
@@ -71,19 +71,19 @@ def worst_case(
   batch_size: Count,
   key: Any,
 ) -> WorstCase:
-  """Runs the attacks in their order, each on the images that are still classified correctly.
+  """Runs attacks in order, each on the images that are still classified correctly.
 
-  These are packed into full batches, the last one filled up, so that nothing compiles twice.
+  Images are packed into full batches, with the last one padded, so that nothing compiles twice.
 
   Args:
-    problem: any number of images.
-    attacks: by name, such as `auto_attacks(...)` or partial(pgd, ...); each is called as
+    problem: problem with any number of images.
+    attacks: attacks by name, such as `auto_attacks(...)` or partial(pgd, ...); each is called as
       attack(problem, key=[B] keys).
-    batch_size: images attacked at a time.
-    key: of all attacks; results do not depend on batch_size beyond rounding.
+    batch_size: number of images attacked at a time.
+    key: random key of all attacks; results do not depend on batch_size beyond rounding.
 
   Raises:
-    UserError: no attack, no image, and what the attacks raise.
+    UserError: no attack, no image, or errors of the attacks.
   """
   size = len(problem.images)
   if not attacks or not size:

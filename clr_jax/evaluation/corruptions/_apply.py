@@ -1,4 +1,4 @@
-"""One call for every family: checks, one generator an image, whole values out."""
+"""Common entry point of all families, with checks, one generator per image, and integer output."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ FAMILIES: dict[str, Callable[..., np.ndarray]] = {
   )
 }
 NAMES = tuple(FAMILIES)
-# Kept apart for validation by the paper: its mean leaves them out.
+# Used for validation by the paper, and excluded from its mean.
 VALIDATION = ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')
 
-_CHUNK = 1 << 22  # values in one call of a family: some tens of MB of temporaries
+_CHUNK = 1 << 22  # values per call of a family: some tens of MB of temporaries
 
 
 def names_for(channels: int) -> tuple[str, ...]:
-  """The families that mean something for images of 1 or 3 channels: gray has no saturation.
+  """Families for images with 1 or 3 channels: gray images have no saturation.
 
   Raises:
     UserError: another number of channels.
@@ -65,9 +65,9 @@ def corrupt(
 ) -> np.ndarray:
   """Corrupts images on the host.
 
-  The randomness of an image is a function of (seed, its index, name, severity): neither the batch
-  size nor the order changes it. The constants are those of CIFAR-10-C, and of ImageNet-C where the
-  shorter side has 64 pixels or more; values are cut to whole numbers as in the published sets.
+  The randomness of an image is a function of (seed, index, name, severity), independent of batch
+  size and order. The constants are those of CIFAR-10-C, or of ImageNet-C if the shorter side has 64
+  pixels or more; values are truncated to integers as in the published sets.
 
   Args:
     name: one of `NAMES`.
@@ -97,11 +97,11 @@ def corrupt(
   out = np.empty_like(images)
   for start in range(0, n, size):
     part = slice(start, start + size)
-    # Philox is counter-based: every key is a stream of its own.
+    # Philox is counter-based: every key is a separate stream.
     keys = [stream << 64 | int(index) for index in indices[part]]
     rngs = [np.random.Generator(np.random.Philox(key=key)) for key in keys]
     changed = FAMILIES[name](images[part] / 255, rngs, *arguments)
-    # The published sets cut off; the small number keeps 3 from becoming 2.9999999 and then 2.
+    # The published sets truncate; the small number keeps 3 from becoming 2.9999999 and then 2.
     out[part] = np.floor(255 * np.clip(changed, 0, 1) + 1e-6)
   return out
 

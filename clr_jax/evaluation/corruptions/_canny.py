@@ -1,4 +1,4 @@
-"""Canny's edges of a batch of gray images (for the rims of drops in `spatter`)."""
+"""Canny edge detection for a batch of gray images (for the rims of drops in `spatter`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from scipy import ndimage
 
 
 def edges(x: np.ndarray, low: float, high: float) -> np.ndarray:
-  """Where [N, H, W] images of whole values 0..255 have edges: bool [N, H, W].
+  """Detects edges, bool [N, H, W], of images [N, H, W] with integers 0..255.
 
   Sobel gradients of 3x3 pixels with the L1 magnitude, thinned, and kept where connected to a
   magnitude above `high` through magnitudes above `low` (J. Canny, A Computational Approach to Edge
@@ -42,6 +42,6 @@ def edges(x: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _slope(x: np.ndarray, along: int, across: int) -> np.ndarray:
-  """Sobel's gradient of images; ndimage.sobel would smooth over the batch as well."""
+  """Sobel gradient of images; ndimage.sobel would also smooth over the batch."""
   difference = ndimage.correlate1d(x, [-1, 0, 1], along, mode='nearest')
   return ndimage.correlate1d(difference, [1, 2, 1], across, mode='nearest')

@@ -1,4 +1,4 @@
-"""What severity 1 to 5 means for each family of corruptions.
+"""Constants of severities 1 to 5 for each family of corruptions.
 
 Source: Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations (ICLR 2019, arXiv:1903.12261): the constants of the code that made CIFAR-10-C
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
-# Images with a side of at least so many pixels take the constants of ImageNet-C, which were chosen
-# for 224x224 pixels; smaller ones those of CIFAR-10-C, chosen for 32x32.
+# Smallest side of images with the constants of ImageNet-C, which were chosen for 224x224 pixels;
+# smaller images use those of CIFAR-10-C, chosen for 32x32.
 IMAGENET_SIDE = 64
 
 CIFAR = {
@@ -86,7 +86,7 @@ IMAGENET = {
   'brightness': ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,)),
   'contrast': ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,)),
   'saturate': ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
-  # The source multiplies by 244 where the side is 224; kept, as the published images have it.
+  # The source multiplies by 244 for a side of 224; kept, because the published images have it.
   'elastic_transform': tuple(
     tuple(244 / 224 * np.array(row))
     for row in (
@@ -103,5 +103,5 @@ IMAGENET = {
 
 
 def constants(name: str, severity: int, side: int) -> tuple:
-  """The arguments of family `name` at `severity` for images whose shorter side is `side`."""
+  """Arguments of family `name` at `severity` for images whose shorter side is `side`."""
   return (IMAGENET if side >= IMAGENET_SIDE else CIFAR)[name][severity - 1]

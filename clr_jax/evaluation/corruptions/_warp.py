@@ -1,6 +1,6 @@
-"""Moving pixels of a batch of images: zoom, motion and arbitrary displacement.
+"""Geometric transforms of a batch of images: zoom, motion and arbitrary displacement.
 
-Every function treats each image alone, in the same order of operations whatever the batch is.
+Every function treats each image separately, with an order of operations independent of the batch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ Generators = list[np.random.Generator]
 
 
 def clipped_zoom(x: np.ndarray, factor: float) -> np.ndarray:
-  """The middle of [N, H, W, ...] images, enlarged by `factor` >= 1 to the same size.
+  """Enlarges the center of [N, H, W, ...] images by `factor` >= 1 to the same size.
 
   Linear interpolation with the corners aligned, as scipy.ndimage.zoom(order=1).
   """
@@ -33,12 +33,12 @@ def clipped_zoom(x: np.ndarray, factor: float) -> np.ndarray:
 
 
 def motion(x: np.ndarray, radius: int, sigma: float, angle: np.ndarray) -> np.ndarray:
-  """Half a Gaussian along a line, as ImageMagick's MotionBlurImage; edges are repeated.
+  """Blurs by half a Gaussian along a line, as ImageMagick's MotionBlurImage, with repeated edges.
 
   Args:
     x: [N, H, W, C] images.
-    radius: the line has 2 radius + 1 pixels, of which the first is the pixel itself.
-    sigma: of the Gaussian, pixels.
+    radius: half-length: the line has 2 radius + 1 pixels, starting at the pixel itself.
+    sigma: standard deviation of the Gaussian, pixels.
     angle: [N] degrees, clockwise from the right.
   """
   n, height, width = x.shape[:3]
@@ -57,10 +57,10 @@ def motion(x: np.ndarray, radius: int, sigma: float, angle: np.ndarray) -> np.nd
 
 
 def displace(x: np.ndarray, row: np.ndarray, column: np.ndarray, *, edge_twice: bool) -> np.ndarray:
-  """[N, H, W, C] images read at positions [N, H, W], bilinear, reflected at the borders.
+  """Samples [N, H, W, C] images at positions [N, H, W], bilinearly, reflected at the borders.
 
   Args:
-    edge_twice: whether the reflection repeats the edge (dcba|abcd) or not (dcb|abcd).
+    edge_twice: True if the reflection repeats the edge (dcba|abcd), False if not (dcb|abcd).
   """
   top, left = np.floor(row).astype(int), np.floor(column).astype(int)
   down, right = (row - top)[..., None], (column - left)[..., None]

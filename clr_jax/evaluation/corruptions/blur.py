@@ -1,6 +1,6 @@
 """Blurs: defocus, frosted glass, motion, zoom, Gaussian.
 
-Functions of (x, rngs, constants of `_tables`): x [N, H, W, C] in [0, 1], one generator an image;
+Functions of (x, rngs, constants of `_tables`): x [N, H, W, C] in [0, 1], one generator per image;
 they return the same shape, not yet clipped. Source: Hendrycks and Dietterich (ICLR 2019).
 """
 
@@ -13,7 +13,7 @@ from clr_jax.evaluation.corruptions._warp import Generators, clipped_zoom, motio
 
 
 def smooth(x: np.ndarray, sigma: float) -> np.ndarray:
-  """Gaussian filter of [N, H, W, ...] over H and W, edges repeated (scikit-image's default)."""
+  """Applies a Gaussian filter to [N, H, W, ...] over H and W, with repeated edges."""
   sigmas = (0, sigma, sigma) + (0,) * (x.ndim - 3)
   return ndimage.gaussian_filter(x, sigmas, mode='nearest', truncate=4.0)
 
@@ -24,13 +24,13 @@ def gaussian_blur(x: np.ndarray, rngs: Generators, sigma: float) -> np.ndarray:
 
 
 def defocus_blur(x: np.ndarray, rngs: Generators, radius: float, softness: float) -> np.ndarray:
-  """A disk of `radius` pixels whose rim is smoothed by a Gaussian of `softness` pixels."""
+  """Convolves with a disk of `radius` pixels, smoothed by a Gaussian of `softness` pixels."""
   kernel = _disk(radius, softness)
   return ndimage.correlate(x, kernel[None, :, :, None], mode='mirror')
 
 
 def _disk(radius: float, softness: float) -> np.ndarray:
-  """The kernel without the zeros around it."""
+  """Kernel without surrounding zeros."""
   small = radius <= 8
   reach = np.arange(-8, 9) if small else np.arange(-radius, radius + 1)  # as large as the source's
   taps = np.arange(-1, 2) if small else np.arange(-2, 3)
@@ -47,10 +47,10 @@ def _disk(radius: float, softness: float) -> np.ndarray:
 def glass_blur(
   x: np.ndarray, rngs: Generators, sigma: float, reach: int, rounds: int
 ) -> np.ndarray:
-  """Blur, pixels displaced by at most `reach`, the same blur again.
+  """Blurs, displaces pixels by at most `reach`, and blurs again.
 
-  The paper says that pixels are shuffled. Its code means to swap two pixels, but the swap of array
-  views copies one over the other; the published images have the copies, and so have these.
+  The paper shuffles pixels. Its code tries to swap two pixels, but swapping array views copies one
+  over the other; the published images have the copies, and so does this function.
   """
   n, height, width = x.shape[:3]
   x = np.floor(255 * smooth(x, sigma) + 1e-6)
@@ -66,14 +66,14 @@ def glass_blur(
 
 
 def motion_blur(x: np.ndarray, rngs: Generators, radius: int, sigma: float) -> np.ndarray:
-  """Half a Gaussian along a line at a random angle of at most 45 degrees, in whole 1/255."""
+  """Blurs along a line at a random angle of at most 45 degrees, in steps of 1/255."""
   angle = np.array([rng.uniform(-45, 45) for rng in rngs])
   return np.round(255 * motion(x, radius, sigma, angle)) / 255
 
 
 def zoom_blur(x: np.ndarray, rngs: Generators, stop: float, step: float) -> np.ndarray:
-  """The mean of the image and of its enlargements by 1, 1 + step, ... below `stop`."""
-  # The source's own expression: whether `stop` itself is reached depends on rounding.
+  """Averages the image and its enlargements by 1, 1 + step, ... below `stop`."""
+  # The expression of the source: rounding determines whether `stop` is included.
   factors = np.arange(1, stop, step)
   total = x.copy()
   for factor in factors:

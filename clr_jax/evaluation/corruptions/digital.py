@@ -1,6 +1,6 @@
 """Brightness, contrast, saturation, elastic transform, pixelation, JPEG.
 
-Functions of (x, rngs, constants of `_tables`): x [N, H, W, C] in [0, 1], one generator an image;
+Functions of (x, rngs, constants of `_tables`): x [N, H, W, C] in [0, 1], one generator per image;
 they return the same shape, not yet clipped. Source: Hendrycks and Dietterich (ICLR 2019).
 """
 
@@ -18,7 +18,7 @@ from clr_jax.evaluation.corruptions._warp import Generators, displace
 
 def contrast(x: np.ndarray, rngs: Generators, factor: float) -> np.ndarray:
   """Shrinks the distance of every value to the image's mean, channel by channel."""
-  # A sum of whole numbers is the same in any order, so it does not depend on the batch.
+  # A sum of integers does not depend on the order, and so not on the batch.
   mean = np.round(255 * x).sum((1, 2), keepdims=True) / (255 * x.shape[1] * x.shape[2])
   return (x - mean) * factor + mean
 
@@ -45,11 +45,11 @@ def saturate(x: np.ndarray, rngs: Generators, factor: float, shift: float) -> np
 def elastic_transform(
   x: np.ndarray, rngs: Generators, strength: float, sigma: float, affine: float
 ) -> np.ndarray:
-  """A random affine map of three points, then a smooth random field of displacements.
+  """Applies a random affine map of three points, then a smooth random displacement field.
 
   Args:
-    strength, sigma, affine: of the displacement, of its smoothing, and how far the three points
-      move at most along each axis; all in shares of the shorter side.
+    strength, sigma, affine: scale of the displacement, its smoothing, and largest shift of the
+      three points along each axis, as fractions of the shorter side.
   """
   height, width = x.shape[1:3]
   side = min(height, width)
@@ -76,7 +76,7 @@ def elastic_transform(
 
 
 def pixelate(x: np.ndarray, rngs: Generators, factor: float) -> np.ndarray:
-  """Shrinks by box averages, and enlarges again by repeating."""
+  """Shrinks by box averages and enlarges by repetition."""
   height, width = x.shape[1:3]
   small = int(width * factor), int(height * factor)
   box = Image.Resampling.BOX

@@ -1,6 +1,6 @@
-"""Fog, snow and spatter. (Frost lays photographs over the image, and is not here.)
+"""Fog, snow and spatter. (Frost, which needs photographs, is missing.)
 
-Functions of (x, rngs, constants of `_tables`): x [N, H, W, C] in [0, 1], one generator an image;
+Functions of (x, rngs, constants of `_tables`): x [N, H, W, C] in [0, 1], one generator per image;
 they return the same shape, not yet clipped. Source: Hendrycks and Dietterich (ICLR 2019).
 """
 
@@ -19,7 +19,7 @@ MUD = np.array([63, 42, 20]) / 255
 
 
 def fog(x: np.ndarray, rngs: Generators, density: float, decay: float) -> np.ndarray:
-  """Adds a cloud of plasma fractal, and scales back to the image's own maximum."""
+  """Adds a plasma fractal cloud, and scales back to the image's maximum."""
   height, width = x.shape[1:3]
   cloud = plasma_fractal(rngs, 1 << (max(height, width) - 1).bit_length(), decay)
   top = x.max((1, 2, 3), keepdims=True)
@@ -31,7 +31,7 @@ def plasma_fractal(rngs: Generators, size: int, decay: float) -> np.ndarray:
 
   Args:
     size: a power of two.
-    decay: the noise of every halving of the step is divided by decay**2.
+    decay: square root of the factor by which noise decreases at every halving of the step.
   """
   heights = np.zeros((len(rngs), size, size))
   noise = np.stack([rng.uniform(-1, 1, size * size) for rng in rngs])
@@ -69,12 +69,12 @@ def snow(
   sigma: float,
   keep: float,
 ) -> np.ndarray:
-  """Whitens the image, and adds flakes driven by the wind, with their half-turn.
+  """Whitens the image, and adds motion-blurred flakes and the flakes rotated by 180 degrees.
 
   Args:
-    mean, scale, zoom, threshold: of the flakes: thresholded Gaussian noise, enlarged.
-    radius, sigma: of their motion blur.
-    keep: weight of the image against its whitened self.
+    mean, scale, zoom, threshold: parameters of the flakes: enlarged, thresholded Gaussian noise.
+    radius, sigma: parameters of their motion blur.
+    keep: weight of the image against its whitened version.
   """
   draws = [(rng.normal(mean, scale, x.shape[1:3]), rng.uniform(-135, -45)) for rng in rngs]
   flakes = clipped_zoom(np.stack([d[0] for d in draws]), zoom)
@@ -95,13 +95,13 @@ def spatter(
   strength: float,
   mud: bool,
 ) -> np.ndarray:
-  """Drops of water (lighter, with a relief), or splashes of mud that cover the image.
+  """Adds drops of water (lighter, with a relief), or splashes of mud that cover the image.
 
   On images of one channel, water and mud have the luma of their colors.
 
   Args:
-    mean, scale, sigma, threshold: of the liquid: smoothed and thresholded Gaussian noise.
-    strength: of the water's light; of the mud, its smoothing in pixels.
+    mean, scale, sigma, threshold: parameters of the liquid: smoothed, thresholded Gaussian noise.
+    strength: brightness of water, or smoothing of mud in pixels.
   """
   liquid = smooth(np.stack([rng.normal(mean, scale, x.shape[1:3]) for rng in rngs]), sigma)
   color = MUD if mud else WATER
@@ -128,11 +128,11 @@ def _relief(liquid: np.ndarray) -> np.ndarray:
 
 
 def _distance(rims: np.ndarray, limit: float) -> np.ndarray:
-  """How far [N, H, W] pixels are from the image's nearest rim, at most `limit`.
+  """Distance [N, H, W] of pixels from the nearest rim in the image, at most `limit`.
 
-  Paths of straight, diagonal and knight's moves, of OpenCV's lengths 1, 1.4 and 2.1969 (G.
-  Borgefors, Distance Transformations in Digital Images, 1986); the exact distances differ little,
-  but the rounding and equalising that follow make much of it.
+  Uses paths of straight, diagonal and knight's moves with OpenCV's lengths 1, 1.4 and 2.1969 (G.
+  Borgefors, Distance Transformations in Digital Images, 1986). Exact distances differ little, but
+  rounding and equalization amplify the difference.
   """
   moves = [(0, 1, 1.0), (1, 1, 1.4), (1, -1, 1.4), (1, 0, 1.0)]
   moves += [(r, c, 2.1969) for r, c in ((1, 2), (1, -2), (2, 1), (2, -1))]
@@ -154,7 +154,7 @@ def _box(x: np.ndarray) -> np.ndarray:
 
 
 def _equalised(level: np.ndarray) -> np.ndarray:
-  """Histogram equalisation of [N, H, W] levels in 0..255, image by image."""
+  """Equalizes the histogram of each image of [N, H, W] levels in 0..255."""
   n, pixels = len(level), level[0].size
   count = np.zeros((n, 256))
   np.add.at(count, (np.arange(n)[:, None], level.reshape(n, -1)), 1)
@@ -167,5 +167,5 @@ def _equalised(level: np.ndarray) -> np.ndarray:
 
 
 def _luma(x: np.ndarray) -> np.ndarray:
-  """[..., 1] from [..., 3]; one channel is its own luma."""
+  """Converts [..., 3] to luma [..., 1]; keeps one channel."""
   return x if x.shape[-1] == 1 else (x * LUMA).sum(-1, keepdims=True)

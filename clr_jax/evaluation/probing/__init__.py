@@ -1,3 +1,3 @@
-"""What evaluation protocols share: features, labeled sets and subsets, classifiers. Protocols are
+"""Common code of evaluation protocols: features, labeled sets and subsets, classifiers. They are
 in `evaluation.protocols`.
 """

@@ -29,18 +29,18 @@ def classifier(
   normalize: bool = True,
   l2: float = 1.0,
 ) -> Classifier:
-  """Images in [0, 1] -> logits, in inference mode.
+  """Makes a classifier from images in [0, 1] to logits, in inference mode.
 
   Args:
     subject: a network and the labeled sets.
-    head: 'own', the logits that a supervised network has; 'linear', logistic regression on the
-      features of the training set; 'auto', its own where it has some.
-    normalize: the linear layer is trained on unit features, and the attack sees them too (the
-      robustness document trains on unit features and attacks raw ones by mistake).
+    head: 'own', the logits of a supervised network; 'linear', logistic regression on the features
+      of the training set; 'auto', 'own' if the network has logits.
+    normalize: train the linear layer on unit features, which the attack uses, too (the robustness
+      document trains on unit features and attacks raw ones by mistake).
     l2: penalty of the logistic regression on standardized features (`fit_lbfgs`).
 
   Raises:
-    UserError: no logits of its own, or of another data set's classes.
+    UserError: the network has no logits, or logits for another data set's classes.
   """
   train = subject.sets.train
   image = jax.ShapeDtypeStruct((1, *train.image_shape), jnp.float32)
@@ -79,7 +79,7 @@ def linear_head(train: Features, num_classes: int | None, *, normalize: bool, l2
   return Head(jnp.asarray(w, h.dtype), jnp.asarray(bias, h.dtype))
 
 
-# One object for each network, so that an attack compiles once (see `Classifier.apply`).
+# Cached per network, so that an attack compiles once (see `Classifier.apply`).
 @functools.lru_cache(maxsize=64)
 def _own(represent: RepresentFn) -> Callable[..., Array]:
   def apply(params: tuple[Params, State], images: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Frozen features of a whole source, and BatchNorm statistics for an untrained encoder."""
+"""Frozen features of a data source, and BatchNorm statistics for an untrained encoder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from clr_jax.ops.batches import batches
 
 
 class Features(NamedTuple):
-  """Features of a source, in its order, on the host.
+  """Features of a source in its order, on the host.
 
   Attributes:
     h: [N, F] float32.
@@ -47,22 +47,23 @@ def extract(
   augment: Policy | None = None,
   seed: int = 0,
 ) -> Features:
-  """The features of a source's images in inference mode, by default without augmentation.
+  """Computes features of a source's images in inference mode, by default without augmentation.
 
-  The result does not depend on the batch size or the number of devices, beyond rounding. Pass the
-  same `represent` object again and nothing is compiled again.
+  Beyond rounding, the result does not depend on batch size and number of devices. Passing the same
+  `represent` object again avoids recompilation.
 
   Args:
     represent: `Method.represent`.
-    params, state: as in the train state; on a mesh, where they already lie.
-    source: has `num_examples` and `load(indices) -> (uint8 [n, H, W, C], int32 [n] or None)`.
-    batch_size: images a call; rounded up to a multiple of the mesh's axis 'data'.
-    mesh: splits each batch over its axis 'data'. A process loads only the rows of its own devices;
-      every process gets all features.
-    key: which of the representations: 'h', 'z', 'logits', ...
-    indices: [n] the examples to take; None takes all, in order.
-    augment: changes each image first, with a key of `seed` and the image's index.
-    seed: of the augmentation.
+    params, state: as in the train state, already placed on the mesh.
+    source: source with `num_examples` and `load(indices)`, which returns
+      (uint8 [n, H, W, C], int32 [n] or None).
+    batch_size: images per call; rounded up to a multiple of the mesh's axis 'data'.
+    mesh: mesh to split each batch over its axis 'data'. A process loads only the rows of its own
+      devices; every process gets all features.
+    key: representation: 'h', 'z', 'logits', ...
+    indices: [n] examples; None = all, in order.
+    augment: augmentation of each image, with a key from `seed` and the image's index.
+    seed: RNG seed of the augmentation.
 
   Raises:
     UserError: the method has no representation `key`, or an image cannot be read.
@@ -87,7 +88,7 @@ def extract(
 
 
 def pixels(source: Any, *, batch_size: int = 4096) -> Features:
-  """Raw pixels in [0, 1], flattened to [N, H * W * C]: the baseline that no encoder has touched."""
+  """Raw pixels in [0, 1], flattened to [N, H * W * C]: the baseline without an encoder."""
   loads = [
     source.load(part[:count]) for part, count in batches(np.arange(source.num_examples), batch_size)
   ]
@@ -106,19 +107,19 @@ def estimate_batch_stats(
   batch_size: int = 256,
   seed: int,
 ) -> State:
-  """The state with BatchNorm's running statistics of the images, for an encoder never trained.
+  """Estimates BatchNorm's running statistics of images, for an untrained encoder.
 
-  An untrained encoder with the initial statistics (mean 0, variance 1) is a weaker baseline than
-  the weights deserve. The statistics of batches of un-augmented images, all views alike, are
-  averaged over one pass, or over `max_batches` batches if that is shorter. A state without
-  'batch_stats' comes back as it is.
+  With the initial statistics (mean 0, variance 1), an untrained encoder is an unfairly weak
+  baseline. The statistics of batches of un-augmented images (equal views) are averaged over one
+  pass, or over `max_batches` batches if that is shorter. A state without 'batch_stats' is returned
+  unchanged.
 
   Args:
     source: the training set, see `extract`.
-    num_views: V of the method's views['global'].
-    max_batches: most batches; 16 of 256 images are as many as a running average at momentum .9
-      weighs.
-    batch_size: images a batch, at most the size of the source.
+    num_views: number V of the method's views['global'].
+    max_batches: largest number of batches; 16 of 256 images are what a running average at momentum
+      .9 covers.
+    batch_size: images per batch, at most the size of the source.
     seed: RNG seed of the order of the images and of the method's own randomness.
   """
   if 'batch_stats' not in state:
@@ -129,7 +130,7 @@ def estimate_batch_stats(
 
   @host_jit
   def update(params: Params, state: State, start: Any, batch: Batch, step: Array) -> Any:
-    """The running statistics that the batch makes of `start`, everywhere the same number."""
+    """Running statistics after one batch, starting everywhere from the number `start`."""
     assert batch.image is not None
     view = _to_float(batch.image)[:, None]
     views = {'global': jnp.broadcast_to(view, (len(view), num_views, *view.shape[2:]))}
@@ -139,8 +140,8 @@ def estimate_batch_stats(
     _, carry = method.embed(params, state, batch._replace(image=None, views=views), rng, step)
     return carry['batch_stats']
 
-  # new = kept * old + (1 - kept) * (statistics of the batch): the number kept, which the momentum
-  # and the number of views make, follows from two different values of old.
+  # new = kept * old + (1 - kept) * (statistics of the batch): the factor `kept`, which depends on
+  # momentum and number of views, follows from two different values of old.
   total, kept = None, None
   for step in range(count):
     index = next(order)
@@ -153,7 +154,7 @@ def estimate_batch_stats(
     total = new if total is None else jax.tree.map(jnp.add, total, new)
 
   def average(total: Array, kept: Array, old: Array) -> Array:
-    updated = kept < 1  # not so in a part of the network that is not trained
+    updated = kept < 1  # False in frozen parts of the network
     return jnp.where(updated, total / (count * jnp.where(updated, 1 - kept, 1)), old)
 
   statistics = jax.tree.map(average, total, kept, state['batch_stats'])
@@ -187,10 +188,10 @@ def _represent(
 
 
 class _Reader:
-  """Reads a source; of an image that one of several processes cannot read all hear at the end.
+  """Reads a source, and reports images that one of several processes cannot read at the end.
 
-  Until then black images stand for it: a process that stopped alone would leave the others waiting
-  for ever in the computation of its batch.
+  Until then it substitutes black images: if a process stopped alone, the others would wait forever
+  in the computation of its batch.
   """
 
   def __init__(self, source: Any, *, together: bool):
@@ -198,7 +199,7 @@ class _Reader:
     self._failure: UserError | None = None
 
   def load(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """As the source does; UserError at once where this process reads alone."""
+    """Loads images as the source does; raises a UserError at once in a single process."""
     try:
       if self._failure is None:
         return self._source.load(rows)
@@ -211,7 +212,7 @@ class _Reader:
     return images, np.zeros(len(rows), np.int32) if labeled else None
 
   def finish(self) -> None:
-    """UserError or OtherProcessFailed in all processes if one of them could not read an image."""
+    """Raises UserError or OtherProcessFailed in all processes if one could not read an image."""
     if self._together and not in_all_processes(self._failure is None):
       raise self._failure or OtherProcessFailed()
 
@@ -224,7 +225,7 @@ def _forward(
   rows: np.ndarray,
   mesh: Mesh | None,
 ) -> tuple[Any, Any]:
-  """Features and labels of one full batch, maybe still being computed."""
+  """Features and labels of one full batch, possibly still being computed."""
   if mesh is None:
     image, label = source.load(rows)
   else:
@@ -233,7 +234,7 @@ def _forward(
 
 
 def _load_sharded(source: _Reader, rows: np.ndarray, by_rows: NamedSharding) -> tuple[Any, Any]:
-  """Images and labels as global arrays; this process reads the rows of its own devices only."""
+  """Images and labels as global arrays; each process reads only the rows of its devices."""
   mine = np.zeros(len(rows), bool)
   for (where,) in by_rows.addressable_devices_indices_map((len(rows),)).values():  # type: ignore
     mine[where] = True
@@ -260,7 +261,7 @@ def _joined(labels: list[Any]) -> np.ndarray | None:
 
 
 def _one_behind(items: Iterator[Any]) -> Iterator[Any]:
-  """The same items, each after the next one was started: loading overlaps with computing."""
+  """Yields each item after the next was started, so that loading overlaps with computation."""
   previous = None
   for item in items:
     if previous is not None:
@@ -271,7 +272,7 @@ def _one_behind(items: Iterator[Any]) -> Iterator[Any]:
 
 
 def _training_order(num_examples: int, size: int, seed: int) -> Iterator[Any]:
-  """Batches of distinct examples without end: shuffle, batch, drop the remainder, repeat."""
+  """Endless batches of distinct examples: shuffle, batch, drop the remainder, repeat."""
   rng = np.random.default_rng(seed)
   while True:
     order = rng.permutation(num_examples).astype(np.int32)

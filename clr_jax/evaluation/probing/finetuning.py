@@ -1,4 +1,4 @@
-"""A run's backbone with a new classifier, trained together by the library's train step."""
+"""Fine-tuning of a run's backbone with a new classifier, by the library's train step."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SCHEDULES = {'cosine': 'warmup_cosine', 'step': 'step_decay', 'constant': 'cons
 
 
 class Recipe(NamedTuple):
-  """How a network is trained; see `recipes.make_recipe` for the fields."""
+  """Training hyper-parameters; see `recipes.make_recipe` for the fields."""
 
   epochs: int
   batch_size: int
@@ -50,13 +50,13 @@ class Recipe(NamedTuple):
 
 
 class Tuned(NamedTuple):
-  """A trained network, and what its training showed.
+  """A trained network with its training curves.
 
   Attributes:
-    represent: see `Method`; {'h': ..., 'logits': ...}.
-    params, state: for it.
+    represent: see `Method`; returns {'h': ..., 'logits': ...}.
+    params, state: arguments of `represent`.
     loss: mean training loss of every epoch.
-    epoch: the epochs after which the network was tested, from 1; the last is one of them.
+    epoch: epochs after which the network was tested, from 1, including the last.
     scores: top-1 accuracy in [0, 1] on each of the tested sets, after each of these epochs.
   """
 
@@ -69,7 +69,7 @@ class Tuned(NamedTuple):
 
 
 class _Program(NamedTuple):
-  """Compiled once for all trainings of one shape."""
+  """Programs, compiled once for all trainings of one shape."""
 
   init: Callable[[Array], TrainState]
   step: Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
@@ -77,13 +77,13 @@ class _Program(NamedTuple):
 
 
 class Classifier(nn.Module, kw_only=True):
-  """Linear, or Linear - ReLU - Linear, on features or on unit features.
+  """Classifier of features: Linear, or Linear - ReLU - Linear.
 
   Attributes:
     hidden_dims: () or (width of the hidden layer,).
-    num_classes: outputs.
+    num_classes: number of outputs.
     normalize: divide each feature vector by its length.
-    detach: no gradient reaches the features.
+    detach: stop the gradient to the features.
   """
 
   hidden_dims: tuple[int, ...]
@@ -93,7 +93,7 @@ class Classifier(nn.Module, kw_only=True):
 
   @nn.compact
   def __call__(self, h: Array, *, train: bool, groups: int = 1) -> Array:
-    """[R, F] -> logits [R, num_classes]."""
+    """Maps [R, F] to logits [R, num_classes]."""
     if self.detach:
       h = jax.lax.stop_gradient(h)
     if self.normalize:
@@ -106,10 +106,10 @@ def backbone_weights(experiment: Experiment, params: Params, state: State) -> tu
   """Parameters and BatchNorm statistics of the backbone that `Method.represent` uses.
 
   Args:
-    params, state: as in the train state; also shapes.
+    params, state: as in the train state; arrays or shapes.
 
   Raises:
-    UserError: the method keeps its backbone elsewhere.
+    UserError: the method stores its backbone under another key.
   """
   if experiment.config.method.get('represent') == 'target':
     params, state = state['target']['params'], state['target']
@@ -145,15 +145,15 @@ def fit(
 ) -> Tuned:
   """Trains backbone and a new classifier on a labeled source.
 
-  The weights given stay as they are; accuracies are of BatchNorm in inference mode.
+  The given weights are not modified; accuracies use BatchNorm in inference mode.
 
   Args:
-    experiment: the run that the backbone is of.
-    weights: of `backbone_weights`, on the run's mesh.
-    train: at least `recipe.batch_size` examples.
-    tested: labeled, with the same classes.
+    experiment: the run of the backbone.
+    weights: result of `backbone_weights`, on the run's mesh.
+    train: training set with at least `recipe.batch_size` examples.
+    tested: labeled sets with the same classes.
     test_every: epochs between tests.
-    seed: of the classifier's weights, the order of the examples and the augmentation.
+    seed: RNG seed of the classifier's weights, the order of the examples and the augmentation.
 
   Raises:
     UserError: a warm-up longer than the training, a negative weight decay, what
@@ -196,7 +196,7 @@ def fit(
 
 
 def _start(program: _Program, weights: tuple[Params, State], seed: int) -> TrainState:
-  params, statistics = ema.copy(weights)  # the train step takes its state's buffers over
+  params, statistics = ema.copy(weights)  # the train step donates the buffers of its state
   state = program.init(jax.random.key(seed))
   return state.replace(
     params={**state.params, 'backbone': params},
@@ -268,7 +268,7 @@ def _program(
 
 
 def _schedule(recipe: Recipe, steps_per_epoch: int, total_steps: int):
-  """Of the factor that multiplies both learning rates."""
+  """Schedule of the factor of both learning rates."""
   step = {'milestones': recipe.milestones, 'factor': recipe.factor}
   return schedules.make(
     _SCHEDULES[recipe.schedule],

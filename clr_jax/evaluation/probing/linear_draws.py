@@ -18,7 +18,7 @@ from clr_jax.evaluation.probing.subsets import labeled_subset, stratified_subset
 from clr_jax.rundir.results import Measurement
 
 Examples = tuple[np.ndarray, np.ndarray]  # features, labels
-Outcome = tuple[float, dict[str, Any]]  # test accuracy, what it depends on
+Outcome = tuple[float, dict[str, Any]]  # test accuracy, its parameters
 
 
 def measure_subsets(
@@ -32,12 +32,12 @@ def measure_subsets(
   seed: int,
   features: Kind,
 ) -> Iterator[Measurement]:
-  """Measurements of `draws` subsets for each amount of labels, one by one.
+  """Yields measurements of `draws` subsets for each amount of labels.
 
   Args:
     amounts: arguments of `labeled_subset`, which become `params`.
-    chosen: how to fit.
-    protocol: for the record.
+    chosen: settings of the fit.
+    protocol: name of the protocol, for the record.
 
   Raises:
     UserError: see `linear`.
@@ -69,7 +69,7 @@ def measure_subsets(
 
 
 def _class_indices(train: Features, test: Features) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """The classes of the training set, and the labels of both sets as positions among them."""
+  """Classes of the training set, and the labels of both sets as positions among them."""
   if train.label is None or test.label is None:
     raise UserError('linear evaluation needs labels; give labeled data for training and test')
   classes, train_label = np.unique(train.label, return_inverse=True)
@@ -89,7 +89,7 @@ def _one_draw(
   split_seed: int,
   fit_seed: int,
 ) -> list[Outcome]:
-  """Test accuracies, each with all hyper-parameters behind it."""
+  """Test accuracies with all their hyper-parameters."""
   candidates, how = chosen.candidates, {}
   held = np.zeros(len(label), bool)
   if chosen.held_out or len(candidates) > 1:
@@ -112,7 +112,7 @@ def _one_draw(
 
 
 def _held_out(chosen: Settings, label: np.ndarray, seed: int) -> np.ndarray:
-  """[N] bool: the labels that choose."""
+  """Mask [N] of the held-out labels."""
   size = chosen.num_fitted(len(label), chosen.options['num_classes'])
   held = np.ones(len(label), bool)
   held[stratified_subset(label, size, seed=seed)] = False
@@ -120,7 +120,7 @@ def _held_out(chosen: Settings, label: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _how(candidates: list[dict[str, float]], num_held_out: int) -> dict[str, Any]:
-  """What is recorded of a choice among values."""
+  """Record of a selection among values."""
   values = {name: list(dict.fromkeys(c[name] for c in candidates)) for name in candidates[0]}
   how = {}
   for name, several in values.items():
@@ -131,7 +131,7 @@ def _how(candidates: list[dict[str, float]], num_held_out: int) -> dict[str, Any
 
 
 def _best(heads: Head, held_set: Examples) -> int:
-  """The position of the candidate that is best on the labels held out."""
+  """Position of the candidate that is best on held-out labels."""
   correct, loss = score(heads, *held_set)
   return min(range(len(correct)), key=lambda i: (-correct[i], loss[i]))
 
@@ -187,7 +187,7 @@ def _fit(
   seed: int,
   **more: Any,
 ) -> tuple[Head, Any]:
-  """The head of one candidate, or those of several on a leading axis."""
+  """Fits the head of one candidate, or of several on a leading axis."""
   swept = candidates[0]
   if len(candidates) > 1:
     swept = {name: [c[name] for c in candidates] for name in candidates[0]}

@@ -1,4 +1,4 @@
-"""How a linear layer is fitted to features: solver, preset, normalization and held-out labels."""
+"""Settings of linear evaluation: solver, preset, normalization and held-out labels."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ SIDE_BY_SIDE: Mapping[str, tuple[str, ...]] = {
   'lbfgs': ('l2',),
   'sgd': ('base_lr', 'weight_decay'),
 }
-"""The options of a solver that may have several values."""
-_HELD_OUT = 0.2  # of the labels, to choose among several values
+"""Options of a solver that may have several values."""
+_HELD_OUT = 0.2  # share of the labels to choose among several values
 
 
 class Settings(NamedTuple):
-  """How a linear layer is fitted; every value is known.
+  """Resolved settings of a linear fit.
 
   Attributes:
-    preset: its name, '' without.
+    preset: name of the preset, or ''.
     solver: 'lbfgs' or 'sgd'.
     normalize: normalization of the features.
-    held_out: the share of the labels that are not fitted.
-    options: all hyper-parameters of the solver that have an effect.
+    held_out: share of the labels that are held out.
+    options: all effective hyper-parameters of the solver.
   """
 
   preset: str
@@ -45,18 +45,18 @@ class Settings(NamedTuple):
 
   @property
   def candidates(self) -> list[dict[str, float]]:
-    """Each choice of the options with several values: the product of these values."""
+    """All combinations of the options with several values."""
     names = SIDE_BY_SIDE[self.solver]
     values = [np.atleast_1d(np.asarray(self.options[name], float)).tolist() for name in names]
     return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*values)]
 
   @property
   def random(self) -> bool:
-    """Whether a fit to all labels depends on the seed."""
+    """True if a fit to all labels depends on the seed."""
     return self.solver == 'sgd' or len(self.candidates) > 1 or self.held_out > 0
 
   def num_fitted(self, num_labels: int, num_classes: int) -> int:
-    """How many of the labels are fitted before something is chosen by the others.
+    """Number of labels that are fitted before a selection by the others.
 
     Raises:
       UserError: fewer than one for each class.
@@ -83,26 +83,26 @@ def settings(
   held_out: BelowOne = 0.0,
   **options: Any,
 ) -> Settings:
-  """The settings of `linear` with the defaults of the preset and of the solver.
+  """Resolves the settings of `linear` with the defaults of the preset and the solver.
 
   Args:
-    preset: a source's protocol: other defaults of solver, normalize and the options.
+    preset: protocol of a source, with other defaults of solver, normalize and the options.
     solver: 'lbfgs' (default without a preset), logistic regression to convergence (`fit_lbfgs`;
-      l2 = 1 is scikit-learn's C = 1, on standardized features a safe choice from one label a class
-      to all); 'sgd' (`fit_sgd`).
-    normalize: 'none'; 'l2', features to length 1; 'standardize', to mean 0 and standard deviation 1
-      of *all* training features, labeled or not (no label enters). Default: 'standardize' for
+      l2 = 1 is scikit-learn's C = 1, on standardized features a safe choice from one label per
+      class to all labels); 'sgd' (`fit_sgd`).
+    normalize: 'none'; 'l2', features of length 1; 'standardize', mean 0 and standard deviation 1 of
+      *all* training features, labeled or not (labels are not used). Default: 'standardize' for
       'lbfgs', 'none' for 'sgd' (the SogCLR report's protocol).
-    standardize: True is normalize='standardize', False is 'none'.
-    held_out: the share of the labels that are never fitted and choose instead, in [0, 1); the
-      SogCLR report's 40k of 50k is .2. 0: all labels are fitted.
+    standardize: True means normalize='standardize', False 'none'.
+    held_out: share of the labels, in [0, 1), that are never fitted but used for selection; .2 is
+      the SogCLR report's 40k of 50k. 0: all labels are fitted.
     options: hyper-parameters of the solver. Several values of `l2` (lbfgs), `base_lr` or
-      `weight_decay` (sgd) are fitted side by side and compared on held-out labels, by accuracy,
-      then by cross-entropy. With held_out=0 these are 20 % of the labels, and the best value is
-      fitted again to all.
+      `weight_decay` (sgd) are fitted together and compared on held-out labels, by accuracy, then by
+      cross-entropy. With held_out=0 these are 20 % of the labels, and the best value is refitted to
+      all.
 
   Raises:
-    UserError: an option of another solver, or one without effect.
+    UserError: an option of another solver, or without effect.
   """
   defaults = dict(PRESETS[preset]) if preset else {}
   if preset and solver == 'lbfgs':
@@ -116,18 +116,18 @@ def settings(
   every = with_preset(FIT[solver], defaults, options, what=f'the linear solver {solver!r}')
   chosen = Settings(preset or '', solver, normalize or default, held_out, every)
   if held_out and solver == 'lbfgs' and len(chosen.candidates) == 1:
-    raise UserError('held_out chooses nothing with L-BFGS and one l2: give several l2 or leave it')
+    raise UserError('held_out has no effect with L-BFGS and one l2: give several l2, or leave it')
   return chosen
 
 
 def settings_of(options: Mapping[str, Any]) -> Settings:
-  """`settings` of those options of a protocol that it has; the others are left alone."""
+  """`settings` of the known options of a protocol, ignoring others."""
   known = options_of(settings)
   return settings(**{key: value for key, value in options.items() if key in known})
 
 
 def linear_sgd(**hyper: Any) -> Config:
-  """`config.eval.protocols.linear` by SGD on cached features; the defaults are the SogCLR report's.
+  """Makes `config.eval.protocols.linear` with SGD on cached features (SogCLR report's defaults).
 
   Args:
     hyper: options of `fit_sgd`.

@@ -29,7 +29,7 @@ from clr_jax.core.types import Array
 from clr_jax.ops.similarity import at_least_float32
 
 Candidates = NonNegative | Annotated[Sequence[NonNegative], MinLen(1)]
-"""One value, or several that are fitted side by side."""
+"""One value, or several that are fitted together."""
 
 
 class Head(NamedTuple):
@@ -54,20 +54,20 @@ def fit_lbfgs(
   max_iter: Iterations = 1000,
   tol: Epsilon = 1e-6,
 ) -> tuple[Head, dict[str, Array]]:
-  """The minimum of 0.5 * l2 * ||w||^2 + sum of cross-entropies; the bias is not penalized.
+  """Minimizes 0.5 * l2 * ||w||^2 + sum of cross-entropies; the bias is not penalized.
 
-  scikit-learn's objective with l2 = 1 / C (default C = 1), so features should be standardized. With
-  two classes scikit-learn has one row of weights where this has two: the same predictions are those
-  of its C = 2 / l2.
-  All features lie on the device at once, in float32 or wider.
+  This is scikit-learn's objective with l2 = 1 / C (default C = 1), so features should be
+  standardized. With two classes scikit-learn has one row of weights where this has two: predictions
+  are equal for its C = 2 / l2.
+  All features are on the device at once, in float32 or wider.
 
   Args:
     h: [N, F].
     label: [N] integers in [0, num_classes).
-    l2: the penalty, or [S] penalties that are solved side by side.
-    max_iter: iterations at most.
-    tol: stops where the largest gradient of the objective / N is below it, or where rounding lets
-      the objective fall no further.
+    l2: the penalty, or [S] penalties that are solved together.
+    max_iter: largest number of iterations.
+    tol: tolerance: stops when the largest gradient of the objective / N is below it, or when
+      rounding prevents further progress.
 
   Returns:
     The head (leading axis S for a sweep) and {'loss': objective / N, 'iterations', 'gradient'}.
@@ -91,7 +91,7 @@ def _lbfgs(
 
     def unfinished(carry: Any) -> Array:
       _, _, step, loss, before, gradient = carry
-      # One rounding of the loss: below that the line search only chases noise.
+      # Relative rounding error of the loss; below it the line search would follow noise.
       falling = before - loss > jnp.finfo(h.dtype).eps * jnp.maximum(loss, 1e-3)
       return (step == 0) | ((step < max_iter) & (gradient > tol) & falling)
 
@@ -140,27 +140,27 @@ def fit_sgd(
   """Minibatch SGD, by default the linear evaluation of the SogCLR report ("lincls").
 
   w ~ N(0, .01), b = 0; the learning rate changes per epoch, without warm-up; the last batch of an
-  epoch may be short; a batch larger than N becomes N, and a scaled learning rate follows. Defaults:
-  the report's (MoCo's main_lincls with SogCLR's lr).
+  epoch may be short; a batch larger than N becomes N, and a scaled learning rate follows. The
+  defaults are the report's (MoCo's main_lincls with SogCLR's lr).
 
   Args:
-    h: [N, F], or [K, N, F]: features of K augmented copies of the images, of which epoch e takes
-      copy e modulo K; one of them lies on the device at a time.
+    h: [N, F], or [K, N, F]: features of K augmented copies of the images, of which epoch e uses
+      copy e modulo K; one copy is on the device at a time.
     label: [N] integers in [0, num_classes).
-    seed: of the initial weights and of the order of the examples.
-    watch: sets (h, label) of examples whose accuracies are taken after every epoch.
-    epochs: passes over the labels.
-    batch_size: labeled images in a step; at most N.
-    base_lr: the learning rate, or [S] of them, trained side by side from the same initial weights
-      on the same batches.
+    seed: RNG seed of the initial weights and the order of the examples.
+    watch: sets (h, label) of examples to test after every epoch.
+    epochs: number of passes over the labels.
+    batch_size: labeled images per step; at most N.
+    base_lr: learning rate, or [S] rates, trained together from the same initial weights on the same
+      batches.
     scaling: 'linear', base_lr is for 256 images and multiplied by batch_size / 256; 'none', as is.
     schedule: 'cosine' to 0; 'step', multiplied by `factor` after each of the `milestones` (epochs);
       'constant'.
     milestones: epochs after which the rate is multiplied by factor, with schedule='step'.
-    factor: of the rate at each of the milestones.
+    factor: multiplier of the rate at each of the milestones.
     momentum: weight of the old velocity.
-    nesterov: PyTorch's form, g + momentum * velocity.
-    weight_decay: adds weight_decay * (w, b) to the gradient; or [S], side by side with base_lr.
+    nesterov: use g + momentum * velocity (PyTorch's form).
+    weight_decay: coefficient of (w, b) added to the gradient; or [S], one per base_lr.
 
   Returns:
     The head after the last epoch (leading axis S for a sweep), and for each set of `watch` the
@@ -195,7 +195,7 @@ def fit_sgd(
 
 
 def _initial_heads(key: Array, num: int, shape: tuple[int, int], dtype: Any) -> Head:
-  """`num` equal heads on a leading axis."""
+  """Makes `num` equal heads on a leading axis."""
   w = 0.01 * jax.random.normal(key, shape, dtype)
   return Head(jnp.broadcast_to(w, (num, *shape)), jnp.zeros((num, shape[1]), dtype))
 

@@ -25,7 +25,7 @@ def standardization(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def normalized(
   train: np.ndarray, test: np.ndarray, how: Normalization
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Both sets of features as they are, of length 1, or standardized by the training set."""
+  """Normalizes both sets of features: not at all, to length 1, or by training statistics."""
   if how == 'none':
     return train, test
   if how == 'l2':

@@ -1,4 +1,4 @@
-"""The linear evaluations of the sources, as defaults of the options of `linear`."""
+"""Linear evaluation protocols of the sources, as defaults of the options of `linear`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from clr_jax.core.options import OnlyWith, Option, check, options_of
 
-# All are SGD on frozen features in inference mode. What cached features cannot have, augmented
-# training images, is the protocol `linear_augmented`. Every value may be overridden.
+# All are SGD on frozen features in inference mode. The protocol `linear_augmented` adds augmented
+# training images. Every value may be overridden.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
   # The SogCLR report (second stage: 90 epochs, batch 1024, momentum SGD without weight decay) with
   # the code's rate, cosine per epoch. The report's 40k / 10k split: held_out=0.2.
@@ -106,15 +106,15 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 def with_preset(
   factory: Callable, preset: Mapping[str, Any], given: Mapping[str, Any], *, what: str
 ) -> dict[str, Any]:
-  """All options of `factory` that have an effect: as given, else of the preset, else the default.
+  """All effective options of `factory`: given values, else the preset's, else the defaults.
 
   Args:
-    preset: values that count where none is given; a given one may leave them without effect.
-    given: options of a user.
-    what: names the factory in messages.
+    preset: values used where none is given; given options may make them ineffective.
+    given: options of the user.
+    what: name of the factory in messages.
 
   Raises:
-    UserError: an option given that `factory` does not have or allow, or that has no effect.
+    UserError: a given option that is unknown, not allowed or without effect.
   """
   known = options_of(factory)
   values = {**preset, **given}

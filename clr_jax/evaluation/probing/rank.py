@@ -1,4 +1,4 @@
-"""RankMe: how many directions the features really use."""
+"""RankMe, the effective rank of features."""
 
 import numpy as np
 
@@ -10,8 +10,8 @@ def rankme(h: np.ndarray, *, max_rows: int = 2048, eps: float = 1e-7) -> float:
 
   Args:
     h: [N, F], finite.
-    max_rows: the first rows used; the value is comparable between equal numbers of rows only.
-    eps: added to the shares, as in the paper.
+    max_rows: number of first rows to use; values are comparable only for equal numbers of rows.
+    eps: constant added to the shares, as in the paper.
   """
   values = np.linalg.svd(np.asarray(h[:max_rows], np.float64), compute_uv=False)
   if not values.sum() > 0:

@@ -1,4 +1,4 @@
-"""Recipes of fine-tuning: hyper-parameters, presets, and what follows from the number of labels."""
+"""Recipes of fine-tuning: hyper-parameters and presets, with defaults for numbers of labels."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from clr_jax.evaluation.probing.finetuning import Recipe
 from clr_jax.evaluation.probing.subject import Subject
 
 _NOT_MIRRORED = ('digits', 'mnist', 'emnist', 'kmnist', 'omniglot', 'svhn_cropped')
-_FEW = 500  # labels, for which the robustness document lowers the baseline's rate
+_FEW = 500  # labels up to which the robustness document lowers the baseline's rate
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-  # This library's, for some thousand small images on a CPU: the defaults of `make_recipe`.
+  # Presets of this library for a few thousand small images on a CPU: the defaults of `make_recipe`.
   'small': {'balanced': True},
   'small_supervised': {'backbone_lr': 0.1, 'balanced': True},
   # The robustness document's code, with a gradient for the encoder (its text; `detach_features` is
@@ -77,26 +77,26 @@ def make_recipe(
   detach_features: bool = False,
   augment: Annotated[str, OneOf(('auto', *policies.names()))] = 'auto',
 ) -> Recipe:
-  """The recipe of one training; the options' defaults are the preset 'small'.
+  """Makes the recipe of one training; the defaults are the preset 'small'.
 
   Args:
     subject: the network and the labeled sets.
     num_labels: labels to train on.
-    epochs: None: as many as make 150 steps, at least 15.
-    batch_size: at most the number of labels, and a multiple of the devices. None: an eighth of the
-      labels down to a power of two, from 8 to 64.
-    backbone_lr, head_lr: peak rates; 0 keeps the backbone's parameters to the bit. None: 0.1, but
+    epochs: number of epochs; None = 150 steps, but at least 15 epochs.
+    batch_size: images per step, at most the number of labels, rounded down to a multiple of the
+      devices. None = an eighth of the labels, rounded down to a power of two, from 8 to 64.
+    backbone_lr, head_lr: peak rates; 0 keeps the backbone's parameters to the bit. None = 0.1, or
       0.01 for at most 500 labels.
-    momentum, weight_decay: of SGD; biases and normalization decay too.
+    momentum, weight_decay: options of SGD; biases and normalization decay, too.
     schedule: 'cosine' (to 0, after `warmup_epochs` of linear warm-up), 'step' (times `factor` at
       the epochs `milestones`) or 'constant'.
     milestones: epochs at which the rates are multiplied by factor, with schedule='step'.
-    factor: of the rates at each of the milestones.
+    factor: multiplier of the rates at each of the milestones.
     warmup_epochs: epochs of linear warm-up, with schedule='cosine'.
-    head_layers: 1, Linear; 2, Linear - ReLU - Linear of the features' width.
-    normalize: 'l2', the classifier sees unit features; 'none', as they are.
-    detach_features: no gradient reaches the backbone, of which only the BatchNorm statistics
-      change: what the robustness document's code does.
+    head_layers: 1 for Linear; 2 for Linear - ReLU - Linear of the features' width.
+    normalize: 'l2' for unit features; 'none' for raw features.
+    detach_features: stop the gradient to the backbone, of which only the BatchNorm statistics
+      change, as in the robustness document's code.
     augment: a policy of `clr_jax.augment` with its defaults (crop_flip pads an eighth of the side);
       'auto' is crop_flip, but affine for digits and letters, which must not be mirrored, and for a
       run's own data if it was trained with affine.
@@ -136,7 +136,7 @@ def _batch_size(asked: int | None, num_labels: int, devices: int) -> int:
 
 
 def _policy(subject: Subject) -> str:
-  """The augmentation of 'auto'."""
+  """Augmentation for 'auto'."""
   config, name = subject.experiment.config, subject.sets.train.name
   own = name == config.data.name and config.augment.name == 'affine'
   letters = name.partition(':')[0].partition('/')[0] in _NOT_MIRRORED

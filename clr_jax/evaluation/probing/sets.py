@@ -1,4 +1,4 @@
-"""The labeled images that a run is evaluated on: its own, or others that `config.eval` names."""
+"""Labeled sets for the evaluation of a run: its own, or those named by `config.eval`."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ SPLITS: Mapping[str, tuple[str, str]] = {
   'i_naturalist2017': ('train', 'validation'),
   'i_naturalist2018': ('train', 'validation'),
   'i_naturalist2021': ('train', 'val'),
-  'eurosat': ('train[:80%]', 'train[80%:]'),  # it has no other split
+  'eurosat': ('train[:80%]', 'train[80%:]'),  # it has only one split
 }
 _HOW = 'name labeled data with eval.data, eval.train_split and eval.test_split'
 
 
 class Sets(NamedTuple):
-  """The training set of a probe or the bank of kNN, and the set that is scored.
+  """Training set of a probe or bank of kNN, and test set.
 
   Attributes:
     train: training images.
@@ -47,12 +47,12 @@ class Sets(NamedTuple):
 
   @property
   def labeled(self) -> bool:
-    """Whether there is something to classify: both sets are labeled, with two classes or more."""
+    """True if both sets are labeled, with two or more classes."""
     return not self.missing
 
   @property
   def missing(self) -> str:
-    """What they lack to be evaluated, after 'there', or ''."""
+    """Reason why they cannot be evaluated, to follow 'there', or ''."""
     if self.test is None:
       return 'is no test set'
     if self.train.num_classes is None or self.test.num_classes is None:
@@ -61,7 +61,7 @@ class Sets(NamedTuple):
 
   @property
   def names(self) -> str:
-    """'digits train, test'."""
+    """Names of the sets, such as 'digits train, test'."""
     splits = [s.split for s in self if s is not None]
     return f'{self.train.name} {", ".join(splits)}'
 
@@ -70,7 +70,7 @@ class Sets(NamedTuple):
     return ' '.join(s.checksum() for s in self if s is not None)
 
   def refuse_unlabeled(self) -> None:
-    """UserError unless both sets are there and labeled."""
+    """Raises a UserError unless both sets exist and are labeled."""
     if self.test is None:
       raise UserError('evaluation needs a test set: set data.test_split or eval.test_split')
     for source in self:
@@ -85,20 +85,20 @@ class Sets(NamedTuple):
       )
 
   def refuse_other_classes(self) -> None:
-    """UserError if the test set has classes that the training set does not have."""
+    """Raises a UserError if the test set has classes that the training set does not have."""
     if self.test is not None:
       pairs.refuse_other_classes(self.test, self.train)
 
   def refuse_unseen_classes(self) -> None:
-    """UserError if a class of test images has no training image, where all labels are known."""
+    """Raises a UserError if a class of test images has no training image."""
     if self.test is not None:
       pairs.refuse_unseen_classes(self.test, self.train)
 
   def alike(self, train_key: str, test_key: str) -> Sets:
-    """The same sets, the classes of the test set numbered as those of the training set.
+    """Renumbers the classes of the test set as in the training set.
 
     Args:
-      train_key, test_key: what names their splits.
+      train_key, test_key: config keys of their splits.
 
     Raises:
       UserError: they share images, or the test set has classes that the training set does not have.
@@ -111,10 +111,10 @@ class Sets(NamedTuple):
 
 
 def evaluation_sets(experiment: Experiment) -> Sets:
-  """The sets that `eval.data`, `eval.train_split` and `eval.test_split` name.
+  """Loads the sets of `eval.data`, `eval.train_split` and `eval.test_split`.
 
-  Each of them that is None is that of `config.data`. Images of another size are allowed; they are
-  resized like those of training if `data.image_size` is set.
+  None means the value of `config.data`. Images may have another size; they are resized like
+  training images if `data.image_size` is set.
 
   Raises:
     UserError: unknown data, sets that are named and unlabeled, images that do not fit, test images
@@ -129,7 +129,7 @@ def evaluation_sets(experiment: Experiment) -> Sets:
     return data.load_source(name, split=split, data_dir=own.data_dir, image_size=own.image_size)
 
   def where(key: str) -> dict[str, str]:
-    """The keys that say what is loaded: those of `eval` that are set, else those of `data`."""
+    """Keys of the loaded data: those of `eval` if set, else those of `data`."""
     data_key = 'eval__data' if asked.get('data') else 'data__name'
     split_key = f'eval__{key}' if asked.get(key) else f'data__{key}'
     return {data_key: name, split_key: asked.get(key) or own[key]}
@@ -150,12 +150,12 @@ def evaluation_sets(experiment: Experiment) -> Sets:
 
 
 def check_size(experiment: Experiment, sets: Sets) -> None:
-  """UserError if the network is trained on views of another scale than it is evaluated on."""
+  """Raises a UserError if training views and evaluation images differ in scale."""
   size, side = experiment.config.augment.size, min(sets.train.image_shape[:2])
   if max(size, side) > 2 * min(size, side):
     raise UserError(
-      f'the views of training have {size} pixels a side and the images of the evaluation, '
-      f'{sets.train.name}, {side}: set augment.size and data.image_size to one size, or nearly'
+      f'training views have sides of {size} pixels but the images of the evaluation, '
+      f'{sets.train.name}, {side}: set augment.size and data.image_size to similar sizes'
     )
 
 
@@ -166,7 +166,7 @@ def target_sets(
   train_split: str | None = None,
   test_split: str | None = None,
 ) -> Sets:
-  """Another data set, its images made as large and as colorful as the run's own.
+  """Loads another data set with images converted to the size and channels of the run.
 
   Args:
     experiment: the run; its images are square.
@@ -180,8 +180,8 @@ def target_sets(
   height, width, channels = experiment.source.image_shape
   if height != width:
     raise UserError(
-      f'the images of {experiment.source.name} are {height}x{width} and those of other data are '
-      'made square: train with data.image_size'
+      f'the images of {experiment.source.name} are {height}x{width} but transfer makes images '
+      'square: train with data.image_size'
     )
   usual = SPLITS.get(name.partition(':')[0].partition('/')[0], ('train', 'test'))
   splits = train_split or usual[0], test_split or usual[1]

@@ -1,4 +1,4 @@
-"""The subject of an evaluation: a frozen network of a run with labeled sets and its features."""
+"""Evaluation subject: a frozen network of a run with labeled sets and cached features."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from clr_jax.rundir.results import Evaluated, FeaturesOf
 
 Kind = Evaluated
 FEATURES: tuple[FeaturesOf, ...] = typing.get_args(FeaturesOf)
-_CACHED_BYTES = 2**30  # features of more than that are not kept on disk
+_CACHED_BYTES = 2**30  # largest features to cache on disk
 
 
 class Subject:
   """A frozen network of a run with labeled sets; weights and features are computed once.
 
   Attributes:
-    experiment: the run's.
-    sets: labeled, unless stated.
-    step: of the network.
+    experiment: experiment of the run.
+    sets: labeled sets, unless stated otherwise.
+    step: step of the network.
     kind: 'trained' (the network given), 'untrained' (the network of step 0, its BatchNorm
       statistics estimated on the run's own training images), 'pixels' (no network) or 'weights'
       (the network given, of a file).
-    run: workdir that caches features; None keeps them in memory only.
+    run: workdir for cached features; None = in memory only.
     file: name and checksum of the file of 'weights'.
   """
 
@@ -66,16 +66,16 @@ class Subject:
 
   @property
   def is_pretrained(self) -> bool:
-    """Whether the network is the one given, not that of step 0."""
+    """True for the given network, False for that of step 0."""
     return self.kind in ('trained', 'weights')
 
   def of_kind(self, kind: Kind) -> Subject:
-    """The same run on the same sets, another kind of features."""
+    """Makes the subject for another kind of features."""
     how = {'run': self.run, 'file': self.file}
     return Subject(self.experiment, self.sets, self._network, kind, **how)
 
   def on(self, sets: Sets) -> Subject:
-    """The same network on other sets."""
+    """Makes the subject on other sets."""
     if self.kind != 'pixels':
       _ = self.weights  # computed once for all sets
     other = copy.copy(self)
@@ -108,7 +108,7 @@ class Subject:
 
   @functools.cached_property
   def features(self) -> tuple[Features, Features]:
-    """Features 'h' of the training and the test set, or their pixels."""
+    """Features 'h' of the training and the test set, or pixels."""
     train, test = self.sets
     if self.kind == 'pixels':
       return pixels(train), pixels(test)
@@ -125,13 +125,13 @@ class Subject:
 
 
 class _FeatureCache(NamedTuple):
-  """The file with the features of one network on two sets, in `features/` of the workdir."""
+  """File with the features of a network on two sets, in `features/` of the workdir."""
 
   path: epath.Path
 
   @classmethod
   def of(cls, subject: Subject) -> _FeatureCache | None:
-    """None without a cache: no workdir, several processes, too many bytes, edited code."""
+    """The cache; None without a workdir, with several processes, too many bytes or edited code."""
     experiment, sets, version = subject.experiment, subject.sets, code_version()
     if subject.run is None or jax.process_count() > 1 or version.endswith('.dirty'):
       return None
@@ -170,4 +170,4 @@ class _FeatureCache(NamedTuple):
         if old.name.split('-')[1] != step:
           old.unlink(missing_ok=True)
     except OSError as error:  # a full disk must not end an evaluation
-      logging.warning('the features are not kept: %s', error)
+      logging.warning('cannot cache the features: %s', error)

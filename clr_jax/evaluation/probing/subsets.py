@@ -1,4 +1,4 @@
-"""Subsets of labeled examples: class-stratified, so many a class, or simply random."""
+"""Subsets of labeled examples: class-stratified, balanced, or simply random."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from clr_jax.core.options import checked
 
 
 def stratified_subset(label: np.ndarray, size: int, *, seed: int | Sequence[int]) -> np.ndarray:
-  """A random subset with the class proportions of the whole and at least one example per class.
+  """Draws a subset with the class proportions of the whole and at least one example per class.
 
-  Every class gets the whole part of its quota size * count / N, or 1 if that is 0; the examples
-  that are left go one by one to the classes furthest below their quota (largest remainder), and
-  where the ones are too many, the classes furthest above theirs give one back. Equal remainders go
-  to the smaller class. The same (label, size, seed) is the same subset whatever the features are.
+  Every class gets the integer part of its quota size * count / N, or 1 if that is 0; the remaining
+  examples go one by one to the classes furthest below their quota (largest remainder), and excess
+  examples are taken from the classes furthest above theirs. Ties go to the smaller class. The
+  subset is a function of (label, size, seed), independent of the features.
 
   Args:
     label: [N] integers, any values.
@@ -48,7 +48,7 @@ def stratified_subset(label: np.ndarray, size: int, *, seed: int | Sequence[int]
 
 
 def balanced_subset(label: np.ndarray, per_class: int, *, seed: int | Sequence[int]) -> np.ndarray:
-  """A random subset with `per_class` examples of every class.
+  """Draws a subset with `per_class` examples of every class.
 
   Args:
     label: [N] integers, any values.
@@ -57,7 +57,7 @@ def balanced_subset(label: np.ndarray, per_class: int, *, seed: int | Sequence[i
     [per_class * classes] sorted positions.
 
   Raises:
-    UserError: a class that has fewer examples.
+    UserError: a class with fewer examples.
   """
   values, count = np.unique(label, return_counts=True)
   if per_class > count.min():
@@ -71,9 +71,9 @@ def balanced_subset(label: np.ndarray, per_class: int, *, seed: int | Sequence[i
 
 
 def random_subset(label: np.ndarray, size: int, *, seed: int | Sequence[int]) -> np.ndarray:
-  """A simple random subset without replacement; a class may be missing in it.
+  """Draws a simple random subset without replacement, which may lack classes.
 
-  This is how the robustness document takes 100, 10 and 1 % of the labels.
+  The robustness document draws 100, 10 and 1 % of the labels in this way.
 
   Args:
     label: [N].
@@ -104,17 +104,17 @@ def labeled_subset(
   seed: Seed = 0,
   draw: CountOrZero = 0,
 ) -> np.ndarray:
-  """The labeled examples that every protocol uses for one draw of few labels.
+  """Draws the labeled examples that all protocols use for one draw of few labels.
 
-  They depend on the labels, the amount, the seed and the draw only, so that numbers of different
-  features and networks are of the same labels.
+  They depend only on the labels, the amount, the seed and the draw, so different features and
+  networks are measured with the same labels.
 
   Args:
     label: [N] integers, any values.
-    label_fraction: share of the labels, in (0, 1]; or
-    per_class: number of labels for each class. Neither: all labels.
-    balanced: a share is class-stratified (`stratified_subset`), a number the same for every class
-      (`balanced_subset`); False: as many labels, drawn at random (`random_subset`).
+    label_fraction: share of the labels, in (0, 1]; all labels if neither amount is given.
+    per_class: number of labels per class.
+    balanced: True stratifies a share by class (`stratified_subset`) and draws the same number from
+      every class (`balanced_subset`); False draws as many labels at random (`random_subset`).
 
   Returns:
     [n] sorted positions.

@@ -1,4 +1,4 @@
-"""Few labels: a linear layer on frozen features, and the supervised network on the same labels."""
+"""Few-label evaluation: a linear layer on frozen features, and a supervised baseline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clr_jax.evaluation.probing.subsets import labeled_subset
 from clr_jax.evaluation.protocols import finetune
 from clr_jax.rundir.results import Measurement
 
-FRACTIONS = (0.01, 0.1, 1.0)  # of the robustness document's table 1, and of SimCLR
+FRACTIONS = (0.01, 0.1, 1.0)  # from the robustness document's table 1, and SimCLR
 PER_CLASS = (1, 5, 10)
 FITS_CLASSES = True
 
@@ -36,24 +36,23 @@ def measure(
   baseline: Annotated[str, OneOf(('', *PRESETS))] = '',
   **options: Any,
 ) -> Iterator[Measurement]:
-  """Top-1 test accuracy, in [0, 1], with a few of the training labels; the images are all used.
+  """Measures top-1 test accuracy, in [0, 1], with few training labels, but all images.
 
-  The classifier is that of `linear`, on the features of one network. Every draw is another subset
-  of the labels, the same for all networks, features and presets (`labeled_subset`), so that
-  differences are differences of the features. `finetune` with the same amount, seed and draw has
-  the same labels too.
+  The classifier is that of `linear`. Every draw is another subset of the labels, the same for all
+  networks, features and presets (`labeled_subset`), so that only the features differ. `finetune`
+  with the same amount, seed and draw uses the same labels.
 
   Args:
     subject: a network and the labeled sets.
     label_fraction: shares of the labels.
-    per_class: numbers of labels for each class.
-    balanced: subsets are class-stratified, or have the same number for each class; False: as many
+    per_class: numbers of labels per class.
+    balanced: True for class-stratified subsets, or equal numbers per class; False for as many
       labels drawn at random, as in the robustness document.
-    draws: subsets for each amount.
-    seed: of subsets, held-out splits, initial weights and batches.
-    baseline: a preset of `finetune`, such as 'small_supervised' or 'robustness_supervised': for the
-      trained network's features, also trains the whole network from scratch on each subset;
-      `params` have this preset as 'baseline'.
+    draws: number of subsets per amount.
+    seed: RNG seed of subsets, held-out splits, initial weights and batches.
+    baseline: preset of `finetune`, such as 'small_supervised' or 'robustness_supervised', to train
+      the whole network from scratch on each subset, too, when evaluating trained features; `params`
+      record it as 'baseline'.
     options: solver, preset and hyper-parameters, see `settings`.
   """
   amounts = [{**amount, 'balanced': balanced} for amount in _amounts(label_fraction, per_class)]
@@ -72,7 +71,7 @@ def measure(
 
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
-  """UserError for options that exclude each other, and for amounts that the labels do not have."""
+  """Raises a UserError for conflicting options and for impossible amounts of labels."""
   chosen = settings_of(options)
   if options.get('baseline'):
     finetune.check(sets, {'preset': options['baseline']})

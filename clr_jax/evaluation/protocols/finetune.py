@@ -1,4 +1,4 @@
-"""Fine-tuning of the whole network on all or a few labels, and the same from scratch."""
+"""Fine-tuning of the whole network on all or few labels, or training from scratch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from clr_jax.evaluation.probing.subsets import labeled_subset, stratified_subset
 from clr_jax.rundir.results import Measurement
 
 NEEDS_NETWORK = True
-_TESTS = 10  # of one training, at most, unless test_every is given
+_TESTS = 10  # largest number of tests per training by default
 
 
 @takes_options_of(make_recipe)
@@ -41,29 +41,29 @@ def measure(
   test_every: Count | None = None,
   **options: Any,
 ) -> list[Measurement]:
-  """Top-1 test accuracy, in [0, 1], of the backbone trained with a new classifier on labels.
+  """Measures top-1 test accuracy, in [0, 1], after training the backbone with a new classifier.
 
-  A trained network starts from the checkpoint, an untrained one from the run's weights of step 0:
-  the supervised baseline at the same labels. The network given is not changed. `selection` is
-  'last' (the last epoch: the number to report), 'best_on_test' (the best tested epoch on the test
-  set: optimistic) and, with `held_out`, 'best_on_held_out'. `arrays` of the first has the mean
-  training loss of each epoch ('loss') and the accuracies ('top1') after 'epoch'.
+  A trained network starts from the checkpoint, an untrained one from the run's weights of step 0,
+  which is the supervised baseline with the same labels. The given network is not modified.
+  `selection` is 'last' (the last epoch: the number to report), 'best_on_test' (the best tested
+  epoch on the test set: optimistic) and, with `held_out`, 'best_on_held_out'. `arrays` of the first
+  has the mean training loss of each epoch ('loss') and the accuracies ('top1') after 'epoch'.
 
   Args:
-    subject: a network, of which `represent`'s backbone is trained, and the labeled sets.
-    preset: other defaults of the options; None = 'small', 'small_supervised' if untrained.
+    subject: a network, whose backbone in `represent` is trained, and the labeled sets.
+    preset: other defaults of the options; None = 'small', or 'small_supervised' if untrained.
     label_fraction: share of the training labels used, in (0, 1], or several shares.
-    per_class: number of labels of each class in place of a share, or several.
-    balanced: as many labels of each class, or in proportion to the classes (see `labeled_subset`);
-      False: drawn at random; None: as the preset.
-    draw: number of the random subset, or several.
-    seed: of subsets, the classifier's weights, order and augmentation, together with the draw.
-    held_out: share of the labels that is not trained on, to choose the epoch by.
-    test_every: epochs between tests; None = so many that there are at most 10.
+    per_class: number of labels per class instead of a share, or several numbers.
+    balanced: True for equal numbers per class or stratified shares (see `labeled_subset`); False
+      for random labels; None = as in the preset.
+    draw: number of the random subset, or several numbers.
+    seed: RNG seed, together with the draw, of subset, classifier weights, order and augmentation.
+    held_out: share of the labels held out from training, to choose the epoch.
+    test_every: epochs between tests; None = at most 10 tests.
     options: hyper-parameters, see `make_recipe`.
 
   Raises:
-    UserError: fewer labels than classes or devices, a method that keeps its backbone elsewhere.
+    UserError: fewer labels than classes or devices, or a method without a 'backbone'.
   """
   start = time.perf_counter()
   preset = preset or ('small' if subject.is_pretrained else 'small_supervised')
@@ -82,13 +82,13 @@ def measure(
 
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
-  """UserError for options that exclude each other, and for labels that are not there."""
+  """Raises a UserError for conflicting options and for missing labels."""
   preset, known = options.get('preset') or 'small', options_of(make_recipe)
   _resolved(preset, {k: v for k, v in options.items() if k in known})
   per_class, fraction = options.get('per_class'), options.get('label_fraction', 1.0)
   if per_class and fraction != 1:
     raise UserError('finetune: give label_fraction or per_class, not both')
-  if sets.train.labels() is not None:  # a run without labels is not evaluated at its end
+  if sets.train.labels() is not None:  # runs without labels are not evaluated at the end
     _choose(
       sets,
       options.get('held_out', 0.0),
@@ -103,7 +103,7 @@ def _balanced(preset: str, given: bool | None) -> bool:
 
 
 def _resolved(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
-  """The options of `make_recipe` with the preset's values."""
+  """Options of `make_recipe` with the preset's values."""
   defaults = {k: v for k, v in PRESETS[preset].items() if k != 'balanced'}
   values = with_preset(make_recipe, defaults, given, what='finetune')
   if values['schedule'] == 'step' and not values['milestones']:
@@ -114,7 +114,7 @@ def _resolved(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def _choose(
   sets: Sets, held_out: float, *, seed: int = 0, draw: int = 0, **amount: Any
 ) -> tuple[np.ndarray, np.ndarray, int]:
-  """Positions to train on, with an example of each class, those held out, and a seed to fit with.
+  """Returns positions to train on (with all classes), held-out positions, and a seed for the fit.
 
   Args:
     amount: see `labeled_subset`.
@@ -149,7 +149,7 @@ def _train(
 
 
 def _first_weights(subject: Subject) -> tuple[Params, State]:
-  """Those of step 0 need no BatchNorm statistics of images: training makes them."""
+  """Initial weights; those of step 0 need no BatchNorm statistics, which training computes."""
   if subject.is_pretrained:
     return backbone_weights(subject.experiment, *subject.weights)
   first = subject.experiment.init()
@@ -162,7 +162,7 @@ def _measurements(
   features: Kind,
   seconds: float,
 ) -> list[Measurement]:
-  """The test accuracy of several epochs; the curves are kept beside the first."""
+  """Measurements of test accuracy for several epochs, the first with the training curves."""
   if not math.isfinite(tuned.loss[-1]):
     logging.warning('fine-tuning diverged (loss %s): lower backbone_lr, head_lr', tuned.loss[-1])
   names = ('top1', 'held_out_top1')

@@ -39,21 +39,21 @@ def knn(
   weights: Weights = 'vote',
   block: Rows = 4096,
 ) -> list[Measurement]:
-  """Top-1 test accuracy, in [0, 1], of a vote among the k nearest training features.
+  """Measures top-1 test accuracy, in [0, 1], of a vote among the k nearest training features.
 
-  Default: the vote of InstDisc and MoCo (Wu et al. 2018; k = 200, T = .1 of MoCo's CIFAR notebook).
-  Exact: of equally near examples the first of the bank counts, of classes with equal votes the
-  smallest label wins.
+  The default is the vote of InstDisc and MoCo (Wu et al. 2018; k = 200, T = .1 as in MoCo's CIFAR
+  notebook). The search is exact: ties between neighbors go to the first in the bank, ties between
+  classes to the smallest label.
 
   Args:
     train, test: the bank and the queries, with labels.
     features: kind of the features, for the record.
-    k: neighbors; at most the size of the bank (`params` has both the k used and the k asked for).
-    temperature: T of the vote; not used with uniform weights.
-    distance: 'cosine', sim = <x, y> of unit features; 'euclidean', sim = -||x - y||^2 / 2 of the
-      features as they are, which on unit features is the same vote.
+    k: number of neighbors, at most the size of the bank (`params` has the used and the given k).
+    temperature: temperature T of the vote; unused with uniform weights.
+    distance: 'cosine', sim = <x, y> of unit features; 'euclidean', sim = -||x - y||^2 / 2 of raw
+      features, which on unit features is the same vote.
     weights: 'vote', each neighbor counts exp(sim / T); 'uniform', each counts 1.
-    block: rows of bank and queries compared at a time. The queries lie on the device, the bank only
+    block: rows of bank and queries compared at a time. Queries are on the device, the bank only
       `block` rows at a time; beyond rounding the result does not depend on it.
 
   Raises:
@@ -82,12 +82,12 @@ def knn(
 
 @takes_options_of(knn)
 def measure(subject: Subject, **options: Any) -> Iterable[Measurement]:
-  """`knn` on the features of a subject."""
+  """Runs `knn` on the features of a subject."""
   return knn(*subject.features, subject.kind, **options)
 
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
-  """UserError for more neighbors than there are training images."""
+  """Raises a UserError for more neighbors than training images."""
   k, most = options.get('k', 1), sets.train.num_examples
   if k > most:
     raise UserError(f'k={k} is more than the {most} images of {sets.train.name}: lower k')
@@ -103,7 +103,7 @@ def predict(
   weights: Weights,
   block: int,
 ) -> np.ndarray:
-  """The label [M] that `knn` gives each of the test examples; see there."""
+  """Predicts the labels [M] of the test examples as in `knn`."""
   if train.label is None or test.label is None:
     raise UserError('kNN evaluation needs labels; give labeled data for training and test')
   used = min(k, len(train.h))
@@ -125,18 +125,18 @@ def nearest(
   distance: Distance = 'cosine',
   block: int = 4096,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The k most similar rows of the bank for every query, most similar first, ties by position.
+  """Finds the k most similar rows of the bank for every query, in order, ties by position.
 
   Args:
     bank: [N, F], stays on the host.
     query: [M, F].
-    k: at most N.
+    k: number of rows, at most N.
     distance, block: see `knn`.
 
   Returns:
     (similarity [M, k] as defined in `knn`, position in the bank [M, k]).
   """
-  # A common shift leaves distances alone and keeps the digits that |x|^2 would lose.
+  # A common shift does not change distances and preserves digits that |x|^2 would lose.
   shift = bank.mean(0, dtype=np.float64).astype(np.float32)
   blocks = [rows for rows, _ in batches(np.arange(len(query)), min(block, len(query)))]
   queries = jnp.asarray(query[np.stack(blocks)])
@@ -160,7 +160,7 @@ def _merge(
   best: tuple[Array, Array],
   distance: str,
 ) -> tuple[Array, Array]:
-  """The running top-k of each block of queries after another block of the bank."""
+  """Updates the running top-k of queries with another block of the bank."""
   position = start + jnp.arange(len(rows), dtype=jnp.int32)
   prepare = l2_normalize if distance == 'cosine' else lambda x: x - shift[None, :]
   rows = prepare(rows)

@@ -1,4 +1,4 @@
-"""Linear evaluation of frozen features, with all labels or a few."""
+"""Linear evaluation of frozen features, with all or few labels."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ def linear(
   seed: Seed = 0,
   **options: Any,
 ) -> list[Measurement]:
-  """Top-1 test accuracy, in [0, 1], of a linear classifier on frozen features.
+  """Measures top-1 test accuracy, in [0, 1], of a linear classifier on frozen features.
 
-  Compare trained, untrained and pixel features by calls that differ in the features only: the
-  labeled subsets depend on the labels, the fraction, the seed and the draw. Everything that was
-  used is in `params` of the measurement.
+  To compare trained, untrained and pixel features, change only the features: the labeled subsets
+  depend on the labels, the fraction, the seed and the draw. `params` of the measurement record all
+  settings.
 
-  SGD gives two measurements a draw, `selection` 'last' (the last epoch: the number to report) and
-  'best_on_test' (the best epoch on the test set, as the code of the SogCLR report and of the
-  robustness document prints: optimistic), and with `held_out` a third, 'best_on_held_out' (the
-  epoch, and the value of a sweep, that is best on the labels held out).
+  SGD yields two measurements per draw, `selection` 'last' (the last epoch: the number to report)
+  and 'best_on_test' (the best epoch on the test set, as in the code of the SogCLR report and of the
+  robustness document: optimistic), and with `held_out` a third, 'best_on_held_out' (the epoch, and
+  the value of a sweep, that is best on held-out labels).
 
   Args:
-    train, test: features of `extract` or `pixels`; `test` is used for nothing but the accuracy.
-      For SGD `train.h` may be [K, N, F], see `fit_sgd`.
+    train, test: features from `extract` or `pixels`; `test` is used only for the accuracy. For SGD
+      `train.h` may be [K, N, F], see `fit_sgd`.
     features: kind of the features, for the record.
     label_fraction: share of the training labels used, in (0, 1], or several shares. Subsets are
       class-stratified (`stratified_subset`).
-    draws: random subsets per fraction; where nothing is random (all labels, L-BFGS, one l2), one.
-    seed: of subsets, held-out splits, initial weights and batches.
+    draws: random subsets per fraction; one if nothing is random (all labels, L-BFGS, one l2).
+    seed: RNG seed of subsets, held-out splits, initial weights and batches.
     options: solver, preset and hyper-parameters, see `settings`.
 
   Raises:
-    UserError: features without labels, a class of the test set that has no training example, a
-      fraction with fewer labels than classes, what `settings` refuses.
+    UserError: features without labels, a class of the test set without a training example, a
+      fraction with fewer labels than classes, or errors of `settings`.
   """
   amounts = [{'label_fraction': f} for f in np.atleast_1d(label_fraction).tolist()]
   how = {'protocol': 'linear', 'draws': draws, 'seed': seed, 'features': features}
@@ -65,12 +65,12 @@ def linear(
 
 @takes_options_of(linear)
 def measure(subject: Subject, **options: Any) -> Iterable[Measurement]:
-  """`linear` on the features of a subject."""
+  """Runs `linear` on the features of a subject."""
   return linear(*subject.features, subject.kind, **options)
 
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
-  """UserError for options that exclude each other, and for fewer labels than classes."""
+  """Raises a UserError for conflicting options and for fewer labels than classes."""
   chosen = settings_of(options)
   train = sets.train
   if not sets.labeled or train.num_classes is None:

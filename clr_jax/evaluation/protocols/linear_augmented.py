@@ -1,4 +1,4 @@
-"""Linear evaluation by SGD on augmented training images, a new copy of them for every epoch."""
+"""Linear evaluation by SGD on augmented training images."""
 
 from __future__ import annotations
 
@@ -34,21 +34,22 @@ def measure(
   seed: Seed = 0,
   **options: Any,
 ) -> Iterator[Measurement]:
-  """Top-1 test accuracy of `linear` by SGD, trained as its sources do: on augmented images.
+  """Measures top-1 test accuracy of `linear` by SGD on augmented images, as in the sources.
 
-  The frozen features of `augmentations` augmented copies of the training set are computed once,
-  and the epochs use them in turn; with as many copies as epochs this is the sources' protocol. Test
-  images are not augmented.
+  Computes the frozen features of `augmentations` augmented copies of the training set once, and
+  uses them in turn for the epochs; with a copy per epoch this is the sources' protocol. Test images
+  are not augmented.
 
   Args:
     subject: a network and the labeled sets.
-    preset: of `linear`.
-    augmentations: K copies; each costs one pass over the training images and N * F * 4 bytes.
-    policy: a policy of `clr_jax.augment`; 'rrc_flip', a random resized crop and a flip, is that of
-      the SogCLR report and MoCo, 'crop_flip' (padding 4) ARB's.
-    draws: runs with other initial weights and batches, on the same copies.
-    seed: of the augmentation and of `linear`.
-    options: see `settings`; of held-out images the first copy is used.
+    preset: preset of `linear`.
+    augmentations: number K of copies; each costs one pass over the training images and N * F * 4
+      bytes.
+    policy: a policy of `clr_jax.augment`; 'rrc_flip' (random resized crop and flip) in the SogCLR
+      report and MoCo, 'crop_flip' (padding 4) in ARB.
+    draws: number of fits with other initial weights and batches, on the same copies.
+    seed: RNG seed of the augmentation and of `linear`.
+    options: see `settings`; held-out images use the first copy.
   """
   train = subject.sets.train
   make = policies.make(policy, size=train.image_shape[0])

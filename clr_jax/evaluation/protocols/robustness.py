@@ -1,4 +1,4 @@
-"""Robustness of a network's predictions: adversarial attacks and common corruptions."""
+"""Robustness of predictions to adversarial attacks and common corruptions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from clr_jax.rundir.results import Measurement
 
 NEEDS_NETWORK = True
 FITS_CLASSES = True
-# Budgets of the curves, in pixel units of [0, 1]: .5 is the robustness project's, 8/255 the usual.
+# Budgets of the curves for pixels in [0, 1]: .5 is the robustness project's, 8/255 is usual.
 EPSILONS = {
   'l2': (0.1, 0.25, 0.5, 1.0),
   'linf': (1 / 255, 2 / 255, 4 / 255, 8 / 255),
@@ -44,16 +44,16 @@ Severity = Annotated[int, Ge(1), Le(5)]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackOptions:
-  """Options of the attacks, of which each uses some (`named.ATTACKS`).
+  """Options of the attacks; each uses some of them (`named.ATTACKS`).
 
   Attributes:
-    steps: iterations of PGD and APGD; 20 as in the robustness project.
-    restarts: runs of PGD, from random starts if there are several.
-    loss: what PGD raises.
+    steps: number of iterations of PGD and APGD; 20 as in the robustness project.
+    restarts: number of runs of PGD, from random starts if several.
+    loss: loss that PGD raises.
     prox_weight: ProxLogBarrier's weight of the distance.
     barrier: ProxLogBarrier's margin, of the 'logits' (paper) or of the probabilities, 'probs' (the
       robustness project).
-    outer, inner: ProxLogBarrier's steps, 30 x 30 in the robustness project.
+    outer, inner: numbers of ProxLogBarrier's steps, 30 x 30 in the robustness project.
   """
 
   steps: Iterations = 20
@@ -82,29 +82,29 @@ def measure(
   seed: Seed = 0,
   **options: Any,
 ) -> Iterator[Measurement]:
-  """Attacks test images, or corrupts them.
+  """Measures accuracy on attacked or corrupted test images.
 
   Args:
-    subject: the network; without logits of its own, logistic regression on its features.
-    attack: 'pgd_l2', 'pgd_linf' (`attacks.pgd`, one attack for each budget), 'early_stop_l2' (the
-      robustness project's form of it, at the largest budget), 'plb_l2', 'plb_linf', 'plb_l1',
+    subject: the network; networks without logits get logistic regression on their features.
+    attack: 'pgd_l2', 'pgd_linf' (`attacks.pgd`, one attack per budget), 'early_stop_l2' (the
+      robustness project's form, at the largest budget), 'plb_l2', 'plb_linf', 'plb_l1',
       'plb_l0' (`attacks.plb`, the smallest perturbation), 'worst_case_l2', 'worst_case_linf'
       (`attacks.worst_case`, AutoAttack's sequence at the largest budget), or 'corruptions'.
-    num_images: of the test set, chosen by `seed`; the same ones for every network.
-    epsilons: budgets, and points at which the share of robust images is given; default: EPSILONS.
-    severities: of the corruptions.
-    head: logits that are attacked: 'own', those of a supervised network; 'linear', logistic
-      regression on the features; 'auto', its own where it has some.
-    normalize: the linear layer is trained on unit features, and the attack sees them too.
+    num_images: number of test images, chosen by `seed`; the same for every network.
+    epsilons: budgets, at which robust accuracy is reported; default: EPSILONS.
+    severities: severities of the corruptions.
+    head: attacked logits: 'own', those of a supervised network; 'linear', logistic regression on
+      the features; 'auto', 'own' if the network has logits.
+    normalize: train the linear layer on unit features, which the attack uses, too.
     batch_size: images attacked at a time; beyond rounding the result does not depend on it.
-    seed: of the choice of images, random starts and corruptions.
+    seed: RNG seed of image selection, random starts and corruptions.
     options: see `AttackOptions`.
 
   Yields:
-    'clean_top1'; for an attack 'median_distance' of all images (0 where misclassified from the
-    start, infinite where the attack failed; every distance is in `arrays`) and 'robust_top1' for
-    each budget; for corruptions 'corrupted_top1' of each family, the mean over severities, and
-    'mean_corrupted_top1' of those in the paper's mean, with the whole table in `arrays`.
+    'clean_top1'; for an attack 'median_distance' of all images (0 if misclassified without attack,
+    infinite if the attack failed; all distances are in `arrays`) and 'robust_top1' per budget; for
+    corruptions 'corrupted_top1' of each family, the mean over severities, and 'mean_corrupted_top1'
+    of the families in the paper's mean, with the whole table in `arrays`.
   """
   chosen = AttackOptions(**options)
   for name in (attack,) if isinstance(attack, str) else attack:
@@ -117,7 +117,7 @@ def measure(
 
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
-  """UserError for images or classes that an attack is not for, and for several processes."""
+  """Raises a UserError for unsupported images or classes, and for several processes."""
   height, width, channels = sets.train.image_shape
   attack, classes = options['attack'], sets.train.num_classes
   least = 3 if attack.startswith('worst_case') else 1
@@ -126,31 +126,31 @@ def check(sets: Sets, options: Mapping[str, Any]) -> None:
     least = corruptions.LEAST_SIDE
   if min(height, width) < least:
     raise UserError(
-      f'{attack} is for images of at least {least}x{least} pixels, not {height}x{width}: leave it '
+      f'{attack} needs images of at least {least}x{least} pixels, not {height}x{width}: leave it '
       'out or set data.image_size'
     )
   if attack.startswith('worst_case') and classes is not None and classes < 4:
     pgd = attack.replace('worst_case', 'pgd')
-    raise UserError(f'{attack} is for 4 classes or more, not {classes}: use {pgd}')
+    raise UserError(f'{attack} needs 4 classes or more, not {classes}: use {pgd}')
   if jax.process_count() > 1:
     raise UserError('evaluate robustness runs in one process: start it without --distributed')
 
 
 # ---------------------------------------------------------------- images
 class _Trial(NamedTuple):
-  """Test images, the network that classifies them, and what all of its records share.
+  """Test images, their classifier, and common fields of the records.
 
   Attributes:
     network: the classifier.
-    mesh: devices that share each batch.
+    mesh: mesh over which batches are split.
     image: uint8 [N, H, W, C].
-    label: [N].
+    label: [N] labels.
     index: [N] positions in the test set.
-    clean: [N] bool, whether correctly classified.
-    batch_size: images at a time, at most.
-    params: of all records.
+    clean: [N] bool, True if correctly classified.
+    batch_size: largest number of images at a time.
+    params: params of all records.
     features: kind of the network.
-    start: when it began, of `time.perf_counter`.
+    start: start time from `time.perf_counter`.
   """
 
   network: Classifier
@@ -165,7 +165,7 @@ class _Trial(NamedTuple):
   start: float
 
   def run(self, function: Callable[..., Any], image: np.ndarray) -> np.ndarray:
-    """function(images, labels, keys) [N] for uint8 images, in batches over all devices."""
+    """Computes function(images, labels, keys) [N] for uint8 images, in batches on all devices."""
     size = min(self.batch_size, len(image))
     size = -(-size // self.mesh.size) * self.mesh.size
     place = functools.partial(jax.device_put, device=sharding.by_rows(self.mesh))
@@ -184,7 +184,7 @@ class _Trial(NamedTuple):
   def measured(
     self, metric: str, value: Any, more: Mapping[str, Any], arrays: Any = None
   ) -> Measurement:
-    """One record."""
+    """Makes a record."""
     params, seconds = {**self.params, **more}, time.perf_counter() - self.start
     return Measurement(metric, float(value), 'robustness', params, self.features, seconds, arrays)
 
@@ -237,7 +237,7 @@ def _attack(
       return attack.run(problem, keys, (trial.image, trial.label), **used)
 
     found = trial.run(run, trial.image).astype(np.float64)
-    # Rounding may leave a perturbation a little larger than its budget.
+    # Rounding may make a perturbation slightly larger than its budget.
     found = np.where(np.isfinite(found), np.minimum(found, budget), np.inf)
     distance = np.minimum(distance, found)
   more = {**used, 'epsilons': tried} if attack.budgets != 'none' else used

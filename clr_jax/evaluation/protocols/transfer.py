@@ -1,4 +1,4 @@
-"""Transfer: a run's network measured on other data sets by the other protocols."""
+"""Transfer: evaluates a run's network on other data sets by other protocols."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def measure(
   test_split: str | None = None,
   **options: Any,
 ) -> Iterator[Measurement]:
-  """Measures by another protocol on another data set, as measurements of 'transfer'.
+  """Measures by another protocol on another data set.
 
   Args:
-    subject: what `on_target` returns.
+    subject: subject on the target, from `on_target`.
     target: name of the data set, see `data.load_source`. Its images are converted to the size and
       channels of the run's; its classes are its own.
-    protocol: that measures, with its defaults.
+    protocol: protocol to use, with its defaults.
     train_split, test_split: splits of the data sets; None = those usual for each, else 'train' and
       'test'.
-    options: of the protocols; one that only another protocol than this has is not used.
+    options: options of the protocols; each protocol uses those that it has.
 
   Raises:
-    UserError: what the protocol refuses.
+    UserError: errors of the protocol.
   """
-  del train_split, test_split  # in `on_target`
+  del train_split, test_split  # used by `on_target`
   assert subject.sets.train.name == target
   for unit in registry.units(protocol, _given(protocol, options)):
     for measurement in PROTOCOLS.factory(protocol)(subject, **unit):
@@ -56,7 +56,7 @@ def measure(
 
 
 def parameters() -> dict[str, Option]:
-  """The options of `measure` and of all protocols that it measures by."""
+  """Options of `measure` and of all protocols that it can use."""
   merged = options_of(measure)
   for name in typing.get_args(Inner):
     merged = {**options_of(PROTOCOLS.factory(name)), **merged}
@@ -64,11 +64,11 @@ def parameters() -> dict[str, Option]:
 
 
 def check_together(options: Mapping[str, Any], prefix: str) -> None:
-  """UserError for an option that none of the protocols has that are measured by.
+  """Raises a UserError for an option that none of the chosen protocols has.
 
   Args:
-    options: of `parameters`.
-    prefix: stands before an option in messages.
+    options: options from `parameters`.
+    prefix: text before an option in messages.
   """
   chosen = np.atleast_1d(options.get('protocol', 'linear')).tolist()
   known = options_of(measure)
@@ -86,7 +86,7 @@ def check_together(options: Mapping[str, Any], prefix: str) -> None:
 
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
-  """UserError for no target, and for options; the target's sets are not loaded."""
+  """Raises a UserError for a missing target or invalid options, without loading the target."""
   del sets
   if not options.get('target'):
     raise UserError(
@@ -98,10 +98,10 @@ def check(sets: Sets, options: Mapping[str, Any]) -> None:
 
 
 def on_target(subject: Subject, options: Mapping[str, Any]) -> Subject:
-  """The subject's network on the data set that the options name.
+  """Makes the subject on the data set that the options name.
 
   Raises:
-    UserError: see `target_sets`; what the protocol refuses.
+    UserError: see `target_sets`; errors of the protocol.
   """
   check(subject.sets, options)
   on = _on(subject, options['target'], options.get('train_split'), options.get('test_split'))
@@ -112,12 +112,12 @@ def on_target(subject: Subject, options: Mapping[str, Any]) -> Subject:
 
 
 def _given(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
-  """The options that the protocol has."""
+  """Options that the protocol has."""
   known = options_of(PROTOCOLS.factory(protocol))
   return {key: value for key, value in options.items() if key in known}
 
 
-# The features of a target are those of all its protocols.
+# All protocols share the features of a target.
 @functools.lru_cache(maxsize=16)
 def _on(subject: Subject, to: str, train_split: str | None, test_split: str | None) -> Subject:
   return subject.on(
@@ -126,13 +126,12 @@ def _on(subject: Subject, to: str, train_split: str | None, test_split: str | No
 
 
 def table(records: Iterable[Mapping[str, Any]]) -> str:
-  """Aligned table of transfer's accuracies: a row for each run, a column for target and protocol.
+  """Table of transfer accuracies, a row per run and a column per target and protocol.
 
-  Each cell is the mean over the draws of the newest options, of the last epoch where there are
-  several.
+  Each cell is the mean over the draws of the newest options, at the last epoch.
 
   Args:
-    records: of `read_results`; of several runs, each with its name as 'run'.
+    records: records of `read_results`; with several runs, each with its run's name as 'run'.
   """
   cells: dict[tuple[str, str], dict[Any, float]] = {}
   newest: dict[tuple[str, str], Any] = {}

@@ -216,7 +216,7 @@ def test_augmented_copies():
     ({'normalize': 'L2'}, "normalize='L2' is not allowed"),
     ({'normalize': 'l2', 'standardize': True}, 'normalize or standardize, not both'),
     ({'held_out': 1.0, 'l2': [1.0, 2.0]}, r'held_out=1\.0 is not allowed'),
-    ({'held_out': 0.2}, 'held_out chooses nothing'),
+    ({'held_out': 0.2}, 'held_out has no effect'),
     ({'draws': 0}, 'draws=0 is not allowed'),
   ],
 )

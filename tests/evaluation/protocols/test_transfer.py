@@ -207,7 +207,7 @@ class TestRefusals:
 
   def test_runs_on_images_that_are_not_square(self, target):
     experiment = build_experiment(tiny('simclr', **{'data.name': target, 'batch_size': 16}))
-    with pytest.raises(UserError, match='are 12x9 and those of other data are made square'):
+    with pytest.raises(UserError, match='are 12x9 but transfer makes images square'):
       target_sets(experiment, 'digits')
 
   def test_too_few_labels_of_the_target(self, subject, target):
