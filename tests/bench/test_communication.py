@@ -70,7 +70,7 @@ def test_only_what_concerns_the_embeddings_grows(method, request, monkeypatch):
 @pytest.mark.parametrize(
   ('options', 'says'),
   [
-    ({'per_device': 0}, 'cannot be compiled for'),
+    ({'per_device': 0}, 'is not allowed: give 1 or more'),
     ({'per_device': 1, 'devices': (1, 2)}, 'two numbers of devices'),
     ({'per_device': 1, 'devices': (2, 4096)}, 'there are 8'),
     ({'per_device': 2000, 'devices': (1, 2, 4)}, 'batch_size=8000 is larger than the data set'),

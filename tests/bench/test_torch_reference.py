@@ -244,7 +244,7 @@ def test_without_pytorch_one_sentence_says_so(monkeypatch):
   [
     (['--peer_compile=default'], 'has no effect without --peer'),
     (['--peer', '--peer_compile=fast'], 'peer_compile'),
-    (['--peer', '--collectives=8'], 'two measurements'),
+    (['--peer', '--collectives=8'], 'cannot be combined'),
   ],
 )
 def test_flags_that_do_nothing_are_refused(flag, says, capsys):

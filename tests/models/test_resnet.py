@@ -178,5 +178,5 @@ def test_bad_images():
   model = models.make('resnet_tiny', width=4, mean=(0.4, 0.5, 0.6))
   with pytest.raises(UserError, match='divide by 255'):
     model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3), 'uint8'), train=False)
-  with pytest.raises(UserError, match='mean has 3 values and the images have 1'):
+  with pytest.raises(UserError, match='mean has 3 values but the images have 1'):
     model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), train=False)

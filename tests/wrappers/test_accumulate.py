@@ -108,5 +108,5 @@ def test_bad_parts_are_refused(parts, says):
 
 
 def test_one_image_for_a_pass_is_refused():
-  with pytest.raises(UserError, match='one image for a pass'):
+  with pytest.raises(UserError, match='one image per pass'):
     make('simclr', toy.BATCH)

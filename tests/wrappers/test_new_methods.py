@@ -108,7 +108,7 @@ REFUSED = {
   ('mine', 'un_mix'): 'in which the loss is a statistic of the whole batch',
   ('mine', 'tikhonov own'): COUPLED,
   ('mine', 'margin'): NO_PLUGINS,
-  ('single', 'un_mix'): 'in which the positives are a set',
+  ('single', 'un_mix'): 'in which the positives form a set',
   ('single', 'margin'): NO_PLUGINS,
   ('plugged', 'tikhonov own'): COUPLED,
 }

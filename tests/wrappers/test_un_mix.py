@@ -51,7 +51,7 @@ def test_every_method_takes_mixtures_or_says_why_not(name):
   method, batch = make(name), jax.eval_shape(lambda: toy.viewed(name))
   if method.pairs != 'own':
     assert name not in TAKEN
-    with pytest.raises(UserError, match=f'no meaning for {name}, in which {PAIRS[method.pairs]}'):
+    with pytest.raises(UserError, match=f'does not support {name}, in which {PAIRS[method.pairs]}'):
       un_mix(method)
     return
 
