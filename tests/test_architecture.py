@@ -190,7 +190,7 @@ def test_importing_the_library_does_not_import_tensorflow():
 
 
 def test_docstrings():
-  """Of packages, modules, and the public functions and classes at their top level."""
+  """Packages, modules, and their public functions and classes have docstrings."""
   kinds = (ast.FunctionDef, ast.ClassDef)
   for source in SOURCES:
     public = [

@@ -1,6 +1,7 @@
-"""American spelling in code and pages."""
+"""The words of docstrings, comments and messages: American spelling, plain openings."""
 
 import pathlib
+import re
 
 ROOT = pathlib.Path(__file__).parent.parent
 CODE = [
@@ -18,11 +19,22 @@ BRITISH = """
   minimis materialis specialis serialis vectoris quantis tokenis emphasise categoris customis
   discretis penalis prioritis synchronis visualis characteris
 """
+OPENING = re.compile(r'^ *r?"""(What|Of|Those|Whether)\b.*', re.MULTILINE)
+ARGUMENT_OF = re.compile(r'^ +\*{0,2}\w+(, \*{0,2}\w+)*: of .*', re.MULTILINE)
 
 
 def texts(paths):
   """(name, text) of each file."""
   return [(path.relative_to(ROOT).as_posix(), path.read_text()) for path in paths]
+
+
+def found(pattern):
+  """'file:line: text' of each match in the code."""
+  return [
+    f'{name}:{text.count(chr(10), 0, match.start()) + 1}: {match[0].strip()}'
+    for name, text in texts(CODE)
+    for match in pattern.finditer(text)
+  ]
 
 
 def test_american_spelling():
@@ -32,3 +44,13 @@ def test_american_spelling():
     if name not in EXEMPT:
       british += [f'{name}: {word}' for word in BRITISH.split() if word in text]
   assert not british, '\n'.join(british)
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun_phrase():
+  riddles = found(OPENING)
+  assert not riddles, '\n'.join(riddles)
+
+
+def test_arguments_are_described_by_nouns():
+  riddles = found(ARGUMENT_OF)
+  assert not riddles, '\n'.join(riddles)

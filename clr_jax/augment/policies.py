@@ -235,7 +235,7 @@ def randaugment(
 
   Args:
     num_ops: number of operations, one after the other.
-    magnitude: of all of them, of torchvision's 31 bins.
+    magnitude: magnitude of all operations, of torchvision's 31 bins.
     fill: value of pixels from outside of the image, in [0, 1].
   """
   augment = functools.partial(aa.rand_augment, num_ops=num_ops, magnitude=magnitude, fill=fill)

@@ -179,7 +179,7 @@ def infomin_jigsaw(
 
   Args:
     size: side of the views.
-    policy: of the two views, 'infomin' (PyContrast's augmentation D).
+    policy: policy of the two views, 'infomin' (PyContrast's augmentation D).
     grid: the crop is cut into grid x grid cells, 3 (PyContrast).
     jigsaw_size: side of that crop; None = 255 / 224 of `size` (PyContrast).
     patch_size: side of the window cut out of each cell; None = 64 / 85 of the cell (PyContrast).

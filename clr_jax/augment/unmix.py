@@ -15,7 +15,7 @@ from clr_jax.core.types import Array
 
 
 class Draw(NamedTuple):
-  """What is random in a mixture.
+  """Random draws of a mixture.
 
   Attributes:
     region: bool scalar, a box of the partner is pasted; otherwise whole images are blended.
@@ -58,7 +58,7 @@ def cut_box(lam: Array, center: Array, *, height: int, width: int) -> tuple[Arra
   Args:
     lam: scalar, the share that a box inside the image would leave (up to rounding).
     center: [2] int, row and column; beyond the border the box is cut off.
-    height, width: of the image.
+    height, width: size of the image, pixels.
 
   Returns:
     [4] int32 (top, left, bottom, right), ends exclusive, and the scalar 1 - area / (H W).

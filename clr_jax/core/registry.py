@@ -86,7 +86,7 @@ class Registry(Generic[F]):
     return self._load(name)
 
   def make(self, name: str, *args: Any, **options: Any) -> Any:
-    """What the factory makes of `options`; UserError for one that it does not allow.
+    """Checks `options` and calls the factory; UserError for an option that is not allowed.
 
     Example:
       >>> Registry('shape', {'square': lambda *, side=1.0: side**2}).make('square', side=3.0)

@@ -103,7 +103,7 @@ class Source(abc.ABC):
 
   @property
   def in_memory(self) -> bool:
-    """Whether `arrays` reads nothing."""
+    """True if `arrays` reads no files."""
     return self._arrays is not None
 
   def shared_examples(self, other: Source) -> int:

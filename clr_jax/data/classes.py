@@ -14,7 +14,7 @@ def checked_labels(labels: np.ndarray, n: int, name: str) -> np.ndarray | None:
   """The labels [n] as they are: integers of any size, booleans or texts; None if all are -1.
 
   Raises:
-    UserError: of another type, not one per image, or -1 for some of the images only.
+    UserError: labels of another type, not one per image, or -1 for only some of the images.
   """
   if labels.dtype.kind == 'S':
     labels = np.char.decode(labels, 'utf-8', 'backslashreplace')

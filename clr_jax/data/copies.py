@@ -40,7 +40,7 @@ def count_copies(source: Source, training: Source) -> tuple[int, int]:
 
 
 def _likely(own: list[str], others: list[str]) -> list[str]:
-  """Those of other files that may be copies: of the same name, and some of the rest."""
+  """Other files that may be copies: those with the same name, and some of the rest."""
   names = set(own)
   some = {others[i] for i in _spread(len(others), _MOST_FILES)}
   return [name for name in others if name in names or name in some]
@@ -105,7 +105,7 @@ def _part(path: str) -> bytes:
 
 
 def _digest(path: str) -> bytes:
-  """Of the content; of a file that cannot be read, its path."""
+  """Digest of the content, or the path of a file that cannot be read."""
   try:
     with open(path, 'rb') as file:
       return hashlib.file_digest(file, 'sha256').digest()

@@ -35,7 +35,7 @@ class DamagedImage(UserError):
 
 
 class Header(NamedTuple):
-  """What the header of an image file says.
+  """Header of an image file.
 
   Attributes:
     size: (height, width) of the image as it is decoded.
@@ -98,7 +98,7 @@ def decode(
 
 
 def read_header(encoded: str | bytes, size: int | None = None, where: str = '') -> Header:
-  """What the header alone says; checked as `decode(..., as_shown=True)` does.
+  """Reads the header; checks it as `decode(..., as_shown=True)` does.
 
   Args:
     encoded: path or content of the file.
@@ -206,7 +206,7 @@ def _resized(width: int, height: int, size: int) -> tuple[int, int]:
 
 # ---------------------------------------------------------------- what is converted
 def _is_deep(image: Image.Image) -> bool:
-  """Whether pixels are integers of more than 8 bits."""
+  """True if pixels are integers of more than 8 bits."""
   return image.mode == 'I' or image.mode.startswith('I;16')
 
 

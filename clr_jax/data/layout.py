@@ -1,4 +1,4 @@
-"""What the sub-folders of an image folder are: splits, classes, or neither.
+"""Interpretation of the sub-folders of an image folder: splits, classes, or neither.
 
 Names of splits are never classes silently; what was taken as what is said in `Split.notes`.
 """
@@ -33,7 +33,7 @@ class Split(NamedTuple):
     folder: that they lie in.
     files: relative paths with '/', sorted.
     classes: the class of each; None for unlabeled images.
-    class_names: of the training split, sorted; () if that is unlabeled.
+    class_names: classes of the training split, sorted; () if it is unlabeled.
     notes: what was taken as what and what was left out, in parts of a sentence.
   """
 
@@ -130,7 +130,7 @@ def _family(name: str) -> str | None:
 
 
 def _is_class(root: Path, splits: Mapping[str, str], others: Iterable[str]) -> bool:
-  """Whether 'train' is a class here: it holds images alone, as folders beside it do."""
+  """True if 'train' is a class: it contains only images, like the folders beside it."""
   names = [*splits]
   if len(names) != 1 or names[0].lower() != 'train' or list(sub_folders(str(root / names[0]))):
     return False
@@ -177,7 +177,7 @@ def _unwrapped(folder: str, known: tuple[str, ...]) -> tuple[str, Listing, tuple
   """The folder whose sub-folders are the classes, its images, and a note if it is a deeper one.
 
   Args:
-    folder: of a split.
+    folder: folder of a split.
     known: classes of the training split, which are never looked into.
   """
   listing = list_images(folder)

@@ -152,7 +152,7 @@ def check_workers(workers: int) -> None:
 
 
 def _fits_shared_memory(size: int) -> bool:
-  """Whether `size` bytes are free; with too few a process that writes there is killed by SIGBUS."""
+  """True if `size` bytes are free; without space, SIGBUS kills a process that writes there."""
   if sys.platform != 'linux':  # it is no file system there
     return True
   try:

@@ -68,7 +68,7 @@ class RenumberedSource(SubsetSource):
     """
     Args:
       number: [C] the new number of each class of `source`.
-      class_names: of the new numbers.
+      class_names: names of the renumbered classes.
     """
     super().__init__(source, np.arange(source.num_examples))
     self.num_classes, self.class_names = len(class_names), class_names

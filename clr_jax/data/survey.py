@@ -1,4 +1,4 @@
-"""What a data set is like, from some of its images: their usual size, mean and deviation."""
+"""Properties of a data set from some of its images: usual size, mean and deviation."""
 
 from __future__ import annotations
 

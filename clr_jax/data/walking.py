@@ -34,7 +34,7 @@ _MOST_KINDS = 6  # in a sentence
 
 
 class Listing(NamedTuple):
-  """What lies below a folder.
+  """Content of a folder tree.
 
   Attributes:
     images: relative paths with '/', sorted.
@@ -51,7 +51,7 @@ class Listing(NamedTuple):
 
 
 def visible(name: str) -> bool:
-  """Whether a file or a folder is more than what a system hides or leaves behind."""
+  """False for hidden files and leftovers of operating systems."""
   return not name.startswith('.') and name.lower() not in _SYSTEM
 
 
@@ -123,7 +123,7 @@ def counted(kinds: Mapping[str, int]) -> str:
 
 
 def looks_like_images(kinds: Iterable[str]) -> list[str]:
-  """Those kinds of skipped files that are likely to be images, sorted."""
+  """Kinds of skipped files that are likely to be images, sorted."""
   return sorted(UNREAD_IMAGES.intersection(kinds))
 
 
@@ -148,7 +148,7 @@ def _identity(folder: str) -> tuple[int, int]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-  """Whether an entry is a folder or a link to one; UserError for a link to nothing."""
+  """True if an entry is a folder or a link to one; UserError for a broken link."""
   try:
     if entry.is_dir():
       return True

@@ -115,7 +115,7 @@ def sharpness_aware(
     tx: optimizer of all groups.
     groups: exceptions for parts of the parameters.
     name: 'none', 'sam' (sharpness-aware minimization) or 'noise_sam' (uniform noise instead).
-    options: of `sam` and `noise_sam`.
+    options: options of `sam` and `noise_sam`.
 
   Example:
     >>> base = optax.with_extra_args_support(optax.sgd(0.1))

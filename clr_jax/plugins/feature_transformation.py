@@ -102,8 +102,8 @@ def feature_transformation(
     positive: scope of one draw of the positives' weight: 'none', 'batch' (the published commands),
       'row', or 'dim' (each row and dimension).
     negative: the same for the negatives.
-    positive_alpha: of Beta(a, a); 2.0 (code, best of the paper's table).
-    negative_alpha: of Beta(a, a) for the negatives; 1.6 (code, best of the paper's table).
+    positive_alpha: a of Beta(a, a) for the positives; 2.0 (code, best of the paper's table).
+    negative_alpha: a of Beta(a, a) for the negatives; 1.6 (code, best of the paper's table).
     distribution: 'beta' or 'uniform' (an option of the code).
     union: add the interpolated negatives to the plain ones instead of replacing them.
     postnorm: re-normalize the extrapolated pair; False in the code.

@@ -286,8 +286,7 @@ def _config_json(config: Config) -> dict[str, Any]:
       f'sequences of them'
     )
 
-  # Converted through text, so that a tuple equals the list that is read back. Infinity stays a
-  # number here.
+  # Through JSON text, so that tuples equal the lists read back. Infinity stays a number here.
   return json.loads(json.dumps(to_dict(config), default=refuse))
 
 

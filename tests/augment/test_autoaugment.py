@@ -16,7 +16,7 @@ KEY = jax.random.key(11)
 
 
 def _pil_operation(name, magnitude):
-  """What torchvision's AutoAugment does to a PIL image."""
+  """Applies torchvision's AutoAugment to a PIL image."""
   affine = lambda *m: lambda im: im.transform(im.size, Image.Transform.AFFINE, m)  # noqa: E731
   enhance = lambda kind: lambda im: kind(im).enhance(1 + magnitude)  # noqa: E731
   return {

@@ -132,7 +132,7 @@ def test_errors_list_the_valid_names():
 
 
 def _arguments(monkeypatch, name, **hyper):
-  """What each view's `simclr_family` is called with."""
+  """Arguments of each view's `simclr_family`."""
   calls = []
   fake = lambda **kw: calls.append(kw) or (lambda key, images: images)  # noqa: E731
   monkeypatch.setattr(presets, 'simclr_family', fake)

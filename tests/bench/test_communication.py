@@ -1,4 +1,4 @@
-"""What devices send: the parser of XLA's text, and weak scaling of the real step."""
+"""Traffic of devices: the parser of XLA's text, and weak scaling of the real step."""
 
 import jax
 import pytest

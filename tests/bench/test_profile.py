@@ -34,7 +34,7 @@ def gradient():
 
 @pytest.mark.slow
 def test_every_convolution_is_one(gradient):
-  """Those of the weights' gradients lose their names on the way."""
+  """Operations of the weights' gradients lose their names on the way."""
   text = gradient[0]
   kinds = profile._kinds(text)
   bodies = hlo.read(text).computations.values()

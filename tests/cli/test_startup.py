@@ -1,4 +1,4 @@
-"""What needs no run is answered without JAX, and so at once."""
+"""Commands without a run start without JAX, and so at once."""
 
 import subprocess
 import sys

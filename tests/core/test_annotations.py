@@ -1,4 +1,4 @@
-"""What an annotation allows, and the sentence that says so."""
+"""Values that annotations allow, and messages about others."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -10,9 +10,9 @@ def inner(*, rate: float = 0.1, decay: float = 0.0, unsaid: int = 1):
   """Does something.
 
   Args:
-    rate: of the steps,
+    rate: size of the steps,
       in two lines: 0.1 (paper).
-    decay: of the rate.
+    decay: decay of the rate.
 
   Raises:
     decay: is no option here.
@@ -27,13 +27,13 @@ def outer(x, *, decay: float = 1.0, first: int = 0, last: int = 1, **options):
     x: no option.
     decay: its own words.
     first, last: epochs.
-    **options: of `inner`.
+    **options: options of `inner`.
   """
 
 
 def test_entries_of_a_docstring():
-  assert option_texts(inner) == {'rate': 'of the steps, in two lines: 0.1 (paper).',
-                                 'decay': 'of the rate.'}  # fmt: skip
+  assert option_texts(inner) == {'rate': 'size of the steps, in two lines: 0.1 (paper).',
+                                 'decay': 'decay of the rate.'}  # fmt: skip
   assert option_texts(functools.partial(inner, rate=1.0)) == option_texts(inner)
   assert option_texts(lambda: None) == {}
 
@@ -44,7 +44,7 @@ def test_options_have_their_own_words_and_those_of_the_function_that_takes_them(
     'decay': 'its own words.',
     'first': 'epochs.',
     'last': 'epochs.',
-    'rate': 'of the steps, in two lines: 0.1 (paper).',
+    'rate': 'size of the steps, in two lines: 0.1 (paper).',
     'unsaid': '',
   }
 

@@ -1,4 +1,4 @@
-"""What an object store's client raises becomes a sentence; what a disk raises stays."""
+"""Errors of an object store's client become a sentence; errors of a disk stay."""
 
 import errno
 import os

@@ -13,7 +13,7 @@ from clr_jax.core.registry import ModuleRegistry, Registry
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
-  """What a test loads is forgotten."""
+  """Forgets modules that a test has loaded."""
   for name in ('_LOADED', '_CHOSEN'):
     monkeypatch.setattr(user_code, name, type(getattr(user_code, name))())
   modules, path = dict(sys.modules), list(sys.path)

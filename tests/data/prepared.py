@@ -1,4 +1,4 @@
-"""What TFDS leaves on disk when it has prepared a data set, written without TensorFlow."""
+"""Files of a data set prepared by TFDS, written without TensorFlow."""
 
 import io
 import json

@@ -43,7 +43,7 @@ if __name__ == '__main__':
 
 
 def run(*arguments):
-  """What a program prints."""
+  """Output of a program."""
   command = [sys.executable, *map(str, arguments)]
   return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=300).stdout
 

@@ -24,5 +24,5 @@ def leaves(tree):
 
 
 def same(before, after):
-  """Whether all leaves are equal to the bit."""
+  """True if all leaves are equal to the bit."""
   return all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))

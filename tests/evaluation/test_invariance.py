@@ -1,4 +1,4 @@
-"""What a number must not depend on, and what an evaluation must not change."""
+"""Invariance of results, and absence of side effects of an evaluation."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""What tests of the config files share: their arguments, docstrings, and data without images."""
+"""Helpers for tests of the config files: arguments, docstrings, and data without images."""
 
 import functools
 import re
@@ -62,7 +62,7 @@ def no_data(monkeypatch):
 
 @functools.cache
 def arguments(file: str) -> list[str]:
-  """What the message for an unknown argument lists; [] for a config without argument."""
+  """Arguments listed in the message for an unknown one; [] for a config without argument."""
   with pytest.raises(UserError) as error:
     load(f'{file}:no-such-argument')
   message = str(error.value)

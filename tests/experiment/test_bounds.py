@@ -80,7 +80,7 @@ def open_ends(hint):
 
 
 def within(value, kind, facts):
-  """Whether a number lies between the bounds."""
+  """True if a number is within the bounds."""
   value = value.item() if isinstance(value, np.generic) else value
   if abs(value) > 1e299 or value != value or (kind is int and not isinstance(value, int)):
     return False

@@ -94,7 +94,7 @@ def test_the_papers_have_configs():
 # ---------------------------------------------------------------- numbers
 @pytest.mark.parametrize('file', FILES)
 def test_numbers_of_the_table(file):
-  """Of every argument; its options are allowed, its method, plug-ins and wrappers fit together."""
+  """Every argument has allowed options, and a method, plug-ins and wrappers that fit together."""
   wrong = {spec: found for spec in specs(file) if (found := wrong_numbers(spec))}
   assert not wrong
 
@@ -123,7 +123,7 @@ def wrong_numbers(spec) -> str:
 
 # ---------------------------------------------------------------- one step, traced
 def structures(config) -> set[str]:
-  """What of a config can make a step that cannot be traced: all but the sizes of numbers."""
+  """Parts of a config that can break tracing: everything but the sizes of numbers."""
 
   def of(value):
     if isinstance(value, dict):
@@ -161,7 +161,7 @@ def check_step(config):
 
 
 def check_steps(chosen):
-  """Of small networks."""
+  """Traces steps of small networks."""
   for spec in chosen:
     try:
       check_step(tiny(load(spec)))

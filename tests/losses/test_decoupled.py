@@ -91,7 +91,7 @@ def test_hcl_gradient_is_finite_in_float32(tau_plus):
 
 
 def test_rpc_optimum_is_the_relative_density_ratio():
-  """Of all constant scores f+ on positives, (1 - beta f+) = 0; f- = -alpha / gamma on negatives."""
+  """Optimal constant scores: (1 - beta f+) = 0 on positives, f- = -alpha / gamma on negatives."""
   negative = ~jnp.eye(4, dtype=bool)
 
   @jax.jit

@@ -30,7 +30,7 @@ def normal(seed, *shape):
 
 
 def weights(scope, places, dim, seed=0):
-  """What `draw_negative` gives, without compiling it."""
+  """Computes `draw_negative` without compiling it."""
   rng = np.random.default_rng(seed)
   shape = {'batch': (1, 1), 'row': (places, 1), 'dim': (places, dim)}[scope]
   lam = rng.beta(1.6, 1.6, shape).astype('float32')

@@ -25,7 +25,7 @@ def surrogate(z, log_u=LOG_U, **options):
 
 @jax.jit
 def similarities(z):
-  """Of unit rows: scores [M, M], which of them are negatives, positive [B]; M = 2 B."""
+  """Scores [M, M] of unit rows, mask of negatives, positives [B]; M = 2 B."""
   z = z / jnp.linalg.norm(z, axis=-1, keepdims=True)
   rows = z.reshape(-1, z.shape[-1])
   sample = np.repeat(np.arange(len(z)), 2)

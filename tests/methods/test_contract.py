@@ -1,4 +1,4 @@
-"""What every method must keep to. Methods are found by name; a new file is tested unasked.
+"""Contract of every method. Methods are found by name, so a new file is tested automatically.
 
 The network is one layer (`toy.Tiny`); SimCLR is tested with convolutions, too. The step of each
 method is compiled once for the tests in float32, and on one and on eight devices in float64.
@@ -161,7 +161,7 @@ ARITHMETIC |= {'integer_pow', 'pow', 'logistic', 'tanh', 'cumsum', 'reduce_sum',
 
 
 def equations(jaxpr):
-  """Those of a jaxpr and of all jaxprs inside of it."""
+  """Equations of a jaxpr and of all jaxprs inside of it."""
   for equation in jaxpr.eqns:
     yield equation
     for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=is_jaxpr):

@@ -42,7 +42,7 @@ def test_facts(name):
 
   @jax.jit
   def gradient(out):
-    """Of the loss, by the first view of the first image."""
+    """Derivative of the loss by the first view of the first image."""
 
     def loss(online):
       return method.loss(out._replace(online=online), state, batch, KEY, STEP)[0]

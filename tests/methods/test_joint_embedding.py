@@ -1,4 +1,4 @@
-"""What the methods without a target network refuse, and SimSiam's predictor."""
+"""Errors of methods without a target network, and SimSiam's predictor."""
 
 import jax.numpy as jnp
 import numpy as np

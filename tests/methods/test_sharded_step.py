@@ -1,4 +1,4 @@
-"""What the compiled step sends between eight devices, read from XLA's own text."""
+"""Traffic of the compiled step between eight devices, from XLA's text."""
 
 import functools
 

@@ -22,7 +22,7 @@ def index_of(step):
 
 
 def first_state(name, **hyper):
-  """What `Method.init` adds to the networks' state, with a fixed queue."""
+  """State that `Method.init` adds to the networks' state, with a fixed queue."""
   state = {**NO_NETWORK, 'per_example': {'log_u': jnp.full([1024], -jnp.inf)}}
   if name == 'isogclr':
     start = {'temperature': hyper.get('temperature', 0.1), 'momentum': 0.0}
@@ -84,7 +84,7 @@ def test_real_that_keeps_all_is_dynamic_moco(hyper):
 
 @pytest.mark.parametrize('as_published', [False, True])
 def test_only_selected_keys_enter_the_queue(as_published):
-  """Of each view, keys near a query; the loss does not change with the selection of its step."""
+  """Keys of each view near a query; the loss does not change with the selection of its step."""
   history = run('real', retrieval='radius', radius=0.3, as_published=as_published)
   reference = run('dynamic_moco')
   np.testing.assert_allclose(history[0][0], reference[0][0], rtol=1e-6)

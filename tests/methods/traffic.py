@@ -1,4 +1,4 @@
-"""What a compiled step sends, read from XLA's own text."""
+"""Traffic of a compiled step, from XLA's text."""
 
 import math
 import re

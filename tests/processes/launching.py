@@ -141,7 +141,7 @@ def state_of(directory):
 
 
 def assert_same_to_the_bit(directory, expected):
-  """Of the newest checkpoints, metric rows and results of two runs."""
+  """Compares the newest checkpoints, metric rows and results of two runs."""
   state, expected_state = state_of(directory), state_of(expected)
   assert state.keys() == expected_state.keys()
   different = [k for k, x in expected_state.items() if state[k].tobytes() != x.tobytes()]
@@ -151,7 +151,7 @@ def assert_same_to_the_bit(directory, expected):
 
 
 def assert_same(rows, expected, rel=1e-4):
-  """Of the rows of two runs."""
+  """Compares the rows of two runs."""
   assert [r['step'] for r in rows] == [r['step'] for r in expected]
   for row, other in zip(rows, expected, strict=True):
     for name in other.keys() - NOT_COMPARED:

@@ -30,7 +30,7 @@ _PAGE = 5  # Google's has 1000: here lists have several
 
 
 class Operation(NamedTuple):
-  """What (a key of `Store.refused`) and of which object; 'begin' comes before gcsfs's 'write'."""
+  """(key of `Store.refused`, object) of a request; 'begin' comes before gcsfs's 'write'."""
 
   what: Literal['begin', 'write', 'read', 'stat', 'delete', 'copy', 'list', 'bucket']
   name: str
@@ -59,7 +59,7 @@ class Store(ThreadingHTTPServer):
     self._generation = 0
 
   def environment(self) -> dict[str, str]:
-    """What makes the clients of a process come here."""
+    """Environment that directs the clients of a process to this server."""
     return {
       'STORAGE_EMULATOR_HOST': self.url,  # gcsfs, google-cloud-storage
       'TENSORSTORE_GCS_HTTP_URL': self.url,

@@ -43,7 +43,7 @@ def start(directory, *options, **streams):
 
 
 def answers(process):
-  """Whether the entry point has been reached: SIGTERM is handled."""
+  """True if the entry point has been reached: SIGTERM is handled."""
   status = pathlib.Path(f'/proc/{process.pid}/status').read_text()
   caught = int(status.partition('SigCgt:')[2].split()[0], 16)
   return bool(caught >> (signal.SIGTERM - 1) & 1)

@@ -150,7 +150,7 @@ def become(request: dict) -> None:
 
 
 def _take_environment(env: dict[str, str]) -> None:
-  """What JAX has read from the environment when it was imported is told to it again."""
+  """Sets again the environment variables that JAX has read on import."""
   import jax
 
   for name, value in env.items():

@@ -96,7 +96,7 @@ window.reportReady.then(async () => {
 
 
 def browse(path, width):
-  """What the probe finds in a window of that width; no message may reach the console."""
+  """Results of the probe in a window of that width; the console must stay empty."""
   probed = path.with_name('probed.html')
   probed.write_text(path.read_text().replace('</body>', PROBE + '</body>'))
   arguments = (

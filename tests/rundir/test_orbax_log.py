@@ -1,4 +1,4 @@
-"""What Orbax and TensorStore print beside their errors."""
+"""Output of Orbax and TensorStore beside their errors."""
 
 import logging as python_logging
 import sys

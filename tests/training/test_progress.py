@@ -1,4 +1,4 @@
-"""What the terminal shows of a run."""
+"""Terminal output of a run."""
 
 import contextlib
 import os

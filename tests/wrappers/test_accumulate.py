@@ -80,7 +80,7 @@ def test_a_loop_is_the_same(x64):
 
 @pytest.mark.slow
 def test_memory_is_that_of_a_part():
-  """Of a network whose activations are most of it."""
+  """Memory of a network that is dominated by activations."""
   plain = toy.method('simclr', models.make('resnet_tiny', width=32), hidden_dim=8)
   batch = toy.viewed()
 

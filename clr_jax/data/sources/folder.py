@@ -153,7 +153,7 @@ def load(path: str, *, data_dir: str | None, **options: Any) -> FolderSource:
 
 
 def splits(path: str, data_dir: str | None) -> list[str]:
-  """Those with a sub-folder, by their usual names; see `clr_jax.data.sources`."""
+  """Splits with a sub-folder, by their usual names; see `clr_jax.data.sources`."""
   del data_dir
   return layout.splits(Path(os.path.expanduser(path)))
 
@@ -185,7 +185,7 @@ def _header(path: str, size: int) -> images_lib.Header:
 
 
 def _facts(paths: Sequence[str], headers: Sequence[images_lib.Header]) -> list[str]:
-  """What decoding does to some of the images, each said once."""
+  """Sentences about changes of images by decoding."""
   facts = sorted({fact for header in headers for fact in header.facts})
   deep = [p for p, h in zip(paths, headers, strict=True) if images_lib.SIXTEEN_BITS in h.facts]
   largest = 0

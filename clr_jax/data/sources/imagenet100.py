@@ -47,7 +47,7 @@ def splits(path: str, data_dir: str | None) -> list[str]:
 
 
 def sizes(path: str, **options: Any) -> list[tuple[int, int]]:
-  """Those of all of ImageNet; see `clr_jax.data.sources`."""
+  """Splits of all of ImageNet; see `clr_jax.data.sources`."""
   del path
   return tfds.sizes('imagenet2012', **options)
 

@@ -54,7 +54,7 @@ def load(path: str, *, name: str, split: str, data_dir: str | None, **options: A
 
 
 def splits(path: str, data_dir: str | None) -> list[str]:
-  """Those with a file; see `clr_jax.data.sources`."""
+  """Splits with a file; see `clr_jax.data.sources`."""
   del data_dir
   if '{split}' not in path:
     return ['train']

@@ -86,7 +86,7 @@ class TfdsSource(Source):
     )
 
   def _ignored(self, rows: np.ndarray) -> tuple[str, ...]:
-    """What is ignored of some of the images, each said once."""
+    """Sentences about ignored parts of images."""
     count = min(_SAMPLE, len(rows))
     facts: set[str] = set()
     for example in self._examples(rows[np.arange(count) * len(rows) // count]):
@@ -147,7 +147,7 @@ def load(path: str, *, name: str, **options: Any) -> TfdsSource:
 
 
 def splits(path: str, data_dir: str | None) -> list[str]:
-  """Those of the prepared data set; see `clr_jax.data.sources`."""
+  """Splits of the prepared data set; see `clr_jax.data.sources`."""
   return list(_builder(path, _data_dir(data_dir)).info.splits)
 
 

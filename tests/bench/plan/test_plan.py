@@ -106,7 +106,7 @@ def test_the_largest_batch(monkeypatch):
 
 
 def test_shapes_are_those_of_the_data(request, monkeypatch):
-  """What is compiled for takes the arguments that training has."""
+  """The compiled program takes the arguments of training."""
   monkeypatch.chdir(request.config.rootpath)
   for mode in ('resident', 'streamed'):
     config = changed(load('tests/tiny.py:sogclr'), {'batch_size': 16, 'data.mode': mode})

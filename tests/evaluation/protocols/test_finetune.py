@@ -140,7 +140,7 @@ def program(subject):
 class TestProtocol:
   @pytest.fixture
   def asked(self, monkeypatch):
-    """What `fit` was asked for; the test's best epoch is 2, the held-out set's epoch 1."""
+    """Records arguments of `fit`; the best epoch is 2 on the test set, 1 on the held-out set."""
     calls = []
 
     def instead(experiment, weights, train, tested, recipe, *, test_every, seed):
@@ -278,7 +278,7 @@ class TestRefusals:
 
 
 def networks(name):
-  """Those that the evaluation of a method may use."""
+  """Representations that the evaluation of a method may use."""
   takes_it = 'represent' in keyword_only(methods.factory(name))
   return ['online', 'target'] if takes_it else [None]
 

@@ -159,7 +159,7 @@ def test_a_preset_gives_defaults(preset):
 
 
 def test_another_schedule_than_the_presets():
-  """What the preset's schedule has is dropped; what is given counts."""
+  """Options of the preset's schedule are dropped; given options count."""
   options = {'preset': 'robustness', 'epochs': 2, 'batch_size': 50}
   last = linear(TRAIN, TEST, schedule='cosine', **options)[0]
   assert last.params['schedule'] == 'cosine' and not {'milestones', 'factor'} & set(last.params)
