@@ -4,9 +4,9 @@
 #   launch/benchmark.sh DIR
 #
 # Writes DIR/results.jsonl, for each measurement a line {"name": ..., "report": what clr-jax bench
-# --json printed}, and DIR/table.md, made again from it at the end. The same command goes on after
-# an interruption: what has a line is not measured again. What fails (out of memory) is named at the
-# end, its output is in DIR/logs, and the exit code is 1; the others go on.
+# --json printed}, and DIR/table.md, rebuilt from it at the end. Run the same command to resume after
+# an interruption: measurements with a line are skipped. Failed ones (out of memory) do not stop the
+# others; they are listed at the end, with output in DIR/logs and exit code 1.
 #
 # SogCLR's step (two views, LARS) on random images, which are in DIR too (600 MB with a GPU):
 #   - with a GPU (nvidia-smi finds one): ResNet-18 and ResNet-50 at 32x32 with batches 64 to 4096,

@@ -4,8 +4,8 @@
   python launch/compare_methods.py --out=DIR [--methods=simclr,moco] [--seeds=0,1] [--FLAG=VALUE]
 
 Each run is `clr-jax train --config=quickstart:METHOD --workdir=DIR/METHOD-SEED --config.seed=SEED`
-with the further flags given here. The same command goes on where it was stopped: runs that have
-ended are kept, the one that was cut resumes from its checkpoint. The table compares the linear
+with the additional flags given here. Run the same command to resume: finished runs are kept, an
+interrupted one continues from its checkpoint. The table compares the linear
 accuracy of the trained encoder with that of the untrained one (BatchNorm statistics estimated), in
 percent, mean over the seeds ± half their range. It goes to DIR/table.md and to the terminal.
 

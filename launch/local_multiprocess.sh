@@ -12,7 +12,7 @@
 # Every line of output starts with the number of its process, '[0] ' to '[N-1] '.
 # SIGTERM, Ctrl-C and a closed terminal go to all processes as SIGTERM: they save a checkpoint
 # together and end with code 75 ("run the same command to resume"). The second one kills them.
-# If a process fails, the others, which cannot go on without it, are killed after 10 seconds.
+# If a process fails, the others, which cannot continue without it, are killed after 10 seconds.
 # The exit code is that of the first process that ended with another code than 0, else 0.
 #
 # Environment: CLR_JAX, the program (default clr-jax); PORT (default a free one); PYTHON, which finds

@@ -9,7 +9,7 @@
 # GPUs, which must be a power of two. This script adds two things:
 #   - it refuses to start where nvidia-smi finds no GPU, instead of training on the CPU;
 #   - it starts the same command again when the run was preempted (exit code 75, after SIGTERM),
-#     which goes on from the checkpoint. SIGTERM to this script itself ends it after the checkpoint.
+#     which resumes from the checkpoint. SIGTERM to this script itself ends it after the checkpoint.
 # It sets no XLA flag: none has been measured to help. Several hosts: see the other scripts here.
 #
 # Environment: CLR_JAX, the program (default clr-jax).

@@ -2,7 +2,7 @@
 # The robustness report's comparison at the size of a CPU: the tables and figures of the README.
 # Trains a contrastive encoder without and with Tikhonov regularization and a supervised network on
 # 10,000 images of Fashion-MNIST, attacks them, and measures few labels, fine-tuning and transfer.
-# About two hours on two cores. The same command goes on after an interruption.
+# About two hours on two cores. Run the same command to resume after an interruption.
 #
 #   launch/robustness_study.sh DIR
 set -euo pipefail

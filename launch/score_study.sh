@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Score distributions of MoCo for five momenta and with feature transformation, and TCL's responses
 # for four pairs of weights, on 10,000 images of Fashion-MNIST: the figures of the README.
-# Eleven trainings of 468 steps, an hour on two cores that much other work shared. The same command
-# goes on after an interruption.
+# Eleven trainings of 468 steps, an hour on two shared cores. Run the same command to resume after
+# an interruption.
 #
 #   launch/score_study.sh DIR
 set -euo pipefail

@@ -18,7 +18,7 @@
 # through SLURM's variables; JAX gives each task the GPU of its local number.
 #   - SLURM sends SIGTERM 180 seconds before the time limit, and when it preempts the job: the run
 #     saves a checkpoint and ends with code 75, and this script puts the job into the queue again
-#     (scontrol requeue), where the same command goes on from the checkpoint.
+#     (scontrol requeue), where the same command resumes from the checkpoint.
 #   - Any other code ends the job with that code: nothing is started again in vain.
 # A failed node ends the step; SLURM requeues the job itself (--requeue).
 #
