@@ -312,7 +312,7 @@ def test_help_of_a_command(capsys, tmp_path):
   assert '  --config.batch_size=64' in lines and '  --config.method.temperature=0.3' in lines
   assert any(line.startswith('  --num_processes ') for line in lines)
   lines = said('evaluate', 'knn', '--help').splitlines()  # without a run: not its config's
-  assert lines[lines.index('  --params.k=200') + 1].startswith('        neighb')
+  assert lines[lines.index('  --params.k=200') + 1].startswith('        number of neighb')
   assert not any(line.startswith('  --config.') for line in lines)
   assert '  --params.by=None' in said('inspect', 'scores', '--help').splitlines()
   assert not any(tmp_path.iterdir())
