@@ -39,7 +39,7 @@ def found(text: str) -> Found:
 
 
 def total_bytes(collected: Found) -> int:
-  """Of all results together, on one device."""
+  """Bytes of all results together, on one device."""
   return sum(count * Shape(text).num_bytes for (_, text), count in collected.items())
 
 

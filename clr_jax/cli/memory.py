@@ -51,7 +51,7 @@ def _use_huge_pages(libc: ctypes.CDLL) -> None:
 
 
 def _addresses_are_limited() -> bool:
-  """Whether memory that is only reserved counts against a limit."""
+  """True if memory that is only reserved counts against a limit."""
   import resource  # late: Windows has none
 
   kinds = (resource.RLIMIT_AS, resource.RLIMIT_DATA)

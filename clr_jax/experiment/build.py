@@ -306,7 +306,7 @@ def make_backbone(config: Config, channels: int, name: str, *, norm_terms: int =
 
   Args:
     channels: C of the images.
-    name: of the data set, for messages.
+    name: name of the data set, for messages.
     norm_terms: see `BatchNorm.terms`.
 
   Raises:

@@ -28,7 +28,7 @@ def convolve(
   Args:
     x: [B, H, W, C].
     kernel: [h, w, C, F].
-    stride: of the output's rows and columns.
+    stride: stride of the output's rows and columns.
     padding: zeros before and after the rows, and the columns.
 
   Returns:

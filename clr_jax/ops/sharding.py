@@ -41,7 +41,7 @@ def make_mesh(devices=None) -> Mesh:
 
 
 def on_cpu(mesh: Mesh) -> bool:
-  """Whether the devices of the mesh are CPUs."""
+  """True if the devices of the mesh are CPUs."""
   return mesh.devices.flat[0].platform == 'cpu'
 
 

@@ -43,7 +43,7 @@ def test_equals_two_passes(x64):
 
 @pytest.mark.parametrize('far', [0.0, 100.0])
 def test_float32_keeps_the_variance(far):
-  """Of inputs whose mean is near the running mean or 100 deviations off."""
+  """Statistics of inputs whose mean is near the running mean or 100 deviations off."""
   x = 300 + jax.random.normal(jax.random.key(0), (512, 2, 4))
   scale, bias, shift = jnp.ones(4), jnp.zeros(4), jnp.full(4, 300 - far)
   x = x.reshape(256, 2, 2, 4)

@@ -39,7 +39,7 @@ def test_targets(text, devices, hosts):
     ('h20:8', "unknown kind of device in --target 'h20': did you mean 'h200'"),
     ('h200:3', 'give a power of two of devices, at most 1024, not 3'),
     ('h200:0', 'give the number of devices'),
-    ('cpu:128', '128 devices are no power of two up to 64'),
+    ('cpu:128', 'give a power of two of devices, at most 64, not 128'),
     ('v5e:16', 'give a shape such as 4x4 after'),
     ('v5p:4x4', 'give a shape such as 2x2x1 after'),
     ('v5e:1x4', 'even numbers for the first two axes'),
