@@ -16,7 +16,9 @@ import clr_jax.augment
 import clr_jax.evaluation.runner
 import clr_jax.experiment.build
 import clr_jax.rundir.checkpoint
+import clr_jax.rundir.checksums
 import clr_jax.rundir.metrics
+import clr_jax.rundir.removal
 import clr_jax.rundir.results
 import clr_jax.training.loop
 from clr_jax.cli import main as cli
@@ -79,6 +81,18 @@ def once_saved(step, fault):
     fault()
 
   return wait
+
+
+def signals_at_work(*numbers):
+  """Sends signals to this process one after the other, in a thread whose work is slow."""
+
+  def meet():
+    for number in numbers:
+      send(number)()
+      time.sleep(1)
+    time.sleep(60)
+
+  return meet
 
 
 def out_of_memory():
@@ -229,6 +243,16 @@ FAULTS = {
   'not_a_number': not_a_number,
   'sigterm': lambda: at_step(3, send(signal.SIGTERM)),
   'ctrl_c': lambda: at_step(7, send(signal.SIGINT)),
+  'ctrl_c_twice_in_write': lambda: at_call(
+    clr_jax.rundir.checksums, 'write', 2, signals_at_work(signal.SIGINT, signal.SIGINT)
+  ),
+  'sigterm_ctrl_c_in_removal': lambda: at_call(
+    # At the start, after the first save and after the second, which moves the first away.
+    clr_jax.rundir.removal,
+    'delete_removed',
+    3,
+    signals_at_work(signal.SIGTERM, signal.SIGINT),
+  ),
   'sigterm_at_end': lambda: at_call(Online, '__call__', 3, send(signal.SIGTERM)),
   'sigterm_in_results': lambda: at_call(
     clr_jax.rundir.results, 'write_result', 1, send(signal.SIGTERM)

@@ -200,6 +200,28 @@ def test_ctrl_c(run, reference, tmp_path):
   assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
 
 
+@pytest.mark.weekly
+@pytest.mark.parametrize(
+  ('fault', 'good', 'left'),
+  [
+    ('ctrl_c_twice_in_write', 6, '12.orbax-checkpoint-tmp'),
+    ('sigterm_ctrl_c_in_removal', 12, '.removed'),
+  ],
+)
+def test_a_second_signal_while_a_checkpoint_is_written_or_removed(
+  run, reference, tmp_path, fault, good, left
+):
+  """The process ends at once; what it leaves behind is cleared by the next start."""
+  folder, last = tmp_path / 'checkpoints', '--config.keep_last=1'
+  _, err = run(tmp_path, last, fault=fault, code=130)
+  assert 'stopped by Ctrl-C' in err and 'Traceback' not in err
+  assert {path.name for path in folder.iterdir()} == {str(good), left}
+  out, _ = run(tmp_path, last)
+  assert f'at step {good}' in out
+  assert [path.name for path in folder.iterdir()] == ['22']
+  assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
+
+
 @pytest.mark.parametrize(
   'fault', weekly_but(['sigterm_in_results'], ['sigterm_at_end', 'sigterm_in_results'])
 )
