@@ -46,6 +46,7 @@ class Progress:
       bar_format=_BAR,
       dynamic_ncols=bool(wide),
       ncols=None if wide else 80,
+      nrows=None if wide else 24,  # in a terminal of 0 rows tqdm would show nothing
       disable=not bar,
     )
     self._stack = contextlib.ExitStack()

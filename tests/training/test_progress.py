@@ -97,7 +97,7 @@ def test_it_tells_until_the_end(monkeypatch):
 def terminal(monkeypatch, columns, got):
   """Standard error is a terminal; all that it got is in `got` at the end."""
   master, slave = pty.openpty()
-  termios.tcsetwinsize(slave, (24, columns))
+  termios.tcsetwinsize(slave, (24 if columns else 0, columns))
   with os.fdopen(slave, 'w') as file, monkeypatch.context() as patch:
     patch.setattr(sys, 'stderr', file)
     yield
