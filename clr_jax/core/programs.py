@@ -16,9 +16,13 @@ from jax.core import Tracer
 CPU_OPTIONS: Mapping[str, str | bool] = {
   'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_REDUCE',
 }
+# Half of the time to compile. Random draws keep their bits, products differ by rounding.
+_QUICK_OPTIONS: Mapping[str, str | bool | int] = {'xla_backend_optimization_level': 1}
 
 
-def host_jit(function: Callable[..., Any], **options: Any) -> HostProgram:
+def host_jit(
+  function: Callable[..., Any], *, called_once: bool = False, **options: Any
+) -> HostProgram:
   """`jax.jit` with the compiler options of this device, for functions that the host calls.
 
   JAX accepts compiler options for the outermost program only: called by another program or
@@ -26,9 +30,10 @@ def host_jit(function: Callable[..., Any], **options: Any) -> HostProgram:
 
   Args:
     function: a pure function, as for `jax.jit`.
+    called_once: compile in half of the time, to a slower program.
     options: options of `jax.jit` except `compiler_options`.
   """
-  return HostProgram(function, options)
+  return HostProgram(function, options, called_once)
 
 
 class HostProgram:
@@ -37,13 +42,16 @@ class HostProgram:
   Choosing them starts JAX's backend, which must not happen on import.
   """
 
-  def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]):
+  def __init__(self, function: Callable[..., Any], options: Mapping[str, Any], called_once: bool):
     functools.update_wrapper(self, function)
-    self._function, self._options = function, options
+    self._function, self._options, self._called_once = function, options, called_once
 
   @functools.cached_property
   def _outermost(self) -> jax.stages.Wrapped:
-    return jax.jit(self._function, compiler_options=compiler_options(), **self._options)
+    chosen = compiler_options()
+    if chosen is not None and self._called_once and not _users_own(_QUICK_OPTIONS):
+      chosen = {**chosen, **_QUICK_OPTIONS}
+    return jax.jit(self._function, compiler_options=chosen, **self._options)
 
   @functools.cached_property
   def _inner(self) -> jax.stages.Wrapped:
@@ -72,8 +80,7 @@ def compiler_options() -> dict[str, str | bool] | None:
 
   Values that the user sets in XLA_FLAGS take precedence. Starts the backend.
   """
-  given = os.environ.get('XLA_FLAGS', '')
-  if jax.default_backend() != 'cpu' or any(name in given for name in CPU_OPTIONS):
+  if jax.default_backend() != 'cpu' or _users_own(CPU_OPTIONS):
     return None
   options: dict[str, str | bool] = dict(CPU_OPTIONS)
   try:
@@ -81,3 +88,7 @@ def compiler_options() -> dict[str, str | bool] | None:
   except (jax.errors.JaxRuntimeError, ValueError):  # XLA lacks the option in this version
     return None
   return options
+
+
+def _users_own(options: Mapping[str, Any]) -> bool:
+  return any(name in os.environ.get('XLA_FLAGS', '') for name in options)

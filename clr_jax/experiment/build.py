@@ -146,7 +146,7 @@ class Experiment:
 
   @functools.cached_property
   def _jitted_init(self) -> Callable[[Array], TrainState]:
-    return host_jit(self._init_fn, out_shardings=self.shardings)
+    return host_jit(self._init_fn, called_once=True, out_shardings=self.shardings)
 
   def _init_fn(self, key: Array) -> TrainState:
     return init_state(key, example_batch(self.source), self.method, self.views, self.tx)

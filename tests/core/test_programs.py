@@ -34,6 +34,21 @@ def test_the_options_reach_the_compiler():
   assert held and not re.findall(r'ynn\w*', other)
 
 
+def test_a_program_called_once_is_compiled_quickly_to_the_same_bits(monkeypatch):
+  def draw(key):
+    return jax.random.truncated_normal(key, -2, 2, (64, 3)), jax.random.normal(key, (3, 5))
+
+  # The level is given because the tests' own programs are compiled quickly, too.
+  options = {**programs.CPU_OPTIONS, 'xla_backend_optimization_level': 3}
+  quick, good = host_jit(draw, called_once=True), jax.jit(draw, compiler_options=options)
+  jax.tree.map(np.testing.assert_array_equal, quick(jax.random.key(0)), good(jax.random.key(0)))
+  monkeypatch.setattr(programs, '_QUICK_OPTIONS', {'xla_no_such_option': 1})
+  with pytest.raises(jax.errors.JaxRuntimeError, match='xla_no_such_option'):
+    host_jit(draw, called_once=True)(jax.random.key(0))  # it reaches the compiler
+  monkeypatch.setenv('XLA_FLAGS', '--xla_no_such_option=1')
+  host_jit(draw, called_once=True)(jax.random.key(0))  # the user's own value stays
+
+
 def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
   monkeypatch.setattr(programs, 'CPU_OPTIONS', {'xla_cpu_no_such_option': 'x'})
   assert compiler_options() is None
