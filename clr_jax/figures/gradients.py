@@ -131,7 +131,7 @@ def _norms(runs: Sequence[Run]) -> tuple[list[FigureData], list[str]]:
   panels = [Panel(name, STEP_AXIS, y, [grid._replace(limits=limits)]) for name, grid in maps]
   blocks = [
     Block(panels, _COLUMNS, (3.3, 0.3 * len(groups) + 1.3)),
-    Block(series_panels(measured, specs), _COLUMNS, (3.3, 2.4)),
+    Block(series_panels(measured, specs, points=True), _COLUMNS, (3.3, 2.4)),
   ]
   cells = [
     (name, group, step, value)

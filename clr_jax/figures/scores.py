@@ -76,7 +76,7 @@ def scores(
   panels = [panel for panel in metric_panels(measured) if 'scores' in panel.figures]
   panels = sorted(panels, key=lambda panel: not is_telemetry(panel))
   missing += unchanging(measured, panels)
-  block = Block(series_panels(measured, panels), 3, _SIZE)
+  block = Block(series_panels(measured, panels, points=True), 3, _SIZE)
   figures, text = [FigureData('series', [block], {'': series_table(measured, panels)})], ''
   if key is not None:
     figures.append(_stacked(measured, panels, key, last))

@@ -103,6 +103,6 @@ def _checksum(folder: epath.Path, name: str, known: str) -> str:
   if known:  # reading the object would double the traffic
     return known
   if not os.path.isfile(folder / name):  # such as a pipe, which may never end
-    raise OSError(f'{name} is no file')
+    raise OSError(f'{name} is not a regular file')
   with open(folder / name, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -39,7 +39,7 @@ def test_sizes_that_cannot_work(name):
     ('w_mse', {'num_views': 1}, 'num_views >= 2'),
     ('w_mse', {'out_dim': 128}, 'cannot whiten 128 dimensions with 128 images'),
     ('w_mse', {'batch_size': 200}, 'equal chunks'),
-    ('arb', {'groups': 3}, 'equal groups'),
+    ('arb', {'groups': 3}, 'groups=3 does not divide'),
   ],
 )
 def test_options_that_cannot_work(name, options, message):

@@ -3,8 +3,8 @@
 import math
 import re
 
-from clr_jax.bench.communication import dimensions
 from clr_jax.bench.communication import found as collectives
+from clr_jax.bench.hlo import Shape
 
 HOST = re.compile(r'callback|infeed|outfeed|\bsend\(|\brecv\(|is_host_transfer=true', re.IGNORECASE)
 
@@ -16,4 +16,7 @@ def check(text: str, pixels: int) -> None:
   assert any(operation == 'all-reduce' for operation, _ in found)
   assert 'all-to-all' not in {operation for operation, _ in found}
   for (operation, shape), _ in found.items():
-    assert math.prod(dimensions(shape)) < pixels or operation == 'all-reduce', (operation, shape)
+    assert math.prod(Shape(shape).dimensions) < pixels or operation == 'all-reduce', (
+      operation,
+      shape,
+    )

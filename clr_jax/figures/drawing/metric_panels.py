@@ -151,15 +151,23 @@ def is_telemetry(panel: MetricPanel) -> bool:
   return all(name.startswith(PREFIX) for name in panel.metrics)
 
 
-def series_panels(runs: Sequence[Run], panels: Iterable[MetricPanel]) -> list[Panel]:
+def series_panels(
+  runs: Sequence[Run], panels: Iterable[MetricPanel], *, points: bool = False
+) -> list[Panel]:
   """Panels over training for which any of the runs has a number.
 
   Colors distinguish runs and dashes metrics; with one run, colors distinguish metrics. Metrics that
   were measured once are omitted, see `unchanging`, and so are constant ones if there are others.
+
+  Args:
+    runs: the runs to draw.
+    panels: the candidates.
+    points: show metrics that were measured once if there are no others.
   """
-  made = [_series(runs, panel) for panel in panels]
-  made = [panel for panel in made if any(len(line.x) > 1 for line in panel.marks_of(Line))]
-  return [panel for panel in made if len(_values(panel)) > 1] or made
+  made = [panel for panel in (_series(runs, panel) for panel in panels) if panel.marks]
+  curves = [panel for panel in made if any(len(line.x) > 1 for line in panel.marks_of(Line))]
+  several = [panel for panel in curves if len(_values(panel)) > 1]
+  return several or curves or (made if points else [])
 
 
 def unchanging(runs: Sequence[Run], panels: Iterable[MetricPanel]) -> list[str]:
