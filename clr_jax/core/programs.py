@@ -49,7 +49,8 @@ class HostProgram:
   @functools.cached_property
   def _outermost(self) -> jax.stages.Wrapped:
     chosen = compiler_options()
-    if chosen is not None and self._called_once and not _users_own(_QUICK_OPTIONS):
+    quicker = jax.config.read('jax_disable_most_optimizations') or _users_own(_QUICK_OPTIONS)
+    if chosen is not None and self._called_once and not quicker:
       chosen = {**chosen, **_QUICK_OPTIONS}
     return jax.jit(self._function, compiler_options=chosen, **self._options)
 

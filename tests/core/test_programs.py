@@ -19,6 +19,15 @@ def fresh(monkeypatch):
   compiler_options.cache_clear()
 
 
+@pytest.fixture
+def optimized():
+  """Compiles as outside of the tests."""
+  before = jax.config.read('jax_disable_most_optimizations')
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', before)
+
+
 def double(x):
   """Twice x."""
   return 2 * x
@@ -34,13 +43,11 @@ def test_the_options_reach_the_compiler():
   assert held and not re.findall(r'ynn\w*', other)
 
 
-def test_a_program_called_once_is_compiled_quickly_to_the_same_bits(monkeypatch):
+def test_a_program_called_once_is_compiled_quickly_to_the_same_bits(monkeypatch, optimized):
   def draw(key):
     return jax.random.truncated_normal(key, -2, 2, (64, 3)), jax.random.normal(key, (3, 5))
 
-  # The level is given because the tests' own programs are compiled quickly, too.
-  options = {**programs.CPU_OPTIONS, 'xla_backend_optimization_level': 3}
-  quick, good = host_jit(draw, called_once=True), jax.jit(draw, compiler_options=options)
+  quick, good = host_jit(draw, called_once=True), host_jit(draw)
   jax.tree.map(np.testing.assert_array_equal, quick(jax.random.key(0)), good(jax.random.key(0)))
   monkeypatch.setattr(programs, '_QUICK_OPTIONS', {'xla_no_such_option': 1})
   with pytest.raises(jax.errors.JaxRuntimeError, match='xla_no_such_option'):
