@@ -194,7 +194,7 @@ def test_processes_that_compile_for_themselves_agree(run, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c(run, reference, tmp_path):
   _, err = run(tmp_path, fault='ctrl_c', code=130)
-  assert 'stopped by Ctrl-C at step 7 of 22, saved' in err and 'Traceback' not in err
+  assert 'stopped by Ctrl-C at step 7 of 22, checkpoint saved' in err and 'Traceback' not in err
   assert stored_steps(tmp_path) == [6, 7]
   run(tmp_path)
   assert_same_run(tmp_path, reference('sogclr'), 'sogclr')
