@@ -54,8 +54,13 @@ def test_each_function_has_an_example(room):
     assert '>>> ' in (function.__doc__ or ''), name
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('room', ['augment', 'models', 'methods', 'optim'])
+@pytest.mark.parametrize(
+  'room',
+  [
+    pytest.param('augment', marks=pytest.mark.weekly),
+    *(pytest.param(room, marks=pytest.mark.slow) for room in ('models', 'methods', 'optim')),
+  ],
+)
 def test_rooms(room):
   for function in public_functions(room).values():
     run(function)

@@ -29,6 +29,7 @@ ON_8_BITS = {
 LEVELS = dict.fromkeys(('contrast', 'saturation', 'sharpness', 'crop_bicubic'), 1.3) | {'hue': 4.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ON_8_BITS)
 def test_equals_torchvision_on_pil_images(name):
   actual = np.asarray(ON_8_BITS[name](IMAGE))[0] * 255
@@ -36,6 +37,7 @@ def test_equals_torchvision_on_pil_images(name):
   assert np.abs(actual - ARRAYS[name]).mean() < 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('taps', 'sigma'), [(3, 0.7), (9, 1.9)])
 def test_blur_equals_torchvision(taps, sigma):
   actual = augment.gaussian_blur(IMAGE, sigma, kernel_size=taps)

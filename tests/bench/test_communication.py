@@ -41,7 +41,7 @@ def test_bytes_in_a_ring():
   'method',
   [
     pytest.param('simclr', marks=pytest.mark.weekly),
-    pytest.param('sogclr', marks=pytest.mark.slow),
+    pytest.param('sogclr', marks=pytest.mark.weekly),
   ],
 )
 def test_only_what_concerns_the_embeddings_grows(method, request, monkeypatch):

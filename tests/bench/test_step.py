@@ -30,6 +30,7 @@ def in_the_checkout(request):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group('bench_step')  # one report
 def test_everything_is_measured(report):
   assert json.loads(json.dumps(report, allow_nan=False)) == report
   assert report['steps'] == 4 and report['steps_per_call'] == 2  # whole calls
@@ -49,6 +50,7 @@ def test_everything_is_measured(report):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group('bench_step')
 def test_a_loop_over_steps_does_not_hide_their_flops(report):
   single = step.measure(_config(), repeats=1, steps=1)
   assert single['flops_per_step'] == report['flops_per_step'] > 1e5

@@ -24,6 +24,7 @@ def wide(state):
   return jax.tree.map(lambda x: x.astype(jnp.float64), state)
 
 
+@pytest.mark.slow
 def test_gradient_of_the_log_partition_on_the_first_visit(x64):
   """u is the batch's own g: the gradient is that of T log mean exp(H/T), mean over both sides."""
   z, t = pairs(), 0.3
@@ -48,6 +49,7 @@ def test_gradient_of_the_log_partition_on_the_first_visit(x64):
   np.testing.assert_allclose(loss(z).objective, expected(z), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_sides_are_exchangeable():
   z_a, z_b = pairs(dtype=jnp.float32)
   one = bimodal_sogclr(z_a, z_b, INDEX, init_state(8))
@@ -58,6 +60,7 @@ def test_sides_are_exchangeable():
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scheme', ['global_constant', 'individual_learnable'])
 def test_state_of_other_pairs_stays_and_shifts_never_fall(scheme):
   state = init_state(8, scheme=scheme)
@@ -79,6 +82,7 @@ def test_state_of_other_pairs_stays_and_shifts_never_fall(scheme):
     state = new
 
 
+@pytest.mark.slow
 def test_a_pair_that_is_twice_in_the_batch(x64):
   """The stored u is the mean of both rows' u, whatever the shifts; the order does not matter."""
   z_a, z_b = pairs()
@@ -99,6 +103,7 @@ def test_a_pair_that_is_twice_in_the_batch(x64):
     np.testing.assert_allclose(u(turned, 3, side), mean, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_global_temperature_learns_only_where_asked():
   z, state = pairs(dtype=jnp.float32), init_state(8)
 
@@ -110,6 +115,7 @@ def test_a_global_temperature_learns_only_where_asked():
   assert grad('global_constant') == 0 and grad('global_learnable') >= 6  # rho + mean u
 
 
+@pytest.mark.slow
 def test_finite_at_temperature_0_001():
   z = pairs(dtype=jnp.float32)
   state = init_state(8)
@@ -122,6 +128,7 @@ def test_finite_at_temperature_0_001():
     assert all(np.isfinite(x[INDEX]).all() for x in jax.tree.leaves(state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'start, options, message',
   [
@@ -141,6 +148,7 @@ def test_what_has_no_meaning_is_refused(start, options, message):
     bimodal_sogclr(*pairs(dtype=jnp.float32), INDEX, init_state(8, **start), **options)
 
 
+@pytest.mark.slow
 def test_one_pair_or_two_shapes_are_refused():
   z = jnp.ones([2, 3])
   for other, index in ((z[:1], INDEX[:2]), (z[:, :2], INDEX[:2])):

@@ -100,6 +100,7 @@ def naive(anchor, rows, lam, permutation, own):
   return np.stack(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scope', get_args(ft.Scope))
 @pytest.mark.parametrize(('own', 'batch', 'total'), [(0, 3, 6), (1, 4, 4), (2, 3, 6)])
 def test_scores_are_those_of_lists_made_one_by_one(scope, own, batch, total):
@@ -236,6 +237,7 @@ def test_uniform_draws():
   assert stats.kstest(np.ravel(lam), 'uniform').pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_scopes_of_the_draws():
   shapes = {'batch': (1, 1, 1), 'row': (5, 2, 1), 'dim': (5, 2, 8)}
   for scope, shape in shapes.items():

@@ -31,6 +31,7 @@ def mixed(query, queue, draws):
   return mochi.mix(query, queue[mochi.hardest(query, queue, SIZES['num_hard'])], draws)
 
 
+@pytest.mark.slow
 def test_hardest_ranks_each_query_by_its_own_similarities():
   query, _, queue, _ = problem()
   index = mochi.hardest(query.reshape(2, 2, 8), queue, 5)
@@ -39,6 +40,7 @@ def test_hardest_ranks_each_query_by_its_own_similarities():
   assert index.dtype == 'int32'
 
 
+@pytest.mark.slow
 def test_masked_rows_are_not_chosen():
   query, _, queue, _ = problem()
   best = mochi.hardest(query, queue, 1)
@@ -47,6 +49,7 @@ def test_masked_rows_are_not_chosen():
   np.testing.assert_array_equal(index, mochi.hardest(query, queue, 6)[:, 1:])
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_mixtures_are_unit_vectors_near_what_they_are_made_of(seed):
@@ -60,6 +63,7 @@ def test_mixtures_are_unit_vectors_near_what_they_are_made_of(seed):
   assert ((with_query - single) * query[:, None]).sum(-1).min() >= -1e-6  # harder than alone
 
 
+@pytest.mark.slow
 def test_mixtures_by_hand():
   hard = jnp.array([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]])
   weights = jnp.array([[0.25]])
@@ -70,6 +74,7 @@ def test_mixtures_by_hand():
   same(with_query[0, 0], expected)
 
 
+@pytest.mark.slow
 def test_mixtures_are_constants():
   query, _, queue, draws = problem()
 
@@ -81,6 +86,7 @@ def test_mixtures_are_constants():
     np.testing.assert_array_equal(grad, 0)
 
 
+@pytest.mark.slow
 def test_the_order_of_the_queue_does_not_matter():
   query, _, queue, draws = problem()
   shuffled = queue[np.random.default_rng(0).permutation(len(queue))]
@@ -88,6 +94,7 @@ def test_the_order_of_the_queue_does_not_matter():
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_more_negatives_raise_the_loss(seed):
@@ -101,6 +108,7 @@ def test_more_negatives_raise_the_loss(seed):
   assert (losses[1] > losses[0]).all() and (losses[2] > losses[1]).all()
 
 
+@pytest.mark.slow
 def test_draws_are_uniform_and_pairs_distinct():
   draws = mochi.draw(jax.random.key(0), (40, 10), num_hard=4, num_mixed=30, num_query_mixed=30)
   pairs = np.zeros([4, 4], int)
@@ -116,6 +124,7 @@ def test_draws_are_uniform_and_pairs_distinct():
   assert draws.first.shape == (40, 10, 30)
 
 
+@pytest.mark.slow
 def test_either_kind_may_be_absent():
   query, _, queue, _ = problem()
   for sizes in ({'num_mixed': 0, 'num_query_mixed': 3}, {'num_mixed': 3, 'num_query_mixed': 0}):
@@ -124,6 +133,7 @@ def test_either_kind_may_be_absent():
     assert shapes == list(sizes.values())
 
 
+@pytest.mark.slow
 def test_impossible_numbers_are_refused():
   query, _, queue, _ = problem()
   with pytest.raises(UserError, match='num_hard <= 12'):

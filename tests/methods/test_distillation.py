@@ -45,6 +45,7 @@ def test_the_target_starts_as_a_copy_of_the_encoder_in_its_own_buffers():
   assert not pointers(state['batch_stats']) & pointers(state['target'])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('ema_index', 'step'), [('current', 7), ('next', 8)])
 def test_average_of_parameters_only_with_the_momentum_of_its_index(ema_index, step):
   method = make(ema_index=ema_index)
@@ -75,6 +76,7 @@ def test_views_of_each_network():
   np.testing.assert_array_equal(out.online, out.target)  # equal networks before the first step
 
 
+@pytest.mark.slow
 def test_local_views_pass_the_online_network_only_and_last():
   params, state = start(make(), num_local=3)
   outs = [
@@ -116,6 +118,7 @@ def test_represent_target_is_the_averaged_network():
   jax.tree.map(np.testing.assert_array_equal, target, before)
 
 
+@pytest.mark.slow
 def test_tico_carries_the_covariance_of_view_0_from_step_to_step():
   method = methods.factory('tico')(Tiny(), INFO, hidden_dim=4, out_dim=3, beta=0.75)
   params, state = start(method)
@@ -166,6 +169,7 @@ def test_a_queue_longer_than_the_data_set_is_warned_of(monkeypatch):
   assert len(said) == 1 and '101' in said[0] and '100' in said[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['moco_v3', 'byol'])
 def test_one_direction_is_a_part_of_both(name):
   """A symmetric loss is the sum over its two directions, each of which has one query view."""
@@ -182,6 +186,7 @@ def test_one_direction_is_a_part_of_both(name):
   assert abs(parts[0] - parts[1]) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['moco_v3', 'byol'])
 def test_one_direction_embeds_view_0_and_the_target_view_1(name):
   options = {'symmetric': False, 'hidden_dim': 4, 'out_dim': 3, 'predictor_dim': 4}

@@ -62,6 +62,7 @@ def test_the_order_of_the_patches_matters():
   np.testing.assert_allclose(jigsaw(patches[::-1]), jigsaw(patches)[::-1], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_of_the_two_losses():
   rows = jnp.eye(8)[:, :3]
   state = {'queue': {'rows': rows, 'ptr': STEP}}

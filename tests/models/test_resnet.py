@@ -158,6 +158,7 @@ def test_stem_sizes(stem, size):
   assert maps['stem'].shape == (2, size, size, 4)
 
 
+@pytest.mark.slow
 def test_initial_values():
   make = architecture((1, 1), bottleneck=True, width=32, stem='cifar')
   model = make(zero_init_residual=True, stem_init='torch_default')

@@ -21,6 +21,7 @@ def test_nothing_happens_before_the_start(name, x64):
   cases.starts_at(name, cases.plugin('mochi', num_mixed=2, num_hard=4, start_epoch=4.0), 20)
 
 
+@pytest.mark.slow
 def test_synthetic_negatives_never_come_from_the_own_sample(x64):
   """All rows but the own pair are orthogonal to it: so are all mixtures of two of them."""
   z = jnp.tile(jnp.eye(cases.DIM)[: cases.BATCH, None], [1, 2, 1])
@@ -32,6 +33,7 @@ def test_synthetic_negatives_never_come_from_the_own_sample(x64):
   assert scores.negative.shape[-1] == 2 * cases.BATCH + 50
 
 
+@pytest.mark.slow
 def test_too_few_negatives_to_mix_from():
   many = cases.plugin('mochi', num_mixed=2, num_hard=25, start_epoch=0.0)
   with pytest.raises(UserError, match=r'num_hard=25 exceeds the 24 negatives'):

@@ -41,6 +41,7 @@ def run(tmp_path, dataset, **data):
   return {r['protocol']: r['value'] for r in records}, records[0]['data']
 
 
+@pytest.mark.weekly
 def test_imagenet100_among_other_classes(tmp_path):
   splits = {
     'train': jpegs(('n01440764', *INSIDE), 12),
@@ -54,6 +55,7 @@ def test_imagenet100_among_other_classes(tmp_path):
   assert values['knn'] > 0.5
 
 
+@pytest.mark.weekly
 def test_stl10_trains_on_images_without_labels(tmp_path):
   names = [str(i) for i in range(10)]
   size = (96, 96, 3)

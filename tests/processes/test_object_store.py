@@ -207,6 +207,7 @@ def test_writes_refused_in_the_middle(run, store, reference, tmp_path, monkeypat
   assert_same_to_the_bit(store.download('lost', tmp_path), reference)
 
 
+@pytest.mark.weekly
 def test_one_run_holds_its_workdir(run, zygote, store, environment):
   """While it lives; the clock of the store tells, and that is months from ours."""
   arguments = *TRAIN, '--workdir=gs://bucket/held', '--config.stop_at_epoch=0.1'

@@ -51,6 +51,7 @@ def loss_of(method, extra):
   return method.loss(Out(extra=extra), {}, Batch(), KEY, STEP)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('temperature', [0.5, 0.1])
 @pytest.mark.parametrize('weights', [WEIGHTS, (0, 0, 1.0), (2.0, 0.0, 0.5)])
 def test_values(weights, temperature):
@@ -141,6 +142,7 @@ def test_gradient_of_a_stage(name):
   np.testing.assert_array_equal(out.extra['stages']['stage3'], out.h)
 
 
+@pytest.mark.slow
 def test_stages_are_the_pooled_maps():
   model = models.make('resnet_tiny', width=2)
   images = toy.viewed().views['global'][:, 0]

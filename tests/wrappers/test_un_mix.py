@@ -100,6 +100,7 @@ def test_a_probability_that_cannot_be(probability):
     by_config.make('simclr', un_mix__enabled=True, un_mix__probability=probability)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'name, probability',
   [
@@ -156,6 +157,7 @@ def test_a_share_of_one_doubles_the_loss(monkeypatch):
   np.testing.assert_allclose(value, 2 * plain, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'name, carried',
   [

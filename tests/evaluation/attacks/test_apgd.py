@@ -17,6 +17,7 @@ BUDGET = {'l2': 0.4, 'linf': 0.05}
 KEY = jax.random.key(0)
 
 
+@pytest.mark.slow
 def test_checkpoints_are_those_of_the_published_code():
   # k = 22, then k - 3 down to 6: Croce and Hein's schedule for 100 iterations.
   assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
@@ -53,6 +54,7 @@ def test_invariants_of_the_published_algorithm(norm, loss):
   assert (states[-1].best_loss > states[0].loss)[:-1].all()
 
 
+@pytest.mark.slow
 def test_result():
   problem = toy('l2', 0.3)
   result = apgd(problem, steps=10, key=KEY)
@@ -77,6 +79,7 @@ def test_breaks_what_pgd_breaks(norm):
   assert 1 < int(either.sum()) < 20
 
 
+@pytest.mark.slow
 def test_dlr_by_hand_and_its_scale():
   logits = jnp.array([[3.0, 1.0, 2.0, 0.0, -1.0], [3.0, 1.0, 2.0, 0.0, -1.0]])
   labels, goal = jnp.array([0, 1]), jnp.array([3, 4])
@@ -90,6 +93,7 @@ def test_dlr_by_hand_and_its_scale():
     )
 
 
+@pytest.mark.slow
 def test_the_targeted_loss_falls_short_only_of_the_target():
   problem = toy('l2', 2.0)
   targets = (problem.labels + 2) % 5
@@ -132,12 +136,14 @@ def test_bad_input(attack, options, message):
     attack(toy('l2', 0.1), **{'key': KEY, **options})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('attack', [apgd, apgd_targeted])
 def test_without_a_budget(attack):
   with pytest.raises(UserError, match='needs l2 or linf and a budget'):
     attack(toy(), key=KEY)
 
 
+@pytest.mark.slow
 def test_too_few_classes():
   with pytest.raises(UserError, match='needs 4 classes, not 3'):
     apgd_targeted(toy('l2', 0.1, size=4, classes=3), key=KEY)

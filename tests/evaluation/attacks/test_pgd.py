@@ -14,6 +14,7 @@ from tests.evaluation.attacks.toy import predict, toy
 BUDGET = {'l2': 0.4, 'linf': 0.05}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('norm', BUDGET)
 @pytest.mark.parametrize(
   ('protocol', 'loss'), [('standard', 'margin'), ('early_stop', 'cross_entropy')]
@@ -32,6 +33,7 @@ def test_points_stay_in_ball_and_box(norm, protocol, loss):
   assert (points[-1] != points[0]).any()
 
 
+@pytest.mark.slow
 def test_early_stop_never_moves_a_misclassified_image():
   problem = toy('l2', 1.0)
   points = list(pgd_steps(problem, steps=8, protocol='early_stop'))
@@ -44,6 +46,7 @@ def test_early_stop_never_moves_a_misclassified_image():
   assert stopped > 8  # more than the one that is wrong from the start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('protocol', ['standard', 'early_stop'])
 def test_result(protocol):
   problem = toy('l2', 0.3)
@@ -58,6 +61,7 @@ def test_result(protocol):
   assert 0 < int((result.success & ~wrong).sum()) < int((~wrong).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('protocol', 'factor'), [('standard', 2.5), ('early_stop', 2.0)])
 def test_default_step_size(protocol, factor):
   problem = toy('l2', 0.1)
@@ -67,6 +71,7 @@ def test_default_step_size(protocol, factor):
   np.testing.assert_allclose(moved[moved > 0], factor * 0.1 / 5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_larger_budget_breaks_more_and_the_margin_attacks_too():
   broken = [
     int(pgd(toy('linf', e), steps=10, loss=loss).success.sum())
@@ -76,6 +81,7 @@ def test_a_larger_budget_breaks_more_and_the_margin_attacks_too():
   assert broken[1] > broken[0] + 5 and broken[3] > broken[2] + 5
 
 
+@pytest.mark.slow
 def test_targets_are_reached():
   problem = toy('l2', 3.0)
   targets = (problem.labels + 1) % 5
@@ -85,6 +91,7 @@ def test_targets_are_reached():
   np.testing.assert_array_equal(predict(problem, result.images)[moved], targets[moved])
 
 
+@pytest.mark.slow
 def test_restarts_keep_the_closest():
   problem = toy('l2', 0.3)
   options = {'steps': 3, 'random_start': True, 'key': jax.random.key(0)}
@@ -95,6 +102,7 @@ def test_restarts_keep_the_closest():
   np.testing.assert_array_equal(fooled, three.success)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('norm', BUDGET)
 def test_random_starts_fill_the_ball(norm):
   keys = jax.random.split(jax.random.key(0), 200)
@@ -105,6 +113,7 @@ def test_random_starts_fill_the_ball(norm):
   assert abs(float(jnp.mean(away < 2 / 2**0.5)) - 0.5) < 0.1
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_batch():
   problem = toy('linf', 0.05)
   keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.arange(20))
@@ -117,6 +126,7 @@ def test_results_do_not_depend_on_the_batch():
   np.testing.assert_allclose(whole.images, parts.images, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_program_serves_all_budgets_and_weights():
   problem = toy('linf')
   traces = []
@@ -153,6 +163,7 @@ def test_bad_input(options, message):
     pgd(toy('l2', 0.1), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('norm', 'epsilon', 'message'),
   [
@@ -167,12 +178,14 @@ def test_bad_budgets(norm, epsilon, message):
     toy(norm, epsilon)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('norm', 'epsilon'), [('l1', 0.1), ('l2', float('inf'))])
 def test_what_is_no_budget_for_pgd(norm, epsilon):
   with pytest.raises(UserError, match='needs l2 or linf and a budget'):
     pgd(toy(norm, epsilon))
 
 
+@pytest.mark.slow
 def test_images_must_be_floats_with_one_label_each():
   problem = toy()
   classifier, images, labels = problem.classifier, problem.images, problem.labels

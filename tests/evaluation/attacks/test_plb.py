@@ -14,6 +14,7 @@ SHORT = {'outer': 6, 'inner': 6}
 WEIGHT = {'l2': 0.05, 'linf': 1.0, 'l1': 0.01, 'l0': 1e-3, 'linf_source': 0.1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('norm', WEIGHT)
 def test_finds_misclassified_points_closer_than_the_start(norm):
   problem = toy(norm)
@@ -29,6 +30,7 @@ def test_finds_misclassified_points_closer_than_the_start(norm):
   assert float(jnp.median(result.distance[:-1] / first[:-1])) < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('prox_weight', [1.0, 0.05])
 @pytest.mark.parametrize('barrier', ['logits', 'probs'])
 def test_best_distance_never_grows_and_every_point_is_misclassified(barrier, prox_weight):
@@ -46,6 +48,7 @@ def test_best_distance_never_grows_and_every_point_is_misclassified(barrier, pro
   assert (backtracks > 0) or prox_weight < 1
 
 
+@pytest.mark.slow
 def test_images_without_a_misclassified_start_fail_and_do_not_move():
   problem = toy('l2')
   images = problem.images
@@ -57,6 +60,7 @@ def test_images_without_a_misclassified_start_fail_and_do_not_move():
   assert jnp.isinf(result.distance[:2]).all()
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_batch():
   problem = toy('l2')
   keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.arange(20))
@@ -66,6 +70,7 @@ def test_results_do_not_depend_on_the_batch():
   np.testing.assert_allclose(whole.images[10:], half.images, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_capped_step_is_undone():
   problem = toy('l2')
   start = gaussian_start(problem, key=jax.random.key(0))
@@ -77,6 +82,7 @@ def test_a_capped_step_is_undone():
   np.testing.assert_allclose(result.distance[:-1], away[:-1], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gaussian_start_is_misclassified_and_small_noise_comes_first():
   problem = toy()
   images = problem.images
@@ -88,6 +94,7 @@ def test_gaussian_start_is_misclassified_and_small_noise_comes_first():
   assert distance(start - images, 'l2').mean() < 0.6 * distance(loud - images, 'l2').mean()
 
 
+@pytest.mark.slow
 def test_gaussian_start_falls_back_to_the_next_class_of_the_pool():
   problem = toy(size=40)
   images, labels = problem.images, problem.labels

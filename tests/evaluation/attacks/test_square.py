@@ -18,6 +18,7 @@ def without_gradient(params, images):
   return network(params, jax.lax.stop_gradient(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('norm', BUDGET)
 def test_breaks_without_gradients(norm):
   problem = toy(norm, BUDGET[norm], shape=SHAPE)
@@ -49,6 +50,7 @@ def test_a_query_changes_squares_only_and_uses_the_whole_budget(norm):
   assert (ratio < 0).any()
 
 
+@pytest.mark.slow
 def test_bumps_have_unit_norm_and_two_signs():
   for side in (3, 5, 7):
     values = bump(side, 9)
@@ -57,6 +59,7 @@ def test_bumps_have_unit_norm_and_two_signs():
     assert not values[side:].any() and not values[:, side:].any()
 
 
+@pytest.mark.slow
 def test_squares_shrink_as_published():
   # p = .8, halved after 10, 50, 200, ... of 10,000 queries; side = round(sqrt(p h w)).
   queries = (0, 11, 51, 8001)
@@ -65,6 +68,7 @@ def test_squares_shrink_as_published():
   assert side_of(0, 10, 0.8, (8, 4), 'linf') == 4 and side_of(0, 10, 0.8, (8, 4), 'l2') == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
