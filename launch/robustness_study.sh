@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The robustness report's comparison at the size of a CPU: the tables and figures of the README.
+# The robustness report's comparison at the size of a CPU: tables and figures of launch/README.md.
 # Trains a contrastive encoder without and with Tikhonov regularization and a supervised network on
 # 10,000 images of Fashion-MNIST, attacks them, and measures few labels, fine-tuning and transfer.
 # About two hours on two cores. Run the same command to resume after an interruption.

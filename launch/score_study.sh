@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Score distributions of MoCo for five momenta and with feature transformation, and TCL's responses
-# for four pairs of weights, on 10,000 images of Fashion-MNIST: the figures of the README.
+# for four pairs of weights, on 10,000 images of Fashion-MNIST: the figures of launch/README.md.
 # Eleven trainings of 468 steps, an hour on two shared cores. Run the same command to resume after
 # an interruption.
 #

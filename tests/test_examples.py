@@ -1,4 +1,4 @@
-"""The examples of docstrings, and the loop of the README."""
+"""The examples of docstrings, and the loop of clr_jax/README.md."""
 
 import doctest
 import importlib
@@ -11,7 +11,7 @@ import pytest
 import clr_jax
 from clr_jax import losses
 
-README = pathlib.Path(__file__).parent.parent / 'README.md'
+PAGE = pathlib.Path(clr_jax.__file__).parent / 'README.md'
 FILES = sorted((pathlib.Path(clr_jax.__file__).parent / 'losses').glob('[a-z]*.py'))
 
 
@@ -86,8 +86,8 @@ def test_the_functions_of_the_library(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_loop_of_the_readme():
-  code = re.search(r'an optax loop:\n\n```python\n(.*?)```', README.read_text(), re.S)[1]
+def test_the_loop_of_the_page():
+  code = re.search(r'an optax loop:\n\n```python\n(.*?)```', PAGE.read_text(), re.S)[1]
   names = {}
   exec(code.replace('range(100)', 'range(12)'), names)
   assert (names['table'] > -99).sum() >= 11 * 128  # of the 1,437, after an epoch

@@ -19,6 +19,8 @@ def test_wheel_carries_the_configs_and_runs_from_another_folder(tmp_path):
   names = zipfile.ZipFile(wheel).namelist()
   for config in ROOT.glob('configs/*.py'):
     assert f'clr_jax/configs/{config.name}' in names
+  for page in ROOT.glob('clr_jax/**/README.md'):
+    assert page.relative_to(ROOT).as_posix() in names
   assert not [n for n in names if n.startswith(('tests/', 'launch/'))]
 
   site, elsewhere = tmp_path / 'site', tmp_path / 'elsewhere'

@@ -8,7 +8,8 @@ CODE = [
   path for top in ('clr_jax', 'configs', 'launch', 'tests') for path in (ROOT / top).rglob('*.py')
 ]
 PAGES = [path for kind in ('md', 'sh', 'ipynb') for path in (ROOT / 'launch').rglob(f'*.{kind}')]
-PAGES += [*ROOT.glob('*.md'), *(ROOT / 'clr_jax').rglob('*.md'), *(ROOT / 'configs').rglob('*.md')]
+PAGES += [path for top in ('clr_jax', 'configs', 'tests') for path in (ROOT / top).rglob('*.md')]
+PAGES += ROOT.glob('*.md')
 EXEMPT = ('tests/test_words.py', 'clr_jax/core/names.py', 'tests/core/test_names.py')
 
 BRITISH = """

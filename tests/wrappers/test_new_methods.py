@@ -1,5 +1,6 @@
-"""The README's method and others by its recipe, in a folder of their own: each wrapper accepts or
-refuses them by the facts that they state, and no file of the library knows their names.
+"""The method of `clr_jax/methods/README.md` and others by its recipe, in a folder of their own:
+each wrapper accepts or refuses them by the facts that they state, and no file of the library knows
+their names.
 """
 
 import pathlib
@@ -79,8 +80,8 @@ def plugged(backbone, info, *, t: float = 0.5, plugins: Plugins = NONE):
   head = heads.make('simclr', hidden_dim=backbone.num_features, out_dim=8)
   return joint_embedding('plugged', {'backbone': backbone, 'projector': head}, loss, 'own')
 '''
-README = pathlib.Path(__file__).parents[2] / 'README.md'
-MINE = re.search(r'## Add a method\n.*?```python\n(.*?)```', README.read_text(), re.DOTALL)
+PAGE = pathlib.Path(methods.__file__).parent / 'README.md'
+MINE = re.search(r'## Add a method\n.*?```python\n(.*?)```', PAGE.read_text(), re.DOTALL)
 SWITCHES = {
   'un_mix': {'plugins.un_mix.enabled': True},
   'layerwise': {'plugins.layerwise.weights': (0.1, 1.0)},

@@ -1,6 +1,6 @@
 """Budgets of the training step as XLA's compilers for GPUs and TPUs make it, where they are here.
 
-`launch/README.md` says what was there before and where the rest goes.
+`clr_jax/bench/README.md` says what was there before and where the rest goes.
 """
 
 import numpy as np
