@@ -102,8 +102,9 @@ def test_files_of_commands_exist(page):
 
 
 @by_page
-def test_options_of_commands_exist(page):
+def test_options_of_commands_exist(page, monkeypatch):
   """The parser of the command line accepts all flags, and the keys of configs and protocols."""
+  monkeypatch.chdir(ROOT)
   _, parsers = make_parser()
   for program, *words in commands(page):
     if program != 'clr-jax' or '...' in words:
