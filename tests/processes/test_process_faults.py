@@ -34,7 +34,7 @@ FAULTS = {  # -> the launcher's code, what the processes say, any of these
   'kill_1': (128 + signal.SIGKILL, (f'[0] {GONE}',)),
   'stop_1': (70, ('[0] watchdog: no step ended for 10 s',)),
   'not_a_number': (1, ('the last good checkpoint is step 6',)),
-  'disk_full_in_0': (74, ('[0] clr-jax: [Errno 27] File too large: free disk space',)),
+  'disk_full_in_0': (74, (': free disk space; run the same command to resume',)),
 }
 
 
