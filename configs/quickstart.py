@@ -9,7 +9,7 @@ and raw pixels. Any method: `--config=configs/quickstart.py:simclr`.
 
 from clr_jax.experiment import config_base as common
 
-# What differs from each method's own defaults on so small a problem.
+# Values that differ from each method's defaults because the problem is small.
 SMALL_HEAD = {'hidden_dim': 128, 'out_dim': 64}
 METHODS = {
   'sogclr': {'temperature': 0.2, **SMALL_HEAD},

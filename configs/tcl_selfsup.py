@@ -171,7 +171,7 @@ METHODS = {
     **BARLOW,
   },
 }
-# What differs on ImageNet-100, beside the views' blur and the schedule by the step.
+# Differences on ImageNet-100, besides the views' blur and the schedule by the step.
 IMAGENET100 = {
   'tcl': {'method': {'hidden_dim': 4096}},
   'simclr': {

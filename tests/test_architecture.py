@@ -137,7 +137,7 @@ def test_imports_stand_at_the_top_or_say_why_not():
   assert not wrong, wrong
 
 
-# Of more than 60 lines without docstring: factories of methods, whose loss is a nested function.
+# Longer than 60 lines without docstring: factories of methods, whose loss is a nested function.
 LONG = ('methods', 'skeletons')
 
 

@@ -21,6 +21,7 @@ BRITISH = """
   discretis penalis prioritis synchronis visualis characteris
 """
 OPENING = re.compile(r'^ *r?"""(What|Of|Those|Whether)\b.*', re.MULTILINE)
+COMMENT = re.compile(r'^ *# (What|Of|Those|Whether)\b.*', re.MULTILINE)
 ARGUMENT_OF = re.compile(r'^ +\*{0,2}\w+(, \*{0,2}\w+)*: of .*', re.MULTILINE)
 
 
@@ -47,8 +48,8 @@ def test_american_spelling():
   assert not british, '\n'.join(british)
 
 
-def test_docstrings_begin_with_a_verb_or_a_noun_phrase():
-  riddles = found(OPENING)
+def test_docstrings_and_comments_begin_with_a_verb_or_a_noun_phrase():
+  riddles = found(OPENING) + found(COMMENT)
   assert not riddles, '\n'.join(riddles)
 
 

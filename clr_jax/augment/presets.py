@@ -54,7 +54,7 @@ _SOLO: dict[str, dict[str, Any]] = {
     'imagenet': (0.2, 0.2),
   },
 }
-# What the shell scripts behind the published CIFAR numbers did otherwise, besides never blurring.
+# Settings of the shell scripts behind the published CIFAR numbers that differ; they never blur.
 _SOLO_2022 = {'wmse': [{'jitter': _BYOL}] * 2, 'ressl': [{}, {'gray_p': 0.2}]}
 
 Recipe = Literal['solo2022', 'solo', 'solo_imagenet100']

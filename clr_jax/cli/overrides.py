@@ -7,7 +7,7 @@ A value has the type of the one that it replaces:
   --config.profile=18,20  --params.attack=plb_l2,corruptions  --params.scale=(0.5,1)    a tuple
   --config.stop_at_epoch=None           no value, for any type
 
-Of several values for one key the last counts.
+If a key is given several times, the last value counts.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from clr_jax.core.errors import UserError
 _LUMA = np.array([19595, 38470, 7471], np.uint32)
 _BLOCK = 1024  # images converted at a time, which bounds the memory of the 32-bit copies
 
-# What PIL raises for damaged files: its format plug-ins are not consistent.
+# Errors that PIL raises for damaged files: its format plug-ins are not consistent.
 _DAMAGED = (OSError, ValueError, SyntaxError, EOFError)
 _MOST_PIXELS = 89_478_485  # of an image as it is decoded or resized; PIL warns above that
 _MOST_ASPECT = 100  # of a longer image the central square shows next to nothing

@@ -21,7 +21,7 @@ _FAMILIES = {
   'test': ('test', 'testing'),
   'val': ('val', 'valid', 'validation'),
 }
-# Of 'train_images', 'Test set', 'ValidationData'.
+# Finds the split in 'train_images', 'Test set', 'ValidationData'.
 _SUFFIX = re.compile(r'(datasets?|sets?|data|images|imgs|split|folder|samples)$')
 _ANNOTATIONS = 'val_annotations.txt'
 

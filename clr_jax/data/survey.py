@@ -19,9 +19,9 @@ def drawn(n: int, *, seed: int) -> np.ndarray:
 
 
 def pixel_statistics(source: Source, *, seed: int) -> tuple[list[float], list[float]]:
-  """Mean and standard deviation of each channel of `drawn` images, of pixels in [0, 1].
+  """Mean and standard deviation of each channel of `drawn` images, with pixels in [0, 1].
 
-  Of many: what four digits tell. A channel that is constant has the deviation 1.
+  Both are rounded to four decimals. A constant channel has the deviation 1.
 
   Raises:
     UserError: an image is damaged (the message names it).

@@ -25,7 +25,7 @@ UNREAD_IMAGES = frozenset(
   .hdf5 .pt .pkl .tfrecord .tar .zip .gz
   """.split()  # noqa: SIM905
 )
-# What systems leave in folders, besides names with a dot.
+# Files that operating systems leave in folders, besides names with a dot.
 _SYSTEM = ('__macosx', '@eadir', '$recycle.bin', 'system volume information', 'lost+found')
 REPEATED = 'link to a folder that is read already'
 _ABOVE = 'link to a folder above the data'

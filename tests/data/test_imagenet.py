@@ -47,7 +47,7 @@ def test_the_list_is_the_published_one():
   assert len(set(imagenet100.CLASSES)) == 100
   assert list(imagenet100.CLASSES) == sorted(imagenet100.CLASSES)
   assert set(imagenet100.CLASSES) <= set(imagenet_names())
-  # Of imagenet100.txt in HobbitLong/CMC, sorted.
+  # From imagenet100.txt in HobbitLong/CMC, sorted.
   digest = hashlib.sha256('\n'.join(imagenet100.CLASSES).encode()).hexdigest()
   assert digest == 'd61d354b64beb3ce2c2c9cf04a874298362dc9fcd589e15ee34c5e4592145746'
 

@@ -121,7 +121,7 @@ def step(case, expected, kind, close):
     for query in (out.online[:, v], z, z[::-1])
   ]
   close(terms, expected.loss_terms, f'{kind} loss_terms')
-  # What a loss that is linear in targets sees of image i in mixture j.
+  # Weight of image i in mixture j for a loss that is linear in targets.
   shares = by_shares(lambda rows: rows, jnp.eye(size, dtype=first.dtype), mixed.lam)
   close(shares, expected.target_matrix, f'{kind} target_matrix')
 

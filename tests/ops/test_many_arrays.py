@@ -15,7 +15,7 @@ def arrays(shapes, seed=0):
   return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
 
 
-# Of less than a row, of whole rows, of rows and a part; without elements; more than one kernel's.
+# Sizes: below a row, whole rows, rows and a part; no elements; more than one kernel's.
 SHAPES = [(3, 3, 4, 8), (1024,), (2, 2048), (33, 100), (), (0, 5), *[(7,)] * 90]
 
 

@@ -43,7 +43,7 @@ class Zygote(NamedTuple):
     return str(path)
 
 
-# What SLURM's srun does for a step, in bash: two tasks, each with its place.
+# Emulates SLURM's srun for a step, in bash: two tasks, each with its place.
 SRUN = r"""
 while [[ $1 == --* ]]; do shift; done
 for i in 0 1; do

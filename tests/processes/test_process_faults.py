@@ -38,7 +38,7 @@ FAULTS = {  # -> the launcher's code, what the processes say, any of these
 }
 
 
-# What a weekly one meets, a run of one process meets in the other suites.
+# The other suites inject the weekly faults into runs of one process.
 OFTEN = ('kill_0',)
 
 

@@ -21,7 +21,7 @@ import sys
 import warnings
 
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# What commands import, now or late.
+# Modules that commands import, now or late.
 IMPORTED = (
   'clr_jax.cli.main',
   'clr_jax.evaluation.runner',

@@ -11,7 +11,7 @@ from clr_jax.bench.plan import work
 
 CONVOLUTIONS = 'convolutions, products'
 COMMUNICATION, COPIES, REST = 'communication', 'copies', 'rest'
-# What tells a part in the names of its operations; the first that fits.
+# Words in the names of operations that identify their part; the first match counts.
 _SCOPES: Mapping[str, re.Pattern[str]] = {
   'augmentation': scopes.AUGMENTATION,
   CONVOLUTIONS: re.compile(r'\b(conv\d|conv_kernels|downsample_conv|linear\d)\b|conv_general'),

@@ -36,7 +36,7 @@ SCHEMES = ModuleRegistry(
 register = SCHEMES.register
 """Decorates a `load` for the names 'SCHEME' and 'SCHEME:PATH', SCHEME being the function's name.
 
-What a module may define beside it is given to the decorator: `@register(NAMES_A_PATH=True)`.
+The decorator takes the other values that a module may define: `@register(NAMES_A_PATH=True)`.
 """
 
 

@@ -21,7 +21,7 @@ from clr_jax.data.classes import checked_labels
 from clr_jax.data.slices import base_split
 
 NAMES_A_PATH = True
-# What numpy and zipfile raise for damaged, encrypted and pickled files.
+# Errors that numpy and zipfile raise for damaged, encrypted and pickled files.
 _UNREADABLE = (
   *(OSError, ValueError, EOFError, TypeError, RuntimeError, MemoryError, OverflowError),
   *(zipfile.BadZipFile, zlib.error),

@@ -13,7 +13,7 @@ import numpy as np
 from clr_jax.core.types import Array
 from clr_jax.evaluation.attacks.norms import distance, expand_like
 
-# Of 10,000 queries: after how many the share of changed pixels is halved (supplement of the paper).
+# Queries, of 10,000, after which the share of changed pixels is halved (supplement of the paper).
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 

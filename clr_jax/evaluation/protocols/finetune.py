@@ -46,7 +46,7 @@ def measure(
   A trained network starts from the checkpoint, an untrained one from the run's weights of step 0,
   which is the supervised baseline with the same labels. The given network is not modified.
   `selection` is 'last' (the last epoch: the number to report), 'best_on_test' (the best tested
-  epoch on the test set: optimistic) and, with `held_out`, 'best_on_held_out'. `arrays` of the first
+  epoch on the test set: too high) and, with `held_out`, 'best_on_held_out'. `arrays` of the first
   has the mean training loss of each epoch ('loss') and the accuracies ('top1') after 'epoch'.
 
   Args:

@@ -41,7 +41,7 @@ def linear(
 
   SGD yields two measurements per draw, `selection` 'last' (the last epoch: the number to report)
   and 'best_on_test' (the best epoch on the test set, as in the code of the SogCLR report and of the
-  robustness document: optimistic), and with `held_out` a third, 'best_on_held_out' (the epoch, and
+  robustness document: too high), and with `held_out` a third, 'best_on_held_out' (the epoch, and
   the value of a sweep, that is best on held-out labels).
 
   Args:

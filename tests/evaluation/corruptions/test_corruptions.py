@@ -85,7 +85,7 @@ def reference_zoom(image, factors):
   return total / (1 + len(factors))
 
 
-# What the code of CIFAR-10-C (32x32) and ImageNet-C (from 64x64) does, at severities 1 and 5.
+# Parameters in the code of CIFAR-10-C (32x32) and ImageNet-C (from 64x64), severities 1 and 5.
 REFERENCES = [
   ('contrast', reference_contrast, {32: [(0.75,), (0.15,)], 64: [(0.4,), (0.05,)]}),
   (
