@@ -2,6 +2,7 @@
 
 from clr_jax.augment.autoaugment import auto_augment as auto_augment
 from clr_jax.augment.autoaugment import rand_augment as rand_augment
+from clr_jax.augment.canvas import Canvas as Canvas
 from clr_jax.augment.color import adjust_brightness as adjust_brightness
 from clr_jax.augment.color import adjust_contrast as adjust_contrast
 from clr_jax.augment.color import adjust_hue as adjust_hue

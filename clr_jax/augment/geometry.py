@@ -22,8 +22,8 @@ def _triangle(x: Array) -> Array:
   return jnp.maximum(1 - x, 0)
 
 
-def _keys_cubic(x: Array) -> Array:
-  """Keys' cubic with a = -0.5, as in PIL (torch uses -0.75)."""
+def keys_cubic(x: Array) -> Array:
+  """Weights at distances x >= 0 of Keys' cubic with a = -0.5, as in PIL (torch uses -0.75)."""
   near = (1.5 * x - 2.5) * x * x + 1
   far = ((-0.5 * x + 2.5) * x - 4) * x + 2
   return jnp.where(x < 1, near, jnp.where(x < 2, far, 0))
@@ -35,7 +35,7 @@ Interpolation = Literal['nearest', 'bilinear']
 
 _FILTERS: dict[Resampling, Callable[[Array], Array]] = {
   'bilinear': _triangle,
-  'bicubic': _keys_cubic,
+  'bicubic': keys_cubic,
 }
 
 

@@ -1,22 +1,25 @@
 """Augmentation policies: factories that return (key, images [B, H, W, C]) -> [B, size, size, C].
 
-Images are float in [0, 1] with C = 1 or 3. All contrastive policies are `simclr_family` with other
-numbers; the presets with one policy per view are tables over it in `presets.py`.
+Images are float in [0, 1] with C = 1 or 3, or those of a `Canvas`. All contrastive policies are
+`simclr_family` with other numbers; the presets with one policy per view are tables over it in
+`presets.py`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from annotated_types import Ge, Le, Lt
 
 from clr_jax.augment import autoaugment as aa
-from clr_jax.augment import filters, geometry
+from clr_jax.augment import canvas, filters, geometry
 from clr_jax.augment import random_ops as ops
+from clr_jax.augment.canvas import Canvas
 from clr_jax.core.bounds import Padding, Pixels, Probability, Share, ShareRange, Strength, ZoomRange
 from clr_jax.core.errors import UserError
 from clr_jax.core.option_texts import described_by
@@ -24,7 +27,8 @@ from clr_jax.core.options import OnlyWith
 from clr_jax.core.registry import Registry
 from clr_jax.core.types import Array
 
-Policy = Callable[[Array, Array], Array]
+Policy = Callable[[Array, Any], Array]
+"""(key, images [B, H, W, C] or a `Canvas`) -> [B, size, size, C]; see `Chain`."""
 
 _RATIO = (3 / 4, 4 / 3)
 
@@ -41,26 +45,66 @@ def fold_in_each(key: Array, count: int) -> Array:
   return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count, dtype=jnp.uint32))
 
 
-def chain(*steps: Policy) -> Policy:
-  """The steps one after the other; step i gets fold_in(key, i).
+@dataclasses.dataclass(frozen=True)
+class Chain:
+  """A policy: the steps one after the other; step i gets fold_in(key, i).
+
+  Attributes:
+    steps: the first gets the images as they are, or a canvas; the others what the one before made.
+  """
+
+  steps: tuple[Policy, ...]
+
+  def __call__(self, key: Array, images: Array | Canvas) -> Array:
+    """Augments the images."""
+    keys = fold_in_each(key, len(self.steps))
+    made: Any = images
+    for i, step in enumerate(self.steps):
+      made = step(keys[i], made)
+    return made
+
+  def box(self, key: Array, images: Array | Canvas) -> Array | None:
+    """[B, 4] left, top, right, bottom of the part that is cut out; None without a random crop."""
+    first: Any = self.steps[0]
+    return (
+      first.box(fold_in_each(key, len(self.steps))[0], images) if hasattr(first, 'box') else None
+    )
+
+
+def chain(*steps: Policy) -> Chain:
+  """The policy of these steps, one after the other.
 
   Example:
     >>> brighter = chain(lambda key, images: images + 0.25, lambda key, images: images * 2)
     >>> brighter(jax.random.key(0), jnp.zeros([1, 1, 1, 1])).item()
     0.5
   """
+  return Chain(steps)
 
-  def policy(key: Array, images: Array) -> Array:
-    keys = fold_in_each(key, len(steps))
-    for i, step in enumerate(steps):
-      images = step(keys[i], images)
-    return images
 
-  return policy
+class _ResizedCrop(NamedTuple):
+  size: int
+  scale: tuple[float, float]
+  ratio: tuple[float, float]
+  method: geometry.Resampling
+
+  def __call__(self, key: Array, images: Array | Canvas) -> Array:
+    return ops.random_resized_crop(key, images, **self._asdict())
+
+  def box(self, key: Array, images: Array | Canvas) -> Array:
+    return ops.crop_box(key, images, scale=self.scale, ratio=self.ratio)
 
 
 def _resize(size: int) -> Policy:
-  return lambda key, images: geometry.resize(images, size)
+  """Each image to size x size, whatever its aspect."""
+
+  def resize(key: Array, images: Array | Canvas) -> Array:
+    del key
+    if isinstance(images, Canvas):
+      return canvas.resize(images, size)
+    return geometry.resize(images, size)
+
+  return resize
 
 
 def simclr_family(
@@ -131,10 +175,7 @@ def simclr_family(
   part = functools.partial
   brightness, contrast, saturation, hue = (jitter_strength * v for v in jitter)
   steps: list[tuple[bool, Policy]] = [
-    (
-      True,
-      part(ops.random_resized_crop, size=size, scale=crop_scale, ratio=crop_ratio, method=method),
-    ),
+    (True, _ResizedCrop(size, crop_scale, crop_ratio, method)),
     (flip_p > 0, part(ops.random_flip, p=flip_p)),
     (
       jitter_p > 0 and jitter_strength > 0 and any(jitter),
@@ -198,6 +239,8 @@ def crop_flip(
   *, size: Pixels, padding: Padding = 4, mode: geometry.PaddingMode = 'constant'
 ) -> Policy:
   """Resize if needed, pad-and-crop, flip: supervised training on CIFAR (He et al. 2016).
+
+  Images of another aspect are resized to size x size, too.
 
   Args:
     size: side of the views in pixels.

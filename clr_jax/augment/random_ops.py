@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from annotated_types import Ge, Le, Lt
 
-from clr_jax.augment import color, filters, geometry
+from clr_jax.augment import canvas, color, filters, geometry
+from clr_jax.augment.canvas import Canvas
 from clr_jax.augment.filters import drawn, where_drawn
 from clr_jax.core.bounds import Padding, Pixels, Probability, ShareRange, Strength, ZoomRange
 from clr_jax.core.types import Array
@@ -31,8 +32,8 @@ def _integer(key: Array, count: Array) -> Array:
 def sample_crop_box(
   key: Array,
   batch: int,
-  height: int,
-  width: int,
+  height: int | Array,
+  width: int | Array,
   *,
   scale: ShareRange = (0.08, 1.0),
   ratio: ZoomRange = (3 / 4, 4 / 3),
@@ -41,23 +42,23 @@ def sample_crop_box(
 
   Area uniform in scale * H * W and log(width / height) uniform; the first of 10 draws that fits,
   else the largest central box of an allowed ratio; the position is uniform.
+
+  Args:
+    height, width: of all images, or [batch] int of each.
   """
   area_key, ratio_key, x_key, y_key = jax.random.split(key, 4)
   shape = (batch, 10)
-  area = height * width * jax.random.uniform(area_key, shape, jnp.float32, *scale)
+  fall_h, fall_w = _fallback(height, width, ratio)
+  # [batch, 1] beside the draws
+  tall, wide = (n if isinstance(n, int) else n[:, None] for n in (height, width))
+  area = tall * wide * jax.random.uniform(area_key, shape, jnp.float32, *scale)
   log_ratio = (math.log(ratio[0]), math.log(ratio[1]))
   aspect = jnp.exp(jax.random.uniform(ratio_key, shape, jnp.float32, *log_ratio))
   w = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
   h = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
-  fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+  fits = (w > 0) & (w <= wide) & (h > 0) & (h <= tall)
   first = jnp.argmax(fits, 1)[:, None]
   found = fits.any(1)
-
-  fall_w, fall_h = width, height
-  if width / height < ratio[0]:
-    fall_h = max(1, round(width / ratio[0]))
-  elif width / height > ratio[1]:
-    fall_w = max(1, round(height * ratio[1]))
   w = jnp.where(found, jnp.take_along_axis(w, first, 1)[:, 0], fall_w)
   h = jnp.where(found, jnp.take_along_axis(h, first, 1)[:, 0], fall_h)
   left = jnp.where(found, _integer(x_key, width - w + 1), (width - w) // 2)
@@ -65,9 +66,38 @@ def sample_crop_box(
   return jnp.stack([left, top, left + w, top + h], 1)
 
 
+def _fallback(
+  height: int | Array, width: int | Array, ratio: ZoomRange
+) -> tuple[int | Array, int | Array]:
+  """Height and width of the largest box whose width / height is in `ratio`."""
+  low, high = ratio
+  if isinstance(height, int) and isinstance(width, int):
+    if width / height < low:
+      return max(1, round(width / low)), width
+    return height, max(1, round(height * high)) if width / height > high else width
+  rounded = lambda x: jnp.maximum(jnp.round(x).astype(jnp.int32), 1)  # noqa: E731
+  fall_h = jnp.where(width / height < low, rounded(width / low), height)
+  return fall_h, jnp.where(width / height > high, rounded(height * high), width)
+
+
+def crop_box(
+  key: Array,
+  images: Array | Canvas,
+  *,
+  scale: ShareRange = (0.08, 1.0),
+  ratio: ZoomRange = (3 / 4, 4 / 3),
+) -> Array:
+  """Boxes [B, 4] of `random_resized_crop`, given the same key and images."""
+  if isinstance(images, Canvas):
+    height, width = images.extent.T
+    return sample_crop_box(key, len(height), height, width, scale=scale, ratio=ratio)
+  batch, height, width, _ = images.shape
+  return sample_crop_box(key, batch, height, width, scale=scale, ratio=ratio)
+
+
 def random_resized_crop(
   key: Array,
-  images: Array,
+  images: Array | Canvas,
   *,
   size: Pixels,
   scale: ShareRange = (0.08, 1.0),
@@ -78,7 +108,7 @@ def random_resized_crop(
 
   Args:
     key: PRNG key.
-    images: [B, H, W, C].
+    images: [B, H, W, C], or a canvas.
     size: side of the result.
     scale: range of the box's share of the image area.
     ratio: range of its width / height.
@@ -90,14 +120,15 @@ def random_resized_crop(
     >>> random_resized_crop(jax.random.key(0), jnp.ones([2, 8, 6, 3]), size=4).shape
     (2, 4, 4, 3)
   """
-  batch, height, width, _ = images.shape
-  box = sample_crop_box(key, batch, height, width, scale=scale, ratio=ratio)
+  box = crop_box(key, images, scale=scale, ratio=ratio)
+  if isinstance(images, Canvas):
+    return canvas.crop_resize(images, box, size=size, method=method)
   return geometry.crop_resize(images, box, size=size, method=method)
 
 
 def random_crop(
   key: Array,
-  images: Array,
+  images: Array | Canvas,
   *,
   size: Pixels,
   padding: Padding = 4,
@@ -105,18 +136,30 @@ def random_crop(
 ) -> Array:
   """Pads ('constant' zeros or 'reflect') and cuts a window of `size` at a uniform position.
 
-  Padding 4 is the CIFAR standard (He et al. 2016, section 4.2).
+  Padding 4 is the CIFAR standard (He et al. 2016, section 4.2). An image of a canvas that is
+  smaller than the window with its padding has zeros around it (torchvision's pad_if_needed).
 
   Example:
     >>> random_crop(jax.random.key(0), jnp.ones([2, 8, 8, 3]), size=8).shape
     (2, 8, 8, 3)
   """
-  batch, height, width, _ = images.shape
   top_key, left_key = jax.random.split(key)
+  if isinstance(images, Canvas):
+    top, left = (
+      _window_start(k, length + 2 * padding - size)
+      for k, length in zip((top_key, left_key), images.extent.T, strict=True)
+    )
+    return canvas.pad_crop(images, top, left, size=size, padding=padding, mode=mode)
+  batch, height, width, _ = images.shape
   rows = jnp.full((batch,), height + 2 * padding - size + 1, jnp.int32)
   columns = jnp.full((batch,), width + 2 * padding - size + 1, jnp.int32)
   top, left = _integer(top_key, rows), _integer(left_key, columns)
   return geometry.pad_crop(images, top, left, size=size, padding=padding, mode=mode)
+
+
+def _window_start(key: Array, room: Array) -> Array:
+  """[B] uniform in 0 .. room, or in room .. 0 where it is negative."""
+  return jnp.sign(room) * _integer(key, jnp.abs(room) + 1)
 
 
 def random_jigsaw(key: Array, images: Array, *, size: Pixels, grid: int = 3) -> Array:

@@ -1,4 +1,7 @@
-"""Views: (key, uint8 images [B, H, W, C]) -> {'global': float32 [B, V, size, size, C], ...}."""
+"""Views: (key, uint8 images [B, H, W, C]) -> {'global': float32 [B, V, size, size, C], ...}.
+
+With `extent` [B, 2] the images lie on canvases (`clr_jax.augment.canvas`) and have their own sizes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ import jax.numpy as jnp
 from annotated_types import Ge, Le
 
 from clr_jax.augment import policies
-from clr_jax.augment.policies import Policy
+from clr_jax.augment.canvas import Canvas
+from clr_jax.augment.policies import Chain, Policy
 from clr_jax.augment.presets import PRESETS
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import takes_options_of
@@ -66,17 +70,48 @@ class Views:
     """L, the number of local views."""
     return len(self.local_policies)
 
-  def __call__(self, key: Array, images: Array) -> dict[str, Array]:
+  def __call__(self, key: Array, images: Array, extent: Array | None = None) -> dict[str, Array]:
     """Makes the views; `jax.eval_shape` gives their shapes without running it.
+
+    Args:
+      key: PRNG key.
+      images: [B, H, W, C].
+      extent: [B, 2] height and width of each image, if they lie on canvases.
 
     Raises:
       UserError: unless images are [B, H, W, C] with C = 1 or 3.
     """
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
       raise UserError(f'images must be [batch, height, width, 1 or 3 channels], not {images.shape}')
-    images = to_float(images)
+    given = to_float(images) if extent is None else Canvas(images, extent)
+    return self._made(key, given)
+
+  def boxes(self, key: Array, images: Array, extent: Array | None = None) -> dict[str, list[Any]]:
+    """The boxes that the views are cut from, given the same arguments.
+
+    Returns:
+      Entry of the views -> [B, 4] left, top, right, bottom of each view (of 'jigsaw' of the one
+      crop), None for a view that is cut from no box.
+    """
+    given = images if extent is None else Canvas(images, extent)
+    keys = self._keys(key)
+    jigsaw = [] if self.jigsaw is None else [self.jigsaw]
+    made_by = [*self.policies, *self.local_policies, *jigsaw]
+    found: Any = [
+      policy.box(keys[i], given) if isinstance(policy, Chain) else None
+      for i, policy in enumerate(made_by)
+    ]
+    v, count = self.num_views, self.num_views + self.num_local
+    parts = {'global': found[:v], 'local': found[v:count], 'jigsaw': found[count:]}
+    return {name: part for name, part in parts.items() if part}
+
+  def _keys(self, key: Array) -> Array:
+    """A key for each view, the last one for the jigsaw."""
+    return policies.fold_in_each(key, self.num_views + self.num_local + 1)
+
+  def _made(self, key: Array, images: Array | Canvas) -> dict[str, Array]:
     count = self.num_views + self.num_local
-    keys = policies.fold_in_each(key, count + 1)
+    keys = self._keys(key)
     views = {'global': self._stacked(self.policies, keys[: self.num_views], images)}
     if self.local_policies:
       views['local'] = self._stacked(self.local_policies, keys[self.num_views : count], images)
@@ -84,7 +119,7 @@ class Views:
       views['jigsaw'] = self.jigsaw(keys[count], images)
     return views
 
-  def _stacked(self, made_by: tuple[Policy, ...], keys: Array, images: Array) -> Array:
+  def _stacked(self, made_by: tuple[Policy, ...], keys: Array, images: Any) -> Array:
     if self.together and len(set(made_by)) == 1:
       return jax.vmap(made_by[0], (0, None), 1)(keys, images)
     return jnp.stack([policy(keys[v], images) for v, policy in enumerate(made_by)], 1)

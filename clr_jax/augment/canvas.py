@@ -1,0 +1,242 @@
+"""Whole images of many sizes in one array: crops and resizing as PIL does them.
+
+Boxes are [B, 4] left, top, right, bottom in whole pixels of the image. Everything is a product with
+two matrices of each image, which hold zeros beyond it; no canvas is gathered. PIL's weights are
+integers, 2**22 = 1, and it rounds to 8 bits after each direction (Resample.c). Here a weight is
+three numbers of 8 bits, so that products of 16-bit floats, the fastest of accelerators, are exact.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, get_args
+
+import jax.numpy as jnp
+
+from clr_jax.augment import geometry
+from clr_jax.augment.geometry import PaddingMode, Resampling
+from clr_jax.core.names import check_name
+from clr_jax.core.types import Array
+
+_ONE = 2**22  # PIL's weight 1
+
+
+class Canvas(NamedTuple):
+  """Images of several sizes, each in the top left corner of a square of its own.
+
+  Attributes:
+    image: [B, S, S, C] uint8; what lies beyond an image is never read.
+    extent: [B, 2] int32, height and width of each image, from 1 to S.
+  """
+
+  image: Array
+  extent: Array
+
+
+def whole(canvas: Canvas) -> Array:
+  """The boxes [B, 4] around the images."""
+  height, width = canvas.extent.T
+  nothing = jnp.zeros_like(height)
+  return jnp.stack([nothing, nothing, width, height], 1)
+
+
+def crop_resize(
+  canvas: Canvas, box: Array, *, size: int | tuple[int, int], method: Resampling = 'bilinear'
+) -> Array:
+  """Cuts `box` out of each image and resizes it, antialiased: PIL's crop(box).resize().
+
+  Args:
+    canvas: the images.
+    box: [B, 4] int, inside the image, right > left, bottom > top.
+    size: side of the result, or its height and width; the aspect is not kept.
+    method: 'bilinear' or 'bicubic' (a = -0.5).
+
+  Returns:
+    [B, *size, C] in [0, 1], whole 255ths as of PIL.
+
+  Raises:
+    UserError: for an unknown method.
+
+  Source: PIL's Resample.c, as torchvision's resized_crop uses it.
+  """
+  check_name(get_args(Resampling), method, 'interpolation method')
+  height, width = (size, size) if isinstance(size, int) else size
+  left, top, right, bottom = box.T
+  window = _Window(canvas.image.shape[1], method)
+  vertical, horizontal = window.weights(top, bottom, height), window.weights(left, right, width)
+  turned = _height_first(bottom - top, right - left, height, width)
+  return _resampled(canvas.image, vertical, horizontal, turned)
+
+
+def resize(
+  canvas: Canvas, size: int | tuple[int, int], *, method: Resampling = 'bilinear'
+) -> Array:
+  """Each image to [B, *size, C] whatever its aspect: PIL's resize(size)."""
+  return crop_resize(canvas, whole(canvas), size=size, method=method)
+
+
+def center(canvas: Canvas, *, shorter: int, size: int, method: Resampling = 'bilinear') -> Array:
+  """Each shorter side resized to `shorter`, then the central square of `size`: [B, size, size, C].
+
+  Args:
+    canvas: the images.
+    shorter: at least `size`.
+    size: side of the result.
+    method: see `crop_resize`.
+
+  Source: torchvision's Resize(shorter) and CenterCrop(size) on PIL images, with its rounding.
+  """
+  check_name(get_args(Resampling), method, 'interpolation method')
+  window = _Window(canvas.image.shape[1], method)
+  lengths = canvas.extent.T
+  least = lengths.min(0)
+  of = [shorter * length // least for length in lengths]
+  vertical, horizontal = (
+    window.weights(jnp.zeros_like(n), n, size, first=_half_to_even(m - size), of=m)
+    for n, m in zip(lengths, of, strict=True)
+  )
+  return _resampled(canvas.image, vertical, horizontal, _height_first(*lengths, *of))
+
+
+def pad_crop(
+  canvas: Canvas, top: Array, left: Array, *, size: int, padding: int, mode: PaddingMode
+) -> Array:
+  """Pads each image by `padding` pixels and cuts the window at (top, left) of the padded image.
+
+  Args:
+    canvas: the images.
+    top, left: [B] int; from negative ones on, and where the window ends beyond the padding, there
+      are zeros.
+    size: side of the result.
+    padding: pixels on each side.
+    mode: 'constant' (zeros) or 'reflect'.
+
+  Returns:
+    [B, size, size, C] in [0, 1].
+
+  Raises:
+    UserError: for an unknown mode.
+  """
+  check_name(get_args(PaddingMode), mode, 'padding mode')
+  side = canvas.image.shape[1]
+
+  def rows(start: Array, length: Array) -> Array:
+    """[B, size, S]: one in the place of the pixel that each pixel of the window is."""
+    at = (start - padding)[:, None] + jnp.arange(size)[None]
+    if mode == 'reflect':
+      last = (length - 1)[:, None]
+      padded = (at >= -padding) & (at <= last + padding)
+      mirrored = last - jnp.abs(last - jnp.abs(at))
+      at = jnp.where(padded, mirrored, -1)
+    at = jnp.where(at < length[:, None], at, -1)
+    return jnp.where(at[:, :, None] == jnp.arange(side)[None, None], _ONE, 0)
+
+  height, width = canvas.extent.T
+  vertical, horizontal = rows(top, height), rows(left, width)
+  return _resampled(canvas.image, vertical, horizontal, jnp.zeros(len(height), bool))
+
+
+def _half_to_even(difference: Array) -> Array:
+  """round(difference / 2) as Python rounds, of integers."""
+  half = difference // 2
+  return half + (difference % 2) * (half % 2)
+
+
+def _height_first(
+  height: Array, width: Array, out_height: int | Array, out_width: int | Array
+) -> Array:
+  """[B] bool: Pillow resizes the height first, which its rounding and clipping between shows.
+
+  So does Pillow 13 where the height loses more than twice as many pixels as the width; before 13
+  the width is always first, but for images more than 100 times as high as wide.
+  """
+  lost = height - out_height
+  return (lost > 0) & (lost > 2 * (width - out_width))
+
+
+class _Window(NamedTuple):
+  """How an axis is resampled.
+
+  Attributes:
+    side: pixels of the axis of a canvas.
+    method: a key of the filters.
+  """
+
+  side: int
+  method: Resampling
+
+  def weights(
+    self,
+    low: Array,
+    high: Array,
+    out: int,
+    *,
+    first: Array | None = None,
+    of: Array | None = None,
+  ) -> Array:
+    """[B, out, side] int32, those of PIL: [low, high] becomes `of` pixels, `out` from `first` on.
+
+    The distance of a pixel from the centre of a result is a fraction of 2 * of, a whole number.
+    """
+    length, pixels = (high - low)[:, None, None], jnp.int32(out) if of is None else of
+    pixels = pixels.reshape(-1, 1, 1)
+    at = jnp.arange(out, dtype=jnp.int32)[None, :, None]
+    at = at if first is None else at + first[:, None, None]
+    pixel = jnp.arange(self.side, dtype=jnp.int32)[None, None] - low[:, None, None]
+    distance = jnp.abs((2 * pixel + 1) * pixels - (2 * at + 1) * length)
+    inside = (pixel >= 0) & (pixel < length)
+    support = 2 * jnp.maximum(length, pixels)  # of the triangle
+    if self.method == 'bilinear':
+      return _shares(jnp.where(inside, jnp.maximum(support - distance, 0), 0))
+    weight = geometry.keys_cubic(distance.astype(jnp.float32) / support.astype(jnp.float32))
+    weight = jnp.where(inside, weight, 0)
+    return jnp.round(weight / weight.sum(-1, keepdims=True) * _ONE).astype(jnp.int32)
+
+
+def _shares(weight: Array) -> Array:
+  """round(_ONE * weight / its sum over the last axis) of integers, in two steps of 11 bits."""
+  total = weight.sum(-1, keepdims=True)
+  divisor = total.astype(jnp.float32)
+  high = jnp.floor((weight << 11).astype(jnp.float32) / divisor).astype(jnp.int32)
+  rest = (weight << 11) - high * total
+  return (high << 11) + jnp.floor(rest.astype(jnp.float32) * 2**11 / divisor + 0.5).astype(
+    jnp.int32
+  )
+
+
+def _resampled(image: Array, vertical: Array, horizontal: Array, height_first: Array) -> Array:
+  """vertical [B, H, S] and horizontal [B, W, S], of _ONE, on image [B, S, S, C] uint8.
+
+  Args:
+    height_first: [B] bool; otherwise the width is resized first.
+
+  Returns:
+    [B, H, W, C] in [0, 1], whole 255ths.
+  """
+  height, width = vertical.shape[1], horizontal.shape[1]
+  longest = max(height, width)
+  vertical, horizontal = (
+    jnp.pad(m, ((0, 0), (0, longest - m.shape[1]), (0, 0))) for m in (vertical, horizontal)
+  )
+  turned = height_first[:, None, None]
+  first = jnp.where(turned, vertical, horizontal)
+  second = jnp.where(turned, horizontal, vertical)
+  turned = turned[..., None]
+  image = jnp.where(turned, image.swapaxes(1, 2), image)
+  image = _product('bxw,bhwc->bhxc', first, image)
+  image = _product('byh,bhxc->byxc', second, image)
+  image = jnp.where(turned, image.swapaxes(1, 2), image)
+  return image[:, :height, :width].astype(jnp.float32) / 255
+
+
+def _product(axes: str, weights: Array, levels: Array) -> Array:
+  """A product of weights, of _ONE, with levels 0 to 255, rounded and clipped to levels again."""
+  low = ((weights + 128) & 255) - 128
+  middle = (((weights - low >> 8) + 128) & 255) - 128
+  high = (weights - low >> 8) - middle >> 8
+  levels = levels.astype(jnp.bfloat16)
+  total = jnp.int32(_ONE // 2)
+  for shift, part in ((0, low), (8, middle), (16, high)):
+    # Sums of whole numbers below 2**24 are exact in float32, in any order.
+    found = jnp.einsum(axes, part.astype(jnp.bfloat16), levels, preferred_element_type=jnp.float32)
+    total = total + (found.astype(jnp.int32) << shift)
+  return jnp.clip(total >> 22, 0, 255)
