@@ -132,7 +132,12 @@ HEADS = {
 IMAGENET = {
   'moco_v3': {
     'method': {'temperature': 1.0, 'momentum': 0.99, 'final_momentum': 1.0},
-    'augment': {'name': 'asymmetric', 'recipe': 'solo_imagenet100', 'crop_scale': (0.2, 1.0)},
+    'augment': {
+      'name': 'asymmetric',
+      'recipe': 'solo_imagenet100',
+      'crop_scale': (0.2, 1.0),
+      'method': 'bilinear',
+    },
     'optimizer': {'learning_rate': 0.6, 'form': 'mocov3'},
   },
   'simclr': {

@@ -26,6 +26,11 @@ class Canvas(NamedTuple):
   Attributes:
     image: [B, S, S, C] uint8; what lies beyond an image is never read.
     extent: [B, 2] int32, height and width of each image, from 1 to S.
+
+  Example:
+    >>> images = Canvas(jnp.zeros([2, 8, 8, 3], jnp.uint8), jnp.array([[8, 6], [4, 8]]))
+    >>> resize(images, 5).shape
+    (2, 5, 5, 3)
   """
 
   image: Array

@@ -51,6 +51,8 @@ class Batch(NamedTuple):
 
   Attributes:
     image: [B, H, W, C] uint8, or None once there are `views`.
+    extent: [B, 2] int32, height and width of each image in the top left corner of its canvas; None
+      if all images fill their arrays.
     label: [B] int32, or None for unlabeled data.
     index: [B] int32, position of each row in the training set, stable over epochs.
     views: {'global': [B, V, H, W, C], ...} float in [0, 1]; computed by the train step.
@@ -60,6 +62,7 @@ class Batch(NamedTuple):
   label: Any = None
   index: Any = None
   views: Any = None
+  extent: Any = None
 
 
 class Out(NamedTuple):
@@ -218,4 +221,5 @@ class TrainState(flax.struct.PyTreeNode):
   key: Array
 
 
-ViewFn = Callable[[Array, Array], Mapping[str, Array]]  # (key, uint8 [B,H,W,C]) -> views
+ViewFn = Callable[..., Mapping[str, Array]]
+"""(key, uint8 [B, H, W, C]) -> views; for images on canvases (key, images, extent) -> views."""

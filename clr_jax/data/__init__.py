@@ -10,21 +10,26 @@ from clr_jax.data.sources import (
   absolute_name,
   available,
   load_source,
+  may_differ_in_size,
   path_of,
   register,
   sizes_of,
   splits_of,
 )
 from clr_jax.data.subset import SubsetSource
+from clr_jax.data.whole import Loaded, Whole
 
 __all__ = [
   'ArraySource',
+  'Loaded',
   'Source',
   'SubsetSource',
+  'Whole',
   'absolute_name',
   'available',
   'batch_indices',
   'load_source',
+  'may_differ_in_size',
   'path_of',
   'register',
   'sizes_of',

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from clr_jax.data.whole import Loaded, Whole, central
+
 _HASH_ALL_BYTES = 256 * 2**20  # larger sources are hashed by a sample
 _HASH_SAMPLE = 4096
 _PART_BYTES = 4 * 2**20  # a thread decodes so much at a time, but at most _PART_ROWS
@@ -34,7 +36,9 @@ class Source(abc.ABC):
     name: the data set's name, as given to `load_source`.
     split: the split, with its slice.
     num_examples: N.
-    image_shape: (H, W, C) of every image, C is 1 or 3.
+    image_shape: (H, W, C) of every image that `load` gives, C is 1 or 3.
+    whole: how images of several sizes are kept; None for images of one size. With it `load` gives
+      the central squares for evaluation, `load_whole` the whole images on canvases.
     num_classes: number of classes of the whole data set, None for unlabeled data.
     class_names: their names, or None.
     origin: where the whole split is stored, for `shared_examples`; None if that is not known.
@@ -52,6 +56,7 @@ class Source(abc.ABC):
     class_names: tuple[str, ...] | None,
     origin: str | None = None,
     notes: tuple[str, ...] = (),
+    whole: Whole | None = None,
   ):
     self.name = name
     self.split = split
@@ -60,12 +65,17 @@ class Source(abc.ABC):
     self.class_names = class_names
     self.origin = origin
     self.notes = notes
+    self.whole = whole
     self._rows = rows  # where example i is stored
-    self._arrays: tuple[np.ndarray, np.ndarray | None] | None = None
+    self._arrays: Loaded | None = None
 
   @abc.abstractmethod
   def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Images [n, H, W, C] uint8 and labels [n] int32 (or None) of stored rows; thread-safe."""
+
+  def _read_whole(self, rows: np.ndarray) -> Loaded:
+    """As `_read`; of a source with `whole` overridden, the images of stored rows on canvases."""
+    return Loaded(*self._read(rows))
 
   def _read_labels(self, rows: np.ndarray) -> np.ndarray | None:
     """Labels [n] int32 (or None) of stored rows; overridden where no image must be decoded."""
@@ -120,8 +130,15 @@ class Source(abc.ABC):
 
   @property
   def nbytes(self) -> int:
-    """Bytes of all images as uint8."""
-    return self.num_examples * math.prod(self.image_shape)
+    """Bytes of all images as uint8, with their canvases."""
+    return self.num_examples * math.prod(self.stored_shape)
+
+  @property
+  def stored_shape(self) -> tuple[int, int, int]:
+    """(H, W, C) of what `load_whole` gives: `image_shape`, or that of a canvas."""
+    if self.whole is None:
+      return self.image_shape
+    return (self.whole.canvas, self.whole.canvas, self.image_shape[2])
 
   def load(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Images [n, H, W, C] uint8 and labels [n] int32 (None if unlabeled) of `indices` [n].
@@ -129,13 +146,36 @@ class Source(abc.ABC):
     Raises:
       UserError: a file is damaged (the message names it).
     """
+    image, label, extent = self.load_whole(indices)
+    if self.whole is None:
+      return image, label
+    out = np.empty((len(image), *self.image_shape), np.uint8)
+
+    def fit(i: int) -> None:
+      assert self.whole is not None
+      height, width = extent[i]
+      out[i] = central(image[i, :height, :width], self.whole)
+
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+      list(pool.map(fit, range(len(out))))
+    return out, label
+
+  def load_whole(self, indices: np.ndarray) -> Loaded:
+    """Whole images of `indices` [n]; those of `load` where all images have one size.
+
+    Raises:
+      UserError: a file is damaged (the message names it).
+    """
     if self._arrays is None:
       return self._read_by_threads(self._rows[indices])
-    images, labels = self._arrays
-    return images[indices], None if labels is None else labels[indices]
+    return Loaded(*(None if part is None else part[indices] for part in self._arrays))
 
   def arrays(self) -> tuple[np.ndarray, np.ndarray | None]:
-    """All images [N, H, W, C] and labels [N] (or None), read-only; decoded once, by threads.
+    """All images [N, *stored_shape] and labels [N] (or None) of `whole_arrays`."""
+    return self.whole_arrays()[:2]
+
+  def whole_arrays(self) -> Loaded:
+    """`load_whole` of all examples, read-only; decoded once, by threads.
 
     Raises:
       UserError: a file is damaged (the message names it).
@@ -144,23 +184,26 @@ class Source(abc.ABC):
       self._arrays = frozen(*self._read_by_threads(self._rows))
     return self._arrays
 
-  def _read_by_threads(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """`_read`, a part of the rows by each thread."""
-    size = rows_at_once(self.image_shape)
+  def _read_by_threads(self, rows: np.ndarray) -> Loaded:
+    """`_read_whole`, a part of the rows by each thread."""
+    size = rows_at_once(self.stored_shape)
     if len(rows) <= size:
-      return self._read(rows)
-    images = np.empty((len(rows), *self.image_shape), np.uint8)
+      return self._read_whole(rows)
+    images = np.empty((len(rows), *self.stored_shape), np.uint8)
     labels = None if self.num_classes is None else np.empty(len(rows), np.int32)
+    extents = None if self.whole is None else np.empty((len(rows), 2), np.int32)
 
     def read(start: int) -> None:
       part = slice(start, start + size)
-      images[part], found = self._read(rows[part])
-      if labels is not None and found is not None:
-        labels[part] = found
+      images[part], label, extent = self._read_whole(rows[part])
+      if labels is not None and label is not None:
+        labels[part] = label
+      if extents is not None:
+        extents[part] = extent
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
       list(pool.map(read, range(0, len(rows), size)))
-    return images, labels
+    return Loaded(images, labels, extents)
 
   def labels(self) -> np.ndarray | None:
     """All labels [N] int32, or None if unlabeled; images are decoded only where they must be.
@@ -171,12 +214,12 @@ class Source(abc.ABC):
     if self.num_classes is None:
       return None
     if self._arrays is not None:
-      return self._arrays[1]
+      return self._arrays.label
     return self._labels_by_threads()
 
   def known_labels(self) -> np.ndarray | None:
     """`labels` where they are at hand without reading images, else None."""
-    return None if self._arrays is None else self._arrays[1]
+    return None if self._arrays is None else self._arrays.label
 
   def _labels_by_threads(self) -> np.ndarray:
     """`_read_labels` of all rows of labeled data, a part of them by each thread."""
@@ -195,23 +238,24 @@ class Source(abc.ABC):
       most: so many evenly spaced examples are read; None = all, but 4096 above 256 MiB of pixels.
     """
     digest = hashlib.sha256()
-    digest.update(repr((self.num_examples, self.image_shape, self.class_names)).encode())
+    digest.update(repr((self.num_examples, self.stored_shape, self.class_names)).encode())
     digest.update(self._manifest().encode())
     n = self.num_examples
     if most is None:
       most = _HASH_SAMPLE if self.nbytes > _HASH_ALL_BYTES else n
     indices = np.arange(most) * n // most if n > most else np.arange(n)
     for start in range(0, len(indices), _PART_ROWS):
-      images, labels = self.load(indices[start : start + _PART_ROWS])
-      digest.update(images.tobytes())
-      if labels is not None:
-        digest.update(labels.astype('<i4').tobytes())
+      image, label, extent = self.load_whole(indices[start : start + _PART_ROWS])
+      digest.update(image.tobytes())
+      for part in (label, extent):
+        if part is not None:
+          digest.update(part.astype('<i4').tobytes())
     return digest.hexdigest()
 
 
-def frozen(images: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+def frozen(image: np.ndarray, label: np.ndarray | None, extent: np.ndarray | None = None) -> Loaded:
   """The arrays themselves, made read-only."""
-  images.setflags(write=False)
-  if labels is not None:
-    labels.setflags(write=False)
-  return images, labels
+  for part in (image, label, extent):
+    if part is not None:
+      part.setflags(write=False)
+  return Loaded(image, label, extent)

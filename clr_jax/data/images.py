@@ -1,8 +1,9 @@
-"""Encoded images -> uint8 arrays of one size, with PIL alone."""
+"""Encoded images -> uint8 arrays, with PIL alone."""
 
 from __future__ import annotations
 
 import io
+import math
 import os
 from typing import NamedTuple
 
@@ -56,6 +57,24 @@ def fit(image: Image.Image, size: int | None) -> Image.Image:
   return image.crop((left, top, left + size, top + size))
 
 
+def reduce(image: Image.Image, most: int | None) -> Image.Image:
+  """The image with its longest side reduced to `most`, by area; as it is if that is not longer."""
+  if most is None or max(image.size) <= most:
+    return image
+  scale = most / max(image.size)
+  width, height = (max(1, round(length * scale)) for length in image.size)
+  return image.resize((width, height), Image.Resampling.BOX)
+
+
+def _draft(image: Image.Image, mode: str, size: int | None, most: int | None) -> None:
+  """Tells libjpeg the least size that is needed."""
+  if size is not None:
+    image.draft(mode, (size, size))
+  elif most is not None and max(image.size) > most:
+    scale = most / max(image.size)
+    image.draft(mode, tuple(math.ceil(length * scale) for length in image.size))  # type: ignore
+
+
 def decode(
   encoded: str | os.PathLike | bytes,
   channels: int,
@@ -63,10 +82,11 @@ def decode(
   where: str,
   *,
   as_shown: bool = False,
+  most: int | None = None,
 ) -> np.ndarray:
   """One image as uint8 [H, W, channels] (1 = gray, 3 = RGB), fitted to `size` unless it is None.
 
-  JPEGs much larger than `size` are decoded at the next larger of libjpeg's reduced scales, as it
+  JPEGs much larger than needed are decoded at the next larger of libjpeg's reduced scales, as it
   is several times faster. Gray of 16 bits becomes x / 257, rounded.
 
   Args:
@@ -76,6 +96,7 @@ def decode(
     where: names the image in errors.
     as_shown: turns the image as its EXIF data say and lays it on white where it is transparent;
       False leaves both out, as TensorFlow's decoders do.
+    most: without a `size`, longest side: a larger image is reduced to it by area, in its aspect.
 
   Raises:
     DamagedImage: the image cannot be read; the message says `where`.
@@ -85,11 +106,10 @@ def decode(
   mode = 'L' if channels == 1 else 'RGB'
   try:
     with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
-      if size is not None:
-        image.draft(mode, (size, size))
-      _check(image, size, where)
+      _draft(image, mode, size, most)
+      _check(image, size, where, most)
       upright = _upright(image) if as_shown else image
-      array = np.asarray(fit(_convert(upright, mode, where, as_shown), size))
+      array = np.asarray(reduce(fit(_convert(upright, mode, where, as_shown), size), most))
   except Image.DecompressionBombError as error:
     raise UserError(f'the image {where} is too large ({error}): shrink or remove it') from error
   except _DAMAGED as error:
@@ -97,13 +117,16 @@ def decode(
   return array.reshape(*array.shape[:2], channels)
 
 
-def read_header(encoded: str | bytes, size: int | None = None, where: str = '') -> Header:
+def read_header(
+  encoded: str | bytes, size: int | None = None, where: str = '', *, most: int | None = None
+) -> Header:
   """Reads the header; checks it as `decode(..., as_shown=True)` does.
 
   Args:
     encoded: path or content of the file.
     size: see `fit`.
     where: names the image in errors; '' = the path.
+    most: see `decode`.
 
   Raises:
     DamagedImage: the header cannot be read; the message says `where`.
@@ -113,9 +136,8 @@ def read_header(encoded: str | bytes, size: int | None = None, where: str = '') 
   try:
     with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
       width, height = image.size
-      if size is not None:
-        image.draft('RGB', (size, size))
-      _check(image, size, path)
+      _draft(image, 'RGB', size, most)
+      _check(image, size, path, most)
       facts = {
         SIXTEEN_BITS: _is_deep(image),
         TRANSPARENT: _is_transparent(image),
@@ -165,7 +187,7 @@ def _damaged(where: str, error: Exception) -> DamagedImage:
 
 
 # ---------------------------------------------------------------- what is refused
-def _check(image: Image.Image, size: int | None, where: str) -> None:
+def _check(image: Image.Image, size: int | None, where: str, most: int | None) -> None:
   """UserError for an image that cannot become one of 8 bits, or would fill the memory."""
   if image.mode not in _MODES and not _is_deep(image):
     kind = 'floats' if image.mode == 'F' else f"PIL's mode {image.mode}"
@@ -174,6 +196,11 @@ def _check(image: Image.Image, size: int | None, where: str) -> None:
       'to gray of 8 or 16 bits, or remove it'
     )
   _check_shape(image.width, image.height, size, where)
+  if most is not None and max(image.size) > _MOST_ASPECT * min(image.size):
+    raise UserError(
+      f'the image {where} has {image.width}x{image.height} pixels and its views would be of one '
+      f'line: cut it or remove it'
+    )
 
 
 def _check_shape(width: int, height: int, size: int | None, where: str) -> None:

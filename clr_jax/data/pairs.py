@@ -144,7 +144,15 @@ def describe(what: str, source: Source) -> str:
     classes = f'{source.num_classes:,} classes ({_some(names)})'
   plural = 's' if source.num_examples > 1 else ''
   size = f'{source.num_examples:,} image{plural} of {height}x{width}x{channels}'
-  parts = [f'{source.name} {source.split}, {size}, {classes}', *source.notes]
+  whole = []
+  if source.whole is not None:
+    size = f'{source.num_examples:,} image{plural} of several sizes'
+    canvas, shorter, side, _ = source.whole
+    whole = [
+      f'whole, on canvases of {canvas}x{canvas}x{channels} (larger ones are reduced), evaluated at '
+      f'the central {side}x{side} of {shorter} pixels a side'
+    ]
+  parts = [f'{source.name} {source.split}, {size}, {classes}', *source.notes, *whole]
   return f'{what}: {"; ".join(parts)}'
 
 

@@ -69,8 +69,8 @@ class Pipeline:
 
   Attributes:
     mode: 'resident' (all images on every device, blocks carry indices) or 'streamed'.
-    resident: {'image': Images, 'label': [N] int32 or None}, replicated over the mesh; None when
-      streamed. Pass it to the jitted step as an argument.
+    resident: {'image': Images, 'label': [N] int32 or None, 'extent': [N, 2] int32 or None},
+      replicated over the mesh; None when streamed. Pass it to the jitted step as an argument.
     num_examples: N.
     batch_size: B, of the global batch.
     steps_per_epoch: N // B.
@@ -114,7 +114,8 @@ class Pipeline:
 
     Yields:
       resident: {'index': [count, B] int32}; streamed: {'image': [count, B, H, W, C] uint8,
-      'index', 'label': [count, B] int32, absent if there are none}; sharded P(None, 'data').
+      'index', 'label': [count, B] int32, 'extent': [count, B, 2] int32, the last two absent if
+      there are none}; sharded P(None, 'data').
 
     Raises:
       UserError: a file is damaged, or Grain is missing (streamed).
@@ -142,11 +143,12 @@ class Pipeline:
     """
     index = row['index']
     if resident is None:
-      return Batch(image=row['image'], label=row.get('label'), index=index)
-    label = resident['label']
-    return Batch(
-      image=resident['image'][index], label=None if label is None else label[index], index=index
+      label, extent = row.get('label'), row.get('extent')
+      return Batch(image=row['image'], label=label, index=index, extent=extent)
+    label, extent = (
+      None if resident[k] is None else resident[k][index] for k in ('label', 'extent')
     )
+    return Batch(image=resident['image'][index], label=label, index=index, extent=extent)
 
   def _placed(self, chunks: list[tuple[int, int]]) -> Generator[Block, None, None]:
     chunks = [(first, count) for first, count in chunks if count > 0]
@@ -194,7 +196,7 @@ class Pipeline:
 
 def _replicated(source: Source, mesh: Mesh, drop_labels: bool) -> dict[str, Any]:
   everywhere = NamedSharding(mesh, P())
-  images, labels = source.arrays()
+  images, labels, extents = source.whole_arrays()
 
   def place(value: np.ndarray) -> Array:
     return jax.make_array_from_callback(value.shape, everywhere, lambda where: value[where])
@@ -202,6 +204,7 @@ def _replicated(source: Source, mesh: Mesh, drop_labels: bool) -> dict[str, Any]
   return {
     'image': Images(place(images.reshape(len(images), -1)), images.shape[1:]),
     'label': None if labels is None or drop_labels else place(labels),
+    'extent': None if extents is None else place(extents),
   }
 
 
@@ -220,14 +223,17 @@ def abstract_data(
   block = {'index': of((1, batch_size), np.int32, rows)}
   labels = source.num_classes is not None
   if mode_of(source, mode) == 'streamed':
-    block['image'] = of((1, batch_size, *source.image_shape), np.uint8, rows)
+    block['image'] = of((1, batch_size, *source.stored_shape), np.uint8, rows)
+    if source.whole is not None:
+      block['extent'] = of((1, batch_size, 2), np.int32, rows)
     return None, block | ({'label': block['index']} if labels else {})
   n = source.num_examples
   return {
     'image': Images(
-      of((n, math.prod(source.image_shape)), np.uint8, everywhere), source.image_shape
+      of((n, math.prod(source.stored_shape)), np.uint8, everywhere), source.stored_shape
     ),
     'label': of((n,), np.int32, everywhere) if labels else None,
+    'extent': of((n, 2), np.int32, everywhere) if source.whole is not None else None,
   }, block
 
 

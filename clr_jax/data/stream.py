@@ -60,8 +60,7 @@ class StepParts:
     self._steps = steps
     self._rows = rows
     self._labels = labels
-    most = rows_at_once(source.image_shape)
-    self.part_rows = next(n for n in range(min(most, len(rows)), 0, -1) if len(rows) % n == 0)
+    self.part_rows = _part_rows(source, len(rows))
     self.parts_per_step = len(rows) // self.part_rows
 
   def __len__(self) -> int:
@@ -76,10 +75,12 @@ class StepParts:
       batch_size=self._batch_size,
     )
     examples = order[self._rows[part * self.part_rows : (part + 1) * self.part_rows]]
-    images, labels = self._source.load(examples)
-    out = {'image': images, 'index': examples}
-    if self._labels and labels is not None:
-      out['label'] = labels
+    image, label, extent = self._source.load_whole(examples)
+    out = {'image': image, 'index': examples}
+    if self._labels and label is not None:
+      out['label'] = label
+    if extent is not None:
+      out['extent'] = extent
     return out
 
 
@@ -93,7 +94,9 @@ def read_blocks(
   labels: bool,
   workers: int,
 ) -> Generator[dict[str, np.ndarray], None, None]:
-  """Blocks of this process's rows: {'image': [count, R, H, W, C], 'index': [count, R], 'label'}.
+  """Blocks of this process's rows: {'image': [count, R, H, W, C], 'index': [count, R], ...}.
+
+  'label' [count, R] and 'extent' [count, R, 2] are there where the source has them.
 
   Raises:
     UserError: Grain is not installed, or a file is damaged.
@@ -114,9 +117,8 @@ def read_blocks(
   if workers:
     if not flags.FLAGS.is_parsed():  # Grain reads its own flags here; a notebook parses none
       flags.FLAGS.mark_as_parsed()
-    buffered = -(-2 * parts.parts_per_step // workers)
-    part_bytes = parts.part_rows * math.prod(source.image_shape)
-    shared = _fits_shared_memory(part_bytes * (workers * (2 * buffered + 2) + _DELETED_LATER))
+    buffered = _buffered(parts.parts_per_step, workers)
+    shared = _fits_shared_memory(shared_bytes(source, rows=len(rows), workers=workers))
     options = grain.experimental.DatasetOptions(
       min_shm_size=_LEAST_SHARED if shared else sys.maxsize
     )
@@ -132,6 +134,32 @@ def read_blocks(
         yield _assemble(reader, count, len(rows), parts.part_rows)
   finally:
     reader.close()
+
+
+def _part_rows(source: Source, rows: int) -> int:
+  """Rows of a part: as many as one thread decodes at a time, or the next divisor of the rows."""
+  most = rows_at_once(source.stored_shape)
+  return next(n for n in range(min(most, rows), 0, -1) if rows % n == 0)
+
+
+def _buffered(parts_per_step: int, workers: int) -> int:
+  """Parts that each reader process keeps ready: those of two steps, together."""
+  return -(-2 * parts_per_step // workers)
+
+
+def shared_bytes(source: Source, *, rows: int, workers: int) -> int:
+  """Shared memory that reader processes take at most; 0 without any.
+
+  Args:
+    source: what is read.
+    rows: of a batch, that this process reads.
+    workers: reader processes.
+  """
+  if not workers:
+    return 0
+  part = _part_rows(source, rows)
+  parts = workers * (2 * _buffered(rows // part, workers) + 2) + _DELETED_LATER
+  return parts * part * math.prod(source.stored_shape)
 
 
 def check_workers(workers: int) -> None:

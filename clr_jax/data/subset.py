@@ -9,6 +9,7 @@ import numpy as np
 from clr_jax.core.errors import UserError
 from clr_jax.data.base import Source
 from clr_jax.data.slices import base_split, selected_rows
+from clr_jax.data.whole import Loaded
 
 
 class SubsetSource(Source):
@@ -35,6 +36,7 @@ class SubsetSource(Source):
       class_names=source.class_names,
       origin=source.origin,
       notes=source.notes,
+      whole=source.whole,
     )
     self._source = source
 
@@ -50,7 +52,15 @@ class SubsetSource(Source):
     return None if names is None else [names[row] for row in self._rows]
 
   def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    return self._source.load(rows)
+    return self._read_whole(rows)[:2]
+
+  def _read_whole(self, rows: np.ndarray) -> Loaded:
+    loaded = self._source.load_whole(rows)
+    return loaded._replace(label=self._numbers(loaded.label))
+
+  def _numbers(self, labels: np.ndarray | None) -> np.ndarray | None:
+    """The class numbers of examples, from those that the other source gives them."""
+    return labels
 
   def labels(self) -> np.ndarray | None:
     labels = self._source.labels()
@@ -74,16 +84,13 @@ class RenumberedSource(SubsetSource):
     self.num_classes, self.class_names = len(class_names), class_names
     self._number = np.asarray(number, np.int32)
 
-  def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    images, labels = super()._read(rows)
-    return images, None if labels is None else self._number[labels]
-
   def labels(self) -> np.ndarray | None:
-    labels = super().labels()
-    return None if labels is None else self._number[labels]
+    return self._numbers(super().labels())
 
   def known_labels(self) -> np.ndarray | None:
-    labels = super().known_labels()
+    return self._numbers(super().known_labels())
+
+  def _numbers(self, labels: np.ndarray | None) -> np.ndarray | None:
     return None if labels is None else self._number[labels]
 
 
@@ -119,10 +126,6 @@ class ClassSubset(SubsetSource):
     self.name, self.split = name, split
     self.num_classes, self.class_names = len(class_names), tuple(class_names)
     self._number = number
-
-  def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    images, labels = super()._read(rows)
-    return images, self._numbers(labels)
 
   def labels(self) -> np.ndarray | None:
     return self._numbers(super().labels())

@@ -24,6 +24,7 @@ from clr_jax.data import pairs
 from clr_jax.data.pipeline import RESIDENT_LIMIT, Pipeline, abstract_data, make_pipeline
 from clr_jax.experiment.method import make_method
 from clr_jax.experiment.schema import check_config, keys_without_effect
+from clr_jax.experiment.sources import open_source
 from clr_jax.experiment.train_step import StepFn, init_state, joins_arrays, make_train_step
 from clr_jax.ops import sharding
 from clr_jax.optim import schedules
@@ -121,11 +122,19 @@ class Experiment:
     sampled = data.path_of(source.name) is not None
     return {
       'number': source.num_examples,
-      'image shape': [*source.image_shape],
+      'image shape': self._trained_shape,
+      'canvas': source.whole and source.whole.canvas,
       'classes': source.num_classes,
       'checksum': source.checksum() if resident else None,
       'sample': source.checksum(_SAMPLE) if sampled else None,
     }
+
+  @property
+  def _trained_shape(self) -> list[int]:
+    """[H, W, C] of the images that are trained on; of whole ones that of their views."""
+    if self.source.whole is None:
+      return [*self.source.image_shape]
+    return [self.config.augment.size] * 2 + [self.source.image_shape[2]]
 
   def _check_memory(self) -> None:
     leaves, _ = jax.tree_util.tree_flatten_with_path(self.abstract_state)
@@ -179,8 +188,9 @@ def nbytes_of(leaf: jax.ShapeDtypeStruct) -> int:
 def example_batch(source: data.Source, size: int = 2) -> Batch:
   """Makes a batch of zeros in the shape of the source's batches."""
   label = None if source.num_classes is None else jnp.zeros([size], jnp.int32)
-  image = jnp.zeros([size, *source.image_shape], jnp.uint8)
-  return Batch(image=image, label=label, index=jnp.arange(size, dtype=jnp.int32))
+  image = jnp.zeros([size, *source.stored_shape], jnp.uint8)
+  extent = None if source.whole is None else jnp.ones([size, 2], jnp.int32)
+  return Batch(image=image, label=label, index=jnp.arange(size, dtype=jnp.int32), extent=extent)
 
 
 def build_experiment(
@@ -199,7 +209,7 @@ def build_experiment(
   check_config(config)
   compile_cache.use()
   mesh = sharding.make_mesh(devices)
-  source, test = _load_data(config.data)
+  source, test = _load_data(config)
   on_cpu = sharding.on_cpu(mesh)
   views = dataclasses.replace(_make_views(config.augment), together=not on_cpu)
   info = _run_info(config, source, views)
@@ -215,17 +225,12 @@ def build_experiment(
   return Experiment(config, info, source, test, views, plain, method, tx, learning_rate, mesh)
 
 
-def _load_data(options: Config) -> tuple[data.Source, data.Source | None]:
-  load = functools.partial(
-    data.load_source,
-    options.name,
-    data_dir=options.data_dir,
-    image_size=options.image_size,
-  )
+def _load_data(config: Config) -> tuple[data.Source, data.Source | None]:
+  options, load = config.data, functools.partial(open_source, config, config.data.name)
   with about(data__name=options.name, data__train_split=options.train_split):
-    source = load(split=options.train_split)
+    source = load(options.train_split)
   with about(data__name=options.name, data__test_split=options.test_split):
-    test = load(split=options.test_split) if options.test_split else None
+    test = load(options.test_split, like=source) if options.test_split else None
   if test is not None and test.image_shape != source.image_shape:
     raise UserError(
       f'test images are {test.image_shape} and training images {source.image_shape}: '

@@ -29,12 +29,12 @@ SOLO_STATISTICS = {  # solo-learn
 }
 
 # `config.data` of data sets that need more than a name. A folder with one sub-folder per class
-# below train and val works for any of them: `--config.data.name=folder:PATH`. Images larger than
-# the views are read as the central square at 256 pixels: crops of 224 come from it, and evaluation
-# uses all of it (published: the central 224).
+# below train and val works for any of them: `--config.data.name=folder:PATH`. ImageNet's images are
+# read whole, as its sources do: views are cut from all of an image, and evaluation sees the central
+# 224 of 256 pixels.
 DATA = {
-  'imagenet100': {'name': 'imagenet100', 'test_split': 'validation', 'image_size': 256},
-  'imagenet': {'name': 'imagenet2012', 'test_split': 'validation', 'image_size': 256},
+  'imagenet100': {'name': 'imagenet100', 'test_split': 'validation'},
+  'imagenet': {'name': 'imagenet2012', 'test_split': 'validation'},
   'tiny_imagenet': {'name': 'folder:tiny-imagenet-200', 'test_split': 'val', 'image_size': 64},
 }
 

@@ -6,11 +6,14 @@ import functools
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from clr_jax import data
 from clr_jax.core.config_tree import Config, to_dict, value_at
 from clr_jax.core.errors import about
 from clr_jax.core.options import typed
 from clr_jax.data import survey
+from clr_jax.data.whole import Whole, canvas_for
 from clr_jax.experiment.schema import sections
 from clr_jax.experiment.switching import switch
 
@@ -18,7 +21,7 @@ HELD_OUT = ('train[:90%:shuffled]', 'train[90%::shuffled]')
 """Splits of data without labeled images besides those used for training."""
 
 _TEST_SPLITS = ('test', 'validation', 'val')
-_VIEW, _READ = 224, 256  # largest sides of views and of the images from which they are cropped
+_VIEW, _READ = 224, 256  # largest sides of views and of the arrays from which they are cropped
 _SMALL = 64  # largest side for a small network, whose first convolution has no stride
 _LEAST = 16  # smaller images are enlarged
 _SHARES = (0.01, 0.1, 1.0)
@@ -39,8 +42,9 @@ def fit_to_data(config: Config, given: Collection[str]) -> list[str]:
 
   - `data.train_split`, `data.test_split`, and those of `eval` if `eval.data` names labeled images:
     the existing split, or a held-out tenth of the training images;
-  - `data.image_size`, `augment.size`: the usual shorter side; above 224, views of 224 from images
-    of 256. `model`: `resnet_tiny` up to sides of 64 pixels, else `resnet18`, and the stem;
+  - `augment.size`: the usual shorter side, at most 224; `data.canvas`: for views of this size, if
+    the images are not squares of one size of at most 224; else `data.image_size`: their side or 256;
+  - `model`: `resnet_tiny` up to sides of 64 pixels, else `resnet18`, and the stem;
   - `model.mean`, `model.std`: statistics of at most 4,096 random training images;
   - `augment`: no hue, saturation and grayscale for gray images;
   - `batch_size`: at most half of the images; queues are no longer than the data, and
@@ -101,19 +105,25 @@ def _write(config: Config, values: dict[str, Any]) -> None:
 # ---------------------------------------------------------------- images
 def _open(config: Config, given: Collection[str], put: Any) -> tuple[data.Source, _Splits]:
   """Opens the training images as the run will read them, and finds the splits."""
-  own = config.data
+  own, size, usual = config.data, config.data.image_size, _VIEW
   train = own.train_split if 'data.train_split' in given else 'train'
-  size = own.image_size
   if 'data.image_size' not in given:
     choose = functools.partial(survey.drawn, seed=config.seed)
     sizes = data.sizes_of(own.name, split=train, data_dir=own.data_dir, choose=choose)
     usual = max(survey.usual_side(sizes), _LEAST)
-    size = usual if usual <= _VIEW else _READ
-    put(data__image_size=size)
-  put(augment__size=min(size or _VIEW, _VIEW))
+    squares = len(np.unique(sizes)) == 1 and usual <= _VIEW
+    if squares or not data.may_differ_in_size(own.name):
+      size = usual if usual <= _VIEW else _READ
+      put(data__image_size=size)
+  put(augment__size=min(size or usual, _VIEW))
+  whole = None
+  if size is None:
+    side = config.augment.size if 'augment.size' in given else min(usual, _VIEW)
+    put(data__canvas=canvas_for(side))
+    whole = Whole(own.canvas or canvas_for(side), round(side * _READ / _VIEW), side, always=True)
   load = functools.partial(
-    data.load_source, own.name, data_dir=own.data_dir, image_size=size
-  )  # fmt: skip
+    data.load_source, own.name, data_dir=own.data_dir, image_size=size, whole=whole
+  )
   splits = _choose_splits(own.name, own.data_dir, load, train)
   if {'data.train_split', 'data.test_split'} & set(given):
     splits = _Splits(train, own.test_split if 'data.test_split' in given else '', 'as given')
@@ -178,9 +188,10 @@ def _fit_evaluation_sets(
   if not name:
     return source
   size = values.get('data.image_size', config.data.image_size)
+  whole = source.whole
   load = functools.partial(
-    data.load_source, name, data_dir=config.data.data_dir, image_size=size
-  )  # fmt: skip
+    data.load_source, name, data_dir=config.data.data_dir, image_size=size, whole=whole
+  )
   with about(eval__data=name):
     splits = _choose_splits(name, config.data.data_dir, load)
     put(eval__train_split=splits.train, eval__test_split=splits.test or 'test')

@@ -75,7 +75,9 @@ class Data:
     train_split: split to train on.
     test_split: split for evaluation; '' = none.
     data_dir: folder of the TFDS data sets; None = TFDS's own default.
-    image_size: side of the resized square images, pixels; None = keep their size.
+    image_size: side of the resized square images, pixels; None = keep whole images of any size.
+    canvas: side of the array that holds a whole image if images differ in size, pixels; larger
+      images are reduced to it; None = 16/7 of the views' side, 512 for 224.
     mode: 'resident' on the device or 'streamed'; 'auto' = resident up to 2 GiB.
     workers: processes that decode streamed images; 0 = threads.
   """
@@ -85,6 +87,7 @@ class Data:
   test_split: str = 'test'
   data_dir: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
   image_size: Pixels | None = None
+  canvas: Annotated[Pixels | None, OPTIONAL] = None
   mode: Annotated[Literal['auto', 'resident', 'streamed'], NO_EFFECT_ON_TRAINING] = 'auto'
   workers: Annotated[Workers, NO_EFFECT_ON_TRAINING] = 0
 
@@ -98,6 +101,8 @@ class Evaluation:
     features: features to evaluate: 'trained', 'untrained' (step 0), or raw 'pixels'.
     data: labeled data set to evaluate on; None = that of `config.data`.
     train_split, test_split: splits of that data set; None = those of `config.data`.
+    resize: shorter side that whole images are resized to; None = 256/224 of the views' side.
+    crop: side of the central square that is seen of that; None = the views' side.
   """
 
   protocols: Annotated[Mapping[str, Mapping[str, object] | None], NO_EFFECT_ON_TRAINING]
@@ -105,3 +110,5 @@ class Evaluation:
   data: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
   train_split: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
   test_split: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
+  resize: Annotated[Pixels | None, OPTIONAL, NO_EFFECT_ON_TRAINING] = None
+  crop: Annotated[Pixels | None, OPTIONAL, NO_EFFECT_ON_TRAINING] = None

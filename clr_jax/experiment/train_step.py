@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import jax
@@ -32,7 +32,7 @@ def init_state(
 ) -> TrainState:
   """Makes the state of step 0 from the shapes of `batch`, under `jax.eval_shape` or `jax.jit`."""
   init_key, view_key, key = jax.random.split(key, 3)
-  params, state = method.init(init_key, batch._replace(views=views(view_key, batch.image)))
+  params, state = method.init(init_key, batch._replace(views=_made(views, view_key, batch)))
   return TrainState(jnp.zeros([], jnp.int32), params, state, tx.init(params), key)
 
 
@@ -64,7 +64,7 @@ def make_train_step(
     # bench/profile.py and bench/plan attribute operations to these scope names.
     with jax.named_scope('augmentation'):
       batch = on_rows(batch)
-      batch = on_rows(batch._replace(image=None, views=views(view_key, batch.image)))
+      batch = on_rows(batch._replace(image=None, extent=None, views=_made(views, view_key, batch)))
 
     def objective(params: Params) -> tuple[Array, tuple[Carry, Metrics]]:
       params = many_arrays.side_by_side(params) if joined else params
@@ -99,6 +99,11 @@ def make_train_step(
     return TrainState(state.step + 1, params, new_state, opt_state, state.key), metrics
 
   return step
+
+
+def _made(views: ViewFn, key: Array, batch: Batch) -> Mapping[str, Array]:
+  given = (batch.image,) if batch.extent is None else (batch.image, batch.extent)
+  return views(key, *given)
 
 
 def joins_arrays(mesh: Mesh, *, shard_optimizer: bool) -> bool:

@@ -52,6 +52,6 @@ def steps_per_call(experiment: Experiment, pipeline: Pipeline) -> int:
   if size is None:
     size = 1 if jax.default_backend() == 'cpu' else 25
   if pipeline.mode == 'streamed':
-    step_bytes = pipeline.batch_size * math.prod(experiment.source.image_shape)
+    step_bytes = pipeline.batch_size * math.prod(experiment.source.stored_shape)
     size = max(1, min(size, STREAMED_BLOCK_BYTES // step_bytes))
   return size

@@ -36,22 +36,24 @@ def images(name, method='simclr', **values):
 def test_class_folders_without_a_test_folder(tmp_path, capsys):
   config = images(folder(tmp_path), num_epochs=20.0)
   assert (config.data.train_split, config.data.test_split) == HELD_OUT
-  assert 20 <= config.data.image_size <= 30 and config.augment.size == config.data.image_size
+  assert 20 <= config.augment.size <= 30 and config.data.image_size is None
+  assert config.data.canvas == 64  # 16/7 of the views' side, in steps of 32
   assert config.model.name == 'resnet_tiny' and config.model.stem == 'cifar'
   assert config.batch_size == 8  # of 27
   assert config.schedule.warmup_epochs == config.eval_every == 2.0
   assert config.eval.protocols.linear.label_fraction == (0.1, 1.0)  # one percent has no label
   assert config.eval.protocols.knn.k == 5
-  source = data.load_source(
-    config.data.name, split=config.data.train_split, image_size=config.data.image_size
-  )
-  pixels = source.arrays()[0] / 255
+  experiment = build_experiment(config)
+  source = experiment.source
+  assert source.stored_shape == (64, 64, 3)
+  pixels = source.load(np.arange(27))[0] / 255
   np.testing.assert_allclose(config.model.mean, pixels.mean((0, 1, 2)), atol=1e-4)
   np.testing.assert_allclose(config.model.std, pixels.std((0, 1, 2)), atol=1e-4)
   out, err = capsys.readouterr()
   assert not out and err.count('\n') == 1
-  assert err.startswith('from the images (no labeled test split: a tenth is held out): data.image')
-  experiment = build_experiment(config)
+  assert err.startswith(
+    'from the images (no labeled test split: a tenth is held out): augment.size'
+  )
   assert (experiment.source.num_examples, experiment.test.num_examples) == (27, 3)
   assert images(config.data.name, num_epochs=20.0) == config  # the same command resumes
 
@@ -60,7 +62,7 @@ def test_what_is_there_and_what_is_given_stays(tmp_path):
   name = folder(tmp_path, splits=('train', 'val'), sides=(300, 300), each=2)
   config = images(name)
   assert (config.data.train_split, config.data.test_split) == ('train', 'val')
-  assert (config.data.image_size, config.augment.size) == (256, 224)
+  assert (config.data.image_size, config.data.canvas, config.augment.size) == (None, 512, 224)
   assert (config.model.name, config.model.stem) == ('resnet18', 'imagenet')
   assert config.eval.features == ('trained', 'untrained')
   given = {

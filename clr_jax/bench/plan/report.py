@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from clr_jax.bench.plan.targets import LAUNCH_SECONDS, Target, compiler_versions
 from clr_jax.bench.step import describe
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
+from clr_jax.data.stream import shared_bytes
 from clr_jax.experiment.build import Experiment, nbytes_of
 from clr_jax.rundir import provenance
 
@@ -86,8 +88,24 @@ def _work(experiment: Experiment, target: Target, text: str) -> dict[str, Any]:
     'total': {key: sum(row[key] for row in costs.values()) for key in costs[parts.REST]},
     'collectives': sent,
     'least_seconds': least,
+    'input': _input(experiment, target),
     'steps_per_epoch': experiment.info.steps_per_epoch,
     'estimated_seconds': cycles / clock if cycles and clock else None,
+  }
+
+
+def _input(experiment: Experiment, target: Target) -> dict[str, Any]:
+  """Bytes that a host sends its devices in a step, and the shared memory of its readers."""
+  _, block = experiment.abstract_data()
+  options, rows = experiment.config.data, experiment.info.batch_size // target.hosts
+  streamed = 'image' in block
+  return {
+    'mode': 'streamed' if streamed else 'resident',
+    'host_bytes': sum(math.prod(x.shape) * x.dtype.itemsize for x in block.values())
+    // target.hosts,
+    'shared_memory': shared_bytes(experiment.source, rows=rows, workers=options.workers)
+    if streamed
+    else 0,
   }
 
 
@@ -107,6 +125,7 @@ def format_report(report: Mapping[str, Any]) -> str:
     *_format_parts(report),
     '',
     *_format_collectives(report['collectives']),
+    _format_input(report['input']),
     *_format_times(report),
   ]
   if largest := report['max_batch']:
@@ -147,6 +166,12 @@ def _format_collectives(found: Mapping[str, Mapping[str, int]]) -> list[str]:
     f'sent in a ring'
     for kind, row in found.items()
   ]
+
+
+def _format_input(found: Mapping[str, Any]) -> str:
+  text = f'input          {found["mode"]}: {_mib(found["host_bytes"])} from a host to its devices'
+  shared = f', up to {_mib(found["shared_memory"])} of shared memory'
+  return text + (shared if found['shared_memory'] else '')
 
 
 def _format_times(report: Mapping[str, Any]) -> list[str]:

@@ -110,6 +110,11 @@ def _make_peer(
 
   if device == 'cuda' and not torch.cuda.is_available():
     raise UserError('PyTorch sees no GPU: install it with CUDA, or set JAX_PLATFORMS=cpu')
+  if experiment.source.whole is not None:
+    raise UserError(
+      f'the images of {experiment.source.name} differ in size, and PyTorch is given those of one '
+      f'size only: set data.image_size'
+    )
   images, labels = experiment.source.arrays()
   make = functools.partial(
     training.Training,

@@ -2,7 +2,8 @@
 
 A name is 'SCHEME' or 'SCHEME:PATH', where SCHEME is a module here. Any other name is one of TFDS; a
 path that ends in .npz needs no scheme. A module whose PATH is one of the disk says
-`NAMES_A_PATH = True`. The module SCHEME defines two functions:
+`NAMES_A_PATH = True`; one whose images may differ in size says `SIZES_DIFFER = True`, and its
+`load` takes `whole`, too. The module SCHEME defines two functions:
 
   load(path, *, name, split, data_dir, image_size, channels, limit) -> Source
       `path` is what follows the colon, or ''; the rest are the arguments of `load_source`.
@@ -29,6 +30,7 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.options import check
 from clr_jax.core.registry import ModuleRegistry
 from clr_jax.data.base import Source
+from clr_jax.data.whole import Whole
 
 SCHEMES = ModuleRegistry(
   'data source', __name__, __path__, function='load', entry_points='clr_jax.data'
@@ -48,6 +50,7 @@ def load_source(
   image_size: Pixels | None = None,
   channels: Literal[1, 3] | None = None,
   limit: Count | None = None,
+  whole: Whole | None = None,
 ) -> Source:
   """Opens one split of a data set.
 
@@ -58,11 +61,11 @@ def load_source(
       prepared at first use.
     split: its name, or a slice in TFDS's syntax: 'train[:1000]', 'train[10%:90%]'.
     data_dir: folder of the TFDS data sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-    image_size: resizes the shorter side (PIL, bilinear, antialiased) and keeps the central square;
-      needed where images differ in size.
+    image_size: resizes the shorter side (PIL, bilinear, antialiased) and keeps the central square.
     channels: 1 makes images gray (PIL's luma), 3 makes them RGB (gray repeated); default: as they
       are, with a folder RGB.
     limit: at most so many examples, the first of the slice (with a folder: a random subset).
+    whole: without `image_size`, how images that differ in size are kept; None refuses them.
 
   Raises:
     UserError: unknown name or split, a value that the annotations do not allow, unreadable or
@@ -77,6 +80,10 @@ def load_source(
   }
   check(load_source, options, what='load_source')
   scheme, path = _split(name)
+  if whole is not None and may_differ_in_size(name):
+    options['whole'] = whole
+  elif whole is not None and whole.always:
+    options['image_size'] = image_size or whole.size
   return SCHEMES.factory(scheme)(path, name=name, **options)
 
 
@@ -94,6 +101,11 @@ def path_of(name: str) -> str | None:
   if not path or not getattr(SCHEMES.module(scheme), 'NAMES_A_PATH', False):
     return None
   return os.path.abspath(os.path.expanduser(path))
+
+
+def may_differ_in_size(name: str) -> bool:
+  """Whether the images of a data set may differ in size, as far as its scheme says."""
+  return getattr(SCHEMES.module(_split(name)[0]), 'SIZES_DIFFER', False)
 
 
 def absolute_name(name: str) -> str:

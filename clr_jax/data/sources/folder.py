@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,20 @@ import numpy as np
 from clr_jax.core.errors import UserError
 from clr_jax.data import images as images_lib
 from clr_jax.data import layout
-from clr_jax.data.base import NUM_THREADS, Source
+from clr_jax.data.base import NUM_THREADS
+from clr_jax.data.encoded import EncodedSource
 from clr_jax.data.order import shuffled
 from clr_jax.data.slices import base_split, resolve_split
+from clr_jax.data.whole import Whole
 
 NAMES_A_PATH = True
+SIZES_DIFFER = True
 _DEEP = 16  # images of 16 bits whose largest value is looked up, about
-_SAMPLE = 4096  # headers that are read where images are resized, evenly spaced
+_SAMPLE = 4096  # headers that are read where images may differ in size, evenly spaced
+_FEW = 32  # headers that tell whether they may have one size
 
 
-class FolderSource(Source):
+class FolderSource(EncodedSource):
   """Images below a folder, decoded when asked for.
 
   `PATH/<class>/**/<file>` gives labels: the classes are the sorted names of the sub-folders, those
@@ -34,10 +38,13 @@ class FolderSource(Source):
   is distributed: the labels of its `val` are in val_annotations.txt, its `test` has none.
 
   Every image becomes RGB, or gray with `channels=1`; see `images.decode`. With `image_size` the
-  shorter side is resized to it (bilinear) and the central square kept. Example i is the i-th file
+  shorter side is resized to it (bilinear) and the central square kept; with `whole` images of
+  several sizes are kept as they are. Example i is the i-th file
   sorted by relative path. As that order is by class, a slice ('train[:10%]') and `limit` take a
   fixed random subset, in the same sorted order; slices that do not overlap share no file.
   """
+
+  as_shown = True
 
   def __init__(
     self,
@@ -48,8 +55,9 @@ class FolderSource(Source):
     image_size: int | None,
     channels: int | None,
     limit: int | None,
+    whole: Whole | None = None,
   ):
-    """Reads the folder's listing and the images' headers, some of many if `image_size` is given.
+    """Reads the folder's listing and headers: some, or all where images must have one size.
 
     Raises:
       UserError: no such folder or split, no image in it, labels unclear, sizes differ, a header
@@ -64,12 +72,19 @@ class FolderSource(Source):
       rows = np.sort(shuffled(0, 0, len(rows))[lo:hi])
     self._folder = found.folder
     self._files = found.files
-    self._image_size = image_size
+    self.image_size = image_size
     self._labels = None
     if found.classes is not None:
       number = {c: i for i, c in enumerate(found.class_names)}
       self._labels = np.array([number[c] for c in found.classes], np.int32)
-    (height, width), facts = self._sampled(rows) if image_size else self._common_size(rows)
+    whole = None if image_size else whole
+    if whole is not None and not whole.always and self._seem_alike(rows):
+      whole = None
+    if side := image_size or (whole and whole.size):
+      height = width = side
+      facts = self._sampled_facts(rows, whole)
+    else:
+      (height, width), facts = self._common_size(rows)
     super().__init__(
       name=name,
       split=split,
@@ -79,6 +94,7 @@ class FolderSource(Source):
       class_names=None if found.classes is None else tuple(map(_printable, found.class_names)),
       origin=os.path.realpath(found.folder),
       notes=(f'from {found.folder}', *found.notes, *facts),
+      whole=whole,
     )
 
   def _path(self, row: int) -> str:
@@ -113,29 +129,27 @@ class FolderSource(Source):
         )
     return first, _facts(paths, headers)
 
-  def _sampled(self, rows: np.ndarray) -> tuple[tuple[int, int], list[str]]:
-    """The size that images get, and what decoding does to some; refuses what it would refuse."""
-    size = self._image_size
-    assert size is not None
-    count = min(_SAMPLE, len(rows))
-    paths = [self._path(rows[i]) for i in np.arange(count) * len(rows) // count]
+  def _seem_alike(self, rows: np.ndarray) -> bool:
+    """Whether a few images, evenly spaced, have one size."""
+    paths = [self._path(row) for row in _spread(rows, _FEW)]
+    with contextlib.suppress(images_lib.DamagedImage):  # named when it is read
+      return len({images_lib.read_header(path).size for path in paths}) == 1
+    return False
+
+  def _sampled_facts(self, rows: np.ndarray, whole: Whole | None) -> list[str]:
+    """What decoding does to some of the images; refuses what it would refuse."""
+    most = whole.canvas if whole else None
+    paths = [self._path(row) for row in _spread(rows, _SAMPLE)]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-      headers = list(pool.map(lambda path: _header(path, size), paths))
-    return (size, size), _facts(paths, headers)
+      headers = list(pool.map(lambda path: _header(path, self.image_size, most), paths))
+    return _facts(paths, headers)
 
   def _manifest(self) -> str:
     listing = '\n'.join(self._files[row] for row in self._rows)
     return hashlib.sha256(listing.encode('utf-8', 'surrogateescape')).hexdigest()
 
-  def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    images = np.empty((len(rows), *self.image_shape), np.uint8)
-    for i, row in enumerate(rows):
-      path = self._path(row)
-      image = images_lib.decode(path, self.image_shape[2], self._image_size, path, as_shown=True)
-      if image.shape != self.image_shape:
-        raise UserError(f'the image {path} has changed its size since the start: run again')
-      images[i] = image
-    return images, self._read_labels(rows)
+  def _encoded(self, rows: np.ndarray) -> tuple[Iterable[tuple[str, str]], np.ndarray | None]:
+    return ((path, path) for path in map(self._path, rows)), self._read_labels(rows)
 
   def _read_labels(self, rows: np.ndarray) -> np.ndarray | None:
     return None if self._labels is None else self._labels[rows]
@@ -177,11 +191,17 @@ def available(data_dir: str | None) -> list[tuple[str, str]]:
   ]
 
 
-def _header(path: str, size: int) -> images_lib.Header:
+def _spread(rows: np.ndarray, most: int) -> np.ndarray:
+  """At most so many of the rows, evenly spaced."""
+  count = min(most, len(rows))
+  return rows[np.arange(count) * len(rows) // count]
+
+
+def _header(path: str, size: int | None, most: int | None) -> images_lib.Header:
   try:
-    return images_lib.read_header(path, size)
+    return images_lib.read_header(path, size, most=most)
   except images_lib.DamagedImage:  # named when it is read
-    return images_lib.Header((size, size), ())
+    return images_lib.Header((0, 0), ())
 
 
 def _facts(paths: Sequence[str], headers: Sequence[images_lib.Header]) -> list[str]:

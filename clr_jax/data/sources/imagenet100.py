@@ -13,6 +13,7 @@ from clr_jax.data.slices import base_split
 from clr_jax.data.sources import tfds
 from clr_jax.data.subset import ClassSubset
 
+SIZES_DIFFER = True
 CLASSES = tuple(
   """
   n01558993 n01692333 n01729322 n01735189 n01749939 n01773797 n01820546 n01855672

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,12 @@ from clr_jax.core.locks import one_at_a_time
 from clr_jax.core.storage import files_in
 from clr_jax.data import images as images_lib
 from clr_jax.data import label_store, preparing
-from clr_jax.data.base import Source
+from clr_jax.data.encoded import EncodedSource
 from clr_jax.data.slices import base_split, selected_rows
 from clr_jax.data.walking import visible
+from clr_jax.data.whole import Whole
 
+SIZES_DIFFER = True
 _NAME = re.compile(r'(?P<name>\w+)(/(?P<config>[\w.\-+]+))?(:(?P<version>\d+\.\d+\.\d+))?')
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
 # Labels of more data are stored when they are read: 1.28 million take minutes.
@@ -32,8 +34,10 @@ _IGNORED = {  # what decoding would do to the files of a folder
 }
 
 
-class TfdsSource(Source):
+class TfdsSource(EncodedSource):
   """One split of a prepared TFDS data set: its image and, if it has one, its class label."""
+
+  as_shown = False
 
   def __init__(
     self,
@@ -44,12 +48,13 @@ class TfdsSource(Source):
     image_size: int | None,
     channels: int | None,
     limit: int | None,
+    whole: Whole | None = None,
   ):
     """Opens the data set `name`, 'cifar10', 'name/config' or 'name:1.2.3'; prepares it if needed.
 
     Raises:
       UserError: unknown name, configuration or split, preparation impossible, no uint8 image
-        feature, or images of several sizes without `image_size`.
+        feature, or images of several sizes without `image_size` and `whole`.
     """
     builder = _builder(name, _data_dir(data_dir))
     sizes = {s: info.num_examples for s, info in builder.info.splits.items()}
@@ -62,11 +67,13 @@ class TfdsSource(Source):
     self._store_labels = stored.num_bytes * len(rows) / sizes[base] > _STORE_LABELS_BYTES
     self._files = [path.name for path in stored.filepaths]
     self._file_ends = np.cumsum(stored.shard_lengths)
-    self._image_size = image_size
+    self.image_size = image_size
     features: Any = builder.info.features
     height, width, own_channels = features[self._image_key].shape
-    if image_size is not None:
-      height = width = image_size
+    if image_size is not None or (whole and height and width and not whole.always):
+      whole = None
+    if side := image_size or (whole and whole.size):
+      height = width = side
     if height is None or width is None:
       raise UserError(f'the images of {name} differ in size: set data.image_size')
     self.name = name  # for the message if the first example cannot be read
@@ -83,6 +90,7 @@ class TfdsSource(Source):
       class_names=tuple(label.names) if label and label.names else None,
       origin=f'{os.path.realpath(self._folder)} {base}',
       notes=self._ignored(rows),
+      whole=whole,
     )
 
   def _ignored(self, rows: np.ndarray) -> tuple[str, ...]:
@@ -91,17 +99,16 @@ class TfdsSource(Source):
     facts: set[str] = set()
     for example in self._examples(rows[np.arange(count) * len(rows) // count]):
       with contextlib.suppress(UserError):  # it is refused when it is read
-        facts.update(images_lib.read_header(example[self._image_key], self._image_size).facts)
+        facts.update(images_lib.read_header(example[self._image_key], self.image_size).facts)
     return tuple(_IGNORED[fact] for fact in sorted(facts) if fact in _IGNORED)
 
-  def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    images = np.empty((len(rows), *self.image_shape), np.uint8)
+  def _encoded(self, rows: np.ndarray) -> tuple[Iterable[tuple[bytes, str]], np.ndarray | None]:
     examples, key = self._examples(rows), self._label_key
-    for i, example in enumerate(examples):
-      images[i] = images_lib.decode(
-        example[self._image_key], self.image_shape[2], self._image_size, self._where(rows[i])
-      )
-    return images, None if key is None else np.array([x[key] for x in examples], np.int32)
+    found = (
+      (example[self._image_key], self._where(row))
+      for row, example in zip(rows, examples, strict=True)
+    )
+    return found, None if key is None else np.array([x[key] for x in examples], np.int32)
 
   def _read_labels(self, rows: np.ndarray) -> np.ndarray | None:
     key = self._label_key

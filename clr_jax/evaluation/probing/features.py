@@ -10,14 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
-from clr_jax.augment import Policy
+from clr_jax.augment import Policy, canvas
+from clr_jax.augment.canvas import Canvas
 from clr_jax.core.consensus import in_all_processes
 from clr_jax.core.errors import OtherProcessFailed, UserError
 from clr_jax.core.names import look_up
 from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array, Batch, Method, Params, RepresentFn, State
+from clr_jax.data import Loaded, Whole
 from clr_jax.ops import sharding
 from clr_jax.ops.batches import batches
 
@@ -56,7 +58,8 @@ def extract(
     represent: `Method.represent`.
     params, state: as in the train state, already placed on the mesh.
     source: source with `num_examples` and `load(indices)`, which returns
-      (uint8 [n, H, W, C], int32 [n] or None).
+      (uint8 [n, H, W, C], int32 [n] or None), or a `data.Source`; of whole images the network sees
+      the central squares.
     batch_size: images per call; rounded up to a multiple of the mesh's axis 'data'.
     mesh: mesh to split each batch over its axis 'data'. A process loads only the rows of its own
       devices; every process gets all features.
@@ -74,7 +77,8 @@ def extract(
   if mesh is not None:
     shards = mesh.shape[sharding.AXIS]
     size = -(-size // shards) * shards
-  compute = functools.partial(_represent, represent, key, augment, np.uint32(seed))
+  whole = getattr(source, 'whole', None)
+  compute = functools.partial(_represent, represent, key, augment, whole, np.uint32(seed))
   reader = _Reader(source, together=mesh is not None and jax.process_count() > 1)
   features, labels = [], []
   for (h, label), count in _one_behind(
@@ -169,21 +173,27 @@ def _to_float(image: Array) -> Array:
   return image.astype(jnp.float32) / 255
 
 
-@functools.partial(host_jit, static_argnums=(0, 1, 2))
+@functools.partial(host_jit, static_argnums=(0, 1, 2, 3))
 def _represent(
   represent: Callable[..., dict[str, Array]],
   key: str,
   augment: Policy | None,
+  whole: Whole | None,
   seed: Any,
   params: Params,
   state: State,
   image: Array,
+  extent: Array | None,
   index: Array,
 ) -> Array:
-  image = _to_float(image)
+  given: Any = _to_float(image) if extent is None else Canvas(image, extent)
   if augment is not None:
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(index)
-    image = jax.vmap(lambda key, image: augment(key, image[None])[0])(keys, image)
+    one = lambda key, given: augment(key, jax.tree.map(lambda x: x[None], given))[0]  # noqa: E731
+    given = jax.vmap(one)(keys, given)
+  elif whole is not None:
+    given = canvas.center(given, shorter=whole.shorter, size=whole.size)
+  image = given
   return look_up(represent(params, state, image), key, 'representation')
 
 
@@ -198,18 +208,24 @@ class _Reader:
     self._source, self._together = source, together
     self._failure: UserError | None = None
 
-  def load(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Loads images as the source does; raises a UserError at once in a single process."""
+  def load(self, rows: np.ndarray) -> Loaded:
+    """Loads whole images, or images as the source does.
+
+    Raises a UserError at once in a single process.
+    """
+    source = self._source
+    whole = getattr(source, 'whole', None)
     try:
       if self._failure is None:
-        return self._source.load(rows)
+        return Loaded(*source.load(rows)) if whole is None else source.load_whole(rows)
     except UserError as error:
       if not self._together:
         raise
       self._failure = error
-    images = np.zeros((len(rows), *self._source.image_shape), np.uint8)
-    labeled = self._source.num_classes is not None
-    return images, np.zeros(len(rows), np.int32) if labeled else None
+    shape = source.image_shape if whole is None else source.stored_shape
+    images = np.zeros((len(rows), *shape), np.uint8)
+    labels = None if source.num_classes is None else np.zeros(len(rows), np.int32)
+    return Loaded(images, labels, None if whole is None else np.ones((len(rows), 2), np.int32))
 
   def finish(self) -> None:
     """Raises UserError or OtherProcessFailed in all processes if one could not read an image."""
@@ -226,15 +242,13 @@ def _forward(
   mesh: Mesh | None,
 ) -> tuple[Any, Any]:
   """Features and labels of one full batch, possibly still being computed."""
-  if mesh is None:
-    image, label = source.load(rows)
-  else:
-    image, label = _load_sharded(source, rows, sharding.by_rows(mesh))
-  return compute(params, state, image, rows.astype(np.int32)), label
+  loaded = source.load(rows) if mesh is None else _load_sharded(source, rows, mesh)
+  return compute(params, state, loaded.image, loaded.extent, rows.astype(np.int32)), loaded.label
 
 
-def _load_sharded(source: _Reader, rows: np.ndarray, by_rows: NamedSharding) -> tuple[Any, Any]:
+def _load_sharded(source: _Reader, rows: np.ndarray, mesh: Mesh) -> Loaded:
   """Images and labels as global arrays; each process reads only the rows of its devices."""
+  by_rows = sharding.by_rows(mesh)
   mine = np.zeros(len(rows), bool)
   for (where,) in by_rows.addressable_devices_indices_map((len(rows),)).values():  # type: ignore
     mine[where] = True
@@ -246,8 +260,7 @@ def _load_sharded(source: _Reader, rows: np.ndarray, by_rows: NamedSharding) -> 
     full[mine] = local
     return jax.make_array_from_callback(full.shape, by_rows, lambda where: full[where])
 
-  image, label = source.load(rows[mine])
-  return place(image), place(label)
+  return Loaded(*map(place, source.load(rows[mine])))
 
 
 def _to_host(array: Any) -> np.ndarray:

@@ -172,7 +172,8 @@ def fit(
     experiment.backbone,
     recipe,
     train.num_classes,
-    train.image_shape,
+    train.stored_shape,
+    train.whole is not None,
     experiment.config.augment.size,
     pipeline.steps_per_epoch,
     experiment.mesh,
@@ -216,7 +217,8 @@ def _program(
   backbone: nn.Module,
   recipe: Recipe,
   num_classes: int,
-  image_shape: tuple[int, int, int],
+  stored_shape: tuple[int, int, int],
+  whole: bool,
   size: int,
   steps_per_epoch: int,
   mesh: Mesh,
@@ -253,7 +255,9 @@ def _program(
 
   def init(key: Array) -> TrainState:
     label, index = jnp.zeros([2], jnp.int32), jnp.arange(2, dtype=jnp.int32)
-    batch = Batch(image=jnp.zeros([2, *image_shape], jnp.uint8), label=label, index=index)
+    image, extent = jnp.zeros([2, *stored_shape], jnp.uint8), jnp.ones([2, 2], jnp.int32)
+    extent = extent if whole else None
+    batch = Batch(image=image, label=label, index=index, extent=extent)
     return init_state(key, batch, method, views, tx)
 
   def step(state: TrainState, resident: Any, block: Any) -> tuple[TrainState, Metrics]:

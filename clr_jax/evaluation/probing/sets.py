@@ -10,6 +10,7 @@ from clr_jax import data
 from clr_jax.core.errors import UserError, about
 from clr_jax.data import pairs
 from clr_jax.experiment.build import Experiment
+from clr_jax.experiment.sources import open_source
 
 # TFDS data sets whose labeled splits are not called train and test.
 SPLITS: Mapping[str, tuple[str, str]] = {
@@ -66,8 +67,11 @@ class Sets(NamedTuple):
     return f'{self.train.name} {", ".join(splits)}'
 
   def checksum(self) -> str:
-    """Checksums of both sets, separated by a space."""
-    return ' '.join(s.checksum() for s in self if s is not None)
+    """Checksums of both sets, and what is seen of whole images, separated by spaces."""
+    found = [s.checksum() for s in self if s is not None]
+    if whole := self.train.whole:
+      found.append(f'{whole.size}/{whole.shorter}')
+    return ' '.join(found)
 
   def refuse_unlabeled(self) -> None:
     """Raises a UserError unless both sets exist and are labeled."""
@@ -126,7 +130,7 @@ def evaluation_sets(experiment: Experiment) -> Sets:
   def load(split: str, trained: data.Source | None) -> data.Source:
     if trained is not None and (name, split) == (own.name, trained.split):
       return trained
-    return data.load_source(name, split=split, data_dir=own.data_dir, image_size=own.image_size)
+    return open_source(experiment.config, name, split, like=experiment.source)
 
   def where(key: str) -> dict[str, str]:
     """Keys of the loaded data: those of `eval` if set, else those of `data`."""
@@ -178,6 +182,7 @@ def target_sets(
       are trained on, or a run whose images are not square.
   """
   height, width, channels = experiment.source.image_shape
+  whole = experiment.source.whole
   if height != width:
     raise UserError(
       f'the images of {experiment.source.name} are {height}x{width} but transfer makes images '
@@ -189,7 +194,8 @@ def target_sets(
     data.load_source,
     name,
     data_dir=experiment.config.data.data_dir,
-    image_size=height,
+    image_size=height if whole is None else None,
+    whole=whole and whole._replace(always=True),
     channels=1 if channels == 1 else 3,
   )
   loaded = []

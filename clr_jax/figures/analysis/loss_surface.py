@@ -109,10 +109,9 @@ def _batch(experiment: Experiment, size: int, seed: int) -> Batch:
   """Draws training images and views by `seed`."""
   source = experiment.source
   index = np.sort(order.shuffled(seed, 0, source.num_examples)[:size])
-  images, labels = source.load(index)
-  views = host_jit(experiment.views)(
-    jax.random.fold_in(jax.random.key(seed), 1), jnp.asarray(images)
-  )
+  images, labels, extent = source.load_whole(index)
+  given = [jnp.asarray(x) for x in (images, extent) if x is not None]
+  views = host_jit(experiment.views)(jax.random.fold_in(jax.random.key(seed), 1), *given)
   label = None if labels is None else jnp.asarray(labels, jnp.int32)
   return Batch(label=label, index=jnp.asarray(index, jnp.int32), views=views)
 

@@ -123,6 +123,7 @@ class Cell(NamedTuple):
     image: [H, W, C] uint8, or float in [0, 1]; C = 1 or 3.
     text: text above it; '' for none.
     color: color of text and frame; None for black text without a frame.
+    boxes: (left, top, right, bottom, color) of frames inside it, in pixels of the image.
   """
 
   row: int
@@ -130,6 +131,7 @@ class Cell(NamedTuple):
   image: np.ndarray
   text: str = ''
   color: str | None = None
+  boxes: Sequence[tuple[float, float, float, float, str]] = ()
 
 
 class Mosaic(NamedTuple):

@@ -155,6 +155,10 @@ def _mosaic(axis: Any, mosaic: Mosaic) -> None:
     axis.imshow(rgb(cell.image), extent=extent, interpolation='nearest')
     if cell.color is not None:
       axis.add_patch(Rectangle((left, top), w, h, fill=False, ec=cell.color, lw=2.5))
+    for x, y, right, bottom, color in cell.boxes:
+      scale = h / cell.image.shape[0]
+      corner, box = (left + scale * x, top + scale * y), (scale * (right - x), scale * (bottom - y))
+      axis.add_patch(Rectangle(corner, *box, fill=False, ec=color, lw=1.0))
     if cell.text:
       style = {'fontsize': 7, 'color': cell.color or 'black', 'linespacing': 1.0}
       axis.text(left + w / 2, top - 0.04, cell.text, ha='center', va='bottom', **style)

@@ -1,0 +1,67 @@
+"""Sources of encoded images, decoded when asked for: to one size, or whole onto canvases."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable
+
+import numpy as np
+
+from clr_jax.core.errors import UserError
+from clr_jax.data import images as images_lib
+from clr_jax.data.base import Source
+from clr_jax.data.whole import Loaded
+
+
+class EncodedSource(Source):
+  """A source that reads the files or records of images.
+
+  Attributes:
+    as_shown: see `images.decode`.
+    image_size: side of the squares that images are fitted to; None keeps their sizes.
+  """
+
+  as_shown: bool
+  image_size: int | None
+
+  @abc.abstractmethod
+  def _encoded(
+    self, rows: np.ndarray
+  ) -> tuple[Iterable[tuple[str | bytes, str]], np.ndarray | None]:
+    """(path or content, what names it in errors) of the image of each stored row; the labels."""
+
+  def decode_only(self, indices: np.ndarray) -> list[np.ndarray]:
+    """Images of `indices` as they are stored, uint8 [H, W, C] each; to measure against."""
+    channels, rows = self.image_shape[2], self._rows[indices]
+    return [
+      images_lib.decode(encoded, channels, None, where, as_shown=self.as_shown)
+      for encoded, where in self._encoded(rows)[0]
+    ]
+
+  def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    images = np.empty((len(rows), *self.image_shape), np.uint8)
+    found, labels = self._encoded(rows)
+    for i, (encoded, where) in enumerate(found):
+      image = self._decode(encoded, where)
+      if image.shape != self.image_shape:
+        raise UserError(f'the image {where} has changed its size since the start: run again')
+      images[i] = image
+    return images, labels
+
+  def _read_whole(self, rows: np.ndarray) -> Loaded:
+    if self.whole is None:
+      return super()._read_whole(rows)
+    images = np.zeros((len(rows), *self.stored_shape), np.uint8)
+    extents = np.empty((len(rows), 2), np.int32)
+    found, labels = self._encoded(rows)
+    for i, (encoded, where) in enumerate(found):
+      image = self._decode(encoded, where)
+      height, width, _ = image.shape
+      images[i, :height, :width] = image
+      extents[i] = height, width
+    return Loaded(images, labels, extents)
+
+  def _decode(self, encoded: str | bytes, where: str) -> np.ndarray:
+    most = None if self.whole is None else self.whole.canvas
+    options = {'as_shown': self.as_shown, 'most': most}
+    return images_lib.decode(encoded, self.image_shape[2], self.image_size, where, **options)

@@ -1,0 +1,69 @@
+"""Images of several sizes as they are: each on a canvas of one size, with its height and width.
+
+One home for what reads them, streamed or resident, for training (the whole image) and for
+evaluation (the central square of each).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+_MULTIPLE = 32  # of pixels, which accelerators like
+
+
+class Loaded(NamedTuple):
+  """Examples in memory.
+
+  Attributes:
+    image: uint8 [n, H, W, C], or [n, S, S, C] on canvases.
+    label: [n] int32, or None for unlabeled data.
+    extent: [n, 2] int32, height and width of each image in the top left corner of its canvas;
+      None where images have one size and lie on none.
+  """
+
+  image: Any
+  label: Any
+  extent: Any = None
+
+
+class Whole(NamedTuple):
+  """How images of several sizes are kept.
+
+  Attributes:
+    canvas: side of the canvases; larger images are reduced to fit, by area, and never cut.
+    shorter: what the shorter side of an image is resized to for evaluation.
+    size: side of the central square that evaluation sees of that, at most `shorter`.
+    always: images of one size, too.
+  """
+
+  canvas: int
+  shorter: int
+  size: int
+  always: bool = False
+
+
+def canvas_for(size: int) -> int:
+  """The side of canvases that views of `size` pixels are cut from: 512 for 224.
+
+  A crop of a sixth of the area of an image as large as its canvas has the pixels of its view; the
+  usual photograph of ImageNet, 500x375, is not reduced.
+  """
+  return -(-size * 16 // 7 // _MULTIPLE) * _MULTIPLE
+
+
+def central(image: np.ndarray, whole: Whole) -> np.ndarray:
+  """uint8 [H, W, C] -> [size, size, C]: the shorter side resized (bilinear), the central square.
+
+  To the bit what torchvision's Resize and CenterCrop make of a PIL image.
+  """
+  height, width, channels = image.shape
+  least = min(height, width)
+  new = whole.shorter * width // least, whole.shorter * height // least
+  left, top = (round((length - whole.size) / 2) for length in new)
+  picture = Image.fromarray(image[..., 0] if channels == 1 else np.ascontiguousarray(image))
+  picture = picture.resize(new, Image.Resampling.BILINEAR)
+  picture = picture.crop((left, top, left + whole.size, top + whole.size))
+  return np.asarray(picture).reshape(whole.size, whole.size, channels)
