@@ -287,6 +287,8 @@ def _bench_mode(
   check_name(torch_reference.COMPILE, args.peer_compile, 'value of --peer_compile')
   if args.peer_compile != 'off' and not args.peer:
     raise UserError(f'--peer_compile={args.peer_compile} has no effect without --peer: add it')
+  if args.input:
+    return _bench_input(args, config)
   if args.collectives is not None:
     if args.peer:
       raise UserError('--peer and --collectives cannot be combined: give one of them')
@@ -308,6 +310,19 @@ def _bench_mode(
 
   measure = functools.partial(compare.compare, config, **timing, compile_mode=args.peer_compile)
   return measure, compare.format_report
+
+
+def _bench_input(
+  args: argparse.Namespace, config: Config
+) -> tuple[Callable[[], dict[str, Any]], Callable[..., str]]:
+  """As `_bench_mode`, for reading images."""
+  from clr_jax.bench import input as input_lib
+
+  for flag, given in {'peer': args.peer, 'collectives': args.collectives is not None}.items():
+    if given:
+      raise UserError(f'--input and --{flag} cannot be combined: give one of them')
+  timing = {'repeats': args.repeats, 'steps': args.steps}
+  return functools.partial(input_lib.measure, config, **timing), input_lib.format_report
 
 
 def plan(args: argparse.Namespace, given: Mapping[str, Given]) -> None:

@@ -294,6 +294,9 @@ def _add_bench(add: Callable[..., Parser]) -> None:
   bench.add_argument('--json', action='store_true', help='print one JSON object')
   bench.add_argument('--peer', action='store_true', help='compare with the same step in PyTorch')
   bench.add_argument(
+    '--input', action='store_true', help='measure reading images on the host instead'
+  )
+  bench.add_argument(
     '--peer_compile', default='off', metavar='MODE', help='torch.compile mode; default: off'
   )
   bench.add_argument(

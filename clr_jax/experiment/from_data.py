@@ -43,7 +43,7 @@ def fit_to_data(config: Config, given: Collection[str]) -> list[str]:
   - `data.train_split`, `data.test_split`, and those of `eval` if `eval.data` names labeled images:
     the existing split, or a held-out tenth of the training images;
   - `augment.size`: the usual shorter side, at most 224; `data.canvas`: for views of this size, if
-    the images are not squares of one size of at most 224; else `data.image_size`: their side or 256;
+    the images are not squares of one size up to 224; else `data.image_size`: their side or 256;
   - `model`: `resnet_tiny` up to sides of 64 pixels, else `resnet18`, and the stem;
   - `model.mean`, `model.std`: statistics of at most 4,096 random training images;
   - `augment`: no hue, saturation and grayscale for gray images;
