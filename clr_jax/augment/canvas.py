@@ -180,7 +180,7 @@ class _Window(NamedTuple):
   ) -> Array:
     """[B, out, side] int32, those of PIL: [low, high] becomes `of` pixels, `out` from `first` on.
 
-    The distance of a pixel from the centre of a result is a fraction of 2 * of, a whole number.
+    The distance of a pixel from the center of a result is a fraction of 2 * of, a whole number.
     """
     length, pixels = (high - low)[:, None, None], jnp.int32(out) if of is None else of
     pixels = pixels.reshape(-1, 1, 1)

@@ -44,7 +44,7 @@ def sample_crop_box(
   else the largest central box of an allowed ratio; the position is uniform.
 
   Args:
-    height, width: of all images, or [batch] int of each.
+    height, width: sides of all images, or [batch] int of each.
   """
   area_key, ratio_key, x_key, y_key = jax.random.split(key, 4)
   shape = (batch, 10)

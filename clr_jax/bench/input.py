@@ -28,7 +28,7 @@ def measure(config: Config, *, repeats: int, steps: int) -> dict[str, Any]:
   """Times the reading alone: no step runs, and no device is sent anything.
 
   Args:
-    config: of a run; `data` and `batch_size` say what is read, by `data.workers` processes.
+    config: config of a run, with `data` (including `data.workers`) and `batch_size`.
     repeats: rounds, in each of which all that is compared has its turn; medians count.
     steps: batches of a round.
 

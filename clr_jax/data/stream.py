@@ -151,8 +151,8 @@ def shared_bytes(source: Source, *, rows: int, workers: int) -> int:
   """Shared memory that reader processes take at most; 0 without any.
 
   Args:
-    source: what is read.
-    rows: of a batch, that this process reads.
+    source: source of the images.
+    rows: number of rows of a batch that this process reads.
     workers: reader processes.
   """
   if not workers:

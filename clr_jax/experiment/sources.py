@@ -44,7 +44,7 @@ def open_source(
   """A split of a data set, its images read as those of the run.
 
   Args:
-    config: of the run.
+    config: config of the run.
     name, split, channels: see `data.load_source`.
     like: a source of the run; where its images are whole, these are, too.
 

@@ -390,10 +390,10 @@ def _with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
-  """{key: 'key: old -> new'} of flat configs for different JSON texts (so NaN equals NaN)."""
+  """{key: 'key: old -> new'} for different JSON texts (NaN equals NaN); a missing key is None."""
   before, after = ({k: json.dumps(v) for k, v in c.items()} for c in (old, new))
   return {
     key: f'{key}: {before.get(key, "unset")} -> {after.get(key, "unset")}'
     for key in sorted(before.keys() | after.keys())
-    if before.get(key) != after.get(key)
+    if before.get(key, 'null') != after.get(key, 'null')
   }

@@ -10,26 +10,13 @@ from clr_jax.augment import Views, canvas, policies
 from clr_jax.augment import random_ops as ops
 from clr_jax.augment.canvas import Canvas
 from clr_jax.core.errors import UserError
+from tests import expected
 from tests.augment._images import assert_levels, run, unit
 
 METHODS = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 SIDE = 48
-# Ten aspects from 1:3 to 3:1, some smaller than the views below, some larger.
-EXTENTS = np.array(
-  [
-    [48, 16],
-    [47, 22],
-    [16, 9],
-    [40, 30],
-    [36, 36],
-    [12, 12],
-    [30, 40],
-    [9, 16],
-    [22, 47],
-    [16, 48],
-  ],
-  np.int32,
-)
+EXTENTS = np.array(expected.RECTANGLES, np.int32)
+ARRAYS = expected.load('rectangles')
 
 
 def images(extents=EXTENTS, side=SIDE, beyond=255, channels=3):
@@ -86,20 +73,26 @@ def test_crop_resize_equals_pil(method, size):
     _assert_equals_pil(got, want, method)
 
 
+def rectangles():
+  """The images of `tests.expected.RECTANGLES` on canvases, white beyond them."""
+  pixels = np.full((len(EXTENTS), SIDE, SIDE, 3), 255, np.uint8)
+  for i, (height, width) in enumerate(EXTENTS):
+    pixels[i, :height, :width] = expected.images((height, width, 3), seed=i)
+  return Canvas(pixels, EXTENTS)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('method', METHODS)
-def test_center_equals_torchvision_on_pil_images(method):
-  single, given = images()
-
-  def evaluated(im, i):  # torchvision's Resize and CenterCrop
-    short, long = sorted(im.size)
-    long = int(20 * long / short)
-    width, height = (20, long) if im.width <= im.height else (long, 20)
-    left, top = round((width - 17) / 2), round((height - 17) / 2)
-    return im.resize((width, height), METHODS[method]).crop((left, top, left + 17, top + 17))
-
-  got = run(canvas.center, given, shorter=20, size=17, method=method)
-  _assert_equals_pil(got, through_pil(single, evaluated), method)
+@pytest.mark.parametrize('name', ['down', 'up', 'squash', 'center'])
+def test_equals_torchvision_on_pil_images(name, method):
+  given, want = rectangles(), unit(ARRAYS[f'{name}_{method}'])
+  if name == 'center':
+    got = run(canvas.center, given, shorter=20, size=17, method=method)
+  elif name == 'squash':
+    got = run(canvas.resize, given, size=20, method=method)
+  else:
+    got = run(canvas.crop_resize, given, ARRAYS['box'], size=tuple(want.shape[1:3]), method=method)
+  _assert_equals_pil(got, want, method)
 
 
 @pytest.mark.slow
@@ -159,40 +152,27 @@ def test_boxes_are_those_of_the_views():
     assert_levels(made[entry][:, 0], want)
 
 
-def torchvision_box(rng, height, width, scale, ratio):
-  """RandomResizedCrop.get_params of torchvision, by numpy's random numbers."""
-  low, high = np.log(ratio)
-  for _ in range(10):
-    area = height * width * rng.uniform(*scale)
-    aspect = np.exp(rng.uniform(low, high))
-    w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
-    if 0 < w <= width and 0 < h <= height:
-      return rng.integers(0, width - w + 1), rng.integers(0, height - h + 1), w, h
-  w, h = width, height
-  if width / height < ratio[0]:
-    h = round(width / ratio[0])
-  elif width / height > ratio[1]:
-    w = round(height * ratio[1])
-  return (width - w) // 2, (height - h) // 2, w, h
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  ('height', 'width', 'scale'),
-  [(375, 500, (0.08, 1.0)), (120, 360, (0.3, 1.0)), (90, 30, (0.5, 1.0))],
-)
-def test_boxes_are_distributed_as_torchvisions(height, width, scale):
-  n, ratio = 4000, (3 / 4, 4 / 3)
-  extent = np.tile(np.array([[height, width]], np.int32), (n, 1))
-  given = Canvas(np.zeros((n, 1, 1, 1), np.uint8), extent)
-  left, top, right, bottom = np.asarray(run(ops.crop_box, jax.random.key(0), given, scale=scale)).T
-  rng = np.random.default_rng(0)
-  want = np.array([torchvision_box(rng, height, width, scale, ratio) for _ in range(n)]).T
-  for got, expected in zip((left, top, right - left, bottom - top), want, strict=True):
-    assert _ks(got, expected) < 1.95 * np.sqrt(2 / n)  # 0.1 % of equal distributions exceed that
-  exact = Canvas(np.zeros((1, 1, 1, 1), np.uint8), np.array([[90, 30]], np.int32))
-  never = run(ops.crop_box, jax.random.key(0), exact, scale=(0.9, 1.0), ratio=(0.75, 1.0))
-  np.testing.assert_array_equal(never, [[0, 25, 30, 65]])  # the central fallback
+@pytest.mark.parametrize(('size', 'scale'), expected.DRAWN.items())
+def test_boxes_are_distributed_as_torchvisions(size, scale):
+  want = ARRAYS['drawn_{}_{}'.format(*size)].T.astype(int)
+  n = want.shape[1]
+  given = Canvas(np.zeros((n, 1, 1, 1), np.uint8), np.tile(np.array([size], np.int32), (n, 1)))
+  x, y, right, bottom = np.asarray(run(ops.crop_box, jax.random.key(0), given, scale=scale)).T
+  got = (y, x, bottom - y, right - x)
+  for one, other in zip(_quantities(*got), _quantities(*want), strict=True):
+    assert _ks(one, other) < 1.95 * np.sqrt(2 / n)  # 0.1 % of equal distributions exceed that
+
+
+def _quantities(top, left, height, width):
+  """Each side and corner of boxes, and functions of several of them."""
+  return top, left, height, width, height * width, width / height, 2 * top + height, left - width
+
+
+def test_central_box_where_none_fits():
+  given = Canvas(np.zeros((1, 1, 1, 1), np.uint8), np.array([[90, 30]], np.int32))
+  box = run(ops.crop_box, jax.random.key(0), given, scale=(0.9, 1.0), ratio=(0.75, 1.0))
+  np.testing.assert_array_equal(box, [[0, 25, 30, 65]])
 
 
 def _ks(a, b):

@@ -6,6 +6,21 @@ import zlib
 import numpy as np
 
 FOLDER = pathlib.Path(__file__).parent
+# Heights and widths of ten aspects from 1:3 to 3:1, some smaller than the views, some larger.
+RECTANGLES = (
+  (48, 16),
+  (47, 22),
+  (16, 9),
+  (40, 30),
+  (36, 36),
+  (12, 12),
+  (30, 40),
+  (9, 16),
+  (22, 47),
+  (16, 48),
+)
+# (height, width) -> scale of drawn boxes: usual, often 10 tries, and the fallback.
+DRAWN = {(375, 500): (0.08, 1.0), (120, 360): (0.3, 1.0), (90, 30): (0.5, 1.0)}
 
 
 def load(name):

@@ -14,7 +14,7 @@ from torchvision.models import resnet
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from tests.expected import FOLDER, images, weights
+from tests.expected import DRAWN, FOLDER, RECTANGLES, images, weights
 
 
 def save(name, arrays):
@@ -83,6 +83,29 @@ def transforms():
   save('transforms', {'image': image, **found})
 
 
+def rectangles():
+  """torchvision on PIL images of `RECTANGLES`: crops, evaluation, and drawn boxes."""
+  torch.manual_seed(0)
+  pictures = [Image.fromarray(images((*size, 3), seed=i)) for i, size in enumerate(RECTANGLES)]
+  draw = torchvision.transforms.RandomResizedCrop.get_params
+  drawn = [draw(picture, [0.08, 1.0], [3 / 4, 4 / 3]) for picture in pictures]
+  found = {'box': np.array([[x, y, x + w, y + h] for y, x, h, w in drawn])}
+  for method in ('bilinear', 'bicubic'):
+    how = InterpolationMode(method)
+    made = {
+      'down': [tv.resized_crop(p, *b, [7, 9], how) for p, b in zip(pictures, drawn, strict=True)],
+      'up': [tv.resized_crop(p, *b, [40, 44], how) for p, b in zip(pictures, drawn, strict=True)],
+      'squash': [tv.resize(p, [20, 20], how) for p in pictures],
+      'center': [tv.center_crop(tv.resize(p, [20], how), [17]) for p in pictures],
+    }
+    found |= {f'{name}_{method}': np.stack([*map(np.asarray, x)]) for name, x in made.items()}
+  for (height, width), scale in DRAWN.items():
+    picture = Image.new('L', (width, height))
+    boxes = [draw(picture, list(scale), [3 / 4, 4 / 3]) for _ in range(2000)]
+    found[f'drawn_{height}_{width}'] = np.array(boxes, np.int16)  # top, left, height, width
+  save('rectangles', found)
+
+
 def optimizers():
   """Parameters [steps, 6, 5] after each step with fixed gradients."""
   rng = np.random.default_rng(3)
@@ -109,4 +132,5 @@ if __name__ == '__main__':
   resnets()
   names()
   transforms()
+  rectangles()
   optimizers()

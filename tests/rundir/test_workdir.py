@@ -70,6 +70,7 @@ def test_changed_trajectory_is_refused_with_every_key(tmp_path):
   changed = make_config(**{'seed': 1, 'method.temperature': 0.1, 'log_every': 9, 'evaluator': 2})
   with changed.unlocked():
     changed.new = 'x'
+    changed.added_since = None  # an option that the run was made without
     del changed.num_epochs
   with pytest.raises(UserError) as error:
     open_run(run, changed)
@@ -82,7 +83,7 @@ def test_changed_trajectory_is_refused_with_every_key(tmp_path):
     'num_epochs: 10.0 -> unset',
   ):
     assert text in message
-  assert 'log_every' not in message
+  assert 'log_every' not in message and 'added_since' not in message
   assert '\n' not in message
   assert sorted(p.name for p in tmp_path.iterdir()) == ['config.json', 'metrics']
 

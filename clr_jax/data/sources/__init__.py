@@ -104,7 +104,7 @@ def path_of(name: str) -> str | None:
 
 
 def may_differ_in_size(name: str) -> bool:
-  """Whether the images of a data set may differ in size, as far as its scheme says."""
+  """True if the images of a data set may differ in size, according to its scheme."""
   return getattr(SCHEMES.module(_split(name)[0]), 'SIZES_DIFFER', False)
 
 

@@ -130,14 +130,14 @@ class FolderSource(EncodedSource):
     return first, _facts(paths, headers)
 
   def _seem_alike(self, rows: np.ndarray) -> bool:
-    """Whether a few images, evenly spaced, have one size."""
+    """Returns True if a few images, evenly spaced, have one size."""
     paths = [self._path(row) for row in _spread(rows, _FEW)]
     with contextlib.suppress(images_lib.DamagedImage):  # named when it is read
       return len({images_lib.read_header(path).size for path in paths}) == 1
     return False
 
   def _sampled_facts(self, rows: np.ndarray, whole: Whole | None) -> list[str]:
-    """What decoding does to some of the images; refuses what it would refuse."""
+    """Finds facts about the decoding of some images; raises the errors that it would raise."""
     most = whole.canvas if whole else None
     paths = [self._path(row) for row in _spread(rows, _SAMPLE)]
     with ThreadPoolExecutor(NUM_THREADS) as pool:

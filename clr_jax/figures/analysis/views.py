@@ -20,7 +20,7 @@ def views_of(
   """Computes the run's views of images [B, H, W, C] uint8, before normalization.
 
   Args:
-    experiment: of the run.
+    experiment: experiment of the run.
     images, extent: see `data.Loaded`.
     seed: RNG seed of the augmentation.
 
