@@ -53,7 +53,7 @@ def commands(page):
       words = shlex.split(line, comments=True)
       while words:
         end = words.index('&&') if '&&' in words else len(words)
-        yield words[:end]
+        yield words[: words.index('>') if '>' in words[:end] else end]
         words = words[end + 1 :]
 
 
@@ -110,9 +110,12 @@ def test_options_of_commands_exist(page, monkeypatch):
     if program != 'clr-jax' or '...' in words:
       continue
     args, given = parsers[words[0]].parse(words[1:])
-    if getattr(args, 'config', None) and not args.imports:
-      known = protocols.with_all_options(load(args.config))
-      check_keys(known, [key for key, _ in given['config']])
+    specs = getattr(args, 'config', None) or []
+    for spec in [specs] if isinstance(specs, str) else specs:
+      if not args.imports:
+        known = protocols.with_all_options(load(spec))
+        grid = [axis.key for axis in getattr(args, 'grid', ())]
+        check_keys(known, [*(key for key, _ in given['config']), *grid])
     if words[0] == 'evaluate':
       known = protocols.parameters(args.protocol)
       check_keys(known, [key for key, _ in given['params']], '--params.')

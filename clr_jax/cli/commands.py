@@ -11,7 +11,6 @@ import argparse
 import functools
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,7 +22,7 @@ from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError, about
 from clr_jax.core.names import check_name
 from clr_jax.core.storage import check_path, is_local
-from clr_jax.experiment.config_files import load, open_file
+from clr_jax.experiment.config_files import load
 
 
 # ---------------------------------------------------------------- train
@@ -41,22 +40,10 @@ def train(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
 
 def _file_config(args: argparse.Namespace, given: Mapping[str, Given]) -> Config:
   """Loads the config of --config=FILE with the given values; prints which sections were rebuilt."""
-  from clr_jax.evaluation.registry import with_all_options
-  from clr_jax.experiment.schema import check_config
-  from clr_jax.experiment.switching import names_in, switch
+  from clr_jax.cli.configs import load_config, say
 
-  imports = user_code.load(args.imports, chosen=True)
-  config, complete = open_file(args.config)
-  if imports:
-    with config.unlocked(), config.ignore_type():
-      config.imports = (*config.get('imports', ()), *imports)
-  check_config(config)
-  said = switch(config, names_in(dict(given['config'])))
-  overrides.apply(config, given['config'], 'config', known=with_all_options(config))
-  check_config(config)
-  said += complete(config, [key for key, _ in given['config']])
-  check_config(config)
-  print(*(f'{sentence}\n' for sentence in said), sep='', end='', file=sys.stderr, flush=True)
+  config, said = load_config(args.config, args.imports, given['config'])
+  say(said)
   return config
 
 
@@ -64,25 +51,32 @@ def file_configs(args: argparse.Namespace) -> dict[str, Keys]:
   """The config of --config=FILE."""
   if not args.config:
     return {}
+  from clr_jax.cli.configs import keys_of
+
   user_code.load(args.imports, chosen=True)
-  return {'config': _keys_of(load(args.config))}
+  return {'config': keys_of(load(args.config))}
 
 
-def _keys_of(config: Config) -> Keys:
-  """Keys of a config, including those of its protocols."""
-  from clr_jax.evaluation import registry as protocols
-  from clr_jax.experiment import schema
+# ---------------------------------------------------------------- sweep
+def sweep(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
+  """Trains all runs of a grid, or resumes them, and draws their results."""
+  from clr_jax.cli.sweep import command
 
-  texts = schema.option_texts(config)
-  for name in set(config.get('eval', {}).get('protocols', {})) & set(protocols.names()):
-    found = protocols.option_texts(name)
-    texts |= {f'eval.protocols.{name}.{key}': text for key, text in found.items()}
-  return Keys(protocols.with_all_options(config), texts)
+  command.run(args, given['config'], _figure_options('sweep', given['params']))
+
+
+def sweep_configs(args: argparse.Namespace) -> dict[str, Keys]:
+  """The config of the first --config=FILE, and the options of the figure."""
+  if not args.config:
+    return {}
+  first = argparse.Namespace(config=args.config[0], imports=args.imports)
+  return {**file_configs(first), 'params': _figure_keys('sweep')}
 
 
 # ---------------------------------------------------------------- evaluate
 def evaluate(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Evaluates checkpoints by one protocol and draws its figure."""
+  from clr_jax.cli.configs import stored_config
   from clr_jax.cli.process import run_with_exit_code, start_jax
   from clr_jax.evaluation import registry as protocols
   from clr_jax.ops.sharding import check_devices
@@ -99,7 +93,7 @@ def evaluate(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   configs = {
     directory: _file_config(args, given)
     if args.config
-    else overrides.apply(_stored_config(directory), given['config'], 'config')
+    else overrides.apply(stored_config(directory), given['config'], 'config')
     for directory in args.workdir
   }
   if not any(args.features):
@@ -153,28 +147,20 @@ def _measure(
 
 def evaluate_configs(args: argparse.Namespace) -> dict[str, Keys]:
   """Options of the protocol, and the config of the first run."""
+  from clr_jax.cli.configs import keys_of, stored_config
+
   configs = {}
   user_code.load(args.imports, chosen=True)
   if args.config:
     configs = file_configs(args)
   elif args.workdir:
-    configs['config'] = _keys_of(_stored_config(args.workdir[0]))
+    configs['config'] = keys_of(stored_config(args.workdir[0]))
   if args.protocol:
     from clr_jax.evaluation import registry as protocols
 
     options = Keys(protocols.parameters(args.protocol), protocols.option_texts(args.protocol))
     configs = {'params': options, **configs}
   return configs
-
-
-def _stored_config(directory: str) -> Config:
-  from clr_jax.experiment.schema import check_config, with_types
-  from clr_jax.rundir.identity import read_config
-  from clr_jax.rundir.workdir import Workdir
-
-  config = read_config(Workdir(directory))
-  check_config(config)
-  return with_types(config)
 
 
 # ---------------------------------------------------------------- results, inspect, report
@@ -202,14 +188,11 @@ def results(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
 def inspect(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Draws one figure of runs."""
   from clr_jax.cli.process import run_with_exit_code
-  from clr_jax.core.options import check
   from clr_jax.figures.drawing.draw import draw_figure
   from clr_jax.ops.sharding import check_devices
 
   user_code.load(args.imports, chosen=True)
-  known = inspect_configs(args)['params'].config
-  options = overrides.values_of(known, given['params'], 'params')
-  check(figures.FIGURES.factory(args.figure), options, what=args.figure, prefix='--params.')
+  options = _figure_options(args.figure, given['params'])
   if args.step is not None:
     if 'step' not in figures.parameters(args.figure):
       raise UserError(f'--step has no effect on inspect {args.figure}: leave it out')
@@ -222,14 +205,26 @@ def inspect(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   )
 
 
+def _figure_options(name: str, given: Given) -> dict[str, Any]:
+  """Checked options of a figure, as far as they are given."""
+  from clr_jax.core.options import check
+
+  options = overrides.values_of(_figure_keys(name).config, given, 'params')
+  check(figures.FIGURES.factory(name), options, what=name, prefix='--params.')
+  return options
+
+
 def inspect_configs(args: argparse.Namespace) -> dict[str, Keys]:
-  """Options of the figure, without `step`, which is a separate flag."""
-  if not args.figure:
-    return {}
-  params = figures.parameters(args.figure)
+  """Options of the figure."""
+  return {'params': _figure_keys(args.figure)} if args.figure else {}
+
+
+def _figure_keys(name: str) -> Keys:
+  """Options of a figure, without `step`, which is a separate flag."""
+  params = figures.parameters(name)
   if 'step' in params:
     del params['step']
-  return {'params': Keys(params, figures.option_texts(args.figure))}
+  return Keys(params, figures.option_texts(name))
 
 
 def report(args: argparse.Namespace, given: Mapping[str, Given]) -> None:

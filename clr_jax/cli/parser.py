@@ -12,12 +12,19 @@ from typing import Any, NoReturn
 import clr_jax
 from clr_jax import figures
 from clr_jax.cli import commands, overrides
+from clr_jax.cli.arguments import (
+  add_config,
+  add_imports,
+  add_name,
+  add_processes,
+  add_workdirs,
+  modules_of,
+)
 from clr_jax.cli.overrides import Given, Keys
-from clr_jax.cli.values import address, file, folder, from_one, from_zero
+from clr_jax.cli.values import axis, file, folder, from_one, from_zero
 from clr_jax.core.config_tree import leaves
 from clr_jax.core.errors import UserError
-from clr_jax.core.names import check_name, hint, listed
-from clr_jax.core.registry import ModuleRegistry
+from clr_jax.core.names import hint, listed
 from clr_jax.evaluation import protocols
 from clr_jax.experiment.config_files import packaged
 
@@ -148,17 +155,18 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
     return group.add_parser(name, run=run, help=text, description=text, **options)
 
   _add_training(add)
+  _add_sweep(add)
   _add_evaluation(add)
   _add_pictures(add)
   _add_export(add)
   _add_bench(add)
   _add_plan(add)
-  _add_imports(add('methods', commands.methods, 'list the methods, one line each'))
+  add_imports(add('methods', commands.methods, 'list the methods, one line each'))
   datasets = add('datasets', commands.datasets, 'list the data sets on this machine')
   datasets.add_argument(
     '--data_dir', type=folder, metavar='DIR', help='folder of the TFDS data sets'
   )
-  _add_imports(datasets)
+  add_imports(datasets)
   return parser, dict(group.choices)
 
 
@@ -170,11 +178,52 @@ def _add_training(add: Callable[..., Parser]) -> None:
     overridable=('config',),
     configs=commands.file_configs,
   )
-  _add_config(train)
+  add_config(train)
   train.add_argument(
     '--workdir', type=folder, required=True, metavar='DIR', help='folder of the run'
   )
-  _add_processes(train)
+  add_processes(train)
+
+
+def _add_sweep(add: Callable[..., Parser]) -> None:
+  sweep = add(
+    'sweep',
+    commands.sweep,
+    'train all runs of a grid of configs and seeds; run the same command to resume them',
+    overridable=('config', 'params'),
+    configs=commands.sweep_configs,
+  )
+  sweep.add_argument(
+    '--config',
+    action='append',
+    required=True,
+    metavar='FILE',
+    help='config file; FILE:ARG passes it an argument; repeatable',
+  )
+  add_imports(sweep)
+  sweep.add_argument(
+    '--grid',
+    type=axis,
+    action='append',
+    default=[],
+    metavar='config.KEY=VALUES',
+    help='values of a key, separated by commas; repeatable for all combinations',
+  )
+  for name, text in (
+    ('seeds', 'runs of each point, with seeds from config.seed on; default: 1'),
+    ('jobs', 'runs at once; default: one for each GPU, on CPUs one for every 4 cores'),
+    ('devices_per_run', 'GPUs of each run; default: 1'),
+  ):
+    default = 1 if name == 'seeds' else None
+    sweep.add_argument(f'--{name}', type=from_one, default=default, metavar='N', help=text)
+  sweep.add_argument(
+    '--workdir', type=folder, required=True, metavar='DIR', help='folder of all runs'
+  )
+  only = sweep.add_mutually_exclusive_group()
+  only.add_argument('--list', action='store_true', help='print a command for each run instead')
+  only.add_argument(
+    '--summary', action='store_true', help='only draw the results of the runs that there are'
+  )
 
 
 def _add_evaluation(add: Callable[..., Parser]) -> None:
@@ -185,9 +234,9 @@ def _add_evaluation(add: Callable[..., Parser]) -> None:
     overridable=('params', 'config'),
     configs=commands.evaluate_configs,
   )
-  _add_name(evaluate, 'protocol', _modules_of(protocols), others=True)
-  _add_imports(evaluate)
-  _add_workdirs(evaluate)
+  add_name(evaluate, 'protocol', modules_of(protocols), others=True)
+  add_imports(evaluate)
+  add_workdirs(evaluate)
   evaluate.add_argument(
     '--step', type=from_zero, metavar='N', help='checkpoint; default: the newest'
   )
@@ -213,7 +262,7 @@ def _add_evaluation(add: Callable[..., Parser]) -> None:
   evaluate.add_argument(
     '--out', type=file, metavar='FILE.png', help='output file of protocols with a figure'
   )
-  _add_processes(evaluate)
+  add_processes(evaluate)
   results = add('results', commands.results, 'print all results of a run, oldest first')
   results.add_argument(
     '--workdir', type=folder, required=True, metavar='DIR', help='folder of the run'
@@ -229,12 +278,12 @@ def _add_pictures(add: Callable[..., Parser]) -> None:
     overridable=('params',),
     configs=commands.inspect_configs,
   )
-  _add_name(inspect, 'figure', figures.names())
-  _add_workdirs(inspect)
+  add_name(inspect, 'figure', figures.names())
+  add_workdirs(inspect)
   inspect.add_argument(
     '--out', type=file, metavar='FILE.png', help='output file; default: FIGURE.png'
   )
-  _add_imports(inspect)
+  add_imports(inspect)
   inspect.add_argument(
     '--step',
     type=from_zero,
@@ -242,8 +291,8 @@ def _add_pictures(add: Callable[..., Parser]) -> None:
     help='checkpoint, for figures that load one; default: the newest',
   )
   report = add('report', commands.report, 'write an HTML report of runs')
-  _add_workdirs(report)
-  _add_imports(report)
+  add_workdirs(report)
+  add_imports(report)
   report.add_argument(
     '--out',
     type=file,
@@ -260,7 +309,7 @@ def _add_export(add: Callable[..., Parser]) -> None:
   export.add_argument(
     '--workdir', type=folder, required=True, metavar='DIR', help='folder of the run'
   )
-  _add_imports(export)
+  add_imports(export)
   export.add_argument(
     '--format',
     default='torchvision',
@@ -282,7 +331,7 @@ def _add_bench(add: Callable[..., Parser]) -> None:
     overridable=('config',),
     configs=commands.file_configs,
   )
-  _add_config(bench)
+  add_config(bench)
   for name, default, text in (('repeats', 5, 'timed repeats'), ('steps', 20, 'steps per repeat')):
     bench.add_argument(
       f'--{name}',
@@ -305,7 +354,7 @@ def _add_bench(add: Callable[..., Parser]) -> None:
     metavar='ROWS',
     help='count the bytes sent by 1 to 64 devices with ROWS images each',
   )
-  _add_processes(bench)
+  add_processes(bench)
 
 
 def _add_plan(add: Callable[..., Parser]) -> None:
@@ -316,7 +365,7 @@ def _add_plan(add: Callable[..., Parser]) -> None:
     overridable=('config',),
     configs=commands.file_configs,
   )
-  _add_config(plan)
+  add_config(plan)
   plan.add_argument(
     '--target',
     required=True,
@@ -327,63 +376,3 @@ def _add_plan(add: Callable[..., Parser]) -> None:
   plan.add_argument(
     '--max_batch', action='store_true', help='find the largest batch_size that fits (minutes)'
   )
-
-
-def _add_config(parser: Parser) -> None:
-  parser.add_argument(
-    '--config', required=True, metavar='FILE', help='config file; FILE:ARG passes it an argument'
-  )
-  _add_imports(parser)
-
-
-def _add_imports(parser: Parser) -> None:
-  parser.add_argument(
-    '--imports',
-    action='append',
-    default=[],
-    metavar='FILE.py',
-    help='your module that registers methods, augmentations, data or protocols; repeatable',
-  )
-
-
-def _add_workdirs(parser: Parser) -> None:
-  parser.add_argument(
-    '--workdir',
-    type=folder,
-    action='append',
-    required=True,
-    metavar='DIR',
-    help='folder of a run; repeatable',
-  )
-
-
-def _add_processes(parser: Parser) -> None:
-  group = parser.add_argument_group('multiple processes')
-  group.add_argument(
-    '--distributed', action='store_true', help='join processes of SLURM, Kubernetes or a TPU'
-  )
-  group.add_argument(
-    '--coordinator', type=address, metavar='HOST:PORT', help='address of process 0'
-  )
-  group.add_argument('--num_processes', type=from_one, metavar='N', help='number of processes')
-  group.add_argument('--process_id', type=from_zero, metavar='I', help='number of this process')
-
-
-def _add_name(parser: Parser, what: str, names: Collection[str], *, others: bool = False) -> None:
-  """Adds a positional argument: one of the names, with '-' or '_' between words.
-
-  Args:
-    others: True if there may be other names, which the command checks.
-  """
-  shown = [name.replace('_', '-') for name in names]
-
-  def read(text: str) -> str:
-    if not others:
-      check_name(shown, text.replace('_', '-'), what)
-    return text.replace('-', '_')
-
-  parser.add_argument(what, type=read, metavar=f'{{{",".join(shown)}}}')
-
-
-def _modules_of(package: Any) -> list[str]:
-  return ModuleRegistry('module', package.__name__, package.__path__).names()

@@ -6,6 +6,8 @@ import argparse
 import functools
 import re
 
+from clr_jax.cli.sweep.grid import Axis, read_axis
+
 
 def _whole(text: str, least: int) -> int:
   if not re.fullmatch(r'[0-9]{1,10}', text) or not least <= int(text) < 2**31:
@@ -25,6 +27,14 @@ def address(text: str) -> str:
   if match is None or not 0 < int(match[1]) < 2**16:
     raise argparse.ArgumentTypeError(f'={text}: give HOST:PORT, the port from 1 to {2**16 - 1}')
   return text
+
+
+def axis(text: str) -> Axis:
+  """Checks config.KEY=VALUE,VALUE."""
+  found = read_axis(text)
+  if found is None:
+    raise argparse.ArgumentTypeError(f'={text}: give config.KEY=VALUE,VALUE,...')
+  return found
 
 
 def _path(text: str, kind: str) -> str:

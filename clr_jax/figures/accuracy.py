@@ -105,12 +105,12 @@ def condition(row: Row) -> str:
 
 
 def _rows(run: Run) -> list[Row]:
-  found = [r for r in run.results if r['metric'] == 'top1' and _is_last(r)]
+  found = [r for r in run.results if r['metric'] == 'top1' and is_last(r)]
   last = max((record['step'] for record in found), default=None)
   return averaged(record for record in found if record['step'] == last)
 
 
-def _is_last(record: Mapping[str, Any]) -> bool:
+def is_last(record: Mapping[str, Any]) -> bool:
   """True unless an accuracy was selected on the test set."""
   return record['params'].get('selection') in (None, 'last')
 

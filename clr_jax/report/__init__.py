@@ -82,6 +82,7 @@ def _add_sections(page: Page, runs: Sequence[Run], left_out: Sequence[str]) -> N
   add('telemetry', 'Telemetry', lambda: sections.telemetry_section(page, runs))
   add('embedding', 'Embedding', lambda: sections.embedding_section(page, runs))
   add('images', 'Images', lambda: sections.image_section(runs))
+  add('sweep', 'Results by config', lambda: sections.sweep_section(page, runs))
   add('few-label', 'Few labels', lambda: sections.few_label_section(page, runs))
   add('robustness', 'Robustness', lambda: sections.robustness_section(page, runs))
   add('configuration', 'Configuration', lambda: tables.configuration(runs))

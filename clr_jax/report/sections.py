@@ -10,6 +10,7 @@ from clr_jax.figures.accuracy import accuracy
 from clr_jax.figures.analysis.networks import Network
 from clr_jax.figures.analysis.points import point_panel
 from clr_jax.figures.analysis.score_histograms import histogram_panels
+from clr_jax.figures.analysis.seed_groups import seed_groups
 from clr_jax.figures.drawing.data import Table
 from clr_jax.figures.drawing.metric_panels import (
   is_telemetry,
@@ -22,6 +23,7 @@ from clr_jax.figures.drawing.render_png import to_png
 from clr_jax.figures.embedding import embedding
 from clr_jax.figures.few_label import few_label
 from clr_jax.figures.robustness import robustness
+from clr_jax.figures.sweep import sweep
 from clr_jax.report import page
 from clr_jax.report.page import Page
 from clr_jax.report.render_html import add_panels
@@ -29,6 +31,7 @@ from clr_jax.rundir.reader import Run
 
 MOST_IMAGES = 500  # per data set
 ALL_IMAGES = 1000  # in total
+_LEAST_POINTS = 3  # of a curve over a config key
 MOST_HISTOGRAMS = 300  # columns of a heat map
 
 
@@ -93,6 +96,18 @@ def image_section(runs: Sequence[Run]) -> str:
   for figure in found.drawn:
     if figure.name != 'points':
       html += page.picture(figure.name.capitalize(), to_png(figure))
+  return html
+
+
+def sweep_section(content: Page, runs: Sequence[Run]) -> str:
+  """Results against the config key with the most values, for runs with at least three configs."""
+  if len(seed_groups(runs)) < _LEAST_POINTS:
+    return page.missing([f'fewer than {_LEAST_POINTS} runs that differ in more than the seed'])
+  found = sweep(runs)
+  html = page.missing(f'left out: {sentence}' for sentence in found.missing)
+  for figure in found.drawn:
+    html += add_panels(content, figure.panels, 'sweep', shape='tall', large=True)
+    html += _table('Results by config: the numbers', figure.tables[''], folded=True)
   return html
 
 

@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from clu import parameter_overview
@@ -75,17 +75,8 @@ def train(config: Config, directory: str) -> None:
   began, first_process = time.monotonic(), jax.process_index() == 0
   say = functools.partial(print, file=sys.stderr, flush=True) if first_process else _say_nothing
   # Build and check everything before the workdir is touched.
-  check_config(config)
-  config = with_absolute_paths(config)
-  experiment = build_experiment(config)
-  run, free = Workdir(directory), keys_without_effect(config)
-  check_init_from(config, run, experiment)
-  check_loggers(_loggers(config))
-  sets = runner.check(experiment)
-  experiment.check_shapes()
-  if mode_of(experiment.source, config.data.mode) == 'streamed':
-    check_workers(config.data.workers)
-  refuse_foreign(run)
+  config, run, experiment, sets = prepare(config, directory)
+  free = keys_without_effect(config)
 
   with _stop_if_nothing_can_be_written(run), hold(run):
     # Open the workdir, which is new or holds this run.
@@ -106,6 +97,35 @@ def train(config: Config, directory: str) -> None:
         state = _loop(experiment, sets, run, checkpoints, start)
       runner.offline(experiment, sets, state, run, identity.config_hash)
     say(next_commands(directory, time.monotonic() - began))
+
+
+class Prepared(NamedTuple):
+  """Everything of a run before its workdir is touched: its config has absolute paths."""
+
+  config: Config
+  run: Workdir
+  experiment: Experiment
+  sets: Sets
+
+
+def prepare(config: Config, directory: str) -> Prepared:
+  """Builds and checks all parts of a run; writes nothing.
+
+  Raises:
+    UserError: anything that cannot work, except another run in the directory (`check_run`).
+  """
+  check_config(config)
+  config = with_absolute_paths(config)
+  experiment = build_experiment(config)
+  run = Workdir(directory)
+  check_init_from(config, run, experiment)
+  check_loggers(_loggers(config))
+  sets = runner.check(experiment)
+  experiment.check_shapes()
+  if mode_of(experiment.source, config.data.mode) == 'streamed':
+    check_workers(config.data.workers)
+  refuse_foreign(run)
+  return Prepared(config, run, experiment, sets)
 
 
 def _say_nothing(text: str) -> None:

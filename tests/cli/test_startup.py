@@ -26,6 +26,7 @@ def test_help_and_version_import_no_jax():
   printed = subprocess.check_output([sys.executable, '-c', program], text=True, timeout=300)
   names = (
     'train',
+    'sweep',
     'evaluate',
     'results',
     'inspect',

@@ -147,6 +147,38 @@ def test_slurm_is_needed(tmp_path):
   assert code == 2 and 'no SLURM job' in output
 
 
+@pytest.mark.parametrize(('code', 'line'), [(0, 1), (75, 2), (3, 2)])
+def test_a_task_of_an_array_runs_its_line(tmp_path, stand_in, code, line):
+  stand_in('srun', 'shift; exec "$@"')
+  stand_in('scontrol', 'echo "scontrol $*"')
+  stand_in('clr-jax', f'printf "[%s]" "$@"; exit {code}')
+  runs = tmp_path / 'runs.txt'
+  runs.write_text("clr-jax train --config=x --workdir=d/1\nclr-jax train --config.n='a b' -w=d/2\n")
+  task = {'SLURM_ARRAY_JOB_ID': '77', 'SLURM_ARRAY_TASK_ID': str(line)}
+  found, output = _end(_start('slurm_sweep.sh', [str(runs)], tmp_path, **task))
+  words = ('--config=x', '--workdir=d/1') if line == 1 else ('--config.n=a b', '-w=d/2')
+  assert found == code and output.startswith('[train]' + ''.join(f'[{w}]' for w in words)), output
+  assert (f'scontrol requeue 77_{line}' in output) == (code == 75)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'task', 'says'),
+  [
+    ([], '1', 'usage:'),
+    (['no.txt'], '1', 'usage:'),
+    (['runs.txt'], '', 'no task of a SLURM array'),
+    (['runs.txt'], '2', "line 2 of runs.txt is no command of clr-jax sweep --list: 'rm -r x'"),
+    (['runs.txt'], '3', "line 3 of runs.txt is no command of clr-jax sweep --list: ''"),
+  ],
+)
+def test_lines_that_cannot_be_run(tmp_path, stand_in, monkeypatch, arguments, task, says):
+  stand_in('srun', 'touch "$HERE/called"')
+  (tmp_path / 'runs.txt').write_text('clr-jax train --config=x\nrm -r x\n')
+  monkeypatch.chdir(tmp_path)
+  code, output = _end(_start('slurm_sweep.sh', arguments, tmp_path, SLURM_ARRAY_TASK_ID=task))
+  assert code == 2 and says in output and not (tmp_path / 'called').exists()
+
+
 GCLOUD = r"""
 [[ -z $PROJECT ]] || [[ " $* " == *" --project=$PROJECT --zone=$ZONE "* ]] || exit 9
 echo "$*" >> "$HERE/calls"

@@ -1,0 +1,1 @@
+"""`clr-jax sweep`: a grid of runs, several at once where cores or devices allow."""
