@@ -147,13 +147,13 @@ def _measure(
 
 def evaluate_configs(args: argparse.Namespace) -> dict[str, Keys]:
   """Options of the protocol, and the config of the first run."""
-  from clr_jax.cli.configs import keys_of, stored_config
-
   configs = {}
   user_code.load(args.imports, chosen=True)
   if args.config:
     configs = file_configs(args)
   elif args.workdir:
+    from clr_jax.cli.configs import keys_of, stored_config
+
     configs['config'] = keys_of(stored_config(args.workdir[0]))
   if args.protocol:
     from clr_jax.evaluation import registry as protocols
