@@ -62,7 +62,7 @@ def warmup_cosine(
     end: last value.
     start: first value.
   """
-  _check_lengths(total_steps, warmup_steps)
+  _check_lengths(total_steps, warmup_steps, 'steps')
 
   def schedule(step):
     step = _real(step)
@@ -125,7 +125,7 @@ def supcontrast(
     warmup_from: first value of a warm-up.
     decay_rate: cube root of the last value divided by the peak.
   """
-  _check_lengths(epochs, warmup_epochs)
+  _check_lengths(epochs, warmup_epochs, 'epochs')
   end = peak * decay_rate**3
 
   def schedule(step):
@@ -168,7 +168,7 @@ def solo(
     start: first value of a warm-up.
     end: last value.
   """
-  _check_lengths(total_steps, warmup_steps)
+  _check_lengths(total_steps, warmup_steps, 'steps')
 
   def schedule(step):
     step = _real(step)
@@ -262,6 +262,12 @@ def _of_run(form: Callable[..., Schedule]) -> Callable[..., Schedule]:
     )
     taken = keyword_only(form)
     filled_in = {k: v for k, v in zip(SIZES, sizes, strict=True) if k in taken}
+    if filled_in.keys() & {'warmup_epochs', 'warmup_steps'} and sizes[-1] > total_steps:
+      epochs = f'{total_steps / steps_per_epoch:.3g}'
+      raise UserError(
+        f'warmup_epochs={warmup_epochs} exceeds the length of the run in epochs, {epochs}: lower '
+        f'warmup_epochs to at most {epochs}, or train for more epochs'
+      )
     return form(peak, **filled_in, **options)
 
   return schedule
@@ -289,8 +295,9 @@ def _cosine(start, end, fraction):
   return end + (start - end) * (1 + jnp.cos(jnp.pi * jnp.clip(fraction, 0.0, 1.0))) / 2
 
 
-def _check_lengths(total: float, warmup: float) -> None:
+def _check_lengths(total: float, warmup: float, unit: str) -> None:
   if not 0 <= warmup <= total:
     raise UserError(
-      f'a warm-up of {warmup} exceeds the {total} of the run: lower warmup_epochs or train longer'
+      f'warmup_{unit}={warmup} must be from 0 to the length of the run, {total} {unit}: change it '
+      'or train longer'
     )

@@ -88,14 +88,25 @@ def test_scaled_lr():
     ('warmup_cosine', {'ends': 1.0}, "'ends': did you mean 'end'\\? it takes peak, .*, end, start"),
     ('simclr', {}, 'num_examples'),
     ('step_decay', {}, 'milestones'),
-    ('warmup_cosine', {'warmup_epochs': 30}, 'warm-up'),
-    ('supcontrast', {'warmup_epochs': 30}, 'warm-up'),
+    ('warmup_cosine', {'warmup_epochs': 30}, 'warmup_epochs=30 exceeds .* in epochs, 20: lower'),
+    ('supcontrast', {'warmup_epochs': 30}, 'warmup_epochs=30 exceeds .* in epochs, 20: lower'),
     ('solo_epoch', {'warmup_epochs': -1}, 'warmup_epochs=-1 is not allowed'),
   ],
 )
 def test_bad_input(name, options, message):
   with pytest.raises(UserError, match=message):
     schedules.make(name, **{**RUN, **options})
+
+
+def test_a_warm_up_as_long_as_the_run_is_allowed():
+  for name in schedules.names():
+    needed = {'simclr': {'num_examples': 100, 'batch_size': 10}, 'step_decay': {'milestones': ()}}
+    schedules.make(name, **{**RUN, 'warmup_epochs': 20, **needed.get(name, {})})
+
+
+def test_lengths_that_do_not_fit_have_a_unit():
+  with pytest.raises(UserError, match=r'warmup_steps=22 must be .* 11 steps: change it'):
+    schedules.warmup_cosine(1.0, total_steps=11, warmup_steps=22)
 
 
 def test_options_are_those_of_the_form_without_the_sizes_of_the_run():

@@ -108,6 +108,11 @@ def _resolved(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
   values = with_preset(make_recipe, defaults, given, what='finetune')
   if values['schedule'] == 'step' and not values['milestones']:
     raise UserError('finetune: schedule=step needs milestones, the epochs of its steps')
+  epochs, warmup = values.get('epochs'), values.get('warmup_epochs', 0.0)
+  if values['schedule'] == 'cosine' and epochs and warmup > epochs:
+    raise UserError(
+      f'finetune: warmup_epochs={warmup} exceeds epochs={epochs}: lower it, or train longer'
+    )
   return values
 
 

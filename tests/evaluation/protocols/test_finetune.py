@@ -260,6 +260,7 @@ class TestRefusals:
       ({'label_fraction': 0.05}, '6 labels are too few for 10 classes'),
       ({'per_class': 100}, 'per_class=100 must be at most'),
       ({'per_class': 1, 'held_out': 0.5}, '5 labels are too few for 10 classes'),
+      ({'epochs': 1, 'warmup_epochs': 2.0}, 'warmup_epochs=2.0 exceeds epochs=1: lower it'),
     ],
   )
   def test_options(self, subject, options, words):
@@ -267,7 +268,7 @@ class TestRefusals:
       protocols.check(subject.sets, 'finetune', options, ['trained'])
 
   def test_a_warm_up_longer_than_the_training(self, subject):
-    with pytest.raises(UserError, match='a warm-up of'):
+    with pytest.raises(UserError, match='warmup_epochs=2.0 exceeds epochs=1: lower'):
       finetune.measure(subject, epochs=1, warmup_epochs=2.0)
 
   def test_more_devices_than_labels(self, subject):
