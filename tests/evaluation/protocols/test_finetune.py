@@ -268,7 +268,7 @@ class TestRefusals:
       protocols.check(subject.sets, 'finetune', options, ['trained'])
 
   def test_a_warm_up_longer_than_the_training(self, subject):
-    with pytest.raises(UserError, match='warmup_epochs=2.0 exceeds epochs=1: lower'):
+    with pytest.raises(UserError, match=r'warmup_epochs=2\.0 exceeds epochs=1: lower'):
       finetune.measure(subject, epochs=1, warmup_epochs=2.0)
 
   def test_more_devices_than_labels(self, subject):
