@@ -14,6 +14,7 @@ from etils import epath
 
 from clr_jax.core import signals
 from clr_jax.core.errors import UserError
+from clr_jax.core.reachability import refuse_unreachable
 
 _UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)  # errors of the path itself
 _BUGS = (TypeError, AttributeError, NameError, KeyError, AssertionError)  # not errors of a store
@@ -143,8 +144,11 @@ def files_in(folder: epath.Path, ending: str = '') -> list[epath.Path]:
 def translate_errors(path: epath.PathLike) -> Iterator[None]:
   """Context manager that turns errors of an unusable path into a UserError with a remedy.
 
-  It handles all errors of an object store's client, and a disk's errors about the path itself.
+  It handles all errors of an object store's client, and a disk's errors about the path itself. A
+  store that cannot be reached is refused first.
   """
+  if not is_local(path):
+    refuse_unreachable(os.fspath(path))
   try:
     yield
   except (UserError, *_BUGS):

@@ -16,7 +16,13 @@ from safetensors.numpy import save
 from clr_jax.core.config_tree import to_dict
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
-from clr_jax.core.storage import atomic_write, check_path, check_writable, files_in
+from clr_jax.core.storage import (
+  atomic_write,
+  check_path,
+  check_writable,
+  files_in,
+  translate_errors,
+)
 from clr_jax.evaluation.encoder import Encoder, load
 from clr_jax.exchange.card import card
 from clr_jax.models.resnet import STEMS
@@ -90,8 +96,9 @@ def export(
 
 
 def _refuse_foreign(folder: epath.Path) -> None:
-  if folder.exists() and not folder.is_dir():
-    raise UserError(f'{folder} is a file: give a folder for the export')
+  with translate_errors(folder):
+    if folder.exists() and not folder.is_dir():
+      raise UserError(f'{folder} is a file: give a folder for the export')
   foreign = [path.name for path in files_in(folder) if path.name not in _FILES]
   if foreign:
     raise UserError(

@@ -17,6 +17,11 @@ from clr_jax.core.storage import (
 )
 
 
+@pytest.fixture(autouse=True)
+def reached(monkeypatch):
+  monkeypatch.setattr('clr_jax.core.storage.refuse_unreachable', lambda path: None)
+
+
 @pytest.mark.parametrize(
   ('error', 'text'),
   [

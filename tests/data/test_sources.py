@@ -211,6 +211,8 @@ def test_available_names_what_needs_no_download(tmp_path):
     ('npz:', 'write npz:FILE'),
     ('npz:nowhere', 'no file nowhere'),
     ('C:/nowhere.npz', 'no file C:/nowhere.npz'),
+    ('npz:gs://b/x.npz', 'npz:gs://b/x.npz: images are read from a disk only: copy'),
+    ('gs://b/x', 'gs://b/x: images are read from a disk only: copy'),
     ('fodler:/x', "cannot read the data set name 'fodler:/x'"),
   ],
 )

@@ -88,17 +88,24 @@ def load_source(
 
 
 def _split(name: str) -> tuple[str, str]:
-  """(scheme, path)."""
+  """(scheme, path); UserError for a path in an object store, where only a user's own may be."""
   scheme, _, path = name.partition(':')
-  if scheme not in SCHEMES.names():
-    return 'npz' if name.endswith('.npz') else 'tfds', name
+  named = scheme in SCHEMES.names()
+  if not named:
+    scheme, path = 'npz' if name.endswith('.npz') else 'tfds', name
+  if '://' in path and (not named or _names_a_path(scheme)):
+    raise UserError(f'{name}: images are read from a disk only: copy them to one')
   return scheme, path
+
+
+def _names_a_path(scheme: str) -> bool:
+  return getattr(SCHEMES.module(scheme), 'NAMES_A_PATH', False)
 
 
 def path_of(name: str) -> str | None:
   """The absolute path in the name of a data set; None where the name is none of a path."""
   scheme, path = _split(name)
-  if not path or not getattr(SCHEMES.module(scheme), 'NAMES_A_PATH', False):
+  if not path or not _names_a_path(scheme):
     return None
   return os.path.abspath(os.path.expanduser(path))
 

@@ -14,7 +14,7 @@ from etils import epath
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.locks import one_at_a_time
-from clr_jax.core.storage import files_in
+from clr_jax.core.storage import files_in, translate_errors
 from clr_jax.data import images as images_lib
 from clr_jax.data import label_store, preparing
 from clr_jax.data.encoded import EncodedSource
@@ -198,7 +198,9 @@ def _versions(root: epath.Path, name: str | None = None) -> dict[str, list[str]]
   found: dict[str, list[str]] = {}
 
   def visit(folder: epath.Path, label: str, depth: int) -> None:
-    for child in files_in(folder) if folder.is_dir() else ():
+    with translate_errors(folder):
+      is_folder = folder.is_dir()
+    for child in files_in(folder) if is_folder else ():
       if not visible(child.name):  # such as lost+found, which nobody may read
         continue
       if _VERSION.fullmatch(child.name):
