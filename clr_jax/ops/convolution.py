@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
 
 from clr_jax.core.types import Array
+from clr_jax.ops.winograd import convolve_3x3
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 _MANY_CHANNELS = 1024  # inputs times outputs; measured
+# Winograd's form pays from so many channels, of input and output, and multiplications in each of
+# its 16 products; measured.
+_WIDE, _LARGE = 128, 1 << 26
 
 
 def convolve(
@@ -23,7 +28,8 @@ def convolve(
   kernel is larger than its input; in the gradient with respect to x the input is the output here.
   Such maps (the last stage of a ResNet with the ImageNet stem and images of 64 pixels or less)
   are computed there by one product for each place of the kernel, except with few channels, where
-  loops are as fast.
+  loops are as fast. Large convolutions with a 3x3 kernel, stride 1 and many channels are computed
+  there in Winograd's form, up to 1.7 times as fast; their results differ by rounding.
 
   Args:
     x: [B, H, W, C].
@@ -40,12 +46,24 @@ def convolve(
     padding=padding,
     dimension_numbers=_LAYOUT,
   )
-  axes = zip(x.shape[1:3], kernel.shape[:2], stride, padding, strict=True)
-  fits = all(k <= min(n, _output_size(n, k, s, p)) for n, k, s, p in axes)
-  if fits or kernel.shape[2] * kernel.shape[3] < _MANY_CHANNELS:
+  axes = list(zip(x.shape[1:3], kernel.shape[:2], stride, padding, strict=True))
+  sizes = [_output_size(*axis) for axis in axes]
+  fits = all(k <= min(n, size) for (n, k, _, _), size in zip(axes, sizes, strict=True))
+  channels, outputs = kernel.shape[2:]
+  if not fits and channels * outputs >= _MANY_CHANNELS:
+    fast = functools.partial(_sum_of_products, stride=stride, padding=padding)
+  elif (
+    fits
+    and kernel.shape[:2] == (3, 3)
+    and tuple(stride) == (1, 1)
+    and min(channels, outputs) >= _WIDE
+    and x.shape[0] * math.prod(sizes) // 4 * channels * outputs >= _LARGE
+    and jnp.finfo(x.dtype).bits >= 32
+  ):
+    fast = functools.partial(convolve_3x3, padding=padding)
+  else:
     return whole(x, kernel)
-  by_products = functools.partial(_sum_of_products, stride=stride, padding=padding)
-  return lax.platform_dependent(x, kernel, cpu=by_products, default=whole)
+  return lax.platform_dependent(x, kernel, cpu=fast, default=whole)
 
 
 def _sum_of_products(
