@@ -1,4 +1,4 @@
-"""Augmentation on the device: pure JAX, batched, an independent draw for every image."""
+"""Augmentation on the device: pure JAX, batched, independent draws for every image."""
 
 from clr_jax.augment.autoaugment import auto_augment as auto_augment
 from clr_jax.augment.autoaugment import rand_augment as rand_augment

@@ -38,7 +38,7 @@ OPERATIONS = (
 )
 _WARPS = OPERATIONS[1:6]
 _BLENDS = OPERATIONS[6:10]
-SIGNED = OPERATIONS[1:10]  # those that have a direction
+SIGNED = OPERATIONS[1:10]  # operations whose sign is drawn
 _RAND_OPERATIONS = OPERATIONS[:14]  # without invert
 
 # 25 sub-policies: (operation, probability in tenths, bin 0 to 9), twice.

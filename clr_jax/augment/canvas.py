@@ -24,7 +24,7 @@ class Canvas(NamedTuple):
   """Images of several sizes, each in the top left corner of a square of its own.
 
   Attributes:
-    image: [B, S, S, C] uint8; what lies beyond an image is never read.
+    image: [B, S, S, C] uint8; pixels outside the image are never read.
     extent: [B, 2] int32, height and width of each image, from 1 to S.
 
   Example:
@@ -38,7 +38,7 @@ class Canvas(NamedTuple):
 
 
 def whole(canvas: Canvas) -> Array:
-  """The boxes [B, 4] around the images."""
+  """Boxes [B, 4] around the whole images."""
   height, width = canvas.extent.T
   nothing = jnp.zeros_like(height)
   return jnp.stack([nothing, nothing, width, height], 1)
@@ -56,7 +56,7 @@ def crop_resize(
     method: 'bilinear' or 'bicubic' (a = -0.5).
 
   Returns:
-    [B, *size, C] in [0, 1], whole 255ths as of PIL.
+    [B, *size, C] in [0, 1], multiples of 1/255 as PIL gives.
 
   Raises:
     UserError: for an unknown method.
@@ -75,7 +75,7 @@ def crop_resize(
 def resize(
   canvas: Canvas, size: int | tuple[int, int], *, method: Resampling = 'bilinear'
 ) -> Array:
-  """Each image to [B, *size, C] whatever its aspect: PIL's resize(size)."""
+  """Resizes each image to [B, *size, C] without keeping its aspect: PIL's resize(size)."""
   return crop_resize(canvas, whole(canvas), size=size, method=method)
 
 
@@ -125,7 +125,7 @@ def pad_crop(
   side = canvas.image.shape[1]
 
   def rows(start: Array, length: Array) -> Array:
-    """[B, size, S]: one in the place of the pixel that each pixel of the window is."""
+    """[B, size, S]: one-hot rows that pick the source pixel of each pixel of the window."""
     at = (start - padding)[:, None] + jnp.arange(size)[None]
     if mode == 'reflect':
       last = (length - 1)[:, None]
@@ -149,7 +149,7 @@ def _half_to_even(difference: Array) -> Array:
 def _height_first(
   height: Array, width: Array, out_height: int | Array, out_width: int | Array
 ) -> Array:
-  """[B] bool: Pillow resizes the height first, which its rounding and clipping between shows.
+  """[B] bool: True where Pillow resizes the height first; rounding in between makes it visible.
 
   So does Pillow 13 where the height loses more than twice as many pixels as the width; before 13
   the width is always first, but for images more than 100 times as high as wide.
@@ -178,7 +178,7 @@ class _Window(NamedTuple):
     first: Array | None = None,
     of: Array | None = None,
   ) -> Array:
-    """[B, out, side] int32, those of PIL: [low, high] becomes `of` pixels, `out` from `first` on.
+    """[B, out, side] int32, PIL's weights from [low, high] to `out` of `of` pixels.
 
     The distance of a pixel from the center of a result is a fraction of 2 * of, a whole number.
     """
@@ -215,7 +215,7 @@ def _resampled(image: Array, vertical: Array, horizontal: Array, height_first: A
     height_first: [B] bool; otherwise the width is resized first.
 
   Returns:
-    [B, H, W, C] in [0, 1], whole 255ths.
+    [B, H, W, C] in [0, 1], multiples of 1/255.
   """
   height, width = vertical.shape[1], horizontal.shape[1]
   longest = max(height, width)

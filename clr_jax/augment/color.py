@@ -24,7 +24,7 @@ def per_image(value: Array | float, images: Array) -> Array:
 
 
 def luma(images: Array) -> Array:
-  """Brightness [B, H, W, 1] of each pixel (ITU-R 601 weights); a one-channel image is its own."""
+  """Brightness [B, H, W, 1] of each pixel (ITU-R 601 weights); gray images are kept."""
   if images.shape[-1] == 1:
     return images
   r, g, b = (images[..., i : i + 1] for i in range(3))
@@ -78,7 +78,7 @@ def adjust_saturation(images: Array, factor: Array | float) -> Array:
 def adjust_hue(images: Array, shift: Array | float) -> Array:
   """Turns the HSV hue by `shift` of a full circle, in [-0.5, 0.5]; identity for one channel.
 
-  HSV as in PIL and torchvision; the way back is the closed form
+  HSV as in PIL and torchvision; the inverse is the closed form
   v - (max - min) clip(min(k, 4 - k), 0, 1), k = (n + 6 hue) mod 6 with n = 5, 3, 1 for R, G, B.
 
   Example:
@@ -108,7 +108,7 @@ def adjust_hue(images: Array, shift: Array | float) -> Array:
 
 
 def grayscale(images: Array) -> Array:
-  """Every channel replaced by the brightness; the number of channels stays.
+  """Replaces every channel by the brightness and keeps the number of channels.
 
   Example:
     >>> green = jnp.array([0.0, 1.0, 0.0]).reshape(1, 1, 1, 3)
@@ -180,7 +180,9 @@ def equalize(images: Array) -> Array:
   # would all-reduce the histograms of the global batch.
   counts = jax.vmap(lambda row: jnp.zeros(256, jnp.int32).at[row].add(1))(levels)
   last = jnp.take_along_axis(counts, levels.max(1, keepdims=True), axis=1)
-  step = (h * w - last) // 255  # 0 where the channel is (nearly) constant: it stays as it is
+  step = (
+    h * w - last
+  ) // 255  # 0 where the channel is (nearly) constant, which leaves it unchanged
   below = jnp.cumsum(counts, 1) - counts
   table = jnp.minimum((below + step // 2) // jnp.maximum(step, 1), 255)
   equalized = jnp.take_along_axis(table, levels, axis=1)

@@ -67,7 +67,7 @@ def gaussian_blur(images: Array, sigma: Array | float, *, kernel_size: int) -> A
 
 
 def smooth(images: Array) -> Array:
-  """PIL's ImageFilter.SMOOTH: 3x3 mean with a center of weight 5; border pixels stay."""
+  """PIL's ImageFilter.SMOOTH: 3x3 mean with a center of weight 5; border pixels are kept."""
   height, width = images.shape[1:3]
   if min(height, width) < 3:
     return images

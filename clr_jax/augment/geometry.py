@@ -94,7 +94,7 @@ def crop_resize(images: Array, box: Array, *, size: int, method: Resampling = 'b
 
 
 def resize(images: Array, size: int, *, method: Resampling = 'bilinear') -> Array:
-  """Whole images to [B, size, size, C], antialiased (PIL's resize); unchanged if already so.
+  """Resizes images of another size to [B, size, size, C], antialiased (PIL's resize).
 
   Example:
     >>> resize(jnp.ones([2, 8, 6, 3]), 4).shape

@@ -47,10 +47,10 @@ def fold_in_each(key: Array, count: int) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Chain:
-  """A policy: the steps one after the other; step i gets fold_in(key, i).
+  """A policy: applies the steps in order; step i gets fold_in(key, i).
 
   Attributes:
-    steps: the first gets the images as they are, or a canvas; the others what the one before made.
+    steps: the first gets the images or a canvas; each other one the result of the one before.
   """
 
   steps: tuple[Policy, ...]
@@ -72,7 +72,7 @@ class Chain:
 
 
 def chain(*steps: Policy) -> Chain:
-  """The policy of these steps, one after the other.
+  """A policy that applies these steps in order.
 
   Example:
     >>> brighter = chain(lambda key, images: images + 0.25, lambda key, images: images * 2)
@@ -96,7 +96,7 @@ class _ResizedCrop(NamedTuple):
 
 
 def _resize(size: int) -> Policy:
-  """Each image to size x size, whatever its aspect."""
+  """Resizes each image to size x size without keeping its aspect."""
 
   def resize(key: Array, images: Array | Canvas) -> Array:
     del key
@@ -134,7 +134,7 @@ def simclr_family(
   salt_pepper_p: Annotated[Probability, _WITH_SALT] = 0.5,
   salt_pepper_per: Annotated[filters.Per, _WITH_SALT] = 'pixel',
 ) -> Policy:
-  """Random resized crop, flip, jitter, gray, blur, solarize, RandAugment, noise: what p > 0 leaves.
+  """Random resized crop, flip, jitter, gray, blur, solarize, RandAugment, noise: those with p > 0.
 
   Args:
     size: side of the views in pixels.
@@ -164,8 +164,8 @@ def simclr_family(
     salt_pepper_p: probability of salt and pepper.
     salt_pepper_per: 'pixel' replaces all channels together, 'element' each by itself.
 
-  Source: SimCLR (arXiv:2002.05709, appendix A), solo-learn's order of the steps. The flip commutes
-  with the rest, so its place is free.
+  Source: SimCLR (arXiv:2002.05709, appendix A), with solo-learn's order of the steps. The flip
+  commutes with the other steps.
 
   Raises:
     UserError: if one of noise_mean and noise_std is missing.
@@ -277,7 +277,7 @@ def randaugment(
   """`crop_flip`, then RandAugment with torchvision's defaults.
 
   Args:
-    num_ops: number of operations, one after the other.
+    num_ops: number of operations applied in sequence.
     magnitude: magnitude of all operations, of torchvision's 31 bins.
     fill: value of pixels from outside of the image, in [0, 1].
   """

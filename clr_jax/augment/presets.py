@@ -1,4 +1,4 @@
-"""Presets whose views differ: which policy each view gets. Thin tables over `simclr_family`.
+"""Presets whose views differ: tables of arguments of `simclr_family`.
 
 A factory returns the fields of `Views`: global policies and local policies, one per view, and the
 policy of the jigsaw patches if there is one.
@@ -54,7 +54,7 @@ _SOLO: dict[str, dict[str, Any]] = {
     'imagenet': (0.2, 0.2),
   },
 }
-# Settings of the shell scripts behind the published CIFAR numbers that differ; they never blur.
+# Where the scripts behind the published CIFAR numbers differ; they never blur.
 _SOLO_2022 = {'wmse': [{'jitter': _BYOL}] * 2, 'ressl': [{}, {'gray_p': 0.2}]}
 
 Recipe = Literal['solo2022', 'solo', 'solo_imagenet100']
@@ -84,7 +84,7 @@ def solo_options(preset: str, recipe: Recipe) -> list[dict[str, Any]]:
     recipe
   ]
   changes = _SOLO_2022.get(preset, [{}, {}]) if recipe == 'solo2022' else [{}, {}]
-  # PIL's blur is not cut off; 13 taps are three sigmas of the largest sigma.
+  # PIL does not truncate its blur; 13 taps reach three times the largest sigma.
   return [
     {'method': 'bicubic', 'blur_p': blur_p, 'blur_kernel': 13, **view, **change}
     for view, blur_p, change in zip(row['views'], blurs, changes, strict=True)
@@ -96,7 +96,7 @@ def _local_size(size: int, local_size: int | None) -> int:
 
 
 def _blur_like_pil(size: int) -> int:
-  """Taps of a blur that is hardly cut off, as PIL's: three sigmas (13), or what the image holds."""
+  """Taps of a nearly untruncated blur, as PIL's: 13 (three sigmas), fewer in small images."""
   return max(2 * (size // 20) + 1, min(13, 2 * size - 1))
 
 

@@ -56,7 +56,7 @@ def cut_box(lam: Array, center: Array, *, height: int, width: int) -> tuple[Arra
   """The box of the partner, and the share of the image that is left.
 
   Args:
-    lam: scalar, the share that a box inside the image would leave (up to rounding).
+    lam: scalar, the share of the image that a box inside it would leave (up to rounding).
     center: [2] int, row and column; beyond the border the box is cut off.
     height, width: size of the image, pixels.
 

@@ -44,9 +44,9 @@ class Views:
   Attributes:
     policies: one per view of 'global' [B, V, size, size, C].
     local_policies: one per view of 'local' [B, L, s, s, C]; without any there is no such entry.
-    jigsaw: makes 'jigsaw' [B, P, s, s, C], shuffled patches; None leaves the entry out.
-    together: views of one policy are made by the same operations, half as many of two views, for
-      accelerators; what is drawn is the same.
+    jigsaw: policy that makes 'jigsaw' [B, P, s, s, C], shuffled patches; None = no such entry.
+    together: whether all views of one policy are made by one set of operations, which halves the
+      number of kernels on accelerators; the draws are the same.
 
   Example:
     >>> views = Views((policies.none(size=8),) * 2)

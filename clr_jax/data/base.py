@@ -42,7 +42,7 @@ class Source(abc.ABC):
     num_classes: number of classes of the whole data set, None for unlabeled data.
     class_names: their names, or None.
     origin: where the whole split is stored, for `shared_examples`; None if that is not known.
-    notes: what was done to the data and what was left out, in parts of a sentence.
+    notes: changes to the data and what was left out, as parts of a sentence.
   """
 
   def __init__(
@@ -74,7 +74,7 @@ class Source(abc.ABC):
     """Images [n, H, W, C] uint8 and labels [n] int32 (or None) of stored rows; thread-safe."""
 
   def _read_whole(self, rows: np.ndarray) -> Loaded:
-    """As `_read`; of a source with `whole` overridden, the images of stored rows on canvases."""
+    """Like `_read`; sources with `whole` override it to give the images on canvases."""
     return Loaded(*self._read(rows))
 
   def _read_labels(self, rows: np.ndarray) -> np.ndarray | None:
@@ -86,7 +86,7 @@ class Source(abc.ABC):
     return ''
 
   def __getstate__(self):
-    """Reader processes get the way to the data, not the decoded copy."""
+    """Reader processes get the path of the data, not the decoded copy."""
     return {**self.__dict__, '_arrays': None}
 
   @property
@@ -99,7 +99,7 @@ class Source(abc.ABC):
     return self._rows
 
   def stored_files(self, folders: Collection[str] | None = None) -> dict[str, set[str]]:
-    """Real folder -> names of the files in it that are examples; {} if they are no files.
+    """Real folder -> names of its files that are examples; {} if examples are not files.
 
     Args:
       folders: only of these; None = of all.
@@ -117,7 +117,7 @@ class Source(abc.ABC):
     return self._arrays is not None
 
   def shared_examples(self, other: Source) -> int:
-    """How many examples of this source are stored examples of another one, too."""
+    """Number of examples of this source that another source has, too, by where they are stored."""
     if self.origin is None or other.origin is None:
       return 0
     if self.origin == other.origin:
@@ -130,7 +130,7 @@ class Source(abc.ABC):
 
   @property
   def nbytes(self) -> int:
-    """Bytes of all images as uint8, with their canvases."""
+    """Bytes of all images as uint8, canvases included."""
     return self.num_examples * math.prod(self.stored_shape)
 
   @property
@@ -218,7 +218,7 @@ class Source(abc.ABC):
     return self._labels_by_threads()
 
   def known_labels(self) -> np.ndarray | None:
-    """`labels` where they are at hand without reading images, else None."""
+    """`labels` if they are known without reading images, else None."""
     return None if self._arrays is None else self._arrays.label
 
   def _labels_by_threads(self) -> np.ndarray:
@@ -232,10 +232,11 @@ class Source(abc.ABC):
   def checksum(self, most: int | None = None) -> str:
     """SHA-256 (hexadecimal) of shape, class names, labels and pixels.
 
-    With a folder, all file names count. JPEGs may differ in single levels between versions of PIL.
+    With a folder, all file names are part of it. Versions of PIL may decode a JPEG to slightly
+    different pixels.
 
     Args:
-      most: so many evenly spaced examples are read; None = all, but 4096 above 256 MiB of pixels.
+      most: number of evenly spaced examples to read; None = all, or 4096 above 256 MiB of pixels.
     """
     digest = hashlib.sha256()
     digest.update(repr((self.num_examples, self.stored_shape, self.class_names)).encode())

@@ -11,7 +11,7 @@ UNLABELED = -1
 
 
 def checked_labels(labels: np.ndarray, n: int, name: str) -> np.ndarray | None:
-  """The labels [n] as they are: integers of any size, booleans or texts; None if all are -1.
+  """Checks labels [n] (integers of any size, booleans or texts); returns None if all are -1.
 
   Raises:
     UserError: labels of another type, not one per image, or -1 for only some of the images.

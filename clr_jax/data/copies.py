@@ -10,11 +10,11 @@ import numpy as np
 
 from clr_jax.data.base import NUM_THREADS, Source
 
-_SAMPLE = 128  # test images that are looked for
-_MOST_FILES = 4096  # files of training images that are compared, beside those of the same name
-_PAIRS = 32  # images that are decoded of each set
+_SAMPLE = 128  # test images to look for
+_MOST_FILES = 4096  # training files to compare, besides those of the same name
+_PAIRS = 32  # images to decode of each set
 _KEY_PIXELS = 8
-_PART_BYTES = 4096  # of the middle of a file, by which files are compared before they are read
+_PART_BYTES = 4096  # bytes of the middle of a file, compared before whole files are read
 
 
 def count_copies(source: Source, training: Source) -> tuple[int, int]:
@@ -22,7 +22,7 @@ def count_copies(source: Source, training: Source) -> tuple[int, int]:
 
   Copies are equal to the bit: files of the same content, or equal pixels where the training images
   are in memory. Other sets of one size are compared image by image, as the copy of a whole set has
-  it. Images that are all alike tell nothing: (0, 0).
+  it. If all images are equal, nothing can be said: (0, 0).
   """
   sample = _spread(source.num_examples, _SAMPLE)
   own, others = source.file_names(), training.file_names()
@@ -87,7 +87,7 @@ def _spread(count: int, most: int) -> np.ndarray:
 
 
 def _size(path: str) -> int:
-  """In bytes; -1 for a file that is gone, which is refused where it is read."""
+  """File size in bytes; -1 if the file is missing, which is refused when it is read."""
   try:
     return os.stat(path).st_size
   except OSError:
@@ -95,7 +95,7 @@ def _size(path: str) -> int:
 
 
 def _part(path: str) -> bytes:
-  """Some bytes of the middle of a file; of a file that cannot be read, its path."""
+  """Some bytes of the middle of a file, or its path if it cannot be read."""
   try:
     with open(path, 'rb') as file:
       file.seek(os.fstat(file.fileno()).st_size // 2)
@@ -105,7 +105,7 @@ def _part(path: str) -> bytes:
 
 
 def _digest(path: str) -> bytes:
-  """Digest of the content, or the path of a file that cannot be read."""
+  """Digest of the content of a file, or its path if it cannot be read."""
   try:
     with open(path, 'rb') as file:
       return hashlib.file_digest(file, 'sha256').digest()

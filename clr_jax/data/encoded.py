@@ -31,7 +31,7 @@ class EncodedSource(Source):
     """(path or content, what names it in errors) of the image of each stored row; the labels."""
 
   def decode_only(self, indices: np.ndarray) -> list[np.ndarray]:
-    """Images of `indices` as they are stored, uint8 [H, W, C] each; to measure against."""
+    """Decodes the images of `indices` at their own size, uint8 [H, W, C]; for timings."""
     channels, rows = self.image_shape[2], self._rows[indices]
     return [
       images_lib.decode(encoded, channels, None, where, as_shown=self.as_shown)

@@ -16,10 +16,10 @@ from clr_jax.core.errors import UserError
 _LUMA = np.array([19595, 38470, 7471], np.uint32)
 _BLOCK = 1024  # images converted at a time, which bounds the memory of the 32-bit copies
 
-# Errors that PIL raises for damaged files: its format plug-ins are not consistent.
+# Errors that PIL's format plug-ins raise for damaged files.
 _DAMAGED = (OSError, ValueError, SyntaxError, EOFError)
 _MOST_PIXELS = 89_478_485  # of an image as it is decoded or resized; PIL warns above that
-_MOST_ASPECT = 100  # of a longer image the central square shows next to nothing
+_MOST_ASPECT = 100  # the central square of a longer image shows next to nothing
 
 _ALPHA = ('RGBA', 'RGBa', 'LA', 'La', 'PA')
 _MODES = ('L', 'RGB', '1', 'P', 'CMYK', 'YCbCr', 'HSV', 'RGBX', *_ALPHA)  # of 8 bits or less
@@ -40,7 +40,7 @@ class Header(NamedTuple):
 
   Attributes:
     size: (height, width) of the image as it is decoded.
-    facts: what decoding does to it, some of SIXTEEN_BITS, TRANSPARENT, ROTATED and PAGES.
+    facts: changes made by decoding, some of SIXTEEN_BITS, TRANSPARENT, ROTATED and PAGES.
   """
 
   size: tuple[int, int]
@@ -58,7 +58,7 @@ def fit(image: Image.Image, size: int | None) -> Image.Image:
 
 
 def reduce(image: Image.Image, most: int | None) -> Image.Image:
-  """The image with its longest side reduced to `most`, by area; as it is if that is not longer."""
+  """Reduces the longest side to `most` by averaging areas; returns smaller images unchanged."""
   if most is None or max(image.size) <= most:
     return image
   scale = most / max(image.size)
@@ -67,7 +67,7 @@ def reduce(image: Image.Image, most: int | None) -> Image.Image:
 
 
 def _draft(image: Image.Image, mode: str, size: int | None, most: int | None) -> None:
-  """Tells libjpeg the least size that is needed."""
+  """Tells libjpeg the smallest size that is needed."""
   if size is not None:
     image.draft(mode, (size, size))
   elif most is not None and max(image.size) > most:
@@ -100,7 +100,7 @@ def decode(
 
   Raises:
     DamagedImage: the image cannot be read; the message says `where`.
-    UserError: it has pixels that are no 8 or 16 bits, or is so large or long that it would
+    UserError: its pixels are neither 8 nor 16 bits, or it is so large or long that it would
       fill the memory; the message says `where`.
   """
   mode = 'L' if channels == 1 else 'RGB'
@@ -130,7 +130,7 @@ def read_header(
 
   Raises:
     DamagedImage: the header cannot be read; the message says `where`.
-    UserError: what it says is refused.
+    UserError: the image is refused because of its header.
   """
   path = where or str(encoded)
   try:
@@ -186,9 +186,9 @@ def _damaged(where: str, error: Exception) -> DamagedImage:
   )
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- refusals
 def _check(image: Image.Image, size: int | None, where: str, most: int | None) -> None:
-  """UserError for an image that cannot become one of 8 bits, or would fill the memory."""
+  """Raises UserError for an image that cannot be converted to 8 bits, or would fill the memory."""
   if image.mode not in _MODES and not _is_deep(image):
     kind = 'floats' if image.mode == 'F' else f"PIL's mode {image.mode}"
     raise UserError(
@@ -204,7 +204,7 @@ def _check(image: Image.Image, size: int | None, where: str, most: int | None) -
 
 
 def _check_shape(width: int, height: int, size: int | None, where: str) -> None:
-  """UserError for an image that would fill the memory, as it is or when its side is resized.
+  """Raises UserError for an image that would fill the memory, as stored or after resizing.
 
   Args:
     width, height: in pixels.
@@ -231,7 +231,7 @@ def _resized(width: int, height: int, size: int) -> tuple[int, int]:
   return max(size, round(width * scale)), max(size, round(height * scale))
 
 
-# ---------------------------------------------------------------- what is converted
+# ---------------------------------------------------------------- conversions
 def _is_deep(image: Image.Image) -> bool:
   """True if pixels are integers of more than 8 bits."""
   return image.mode == 'I' or image.mode.startswith('I;16')

@@ -1,6 +1,6 @@
-"""Interpretation of the sub-folders of an image folder: splits, classes, or neither.
+"""Reads the sub-folders of an image folder as splits, classes, or neither.
 
-Names of splits are never classes silently; what was taken as what is said in `Split.notes`.
+The name of a split is never taken as a class silently; `Split.notes` says how it was read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Split(NamedTuple):
     files: relative paths with '/', sorted.
     classes: the class of each; None for unlabeled images.
     class_names: classes of the training split, sorted; () if it is unlabeled.
-    notes: what was taken as what and what was left out, in parts of a sentence.
+    notes: how the folders were read and what was left out, as parts of a sentence.
   """
 
   folder: str
@@ -178,7 +178,7 @@ def _unwrapped(folder: str, known: tuple[str, ...]) -> tuple[str, Listing, tuple
 
   Args:
     folder: folder of a split.
-    known: classes of the training split, which are never looked into.
+    known: classes of the training split, which are never searched for classes.
   """
   listing = list_images(folder)
   if not listing.images:
@@ -292,6 +292,6 @@ def _names(classes: list[str] | None) -> tuple[str, ...]:
 
 
 def _some(names: Iterable[str], most: int = 5) -> str:
-  """The names with commas between them, the first few of many."""
+  """Joins names by commas, at most the first few."""
   names = list(names)
   return listed(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')

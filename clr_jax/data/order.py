@@ -13,7 +13,7 @@ import numpy as np
 
 from clr_jax.core.errors import UserError
 
-_LOCK = threading.Lock()  # reader threads reach a new epoch together: only one shuffles
+_LOCK = threading.Lock()  # reader threads reach a new epoch at once; only one shuffles
 
 
 def shuffled(seed: int, stream: int, n: int) -> np.ndarray:

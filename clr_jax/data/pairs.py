@@ -1,4 +1,4 @@
-"""A training set and a test set: the same classes, no shared images, and what is said of both."""
+"""Checks of a training set with a test set: same classes, no shared images; their description."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from clr_jax.data.copies import count_copies
 from clr_jax.data.slices import base_split, complement
 from clr_jax.data.subset import RenumberedSource
 
-_MOST_NAMES = 10  # of classes in a sentence
-_MOST_COPIES = 0.9  # of the images of a test set; those of public data sets have a few percent
+_MOST_NAMES = 10  # class names in a sentence
+_MOST_COPIES = 0.9  # share of a test set; public data sets have a few percent
 
 
 def numbered_as(source: Source, training: Source) -> Source:
-  """`source` with the class numbers of a training set; itself if they are the same.
+  """Gives `source` the class numbers of a training set; returns it unchanged if they are the same.
 
   Raises:
-    UserError: a class of `source` is none of the training set's.
+    UserError: the training set lacks a class of `source`.
   """
   if source.num_classes is None or training.num_classes is None:
     return source
@@ -35,7 +35,7 @@ def numbered_as(source: Source, training: Source) -> Source:
 
 
 def refuse_other_classes(source: Source, training: Source) -> None:
-  """UserError if a class of `source` is none of the training set's, or has another number."""
+  """Raises UserError if the training set lacks a class of `source` or numbers it differently."""
   if source.num_classes is None or training.num_classes is None:
     return
   own, known = _class_names(source, training), _class_names(training, source)
@@ -45,9 +45,9 @@ def refuse_other_classes(source: Source, training: Source) -> None:
 
 
 def refuse_unseen_classes(source: Source, training: Source) -> None:
-  """UserError if images of `source` are of classes of which the training set has no image.
+  """Raises UserError if `source` has images of classes that have none in the training set.
 
-  Only where the labels of both are known without reading images. Both have the same class numbers.
+  Checks only where both labels are known without reading images. Both have the same class numbers.
   """
   own, known = source.known_labels(), training.known_labels()
   if own is None or known is None:
@@ -75,7 +75,7 @@ def name_of_class(source: Source, number: int) -> str:
 def _class_names(source: Source, other: Source) -> tuple[str, ...]:
   """The names of the classes of a source to compare with those of another.
 
-  Classes without names have their numbers; where those of the other have words, they have these.
+  Unnamed classes are compared by number, or by the names of the other source if it has any.
   """
   numbers = tuple(map(str, range(source.num_classes or 0)))
   words = other.class_names or ()
@@ -133,7 +133,7 @@ def _refuse_copies(source: Source, key: str, training: Source, training_key: str
 
 
 def describe(what: str, source: Source) -> str:
-  """A line that says what was found: number, size, classes, and what was left out."""
+  """One line on a source: number and size of the images, classes, and what was left out."""
   height, width, channels = source.image_shape
   if source.num_classes is None:
     classes = 'no labels'

@@ -24,16 +24,16 @@ from clr_jax.data import order, stream
 from clr_jax.data.base import Source
 
 Block = dict[str, Array]
-RESIDENT_LIMIT = 2 * 2**30  # bytes of uint8 images that may lie on every device
+RESIDENT_LIMIT = 2 * 2**30  # most bytes of uint8 images that every device keeps
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=['pixels'], meta_fields=['shape'])
 @dataclasses.dataclass(frozen=True)
 class Images:
-  """Images on the devices, a row each, so that TPUs gather them as they lie.
+  """Images on the devices, one row each, so that TPUs gather them without a copy.
 
-  There an array [N, H, W, C] lies with the images innermost and the batches of each step would be
-  gathered from a copy of the whole data set in another order.
+  TPUs store an array [N, H, W, C] with the images innermost, so that each step would gather its
+  batch from a reordered copy of the whole data set.
 
   Attributes:
     pixels: [N, H * W * C] uint8.
@@ -238,7 +238,7 @@ def abstract_data(
 
 
 def mode_of(source: Source, mode: str, resident_limit: int = RESIDENT_LIMIT) -> str:
-  """'resident' or 'streamed'; the size of the data decides where `mode` is 'auto'."""
+  """'resident' or 'streamed'; for 'auto' it follows from the size of the data."""
   if mode == 'auto':
     return 'resident' if source.nbytes <= resident_limit else 'streamed'
   return mode

@@ -1,7 +1,7 @@
 """Prepares one TFDS data set as array_record: `python -m clr_jax.data.prepare_tfds NAME`.
 
-The only part that needs TensorFlow; `load_source` runs it in a child process. The reason of a
-failure is the last line on standard output.
+The only part that needs TensorFlow; `load_source` runs it in a child process. The last line on
+standard output gives the reason of a failure.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from etils import epath
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import first_line
 
-# TFDS prepares what it finds of these, and a split that was missing stays missing.
+# TFDS prepares only the archives that it finds; a missing split then stays missing.
 _ARCHIVES: Mapping[str, tuple[str, ...]] = {
   'imagenet2012': ('ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar'),
 }
@@ -63,7 +63,7 @@ def prepare(name: str, root: epath.Path) -> None:
   logging.info('Preparing the TFDS data set %s in %s (once, in a child process).', name, root)
   print(f'Preparing {name} in {root}, once (a child process with TensorFlow) ...', file=sys.stderr)
   command = [sys.executable, '-m', 'clr_jax.data.prepare_tfds', name, f'--data_dir={root}']
-  read, write = os.pipe()  # the child ends when its other end is closed, also where this one dies
+  read, write = os.pipe()  # closing it ends the child, as the death of this process does
   try:
     child = subprocess.run(
       [*command, '--with_parent'], stdin=read, stdout=subprocess.PIPE, text=True, check=False

@@ -36,7 +36,7 @@ def base_split(split: str) -> str:
 def _bound(text: str | None, default: int, n: int, split: str) -> int:
   if text is None:
     return default
-  # TFDS's rounding='closest', so that the same text selects the same examples there.
+  # TFDS's rounding='closest': a slice selects the same examples as in TFDS.
   value = round(int(text[:-1]) * n / 100) if text.endswith('%') else int(text)
   if abs(value) > n:
     raise UserError(

@@ -103,7 +103,7 @@ def read_blocks(
     RunStopped: a reader process was killed.
   """
   try:
-    import grain  # late: it imports JAX, and resident data do without it
+    import grain  # late: it imports JAX, and resident data does not need it
   except ImportError as error:
     raise UserError(
       'streaming needs Grain: pip install grain, or keep the data resident: data.mode=resident'
@@ -180,8 +180,8 @@ def check_workers(workers: int) -> None:
 
 
 def _fits_shared_memory(size: int) -> bool:
-  """True if `size` bytes are free; without space, SIGBUS kills a process that writes there."""
-  if sys.platform != 'linux':  # it is no file system there
+  """True if `size` bytes are free; SIGBUS kills a process that writes to full shared memory."""
+  if sys.platform != 'linux':  # macOS has no such file system
     return True
   try:
     return shutil.disk_usage(_SHARED_MEMORY).free >= size
@@ -190,9 +190,9 @@ def _fits_shared_memory(size: int) -> bool:
 
 
 def _track_shared_memory() -> None:
-  """Starts the process that removes what a killed run leaves in shared memory, and is quiet then.
+  """Starts the process that removes, without a message, what a killed run leaves in shared memory.
 
-  Python starts it by itself, but then a closed terminal ends it, and it warns of what it does.
+  If Python starts it, a closed terminal ends it, and it prints warnings.
   """
   if os.name != 'posix':
     return
@@ -211,7 +211,7 @@ def _track_shared_memory() -> None:
 
 
 def _end_with_parent(worker: int, workers: int) -> None:
-  """In a reader process: it ends with the main process, however that ends."""
+  """Makes a reader process end with the main process, however that ends."""
   del worker, workers
   parent = multiprocessing.parent_process()
   assert parent is not None
@@ -247,7 +247,7 @@ def _named_end_of(workers: int) -> Iterator[None]:
 
 
 def _assemble(reader: Iterator, count: int, num_rows: int, part_rows: int) -> dict[str, np.ndarray]:
-  """The next `count` steps as one block."""
+  """Joins the next `count` steps to one block."""
   block: dict[str, np.ndarray] = {}
   for start in range(0, count * num_rows, part_rows):
     for key, value in next(reader).items():
@@ -258,7 +258,7 @@ def _assemble(reader: Iterator, count: int, num_rows: int, part_rows: int) -> di
 
 
 def keep_ahead(items: Generator[T, None, None], depth: int) -> Generator[T, None, None]:
-  """Runs a generator in a thread, at most `depth` items ahead; errors come out where they belong.
+  """Runs a generator in a thread, at most `depth` items ahead; errors are raised in the consumer.
 
   Closing the result (or leaving its loop) stops the thread and closes `items`.
   """

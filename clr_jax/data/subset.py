@@ -134,7 +134,7 @@ class ClassSubset(SubsetSource):
     return None  # those of all images have been read, but may have changed
 
   def _numbers(self, labels: np.ndarray | None) -> np.ndarray | None:
-    """UserError if the examples are not those that had the labels at the start."""
+    """Raises UserError if the examples no longer have the labels that were read at the start."""
     if labels is None:
       return None
     numbers = self._number[labels]

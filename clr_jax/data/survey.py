@@ -1,4 +1,4 @@
-"""Properties of a data set from some of its images: usual size, mean and deviation."""
+"""Estimates of usual size, mean and deviation from some images of a data set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from clr_jax.data.order import shuffled
 
 MOST = 4096
 """Images that are looked at, at most."""
-_STREAM = 1  # epochs are shuffled by the streams from 0 on of the same seed, slices by seed 0
+_STREAM = 1  # epochs take the streams 0, 1, ... of the same seed, and slices take seed 0
 _AT_ONCE = 256
 
 

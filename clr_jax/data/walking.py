@@ -1,4 +1,4 @@
-"""The image files below a folder, and what else lies there: each real folder is visited once."""
+"""Lists the images and other files below a folder; visits each real folder once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXTENSIONS = (
 )
 """Suffixes of the files that are read, in upper case too."""
 
-# Suffixes of files that are likely to be images or arrays of them, and are not read.
+# Suffixes of likely images that are not read.
 UNREAD_IMAGES = frozenset(
   """
   .gif .apng .avif .heic .heif .jp2 .j2k .jxl .jxr .svg .tga .ico .psd .exr .hdr .pfm .raw .dng
@@ -38,8 +38,8 @@ class Listing(NamedTuple):
 
   Attributes:
     images: relative paths with '/', sorted.
-    skipped: what is not read: 'sub-folder' or '' for the folder itself -> kind -> number. Every
-      sub-folder has an entry; a kind is a suffix or a few words.
+    skipped: numbers of files that are not read: 'sub-folder' ('' is the folder itself) -> kind ->
+      number. Every sub-folder has an entry; a kind is a suffix or a few words.
   """
 
   images: list[str]
@@ -76,9 +76,9 @@ def sub_folders(folder: str) -> Iterator[str]:
 def list_images(folder: str) -> Listing:
   """All images below a folder.
 
-  Links to folders are followed when all real folders are read: a folder that several links lead
-  to gives each image once, and so does a link to a folder above it. One to a folder above `folder`
-  itself is not followed: it holds other splits, or anything.
+  Links to folders are followed after all real folders are read, so that a folder with several
+  links, or a link to a folder above it, gives each image once. A link to a folder above `folder`
+  is not followed.
 
   Raises:
     UserError: a folder cannot be read, or a link points to nothing.
@@ -110,7 +110,7 @@ def list_images(folder: str) -> Listing:
         else:
           skipped[first][kind or 'file without a suffix'] += 1
       else:
-        skipped[first][_SPECIAL] += 1  # reading a pipe could wait for ever
+        skipped[first][_SPECIAL] += 1  # reading a pipe could block forever
   return Listing(sorted(images), skipped)
 
 
@@ -148,7 +148,7 @@ def _identity(folder: str) -> tuple[int, int]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-  """True if an entry is a folder or a link to one; UserError for a broken link."""
+  """True if an entry is a folder or a link to one; raises UserError for a broken link."""
   try:
     if entry.is_dir():
       return True

@@ -1,7 +1,6 @@
-"""Images of several sizes as they are: each on a canvas of one size, with its height and width.
+"""Images of several sizes, uncropped: each on a canvas of one size, with its height and width.
 
-One home for what reads them, streamed or resident, for training (the whole image) and for
-evaluation (the central square of each).
+Training sees the whole image, evaluation the central square.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-_MULTIPLE = 32  # of pixels, which accelerators like
+_MULTIPLE = 32  # pixels; accelerators prefer multiples of it
 
 
 class Loaded(NamedTuple):
@@ -36,7 +35,7 @@ class Whole(NamedTuple):
     canvas: side of the canvases; larger images are reduced to fit, by area, and never cut.
     shorter: what the shorter side of an image is resized to for evaluation.
     size: side of the central square that evaluation sees of that, at most `shorter`.
-    always: images of one size, too.
+    always: also keeps images of one size on canvases.
   """
 
   canvas: int
@@ -57,7 +56,7 @@ def canvas_for(size: int) -> int:
 def central(image: np.ndarray, whole: Whole) -> np.ndarray:
   """uint8 [H, W, C] -> [size, size, C]: the shorter side resized (bilinear), the central square.
 
-  To the bit what torchvision's Resize and CenterCrop make of a PIL image.
+  Equals torchvision's Resize and CenterCrop on a PIL image to the bit.
   """
   height, width, channels = image.shape
   least = min(height, width)

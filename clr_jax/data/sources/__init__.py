@@ -1,20 +1,20 @@
 """Data sets by name: one module of this package for each scheme.
 
 A name is 'SCHEME' or 'SCHEME:PATH', where SCHEME is a module here. Any other name is one of TFDS; a
-path that ends in .npz needs no scheme. A module whose PATH is one of the disk says
-`NAMES_A_PATH = True`; one whose images may differ in size says `SIZES_DIFFER = True`, and its
-`load` takes `whole`, too. The module SCHEME defines two functions:
+path that ends in .npz needs no scheme. A module whose PATH is a file or folder
+sets `NAMES_A_PATH = True`; one whose images may differ in size sets `SIZES_DIFFER = True`, and its
+`load` also takes `whole`. The module SCHEME defines two functions:
 
   load(path, *, name, split, data_dir, image_size, channels, limit) -> Source
       `path` is what follows the colon, or ''; the rest are the arguments of `load_source`.
   available(data_dir) -> [(name, one line), ...]
-      what it reads on this machine without a download.
+      data sets that it reads on this machine without a download.
 
 and may define two more, for configs that follow from the data:
 
   splits(path, data_dir) -> [name, ...]        its splits; default: those of train and test to open
   sizes(path, *, split, data_dir, choose) -> [(height, width), ...]
-      of the images as they are stored, of those that `choose(n)` takes; default: all of one size.
+      of the stored images that `choose(n)` selects; default: all have one size.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _names_a_path(scheme: str) -> bool:
 
 
 def path_of(name: str) -> str | None:
-  """The absolute path in the name of a data set; None where the name is none of a path."""
+  """The absolute path in the name of a data set; None if the name has no path."""
   scheme, path = _split(name)
   if not path or not _names_a_path(scheme):
     return None
@@ -145,11 +145,11 @@ def splits_of(name: str, data_dir: str | None = None) -> list[str]:
 def sizes_of(
   name: str, *, split: str, data_dir: str | None, choose: Callable[[int], np.ndarray]
 ) -> np.ndarray:
-  """[n, 2] heights and widths of images as they are stored.
+  """Heights and widths [n, 2] of stored images.
 
   Args:
     name, split, data_dir: see `load_source`.
-    choose: the number of images of the split -> the positions of those that are looked at.
+    choose: function from the number of images of the split to the positions to look at.
 
   Raises:
     UserError: as `load_source` does.

@@ -23,9 +23,9 @@ from clr_jax.data.whole import Whole
 
 NAMES_A_PATH = True
 SIZES_DIFFER = True
-_DEEP = 16  # images of 16 bits whose largest value is looked up, about
-_SAMPLE = 4096  # headers that are read where images may differ in size, evenly spaced
-_FEW = 32  # headers that tell whether they may have one size
+_DEEP = 16  # about so many 16-bit images are searched for their largest value
+_SAMPLE = 4096  # headers to read, evenly spaced, where images may differ in size
+_FEW = 32  # headers to read first, to see whether sizes differ
 
 
 class FolderSource(EncodedSource):
@@ -116,7 +116,7 @@ class FolderSource(EncodedSource):
     return [self._files[row] for row in self._rows]
 
   def _common_size(self, rows: np.ndarray) -> tuple[tuple[int, int], list[str]]:
-    """The size of all images, and what decoding does to some of them."""
+    """The size of all images, and how decoding changes some of them."""
     paths = [self._path(row) for row in rows]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
       headers = list(pool.map(images_lib.read_header, paths))
@@ -167,7 +167,7 @@ def load(path: str, *, data_dir: str | None, **options: Any) -> FolderSource:
 
 
 def splits(path: str, data_dir: str | None) -> list[str]:
-  """Splits with a sub-folder, by their usual names; see `clr_jax.data.sources`."""
+  """Usual names of the splits that have a sub-folder; see `clr_jax.data.sources`."""
   del data_dir
   return layout.splits(Path(os.path.expanduser(path)))
 
@@ -175,7 +175,7 @@ def splits(path: str, data_dir: str | None) -> list[str]:
 def sizes(
   path: str, *, split: str, data_dir: str | None, choose: Callable[[int], np.ndarray]
 ) -> list[tuple[int, int]]:
-  """By the headers of the files; see `clr_jax.data.sources`."""
+  """Sizes from the headers of the files; see `clr_jax.data.sources`."""
   del data_dir
   found = layout.read_split(Path(os.path.expanduser(path)), base_split(split))
   paths = [os.path.join(found.folder, found.files[row]) for row in choose(len(found.files))]
@@ -184,7 +184,7 @@ def sizes(
 
 
 def available(data_dir: str | None) -> list[tuple[str, str]]:
-  """The form of their names; see `clr_jax.data.sources`."""
+  """How to name them; see `clr_jax.data.sources`."""
   del data_dir
   return [
     ('folder:PATH', 'images, in class sub-folders or flat (unlabeled); train and test sub-folders')
@@ -192,7 +192,7 @@ def available(data_dir: str | None) -> list[tuple[str, str]]:
 
 
 def _spread(rows: np.ndarray, most: int) -> np.ndarray:
-  """At most so many of the rows, evenly spaced."""
+  """At most `most` of the rows, evenly spaced."""
   count = min(most, len(rows))
   return rows[np.arange(count) * len(rows) // count]
 
@@ -218,5 +218,5 @@ def _facts(paths: Sequence[str], headers: Sequence[images_lib.Header]) -> list[s
 
 
 def _printable(name: str) -> str:
-  """A folder's name; bytes that are no UTF-8 as escapes."""
+  """The name of a folder, with escapes for bytes that are not UTF-8."""
   return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')

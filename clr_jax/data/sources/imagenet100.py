@@ -42,7 +42,7 @@ def load(path: str, *, name: str, split: str, limit: int | None, **options: Any)
 
 
 def splits(path: str, data_dir: str | None) -> list[str]:
-  """The labeled ones; see `clr_jax.data.sources`."""
+  """Splits that have labels; see `clr_jax.data.sources`."""
   del path, data_dir
   return ['train', 'validation']
 

@@ -62,7 +62,7 @@ def splits(path: str, data_dir: str | None) -> list[str]:
 
 
 def available(data_dir: str | None) -> list[tuple[str, str]]:
-  """The form of their names; see `clr_jax.data.sources`."""
+  """How to name them; see `clr_jax.data.sources`."""
   del data_dir
   return [
     ('npz:PATH', "arrays 'image' [N,H,W,C] uint8 and 'label' [N]; '{split}' in PATH is replaced")

@@ -25,10 +25,10 @@ from clr_jax.data.whole import Whole
 SIZES_DIFFER = True
 _NAME = re.compile(r'(?P<name>\w+)(/(?P<config>[\w.\-+]+))?(:(?P<version>\d+\.\d+\.\d+))?')
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
-# Labels of more data are stored when they are read: 1.28 million take minutes.
+# Labels of more data are stored once read: reading 1.28 million takes minutes.
 _STORE_LABELS_BYTES = 2**30
 _SAMPLE = 64  # examples whose headers are read, evenly spaced
-_IGNORED = {  # what decoding would do to the files of a folder
+_IGNORED = {  # changes that are made only to the files of folders
   images_lib.TRANSPARENT: 'transparency is ignored, as TFDS does',
   images_lib.ROTATED: 'the orientation in EXIF is ignored, as TFDS does',
 }
@@ -161,7 +161,7 @@ def splits(path: str, data_dir: str | None) -> list[str]:
 def sizes(
   path: str, *, split: str, data_dir: str | None, choose: Callable[[int], np.ndarray]
 ) -> list[tuple[int, int]]:
-  """That of all, or by the headers of the encoded images; see `clr_jax.data.sources`."""
+  """The size of all, or sizes from the headers of the images; see `clr_jax.data.sources`."""
   builder = _builder(path, _data_dir(data_dir))
   key, _ = _feature_keys(builder.info, path)
   features: Any = builder.info.features
