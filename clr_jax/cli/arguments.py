@@ -30,13 +30,13 @@ def add_imports(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def add_workdirs(parser: argparse.ArgumentParser) -> None:
+def add_workdirs(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
   """Adds --workdir for one or several runs."""
   parser.add_argument(
     '--workdir',
     type=folder,
     action='append',
-    required=True,
+    required=required,
     metavar='DIR',
     help='folder of a run; repeatable',
   )

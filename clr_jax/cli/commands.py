@@ -187,6 +187,8 @@ def results(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
 
 def inspect(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Draws one figure of runs."""
+  if not args.workdir and args.figure not in figures.WITHOUT_RUNS:
+    raise UserError(f'--workdir must be given: inspect {args.figure} draws runs')
   from clr_jax.cli.process import run_with_exit_code
   from clr_jax.figures.drawing.draw import draw_figure
   from clr_jax.ops.sharding import check_devices
@@ -201,7 +203,7 @@ def inspect(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   figures.check_out(out, '.png')
   check_devices()
   run_with_exit_code(
-    lambda: print(*draw_figure(args.figure, args.workdir, out, **options), sep='\n')
+    lambda: print(*draw_figure(args.figure, args.workdir or [], out, **options), sep='\n')
   )
 
 

@@ -279,7 +279,7 @@ def _add_pictures(add: Callable[..., Parser]) -> None:
     configs=commands.inspect_configs,
   )
   add_name(inspect, 'figure', figures.names())
-  add_workdirs(inspect)
+  add_workdirs(inspect, required=False)
   inspect.add_argument(
     '--out', type=file, metavar='FILE.png', help='output file; default: FIGURE.png'
   )

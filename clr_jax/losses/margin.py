@@ -9,7 +9,7 @@ No gradient passes through arccos: everything is a function of the cosine.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +74,51 @@ def add_margin(
     past = sine * cos_m + cosine * sin_m < 0
     moved = jnp.where(past, cosine - angular * sin_m if beyond == 'arcface' else -1.0, moved)
   return moved - subtractive
+
+
+class MarginFactors(NamedTuple):
+  """Factors of the gradient with respect to the angles, from `margin_factors`.
+
+  Attributes:
+    sine: [...] sin(theta + m1) / sin(theta), of the positive.
+    attenuation: [...] (1 - p~) / (1 - p), of the positive and of all negatives.
+  """
+
+  sine: Array
+  attenuation: Array
+
+  @property
+  def positive(self) -> Array:
+    """[...], the factor of the positive's gradient."""
+    return self.sine * self.attenuation
+
+
+def margin_factors(
+  angle: Array,
+  log_p_positive: Array,
+  *,
+  temperature: float | Array,
+  angular: float | Array,
+  subtractive: float | Array,
+) -> MarginFactors:
+  """Factors by which margins multiply the gradient of InfoNCE, the margins paper, eq. 12.
+
+  With p~ for the probability of the positive with margins, d/dtheta is multiplied by sin(theta +
+  m1) / sin(theta) and (1 - p~) / (1 - p); for each negative p~_n / p_n, which is the same number.
+
+  Args:
+    angle: [...], the positive's angle theta in radians, in (0, pi).
+    log_p_positive: [...], log p of the softmax without margins, below 0.
+    temperature: temperature of the loss, > 0.
+    angular, subtractive: m1 and m2, as in `add_margin` with beyond='raw'.
+  """
+  angle, log_p = at_least_float32(angle), at_least_float32(log_p_positive)
+  odds = log_p - jnp.log(-jnp.expm1(log_p))  # log p / (1 - p)
+  moved = odds + (jnp.cos(angle + angular) - subtractive - jnp.cos(angle)) / temperature
+  return MarginFactors(
+    sine=jnp.sin(angle + angular) / jnp.sin(angle),
+    attenuation=jnp.exp(jax.nn.log_sigmoid(-moved) - jax.nn.log_sigmoid(-odds)),
+  )
 
 
 def scale_gradient(cosine: Array, weight: float | Array) -> Array:

@@ -1,5 +1,6 @@
 """Figures by name: one file each, found without importing it."""
 
+import inspect
 import subprocess
 import sys
 
@@ -18,12 +19,20 @@ def test_names_are_those_of_the_files_and_import_none():
   )
   done = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True)
   assert done.stdout.split() == [
-    *('accuracy', 'compare', 'curves', 'embedding', 'few_label', 'gradients', 'robustness'),
-    *('scores', 'sweep'),
+    *('accuracy', 'compare', 'curves', 'embedding', 'few_label', 'gradients', 'margins'),
+    *('robustness', 'scores', 'sweep'),
   ]
 
 
-@pytest.mark.parametrize('name', figures.names())
+def test_figures_without_runs_are_those_whose_runs_have_a_default():
+  functions = {name: figures.FIGURES.factory(name) for name in figures.names()}
+  optional = [
+    n for n, f in functions.items() if inspect.signature(f).parameters['runs'].default == ()
+  ]
+  assert optional == list(figures.WITHOUT_RUNS)
+
+
+@pytest.mark.parametrize('name', sorted({*figures.names()} - {*figures.WITHOUT_RUNS}))
 def test_options_have_defaults_and_a_figure_draws_runs(name, tmp_path):
   parameters = figures.parameters(name)
   assert parameters == figures.parameters(name)

@@ -276,3 +276,22 @@ def test_unknown_names_are_refused():
     with_margin(SCORES, 0.1, 0.1, beyond='cosface')
   with pytest.raises(UserError, match='attenuation'):
     scaled(attenuation='typeI')(SCORES)
+
+
+@pytest.mark.parametrize(('m1', 'm2'), [(0.0, 0.4), (0.3, 0.7)])
+def test_factors_of_equation_12(x64, m1, m2):
+  """The gradient with margins is the plain one times the factors, for positive and negatives."""
+  theta = jnp.array([0.7, 1.2, 1.9])  # of the positive and of two negatives
+
+  def loss(theta, m1, m2):
+    moved = margin.add_margin(jnp.cos(theta[0]), jnp.sin(theta[0]), angular=m1, subtractive=m2)
+    return infonce(Scores(moved, jnp.cos(theta[1:])), temperature=T)
+
+  plain, changed = (jax.grad(loss)(theta, *ms) for ms in ((0.0, 0.0), (m1, m2)))
+  log_p = -loss(theta, 0.0, 0.0)
+  factors = margin.margin_factors(theta[0], log_p, temperature=T, angular=m1, subtractive=m2)
+  np.testing.assert_allclose(changed[0] / plain[0], factors.positive, rtol=1e-12)
+  np.testing.assert_allclose(changed[1:] / plain[1:], factors.attenuation, rtol=1e-12)
+  if m1 == 0:  # eq. 14
+    strength = -jnp.expm1(-m2 / T)
+    np.testing.assert_allclose(factors.attenuation, margin.attenuation(log_p, strength), rtol=1e-12)
