@@ -3,6 +3,8 @@
 Streamed, with reader processes, by the same keys of `config.data` as the published experiments.
 """
 
+import signal
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +16,15 @@ from clr_jax.rundir import workdir
 from clr_jax.training import loop as train
 from tests import tiny
 from tests.data.prepared import damage, imagenet_names, jpegs, prepare, toy
-from tests.processes.launching import TINY, ended, launch
+from tests.processes.launching import (
+  TINY,
+  assert_same,
+  assert_same_to_the_bit,
+  ended,
+  launch,
+  rows_of,
+  start_training,
+)
 
 pytest.importorskip('array_record')
 pytest.importorskip('tensorflow_datasets')
@@ -85,6 +95,52 @@ def test_tiny_imagenet_from_its_folder(tmp_path):
   (folder / 'val' / 'val_annotations.txt').write_text(''.join(lines))
   values, _ = run(tmp_path, 'tiny_imagenet', name=f'folder:{folder}', workers=1)
   assert values['linear'] == 1.0
+
+
+@pytest.fixture(scope='module')
+def rectangles(tmp_path_factory):
+  """Images of two classes and many sizes in two splits; some are larger than the canvases of 32."""
+  root, rng = tmp_path_factory.mktemp('rectangles'), np.random.default_rng(0)
+  for i in range(120):
+    place = root / ('test' if i % 5 == 0 else 'train') / 'ab'[i % 2]
+    place.mkdir(parents=True, exist_ok=True)
+    height, width = rng.integers(9, 50, 2)
+    pixels = rng.integers(0, 128, (height, width, 3)) + 100 * (i % 2)
+    Image.fromarray(pixels.astype(np.uint8)).save(place / f'{i}.png')
+  return root
+
+
+@pytest.mark.weekly
+def test_whole_images_in_processes_resident_and_after_a_kill(zygote, rectangles, tmp_path):
+  """1 = 2 = 4 processes, streamed = resident, and a killed run is one that was not."""
+  whole, dies = (
+    zygote.script(tmp_path, 'tests.processes.child', fault) for fault in ('none', 'kill_in_step')
+  )
+  options = [
+    f'--config.data.name=folder:{rectangles}',
+    '--config.batch_size=32',
+    '--config.num_epochs=6',
+    '--config.augment.name=rrc_flip',
+    '--config.model.mean=(0.5,)',
+    '--config.eval_every=0',
+  ]
+  streamed = '--config.data.mode=streamed', '--config.data.workers=1'
+
+  def trained(name, processes, *more, program=whole, code=0):
+    started = start_training(program, processes, tmp_path / name, *options, *more, method='simclr')
+    found, output = ended(started)
+    assert found == code, output
+    return rows_of(tmp_path / name)
+
+  rows = trained('one', 1, *streamed)
+  assert rows[-1]['step'] == 18
+  for processes in (2, 4):
+    assert_same(trained(f'{processes}', processes, *streamed), rows)
+  trained('resident', 1)
+  assert_same_to_the_bit(tmp_path / 'resident', tmp_path / 'one')
+  trained('killed', 1, *streamed, program=dies, code=-signal.SIGKILL)
+  trained('killed', 1, *streamed)
+  assert_same_to_the_bit(tmp_path / 'killed', tmp_path / 'one')
 
 
 def _fails_at(folder, size):
