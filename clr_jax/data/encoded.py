@@ -30,12 +30,15 @@ class EncodedSource(Source):
   ) -> tuple[Iterable[tuple[str | bytes, str]], np.ndarray | None]:
     """(path or content, what names it in errors) of the image of each stored row; the labels."""
 
+  def encoded(self, indices: np.ndarray) -> Iterable[tuple[str | bytes, str]]:
+    """Yields (path or content, name in errors) of the image of each of `indices`."""
+    return self._encoded(self._rows[indices])[0]
+
   def decode_only(self, indices: np.ndarray) -> list[np.ndarray]:
     """Decodes the images of `indices` at their own size, uint8 [H, W, C]; for timings."""
-    channels, rows = self.image_shape[2], self._rows[indices]
     return [
-      images_lib.decode(encoded, channels, None, where, as_shown=self.as_shown)
-      for encoded, where in self._encoded(rows)[0]
+      images_lib.decode(encoded, self.image_shape[2], None, where, as_shown=self.as_shown)
+      for encoded, where in self.encoded(indices)
     ]
 
   def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
