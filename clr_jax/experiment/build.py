@@ -18,6 +18,7 @@ from clr_jax import augment, data, models, optim
 from clr_jax.core import compile_cache
 from clr_jax.core.config_tree import Config, changed, to_dict
 from clr_jax.core.errors import UserError, about
+from clr_jax.core.options import keyword_only
 from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array, Batch, Method, RunInfo, Schedule, TrainState
 from clr_jax.data import pairs
@@ -221,7 +222,8 @@ def build_experiment(
   plain, method = make_method(used, backbone, info, unroll=on_cpu)
   learning_rate = _make_schedule(config, info)
   joined = joins_arrays(mesh, shard_optimizer=config.shard_optimizer)
-  tx = _make_optimizer(config, method, learning_rate, joined)
+  factors = {'backbone': models.fixed_factors(backbone)}
+  tx = _make_optimizer(config, method, learning_rate, info.total_steps, joined, factors)
   return Experiment(config, info, source, test, views, plain, method, tx, learning_rate, mesh)
 
 
@@ -312,14 +314,15 @@ def make_backbone(config: Config, channels: int, name: str, *, norm_terms: int =
   Args:
     channels: C of the images.
     name: name of the data set, for messages.
-    norm_terms: see `BatchNorm.terms`.
+    norm_terms: see `BatchNorm.terms`; for backbones that have this option.
 
   Raises:
     UserError: pixel statistics for another number of channels.
   """
-  backbone = models.make(
-    **to_dict(config.model), dtype=_DTYPES[config.precision], norm_terms=norm_terms
-  )
+  options = to_dict(config.model)
+  known = keyword_only(models.factory(options['name']))
+  filled_in = {'dtype': _DTYPES[config.precision], 'norm_terms': norm_terms}
+  backbone = models.make(**options, **{k: v for k, v in filled_in.items() if k in known})
   for key in ('mean', 'std'):
     if len(getattr(backbone, key)) not in (1, channels):
       raise UserError(
@@ -351,9 +354,23 @@ def _make_schedule(config: Config, info: RunInfo) -> Schedule:
 
 
 def _make_optimizer(
-  config: Config, method: Method, learning_rate: Schedule, joined: bool
+  config: Config,
+  method: Method,
+  learning_rate: Schedule,
+  total_steps: int,
+  joined: bool,
+  factors: optim.Factors,
 ) -> optax.GradientTransformationExtraArgs:
   options = to_dict(config.optimizer)
   del options['learning_rate'], options['scaling']  # in the schedule
   name, sam = options.pop('name'), to_dict(config.sam)
-  return optim.make(name, method.groups, joined, learning_rate=learning_rate, sam=sam, **options)
+  return optim.make(
+    name,
+    method.groups,
+    joined,
+    factors,
+    total_steps,
+    learning_rate=learning_rate,
+    sam=sam,
+    **options,
+  )

@@ -60,7 +60,7 @@ _SECTIONS: dict[str, Section] = {
   '': Section((settings.Run,)),
   'data': Section((settings.Data,)),
   'augment': Section(choices=augment.REGISTRY),
-  'model': Section(choices=models.REGISTRY, filled_in=('dtype', 'norm_terms')),
+  'model': Section(choices=models.REGISTRY, filled_in=('dtype', 'norm_terms', 'attention')),
   'method': Section(choices=methods.REGISTRY, filled_in=('plugins',)),
   'plugins': Section(),
   'optimizer': Section((schedules.scaled_lr,), optim.REGISTRY, filled_in=('sam',)),

@@ -81,7 +81,11 @@ def infomin(
     if patches is None:  # only the statistics of whole images are needed, see `init`
       return out, carry
     outputs, batch_stats = jigsaw_network(patches.shape[1]).apply(
-      params, carry['batch_stats'], patches.reshape(-1, *patches.shape[2:]), train=True
+      params,
+      carry['batch_stats'],
+      patches.reshape(-1, *patches.shape[2:]),
+      train=True,
+      rng=stream(rng, Stream.JIGSAW_DROP_PATH),
     )
     out = out._replace(extra={**out.extra, 'jigsaw': outputs['jigsaw']})
     return out, {**carry, 'batch_stats': batch_stats}

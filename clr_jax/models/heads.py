@@ -10,14 +10,13 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from clr_jax.core.bounds import Dimension
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import OneOf
 from clr_jax.core.registry import Registry
 from clr_jax.core.types import Array
+from clr_jax.models.initializers import uniform
 from clr_jax.models.norm import BatchNorm
 from clr_jax.models.resnet import compute_dtype, torch_default
 from clr_jax.ops.similarity import l2_normalize, similarity
@@ -71,7 +70,7 @@ class MLPHead(nn.Module, kw_only=True):
 
   def _layer(self, i, x, width, use_bias, norm, train, groups) -> Array:
     kernel_init, bias_init = {
-      'torch_default': (torch_default, _uniform(x.shape[-1] ** -0.5)),
+      'torch_default': (torch_default, uniform(x.shape[-1] ** -0.5)),
       # The official bounds of +-2 are a hundred standard deviations, so a plain normal is equal.
       'truncated_normal_02': (nn.initializers.normal(0.02), nn.initializers.zeros),
     }[self.linear_init]
@@ -107,7 +106,7 @@ class Prototypes(nn.Module, kw_only=True):
   def __call__(self, x: Array, *, train: bool = False, groups: int = 1) -> Array:
     """Maps [R, D] to unit rows x weight^T [R, K], float32 or wider; ignores `train`, `groups`."""
     del train, groups
-    weight = self.param('weight', _uniform(x.shape[-1] ** -0.5), (self.num, x.shape[-1]))
+    weight = self.param('weight', uniform(x.shape[-1] ** -0.5), (self.num, x.shape[-1]))
     return similarity(l2_normalize(x), l2_normalize(weight) if self.weight_norm else weight)
 
 
@@ -132,15 +131,6 @@ class JigsawHead(nn.Module, kw_only=True):
     x = self.patch(x, train=train, groups=groups)
     x = x.reshape(-1, self.num_patches * x.shape[-1])
     return self.join(x, train=train, groups=groups)
-
-
-def _uniform(bound: float) -> nn.initializers.Initializer:
-  """Initializer U(-bound, bound): torch's default for biases, whose shape lacks the fan-in."""
-
-  def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-  return init
 
 
 _NO_BIAS = {'use_bias': False, 'last_bias': False}

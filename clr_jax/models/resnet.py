@@ -20,6 +20,7 @@ from clr_jax.core.option_texts import described_by
 from clr_jax.core.options import NO_EFFECT_ON_TRAINING
 from clr_jax.core.types import Array
 from clr_jax.models.norm import BatchNorm
+from clr_jax.models.pixels import normalize_pixels
 from clr_jax.ops.convolution import convolve
 
 # torchvision: normal with variance 2 / (kernel area * output channels).
@@ -219,7 +220,7 @@ class ResNet(nn.Module, kw_only=True):
     Raises:
       UserError: integer images, or a `mean` or `std` that does not fit the number of channels.
     """
-    x = self._normalize_pixels(images)
+    x = normalize_pixels(images, self.mean, self.std)
     kernel, stride, padding, max_pool = STEMS[self.stem]
     x = _conv(
       self.width,
@@ -253,19 +254,6 @@ class ResNet(nn.Module, kw_only=True):
         self.put_variable('stages', f'stage{i + 1}', _pool(x))
     h = _pool(x)
     return (h, maps) if stages else h
-
-  def _normalize_pixels(self, images: Array) -> Array:
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-      raise UserError(f'a ResNet takes float images in [0, 1], not {images.dtype}: divide by 255')
-    for name, values in (('mean', self.mean), ('std', self.std)):
-      if len(values) not in (1, images.shape[-1]):
-        raise UserError(
-          f'the pixel {name} has {len(values)} values but the images have {images.shape[-1]} '
-          'channels: give one value, or one per channel'
-        )
-    x = images.astype(jnp.promote_types(images.dtype, jnp.float32))
-    mean, std = (jnp.asarray(v, x.dtype).reshape(1, 1, 1, -1) for v in (self.mean, self.std))
-    return (x - mean) / std
 
 
 def architecture(

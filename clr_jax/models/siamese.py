@@ -38,15 +38,17 @@ class Chain(NamedTuple):
     *,
     train: bool,
     groups: int = 1,
+    rng: Array | None = None,
     stages: bool = False,
   ) -> tuple[dict[str, Any], State]:
     """Returns every module's output by name, and new statistics (the old ones if not `train`).
 
     With `stages` (and `train`), outputs['stages'] holds the collection of this name (see `ResNet`),
-    or {}.
+    or {}. `rng` is the random stream 'drop_path' in training; without it, no module is random.
     """
     outputs, new_stats, x = {}, dict(batch_stats), images
     mutable = ['batch_stats']
+    rngs = None if rng is None else {'drop_path': rng}
     if stages:
       mutable.append('stages')
       outputs['stages'] = {}
@@ -55,7 +57,9 @@ class Chain(NamedTuple):
       if name in batch_stats:
         variables['batch_stats'] = batch_stats[name]
       if train:
-        x, updated = module.apply(variables, x, train=True, groups=groups, mutable=mutable)
+        x, updated = module.apply(
+          variables, x, train=True, groups=groups, mutable=mutable, rngs=rngs
+        )
         if 'batch_stats' in updated:
           new_stats[name] = updated['batch_stats']
         if 'stages' in updated:
@@ -72,6 +76,7 @@ class Chain(NamedTuple):
     views: Array,
     *,
     per_view: bool = True,
+    rng: Array | None = None,
     stages: bool = False,
   ) -> tuple[dict[str, Any], State]:
     """Runs a training pass over views [B, V, H, W, C]: outputs [B, V, ...] and new statistics.
@@ -84,7 +89,7 @@ class Chain(NamedTuple):
     images = views.reshape(batch_size * num_views, *views.shape[2:])
     groups = num_views if per_view else 1
     outputs, new_stats = self.apply(
-      params, batch_stats, images, train=True, groups=groups, stages=stages
+      params, batch_stats, images, train=True, groups=groups, rng=rng, stages=stages
     )
     unfold = jax.tree.map(lambda v: v.reshape(batch_size, num_views, *v.shape[1:]), outputs)
     return unfold, new_stats
@@ -97,6 +102,7 @@ class Chain(NamedTuple):
     online: Array,
     *,
     per_view: bool = True,
+    rng: Array | None = None,
   ) -> tuple[Array, State]:
     """Multi-crop: appends the last module's output for views `local` [B, L, h, w, C] to `online`.
 
@@ -104,5 +110,5 @@ class Chain(NamedTuple):
     """
     if local is None:
       return online, batch_stats
-    outputs, batch_stats = self.apply_views(params, batch_stats, local, per_view=per_view)
+    outputs, batch_stats = self.apply_views(params, batch_stats, local, per_view=per_view, rng=rng)
     return jnp.concatenate([online, outputs[list(self.modules)[-1]]], 1), batch_stats

@@ -1,7 +1,7 @@
-"""Conversion between torchvision's names and layouts of ResNet parameters and those of clr_jax.
+"""Conversion between torchvision's and timm's names and layouts of parameters and those of clr_jax.
 
-timm's `resnet18`, ..., `resnet101` have the same names. A state dict maps 'layer1.0.conv1.weight'
-to an array [out, in, height, width].
+timm's `resnet18`, ..., `resnet101` have torchvision's names; ViTs have timm's. A state dict maps
+'layer1.0.conv1.weight' to an array [out, in, height, width].
 """
 
 from __future__ import annotations
@@ -16,8 +16,16 @@ from flax import traverse_util
 from clr_jax.core.types import PyTree
 
 _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
-_PARTS = {'downsample_conv': 'downsample.0', 'downsample_bn': 'downsample.1'}
-_BLOCK = re.compile(r'layer(\d+)_(\d+)')
+_PARTS = {
+  'downsample_conv': 'downsample.0',
+  'downsample_bn': 'downsample.1',
+  'patch_embed_proj': 'patch_embed.proj',
+  'attn_qkv': 'attn.qkv',
+  'attn_proj': 'attn.proj',
+  'mlp_fc1': 'mlp.fc1',
+  'mlp_fc2': 'mlp.fc2',
+}
+_BLOCK = re.compile(r'(layer\d+|blocks)_(\d+)')
 
 
 class Backbone(NamedTuple):
@@ -35,7 +43,7 @@ class Backbone(NamedTuple):
 def torch_name(path: str) -> str:
   """Converts 'layer1_0/downsample_conv/kernel' to 'layer1.0.downsample.0.weight'."""
   *modules, leaf = path.split('/')
-  parts = [_BLOCK.sub(r'layer\1.\2', _PARTS.get(name, name)) for name in modules]
+  parts = [_BLOCK.sub(r'\1.\2', _PARTS.get(name, name)) for name in modules]
   return '.'.join([*parts, _LEAVES.get(leaf, leaf)])
 
 

@@ -22,6 +22,8 @@ class Stream(enum.Enum):
   JIGSAW = 'init', 2000
   UN_MIX = 'embed', 2000
   TIKHONOV = 'embed', 3000
+  DROP_PATH = 'embed', 4000
+  JIGSAW_DROP_PATH = 'embed', 4001
   # Streams of plug-ins, folded into the key of `Pipeline.scores`.
   MOVED_PAIR = 'scores', 0
   MOVED_NEGATIVES = 'scores', 1

@@ -1,6 +1,7 @@
 """Optimizers as optax chains: `make` builds a run's optimizer from its name and groups."""
 
 from clr_jax.optim._build import REGISTRY as REGISTRY
+from clr_jax.optim._build import Factors as Factors
 from clr_jax.optim._build import factory as factory
 from clr_jax.optim._build import make as make
 from clr_jax.optim._build import names as names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -15,12 +16,18 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.options import OnlyWith, check, keyword_only, takes_options_of
 from clr_jax.core.registry import Registry
 from clr_jax.core.types import Group, Params, PyTree, Schedule
-from clr_jax.optim import _optimizers, _sam
+from clr_jax.optim import _optimizers, _sam, schedules
 
 Optimizer = Callable[..., optax.GradientTransformationExtraArgs]
 
 _SAMS = {'sam': _sam.sam, 'noise_sam': _sam.noise_sam}
-_MASKS = {'bias_and_norm': _optimizers.matrices, 'none': _optimizers.everything}
+_MASKS = {
+  'bias_and_norm': _optimizers.matrices,
+  'bias_norm_and_position': _optimizers.products,
+  'none': _optimizers.everything,
+}
+Factors = Mapping[str, Mapping[str, float]]
+"""Factors of the updates by first key and name, such as {'backbone': {'conv1': 0.5}}."""
 
 
 def _for_all_groups(make: Optimizer) -> Optimizer:
@@ -30,10 +37,14 @@ def _for_all_groups(make: Optimizer) -> Optimizer:
   def optimizer(
     groups: Mapping[str, Group],
     joined: bool = False,
+    factors: Factors | None = None,
+    total_steps: int = 0,
     *,
     learning_rate: NonNegative | Schedule,
     weight_decay: NonNegative = 0.0,
-    exclude_from_decay: Literal['auto', 'bias_and_norm', 'none'] = 'auto',
+    final_weight_decay: NonNegative | None = None,
+    exclude_from_decay: Literal['auto', 'bias_and_norm', 'bias_norm_and_position', 'none'] = 'auto',
+    clip_norm: NonNegative = 0.0,
     sam: Mapping[str, Any] | None = None,
     **hyper: Any,
   ) -> optax.GradientTransformationExtraArgs:
@@ -49,11 +60,18 @@ def _for_all_groups(make: Optimizer) -> Optimizer:
         learning rate follows the run's step.
       joined: compute norms of many arrays in few kernels (`ops.many_arrays.norms`), for GPUs with
         unsharded optimizer state.
+      factors: multiply the learning rate, and so the decay, of some names; 0 freezes them.
+      total_steps: length of the run, for `final_weight_decay`.
       learning_rate: a number, or a function of the step.
       weight_decay: weight decay of all groups that do not have their own.
+      final_weight_decay: its value at the end of the run, reached by half a cosine (DINO: .04 to
+        .4); None keeps it constant.
       exclude_from_decay: 'bias_and_norm' excludes biases and normalization scales from weight decay
-        (and trust ratio), 'none' excludes nothing; 'auto' follows published code: the former for
-        LARS and AdamW, the latter for SGD and Adam.
+        (and trust ratio), 'bias_norm_and_position' also the positions and class token of a ViT,
+        'none' excludes nothing; 'auto' follows published code: 'bias_and_norm' for LARS and AdamW,
+        'none' for SGD and Adam.
+      clip_norm: largest L2 norm of the gradient of each array, longer ones are scaled down (DINO:
+        3, by clip_norm / (norm + 1e-6)); 0 leaves all as they are.
       sam: options of `sharpness_aware`, whose `name` defaults to 'sam'; None or {} for no SAM.
       hyper: options of the optimizer: momentum, nesterov, form, b1, ...
 
@@ -65,27 +83,26 @@ def _for_all_groups(make: Optimizer) -> Optimizer:
     if joined and make is _optimizers.lars:
       hyper['joined'] = True
 
+    decay_of_run = _decay(weight_decay, final_weight_decay, total_steps)
+
     def transform(group: Group) -> optax.GradientTransformationExtraArgs:
       rate = learning_rate if group.lr is None else group.lr
       rate = _delayed(_peak(rate, group.peak_of), group.freeze_steps)
-      decay = weight_decay if group.weight_decay is None else group.weight_decay
+      decay = decay_of_run if group.weight_decay is None else group.weight_decay
+      decay = _delayed(decay, group.freeze_steps)
       tx = make(_scaled(rate, group.lr_scale), decay, **hyper)
+      tx = optax.chain(_optimizers.clip_each(clip_norm), tx) if clip_norm else tx
       return _frozen(tx, group.freeze_steps) if group.freeze_steps else tx
-
-    def labels(params: Params) -> dict[str, str]:
-      for key in groups:
-        if key not in params:
-          raise UserError(
-            f'optimizer group {key!r} has no parameters: there are {", ".join(params)}'
-          )
-      return {key: key if key in groups else 'default' for key in params}
 
     transforms: dict[Hashable, optax.GradientTransformation] = {
       label: transform(group) for label, group in {'default': Group(), **groups}.items()
     }
     options = {'name': 'sam', **sam} if sam else {}
     check(sharpness_aware, options, what='sam', prefix='sam.')
-    return sharpness_aware(optax.partition(transforms, labels), groups, **options)
+    tx = optax.partition(transforms, functools.partial(_labels, groups))
+    if factors and any(factors.values()):
+      tx = optax.chain(tx, _scale_names(factors))
+    return sharpness_aware(tx, groups, **options)
 
   return optimizer
 
@@ -127,6 +144,35 @@ def sharpness_aware(
     return tx
   taken = keyword_only(_SAMS[name])
   return _SAMS[name](tx, groups, **{k: v for k, v in options.items() if k in taken})
+
+
+def _labels(groups: Mapping[str, Group], params: Params) -> dict[str, str]:
+  for key in groups:
+    if key not in params:
+      raise UserError(f'optimizer group {key!r} has no parameters: there are {", ".join(params)}')
+  return {key: key if key in groups else 'default' for key in params}
+
+
+def _decay(start: float, final: float | None, total_steps: int) -> float | Schedule:
+  if final is None:
+    return start
+  return schedules.warmup_cosine(start, total_steps=total_steps, warmup_steps=0, end=final)
+
+
+def _scale_names(factors: Factors) -> optax.GradientTransformation:
+  """Multiplies the updates of some names by their factors."""
+
+  def scale(updates: PyTree, params: PyTree = None) -> PyTree:
+    del params
+    scaled = dict(updates)
+    for key, of_names in factors.items():
+      scaled[key] = {
+        name: optax.tree.scale(of_names[name], part) if name in of_names else part
+        for name, part in updates[key].items()
+      }
+    return scaled
+
+  return optax.stateless(scale)
 
 
 def _peak(value: float | Schedule, steps: int) -> float | Schedule:

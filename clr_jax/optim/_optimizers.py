@@ -1,7 +1,7 @@
 """SGD, LARS, Adam and AdamW for the parameters of one group.
 
-Each takes (learning_rate, weight_decay, mask): a number or schedule, a number, and a function of
-the parameters that is True for leaves with weight decay and (LARS) trust ratio. LARS also takes
+Each takes (learning_rate, weight_decay, mask): two numbers or schedules, and a function of the
+parameters that is True for leaves with weight decay and (LARS) trust ratio. LARS also takes
 `joined`, see `ops.many_arrays.norms`.
 """
 
@@ -42,14 +42,47 @@ def matrices(params: PyTree) -> PyTree:
   return jax.tree_util.tree_map_with_path(is_matrix, params)
 
 
+def products(params: PyTree) -> PyTree:
+  """False also for the positions and the class token of a vision transformer.
+
+  Example:
+    >>> products({'pos_embed': jnp.ones([1, 2, 3]), 'fc': {'kernel': jnp.ones([3, 4])}})
+    {'fc': {'kernel': True}, 'pos_embed': False}
+  """
+
+  def is_product(path, leaf) -> bool:
+    return leaf and getattr(path[-1], 'key', None) not in ('pos_embed', 'cls_token')
+
+  return jax.tree_util.tree_map_with_path(is_product, matrices(params))
+
+
 def everything(params: PyTree) -> PyTree:
   """True for all leaves."""
   return jax.tree.map(lambda _: True, params)
 
 
+def clip_each(limit: float) -> optax.GradientTransformation:
+  """Scales down every array whose L2 norm exceeds `limit`, as DINO's code does.
+
+  Example:
+    >>> tx, grads = clip_each(1.0), {'long': jnp.full(1, 4.0), 'short': jnp.full(1, 0.5)}
+    >>> updates, _ = tx.update(grads, tx.init(grads))
+    >>> {name: round(float(u[0]), 3) for name, u in updates.items()}
+    {'long': 1.0, 'short': 0.5}
+  """
+
+  def clip(updates: PyTree, params: PyTree = None) -> PyTree:
+    del params
+    return jax.tree.map(
+      lambda u: u * jnp.minimum(limit / (jnp.linalg.norm(u.ravel()) + 1e-6), 1), updates
+    )
+
+  return optax.stateless(clip)
+
+
 def sgd(
   learning_rate: Value,
-  weight_decay: float = 0.0,
+  weight_decay: Value = 0.0,
   mask: Mask = everything,
   *,
   momentum: BelowOne = 0.9,
@@ -76,7 +109,7 @@ def sgd(
 
 def adam(
   learning_rate: Value,
-  weight_decay: float = 0.0,
+  weight_decay: Value = 0.0,
   mask: Mask = everything,
   *,
   b1: BelowOne = 0.9,
@@ -106,7 +139,7 @@ def adam(
 @described_by(adam)
 def adamw(
   learning_rate: Value,
-  weight_decay: float = 0.0,
+  weight_decay: Value = 0.0,
   mask: Mask = matrices,
   *,
   b1: BelowOne = 0.9,
@@ -130,7 +163,7 @@ def adamw(
 
 def lars(
   learning_rate: Value,
-  weight_decay: float = 0.0,
+  weight_decay: Value = 0.0,
   mask: Mask = matrices,
   joined: bool = False,
   *,
@@ -214,7 +247,7 @@ class _CountState(NamedTuple):
 
 
 def _scale_by_solo_trust_ratio(
-  clip_at: Value | None, decay: float, *, trust_coefficient: float, eps: float, joined: bool
+  clip_at: Value | None, decay: Value, *, trust_coefficient: float, eps: float, joined: bool
 ) -> optax.GradientTransformation:
   """r (g + decay p) of solo-learn's LARS; r becomes min(r / clip_at, 1) unless clip_at is None."""
 
@@ -224,12 +257,13 @@ def _scale_by_solo_trust_ratio(
 
   def update(updates, state, params=None):
     limit = clip_at(state.count) if callable(clip_at) else clip_at
+    wd = decay(state.count) if callable(decay) else decay
 
     def scale(g, p, g_norm, p_norm):
-      ratio = trust_coefficient * p_norm / (g_norm + decay * p_norm + eps)
+      ratio = trust_coefficient * p_norm / (g_norm + wd * p_norm + eps)
       if limit is not None:
         ratio = jnp.where(ratio < limit, ratio / limit, 1.0)  # also right while lr is still 0
-      scaled = ratio * (g + decay * p)
+      scaled = ratio * (g + wd * p)
       return jnp.where((p_norm > 0) & (g_norm > 0), scaled, g).astype(g.dtype)
 
     p_norms, g_norms = _norms_of_both(params, updates, joined)

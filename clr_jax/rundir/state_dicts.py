@@ -74,14 +74,14 @@ def read_state_dict(path: epath.PathLike) -> dict[str, np.ndarray]:
 
 
 def backbone_of(tensors: Mapping[str, np.ndarray], names: Collection[str]) -> dict[str, np.ndarray]:
-  """Finds the arrays of a backbone and gives them torchvision's names.
+  """Finds the arrays of a backbone and gives them torchvision's or timm's names.
 
   Supports the layouts of torchvision, timm, MoCo, MoCo v3, DINO, solo-learn and lightly, including
   a backbone `Sequential(*resnet.children())`, whose children are numbered.
 
   Args:
     tensors: result of `read_state_dict`.
-    names: torchvision's names of the wanted backbone.
+    names: names of the wanted backbone.
 
   Returns:
     The arrays found; {} if no layout has any.
@@ -104,32 +104,36 @@ def load_backbone(
 
   Args:
     path: path of the file.
-    params, batch_stats: trees of the train state with a key 'backbone'; arrays or abstract.
+    params, batch_stats: trees of the train state, the latter with a key 'backbone' if the backbone
+      has statistics; arrays or abstract.
 
   Returns:
     params and batch_stats with the values of the file on the host, and a sentence about the loaded
     arrays.
 
   Raises:
-    UserError: the file cannot be read, or none of its convolutions fit.
+    UserError: the file cannot be read, none of its convolutions fit, or its positions are those of
+      another number of patches.
   """
-  like = Backbone(params['backbone'], batch_stats['backbone'])
+  like = Backbone(params['backbone'], batch_stats.get('backbone', {}))
   found = backbone_of(read_state_dict(path), torch_names(like))
   backbone, read, missing = from_torch(found, like)
   if not any(found[name].ndim == 4 for name in read):
-    reason = f'such as {missing[0]}' if found else 'it has no names of a ResNet'
+    reason = f'such as {missing[0]}' if found else 'it has none of its names'
     raise UserError(
       f'{os.fspath(path)} does not fit the backbone ({reason}): set model as the file has it'
+    )
+  if other := [reason for reason in missing if reason.startswith('pos_embed has')]:
+    raise UserError(
+      f'{os.fspath(path)} is of other positions ({other[0]}): set model.patch and augment.size as '
+      f'that network was trained'
     )
   report = f'weights from {os.fspath(path)}: {len(read)} of {len(read) + len(missing)} arrays'
   if missing:
     report += f'; the others stay as initialized: {"; ".join(missing[:3])}'
     report += f'; and {len(missing) - 3} more' if len(missing) > 3 else ''
-  return (
-    {**params, 'backbone': backbone.params},
-    {**batch_stats, 'backbone': backbone.batch_stats},
-    report,
-  )
+  statistics = {'backbone': backbone.batch_stats} if 'backbone' in batch_stats else {}
+  return {**params, 'backbone': backbone.params}, {**batch_stats, **statistics}, report
 
 
 def _child(match: re.Match[str]) -> str:

@@ -121,6 +121,13 @@ def _misfits(
       f'init_from={source} is a run of another backbone ({name.removeprefix("params/")} is '
       f'{there} there and {list(arrays[name].shape)} here): set model as that run has it'
     )
+  positions = 'params/backbone/pos_embed'
+  if misfits.get(positions) == 'of another shape':
+    there, here = (shape[1] - 1 for shape in (saved[positions][0], arrays[positions].shape))
+    raise UserError(
+      f'init_from={source} has positions of {there} patches and this model of {here}: set '
+      f'model.patch and augment.size as that run has them'
+    )
   if len(misfits) == len(arrays):
     raise UserError(
       f'the checkpoint of {source} has no weights in common with this model: give a run with the '

@@ -26,6 +26,7 @@ from clr_jax.core.types import (
 )
 from clr_jax.losses.contrastive import pair_sets
 from clr_jax.models.siamese import Chain
+from clr_jax.ops.random import Stream, stream
 
 BlockSize = Annotated[Rows | None, NO_EFFECT_ON_TRAINING]
 """Option of a method whose loss `check_block_size` checks."""
@@ -66,7 +67,7 @@ def commit_batch_stats(params: Params, state: State, carry: Carry, step: Array):
 
 
 def embed_mixed(
-  network: Chain, params: Params, batch_stats: State, batch: Batch, *, per_view: bool
+  network: Chain, params: Params, batch_stats: State, batch: Batch, *, per_view: bool, rng: Array
 ) -> tuple[dict[str, Array], State]:
   """Embeds batch.views['mixed'], if present; returns {'mixed': [B, 1, D]} and new statistics.
 
@@ -75,7 +76,7 @@ def embed_mixed(
   """
   if (mixed := batch.views.get('mixed')) is None:
     return {}, batch_stats
-  outputs, batch_stats = network.apply_views(params, batch_stats, mixed, per_view=per_view)
+  outputs, batch_stats = network.apply_views(params, batch_stats, mixed, per_view=per_view, rng=rng)
   return {'mixed': outputs[list(network.modules)[-1]]}, batch_stats
 
 
@@ -118,17 +119,21 @@ def joint_embedding(
     return params, {'batch_stats': batch_stats, **init_state()}
 
   def embed(params: Params, state: State, batch: Batch, rng: Array, step: Array):
-    del rng, step
+    del step
+    of_views, of_local, of_mixed = jax.random.split(stream(rng, Stream.DROP_PATH), 3)
+    views = batch.views['global']
     outputs, batch_stats = network.apply_views(
-      params, state['batch_stats'], batch.views['global'], per_view=per_view, stages=True
+      params, state['batch_stats'], views, per_view=per_view, rng=of_views, stages=True
     )
     online = outputs[last]
     if local_views:
       online, batch_stats = network.append_local(
-        params, batch_stats, batch.views.get('local'), online, per_view=per_view
+        params, batch_stats, batch.views.get('local'), online, per_view=per_view, rng=of_local
       )
     fixed = jax.lax.stop_gradient(outputs[target]) if target else None
-    mixed, batch_stats = embed_mixed(network, params, batch_stats, batch, per_view=per_view)
+    mixed, batch_stats = embed_mixed(
+      network, params, batch_stats, batch, per_view=per_view, rng=of_mixed
+    )
     extra = {'stages': outputs['stages'], **mixed}
     out = Out(online=online, target=fixed, h=outputs[first], extra=extra)
     return out, {'batch_stats': batch_stats}

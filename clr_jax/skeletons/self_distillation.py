@@ -28,6 +28,7 @@ from clr_jax.core.types import (
 )
 from clr_jax.models.siamese import Chain
 from clr_jax.ops import ema
+from clr_jax.ops.random import Stream, stream
 from clr_jax.optim.schedules import ema_cosine
 from clr_jax.skeletons.joint_embedding import commit_batch_stats, embed_mixed
 
@@ -99,17 +100,25 @@ def distillation(
     return params, {'batch_stats': batch_stats, 'target': ema.copy(target), **init_state(rng)}
 
   def embed(params: Params, state: State, batch: Batch, rng: Array, step: Array):
-    del rng, step
+    del step
+    of_views, of_local, of_mixed = jax.random.split(stream(rng, Stream.DROP_PATH), 3)
     views, target = batch.views['global'], state['target']
     outputs, batch_stats = network.apply_views(
-      params, state['batch_stats'], views[:, online_views], per_view=per_view_bn, stages=True
+      params,
+      state['batch_stats'],
+      views[:, online_views],
+      per_view=per_view_bn,
+      rng=of_views,
+      stages=True,
     )
     online = outputs[online_last]
     if local_views:
       online, batch_stats = network.append_local(
-        params, batch_stats, batch.views.get('local'), online, per_view=per_view_bn
+        params, batch_stats, batch.views.get('local'), online, per_view=per_view_bn, rng=of_local
       )
-    mixed, batch_stats = embed_mixed(network, params, batch_stats, batch, per_view=per_view_bn)
+    mixed, batch_stats = embed_mixed(
+      network, params, batch_stats, batch, per_view=per_view_bn, rng=of_mixed
+    )
     target_outputs, target_stats = target_network.apply_views(
       target['params'], target['batch_stats'], views[:, target_views], per_view=per_view_bn
     )

@@ -39,21 +39,23 @@ def accumulate(
       memory. None: unroll on CPUs only, where loops of convolutions are slow.
 
   Raises:
-    UserError: the batch cannot be split into that many parts.
+    UserError: the batch cannot be split into that many parts; when traced, parts of one image for
+      a network with BatchNorm.
   """
   if parts < 1 or info.batch_size % parts:
     raise UserError(
       f'accumulate={parts} must divide batch_size={info.batch_size} and be at least 1'
-    )
-  if info.batch_size == parts:
-    raise UserError(
-      f'accumulate={parts} leaves one image per pass, which BatchNorm cannot normalize: lower it'
     )
   if parts == 1:
     return method
   size = info.batch_size // parts
 
   def embed(params: Params, state: State, batch: Batch, rng: Array, step: Array):
+    if size == 1 and jax.tree.leaves(state['batch_stats']):
+      raise UserError(
+        f'accumulate={parts} leaves one image per pass, which BatchNorm cannot normalize: lower it'
+      )
+
     def one(stats: Carry, given: tuple[Batch, Array]):
       found = method.embed(params, _with(state, stats), *given, step)
       return {name: found[1][name] for name in stats}, found

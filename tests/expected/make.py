@@ -1,12 +1,13 @@
 """Makes the archives of this folder: python -m tests.expected.make
 
-Needs torch and torchvision, which the tests themselves do not. The versions are kept beside the
-values: torch 2.13.0 and torchvision 0.28.0, on a CPU.
+Needs torch, torchvision and timm, which the tests themselves do not. The versions are kept beside
+the values: torch 2.13.0, torchvision 0.28.0 and timm 1.0.31, on a CPU.
 """
 
 import json
 
 import numpy as np
+import timm
 import torch
 import torchvision
 from PIL import Image
@@ -18,7 +19,7 @@ from tests.expected import DRAWN, FOLDER, RECTANGLES, images, weights
 
 
 def save(name, arrays):
-  versions = {lib.__name__: np.str_(lib.__version__) for lib in (torch, torchvision)}
+  versions = {lib.__name__: np.str_(lib.__version__) for lib in (torch, torchvision, timm)}
   np.savez_compressed(FOLDER / f'{name}.npz', **arrays, **versions)
 
 
@@ -42,6 +43,48 @@ def resnets():
     found[f'{name}_h'] = h.detach().numpy()
     found[f'{name}_gradient'] = x.grad.permute(0, 2, 3, 1).numpy()
   save('resnet', found)
+
+
+def vits():
+  """Features of timm's ViTs, and gradients of their squared sum by the images and parameters.
+
+  Of a small one everything; of the published sizes the features, the gradient at some pixels, and
+  for each parameter the norm of its gradient and its product with `weights`.
+  """
+  found, shapes = {}, {}
+  small = {'img_size': 8, 'patch_size': 4, 'embed_dim': 8, 'depth': 2, 'num_heads': 2}
+  for name, options in (('vit_tiny', small), ('vit_tiny', {}), ('vit_small', {}), ('vit_base', {})):
+    model = timm.create_model(f'{name}_patch16_224', num_classes=0, **options).double().eval()
+    state = {k: torch.tensor(weights(k, tuple(v.shape))) for k, v in model.state_dict().items()}
+    model.load_state_dict(state)
+    size = options.get('img_size', 224)
+    x = torch.tensor(images((2, size, size, 3)) / 255.0).permute(0, 3, 1, 2).requires_grad_()
+    h = model(x)
+    (h**2).sum().backward()
+    of_images = x.grad.permute(0, 2, 3, 1).numpy()
+    gradients = {k: p.grad.numpy() for k, p in model.named_parameters()}
+    if options:
+      found |= {'small_h': h.detach().numpy(), 'small_gradient': of_images}
+      found |= {f'small/{k}': g for k, g in gradients.items()}
+      continue
+    shapes[name] = {k: [*v.shape] for k, v in state.items()}
+    found |= {f'{name}_h': h.detach().numpy(), f'{name}_gradient': of_images[:, ::31, ::31]}
+    found[f'{name}_norms'] = np.array([np.linalg.norm(g) for g in gradients.values()])
+    found[f'{name}_products'] = np.array(
+      [(g * weights(k, g.shape)).sum() for k, g in gradients.items()]
+    )
+  (FOLDER / 'timm_names.json').write_text(json.dumps(shapes) + '\n')
+  # facebookresearch/dino, vision_transformer.py, interpolate_pos_encoding.
+  positions = torch.tensor(weights('pos_embed', (1, 49, 4)))
+  found['positions'] = positions.numpy()
+  for rows, columns in ((3, 3), (6, 9), (10, 10)):
+    resampled = torch.nn.functional.interpolate(
+      positions.reshape(1, 7, 7, 4).permute(0, 3, 1, 2),
+      scale_factor=((rows + 0.1) / 7, (columns + 0.1) / 7),
+      mode='bicubic',
+    )
+    found[f'positions_{rows}_{columns}'] = resampled.permute(0, 2, 3, 1).reshape(1, -1, 4).numpy()
+  save('vit', found)
 
 
 def names():
@@ -130,6 +173,7 @@ def optimizers():
 
 if __name__ == '__main__':
   resnets()
+  vits()
   names()
   transforms()
   rectangles()

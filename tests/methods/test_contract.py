@@ -25,6 +25,9 @@ from tests.methods import traffic
 # `pytest -m '' -k NAME` runs all of a method.
 FAST = ('sogclr', 'byol', 'moco')
 CONVOLUTIONS = 'simclr of convolutions'
+# A backbone without batch statistics, of 4,000 parameters, under one method of each kind. SGD is no
+# optimizer for it: that it learns is not tested here.
+TRANSFORMERS = {f'{name} of a transformer': name for name in SKELETONS}
 
 
 def marks(name, *, slow=False, weekly=False):
@@ -37,6 +40,9 @@ ALL = [pytest.param(name, marks=marks(name)) for name in NAMES]
 SOME = [
   pytest.param(name, marks=marks(name, slow=name not in FAST)) for name in (*NAMES, CONVOLUTIONS)
 ]
+WITH_TRANSFORMERS = SOME + [
+  pytest.param(name, marks=marks(name, weekly=True)) for name in TRANSFORMERS
+]
 
 
 def make(name, **backbone):
@@ -44,6 +50,9 @@ def make(name, **backbone):
   network = toy.Tiny(norm=True, **backbone)
   if name == CONVOLUTIONS:
     name, network = 'simclr', models.make('resnet_tiny', width=4, **backbone)
+  if name in TRANSFORMERS:
+    options = {'width': 16, 'depth': 2, 'heads': 2, 'mlp_ratio': 2, 'patch': 2, 'drop_path': 0.1}
+    name, network = TRANSFORMERS[name], models.make('vit_tiny', **options, **backbone)
   method = online_probe(toy.method(name, network), toy.INFO)
   return method, toy.views_for(name)
 
@@ -65,7 +74,7 @@ def test_hyper_parameters_are_keyword_only(name):
   assert methods.summary(name)
 
 
-@pytest.mark.parametrize('name', SOME)
+@pytest.mark.parametrize('name', WITH_TRANSFORMERS)
 def test_one_compilation_and_a_stable_state(name):
   _, state, step = compiled(name)
   before = jax.tree.map(lambda x: (x.shape, x.dtype), state)
@@ -79,7 +88,7 @@ def test_one_compilation_and_a_stable_state(name):
     assert np.isfinite(metrics[key]) and np.shape(metrics[key]) == (), key
 
 
-@pytest.mark.parametrize('name', SOME)
+@pytest.mark.parametrize('name', WITH_TRANSFORMERS)
 def test_every_parameter_learns(name):
   _, state, step = compiled(name)
   old = jax.device_get(state.params)
@@ -98,7 +107,7 @@ def test_every_parameter_learns(name):
   assert not stuck
 
 
-@pytest.mark.parametrize('name', SOME)
+@pytest.mark.parametrize('name', WITH_TRANSFORMERS)
 def test_represent_is_inference(name):
   """Deterministic, and an image's feature does not depend on the other images."""
   method, state, step = compiled(name)
@@ -114,7 +123,7 @@ def test_represent_is_inference(name):
     np.testing.assert_array_equal(represent(state.params, state.state, images)[key], value)
 
 
-@pytest.mark.parametrize('name', SOME)
+@pytest.mark.parametrize('name', WITH_TRANSFORMERS)
 def test_a_restored_checkpoint_continues_to_the_bit(name, tmp_path):
   """All that a method carries is in the checkpoint; real kills of whole runs: test_survival.py."""
   _, state, step = compiled(name)
@@ -173,7 +182,7 @@ def is_jaxpr(x):
   return isinstance(x, jax.extend.core.Jaxpr | jax.extend.core.ClosedJaxpr)
 
 
-@pytest.mark.parametrize('name', SOME)
+@pytest.mark.parametrize('name', WITH_TRANSFORMERS)
 def test_bfloat16_stays_in_the_backbone(name):
   """Losses, statistics, tables and parameters are float32."""
   method, views = make(name, dtype=jnp.bfloat16)
@@ -188,13 +197,16 @@ def test_bfloat16_stays_in_the_backbone(name):
   }
   if name == CONVOLUTIONS:  # which add their shortcuts
     assert 'conv_general_dilated' in narrow
+  elif name in TRANSFORMERS:  # likewise
+    assert 'dot_general' in narrow and not narrow & {'exp', 'log', 'sqrt', 'rsqrt', 'reduce_max'}
   else:
     assert 'dot_general' in narrow and not narrow & ARITHMETIC
 
 
 @pytest.mark.parametrize(
   'name',
-  [pytest.param(n, marks=marks(n, slow=n != 'sogclr')) for n in (*SKELETONS, CONVOLUTIONS)],
+  [pytest.param(n, marks=marks(n, slow=n != 'sogclr')) for n in (*SKELETONS, CONVOLUTIONS)]
+  + [pytest.param(n, marks=marks(n, weekly=True)) for n in TRANSFORMERS],
 )
 def test_finite_in_bfloat16(name):
   method, views = make(name, dtype=jnp.bfloat16)
@@ -221,7 +233,7 @@ DEVICES = (*SKELETONS, 'arb', 'dino', 'infomin', 'nnclr', 'real', 'vicreg', 'w_m
 # SAM's second gradient is the same code for all methods: one of each kind has it, once a week.
 DEVICE_CASES = [
   pytest.param(name, sam, id=f'{name}-{kind}', marks=marks(name, slow=slow, weekly=weekly))
-  for name in (*NAMES, CONVOLUTIONS)
+  for name in (*NAMES, CONVOLUTIONS, *TRANSFORMERS)
   for kind, sam, slow, weekly in (
     ('sgd', None, name != 'sogclr', name not in DEVICES),
     ('sam', {'rho': 0.05}, True, name != 'sogclr'),

@@ -24,6 +24,8 @@ def test_features_and_number_of_parameters(name):
   h, variables = jax.eval_shape(make)
   assert h.shape == (2, model.num_features)
   count = sum(v.size for v in jax.tree.leaves(variables['params']))
+  if name.startswith('vit_'):
+    return  # test_vit.py compares all shapes with timm's
   if name in TORCHVISION:
     assert count + 1000 * (model.num_features + 1) == TORCHVISION[name]
   else:

@@ -191,6 +191,63 @@ def test_replaced_rate_is_scaled_too():
   assert_equal(both, run(sgd(learning_rate=0.1), params, 1)[0][0])
 
 
+def test_factors_of_names():
+  options = {'learning_rate': 0.1, 'weight_decay': 0.1, 'exclude_from_decay': 'none'}
+  params = make_params()
+  factors = {'backbone': {'conv': 0.0}, 'projector': {'bias': 0.5}}
+  found = run(optim.make('adamw', {}, False, factors, **options), params, 1)[-1][0]
+  plain = run(optim.make('adamw', {}, **options), params, 1)[-1][0]
+  assert_equal(found['backbone']['conv'], params['backbone']['conv'])
+  plain['backbone']['conv'] = params['backbone']['conv']
+  bias = params['projector']['bias']
+  plain['projector']['bias'] = bias + 0.5 * (plain['projector']['bias'] - bias)
+  np.testing.assert_allclose(found['projector']['bias'], plain['projector']['bias'], rtol=1e-6)
+  found['projector']['bias'] = plain['projector']['bias']
+  assert_equal(found, plain)
+
+
+def test_weight_decay_follows_dinos_schedule():
+  """`cosine_scheduler` of facebookresearch/dino; without gradient only the decay acts."""
+  tx = optim.make(
+    'adamw', {}, False, {}, 4, learning_rate=0.5, weight_decay=0.04, final_weight_decay=0.4
+  )
+  params = {'backbone': {'kernel': jnp.ones([2, 2])}}
+  state, shrunk = tx.init(params), []
+  for step in range(4):
+    updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params, grad_fn=None)
+    decay = 0.4 + 0.5 * (0.04 - 0.4) * (1 + np.cos(np.pi * step / 4))
+    shrunk.append((-updates['backbone']['kernel'][0, 0] / 0.5, decay))
+  np.testing.assert_allclose(*zip(*shrunk, strict=True), rtol=1e-6)
+
+
+def test_clipping_is_that_of_dino():
+  params = make_params()
+  grads = make_grads(0, params)
+  options = {'learning_rate': 1.0, 'momentum': 0.0}
+  tx = optim.make('sgd', {}, clip_norm=0.5, **options)
+  updates, _ = tx.update(grads, tx.init(params), params, grad_fn=None)
+
+  def clipped(g):
+    return -g * min(0.5 / (np.linalg.norm(g) + 1e-6), 1)
+
+  jax.tree.map(
+    lambda u, g: np.testing.assert_allclose(u, clipped(np.asarray(g)), rtol=1e-6), updates, grads
+  )
+
+
+def test_positions_and_tokens_can_be_left_out_of_the_decay():
+  params = {'backbone': {k: jnp.ones([1, 2, 3]) for k in ('pos_embed', 'cls_token', 'kernel')}}
+  options = {'learning_rate': 1.0, 'weight_decay': 0.1}
+  for excluded, same in (
+    ('bias_and_norm', set()),
+    ('bias_norm_and_position', {'pos_embed', 'cls_token'}),
+  ):
+    tx = optim.make('adamw', {}, exclude_from_decay=excluded, **options)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(zero, tx.init(params), params, grad_fn=None)
+    assert {k for k, u in updates['backbone'].items() if not np.any(u)} == same
+
+
 @pytest.mark.parametrize('name', ALL)
 def test_frozen_group_keeps_parameters_and_state_then_starts_fresh(name):
   """As if its training began at step `freeze`, but with the learning rate of that step."""
@@ -337,7 +394,10 @@ def test_noise_does_not_use_the_clean_gradient():
     ({'name': 'sgd', 'momentum': 1.5}, 'momentum'),
     ({'name': 'lars', 'eps': 0.1}, 'eps=0.1 has no effect unless form=clipped or unclipped'),
     ({'name': 'sgd', 'weight_decay': -1.0}, 'weight_decay'),
-    ({'name': 'sgd', 'exclude_from_decay': 'x'}, "'bias_and_norm', 'none'"),
+    (
+      {'name': 'sgd', 'exclude_from_decay': 'x'},
+      "'bias_and_norm', 'bias_norm_and_position', 'none'",
+    ),
     ({'name': 'sgd', 'groups': {'head': Group()}}, 'backbone, projector, probe'),
     ({'name': 'sgd', 'sam': {'name': 'x'}}, "'sam', 'noise_sam'"),
     ({'name': 'sgd', 'sam': {'radius': 1.0}}, 'rho, adaptive'),

@@ -109,4 +109,12 @@ def test_bad_parts_are_refused(parts, says):
 
 def test_one_image_for_a_pass_is_refused():
   with pytest.raises(UserError, match='one image per pass'):
-    make('simclr', toy.BATCH)
+    init, train = toy.training(make('simclr', toy.BATCH))
+    jax.eval_shape(train, jax.eval_shape(init, jax.random.key(0)), toy.batch(0))
+
+
+def test_one_image_for_a_pass_without_statistics():
+  options = {'projector': 'solo_simclr', 'hidden_dim': 4}
+  method = accumulate(toy.method('simclr', toy.Tiny(), **options), toy.INFO, parts=toy.BATCH)
+  init, train = toy.training(method)
+  jax.eval_shape(train, jax.eval_shape(init, jax.random.key(0)), toy.batch(0))

@@ -115,7 +115,7 @@ def estimate_batch_stats(
 
   With the initial statistics (mean 0, variance 1), an untrained encoder is an unfairly weak
   baseline. The statistics of batches of un-augmented images (equal views) are averaged over one
-  pass, or over `max_batches` batches if that is shorter. A state without 'batch_stats' is returned
+  pass, or over `max_batches` batches if that is shorter. A state without statistics is returned
   unchanged.
 
   Args:
@@ -126,7 +126,7 @@ def estimate_batch_stats(
     batch_size: images per batch, at most the size of the source.
     seed: RNG seed of the order of the images and of the method's own randomness.
   """
-  if 'batch_stats' not in state:
+  if not jax.tree.leaves(state.get('batch_stats')):
     return state
   size = min(batch_size, source.num_examples)
   count = min(max_batches, source.num_examples // size)

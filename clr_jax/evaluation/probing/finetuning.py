@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from clr_jax import augment, data, optim
+from clr_jax import augment, data, models, optim
 from clr_jax.core.errors import UserError
 from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array, Batch, Group, Metrics, Params, RepresentFn, State, TrainState
@@ -114,14 +114,15 @@ def backbone_weights(experiment: Experiment, params: Params, state: State) -> tu
   if experiment.config.method.get('represent') == 'target':
     params, state = state['target']['params'], state['target']
   try:
-    found = params['backbone'], state['batch_stats']['backbone']
+    found = params['backbone'], state['batch_stats'].get('backbone', {})
   except KeyError:
     found = None
   backbone = experiment.backbone
-  image = jax.ShapeDtypeStruct((1, *experiment.source.image_shape), jnp.float32)
+  size, channels = experiment.config.augment.size, experiment.source.image_shape[-1]
+  image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
   init = functools.partial(backbone.init, train=False)
   wanted = jax.eval_shape(init, jax.random.key(0), image)
-  if found is None or _shapes(found) != _shapes((wanted['params'], wanted['batch_stats'])):
+  if found is None or _shapes(found) != _shapes((wanted['params'], wanted.get('batch_stats', {}))):
     raise UserError(
       f"{experiment.config.method.name} does not keep the network of config.model as 'backbone': "
       'it cannot be fine-tuned'
@@ -201,7 +202,9 @@ def _start(program: _Program, weights: tuple[Params, State], seed: int) -> Train
   state = program.init(jax.random.key(seed))
   return state.replace(
     params={**state.params, 'backbone': params},
-    state={'batch_stats': {**state.state['batch_stats'], 'backbone': statistics}},
+    state={'batch_stats': {**state.state['batch_stats'], 'backbone': statistics}}
+    if statistics
+    else state.state,
   )
 
 
@@ -243,6 +246,8 @@ def _program(
   tx = optim.make(
     'sgd',
     method.groups,
+    False,
+    {'backbone': models.fixed_factors(backbone)},
     learning_rate=_schedule(recipe, steps_per_epoch, total_steps),
     weight_decay=recipe.weight_decay,
     momentum=recipe.momentum,

@@ -1,0 +1,98 @@
+"""The block of a vision transformer: attention and MLP, each after a LayerNorm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from clr_jax.core.types import Array
+from clr_jax.models.initializers import uniform
+
+WeightInit = Literal['truncated_normal_02', 'xavier_uniform']
+Attention = Literal['xla', 'cudnn']
+
+
+def _xavier_of_qkv(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+  """Xavier's initializer of the three matrices inside of a kernel [D, 3 D] (MoCo v3)."""
+  return uniform((6 / (shape[0] + shape[1] // 3)) ** 0.5)(key, shape, dtype)
+
+
+# DINO and timm cut the normal at +-2, a hundred standard deviations: a plain normal is equal.
+_NORMAL = nn.initializers.normal(0.02)
+_KERNEL_INITS: dict[WeightInit, dict[str, Any]] = {
+  'truncated_normal_02': {'qkv': _NORMAL, 'others': _NORMAL},
+  'xavier_uniform': {'qkv': _xavier_of_qkv, 'others': nn.initializers.xavier_uniform()},
+}
+
+
+def layer_norm(name: str, dtype: Any) -> nn.LayerNorm:
+  """LayerNorm with epsilon 1e-6, as timm's ViTs have it; statistics in float32 or wider."""
+  return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
+
+
+class Block(nn.Module, kw_only=True):
+  """A pre-norm transformer block (Dosovitskiy et al., https://arxiv.org/abs/2010.11929).
+
+  x += attention(norm1(x)), then x += mlp(norm2(x)); biases everywhere, exact GELU. If the
+  collection 'attention' is mutable, stores the weights [B, heads, T, T] there as 'weights'.
+
+  Attributes:
+    heads: number of attention heads, a divisor of the width.
+    hidden: width of the MLP's hidden layer.
+    weight_init: initializer of the matrices, see `ViT`.
+    attention: implementation of the product, see `ViT`.
+    dtype: dtype of the products; None takes that of input and parameters.
+  """
+
+  heads: int
+  hidden: int
+  weight_init: WeightInit
+  attention: Attention
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Array, kept: Array | None = None) -> Array:
+    """Maps tokens [B, T, D] to [B, T, D].
+
+    Args:
+      x: tokens.
+      kept: [2, B] factors of the two branches of each image, for stochastic depth; None = 1.
+    """
+    branches = self._attend, self._mlp
+    for i, branch in enumerate(branches):
+      y = branch(layer_norm(f'norm{i + 1}', self.dtype)(x))
+      if kept is not None:
+        y = y * kept[i].astype(y.dtype)[:, None, None]
+      x = x + y
+    return x
+
+  def _attend(self, x: Array) -> Array:
+    *batch, width = x.shape
+    qkv = self._dense('attn_qkv', 3 * width, 'qkv')(x)
+    q, k, v = jnp.moveaxis(qkv.reshape(*batch, 3, self.heads, width // self.heads), 2, 0)
+    if self.is_mutable_collection('attention') and not self.is_initializing():
+      self.put_variable('attention', 'weights', _weights(q, k))
+    if v.dtype == jnp.float64:  # the library's function would round the weights to float32
+      y = jnp.einsum('bhqk,bkhd->bqhd', _weights(q, k), v)
+    else:
+      y = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
+    return self._dense('attn_proj', width)(y.reshape(x.shape))
+
+  def _mlp(self, x: Array) -> Array:
+    hidden = nn.gelu(self._dense('mlp_fc1', self.hidden)(x), approximate=False)
+    return self._dense('mlp_fc2', x.shape[-1])(hidden)
+
+  def _dense(self, name: str, features: int, kind: str = 'others') -> nn.Dense:
+    init = _KERNEL_INITS[self.weight_init][kind]
+    return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
+
+
+def _weights(q: Array, k: Array) -> Array:
+  """Attention weights [B, heads, T, T] of queries and keys [B, T, heads, D / heads]."""
+  dtype = jnp.promote_types(q.dtype, jnp.float32)
+  scores = jnp.einsum('bqhd,bkhd->bhqk', q, k, preferred_element_type=dtype)
+  return jax.nn.softmax(scores / q.shape[-1] ** 0.5)
