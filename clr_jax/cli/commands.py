@@ -173,11 +173,12 @@ def results(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
 
   run = Workdir(args.workdir)
   refuse_no_run(run)
-  records = read_results(run)
-  if not records and (damaged := find_results(run).damaged):
+  found = find_results(run)
+  if found.damaged and not found.records:
     raise UserError(
-      f'all {len(damaged)} results in {run.results} are damaged: run clr-jax evaluate again'
+      f'all {len(found.damaged)} results in {run.results} are damaged: run clr-jax evaluate again'
     )
+  records = read_results(run)
   if args.json:
     for record in records:
       print(json.dumps(record))

@@ -17,13 +17,15 @@ from clr_jax.rundir.reader import Run
 def curves(runs: Sequence[Run]) -> Figures:
   """Figure with a panel per kind of metric; omits runs without metrics."""
   missing = [
-    f'{run.directory} has no metrics yet: let it train for log_every steps'
+    f'{run.directory} has no metrics that can be read: let it train for log_every steps'
     for run in runs
     if not run.metrics
   ]
   specs = [panel for panel in METRIC_PANELS if 'curves' in panel.figures]
+  left_out = unchanging(runs, specs)
   if not (panels := series_panels(runs, specs)):
-    return Figures([], missing)
-  missing += unchanging(runs, specs)
+    single = [f'there is no curve ({"; ".join(left_out)}): log more often, by log_every']
+    return Figures([], missing + single * bool(left_out))
+  missing += left_out
   block = Block(panels, 4, (3.4, 3.0))
   return Figures([FigureData('', [block], {'': series_table(runs, specs)})], missing)

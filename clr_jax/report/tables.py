@@ -182,9 +182,10 @@ def _environment(run: Run) -> dict[str, str]:
   return facts | {f'{name}, evaluation': seen(v) for name, v in libraries.items()}
 
 
-def _checksum(checksums: str | None) -> str:
+def _checksum(checksums: object) -> str:
   """First digits of a checksum; the JSON file has all of them."""
-  return ' '.join(digits[:16] for digits in checksums.split()) if checksums else UNKNOWN
+  digits = checksums.split() if isinstance(checksums, str) else []
+  return ' '.join(each[:16] for each in digits) or UNKNOWN
 
 
 def _columns(caption: str, runs: Sequence[Run], facts: Sequence[Mapping[str, str]]) -> str:

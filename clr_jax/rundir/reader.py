@@ -24,9 +24,12 @@ from clr_jax.rundir.workdir import Workdir
 
 # Keys that figures need.
 _PARTS: Mapping[str, Any] = {
+  'augment': ConfigDict,
   'batch_size': int,
   'data': ConfigDict,
+  'eval': ConfigDict,
   'method': ConfigDict,
+  'model': ConfigDict,
   'num_epochs': (int, float),
   'seed': int,
 }

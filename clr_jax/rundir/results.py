@@ -158,14 +158,16 @@ def find_results(run: Workdir) -> Found:
 
 
 def read_results(run: Workdir) -> list[dict[str, Any]]:
-  """Reads all records, oldest first; skips damaged files with a warning.
+  """Reads all records, oldest first; skips damaged files with one warning.
 
   Raises:
     UserError: the folder cannot be read.
   """
   found = find_results(run)
-  for name, why in found.damaged.items():
-    logging.warning('skipped the damaged result %s (%s)', run.results / name, why)
+  if found.damaged:
+    name, why = next(iter(found.damaged.items()))
+    count, first = len(found.damaged), run.results / name
+    logging.warning('skipped %d damaged results (first: %s, %s)', count, first, why)
   return list(found.records.values())
 
 

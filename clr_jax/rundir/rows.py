@@ -8,7 +8,7 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from clr_jax.core.storage import files_in, read_file
+from clr_jax.core.storage import files_in, first_line, read_file
 from clr_jax.rundir.codec import number, read_object
 from clr_jax.rundir.workdir import Workdir
 
@@ -38,7 +38,7 @@ def read_metrics(workdir: Workdir) -> list[dict[str, Any]]:
 
 
 def _read_segment(path: epath.Path) -> list[dict[str, Any]]:
-  rows = []
+  rows, reasons = [], []
   try:
     lines = read_file(path).splitlines()
   except OSError as error:
@@ -47,7 +47,11 @@ def _read_segment(path: epath.Path) -> list[dict[str, Any]]:
   for line in lines:
     try:
       row = {name: number(value) for name, value in read_object(line).items()}
-      rows.append({**row, 'step': int(row['step'])})
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-      logging.warning('skipped a damaged row of %s (%s)', path, error)
+      if not isinstance(row.get('step'), int):
+        raise TypeError(f'its step is {row.get("step")!r:.80}')
+      rows.append(row)
+    except (ValueError, TypeError) as error:
+      reasons.append(first_line(error))
+  if reasons:
+    logging.warning('skipped %d damaged rows of %s (first: %s)', len(reasons), path, reasons[0])
   return rows

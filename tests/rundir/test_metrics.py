@@ -128,7 +128,12 @@ def test_damaged_lines_and_foreign_files_are_passed_over(tmp_path, caplog):
   path.write_text(path.read_text()[:-9])
   (run.metrics / 'notes.jsonl').write_text('{"step": 5}\n')
   assert [row['step'] for row in read_metrics(run)] == [1]
-  assert 'damaged row' in caplog.text
+  assert 'skipped 1 damaged rows' in caplog.text
+  rows = b'\xff\n[]\n{"step": "a"}\n{"step": 1e400}\n{"loss": 1}\n{"step": 3}\n'
+  path.with_name(f'{9:020d}-step{0:012d}.jsonl').write_bytes(rows)
+  caplog.clear()
+  assert [row['step'] for row in read_metrics(run)] == [3]
+  assert len(caplog.records) == 2 and 'skipped 5 damaged rows' in caplog.text  # one a file
 
 
 def test_only_process_zero_writes(tmp_path, monkeypatch):

@@ -250,7 +250,7 @@ def test_results_come_back_oldest_first_with_their_circumstances(tmp_path, caplo
     (run.results / f'{i:020d}-large.json').write_text(whole.replace('0.5', large))
   os.mkfifo(run.results / f'{5:020d}-pipe.json')
   results = read_results(run)
-  assert caplog.text.count('damaged result') == 6
+  assert len(caplog.records) == 1 and 'skipped 6 damaged results' in caplog.text
   assert [r['value'] for r in results if math.isfinite(r['value'])] == [0.5, 0.25]
   assert math.isnan(results[1]['value'])
   assert results[2]['params'] == {'eps': 2.0, 'norm': 'inf'}

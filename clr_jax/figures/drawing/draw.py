@@ -37,7 +37,7 @@ def draw_figure(
   found = figure(runs, **options)
   missing = list(dict.fromkeys([*missing, *found.missing]))
   if not found.drawn:
-    raise UserError('; '.join(missing))
+    raise UserError('; '.join(missing) or f'there are no numbers for inspect {name} in these runs')
   for line in missing:
     print(f'left out: {line}')
   if found.text:

@@ -2,7 +2,9 @@
 
 import pytest
 
+from clr_jax.core.errors import UserError
 from clr_jax.figures.curves import curves
+from clr_jax.figures.drawing.draw import draw_figure
 from clr_jax.figures.drawing.metric_panels import (
   METRIC_PANELS,
   is_telemetry,
@@ -105,4 +107,13 @@ def test_curves(runs, tmp_path):
   rows = [row[:3] for row in figure.tables[''].rows]
   assert rows == [('a', 'loss', 4), ('a', 'loss', 8), ('b', 'loss', 4)]
   found = curves(read_runs([write_run(tmp_path / 'begun')])[0])
-  assert not found.drawn and 'begun has no metrics yet' in found.missing[0]
+  assert not found.drawn and 'begun has no metrics that can be read' in found.missing[0]
+
+
+def test_curves_of_a_single_row(tmp_path):
+  directory = write_run(tmp_path / 'one', {4: {'loss': 0.5}})
+  with pytest.raises(UserError, match=r'^there is no curve \(Loss, which is 0\.5 at step 4\): log more'):
+    draw_figure('curves', [directory], str(tmp_path / 'x.png'))
+  directory = write_run(tmp_path / 'other', {4: {'novelty': 5.0}})
+  with pytest.raises(UserError, match='there are no numbers for inspect curves'):
+    draw_figure('curves', [directory], str(tmp_path / 'x.png'))
