@@ -18,6 +18,8 @@ from clr_jax.experiment.build import Experiment
 # Metrics of the online evaluation by their labels.
 _ONLINE = {'online_knn_top1': 'kNN', 'online_probe_top1': 'probe'}
 _BAR = '{desc}{percentage:3.0f}% |{bar:12}| {n_fmt}/{total_fmt}, {remaining} left{postfix}'
+_NARROW_BAR = '{desc}{percentage:3.0f}%, {remaining} left{postfix}'  # for all numbers in 80 columns
+_NARROW = 110  # columns
 _QUIET_SECONDS = 10  # between lines without a terminal
 
 
@@ -39,14 +41,15 @@ class Progress:
     self._scores: list[str] = []
     self._enabled = enabled and jax.process_index() == 0
     bar = self._enabled and sys.stderr.isatty()
-    wide = _columns() if bar else None
+    columns = _columns() if bar else 0
+    self._narrow = bar and columns < _NARROW
     self._bar = tqdm(
       total=last,
       initial=first,
-      bar_format=_BAR,
-      dynamic_ncols=bool(wide),
-      ncols=None if wide else 80,
-      nrows=None if wide else 24,  # in a terminal of 0 rows tqdm would show nothing
+      bar_format=_NARROW_BAR if self._narrow else _BAR,
+      dynamic_ncols=bool(columns),
+      ncols=None if columns else 80,
+      nrows=None if columns else 24,  # in a terminal of 0 rows tqdm would show nothing
       disable=not bar,
     )
     self._stack = contextlib.ExitStack()
@@ -94,7 +97,8 @@ class Progress:
     seconds = max(now - self._time, 1e-9)
     speed = (step - self._step) * self._batch_size / seconds
     wait_share = min((waited - self._waited) / seconds, 1.0)
-    shown = [f'epoch {step / self._per_epoch:.1f}', f'loss {loss:.4f}', f'{speed:.0f} samples/s']
+    unit = '/s' if self._narrow else ' samples/s'
+    shown = [f'epoch {step / self._per_epoch:.1f}', f'loss {loss:.4f}', f'{speed:.0f}{unit}']
     shown += self._scores
     waiting = f'waiting for data {wait_share:.0%}'
     self._bar.update(step - self._step)

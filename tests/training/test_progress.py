@@ -107,7 +107,7 @@ def terminal(monkeypatch, columns, got):
   os.close(master)
 
 
-@pytest.mark.parametrize('columns', [0, 80, 100])
+@pytest.mark.parametrize('columns', [0, 80, 120])
 def test_a_terminal_shows_the_bar_and_what_is_done(monkeypatch, columns):
   monkeypatch.setattr(activity_module, '_PERIOD', 0.02)
   got = []
@@ -115,13 +115,14 @@ def test_a_terminal_shows_the_bar_and_what_is_done(monkeypatch, columns):
     with make(0, 20, 64) as progress:
       with progress.compiling():
         pass
-      progress.evaluated({'online_knn_top1': 0.5})
+      progress.evaluated({'online_knn_top1': 0.5, 'online_probe_top1': 1.0})
       progress.update(10, 0.5, 0.0)
     with activity('evaluating'):
       time.sleep(0.3)
   text = ''.join(got)
-  assert 'compiling the training step' in text and '10/20' in text
-  assert 'epoch 1.0, loss 0.5000' in text and max(map(len, text.split('\r'))) <= (columns or 80) + 4
+  assert 'compiling the training step' in text and ('10/20' in text) == (columns == 120)
+  assert 'epoch 1.0, loss 0.5000' in text and 'kNN 50.0 %, probe 100.0 %' in text
+  assert max(map(len, text.split('\r'))) <= (columns or 80) + 4
   assert 'evaluating ... 0 s' in text and text.endswith('\r\033[K')
 
 

@@ -112,7 +112,9 @@ def test_curves(runs, tmp_path):
 
 def test_curves_of_a_single_row(tmp_path):
   directory = write_run(tmp_path / 'one', {4: {'loss': 0.5}})
-  with pytest.raises(UserError, match=r'^there is no curve \(Loss, which is 0\.5 at step 4\): log more'):
+  with pytest.raises(
+    UserError, match=r'^there is no curve \(Loss, which is 0\.5 at step 4\): log more'
+  ):
     draw_figure('curves', [directory], str(tmp_path / 'x.png'))
   directory = write_run(tmp_path / 'other', {4: {'novelty': 5.0}})
   with pytest.raises(UserError, match='there are no numbers for inspect curves'):
