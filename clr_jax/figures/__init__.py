@@ -14,7 +14,7 @@ from clr_jax.core.options import component, describe, options_of
 from clr_jax.core.registry import ModuleRegistry
 from clr_jax.core.storage import check_path, check_writable, translate_errors
 
-WITHOUT_RUNS = ('margins',)
+WITHOUT_RUNS = ('margins', 'operators')
 """Names of the figures that need no run."""
 
 FIGURES = ModuleRegistry('figure', __name__, __path__, besides=('analysis', 'drawing'))
