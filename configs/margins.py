@@ -46,29 +46,38 @@ cifar100; tiny_imagenet, stl10; stl10, tiny_imagenet):
   byol-curvature       74.820   39.445   72.442   29.260
 
 Table 6, ImageNet with a ResNet-50 and 100 epochs, is imagenet-moco_v3 (curvature: s 10, c 1.5) and
-imagenet-simclr (curvature: s 2, c 1); its numbers are not in the text that we have. Figures 4 and
-5: `--config.plugins.gradient_scaling.curvature=0.5`, of 1/3, .5, .7, 1, 1.5, 2.5, 5.
+imagenet-simclr (curvature: s 2, c 1); its numbers are not in the text that we have. Figures 3 to 5,
+for moco_v3 and simclr (4: byol, too): `--config.plugins.gradient_scaling.emphasis=20`, of values
+that the text does not list (those of the tables are between 1 and 40), and
+`--config.plugins.gradient_scaling.curvature=0.5`, of 1/3, .5, .7, 1, 1.5, 2.5, 5. The weight beta
+of eq. 6, which the paper only varies between 1 and 0 (BYOL), is `--config.method.beta=0.5`.
 
 Data: cifar10, cifar100 and stl10 from TFDS, imagenet as TFDS's imagenet2012, tiny_imagenet as
 `--config.data.name=folder:PATH`, the folder as it is distributed.
 
 Protocol: a linear classifier on the frozen features by SGD, 100 epochs (imagenet: 90), learning
-rate 1 with a cosine; here on features of unaugmented images.
+rate 1 with a cosine; here on features of unaugmented images. imagenet: the official classifiers,
+0.1 per 256 images, MoCo v3 on batches of 1024 from N(0, 0.01), SimCLR on batches of 4096 from 0
+with weight decay 1e-6.
 
 Where the numbers come from. Paper, supplementary A and B: 200 epochs, batch 256, temperature 0.25,
 output 128, hidden 2048, SGD with momentum 0.9 and learning rate 0.06, heads with BatchNorm before
 ReLU (projectors and predictors Linear-BN-ReLU-Linear), weak views (crop and flip) for the teacher
 and strong ones for the student, one of each for SimCLR. "Basically ReSSL" leaves to that paper
-(arXiv 2107.09282), as recalled, its small-data code being unpublished: stem of 3x3 without stride
-and max-pool, weight decay 5e-4, target momentum 0.99, warm-up of 5 epochs, crops of at least a
-fifth, jitter (.4, .4, .4, .1), blur with probability 0.5, images of STL-10 and Tiny ImageNet at 64
-pixels. Open in both and chosen here: STL-10 trains on its 100,000 unlabelled images and is
-evaluated on train and test; pixel statistics of STL-10 and Tiny ImageNet are ImageNet's; batch of
-the classifier 256; the losses of MoCo v3 and BYOL have one direction, from the student's strong
-view to the teacher's weak one. imagenet: official code, MoCo v3 LARS 0.6 per 256, weight decay
+(arXiv 2107.09282) and its code for small data, of which forks are public: weight decay 5e-4, target
+momentum 0.99, warm-up of 5 epochs, strong views with crops of at least a fifth, jitter (.4, .4, .4,
+.1) with probability 0.8, gray 0.2 and blur 0.5, weak views with the same *resized* crop and a flip,
+pixels normalized by each set's own statistics, images of STL-10 and Tiny ImageNet at 64 pixels. The
+paper calls the weak crop "random cropping": padded by an eighth of the side, not resized, it is
+`--config.augment.weak=padded`. STL-10 is trained there on its train and unlabelled images together:
+here on the 100,000 unlabelled ones, one split at a time, and is evaluated on train and test. Open
+in both and chosen here: a stem of 3x3 without stride and max-pool, for 64 pixels, too; batch of the
+classifier 256; the losses of MoCo v3 and BYOL have one direction, from the student's strong view to
+the teacher's weak one; that of MoCo v3 is eq. 9 itself, without the official factor of twice the
+temperature, which would halve its gradient at the learning rate of all methods
+(`--config.method.loss_scale=0.5`). imagenet: official code, MoCo v3 LARS 0.6 per 256, weight decay
 1e-6, temperature 1, EMA 0.99 to 1, SimCLR LARS 0.3 per 256, weight decay 1e-6, temperature 0.1, two
-linear layers in the projector, whose last BatchNorm has no scale here; both batch 4096, warm-up
-10, classifier's learning rate 0.1 per 256 images.
+linear layers in the projector, whose last BatchNorm has no scale here; both batch 4096, warm-up 10.
 """
 
 from clr_jax.evaluation.probing.linear_settings import linear_sgd
@@ -125,7 +134,7 @@ TEACHER = {
   'symmetric': False,
 }
 HEADS = {
-  'moco_v3': {'temperature': 0.25, **TEACHER},
+  'moco_v3': {'temperature': 0.25, 'loss_scale': 1.0, **TEACHER},
   'simclr': {'temperature': 0.25},
   'byol': TEACHER,
 }
@@ -139,11 +148,13 @@ IMAGENET = {
       'method': 'bilinear',
     },
     'optimizer': {'learning_rate': 0.6, 'form': 'mocov3'},
+    'linear': {'batch_size': 1024},
   },
   'simclr': {
     'method': {'temperature': 0.1, 'projector': 'sogclr', 'hidden_dim': 2048, 'out_dim': 128},
     'augment': {'name': 'simclr', 'jitter_strength': 1.0, 'blur_p': 0.5},
     'optimizer': {'learning_rate': 0.3, 'form': 'simclr'},
+    'linear': {'batch_size': 4096, 'weight_decay': 1e-6, 'init': 'zero'},
   },
 }
 
@@ -168,7 +179,7 @@ def _small(config, dataset: str, method: str):
     config.eval.update({'train_split': 'train', 'test_split': 'test'})
   config.batch_size = 256
   config.num_epochs = 200.0
-  statistics = common.SOLO_STATISTICS.get(dataset, common.IMAGENET)
+  statistics = {**common.SOLO_STATISTICS, **common.OWN_STATISTICS}[dataset]
   config.model = common.model('resnet18', stem='cifar', **statistics)
   config.augment = common.views(  # strong for the student, weak for the teacher
     'ressl',
@@ -195,4 +206,4 @@ def _imagenet(config, method: str):
   config.method = common.method(method, **parts['method'])
   config.optimizer = common.optimizer('lars', weight_decay=1e-6, momentum=0.9, **parts['optimizer'])
   config.schedule = common.schedule('warmup_cosine', warmup_epochs=10.0)
-  config.eval.protocols.linear = linear_sgd(epochs=90, batch_size=4096, base_lr=0.1)
+  config.eval.protocols.linear = linear_sgd(epochs=90, base_lr=0.1, **parts['linear'])

@@ -4,17 +4,30 @@
   clr-jax evaluate robustness --workdir=DIR
 
 The report is Campbell, Manta and Iannantuono, Robustness of Contrastive Learning Models (2020), on
-CIFAR-10. Argument `contrastive` or `supervised`; lambda of equations 2 and 3 is the flag
-`--config.plugins.tikhonov.weight=0.1` (0.1, 1, 10). Published top-1 in percent (tables 1 and 2,
-all labels; the contrastive model's is of a linear classifier on its features):
+CIFAR-10. Argument `contrastive`, `contrastive-anchor`, `supervised` or `finetuned`. Published top-1
+in percent, table 1, by the share of the labels, and table 2, by lambda of equations 2 and 3
+(`--config.plugins.tikhonov.weight=0.1`, 1 and 10):
 
-  lambda          0      0.1     1       10
-  contrastive     74.79  71.9    67.76   60.71
-  supervised      93.93  93.34   93.3    89.69
+                  100 %  10 %   1 %       lambda 0.1   1      10
+  supervised      93.93  64.39  30.92            93.34  93.3   89.69
+  contrastive     74.79  70.83  67.56            71.9   67.76  60.71
+  fine-tuned      77.05  71.36  66.94              -      -      -
 
-With 10 and 1 % of the labels: supervised 64.39 and 30.92, contrastive 70.83 and 67.56. Figure 2,
-PGD and PLB attacks, has no numbers in the text. The report's future work, equations 4 and 5, is
-`--config.plugins.layerwise.weights=0.001,0.01,0.1,1` with
+Table 1's columns, from two runs; the supervised network is trained from scratch on each share, and
+the contrastive one gets a linear classifier, then a two-layer one while its weights change, too:
+
+  clr-jax evaluate finetune --workdir=DIR --features=untrained --params.preset=robustness_supervised
+    --params.label_fraction=0.01,0.1,1
+  clr-jax evaluate few-label --workdir=DIR --params.preset=robustness --params.balanced=False
+    --params.label_fraction=0.01,0.1,1 --params.per_class=
+  clr-jax evaluate finetune --workdir=DIR --params.preset=robustness
+    --params.label_fraction=0.01,0.1,1
+
+Figure 2, PGD and PLB attacks on the networks of both tables, has no numbers in the text; its
+fine-tuned network is `finetuned`, which starts from a run of `contrastive` by
+`--config.init_from=DIR`. `launch/robustness_study.sh DIR document` runs all of this, and
+`launch/robustness_study.sh DIR` the same at the size of a CPU. The report's future work, equations
+4 and 5, is `--config.plugins.layerwise.weights=0.001,0.01,0.1,1` with
 `--config.plugins.tikhonov.layer_weights=0.0001,0.001,0.01,0.1` (increasing; it gives no values).
 
 Not comparable: the published accuracies are the best over epochs on the test set. Those of the
@@ -23,23 +36,30 @@ the report's code differentiates the batch's mean loss, which is here
 `--config.plugins.tikhonov.grad_of=batch_mean`. Compare the directions: with lambda the gradient's
 norm and accuracy on clean images fall, and attacks need larger perturbations.
 
-`fashion_contrastive` and `fashion_supervised` are for CPUs, no table's rows: 10,000 images of
-Fashion-MNIST, a small ResNet, 5 epochs with Adam 1e-3 or SGD 0.1 and a cosine; regularized, a step
-takes about twice as long.
+`fashion_contrastive`, `fashion_supervised` and `fashion_finetuned` are for CPUs, no table's rows:
+10,000 images of Fashion-MNIST, a small ResNet, 5 epochs with Adam 1e-3 or SGD 0.1 and a cosine;
+regularized, a step takes about twice as long.
 
 Where the numbers come from. The report's code, unless it differs from the text: batch 128,
-NT-Xent at temperature 0.5 without the anchor itself, projector 512-128, Adam 3e-4 with weight decay
+NT-Xent at temperature 0.5 without the anchor itself (equation 1 has it in the denominator:
+`contrastive-anchor`), projector 512-128, Adam 3e-4 with weight decay
 1e-5 in the gradient for 100 epochs, on the first 95 % of the training images (there a random 95 %;
 the classifier has the labels of all), views of SimCLR's colors at full strength without blur;
 supervised SGD 0.1 with momentum 0.9, weight decay 5e-4 and times 0.2 after 60, 120 and 160 of 200
 epochs, crop and flip. Pixels are in [0, 1] without normalization, which is the scale of lambda.
 
+Fine-tuned: the preset `robustness` of `evaluate finetune`, all labels and features as they are,
+since a run's own head has no normalization. The report tried other initial weights of that head
+than random ones and does not say which: here they are random.
+
 Deviations. The report's "modified ResNet50" has stages of 64 to 512 channels around bottlenecks of
 a quarter and average pools for strides: here a ResNet-50 of width 16, whose stem has 16 channels
-instead of 64 and whose pools are in the shortcuts. Its cosine is stepped once an epoch though made
-for 371 steps, down to 0.86 of the rate: here constant. It keeps the encoder of the lowest
-validation loss: here the last. Its classifier is by SGD on unit features: here logistic regression
-to convergence on standardized features.
+instead of 64 and whose pools are in the shortcuts (the text's full width:
+`--config.model.width=64`). Its cosine is stepped once an epoch though made for 371 steps, down to
+0.86 of the rate: here constant. It keeps the encoder of the lowest validation loss: here the last.
+Its classifier is by SGD on unit features, `--params.preset=robustness`: by default here logistic
+regression to convergence on standardized features. Equation 4 sums the losses of all layers: here
+the loss of the head has weight 1 and the pooled stages of the ResNet have those of the flag.
 """
 
 from clr_jax.experiment import config_base as common
@@ -47,8 +67,11 @@ from clr_jax.experiment.config_files import choose
 
 CHOICES = {
   'contrastive': ('cifar10', 'contrastive'),
+  'contrastive-anchor': ('cifar10', 'contrastive'),
+  'finetuned': ('cifar10', 'finetuned'),
   'supervised': ('cifar10', 'supervised'),
   'fashion_contrastive': ('fashion_mnist', 'contrastive'),
+  'fashion_finetuned': ('fashion_mnist', 'finetuned'),
   'fashion_supervised': ('fashion_mnist', 'supervised'),
 }
 
@@ -62,6 +85,10 @@ def get_config(argument: str = 'contrastive'):
     _contrastive(config)
   else:
     _supervised(config)
+  if argument.endswith('-anchor'):
+    config.method.include_anchor = True
+  if kind == 'finetuned':
+    _finetuned(config)
   if dataset == 'fashion_mnist':
     _small(config, kind)
   return config
@@ -100,6 +127,14 @@ def _supervised(config):
   config.eval_every = 10.0
 
 
+def _finetuned(config):
+  """From the weights of `init_from`."""
+  config.num_epochs = 100.0
+  config.method.head_layers = 2
+  config.optimizer.update({'learning_rate': 0.8, 'weight_decay': 0.0})
+  config.schedule.milestones = (60,)
+
+
 def _small(config, kind: str):
   """The size of a CPU: what is not set here is as on CIFAR-10."""
   config.data.train_split = 'train[:10000]'
@@ -114,5 +149,6 @@ def _small(config, kind: str):
     config.optimizer.learning_rate = 1e-3
   else:
     config.augment = common.views('crop_flip', size=28, padding=2, num_views=1)
+    config.optimizer.learning_rate = 0.1
   config.schedule = common.schedule('warmup_cosine', warmup_epochs=0.5)
   config.eval_every = 0.0

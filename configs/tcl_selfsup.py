@@ -2,8 +2,8 @@
 
   clr-jax train --config=configs/tcl_selfsup.py:cifar10-tcl --workdir=DIR
 
-The thesis is Animesh, Tuned Contrastive Learning. Argument DATASET-METHOD; published top-1 in
-percent, and solo-learn's README where it differs by more than 0.1:
+The thesis is Animesh, Tuned Contrastive Learning. Argument DATASET-METHOD[-text]; published top-1
+in percent, and solo-learn's README where it differs by more than 0.1:
 
   method            cifar10        cifar100       imagenet100
   tcl               91.8           67.2           78.4
@@ -24,8 +24,8 @@ percent, and solo-learn's README where it differs by more than 0.1:
 "TCL (Supervised)" is in `tcl_supervised.py`. ImageNet-100 is read from TFDS's imagenet2012, or
 from a folder with train/CLASS and val/CLASS: `--config.data.name=folder:PATH`.
 
-Protocol: solo-learn's numbers are of the classifier trained online beside the method (here
-`online_probe_top1`, on 1,024 test images) and so is the one to compare; TCL's is of a linear
+Protocol: solo-learn's numbers are of the classifier trained online beside the method, at the end of
+training on all test images, here `online`, and so is the one to compare; TCL's is of a linear
 classifier on the frozen features by SGD, 100 epochs from 0.5 (thesis A.3). Both are recorded for
 all; the linear protocol uses features of unaugmented images.
 
@@ -36,10 +36,12 @@ Gaussian blur. It leaves open the temperature: 0.1, that of its runs with labels
 with padding 2 on CIFAR, LARS with trust coefficient 0.02 clipped at the learning rate, warm-up 10
 from 3e-5, learning rates per 256 images, views embedded one at a time, crops, jitter and blur
 (`symmetric`). The other methods are solo-learn's: on CIFAR its 2021-22 scripts, from which the
-published numbers are (no blur, the schedule by the epoch), on ImageNet-100 its YAML files. MoCo
-v2+, SwAV, W-MSE and, on ImageNet-100, SimCLR have its output sizes (256, 128, 64 and 512 behind a
-hidden layer of 4096: scripts/pretrain/imagenet-100/simclr.yaml; the thesis' table says 256 for
-all).
+published numbers are (no blur, the schedule by the epoch), on ImageNet-100 its YAML files. SwAV,
+W-MSE and, on ImageNet-100, SimCLR have its output sizes (128, 64 and 512 behind a hidden layer of
+4096: scripts/pretrain/imagenet-100/simclr.yaml), MoCo v2+ its queue on ImageNet-100 (65536).
+`-text` is what the thesis says: 256 outputs for these three methods, so that SimCLR's head is
+TCL's, which is "exactly the same", and a queue of 32,768 on ImageNet-100. 256 dimensions cannot be
+whitened with 256 images: that row has eps 0.001 and chunks of 256.
 ARB: its own code (Sherrylone/ARB), LARS with trust coefficient 0.02 (ImageNet-100: 0.001) and one
 learning rate 0.3 also for biases (there 0.0048), end 0.001, no blur on CIFAR (there 0.2 and 0.1);
 2048 features whitened in 8 groups (open). Barlow Twins 256 differs in the output only.
@@ -47,6 +49,8 @@ learning rate 0.3 also for biases (there 0.0048), end 0.001, no blur on CIFAR (t
 SimCLR with TCL's optimization: `--config.optimizer.learning_rate=0.5
 --config.optimizer.weight_decay=1e-4 --config.augment.blur_p=0.5`.
 """
+
+from ml_collections import ConfigDict
 
 from clr_jax.evaluation.probing.linear_settings import linear_sgd
 from clr_jax.experiment import config_base as common
@@ -196,11 +200,21 @@ IMAGENET100 = {
   'arb256': {'method': {'shrinkage': 0.0}, 'optimizer': {'trust_coefficient': 0.001}},
   'arb2048': {'method': {'shrinkage': 0.0}, 'optimizer': {'trust_coefficient': 0.001}},
 }
-CHOICES = {f'{d}-{m}': (d, m) for d in common.SOLO_STATISTICS for m in METHODS}
+# The thesis' text where it differs from the row of solo-learn above.
+TEXT = {
+  'swav': {'out_dim': 256},
+  'w_mse': {'out_dim': 256, 'whitening_size': 256, 'eps': 1e-3},
+}
+TEXT_IMAGENET100 = {**TEXT, 'simclr': {'out_dim': 256}, 'moco_v2plus': {'queue_length': 32768}}
+CHOICES = {
+  **{f'{d}-{m}': (d, m, {}) for d in common.SOLO_STATISTICS for m in METHODS},
+  **{f'{d}-{m}-text': (d, m, row) for d in ('cifar10', 'cifar100') for m, row in TEXT.items()},
+  **{f'imagenet100-{m}-text': ('imagenet100', m, row) for m, row in TEXT_IMAGENET100.items()},
+}
 
 
 def get_config(argument: str = 'cifar10-tcl'):
-  dataset, method = choose(argument, CHOICES, 'cifar10-tcl')
+  dataset, method, text = choose(argument, CHOICES, 'cifar10-tcl')
   large = dataset == 'imagenet100'
   parts = METHODS[method]
   changes = IMAGENET100.get(method, {}) if large else {}
@@ -219,7 +233,7 @@ def get_config(argument: str = 'cifar10-tcl'):
   if views['name'] != 'simclr':
     views['recipe'] = 'solo_imagenet100' if large else 'solo2022'
   config.augment = common.views(size=224 if large else 32, **views)
-  config.method = common.method(**part('method'))
+  config.method = common.method(**{**part('method'), **text})
   config.optimizer = common.optimizer(**part('optimizer'))
   schedule = part('schedule', name='solo_epoch')
   if large and schedule['name'] == 'solo_epoch':
@@ -228,5 +242,6 @@ def get_config(argument: str = 'cifar10-tcl'):
   config.probe.learning_rate = parts.get('probe', 0.1)
 
   config.eval_every = 10.0
+  config.eval.protocols.online = ConfigDict()
   config.eval.protocols.linear = linear_sgd(epochs=100, batch_size=256, base_lr=0.5)
   return config

@@ -133,6 +133,7 @@ def simclr_family(
   salt_pepper: Probability = 0.0,
   salt_pepper_p: Annotated[Probability, _WITH_SALT] = 0.5,
   salt_pepper_per: Annotated[filters.Per, _WITH_SALT] = 'pixel',
+  salt_pepper_ratio: Annotated[Probability, _WITH_SALT] = 0.5,
 ) -> Policy:
   """Random resized crop, flip, jitter, gray, blur, solarize, RandAugment, noise: those with p > 0.
 
@@ -163,6 +164,7 @@ def simclr_family(
     salt_pepper: share of the pixels that become black or white; 0 = none.
     salt_pepper_p: probability of salt and pepper.
     salt_pepper_per: 'pixel' replaces all channels together, 'element' each by itself.
+    salt_pepper_ratio: share of white among the replaced pixels; 0.5 ("50-50", the TAMU report).
 
   Source: SimCLR (arXiv:2002.05709, appendix A), with solo-learn's order of the steps. The flip
   commutes with the other steps.
@@ -174,6 +176,7 @@ def simclr_family(
     raise UserError('noise_mean and noise_std come together: set both or none')
   part = functools.partial
   brightness, contrast, saturation, hue = (jitter_strength * v for v in jitter)
+  salt = {'salt_ratio': salt_pepper_ratio, 'per': salt_pepper_per}
   steps: list[tuple[bool, Policy]] = [
     (True, _ResizedCrop(size, crop_scale, crop_ratio, method)),
     (flip_p > 0, part(ops.random_flip, p=flip_p)),
@@ -207,7 +210,7 @@ def simclr_family(
     ),
     (
       salt_pepper > 0,
-      part(filters.salt_and_pepper, amount=salt_pepper, p=salt_pepper_p, per=salt_pepper_per),
+      part(filters.salt_and_pepper, amount=salt_pepper, p=salt_pepper_p, **salt),
     ),
   ]
   return chain(*(step for used, step in steps if used))

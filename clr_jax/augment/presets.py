@@ -91,6 +91,28 @@ def solo_options(preset: str, recipe: Recipe) -> list[dict[str, Any]]:
   ]
 
 
+@takes_options_of(solo)
+def ressl(
+  *,
+  size: Pixels,
+  recipe: Recipe = 'solo2022',
+  weak: Literal['resized', 'padded'] = 'resized',
+  **family: Any,
+) -> ViewPolicies:
+  """ReSSL: a strong view for the student and a weak one for the teacher.
+
+  Args:
+    size: side of the views.
+    weak: crop of the weak view: 'resized' as in the strong one (solo-learn, ReSSL's code), or
+      'padded' by an eighth of the side ("random cropping" in the margins paper).
+    **family: see `solo`.
+  """
+  (strong, resized), local = solo('ressl', size=size, recipe=recipe, **family)[:2]
+  if weak == 'resized':
+    return (strong, resized), local
+  return (strong, policies.crop_flip(size=size, padding=max(1, size // 8))), local
+
+
 def _local_size(size: int, local_size: int | None) -> int:
   return local_size or round(size * 96 / 224)
 
@@ -211,6 +233,7 @@ SOLO = tuple(_SOLO)
 
 PRESETS: Mapping[str, Callable[..., ViewPolicies]] = {
   **{name: functools.partial(solo, name) for name in SOLO},
+  'ressl': ressl,
   'multicrop_swav': multicrop_swav,
   'multicrop_dino': multicrop_dino,
   'infomin_jigsaw': infomin_jigsaw,

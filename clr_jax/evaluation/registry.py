@@ -11,9 +11,11 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
 from clr_jax.core.options import Option, component, describe, options_of, sweep, takes_several
 from clr_jax.core.options import check as check_options
+from clr_jax.evaluation.probing.outputs import output_classes
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import FEATURES, Subject
 from clr_jax.evaluation.protocols import PROTOCOLS
+from clr_jax.experiment.build import Experiment
 from clr_jax.rundir.table import format_table
 
 Records = Iterable[Mapping[str, Any]]
@@ -65,6 +67,11 @@ def with_all_options(config: Config) -> Config:
 def needs_network(name: str) -> bool:
   """True if a protocol cannot measure raw pixels."""
   return getattr(PROTOCOLS.module(name), 'NEEDS_NETWORK', False)
+
+
+def needs_probe(name: str) -> bool:
+  """True if a protocol measures the online probe."""
+  return getattr(PROTOCOLS.module(name), 'NEEDS_PROBE', False)
 
 
 def table(name: str) -> Callable[[Records], str]:
@@ -131,6 +138,21 @@ def _naming(name: str, prefix: str) -> Iterator[None]:
     if key not in options_of(PROTOCOLS.factory(name)):
       raise
     raise UserError(f'{prefix or f"{name}: "}{error}') from error
+
+
+def check_network(experiment: Experiment, sets: Sets, name: str) -> None:
+  """Raises a UserError if a protocol needs logits for the sets' classes and there are none."""
+  module = PROTOCOLS.module(name)
+  if not hasattr(module, 'OUTPUT') or not sets.labeled:
+    return
+  classes = output_classes(experiment, module.OUTPUT)
+  if classes is None:
+    raise UserError(module.WITHOUT_OUTPUT)
+  if classes != sets.train.num_classes:
+    raise UserError(
+      f'{name}: the network knows {classes} classes and {sets.train.name} has '
+      f'{sets.train.num_classes}: evaluate it on the data of its training'
+    )
 
 
 def check_classes(sets: Sets, name: str) -> None:

@@ -115,6 +115,7 @@ def check(experiment: Experiment) -> Sets:
   for name, options in _asked(experiment).items():
     prefix = f'eval.protocols.{name}.'
     protocols.check(sets, name, options, _kinds(experiment, name), prefix=prefix)
+    protocols.check_network(experiment, sets, name)
     protocols.check_classes(sets, name)
   return sets
 
@@ -346,11 +347,12 @@ def evaluate_workdir(
     refuse_foreign(run)
   else:
     refuse_lost_data(config, recorded, run)
-  experiment = build_experiment(config, probe=False)
+  experiment = build_experiment(config, probe=protocols.needs_probe(protocol) and not file)
   sets = evaluation_sets(experiment)
   sets.refuse_unlabeled()
   check_size(experiment, sets)
   protocols.check(sets, protocol, options, kinds, prefix=prefix)
+  protocols.check_network(experiment, sets, protocol)
   protocols.check_classes(sets, protocol)
   subject = subject_of_file(experiment, sets, file) if file else None
   if recorded is None:

@@ -16,16 +16,20 @@ from clr_jax.experiment.schema import section
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2470, 0.2435, 0.2616)  # SogCLR and the report, for CIFAR-100 too
 IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}  # torchvision
-SUPCON_STATISTICS = {  # SupContrast, TCL; TCL's values for Fashion-MNIST are unpublished
+SUPCON_STATISTICS = {  # SupContrast and TCL's code, which has the last two
   'cifar10': {'mean': CIFAR_MEAN, 'std': (0.2023, 0.1994, 0.2010)},
   'cifar100': {'mean': (0.5071, 0.4867, 0.4408), 'std': (0.2675, 0.2565, 0.2761)},
-  'fashion_mnist': {'mean': (0.2860,), 'std': (0.3530,)},
-  'imagenet100': IMAGENET,
+  'fashion_mnist': {'mean': (0.5,), 'std': (0.5,)},
+  'imagenet100': {'mean': (0.5,) * 3, 'std': (0.25,) * 3},
 }
 SOLO_STATISTICS = {  # solo-learn
   'cifar10': {'mean': CIFAR_MEAN, 'std': CIFAR_STD},
   'cifar100': {'mean': (0.5071, 0.4865, 0.4409), 'std': (0.2673, 0.2564, 0.2762)},
   'imagenet100': IMAGENET,
+}
+OWN_STATISTICS = {  # of the pixels of the training images
+  'stl10': {'mean': (0.4408, 0.4279, 0.3867), 'std': (0.2682, 0.2610, 0.2686)},
+  'tiny_imagenet': {'mean': (0.4802, 0.4481, 0.3975), 'std': (0.2770, 0.2691, 0.2821)},
 }
 
 # `config.data` of data sets that need more than a name. A folder with one sub-folder per class

@@ -106,6 +106,7 @@ def ntxent(
   z: Array,
   *,
   temperature: float | Array = 0.5,
+  include_anchor: bool = False,
   normalize: bool = True,
   block_size: int | None = None,
 ) -> Array:
@@ -117,6 +118,7 @@ def ntxent(
   Args:
     z: [B, V, D], V >= 2.
     temperature: > 0; default 0.5 (SimCLR on CIFAR-10, table B.9 of the paper).
+    include_anchor: True adds exp(s_aa), j = a, to the denominator (eq. 1 of the robustness report).
     normalize: False if the rows are unit vectors already.
     block_size: None, or a divisor of B * V.
 
@@ -137,11 +139,15 @@ def ntxent(
     found = _in_blocks(
       rows, None, _over_others(temperature), num_views=z.shape[1], block_size=block_size
     )
-    return found.log_denominator.reshape(z.shape[:2]) - positive
-  scores = similarity(rows, rows) / temperature
-  pairs = pair_masks(*z.shape[:2])
-  per_anchor = logsumexp(scores, pairs.other) - logsumexp(scores, pairs.positive)
-  return per_anchor.reshape(z.shape[:2])
+    log_d = found.log_denominator
+  else:
+    scores = similarity(rows, rows) / temperature
+    pairs = pair_masks(*z.shape[:2])
+    log_d = logsumexp(scores, pairs.other)
+    positive = logsumexp(scores, pairs.positive).reshape(z.shape[:2])
+  if include_anchor:
+    log_d = jnp.logaddexp(log_d, jnp.sum(rows * rows, -1) / temperature)
+  return log_d.reshape(z.shape[:2]) - positive
 
 
 def supcon(

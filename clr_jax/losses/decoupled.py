@@ -7,7 +7,7 @@ the other images. Per-anchor values are [B, 2]; every loss is the mean over anch
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ from clr_jax.ops.similarity import (
   logsumexp,
   similarity,
 )
+
+NegativeViews = Literal['both', 'other']
 
 
 class PairScores(NamedTuple):
@@ -52,10 +54,17 @@ def pair_scores(z: Array, *, temperature: float | Array, normalize: bool = True)
   return PairScores(positive, scores, pairs.other & ~pairs.positive)
 
 
+def of_other_view(num_rows: int) -> Array:
+  """[A, A] bool, True where row and column b * 2 + v are of different views v."""
+  view = jnp.arange(num_rows) % 2
+  return view[:, None] != view[None, :]
+
+
 def dcl(
   z: Array,
   *,
   temperature: float | Array = 0.1,
+  negative_views: NegativeViews = 'both',
   sigma: float | None = None,
   weight_stop_gradient: bool = True,
   normalize: bool = True,
@@ -68,6 +77,8 @@ def dcl(
   Args:
     z: [B, 2, D], B >= 2.
     temperature: 0.1 (the paper).
+    negative_views: 'both' views of the other images are negatives, 2 B - 2 (the paper); 'other'
+      only the view that the anchor is not, B - 1 (eq. 1 of the TAMU report on SogCLR).
     sigma: None: w = 1; else DCLW, the weights of `dcl_weights` (0.5 in the paper).
     weight_stop_gradient: the weights are constants (lightly); False as in the first PyTorch code.
     normalize: False if the rows are unit vectors already.
@@ -86,7 +97,10 @@ def dcl(
   if sigma is not None:
     weights = dcl_weights(z, sigma=sigma, normalize=normalize)
     positive *= (jax.lax.stop_gradient(weights) if weight_stop_gradient else weights)[:, None]
-  return logsumexp(scores.scores, scores.negative).reshape(z.shape[:2]) - positive
+  negative = scores.negative
+  if negative_views == 'other':
+    negative &= of_other_view(len(negative))
+  return logsumexp(scores.scores, negative).reshape(z.shape[:2]) - positive
 
 
 def dcl_weights(z: Array, *, sigma: float = 0.5, normalize: bool = True) -> Array:

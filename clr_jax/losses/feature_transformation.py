@@ -5,8 +5,8 @@ Zhu et al., Improving Contrastive Learning by Visualizing Feature Transformation
 (https://github.com/DTennant/CL-Visualizing-Feature-Transformation). Nothing is re-normalized
 unless requested, so the scores may leave [-1, 1]. Rows stored in a queue stay untransformed.
 
-The scope of the mixing weight `lam` is one draw for all (`batch`), one for each row (`row`), or one
-for each row and dimension (`dim`).
+The scope of the mixing weight `lam` is one draw for all (`batch`), one for each dimension and the
+same for all rows (`vector`), one for each row (`row`), or one for each row and dimension (`dim`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from clr_jax.core.types import Array
 from clr_jax.ops.similarity import at_least_float32, l2_normalize, similarity
 
 Distribution = Literal['beta', 'uniform']
-Scope = Literal['batch', 'row', 'dim']
+Scope = Literal['batch', 'vector', 'row', 'dim']
 _CELLS = 4096  # intervals of the table of quantiles
 
 
@@ -54,10 +54,15 @@ def beta_quantiles(alpha: float, distribution: Distribution = 'beta') -> np.ndar
 
 
 def _draw(key: Array, shape: tuple[int, ...], *, scope: Scope, quantiles: np.ndarray) -> Array:
-  """One weight in [0, 1] for each cell of the scope, as [1, ..., 1], [*rows, 1] or `shape`."""
+  """One weight in [0, 1] for each cell of the scope, with axes of length 1 for what shares it."""
   check_name(get_args(Scope), scope, 'scope of lambda')
   rows, dim = shape[:-1], shape[-1]
-  cells = {'batch': (1,) * len(shape), 'row': (*rows, 1), 'dim': (*rows, dim)}[scope]
+  cells = {
+    'batch': (1,) * len(shape),
+    'vector': (*(1 for _ in rows), dim),
+    'row': (*rows, 1),
+    'dim': (*rows, dim),
+  }[scope]
   uniform = jax.random.uniform(key, cells)
   table = jnp.asarray(quantiles, uniform.dtype)
   place = uniform * (len(quantiles) - 1)
@@ -74,7 +79,8 @@ def draw_positive(
   Args:
     key: random key.
     shape: (*rows, D) of the vectors to transform.
-    scope: 'batch', 'row' or 'dim'; the result has shape [1, ..., 1], [*rows, 1] or [*rows, D].
+    scope: 'batch', 'vector', 'row' or 'dim'; the result has shape [1, ..., 1], [1, ..., D],
+      [*rows, 1] or [*rows, D].
     quantiles: from `beta_quantiles`.
 
   Raises:
@@ -91,7 +97,8 @@ def draw_negative(
   Args:
     key: random key.
     shape: (K, D), K = number of negatives of an anchor.
-    scope: 'batch', 'row' or 'dim'; the weights have shape [1, 1], [K, 1] or [K, D].
+    scope: 'batch', 'vector', 'row' or 'dim'; the weights have shape [1, 1], [1, D], [K, 1] or
+      [K, D].
     quantiles: from `beta_quantiles`.
 
   Raises:
@@ -129,7 +136,7 @@ def interpolate(rows: Array, lam: float | Array, permutation: Array) -> Array:
 
   Args:
     rows: [K, D].
-    lam: in [0, 1], scalar, [1, 1], [K, 1] or [K, D].
+    lam: in [0, 1], scalar, [1, 1], [1, D], [K, 1] or [K, D].
     permutation: [K] int.
   """
   rows = at_least_float32(rows)
@@ -187,7 +194,7 @@ def interpolated_scores(
   Args:
     anchor: [B, V, D].
     rows: [M, D]; gradient flows into them, so detach keys and queues first.
-    lam: in [0, 1], scalar, [1, 1], [M - own, 1] or [M - own, D].
+    lam: in [0, 1], scalar, [1, 1], [1, D], [M - own, 1] or [M - own, D].
     permutation: [M - own] int.
     own: as in `plain_scores`.
 

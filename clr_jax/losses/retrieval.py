@@ -7,7 +7,7 @@ are fixed: a selection is an order of all keys and the number of selected ones.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from clr_jax.core.types import Array
 from clr_jax.losses.scores import Scores
 from clr_jax.ops.similarity import similarity
+
+Distance = Literal['euclidean', 'cosine', 'manhattan']
 
 
 class Selection(NamedTuple):
@@ -29,8 +31,21 @@ class Selection(NamedTuple):
   radius: Array
 
 
+def distances(query: Array, key: Array, distance: Distance) -> Array:
+  """Distances [Q, K] of unit rows [Q, D] and [K, D]: 'cosine' is 1 - cosine."""
+  if distance == 'manhattan':
+    return jnp.sum(jnp.abs(query[:, None] - key[None]), -1)
+  cosine = similarity(query, key)
+  return 1 - cosine if distance == 'cosine' else jnp.sqrt(jnp.maximum(2 - 2 * cosine, 0.0))
+
+
 def select_in_radius(
-  query: Array, key: Array, radius: Array, *, as_published: bool = False
+  query: Array,
+  key: Array,
+  radius: Array,
+  *,
+  distance: Distance = 'euclidean',
+  as_published: bool = False,
 ) -> Selection:
   """Selects keys within 2 radius of a query of another image; all keys if there are none.
 
@@ -40,13 +55,14 @@ def select_in_radius(
   Args:
     query, key: [B, D] unit rows; row i of both is the same image.
     radius: [].
+    distance: 'euclidean' (the report's code), 'cosine' or 'manhattan' (see `distances`).
     as_published: True also lets a query select its own image's key (usually the nearest one) and
       divides the sum of all distances by B D instead of their number.
   """
   size, dim = query.shape
-  distance = jnp.sqrt(jnp.maximum(2 - 2 * similarity(query, key), 0.0))
+  between = distances(query, key, distance)
   counts = jnp.full([size, size], as_published) | ~jnp.eye(size, dtype=bool)
-  near = (distance <= 2 * radius) & counts
+  near = (between <= 2 * radius) & counts
   # `size` where no query is near; if that is so for all, the stable sort keeps the row order.
   first = jnp.where(near.any(0), jnp.argmax(near, 0), size)
   selected = jnp.sum(first < size)
@@ -54,19 +70,24 @@ def select_in_radius(
   return Selection(
     order=jnp.argsort(first, stable=True).astype(jnp.int32),
     count=jnp.where(selected > 0, selected, size).astype(jnp.int32),
-    radius=(jnp.sum(distance, where=counts) / divisor / 2).astype(radius.dtype),
+    radius=(jnp.sum(between, where=counts) / divisor / 2).astype(radius.dtype),
   )
 
 
-def select_hardest(query: Array, key: Array, fraction: float) -> Array:
-  """Rows [ceil(fraction B)], ascending, of the keys most similar to a query of another image.
+def select_hardest(
+  query: Array, key: Array, fraction: float, *, distance: Distance = 'euclidean'
+) -> Array:
+  """Rows [ceil(fraction B)], ascending, of the keys nearest to a query of another image.
 
   Args:
     query, key: [B, D] unit rows, B >= 2; row i of both is the same image.
     fraction: in (0, 1].
+    distance: see `distances`; 'euclidean' and 'cosine' select the same keys.
   """
   size = len(query)
-  scores = jnp.where(jnp.eye(size, dtype=bool), -jnp.inf, similarity(query, key))
+  # The cosine orders unit rows as both distances do.
+  near = -distances(query, key, distance) if distance == 'manhattan' else similarity(query, key)
+  scores = jnp.where(jnp.eye(size, dtype=bool), -jnp.inf, near)
   hardest = jnp.argsort(-jnp.max(scores, 0), stable=True)
   return jnp.sort(hardest[: math.ceil(fraction * size)])
 

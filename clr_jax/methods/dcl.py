@@ -22,6 +22,7 @@ def dcl(
   info: RunInfo,
   *,
   temperature: Temperature = 0.1,
+  negative_views: decoupled.NegativeViews = 'both',
   weighted: bool = False,
   sigma: Annotated[Temperature, OnlyWith('weighted')] = 0.5,
   weight_stop_gradient: Annotated[bool, OnlyWith('weighted')] = True,
@@ -35,6 +36,8 @@ def dcl(
 
   Args:
     temperature: divisor of the similarities; 0.1 (paper).
+    negative_views: negatives of an anchor: 'both' views of the other images (paper), or only the
+      'other' view than the anchor's (eq. 1 of the TAMU report on SogCLR).
     weighted: DCLW, which gives distant positives larger weights.
     sigma: width of these weights; 0.5 (paper).
     weight_stop_gradient: treat the weights as constants (lightly); False as in the PyTorch code of
@@ -53,6 +56,7 @@ def dcl(
     per_anchor = decoupled.dcl(
       out.online,
       temperature=temperature,
+      negative_views=negative_views,
       sigma=sigma if weighted else None,
       weight_stop_gradient=weight_stop_gradient,
     )
@@ -65,4 +69,11 @@ def dcl(
     pairs='own',
     per_view=per_view_bn,
   )
-  return method._replace(scores=scores_in_batch(temperature=temperature))
+  all_scores = scores_in_batch(temperature=temperature)
+
+  def scores_of_other_view(*args):
+    sets = all_scores(*args)
+    where = sets.negative_where & decoupled.of_other_view(len(sets.negative_where))
+    return sets._replace(negative_where=where)
+
+  return method._replace(scores=all_scores if negative_views == 'both' else scores_of_other_view)

@@ -15,7 +15,7 @@ from clr_jax.ops.random import Stream, stream
 from clr_jax.skeletons.momentum_contrast import momentum_contrast
 
 
-@takes_options_of(momentum_contrast, without=('final_momentum', 'ema_index', 'symmetric'))
+@takes_options_of(momentum_contrast, without=('final_momentum', 'ema_index', 'symmetric', 'beta'))
 def infomin(
   backbone: nn.Module,
   info: RunInfo,

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from clr_jax.core.bounds import Dimension, Positive, Temperature
+from clr_jax.core.bounds import Dimension, Positive, Probability, Temperature
 from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.scores import infonce, score_sets
@@ -20,6 +20,7 @@ def moco_v3(
   info: RunInfo,
   *,
   temperature: Temperature = 1.0,
+  beta: Probability = 1.0,
   projector: heads.Recipe = 'mocov3_projector',
   hidden_dim: Dimension = 4096,
   out_dim: Dimension = 256,
@@ -35,12 +36,14 @@ def moco_v3(
   Args:
     temperature: divisor of the similarities; 1 (official, ResNet-50), .2 (solo-learn on CIFAR;
       official ViT).
+    beta: weight of the logarithm of the denominator; 1 = InfoNCE (official), 0 = positives only
+      (margins paper, eq. 6).
     projector: recipe of `clr_jax.models.heads`.
     hidden_dim: width of the hidden layers of the projector; 4096 (official).
     out_dim: length of the embeddings; 256 (official).
     predictor: recipe of `clr_jax.models.heads`.
     predictor_dim: hidden width of the predictor; 4096 (official).
-    loss_scale: factor of both directions; None = 2 temperature (official).
+    loss_scale: factor of each direction; None = 2 temperature (official), 1 = InfoNCE itself.
     symmetric: each view is predicted from the other (official); False: only view 0 from view 1,
       as with a strong view for the student and a weak one for the teacher (margins paper).
     plugins: see `clr_jax.plugins.pipeline`.
@@ -51,7 +54,7 @@ def moco_v3(
   check_two_views('moco_v3', info)
   num_queries = 2 if symmetric else 1
   scale = 2 * temperature if loss_scale is None else loss_scale
-  pipeline = Pipeline(plugins, 'moco_v3', negatives=True, softmax=True, free_anchor=True)
+  pipeline = Pipeline(plugins, 'moco_v3', negatives=beta > 0, softmax=beta > 0, free_anchor=True)
 
   def compare(out, rng, step):
     query, keys = l2_normalize(out.online), l2_normalize(jax.lax.stop_gradient(out.target))
@@ -71,7 +74,7 @@ def moco_v3(
 
   def loss(out, state, batch, rng, step):
     del state, batch
-    each = [infonce(s, temperature=temperature).mean() for s in compare(out, rng, step)]
+    each = [infonce(s, temperature=temperature, beta=beta).mean() for s in compare(out, rng, step)]
     return sum(scale * mean for mean in each), {}, {}
 
   def scores(out, state, batch, rng, step):

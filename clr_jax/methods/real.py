@@ -10,7 +10,12 @@ from clr_jax.core.bounds import Rows, Share
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import OnlyWith, takes_options_of
 from clr_jax.core.types import Method, RunInfo
-from clr_jax.losses.retrieval import hardest_negatives, select_hardest, select_in_radius
+from clr_jax.losses.retrieval import (
+  Distance,
+  hardest_negatives,
+  select_hardest,
+  select_in_radius,
+)
 from clr_jax.ops import queue as ring
 from clr_jax.skeletons.dynamic_contrast import Retrieval, dynamic
 
@@ -23,6 +28,7 @@ def real(
   retrieval: Literal['top_p', 'radius', 'top_k'] = 'top_p',
   top_p: Annotated[Share, OnlyWith(retrieval='top_p')] = 0.5,
   radius: Annotated[float, Gt(0), Le(2), OnlyWith(retrieval='radius')] = 0.5,
+  distance: Annotated[Distance, OnlyWith(retrieval=('top_p', 'radius'))] = 'euclidean',
   as_published: Annotated[bool, OnlyWith(retrieval='radius')] = False,
   top_k: Annotated[Rows, OnlyWith(retrieval='top_k')] = 1024,
   queue_length: Rows = 65536,
@@ -41,6 +47,8 @@ def real(
       similar to it).
     top_p: 1 is Dynamic MoCo. No published value.
     radius: initial distance between unit vectors, .5 (the report's code).
+    distance: distance by which keys are selected: 'euclidean' (the report's code), 'cosine' (1 -
+      cosine) or 'manhattan'; the report proposes others without naming them.
     as_published: follow the report's code: an image's own key counts as near its query, and the
       radius is divided by out_dim instead of the number of queries.
     top_k: at most queue_length, which is Dynamic MoCo. No published value.
@@ -60,14 +68,16 @@ def real(
   def admit_near(state, queries, keys):
     queue, now = state['queue'], state['radius']
     for query, key in zip(queries, keys, strict=True):  # one view after the other
-      order, count, now = select_in_radius(query, key, now, as_published=as_published)
+      order, count, now = select_in_radius(
+        query, key, now, distance=distance, as_published=as_published
+      )
       queue = ring.enqueue(queue, key[order], count)
     return {**state, 'queue': queue, 'radius': now}
 
   def admit_fraction(state, queries, keys):
     queue = state['queue']
     for query, key in zip(queries, keys, strict=True):
-      queue = ring.enqueue(queue, key[select_hardest(query, key, top_p)])
+      queue = ring.enqueue(queue, key[select_hardest(query, key, top_p, distance=distance)])
     return {**state, 'queue': queue}
 
   forms = {

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from clr_jax.core.bounds import Dimension, Positive, Temperature
+from clr_jax.core.bounds import Dimension, Positive, Probability, Temperature
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.contrastive import ntxent
@@ -24,6 +24,8 @@ def simclr(
   info: RunInfo,
   *,
   temperature: Temperature = 0.5,
+  beta: Probability = 1.0,
+  include_anchor: bool = False,
   projector: heads.Recipe = 'simclr',
   hidden_dim: Dimension = 2048,
   out_dim: Dimension = 128,
@@ -36,6 +38,10 @@ def simclr(
 
   Args:
     temperature: divisor of the similarities; 0.5 on CIFAR-10, 0.1 on ImageNet (official README).
+    beta: weight of the logarithm of the denominator; 1 = NT-Xent, 0 = positives only (margins
+      paper, eq. 6). Others than 1 need two views.
+    include_anchor: add the anchor's similarity to itself to the denominator (eq. 1 of the
+      robustness report); not with plug-ins or another beta.
     projector: recipe of `clr_jax.models.heads`; 'simclr' has BatchNorm, 'solo_simclr' has none.
     hidden_dim: width of the projector's hidden layers.
     out_dim: length of the embeddings; 128 in the paper.
@@ -50,11 +56,15 @@ def simclr(
     raise UserError(
       f'simclr compares views of an image: set augment.num_views >= 2, not {info.num_views}'
     )
-  check_block_size('simclr', block_size, info, tuple(plugins))
-  pipeline = Pipeline(plugins, 'simclr', negatives=True, softmax=True, free_anchor=True)
-  if plugins and info.num_views != 2:
+  # Reasons to compute the scores of pairs, not NT-Xent of all rows.
+  reasons = [*(f'plugins.{name}' for name in plugins), *(['method.beta'] if beta != 1 else [])]
+  check_block_size('simclr', block_size, info, reasons)
+  pipeline = Pipeline(plugins, 'simclr', negatives=beta > 0, softmax=beta > 0, free_anchor=True)
+  if reasons and info.num_views != 2:
+    raise UserError(f'{" and ".join(reasons)} act on pairs of views: set augment.num_views=2')
+  if reasons and include_anchor:
     raise UserError(
-      f'plug-ins ({", ".join(plugins)}) act on pairs of views: set augment.num_views=2'
+      f'simclr: method.include_anchor=True has no effect with {" or ".join(reasons)}: leave it out'
     )
   head = heads.make(projector, hidden_dim=hidden_dim, out_dim=out_dim)
 
@@ -64,17 +74,19 @@ def simclr(
 
   def loss(out, state, batch, rng, step):
     del state, batch
-    if not plugins:
-      per_anchor = ntxent(out.online, temperature=temperature, block_size=block_size)
+    if not reasons:
+      per_anchor = ntxent(
+        out.online, temperature=temperature, include_anchor=include_anchor, block_size=block_size
+      )
       return mean_loss({}, loss_scale * per_anchor)
     scores = compare(out, rng, step)
-    return mean_loss({}, loss_scale * infonce(scores, temperature=temperature))
+    return mean_loss({}, loss_scale * infonce(scores, temperature=temperature, beta=beta))
 
-  def scores_with_plugins(out, state, batch, rng, step):
+  def scores_of_pairs(out, state, batch, rng, step):
     del state, batch
     return score_sets(compare(out, rng, step), temperature=temperature)
 
-  scores = scores_with_plugins if plugins else scores_in_batch(temperature=temperature)
+  scores = scores_of_pairs if reasons else scores_in_batch(temperature=temperature)
   method = joint_embedding(
     'simclr',
     {'backbone': backbone, 'projector': head},

@@ -68,7 +68,7 @@ def sogclr(
     plugins: see `clr_jax.plugins.pipeline`.
   """
   check_two_views('sogclr', info)
-  check_block_size('sogclr', block_size, info, tuple(plugins))
+  check_block_size('sogclr', block_size, info, [f'plugins.{name}' for name in plugins])
   pipeline = Pipeline(plugins, 'sogclr', negatives=True, softmax=False, free_anchor=True)
   average = moving_average(
     info,

@@ -1,6 +1,7 @@
 """Supervised training with cross-entropy: the baseline of every table."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -18,12 +19,15 @@ def supervised(
   backbone: nn.Module,
   info: RunInfo,
   *,
+  head_layers: Literal[1, 2] = 1,
   label_smoothing: BelowOne = 0.0,
   per_view_bn: bool = False,
 ) -> Method:
-  """Softmax cross-entropy of a linear layer on the backbone's feature, averaged over views.
+  """Softmax cross-entropy of a classifier of the backbone's feature, averaged over views.
 
   Args:
+    head_layers: 1 for a linear layer; 2 for Linear - ReLU - Linear of the feature's width (the
+      fine-tuned network of the robustness report).
     label_smoothing: share of the target spread over all classes, 0 in the documents.
     per_view_bn: separate BatchNorm statistics for each view.
   """
@@ -32,7 +36,11 @@ def supervised(
       'supervised training needs labels of two or more classes, which this data set does not have: '
       'use labeled data or another method'
     )
-  head = heads.make('linear', out_dim=info.num_classes)
+  head = heads.make(
+    'linear' if head_layers == 1 else 'supcon',
+    hidden_dim=backbone.num_features,
+    out_dim=info.num_classes,
+  )
   return classification(
     backbone, head, info.num_classes, label_smoothing=label_smoothing, per_view_bn=per_view_bn
   )

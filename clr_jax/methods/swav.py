@@ -12,10 +12,12 @@ from clr_jax.core.bounds import (
   Temperature,
   WholeEpochs,
 )
+from clr_jax.core.errors import UserError
 from clr_jax.core.types import Group, Method, RunInfo
 from clr_jax.losses import clustering
 from clr_jax.models import heads
 from clr_jax.ops.similarity import l2_normalize, similarity
+from clr_jax.plugins.pipeline import NONE, Pipeline, Plugin, Plugins
 from clr_jax.skeletons.joint_embedding import check_two_views, commit_batch_stats, joint_embedding
 from clr_jax.skeletons.queue_state import check_queue, key_rows
 
@@ -35,6 +37,7 @@ def swav(
   hidden_dim: Dimension = 2048,
   out_dim: Dimension = 128,
   per_view_bn: bool = False,
+  plugins: Plugins = NONE,
 ) -> Method:
   """Predicts from each view the balanced prototype assignments of the two large views.
 
@@ -57,11 +60,21 @@ def swav(
     out_dim: length of the embeddings; 128 (official).
     per_view_bn: separate statistics for each view (solo-learn); official code joins views of equal
       size.
+    plugins: see `clr_jax.plugins.pipeline`; those that move a pair act on the embeddings of the two
+      large views before the prototypes, and change the predictions only: the assignments, local
+      views and the queue are of the embeddings as they are.
 
   Raises:
-    UserError: views or a queue that do not fit the method.
+    UserError: views, a queue or plug-ins that do not fit the method.
   """
   check_two_views('swav', info)
+  for name, plugin in plugins.items():
+    if type(plugin).move_pair is Plugin.move_pair:
+      raise UserError(
+        f'swav compares embeddings with prototypes and has no scores of pairs: switch '
+        f'plugins.{name} off'
+      )
+  pipeline = Pipeline(plugins, 'swav', negatives=False, softmax=False, free_anchor=True)
   if queue_length:
     check_queue('swav', queue_length, info)
   # Filled from step 0: when a queue created at the start epoch would be full, both are equal.
@@ -83,8 +96,14 @@ def swav(
       info.total_steps,
     )
 
+  def moved_scores(out, rng, step):
+    z = l2_normalize(out.extra['projector'][:, : info.num_views])
+    moved = jnp.stack(pipeline.move_pair(z[:, 0], z[:, 1], rng=rng, step=step), 1)
+    scores = similarity(moved, out.extra['prototypes'].astype(moved.dtype))
+    return jnp.concatenate([scores, out.online[:, info.num_views :].astype(scores.dtype)], 1)
+
   def loss(out, state, batch, rng, step):
-    del batch, rng
+    del batch
     carry, queue_scores = {}, None
     if queue_length:
       carry = {'keys': key_rows(out.target)}
@@ -96,7 +115,8 @@ def swav(
       epsilon=epsilon,
       iterations=sinkhorn_iterations,
     )
-    pairs = clustering.swav(out.online, codes, temperature=temperature)
+    scores = moved_scores(out, rng, step) if plugins else out.online
+    pairs = clustering.swav(scores, codes, temperature=temperature)
     return pairs.sum() / (pairs.size - min(pairs.shape)), carry, {}
 
   def post_update(params, state, carry, step):
@@ -122,6 +142,7 @@ def swav(
     pairs='cluster',
     per_view=per_view_bn,
     target='projector',
+    kept='projector' if plugins else None,
     local_views=True,
     post_update=post_update,
     groups={'prototypes': Group(freeze_steps=freeze_prototypes_steps)},

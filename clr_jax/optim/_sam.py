@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 
 from clr_jax.core.bounds import NonNegative, Seed
 from clr_jax.core.errors import UserError
+from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Array, Group, Params, PyTree
 from clr_jax.optim._optimizers import matrices
 
@@ -28,7 +29,8 @@ def sam(
   groups: Mapping[str, Group],
   *,
   rho: NonNegative = 0.05,
-  adaptive: bool = False,
+  adaptive: Annotated[bool, OnlyWith(norm='2')] = False,
+  norm: Literal['1', '2', 'inf'] = '2',
 ) -> optax.GradientTransformationExtraArgs:
   """SAM: delta = rho g / (|g| + 1e-12), the norm over all parameters jointly.
 
@@ -37,9 +39,14 @@ def sam(
   Groups with `no_sam` have delta = 0, are excluded from the norm, and are updated with the gradient
   of the second pass. rho = 0 gives the base update.
 
+  With another norm, delta maximizes <g, delta> for |delta|_norm <= rho: rho sign(g) for 'inf', and
+  for '1' rho sign(g) at the largest |g| of all parameters, shared equally if there are several.
+
   Args:
-    rho: length of delta: 0.05 (the paper); about 10 times as much if adaptive (0.5 to 2).
+    rho: length of delta: 0.05 (the paper); about 10 times as much if adaptive (0.5 to 2), and much
+      less for norm='inf', which moves every parameter by rho.
     adaptive: scale each element of delta by its parameter (ASAM).
+    norm: norm p of delta; 2 (Foret et al.), others: eq. 3 of the TAMU report on SogCLR.
 
   Example:
     >>> params = {'w': jnp.full([], 2.0)}
@@ -54,16 +61,30 @@ def sam(
 
   def adversary(grads, params):
     part = _perturbed_part(grads, groups)
+    if norm != '2':
+      steepest = _steepest(part, norm)
+      part = jax.tree.map(lambda s, g: (-rho * s).astype(g.dtype), steepest, part)
+      return {**jax.tree.map(jnp.zeros_like, grads), **part}
     weights = _perturbed_part(params, groups)
     if adaptive:
-      norm = optax.tree.norm(jax.tree.map(lambda g, w: jnp.abs(w) * g, part, weights))
+      length = optax.tree.norm(jax.tree.map(lambda g, w: jnp.abs(w) * g, part, weights))
       part = jax.tree.map(lambda g, w: w**2 * g, part, weights)
     else:
-      norm = optax.tree.norm(part)
-    part = jax.tree.map(lambda g: (-rho * g / (norm + 1e-12)).astype(g.dtype), part)
+      length = optax.tree.norm(part)
+    part = jax.tree.map(lambda g: (-rho * g / (length + 1e-12)).astype(g.dtype), part)
     return {**jax.tree.map(jnp.zeros_like, grads), **part}
 
   return optax.contrib.sam(base, optax.stateless(adversary), opaque_mode=True)
+
+
+def _steepest(grads: PyTree, norm: str) -> PyTree:
+  """The delta with |delta|_norm <= 1 and the largest <g, delta>, for the norms '1' and 'inf'."""
+  if norm == 'inf':
+    return jax.tree.map(jnp.sign, grads)
+  top = jnp.max(jnp.stack([jnp.max(jnp.abs(g)) for g in jax.tree.leaves(grads)]))
+  at_top = jax.tree.map(lambda g: (jnp.abs(g) == top) & (g != 0), grads)
+  count = jnp.maximum(sum(jnp.sum(where) for where in jax.tree.leaves(at_top)), 1)
+  return jax.tree.map(lambda g, where: jnp.sign(g) * where / count, grads, at_top)
 
 
 def noise_sam(

@@ -100,7 +100,7 @@ def feature_transformation(
 
   Args:
     positive: scope of one draw of the positives' weight: 'none', 'batch' (the published commands),
-      'row', or 'dim' (each row and dimension).
+      'vector' (each dimension, the same for all rows), 'row', or 'dim' (each row and dimension).
     negative: the same for the negatives.
     positive_alpha: a of Beta(a, a) for the positives; 2.0 (code, best of the paper's table).
     negative_alpha: a of Beta(a, a) for the negatives; 1.6 (code, best of the paper's table).

@@ -145,13 +145,18 @@ class Pipeline:
       step: number of the step.
     """
     raw = query
-    for plugin in self._plugins:
-      query, key = plugin.move_pair(stream(rng, Stream.MOVED_PAIR), query, key, step)
+    query, key = self.move_pair(query, key, rng=rng, step=step)
     scores = batch_scores(query, key, rows, own=own) if own else queue_scores(query, key, rows)
     compared = Comparison(query, key, raw, rows, own, scores.where, temperature, rng, step)
     for plugin in self._plugins:
       scores = plugin.change_negatives(scores, compared)
     return self._finish(scores, query, key, temperature)
+
+  def move_pair(self, query: Array, key: Array, *, rng: Array, step: Array) -> tuple[Array, Array]:
+    """The first point alone, for losses that compare unit vectors [B, ..., D] in another way."""
+    for plugin in self._plugins:
+      query, key = plugin.move_pair(stream(rng, Stream.MOVED_PAIR), query, key, step)
+    return query, key
 
   def two_view_scores(
     self, z: Array, *, temperature: float | Array, rng: Array, step: Array

@@ -55,6 +55,7 @@ def dynamic(
   first_visit: FirstVisit = 'per_index',
   combine: gcl.Combine = 'mean',
   temperature_twice: bool = False,
+  symmetric: bool = True,
   queue_length: Rows = 65536,
   projector: heads.Recipe = 'sogclr',
   hidden_dim: Dimension = 2048,
@@ -72,7 +73,9 @@ def dynamic(
     first_visit: 'per_index' (u starts at g), 'none' (the report's code), others: see `sogclr`.
     combine: u of the two views: 'mean', or 'sum' (the report's code).
     temperature_twice: weights from exp(s / temperature^2), loss divided by the temperature.
-    queue_length: rows of the queue; 65536 (the report's code); two keys an image enter it.
+    symmetric: both views are queries and keys, and two keys per image enter the queue (the report's
+      code); False: view 0 is the query, view 1 the key (the report's algorithm 1).
+    queue_length: rows of the queue; 65536 (the report's code).
     projector: recipe of `clr_jax.models.heads`.
     hidden_dim: width of the hidden layers of the projector; 2048 (the report's code).
     out_dim: length of the embeddings; 128 (the report).
@@ -80,7 +83,8 @@ def dynamic(
     **target: options of `distillation`: momentum .999, constant; ema_index 'next' (the average
       precedes the keys); per_view_bn True (one view at a time): all as in the report's code.
   """
-  check_queue(name, queue_length, info, keys_per_image=2)
+  num_keys = 2 if symmetric else 1
+  check_queue(name, queue_length, info, keys_per_image=num_keys)
   pipeline = Pipeline(plugins, name, negatives=True, softmax=False, free_anchor=True)
   average = moving_average(info, gamma=gamma, first_visit=first_visit, combine=combine)
 
@@ -125,6 +129,8 @@ def dynamic(
     loss,
     info,
     pairs='own',
+    online_views=slice(0, num_keys),
+    target_views=slice(2 - num_keys, 2),
     init_state=lambda rng: {
       **average.init(),
       **init_queue(rng, queue_length, out_dim),

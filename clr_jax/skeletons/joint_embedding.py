@@ -46,11 +46,11 @@ def check_block_size(
   """Raises a UserError unless block_size divides the rows of a batch (all views of its images).
 
   Args:
-    active: active plug-ins that need all scores at once.
+    active: keys of options in use that need all scores at once.
   """
   if block_size is not None and active:
     raise UserError(
-      f'{name}: plug-ins ({", ".join(active)}) need all scores at once: leave method.block_size out'
+      f'{name}: {" and ".join(active)} need all scores at once: leave method.block_size out'
     )
   rows = info.batch_size * info.num_views
   if block_size is not None and rows % block_size:
@@ -89,6 +89,7 @@ def joint_embedding(
   independent: bool = False,
   per_view: bool = True,
   target: str | None = None,
+  kept: str | None = None,
   local_views: bool = False,
   init_state: Callable[[], State] = dict,
   post_update: Callable = commit_batch_stats,
@@ -106,6 +107,7 @@ def joint_embedding(
     per_view: separate BatchNorm statistics for each view (see `Chain.apply_views`).
     target: module before the predictor, such as 'projector': its output, without gradient, is
       `Out.target`, and the `z` of `represent` instead of the last module's.
+    kept: module whose output, with gradient, is in Out.extra under its name.
     local_views: True embeds batch.views['local'] too, if present; last in Out.online.
     init_state: state besides the statistics, such as per-example tables.
     post_update: a `PostUpdateFn` that also updates the statistics.
@@ -135,6 +137,8 @@ def joint_embedding(
       network, params, batch_stats, batch, per_view=per_view, rng=of_mixed
     )
     extra = {'stages': outputs['stages'], **mixed}
+    if kept:
+      extra[kept] = outputs[kept]
     out = Out(online=online, target=fixed, h=outputs[first], extra=extra)
     return out, {'batch_stats': batch_stats}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax.numpy as jnp
 
-from clr_jax.core.bounds import Dimension, Rows, Temperature
+from clr_jax.core.bounds import Dimension, Probability, Rows, Temperature
 from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses.scores import infonce, score_sets
@@ -23,6 +23,7 @@ def momentum_contrast(
   info: RunInfo,
   *,
   temperature: Temperature = 0.07,
+  beta: Probability = 1.0,
   queue_length: Rows = 65536,
   symmetric: bool = False,
   projector: heads.Recipe = 'linear',
@@ -36,6 +37,8 @@ def momentum_contrast(
   Args:
     name: name of the method, for messages.
     temperature: divisor of the similarities; .07 (v1), .2 (v2), .1 (official CIFAR notebook).
+    beta: weight of the logarithm of the denominator; 1 = InfoNCE (official), 0 = positives only
+      (margins paper, eq. 6).
     queue_length: rows of the queue; 65536 (official), 4096 (official CIFAR notebook).
     symmetric: use both views as queries and keys: the loss is the sum of both directions (official
       CIFAR notebook), and two keys per image enter the queue.
@@ -49,7 +52,7 @@ def momentum_contrast(
   """
   num_keys = 2 if symmetric else 1
   check_queue(name, queue_length, info, keys_per_image=num_keys)
-  pipeline = Pipeline(plugins, name, negatives=True, softmax=True, free_anchor=True)
+  pipeline = Pipeline(plugins, name, negatives=beta > 0, softmax=beta > 0, free_anchor=True)
 
   def compare(out, state, rng, step):
     # Asymmetric: one query view, one key view. Symmetric: the key of a query is the other view.
@@ -66,7 +69,7 @@ def momentum_contrast(
   def loss(out, state, batch, rng, step):
     del batch
     keys, scores = key_rows(out.target), compare(out, state, rng, step)
-    total = infonce(scores, temperature=temperature).sum(1).mean()
+    total = infonce(scores, temperature=temperature, beta=beta).sum(1).mean()
     return total, {'keys': keys.reshape(-1, keys.shape[-1])}, {}
 
   def scores(out, state, batch, rng, step):

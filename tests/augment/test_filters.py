@@ -8,7 +8,7 @@ import skimage.filters
 import skimage.util
 from PIL import ImageEnhance, ImageFilter
 
-from clr_jax.augment import filters
+from clr_jax.augment import filters, policies
 from clr_jax.core.errors import UserError
 from tests.augment._images import assert_levels, levels, run, through_pil, unit
 
@@ -94,6 +94,14 @@ def test_noise_clipped_after_normalization():
   noisy = filters.gaussian_noise(KEY, images, sigma=0.1, **exact)
   inside = np.abs(normalize(images)) < 0.5
   assert (normalize(noisy) - normalize(images))[inside].std() == pytest.approx(0.1, rel=0.1)
+
+
+def test_policies_pass_the_ratio_of_salt():
+  images = np.full((20, 10, 10, 3), 0.5, np.float32)
+  still = {'crop_scale': (1.0, 1.0), 'crop_ratio': (1.0, 1.0), 'jitter_p': 0.0, 'gray_p': 0.0}
+  noise = {'salt_pepper': 1.0, 'salt_pepper_p': 1.0, 'salt_pepper_ratio': 1.0}
+  policy = policies.make('simclr_family', size=10, flip_p=0.0, **still, **noise)
+  np.testing.assert_array_equal(policy(KEY, images), np.ones_like(images))
 
 
 def test_salt_and_pepper_statistics_match_skimage():

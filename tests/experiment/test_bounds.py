@@ -5,7 +5,7 @@ import re
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import annotated_types as at
 import numpy as np
@@ -101,11 +101,15 @@ def bad_values(hint):
   numeric = [(kind, facts) for kind, facts in found if kind in (int, float)]
   named = [f for _, facts in found for f in facts if isinstance(f, OneOf)]
   strings = str in kinds and not named
+  listed = {
+    v for kind in kinds if typing.get_origin(kind) is Literal for v in typing.get_args(kind)
+  }
   for value in NO_NUMBERS:
     is_list, is_section = value == [], isinstance(value, dict)
     if not (
       any(isinstance(f, OneOf) and isinstance(value, str) and value in f.names for f in named)
       or (strings and isinstance(value, str))
+      or (isinstance(value, str) and value in listed)
       or (is_list and origins & set(SEQUENCES))
       or (is_list and SEVERAL in facts_of(hint))
       or (is_section and Mapping in origins)

@@ -34,6 +34,9 @@ def test_sogclr_variants_change_one_thing():
   assert changed['salt-pepper']['salt_pepper'] == 0.05
   assert changed['noise-sam'] == {**changed['noise-sam'], 'name': 'noise_sam', 'eps': 1e-5}
   assert changed['sam']['name'] == 'sam'
+  assert not changed['moco-one-way']['symmetric']
+  assert changed['rate-over-4']['learning_rate'] == 0.25
+  assert changed['40k']['protocols']['linear']['held_out'] == 0.2
 
 
 @pytest.mark.parametrize(
@@ -111,6 +114,7 @@ def test_variants_of_feature_transformation():
       '-neg': {'negative': 'batch'},
       '-both': {'positive': 'batch', 'negative': 'batch'},
       '-both-dim': {'positive': 'dim', 'negative': 'dim'},
+      '-both-vector': {'positive': 'vector', 'negative': 'vector'},
     }.items():
       assert on(network + variant) == {'feature_transformation': scopes}
   mochi = {'num_mixed': 1024, 'num_query_mixed': 128}
@@ -193,9 +197,46 @@ def test_heads_of_simclr_are_solo_learns_and_those_of_tcl_the_thesis():
     ('cifar10-tcl', (2048, 256)),
     ('imagenet100-simclr', (4096, 512)),
     ('imagenet100-tcl', (4096, 256)),
+    ('imagenet100-simclr-text', (4096, 256)),
+    ('cifar100-swav-text', (2048, 256)),
+    ('cifar10-w_mse-text', (1024, 256)),
   ):
     method = load(f'tcl_selfsup:{row}').method
     assert (method.hidden_dim, method.out_dim) == sizes
+
+
+def test_the_thesis_as_its_code_is():
+  fashion, imagenet = (load(f'tcl_supervised:{d}-tcl') for d in ('fashion_mnist', 'imagenet100'))
+  assert (fashion.model.mean, fashion.model.std) == ((0.5,), (0.5,))
+  assert (imagenet.model.mean, imagenet.model.std) == ((0.5,) * 3, (0.25,) * 3)
+  views = imagenet.augment
+  assert (views.name, views.padding, views.policy, views.size) == ('autoaugment', 4, 'cifar10', 224)
+  for name, images in (('cifar10', 64), ('cifar100', 128), ('cifar100', 16)):
+    config = load(f'tcl_supervised:{name}-tcl' + '-batch32' * (images == 16))
+    stage = to_dict(config.eval.protocols.linear_augmented)
+    assert stage == {'preset': 'tcl_published', 'batch_size': images}
+    assert config.batch_size == images
+  assert 'own_head' in load('tcl_supervised:cifar10-supervised').eval.protocols
+  assert load('tcl_selfsup:imagenet100-moco_v2plus').method.queue_length == 65536
+  assert load('tcl_selfsup:imagenet100-moco_v2plus-text').method.queue_length == 32768
+
+
+def test_classifiers_of_margins_on_imagenet():
+  stages = [
+    to_dict(load(f'margins:imagenet-{m}').eval.protocols.linear) for m in ('moco_v3', 'simclr')
+  ]
+  keys = ('batch_size', 'weight_decay', 'init')
+  assert [s[k] for s in stages for k in keys] == [1024, (0.0,), 'normal', 4096, (1e-6,), 'zero']
+  assert load('margins:cifar10-moco_v3').method.loss_scale == 1.0
+
+
+def test_swav_of_feature_transformation_has_local_views_and_apexs_larc():
+  both = load('feature_transformation:imagenet100-swav-both')
+  assert plugins_on('feature_transformation:imagenet100-swav-both') == {
+    'feature_transformation': {'positive': 'batch'}
+  }
+  assert (both.augment.num_local, both.optimizer.form) == (6, 'unclipped')
+  assert (both.optimizer.trust_coefficient, both.optimizer.exclude_from_decay) == (0.001, 'none')
 
 
 def test_moco_of_the_report_clean_and_as_published():

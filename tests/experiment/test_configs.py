@@ -14,6 +14,7 @@ from clr_jax.experiment import build
 from clr_jax.experiment.build import build_experiment, example_batch
 from clr_jax.experiment.config_files import load, resolve
 from clr_jax.experiment.schema import check_config
+from tests import method_cases
 from tests.experiment.config_files import (  # noqa: F401  (a fixture)
   FILES,
   PAPERS,
@@ -28,6 +29,7 @@ from tests.experiment.config_files import (  # noqa: F401  (a fixture)
 
 # (peak learning rate, total steps) by pattern of the spec; the first that matches counts.
 EXPECTED = {
+  r'sogclr:.*-rate-over-4': (0.0625, 781 * 400),
   r'sogclr:': (0.25, 781 * 400),
   r'feature_transformation:cifar10': (0.06, 97 * 200),
   r'feature_transformation:imagenet-': (0.03, 5004 * 200),
@@ -71,6 +73,8 @@ EXPECTED = {
   r'fashion_mnist': (0.1, 234 * 10),
   r'robustness:contrastive': (3e-4, 371 * 100),
   r'robustness:supervised': (0.1, 390 * 200),
+  r'robustness:finetuned': (0.8, 390 * 100),
+  r'robustness:fashion_finetuned': (0.1, 78 * 5),
   r'robustness:fashion_contrastive': (1e-3, 78 * 5),
   r'robustness:fashion_supervised': (0.1, 78 * 5),
   r'score_study:': (0.06, 78 * 6),
@@ -116,7 +120,8 @@ def wrong_numbers(spec) -> str:
     f'{info.total_steps} steps': info.total_steps == total_steps,
     f'{info.num_views} views': info.num_views == config.augment.get('num_views', 2),
     f'rate {rates.max()}': rates.max() == pytest.approx(peak, rel=0.02 if inexact else 1e-3),
-    f'last rate {rates[-1]}': rates[-1] < 0.01 * peak or config.schedule.name == 'constant',
+    f'last rate {rates[-1]}': rates[-1] < 0.01 * peak
+    or config.schedule.name in ('constant', 'step_decay'),
   }
   return ', '.join(name for name, right in checks.items() if not right)
 
@@ -188,6 +193,46 @@ def test_a_step_of_every_structure(file):
 @pytest.mark.parametrize('file', FILES)
 def test_a_step_of_the_other_arguments(file):
   check_steps([s for s in specs(file) if s not in representatives()])
+
+
+# ---------------------------------------------------------------- one step, run
+def start(spec):
+  """Two steps of a small network on small, random images; the loss is a number."""
+  config = tiny(load(spec))
+  config.batch_size = 16
+  config.augment.size = 32
+  sizes = {**method_cases.options(config.method.name), 'top_k': 8}
+  config.method.update({k: v for k, v in sizes.items() if k in config.method})
+  if config.plugins.mochi.num_mixed:
+    config.plugins.mochi.update({'num_mixed': 8, 'num_query_mixed': 4, 'num_hard': 8})
+  experiment = build_experiment(config, devices=jax.devices()[:1])
+  rng = np.random.default_rng(0)
+  batch = example_batch(experiment.source, 16)
+  batch = batch._replace(image=rng.integers(0, 256, batch.image.shape, np.uint8))
+  if batch.label is not None:
+    batch = batch._replace(label=np.arange(16, dtype=np.int32) % experiment.info.num_classes)
+  state, step = experiment.init(), jax.jit(experiment.step_fn)
+  for _ in range(2):
+    state, metrics = step(state, batch)
+    assert np.isfinite(metrics['loss'])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('spec', ['feature_transformation:imagenet100-swav-both'])
+def test_rows_of_the_documents_start(spec):
+  start(spec)
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize('file', [*PAPERS, 'robustness'])
+def test_every_structure_of_the_documents_starts(file):
+  for spec in representatives():
+    if spec.partition(':')[0] == file:
+      try:
+        start(spec)
+      except Exception as error:
+        error.add_note(f'in {spec}')
+        raise
 
 
 @pytest.mark.slow

@@ -208,3 +208,14 @@ def test_more_than_two_views():
 def test_unknown_anchors():
   with pytest.raises(UserError, match='choose one of all, one'):
     supcon(Z, anchors='two')
+
+
+@pytest.mark.parametrize('block_size', [None, 4])
+def test_the_anchor_itself_in_the_denominator(block_size, x64):
+  """Equation 1 of the robustness report: the sum over k = 1 ... 2 N contains k = i."""
+  z = np.random.default_rng(0).normal(size=[4, 2, 3])
+  rows = (z / np.linalg.norm(z, axis=-1, keepdims=True)).reshape(8, 3)
+  s = rows @ rows.T / 0.5
+  expected = [np.log(np.exp(s[i]).sum()) - s[i, i ^ 1] for i in range(8)]
+  got = ntxent(jnp.asarray(z), temperature=0.5, include_anchor=True, block_size=block_size)
+  np.testing.assert_allclose(got.ravel(), expected, rtol=1e-12)

@@ -121,3 +121,16 @@ def test_bfloat16_is_widened(loss):
   value = loss(Z.astype(jnp.bfloat16))
   assert value.dtype == jnp.float32
   np.testing.assert_allclose(value, loss(Z), rtol=0.05)
+
+
+def test_negatives_of_the_other_view_only(x64):
+  """Equation 1 of the TAMU report: sum over j != i of exp(<f(x_i), f(x_j^+)> / T), no positive."""
+  z = np.random.default_rng(0).normal(size=[4, 2, 3])
+  u = z / np.linalg.norm(z, axis=-1, keepdims=True)
+  expected = np.zeros([4, 2])
+  for i in range(4):
+    for v in range(2):
+      others = [np.exp(u[i, v] @ u[j, 1 - v] / 0.3) for j in range(4) if j != i]
+      expected[i, v] = np.log(sum(others)) - u[i, 0] @ u[i, 1] / 0.3
+  got = losses.dcl(jnp.asarray(z), temperature=0.3, negative_views='other')
+  np.testing.assert_allclose(got, expected, rtol=1e-12)

@@ -32,7 +32,7 @@ def normal(seed, *shape):
 def weights(scope, places, dim, seed=0):
   """Computes `draw_negative` without compiling it."""
   rng = np.random.default_rng(seed)
-  shape = {'batch': (1, 1), 'row': (places, 1), 'dim': (places, dim)}[scope]
+  shape = {'batch': (1, 1), 'vector': (1, dim), 'row': (places, 1), 'dim': (places, dim)}[scope]
   lam = rng.beta(1.6, 1.6, shape).astype('float32')
   return jnp.asarray(lam), jnp.asarray(rng.permutation(places).astype('int32'))
 
@@ -239,12 +239,12 @@ def test_uniform_draws():
 
 @pytest.mark.slow
 def test_scopes_of_the_draws():
-  shapes = {'batch': (1, 1, 1), 'row': (5, 2, 1), 'dim': (5, 2, 8)}
+  shapes = {'batch': (1, 1, 1), 'vector': (1, 1, 8), 'row': (5, 2, 1), 'dim': (5, 2, 8)}
   for scope, shape in shapes.items():
     lam = draw_positive(jax.random.key(0), (5, 2, 8), scope=scope, quantiles=BETA)
     assert lam.shape == shape and (lam > 1).all() and (lam < 2).all()
     assert len(np.unique(lam)) == lam.size
-  for scope, shape in {'batch': (1, 1), 'row': (7, 1), 'dim': (7, 8)}.items():
+  for scope, shape in {'batch': (1, 1), 'vector': (1, 8), 'row': (7, 1), 'dim': (7, 8)}.items():
     lam, partner = draw_negative(jax.random.key(0), (7, 8), scope=scope, quantiles=BETA)
     assert lam.shape == shape and (lam > 0).all() and (lam < 1).all()
     assert partner.dtype == 'int32'

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from clr_jax.losses.global_contrastive import estimate
-from clr_jax.losses.retrieval import hardest_negatives, select_hardest, select_in_radius
+from clr_jax.losses.retrieval import (
+  distances,
+  hardest_negatives,
+  select_hardest,
+  select_in_radius,
+)
 from clr_jax.losses.scores import Scores
 
 
@@ -71,3 +76,21 @@ def test_hardest_negatives_carry_all_of_the_loss():
 
   whole, sorted_ = both(Scores(positive, negative, where))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, sorted_)
+
+
+@pytest.mark.parametrize('distance', ['cosine', 'manhattan'])
+def test_other_distances(distance):
+  q, k = unit_rows(4)
+  pairs = np.asarray(q, 'float64')[:, None], np.asarray(k, 'float64')[None]
+  if distance == 'cosine':
+    expected = 1 - (pairs[0] * pairs[1]).sum(-1)
+  else:
+    expected = np.abs(pairs[0] - pairs[1]).sum(-1)
+  np.testing.assert_allclose(distances(q, k, distance), expected, atol=1e-6)
+  far = np.where(np.eye(6, dtype=bool), np.inf, expected)
+  nearest = np.sort(np.argsort(far.min(0))[:3])
+  np.testing.assert_array_equal(select_hardest(q, k, 0.5, distance=distance), nearest)
+  radius = jnp.float32(np.sort(far.ravel())[4] / 2 + 1e-4)
+  order, count, new = select_in_radius(q, k, radius, distance=distance)
+  assert set(np.asarray(order[:count])) == set(np.flatnonzero((far <= 2 * radius).any(0)))
+  np.testing.assert_allclose(new, expected[~np.eye(6, dtype=bool)].mean() / 2, rtol=1e-5)

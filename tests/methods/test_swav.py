@@ -8,6 +8,9 @@ import pytest
 from clr_jax import methods
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import Out
+from clr_jax.losses.clustering import assignments
+from clr_jax.ops.random import Stream, stream
+from clr_jax.plugins import PLUGINS
 from tests.methods.four_images import INFO, STEP, Tiny, batch
 
 SMALL = {'num_prototypes': 5, 'hidden_dim': 4, 'out_dim': 3}
@@ -91,3 +94,40 @@ def test_refusals():
     make(queue_length=3)
   with pytest.raises(UserError, match='swav compares two views'):
     methods.factory('swav')(Tiny(), INFO._replace(num_views=3), **SMALL)
+
+
+def test_extrapolated_embeddings_predict_plain_assignments(x64):
+  """Feature transformation before the prototypes, by hand: SwAV's loss of moved scores."""
+  rng = np.random.default_rng(0)
+  z, prototypes = rng.normal(size=[4, 2, 3]), rng.normal(size=[5, 3])
+  unit = z / np.linalg.norm(z, axis=-1, keepdims=True)
+  local = rng.normal(size=[4, 1, 5])
+  scores = np.concatenate([unit @ prototypes.T, local], 1)
+  extra = {'prototypes': jnp.asarray(prototypes), 'projector': jnp.asarray(z)}
+  out = Out(jnp.asarray(scores), jnp.asarray(z), extra=extra)
+  plugin = PLUGINS.make('feature_transformation', INFO, positive='batch')
+  method = make(queue_length=0, plugins={'feature_transformation': plugin})
+  value, *_ = method.loss(out, {}, batch(), jax.random.key(1), STEP)
+
+  moved = plugin.move_pair(
+    stream(jax.random.key(1), Stream.MOVED_PAIR), unit[:, :1], unit[:, 1:], STEP
+  )
+  lam = (moved[0][0, 0, 0] - unit[0, 1, 0]) / (unit[0, 0, 0] - unit[0, 1, 0])
+  assert 1 < lam < 2
+  hard = [lam * unit[:, v] + (1 - lam) * unit[:, 1 - v] for v in range(2)]
+  hard = np.concatenate([np.stack(hard, 1) @ prototypes.T, local], 1) / 0.1
+  log_p = hard - np.log(np.exp(hard).sum(-1, keepdims=True))
+  codes = np.asarray(assignments(jnp.asarray(scores[:, :2])))
+  pairs = [
+    -(codes[:, i] * log_p[:, v]).sum(-1).mean() for i in range(2) for v in range(3) if i != v
+  ]
+  np.testing.assert_allclose(value, np.mean(pairs), rtol=1e-12)
+
+
+def test_plugins_on_scores_of_pairs_are_refused():
+  plugin = PLUGINS.make('margin', INFO, subtractive=0.1)
+  with pytest.raises(UserError, match=r'no scores of pairs: switch plugins\.margin off'):
+    make(plugins={'margin': plugin})
+  plugin = PLUGINS.make('feature_transformation', INFO, negative='batch')
+  with pytest.raises(UserError, match='swav has no negatives to mix'):
+    make(plugins={'feature_transformation': plugin})

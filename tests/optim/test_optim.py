@@ -16,6 +16,7 @@ from clr_jax.optim._sam import uniform_noise
 STEPS = 4
 ALL = ('sgd', 'lars', 'adam', 'adamw')
 SAMS = ({}, {'rho': 0.1}, {'rho': 1.0, 'adaptive': True}, {'name': 'noise_sam', 'eps': 0.1})
+OTHER_NORMS = ({'rho': 0.1, 'norm': 'inf'}, {'rho': 0.1, 'norm': '1'})
 
 
 def make_params(seed=0, dtype=jnp.float32):
@@ -305,6 +306,31 @@ def test_sam_without_radius_is_the_base():
   assert_equal(one_sam_step(params, {}, {'rho': 0.0})[0], optax.apply_updates(params, updates))
 
 
+@pytest.mark.parametrize('norm', ['inf', '1'])
+def test_sam_in_other_norms_climbs_fastest(norm):
+  """Holder: <g, delta> = rho |g|_q for 1 / p + 1 / q = 1, and |delta|_p = rho."""
+  params = make_params()
+  flat = lambda tree: np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]).astype(float)  # noqa: E731
+  _, point = one_sam_step(params, {}, {'rho': 0.125, 'norm': norm})
+  delta, gradient = flat(point) - flat(params), flat(jax.grad(loss)(params))
+  p, q = (np.inf, 1) if norm == 'inf' else (1, np.inf)
+  assert np.linalg.norm(delta, p) == pytest.approx(0.125, rel=1e-5)
+  assert delta @ gradient == pytest.approx(0.125 * np.linalg.norm(gradient, q), rel=1e-5)
+
+
+def test_sam_shares_the_1_norm_among_equal_gradients():
+  params = {'a': jnp.zeros(2), 'b': jnp.zeros(1)}
+  slope = {'a': jnp.array([2.0, -1.0]), 'b': jnp.array([-2.0])}
+  point = one_sam_step(
+    params,
+    {},
+    {'rho': 1.0, 'norm': '1'},
+    lambda p: sum(jnp.vdot(slope[k], p[k]) for k in p),
+  )[1]
+  np.testing.assert_allclose(point['a'], [0.5, 0])
+  np.testing.assert_allclose(point['b'], [-0.5])
+
+
 def test_sam_radius_is_the_global_norm():
   params = make_params()
   _, point = one_sam_step(params, {}, {'rho': 0.2})
@@ -312,14 +338,15 @@ def test_sam_radius_is_the_global_norm():
   np.testing.assert_allclose(optax.tree.norm(delta), 0.2, rtol=1e-5)
 
 
-@pytest.mark.parametrize('sam', SAMS[1:], ids=str)
+@pytest.mark.parametrize('sam', [*SAMS[1:], *OTHER_NORMS], ids=str)
 def test_no_sam_group_is_invisible_to_the_others(sam):
   """The encoder's update has the same bits with the probe, without it, or with one of huge norm."""
   params = make_params()
   groups = {'probe': Group(no_sam=True)}
   after, point = one_sam_step(params, groups, sam)
   assert_equal(point['probe'], params['probe'])
-  assert (point['backbone']['conv']['kernel'] != params['backbone']['conv']['kernel']).any()
+  moved = jax.tree.map(lambda a, b: bool((a != b).any()), point, params)
+  assert any(jax.tree.leaves(moved))
   encoder = {k: v for k, v in params.items() if k != 'probe'}
   without, _ = one_sam_step(encoder, {}, sam)
   loud, _ = one_sam_step(params, groups, sam, lambda p: loss(p) + 1e4 * p['probe']['kernel'].sum())
@@ -327,7 +354,7 @@ def test_no_sam_group_is_invisible_to_the_others(sam):
     assert_equal({k: after[k] for k in encoder}, {k: other[k] for k in encoder})
 
 
-@pytest.mark.parametrize('sam', SAMS[1:3], ids=str)
+@pytest.mark.parametrize('sam', [*SAMS[1:3], *OTHER_NORMS], ids=str)
 def test_sam_with_zero_gradient_is_finite(sam):
   params = make_params()
   after, point = one_sam_step(params, {}, sam, lambda p: 0.0 * loss(p))

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from clr_jax.experiment.config_files import load
 from tests.processes.launching import SRUN
 
 LAUNCH = pathlib.Path(__file__).parents[2] / 'launch'
@@ -330,3 +331,24 @@ def test_the_benchmark_of_a_gpu(tmp_path, stand_in):
   large = [call for call in calls if '--config.augment.size=224' in call]
   assert len(large) == 2 * 4 and all('--config.model.stem=imagenet' in call for call in large)
   assert sum('--target=h200:1' in call for call in calls) == 2 * (2 * 7 + 2)
+
+
+@pytest.mark.parametrize(('size', 'runs'), [([], 7), (['document'], 9)])
+def test_the_robustness_study_attacks_every_network_that_it_trains(tmp_path, stand_in, size, runs):
+  stand_in('clr-jax', 'echo "$@"')
+  code, output = _end(_start('robustness_study.sh', [str(tmp_path / 'out'), *size], tmp_path))
+  assert code == 0
+  trained = [line for line in output.splitlines() if line.startswith('train --config=robustness:')]
+  assert len(trained) == runs
+  for line in trained:
+    spec = line.split()[1].partition('=')[2]
+    assert spec.partition(':')[2].startswith('fashion_') == (not size)
+    load(spec)
+  (attacked,) = [line for line in output.splitlines() if line.startswith('evaluate robustness')]
+  folders = [next(w for w in line.split() if w.startswith('--workdir=')) for line in trained]
+  assert attacked.split()[2 : 2 + runs] == folders
+
+
+def test_the_robustness_study_knows_two_sizes(tmp_path):
+  code, output = _end(_start('robustness_study.sh', ['out', 'large'], tmp_path))
+  assert code == 2 and output.startswith('usage:')

@@ -27,7 +27,12 @@ from clr_jax.ops import ema, sharding
 from clr_jax.ops.similarity import l2_normalize
 from clr_jax.optim import schedules
 
-_SCHEDULES = {'cosine': 'warmup_cosine', 'step': 'step_decay', 'constant': 'constant'}
+_SCHEDULES = {
+  'cosine': 'warmup_cosine',
+  'tcl': 'tcl',
+  'step': 'step_decay',
+  'constant': 'constant',
+}
 
 
 class Recipe(NamedTuple):
@@ -47,6 +52,7 @@ class Recipe(NamedTuple):
   normalize: str
   detach_features: bool
   augment: str
+  head: str = 'new'
 
 
 class Tuned(NamedTuple):
@@ -134,6 +140,19 @@ def _shapes(tree: Any) -> Any:
   return jax.tree.map(jnp.shape, tree)
 
 
+def own_classifier(experiment: Experiment, params: Params) -> Params:
+  """Parameters of `Classifier` that make it the run's own classification head, one Linear layer.
+
+  Raises:
+    UserError: the method has no such head.
+  """
+  if 'classifier' not in params:
+    raise UserError(
+      f'{experiment.config.method.name} has no classification head of its own: set head=new'
+    )
+  return {'mlp': params['classifier']}
+
+
 def fit(
   experiment: Experiment,
   weights: tuple[Params, State],
@@ -143,6 +162,7 @@ def fit(
   *,
   test_every: int,
   seed: int,
+  classifier: Params | None = None,
 ) -> Tuned:
   """Trains backbone and a new classifier on a labeled source.
 
@@ -155,6 +175,7 @@ def fit(
     tested: labeled sets with the same classes.
     test_every: epochs between tests.
     seed: RNG seed of the classifier's weights, the order of the examples and the augmentation.
+    classifier: first weights of the classifier, see `own_classifier`; None = new ones.
 
   Raises:
     UserError: a warm-up longer than the training, a negative weight decay, what
@@ -178,8 +199,9 @@ def fit(
     experiment.config.augment.size,
     pipeline.steps_per_epoch,
     experiment.mesh,
+    experiment.views.policies[0] if recipe.augment == 'own' else None,
   )
-  state = _start(program, weights, seed)
+  state = _start(program, weights, classifier, seed)
   losses, epoch_losses, epochs, scores = [], [], [], []
   steps = [(step, 1) for step in range(recipe.epochs * pipeline.steps_per_epoch)]
   with contextlib.closing(pipeline.blocks(steps)) as blocks:
@@ -197,11 +219,20 @@ def fit(
   return Tuned(program.represent, state.params, state.state, epoch_losses, epochs, scores)
 
 
-def _start(program: _Program, weights: tuple[Params, State], seed: int) -> TrainState:
-  params, statistics = ema.copy(weights)  # the train step donates the buffers of its state
+def _start(
+  program: _Program, weights: tuple[Params, State], classifier: Params | None, seed: int
+) -> TrainState:
+  # The train step donates the buffers of its state.
+  (params, statistics), classifier = ema.copy((weights, classifier))
   state = program.init(jax.random.key(seed))
+  if classifier is None:
+    classifier = state.params['classifier']
+  elif _shapes(classifier) != _shapes(state.params['classifier']):
+    raise UserError(
+      "the run's own head is not one layer for the classes of this data: set head=new"
+    )
   return state.replace(
-    params={**state.params, 'backbone': params},
+    params={**state.params, 'backbone': params, 'classifier': classifier},
     state={'batch_stats': {**state.state['batch_stats'], 'backbone': statistics}}
     if statistics
     else state.state,
@@ -225,6 +256,7 @@ def _program(
   size: int,
   steps_per_epoch: int,
   mesh: Mesh,
+  policy: augment.Policy | None,
 ) -> _Program:
   total_steps = recipe.epochs * steps_per_epoch
   frozen = recipe.detach_features or recipe.backbone_lr == 0
@@ -252,9 +284,12 @@ def _program(
     weight_decay=recipe.weight_decay,
     momentum=recipe.momentum,
   )
-  # He et al.'s 4 pixels of padding are for images of 32.
-  options = {'padding': max(1, size // 8)} if recipe.augment == 'crop_flip' else {}
-  views = augment.make(recipe.augment, size=size, num_views=1, **options)
+  if policy is None:
+    # He et al.'s 4 pixels of padding are for images of 32.
+    options = {'padding': max(1, size // 8)} if recipe.augment == 'crop_flip' else {}
+    views = augment.make(recipe.augment, size=size, num_views=1, **options)
+  else:
+    views = augment.single(policy)
   train_step = make_train_step(method, views, tx, mesh=mesh)
   everywhere = sharding.replicated(mesh)
 

@@ -130,17 +130,18 @@ def fit_sgd(
   batch_size: Count = 1024,
   base_lr: Candidates = 0.1,
   scaling: Literal['linear', 'none'] = 'linear',
-  schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
+  schedule: Literal['cosine', 'tcl', 'step', 'constant'] = 'cosine',
   milestones: Annotated[Sequence[Epochs], OnlyWith(schedule='step')] = (),
   factor: Annotated[RateFactor, OnlyWith(schedule='step')] = 0.1,
   momentum: BelowOne = 0.9,
   nesterov: bool = False,
   weight_decay: Candidates = 0.0,
+  init: Literal['normal', 'zero'] = 'normal',
 ) -> tuple[Head, list[np.ndarray]]:
   """Minibatch SGD, by default the linear evaluation of the SogCLR report ("lincls").
 
-  w ~ N(0, .01), b = 0; the learning rate changes per epoch, without warm-up; the last batch of an
-  epoch may be short; a batch larger than N becomes N, and a scaled learning rate follows. The
+  w ~ N(0, .01) or 0, b = 0; the learning rate changes per epoch, without warm-up; the last batch of
+  an epoch may be short; a batch larger than N becomes N, and a scaled learning rate follows. The
   defaults are the report's (MoCo's main_lincls with SogCLR's lr).
 
   Args:
@@ -154,13 +155,15 @@ def fit_sgd(
     base_lr: learning rate, or [S] rates, trained together from the same initial weights on the same
       batches.
     scaling: 'linear', base_lr is for 256 images and multiplied by batch_size / 256; 'none', as is.
-    schedule: 'cosine' to 0; 'step', multiplied by `factor` after each of the `milestones` (epochs);
-      'constant'.
+    schedule: 'cosine' to 0; 'tcl', a cosine one epoch late, to a thousandth (TCL's code); 'step',
+      multiplied by `factor` after each of the `milestones` (epochs); 'constant'.
     milestones: epochs after which the rate is multiplied by factor, with schedule='step'.
     factor: multiplier of the rate at each of the milestones.
     momentum: weight of the old velocity.
     nesterov: use g + momentum * velocity (PyTorch's form).
     weight_decay: coefficient of (w, b) added to the gradient; or [S], one per base_lr.
+    init: first weights: 'normal', of deviation .01 (MoCo's main_lincls), or 'zero'
+      (google-research/simclr).
 
   Returns:
     The head after the last epoch (leading axis S for a sweep), and for each set of `watch` the
@@ -175,6 +178,8 @@ def fit_sgd(
   peaks = jnp.asarray(np.atleast_1d(rates) * (size / 256 if scaling == 'linear' else 1), rows.dtype)
   decays = jnp.asarray(np.atleast_1d(decays), rows.dtype)
   head = _initial_heads(init_key, len(peaks), (rows.shape[1], num_classes), rows.dtype)
+  if init == 'zero':
+    head = jax.tree.map(jnp.zeros_like, head)
   state = _sgd(0.0, 0.0, momentum, nesterov).init(head)
   watched = [_as_arrays(*examples) for examples in watch]
   curves = [[] for _ in watched]
@@ -206,6 +211,8 @@ def _scale(
   """Factor of the learning rate in an epoch."""
   if schedule == 'cosine':
     return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+  if schedule == 'tcl':
+    return 1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * max(epoch - 1, 0) / epochs))
   if schedule == 'step':
     return factor ** sum(epoch >= milestone for milestone in milestones)
   return 1.0

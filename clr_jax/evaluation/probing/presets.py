@@ -102,6 +102,25 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
   },
 }
 
+# Presets of `linear_augmented` alone, with the policy of the training images and the mode of
+# BatchNorm; the solver is SGD.
+AUGMENTED_PRESETS: Mapping[str, Mapping[str, Any]] = {
+  # The thesis on TCL, supervised, as its code (chaitanyaanimesh/Tuned-Contrastive-Learning) runs
+  # it: as 'tcl_supervised' on images that are augmented as before, in batches of as many images as
+  # before (64 for CIFAR-10), with BatchNorm in training mode and the cosine one epoch late.
+  'tcl_published': {
+    'policy': 'own',
+    'batch_norm': 'train',
+    'epochs': 50,
+    'batch_size': 64,
+    'base_lr': 0.5,
+    'scaling': 'none',
+    'schedule': 'tcl',
+    'momentum': 0.9,
+    'weight_decay': 1e-4,
+  },
+}
+
 
 def with_preset(
   factory: Callable, preset: Mapping[str, Any], given: Mapping[str, Any], *, what: str

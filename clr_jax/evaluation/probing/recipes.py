@@ -20,6 +20,22 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
   # Presets of this library for a few thousand small images on a CPU: the defaults of `make_recipe`.
   'small': {'balanced': True},
   'small_supervised': {'backbone_lr': 0.1, 'balanced': True},
+  # MoCo's transfer to iNaturalist 2018 (He et al. 2020, appendix, as recalled), for networks and
+  # images of ImageNet's kind.
+  'moco_transfer': {
+    'epochs': 100,
+    'batch_size': 256,
+    'backbone_lr': 0.025,
+    'head_lr': 0.025,
+    'momentum': 0.9,
+    'weight_decay': 1e-4,
+    'schedule': 'step',
+    'milestones': (70, 90),
+    'factor': 0.1,
+    'warmup_epochs': 0.0,
+    'augment': 'rrc_flip',
+    'balanced': True,
+  },
   # The robustness document's code, with a gradient for the encoder (its text; `detach_features` is
   # its code): Linear - ReLU - Linear on unit features, one rate for all, x 0.2 at epoch 60 of 100.
   'robustness': {
@@ -68,14 +84,15 @@ def make_recipe(
   head_lr: Annotated[NonNegative | None, SEVERAL] = 0.1,
   momentum: BelowOne = 0.9,
   weight_decay: Annotated[NonNegative, SEVERAL] = 1e-4,
-  schedule: Literal['cosine', 'step', 'constant'] = 'cosine',
+  schedule: Literal['cosine', 'tcl', 'step', 'constant'] = 'cosine',
   milestones: Annotated[Sequence[Epochs], OnlyWith(schedule='step')] = (),
   factor: Annotated[RateFactor, OnlyWith(schedule='step')] = 0.2,
   warmup_epochs: Annotated[Epochs, OnlyWith(schedule='cosine')] = 1.0,
   head_layers: Literal[1, 2] = 1,
   normalize: Literal['none', 'l2'] = 'none',
   detach_features: bool = False,
-  augment: Annotated[str, OneOf(('auto', *policies.names()))] = 'auto',
+  augment: Annotated[str, OneOf(('auto', 'own', *policies.names()))] = 'auto',
+  head: Literal['new', 'own'] = 'new',
 ) -> Recipe:
   """Makes the recipe of one training; the defaults are the preset 'small'.
 
@@ -88,8 +105,8 @@ def make_recipe(
     backbone_lr, head_lr: peak rates; 0 keeps the backbone's parameters to the bit. None = 0.1, or
       0.01 for at most 500 labels.
     momentum, weight_decay: options of SGD; biases and normalization decay, too.
-    schedule: 'cosine' (to 0, after `warmup_epochs` of linear warm-up), 'step' (times `factor` at
-      the epochs `milestones`) or 'constant'.
+    schedule: 'cosine' (to 0, after `warmup_epochs` of linear warm-up), 'tcl' (one epoch late, to a
+      thousandth), 'step' (times `factor` at the epochs `milestones`) or 'constant'.
     milestones: epochs at which the rates are multiplied by factor, with schedule='step'.
     factor: multiplier of the rates at each of the milestones.
     warmup_epochs: epochs of linear warm-up, with schedule='cosine'.
@@ -99,7 +116,9 @@ def make_recipe(
       change, as in the robustness document's code.
     augment: a policy of `clr_jax.augment` with its defaults (crop_flip pads an eighth of the side);
       'auto' is crop_flip, but affine for digits and letters, which must not be mirrored, and for a
-      run's own data if it was trained with affine.
+      run's own data if it was trained with affine; 'own' is the run's first view with its options.
+    head: first weights of the classifier: 'new', or the run's 'own' classification head, with
+      head_layers=1 and features as they are.
 
   Raises:
     UserError: a batch of fewer labels than devices.
@@ -121,6 +140,7 @@ def make_recipe(
     normalize=normalize,
     detach_features=detach_features,
     augment=_policy(subject) if augment == 'auto' else augment,
+    head=head,
   )
 
 

@@ -4,6 +4,9 @@
   and an option marked `SEVERAL` is measured for each of several values;
 - `check(sets, options)`, optional: raises errors about combinations of options, or data, early;
 - `NEEDS_NETWORK = True`, if raw pixels cannot be measured;
+- `NEEDS_PROBE = True`, if it measures the online probe of the run;
+- `OUTPUT`, the output of `represent` whose classes it needs, and `WITHOUT_OUTPUT`, a sentence for
+  networks that lack it;
 - `FITS_CLASSES = True`, if it fails on test images of a class without a training image;
 - `table(records)`, for a special table instead of one row per number;
 - `parameters()`, if `measure` takes options beyond its signature: all options by name;

@@ -15,7 +15,13 @@ from clr_jax.core.bounds import BelowOne, Count, CountOrZero, Seed, Share
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import SEVERAL, OneOf, options_of, takes_options_of
 from clr_jax.core.types import Params, State
-from clr_jax.evaluation.probing.finetuning import Recipe, Tuned, backbone_weights, fit
+from clr_jax.evaluation.probing.finetuning import (
+  Recipe,
+  Tuned,
+  backbone_weights,
+  fit,
+  own_classifier,
+)
 from clr_jax.evaluation.probing.presets import with_preset
 from clr_jax.evaluation.probing.recipes import PRESETS, make_recipe
 from clr_jax.evaluation.probing.sets import Sets
@@ -78,7 +84,7 @@ def measure(
   labels = {'label_fraction': share, 'per_class': per_class, 'num_labels': num_labels, **used}
   params = {'preset': preset, **labels, 'held_out': held_out, **recipe._asdict()}
   params['test_every'] = test_every
-  return _measurements(tuned, params, subject.kind, time.perf_counter() - start)
+  return measurements(tuned, params, subject.kind, time.perf_counter() - start)
 
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
@@ -113,6 +119,8 @@ def _resolved(preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
     raise UserError(
       f'finetune: warmup_epochs={warmup} exceeds epochs={epochs}: lower it, or train longer'
     )
+  if values['head'] == 'own' and (values['head_layers'] != 1 or values['normalize'] != 'none'):
+    raise UserError("finetune: the run's own head is one layer: set head_layers=1, normalize=none")
   return values
 
 
@@ -149,23 +157,33 @@ def _train(
   assert test is not None  # refused before
   tested = [test, data.SubsetSource(train, held)] if len(held) else [test]
   some = train if len(fitted) == train.num_examples else data.SubsetSource(train, fitted)
-  weights = _first_weights(subject)
-  return fit(subject.experiment, weights, some, tested, recipe, test_every=test_every, seed=seed)
+  experiment, (params, state) = subject.experiment, _first_weights(subject)
+  return fit(
+    experiment,
+    backbone_weights(experiment, params, state),
+    some,
+    tested,
+    recipe,
+    test_every=test_every,
+    seed=seed,
+    classifier=own_classifier(experiment, params) if recipe.head == 'own' else None,
+  )
 
 
 def _first_weights(subject: Subject) -> tuple[Params, State]:
   """Initial weights; those of step 0 need no BatchNorm statistics, which training computes."""
   if subject.is_pretrained:
-    return backbone_weights(subject.experiment, *subject.weights)
+    return subject.weights
   first = subject.experiment.init()
-  return backbone_weights(subject.experiment, first.params, first.state)
+  return first.params, first.state
 
 
-def _measurements(
+def measurements(
   tuned: Tuned,
   params: Mapping[str, Any],
   features: Kind,
   seconds: float,
+  protocol: str = 'finetune',
 ) -> list[Measurement]:
   """Measurements of test accuracy for several epochs, the first with the training curves."""
   if not math.isfinite(tuned.loss[-1]):
@@ -180,7 +198,7 @@ def _measurements(
     Measurement(
       'top1',
       float(scores['top1'][at]),
-      'finetune',
+      protocol,
       {**params, 'selection': selection, 'epoch': tuned.epoch[at]},
       features,
       seconds,

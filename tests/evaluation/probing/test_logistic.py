@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,6 +85,8 @@ COSINE = [0.125 * 0.5 * (1 + np.cos(np.pi * epoch / 4)) for epoch in range(4)]
 
 
 DECAY = {'base_lr': 2.0, 'schedule': 'step', 'milestones': (1, 3)}
+# TCL's code: a cosine to a thousandth, of which the epochs 0 and 1 have the first value.
+LATE = [0.125 * (1e-3 + 0.999 * (1 + math.cos(math.pi * e / 4)) / 2) for e in (0, 0, 1, 2)]
 GROWTH = {'base_lr': 2.0, 'schedule': 'step', 'milestones': (2,), 'factor': 1.5}
 
 
@@ -94,6 +98,8 @@ GROWTH = {'base_lr': 2.0, 'schedule': 'step', 'milestones': (2,), 'factor': 1.5}
     (DECAY, [0.125, 0.0125, 0.0125, 0.00125], False),
     (GROWTH, [0.125, 0.125, 0.1875, 0.1875], True),
     ({'base_lr': 2.0, 'schedule': 'constant'}, [0.125] * 4, False),
+    ({'base_lr': 2.0, 'schedule': 'tcl'}, LATE, False),
+    ({'base_lr': 2.0, 'init': 'zero'}, COSINE, False),
   ],
 )
 def test_sgd_follows_the_protocol(x64, schedule, rates, nesterov):
@@ -101,7 +107,9 @@ def test_sgd_follows_the_protocol(x64, schedule, rates, nesterov):
   options = {'momentum': 0.9, 'weight_decay': 0.01, 'nesterov': nesterov}
   head, _ = fit_sgd(h, label, num_classes=4, batch_size=16, epochs=4, seed=3, **options, **schedule)
   # The same initial weights (a rate of 0) and the same orders of the examples.
-  start, _ = fit_sgd(h, label, num_classes=4, epochs=1, base_lr=0.0, seed=3)
+  first = {'init': schedule.get('init', 'normal')}
+  start, _ = fit_sgd(h, label, num_classes=4, epochs=1, base_lr=0.0, seed=3, **first)
+  assert (start.w == 0).all() == ('init' in schedule)
   key = jax.random.split(jax.random.key(3))[0]
   order = [np.asarray(jax.random.permutation(jax.random.fold_in(key, e), 50)) for e in range(4)]
   w, b = numpy_sgd(h, label, order, np.asarray(start.w), rates=rates, size=16, **options)
