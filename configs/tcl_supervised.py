@@ -37,8 +37,9 @@ figure 5.1. Its code (chaitanyaanimesh/Tuned-Contrastive-Learning, train.py): CI
 (on ImageNet-100, too), the same AutoAugment for all data sets, pixels of Fashion-MNIST normalized
 by 0.5 and 0.5, of ImageNet-100 by 0.5 and 0.25, head 2048/128 without BatchNorm, schedule `tcl`,
 SimAugment without blur, as many images in a batch of the linear stage as in the first. Its file of
-AutoAugment is not published: the policy and magnitudes here are torchvision's for CIFAR-10. Its
-ImageNet-100 is resized to 224x224 without regard to the sides: here the central square is.
+AutoAugment is not published: the policy and magnitudes here are torchvision's for CIFAR-10. As
+there, training images of ImageNet-100 are resized to 224x224 without regard to their sides; in the
+tests they are the central 224 of 256 pixels, there the same 224x224.
 
 Cross-entropy is SupContrast's main_ce ("the same implementation"), 150 epochs: learning rate 0.8 on
 batches of 1024, warm-up 10, crop and flip; the thesis gives none of these. The mode `cross-entropy`

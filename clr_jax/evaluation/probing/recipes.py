@@ -33,7 +33,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     'milestones': (70, 90),
     'factor': 0.1,
     'warmup_epochs': 0.0,
+    'head_layers': 1,
+    'normalize': 'none',
     'augment': 'rrc_flip',
+    'head': 'new',
     'balanced': True,
   },
   # The robustness document's code, with a gradient for the encoder (its text; `detach_features` is
@@ -52,6 +55,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     'head_layers': 2,
     'normalize': 'l2',
     'augment': 'crop_flip',
+    'head': 'new',
     'balanced': False,
   },
   # Its supervised baseline at the same labels: rate 0.1, but 0.01 for 500 labels (and fewer).
@@ -69,6 +73,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     'head_layers': 1,
     'normalize': 'none',
     'augment': 'crop_flip',
+    'head': 'new',
     'balanced': False,
   },
 }

@@ -143,7 +143,7 @@ class TestProtocol:
     """Records arguments of `fit`; the best epoch is 2 on the test set, 1 on the held-out set."""
     calls = []
 
-    def instead(experiment, weights, train, tested, recipe, *, test_every, seed):
+    def instead(experiment, weights, train, tested, recipe, *, test_every, seed, classifier):
       calls.append({**locals()})
       scores = [row[: len(tested)] for row in ([0.2, 0.5], [0.6, 0.4], [0.4, 0.1])]
       return Tuned(lambda *_: {}, {}, {}, [3.0, 2.0, 1.0], [1, 2, 3], scores)
