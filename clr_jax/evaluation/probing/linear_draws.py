@@ -57,7 +57,7 @@ def measure_subsets(
       rows = labeled_subset(train_label, **amount, seed=seed, draw=draw)
       _, *seeds = np.random.SeedSequence([seed, draw]).generate_state(3).tolist()
       outcomes = _one_draw(
-        chosen, train_h[..., rows, :], train_label[rows], (test_h, test_label), *seeds
+        chosen, _rows(train_h, rows), train_label[rows], (test_h, test_label), *seeds
       )
       seconds = time.perf_counter() - start
       subset = {**amount, 'num_labels': len(rows), 'draw': draw}
@@ -95,7 +95,7 @@ def _one_draw(
   if chosen.held_out or len(candidates) > 1:
     held = _held_out(chosen, label, split_seed)
     how = _how(candidates, int(held.sum()))
-  fitted, held_set = (h[..., ~held, :], label[~held]), None
+  fitted, held_set = (_rows(h, np.flatnonzero(~held)), label[~held]), None
   if held.any():  # of augmented copies the first one
     held_set = ((h if h.ndim == 2 else h[0])[held], label[held])
   if held_set and not chosen.held_out:
@@ -109,6 +109,11 @@ def _one_draw(
     (value, {**chosen.options, **used, **how})
     for value, used in finish(chosen, candidates, fitted, held_set, test, fit_seed)
   ]
+
+
+def _rows(h: np.ndarray, rows: np.ndarray) -> np.ndarray:
+  """h[..., rows, :] of different, sorted rows; h itself if these are all: 10 GB of ImageNet's."""
+  return h if len(rows) == h.shape[-2] else h[..., rows, :]
 
 
 def _held_out(chosen: Settings, label: np.ndarray, seed: int) -> np.ndarray:

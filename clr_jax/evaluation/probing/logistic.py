@@ -26,6 +26,7 @@ from clr_jax.core.bounds import (
 from clr_jax.core.options import OnlyWith, checked
 from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array
+from clr_jax.evaluation.probing import placement
 from clr_jax.ops.similarity import at_least_float32
 
 Candidates = NonNegative | Annotated[Sequence[NonNegative], MinLen(1)]
@@ -59,7 +60,7 @@ def fit_lbfgs(
   This is scikit-learn's objective with l2 = 1 / C (default C = 1), so features should be
   standardized. With two classes scikit-learn has one row of weights where this has two: predictions
   are equal for its C = 2 / l2.
-  All features are on the device at once, in float32 or wider.
+  Features are in float32 or wider, and split over the devices if there are many (`placement`).
 
   Args:
     h: [N, F].
@@ -72,20 +73,23 @@ def fit_lbfgs(
   Returns:
     The head (leading axis S for a sweep) and {'loss': objective / N, 'iterations', 'gradient'}.
   """
-  h, label = _as_arrays(h, label)
-  return _lbfgs(h, label, jnp.asarray(l2, h.dtype), num_classes, max_iter, tol)
+  num = len(h)
+  h, label = placement.in_blocks(h, label, num_classes, heads=np.size(l2))
+  fitted = lbfgs(h, label, jnp.asarray(l2, h.dtype), num_classes, num, max_iter, tol)
+  return placement.on_one_device(fitted)
 
 
-@functools.partial(host_jit, static_argnums=(3,))
-def _lbfgs(
-  h: Array, label: Array, l2: Array, num_classes: int, max_iter: Any, tol: Any
+@functools.partial(host_jit, static_argnums=(3, 4))
+def lbfgs(
+  h: Array, label: Array, l2: Array, num_classes: int, num: int, max_iter: Any, tol: Any
 ) -> tuple[Head, dict[str, Array]]:
+  """Program of `fit_lbfgs` for `num` examples in the form of `placement.in_blocks`."""
   optimizer = optax.lbfgs()
 
   def solve(l2: Array) -> tuple[Head, dict[str, Array]]:
     def objective(head: Head) -> Array:
-      penalty = 0.5 * l2 * jnp.sum(head.w**2) / len(h)
-      return jnp.mean(_cross_entropy(head, h, label)) + penalty
+      penalty = 0.5 * l2 * jnp.sum(head.w**2) / num
+      return _mean_cross_entropy(head, h, label, num) + penalty
 
     value_and_grad = optax.value_and_grad_from_state(objective)
 
@@ -108,7 +112,7 @@ def _lbfgs(
       )
       return head, state, step + 1, loss, value, gradient
 
-    head = Head(jnp.zeros((h.shape[1], num_classes), h.dtype), jnp.zeros((num_classes,), h.dtype))
+    head = Head(jnp.zeros((h.shape[2], num_classes), h.dtype), jnp.zeros((num_classes,), h.dtype))
     far = jnp.asarray(jnp.inf, h.dtype)
     head, _, steps, loss, _, gradient = jax.lax.while_loop(
       unfinished, iterate, (head, optimizer.init(head), jnp.int32(0), far, far, far)
@@ -146,7 +150,7 @@ def fit_sgd(
 
   Args:
     h: [N, F], or [K, N, F]: features of K augmented copies of the images, of which epoch e uses
-      copy e modulo K; one copy is on the device at a time.
+      copy e modulo K; one copy is on the devices at a time, split over them if it is large.
     label: [N] integers in [0, num_classes).
     seed: RNG seed of the initial weights and the order of the examples.
     watch: sets (h, label) of examples to test after every epoch.
@@ -170,8 +174,8 @@ def fit_sgd(
     accuracies [..., epochs] in [0, 1].
   """
   copies = h if np.ndim(h) == 3 else [h]
-  rows, label = _as_arrays(copies[0], label)
-  size = min(batch_size, len(rows))
+  rows, label = placement.by_rows(copies[0], num_classes), jnp.asarray(label, jnp.int32)
+  size = min(batch_size, len(label))
   key, init_key = jax.random.split(jax.random.key(seed))
   rates, decays = (np.asarray(x) for x in np.broadcast_arrays(base_lr, weight_decay))
   single = rates.ndim == 0
@@ -185,7 +189,7 @@ def fit_sgd(
   curves = [[] for _ in watched]
   for epoch in range(epochs):
     if len(copies) > 1:
-      rows = at_least_float32(copies[epoch % len(copies)])
+      rows = placement.by_rows(copies[epoch % len(copies)], num_classes)
     rate = peaks * _scale(schedule, epoch, epochs, milestones, factor)
     key_now = jax.random.fold_in(key, epoch)
     head, state = _sgd_epoch(
@@ -193,6 +197,7 @@ def fit_sgd(
     )
     for curve, examples in zip(curves, watched, strict=True):
       curve.append(score(head, *examples)[0])
+  head = placement.on_one_device(head)
   if single:
     head = jax.tree.map(lambda x: x[0], head)
     curves = [[point[0] for point in curve] for curve in curves]
@@ -235,9 +240,10 @@ def _sgd_epoch(
   nesterov: bool,
   size: int,
 ) -> tuple[Head, optax.OptState]:
-  steps = -(-len(h) // size)
-  order = jnp.pad(jax.random.permutation(key, len(h)), (0, steps * size - len(h)))
-  real = jnp.arange(steps * size) < len(h)
+  num = len(label)  # h may have more rows, which fill it up
+  steps = -(-num // size)
+  order = jnp.pad(jax.random.permutation(key, num), (0, steps * size - num))
+  real = jnp.arange(steps * size) < num
 
   def train(head: Head, state: Any, rate: Array, decay: Array) -> tuple[Head, Any]:
     optimizer = _sgd(rate, decay, momentum, nesterov)
@@ -279,6 +285,20 @@ def _score(head: Head, h: Array, label: Array) -> tuple[Array, Array]:
 
 def _cross_entropy(head: Head, h: Array, label: Array) -> Array:
   return optax.softmax_cross_entropy_with_integer_labels(_logits(head, h), label)
+
+
+def _mean_cross_entropy(head: Head, h: Array, label: Array, num: int) -> Array:
+  """Mean over the `num` examples of h [K, R, F] with labels [K, R], block after block."""
+  if label.size == num and len(h) == 1:
+    return jnp.mean(_cross_entropy(head, h[0], label[0]))
+
+  @functools.partial(jax.checkpoint, prevent_cse=False)  # keeps the logits of one block only
+  def add(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
+    rows, classes = block
+    return total + jnp.sum(_cross_entropy(head, rows, classes), where=classes >= 0), None
+
+  total, _ = jax.lax.scan(add, jnp.zeros((), h.dtype), (h, label))
+  return total / num
 
 
 def _logits(head: Head, h: Array) -> Array:

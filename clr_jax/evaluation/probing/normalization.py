@@ -31,4 +31,7 @@ def normalized(
   if how == 'l2':
     return np.asarray(l2_normalize(jnp.asarray(train))), np.asarray(l2_normalize(jnp.asarray(test)))
   mean, factor = (x.astype(train.dtype) for x in standardization(train))
-  return (train - mean) * factor, (test - mean) * factor
+  scaled = train - mean, test - mean
+  for part in scaled:
+    part *= factor  # in place: of ImageNet another copy would be 10 GB
+  return scaled

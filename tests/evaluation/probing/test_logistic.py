@@ -7,6 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from clr_jax.core.errors import UserError
+from clr_jax.evaluation.probing import placement
 from clr_jax.evaluation.probing.logistic import Head, fit_lbfgs, fit_sgd, score
 
 
@@ -61,6 +62,50 @@ def test_lbfgs_stops_on_separable_data_and_after_max_iter():
   assert info['iterations'] < 1000
   h, label = blobs()
   assert fit_lbfgs(h, label, num_classes=4, l2=1e-3, max_iter=3)[1]['iterations'] == 3
+
+
+@pytest.fixture
+def split(monkeypatch):
+  """Rows are split over the devices, and in blocks of 16 rows of 4 logits on each."""
+  monkeypatch.setattr(placement, 'SMALL', 0)
+  monkeypatch.setattr(placement, 'BLOCK', 16 * 4 * 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('l2', [1.0, pytest.param([30.0, 0.5], marks=pytest.mark.weekly)])
+def test_lbfgs_of_split_rows_is_that_of_one_device(l2, split, monkeypatch):
+  h, label = blobs(num=301)
+  placed, labels = placement.in_blocks(h.astype(np.float32), label, 4)
+  assert placed.shape == (3, 104, 7) and len(placed.devices()) == len(jax.local_devices()) == 8
+  np.testing.assert_array_equal(np.asarray(labels).ravel()[:301], label)
+  assert (np.asarray(labels).ravel()[301:] == -1).all()
+  head, info = fit_lbfgs(h.astype(np.float32), label, num_classes=4, l2=l2, tol=1e-5)
+  monkeypatch.undo()
+  expected, other = fit_lbfgs(h.astype(np.float32), label, num_classes=4, l2=l2, tol=1e-5)
+  assert len(head.w.devices()) == 1
+  np.testing.assert_allclose(head.w, expected.w, atol=2e-3)
+  np.testing.assert_allclose(info['loss'], other['loss'], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_sgd_of_split_rows_is_that_of_one_device(split, monkeypatch):
+  h, label = blobs(num=301)
+  h, options = h.astype(np.float32), {'epochs': 3, 'batch_size': 64, 'base_lr': [0.1, 0.5]}
+  assert len(placement.by_rows(h, 4).devices()) == 8
+  head, curves = fit_sgd(h, label, 4, watch=[(h, label)], **options)
+  monkeypatch.undo()
+  expected, other = fit_sgd(h, label, 4, watch=[(h, label)], **options)
+  np.testing.assert_allclose(head.w, expected.w, atol=1e-6)
+  np.testing.assert_allclose(curves, other, atol=1e-6)
+
+
+def test_the_layout_of_imagenet():
+  row, logits = 2048 * 4, 1000 * 4
+  found = placement.shape_of(1_281_167, row, logits, 8)
+  assert found.devices == 8 and found.rows % 8 == 0
+  assert found.blocks * found.rows - 1_281_167 < found.blocks * 8
+  assert found.rows // 8 * logits <= placement.BLOCK
+  assert placement.shape_of(50_000, 512 * 4, 10 * 4, 8) == (1, 1, 50_000)
 
 
 def numpy_sgd(h, label, order, w, *, rates, size, momentum, weight_decay, nesterov=False):
