@@ -21,7 +21,7 @@ _TIMM = """\
 import timm
 from safetensors.torch import load_file
 
-model = timm.create_model('{name}', num_classes=0)
+model = timm.create_model({timm})
 model.load_state_dict(load_file('model.safetensors'), strict=True)
 features = model.eval()(normalize(images))  # [B, {features}]"""
 _OWN = """\
@@ -46,7 +46,7 @@ def card(
   files: Collection[str],
   results: Sequence[Mapping[str, Any]],
   *,
-  ready_made: bool,
+  timm_options: Mapping[str, Any] | None,
 ) -> str:
   """Text of README.md.
 
@@ -55,7 +55,8 @@ def card(
     format: 'torchvision', 'timm' or 'flax'.
     files: names of the other files.
     results: measurements of this checkpoint.
-    ready_made: True if torchvision and timm have the network.
+    timm_options: keywords by which timm builds the network; {} if torchvision has it, too, None if
+      neither has it.
   """
   config = encoder.config
   height, width, channels = encoder.image_shape
@@ -73,8 +74,8 @@ def card(
   parts = [
     f'# {title}',
     '\n'.join(f'- {key}: {value}' for key, value in facts.items()),
-    f'## Load\n\n{_difference(encoder, format, ready_made)}',
-    f'```python\n{_code(encoder, format, ready_made)}\n```',
+    f'## Load\n\n{_difference(encoder, format, timm_options)}',
+    f'```python\n{_code(encoder, format, timm_options)}\n```',
     f'## Results\n\n{_results(results)}',
   ]
   if 'head.safetensors' in files:
@@ -83,14 +84,14 @@ def card(
   return '\n\n'.join(parts) + '\n'
 
 
-def _difference(encoder: Encoder, format: str, ready_made: bool) -> str:
+def _difference(encoder: Encoder, format: str, timm_options: Mapping[str, Any] | None) -> str:
   m = encoder.module
   scaled = f'pixels in [0, 1], minus {list(m.mean)}, divided by {list(m.std)}'
   if format == 'flax':
     return f'The module normalizes its input itself: {scaled}.'
-  if ready_made:
+  if timm_options is not None:
     return (
-      f'The weights are those of `{encoder.config.model.name}` without `fc`. '
+      f'The weights are those of `{encoder.config.model.name}` without its classifier. '
       f'`normalize` stands for {scaled}.'
     )
   return (
@@ -101,9 +102,13 @@ def _difference(encoder: Encoder, format: str, ready_made: bool) -> str:
   )
 
 
-def _code(encoder: Encoder, format: str, ready_made: bool) -> str:
+def _code(encoder: Encoder, format: str, timm_options: Mapping[str, Any] | None) -> str:
+  name = encoder.config.model.name
+  base = f'{name}_patch16_224' if timm_options else name
+  keywords = {'num_classes': 0, **(timm_options or {})}
   words = {
-    'name': encoder.config.model.name,
+    'name': name,
+    'timm': ', '.join([repr(base), *(f'{k}={v!r}' for k, v in keywords.items())]),
     'features': encoder.num_features,
     'channels': encoder.image_shape[-1],
     'arguments': ', '.join(
@@ -113,7 +118,7 @@ def _code(encoder: Encoder, format: str, ready_made: bool) -> str:
   }
   if format == 'flax':
     return _FLAX.format(**words)
-  if not ready_made:
+  if timm_options is None:
     return _OWN.format(**words)
   return (_TIMM if format == 'timm' else f'import torch\n{_TORCHVISION}').format(**words)
 

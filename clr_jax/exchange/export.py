@@ -54,8 +54,8 @@ def export(
   Args:
     workdir: directory of the run.
     out: new or empty folder, or one of an earlier export; None = `export/FORMAT` in the workdir.
-    format: names and layouts of the weights: 'torchvision' and 'timm' (the same), or 'flax' ('/'
-      between names, kernels [height, width, in, out]).
+    format: names and layouts of the weights: 'torchvision' and 'timm' (the same for ResNets; ViTs
+      have timm's), or 'flax' ('/' between names, kernels [height, width, in, out]).
     head: True to write the projector, too, as `head.safetensors`.
     step: step of the checkpoint; None = the newest good one.
 
@@ -76,11 +76,16 @@ def export(
   folder = epath.Path(out) if out is not None else run.path / 'export' / format
   _refuse_foreign(folder)
   encoder = load(workdir, step)
-  files: dict[str, str | bytes] = {'model.safetensors': _encode(_backbone(encoder), format)}
+  timm = _timm_options(encoder, format)
+  if format == 'torchvision' and timm:
+    raise UserError(
+      f'torchvision has no {encoder.config.model.name} with these names of weights: give '
+      f'--format=timm'
+    )
+  files: dict[str, str | bytes] = {'model.safetensors': _encode(_backbone(encoder, format), format)}
   if head:
     files['head.safetensors'] = _encode(_projector(run, encoder), format)
-  ready_made = _is_torchvisions(encoder)
-  if format != 'flax' and not ready_made:
+  if format != 'flax' and timm is None:
     files['model.py'] = _model_py(encoder)
   config = to_dict(encoder.config)
   files['config.json'] = json.dumps(config, indent=2) + '\n'
@@ -89,7 +94,7 @@ def export(
     for record in read_results(run)
     if record['step'] == encoder.step and record['features'] == 'trained'
   ]
-  files['README.md'] = card(encoder, format, files, results, ready_made=ready_made)
+  files['README.md'] = card(encoder, format, files, results, timm_options=timm)
   for name, content in files.items():
     atomic_write(folder / name, content)
   return [folder / name for name in files]
@@ -112,8 +117,13 @@ def _refuse_foreign(folder: epath.Path) -> None:
     ) from None
 
 
-def _backbone(encoder: Encoder) -> Backbone:
-  return Backbone(**encoder.variables)
+def _backbone(encoder: Encoder, format: Format) -> Backbone:
+  backbone = Backbone(**encoder.variables)
+  constants = getattr(encoder.module, 'fixed_arrays', None)
+  if format == 'flax' or constants is None:
+    return backbone
+  params = {**backbone.params, **constants(encoder.config.augment.size)}
+  return backbone._replace(params=params)
 
 
 def _projector(run: Workdir, encoder: Encoder) -> Backbone:
@@ -134,11 +144,16 @@ def _encode(backbone: Backbone, format: Format) -> bytes:
   return save({k: np.ascontiguousarray(v) for k, v in flat.items()}, metadata={'format': 'flax'})
 
 
-def _is_torchvisions(encoder: Encoder) -> bool:
-  """True if torchvision and timm have the network under the name in the config."""
-  m = encoder.module
-  usual = (m.width, m.stem, m.downsample, encoder.image_shape[-1]) == (64, 'imagenet', 'conv', 3)
-  return usual and len(m.blocks) == 4
+def _timm_options(encoder: Encoder, format: Format) -> dict[str, Any] | None:
+  """Keywords by which timm builds the network; {} if torchvision has it, too, None if neither."""
+  options = getattr(encoder.module, 'timm_options', None)
+  if options is None:
+    if format != 'flax':
+      raise UserError(
+        f'{format} has no {encoder.config.model.name}, a backbone of your own: give --format=flax'
+      )
+    return None
+  return options(encoder.config.augment.size, encoder.image_shape[-1])
 
 
 def _model_py(encoder: Encoder) -> str:

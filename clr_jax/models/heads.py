@@ -158,6 +158,9 @@ RECIPES: dict[str, tuple[int, dict[str, Any]]] = {
   # facebookresearch/moco-v3 with a ResNet, 4096/256 both.
   'mocov3_projector': (1, {'norm': 'batch', 'last_norm': 'batch_no_affine', **_NO_BIAS}),
   'mocov3_predictor': (1, {'norm': 'batch', **_NO_BIAS}),
+  # facebookresearch/moco-v3 with a ViT, 4096/256 both: a layer more, and a normalized prediction.
+  'mocov3_vit_projector': (2, {'norm': 'batch', 'last_norm': 'batch_no_affine', **_NO_BIAS}),
+  'mocov3_vit_predictor': (1, {'norm': 'batch', 'last_norm': 'batch_no_affine', **_NO_BIAS}),
   # facebookresearch/dino 2048/256, before `Prototypes(weight_norm=True)`.
   'dino': (2, {'activation': 'gelu', 'linear_init': 'truncated_normal_02'}),
   'dino_bn': (2, {'activation': 'gelu', 'linear_init': 'truncated_normal_02', 'norm': 'batch'}),

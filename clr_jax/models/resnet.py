@@ -201,6 +201,12 @@ class ResNet(nn.Module, kw_only=True):
     """Length F of the feature vector."""
     return self.width * 2 ** (len(self.blocks) - 1) * (4 if self.bottleneck else 1)
 
+  def timm_options(self, size: int, channels: int) -> dict[str, Any] | None:
+    """{} if torchvision and timm have this network under the name of its factory, else None."""
+    del size
+    usual = (self.width, self.stem, self.downsample, channels) == (64, 'imagenet', 'conv', 3)
+    return {} if usual and len(self.blocks) == 4 else None
+
   @nn.compact
   def __call__(
     self, images: Array, *, train: bool, groups: int = 1, stages: bool = False

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from annotated_types import Ge, Le
 
 from clr_jax.core.bounds import BelowOne, Dimension, Probability, Share
@@ -101,6 +102,27 @@ class ViT(nn.Module, kw_only=True):
   def frozen_parameters(self) -> tuple[str, ...]:
     """Names of parameters that no optimizer changes."""
     return ('patch_embed_proj',) if self.patch_projection == 'fixed' else ()
+
+  def fixed_arrays(self, size: int) -> dict[str, np.ndarray]:
+    """Constants that other libraries keep as parameters, for images with sides of `size` pixels."""
+    if self.positions == 'learned':
+      return {}
+    codes = sine_cosine(size // self.patch, size // self.patch, self.width)
+    return {'pos_embed': np.pad(codes, ((1, 0), (0, 0)))[None].astype(np.float32)}
+
+  def timm_options(self, size: int, channels: int) -> dict[str, Any]:
+    """Keywords of `timm.create_model('vit_..._patch16_224')` that build this network."""
+    pool = {'token': {}, 'mean': {'global_pool': 'avg', 'fc_norm': False}}[self.pool]
+    return {
+      'img_size': size,
+      'patch_size': self.patch,
+      'embed_dim': self.width,
+      'depth': self.depth,
+      'num_heads': self.heads,
+      'mlp_ratio': self.mlp_ratio,
+      'in_chans': channels,
+      **pool,
+    }
 
   @nn.compact
   def __call__(

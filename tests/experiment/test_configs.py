@@ -77,6 +77,10 @@ EXPECTED = {
   r'robustness:fashion_finetuned': (0.1, 78 * 5),
   r'robustness:fashion_contrastive': (1e-3, 78 * 5),
   r'robustness:fashion_supervised': (0.1, 78 * 5),
+  r'vit:.*-fashion_mnist': (1e-3, 40 * 10),
+  r'vit:dino': (2e-3, 1251 * 300),
+  r'vit:sogclr': (1.5e-4, 5004 * 300),
+  r'vit:': (2.4e-3, 312 * 300),
   r'score_study:': (0.06, 78 * 6),
 }
 # The full networks' backbones, in parameters: torchvision's without classifier and with a 3x3 stem.

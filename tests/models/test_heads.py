@@ -23,6 +23,8 @@ LAYERS = {
   'simsiam_predictor': 'L B Lb',
   'mocov3_projector': 'L B L Bn',
   'mocov3_predictor': 'L B L',
+  'mocov3_vit_projector': 'L B L B L Bn',
+  'mocov3_vit_predictor': 'L B L Bn',
   'dino': 'Lb Lb Lb',
   'dino_bn': 'Lb B Lb B Lb',
   'vicreg': 'Lb B Lb B L',
