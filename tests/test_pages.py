@@ -114,7 +114,7 @@ def test_options_of_commands_exist(page, monkeypatch):
     for spec in [specs] if isinstance(specs, str) else specs:
       if not args.imports:
         known = protocols.with_all_options(load(spec))
-        grid = [axis.key for axis in getattr(args, 'grid', ())]
+        grid = [key for axis in getattr(args, 'grid', ()) for key in axis.keys]
         check_keys(known, [*(key for key, _ in given['config']), *grid])
     if words[0] == 'evaluate':
       known = protocols.parameters(args.protocol)

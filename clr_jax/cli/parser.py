@@ -207,7 +207,8 @@ def _add_sweep(add: Callable[..., Parser]) -> None:
     action='append',
     default=[],
     metavar='config.KEY=VALUES',
-    help='values of a key, separated by commas; repeatable for all combinations',
+    help='values of a key, separated by commas; repeatable for all combinations; keys that change '
+    'together: config.A+config.B=A1+B1,A2+B2',
   )
   for name, text in (
     ('seeds', 'runs of each point, with seeds from config.seed on; default: 1'),

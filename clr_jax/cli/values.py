@@ -30,10 +30,12 @@ def address(text: str) -> str:
 
 
 def axis(text: str) -> Axis:
-  """Checks config.KEY=VALUE,VALUE."""
+  """Checks config.KEY=VALUE,VALUE, see `read_axis`."""
   found = read_axis(text)
   if found is None:
-    raise argparse.ArgumentTypeError(f'={text}: give config.KEY=VALUE,VALUE,...')
+    raise argparse.ArgumentTypeError(
+      f'={text}: give config.KEY=VALUE,VALUE,..., or config.A+config.B=A1+B1,A2+B2,...'
+    )
   return found
 
 

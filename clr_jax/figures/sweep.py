@@ -24,7 +24,7 @@ from clr_jax.figures.drawing.data import (
   Table,
   finite_range,
 )
-from clr_jax.figures.drawing.metric_panels import PERCENT
+from clr_jax.figures.drawing.metric_panels import PERCENT, accuracy_limits
 from clr_jax.rundir import table
 from clr_jax.rundir.reader import Run
 from clr_jax.rundir.results import FeaturesOf
@@ -226,21 +226,10 @@ def _line_panels(measured: _Measured) -> list[Panel]:
       halves = [measured.scaled(value.half) for _, value in points]
       marks += [Line(line, look, [x for x, _ in points], means, y_half=halves)] * bool(points)
     counts = sorted({row.value.n for (c, _), row in measured.rows.items() if c == name})
-    y = Axis(measured.label, limits=_limits(measured, marks))
+    limits = accuracy_limits(marks) if table.is_accuracy(measured.metric) else None
+    y = Axis(measured.label, limits=limits)
     panels.append(Panel(name, _axis(measured, measured.by), y, marks, _seeds(counts)))
   return panels
-
-
-def _limits(measured: _Measured, lines: Sequence[Line]) -> tuple[float, float] | None:
-  """Limits of accuracies: the intervals, as far as they are possible values."""
-  if not table.is_accuracy(measured.metric):
-    return None
-  means = [np.asarray(line.y) for line in lines]
-  halves = [np.nan_to_num(np.asarray(line.y_half)) for line in lines]
-  ends = [m + sign * h for m, h in zip(means, halves, strict=True) for sign in (-1, 1)]
-  low, high = finite_range(ends, (0.0, 100.0))
-  room = max(0.05 * (high - low), 0.5)
-  return max(low, 0) - room, min(high, 100) + room
 
 
 def _seeds(counts: Sequence[int]) -> str:

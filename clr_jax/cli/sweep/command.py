@@ -25,7 +25,7 @@ def run(args: argparse.Namespace, fixed: Given, options: dict[str, Any]) -> None
     options: checked options of the figure `sweep`.
   """
   grid.check_axes(args.grid, fixed)
-  several = [axis.key for axis in args.grid if len(axis.values) > 1]
+  several = [axis.keys[0] for axis in args.grid if len(axis.values) > 1]
   options = {'by': several[0], **options} if several else options
   first, _ = load_config(args.config[0], args.imports, fixed)
   seeds = range(first.seed, first.seed + args.seeds)

@@ -14,16 +14,22 @@ from clr_jax.cli.overrides import Given
 from clr_jax.core.errors import UserError
 
 _PREFIX = 'config.'
+_TOGETHER = '+'
 _MOST_LETTERS = 40  # of a value in the name of a run
 _LONGEST_NAME = 200  # file systems allow 255 bytes
 _OPENING, _CLOSING = '([{', ')]}'
 
 
 class Axis(NamedTuple):
-  """A config key with the texts of its values."""
+  """Config keys that change together, mostly one.
 
-  key: str
-  values: tuple[str, ...]
+  Attributes:
+    keys: the keys.
+    values: texts of the values of all keys, for each place on the axis.
+  """
+
+  keys: tuple[str, ...]
+  values: tuple[tuple[str, ...], ...]
 
 
 class PlannedRun(NamedTuple):
@@ -57,11 +63,17 @@ def read_axis(text: str) -> Axis | None:
   """Reads config.KEY=VALUE,VALUE; None for text of another form.
 
   Commas inside of brackets or quotes belong to a value: 'config.augment.crop_scale=(0.2,1),(0.5,1)'
-  has two.
+  has two. Keys joined by + change together: 'config.batch_size+config.optimizer.learning_rate=
+  32+0.1,64+0.2'.
   """
-  key, separator, values = text.partition('=')
-  known = key.startswith(_PREFIX) and key != _PREFIX and separator
-  return Axis(key.removeprefix(_PREFIX), tuple(_split(values))) if known else None
+  left, separator, right = text.partition('=')
+  keys = left.split(_TOGETHER)
+  if not separator or not all(key.startswith(_PREFIX) and key != _PREFIX for key in keys):
+    return None
+  values = [tuple(v.split(_TOGETHER)) if len(keys) > 1 else (v,) for v in _split(right)]
+  if any(len(value) != len(keys) for value in values):
+    return None
+  return Axis(tuple(key.removeprefix(_PREFIX) for key in keys), tuple(values))
 
 
 def _split(text: str) -> list[str]:
@@ -81,11 +93,13 @@ def _split(text: str) -> list[str]:
 
 def check_axes(axes: Sequence[Axis], fixed: Given) -> None:
   """Raises a UserError for keys or values that are given twice, and for seeds."""
-  keys = [axis.key for axis in axes]
-  for key, values in axes:
+  for keys, values in axes:
     for value in values:
       if values.count(value) > 1:
-        raise UserError(f'--grid config.{key} has the value {value!r} twice: leave one out')
+        raise UserError(
+          f'--grid config.{keys[0]} has the value {_TOGETHER.join(value)!r} twice: leave one out'
+        )
+  keys = [key for axis in axes for key in axis.keys]
   for key in keys:
     if key == 'seed':
       raise UserError('--grid config.seed: give the number of seeds by --seeds=N')
@@ -110,7 +124,11 @@ def plan(
   points = itertools.product(specs, itertools.product(*(axis.values for axis in axes)), seeds)
   runs = []
   for spec, values, seed in points:
-    own = [(axis.key, value) for axis, value in zip(axes, values, strict=True)]
+    own = [
+      pair
+      for axis, texts in zip(axes, values, strict=True)
+      for pair in zip(axis.keys, texts, strict=True)
+    ]
     parts = [_label(_short(spec))] * (len(specs) > 1)
     parts += [f'{key}={_label(value)}' for key, value in own]
     name = '-'.join(filter(None, (_shortened('-'.join(parts)), f'seed={seed}')))

@@ -6,7 +6,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from clr_jax.figures.drawing.data import STEP_AXIS, Axis, Line, Panel, Table, spans_decades
+import numpy as np
+
+from clr_jax.figures.drawing.data import (
+  STEP_AXIS,
+  Axis,
+  Line,
+  Panel,
+  Table,
+  finite_range,
+  spans_decades,
+)
 from clr_jax.figures.drawing.palette import COLORS, DASHES
 from clr_jax.rundir.reader import Run
 from clr_jax.wrappers.telemetry import PREFIX, STEPS
@@ -207,6 +217,18 @@ def _series(runs: Sequence[Run], panel: MetricPanel) -> Panel:
         lines.append(Line(name, i + stride * j, steps, panel.scaled(values)))
   log = panel.log and spans_decades(line.y for line in lines)
   return Panel(panel.title, STEP_AXIS, Axis(panel.label, log), lines, panel.note)
+
+
+def accuracy_limits(lines: Sequence[Line]) -> tuple[float, float]:
+  """Limits of an axis for accuracies in percent with intervals, as far as these are possible."""
+  ends = []
+  for line in lines:
+    half = np.nan_to_num(np.zeros(len(line.y)) if line.y_half is None else np.asarray(line.y_half))
+    ends += [np.asarray(line.y) - half, np.asarray(line.y) + half]
+  low, high = finite_range(ends, (0.0, 100.0))
+  low, high = max(low, 0.0), min(high, 100.0)
+  room = max(0.05 * (high - low), 0.5)
+  return low - room, high + room
 
 
 def series_table(runs: Sequence[Run], panels: Iterable[MetricPanel]) -> Table:

@@ -24,8 +24,16 @@ TINY = pathlib.Path(__file__).parents[2] / 'tiny.py'
 )
 def test_values_are_separated_by_commas_outside_of_brackets(text, key, values):
   axis = read_axis(text)
-  assert axis.key == key
-  assert axis.values == (values or ('("trained","pixels")', '("pixels",)'))
+  assert axis.keys == (key,)
+  assert axis.values == tuple((v,) for v in values or ('("trained","pixels")', '("pixels",)'))
+
+
+def test_keys_that_change_together():
+  axis = read_axis('config.a.b+config.c=x+1,y+2')
+  assert axis == (('a.b', 'c'), (('x', '1'), ('y', '2')))
+  names = [run.name for run in plan(['f'], [axis], [], (0,))]
+  assert names == ['a.b=x-c=1-seed=0', 'a.b=y-c=2-seed=0']
+  assert read_axis('config.a+config.b=1,2') is None and read_axis('config.a+b=1+2') is None
 
 
 @pytest.mark.parametrize('text', ['method.k1=1', 'config.method.k1', 'config.=3', 'config=3', ''])
