@@ -46,11 +46,20 @@ def blocks(page, language):
   return [text for kind, text in FENCED.findall(page.read_text()) if kind == language]
 
 
+def expanded(word):
+  """The words that a shell makes of braces: a{b,c}d is abd acd."""
+  match = re.search(r'\{([^{}]*,[^{}]*)\}', word)
+  if match is None:
+    return [word]
+  parts = match[1].split(',')
+  return [w for part in parts for w in expanded(word[: match.start()] + part + word[match.end() :])]
+
+
 def commands(page):
   """Lists of words of the shell commands in code blocks."""
   for text in blocks(page, 'bash'):
     for line in text.replace('\\\n', ' ').splitlines():
-      words = shlex.split(line, comments=True)
+      words = [w for word in shlex.split(line, comments=True) for w in expanded(word)]
       while words:
         end = words.index('&&') if '&&' in words else len(words)
         yield words[: words.index('>') if '>' in words[:end] else end]
