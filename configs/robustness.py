@@ -62,6 +62,8 @@ regression to convergence on standardized features. Equation 4 sums the losses o
 the loss of the head has weight 1 and the pooled stages of the ResNet have those of the flag.
 """
 
+from ml_collections import ConfigDict
+
 from clr_jax.experiment import config_base as common
 from clr_jax.experiment.config_files import choose
 
@@ -125,6 +127,7 @@ def _supervised(config):
   )
   config.schedule = common.schedule('step_decay', milestones=(60, 120, 160), factor=0.2)
   config.eval_every = 10.0
+  config.eval.protocols.own_head = ConfigDict()
 
 
 def _finetuned(config):

@@ -31,6 +31,7 @@ ORDER = (
   'figures',
   'report',
   'exchange',
+  'studies',
   'bench',
   'cli',
 )

@@ -73,6 +73,17 @@ def sweep_configs(args: argparse.Namespace) -> dict[str, Keys]:
   return {**file_configs(first), 'params': _figure_keys('sweep')}
 
 
+# ---------------------------------------------------------------- reproduce
+def reproduce(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
+  """Lists the tables of the papers, trains the rows of one, or compares its numbers."""
+  from clr_jax.cli import reproduce as tables
+
+  if args.table is None:
+    tables.list_tables()
+  else:
+    tables.run(args)
+
+
 # ---------------------------------------------------------------- evaluate
 def evaluate(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Evaluates checkpoints by one protocol and draws its figure."""

@@ -21,7 +21,8 @@ from clr_jax.cli.arguments import (
   modules_of,
 )
 from clr_jax.cli.overrides import Given, Keys
-from clr_jax.cli.values import axis, file, folder, from_one, from_zero
+from clr_jax.cli.study_arguments import add_reproduce, add_sweep
+from clr_jax.cli.values import file, folder, from_one, from_zero
 from clr_jax.core.config_tree import leaves
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import hint, listed
@@ -155,7 +156,8 @@ def make_parser() -> tuple[Parser, dict[str, Parser]]:
     return group.add_parser(name, run=run, help=text, description=text, **options)
 
   _add_training(add)
-  _add_sweep(add)
+  add_sweep(add)
+  add_reproduce(add)
   _add_evaluation(add)
   _add_pictures(add)
   _add_export(add)
@@ -183,48 +185,6 @@ def _add_training(add: Callable[..., Parser]) -> None:
     '--workdir', type=folder, required=True, metavar='DIR', help='folder of the run'
   )
   add_processes(train)
-
-
-def _add_sweep(add: Callable[..., Parser]) -> None:
-  sweep = add(
-    'sweep',
-    commands.sweep,
-    'train all runs of a grid of configs and seeds; run the same command to resume them',
-    overridable=('config', 'params'),
-    configs=commands.sweep_configs,
-  )
-  sweep.add_argument(
-    '--config',
-    action='append',
-    required=True,
-    metavar='FILE',
-    help='config file; FILE:ARG passes it an argument; repeatable',
-  )
-  add_imports(sweep)
-  sweep.add_argument(
-    '--grid',
-    type=axis,
-    action='append',
-    default=[],
-    metavar='config.KEY=VALUES',
-    help='values of a key, separated by commas; repeatable for all combinations; keys that change '
-    'together: config.A+config.B=A1+B1,A2+B2',
-  )
-  for name, text in (
-    ('seeds', 'runs of each point, with seeds from config.seed on; default: 1'),
-    ('jobs', 'runs at once; default: one for each GPU, on CPUs one for every 4 cores'),
-    ('devices_per_run', 'GPUs of each run; default: 1'),
-  ):
-    default = 1 if name == 'seeds' else None
-    sweep.add_argument(f'--{name}', type=from_one, default=default, metavar='N', help=text)
-  sweep.add_argument(
-    '--workdir', type=folder, required=True, metavar='DIR', help='folder of all runs'
-  )
-  only = sweep.add_mutually_exclusive_group()
-  only.add_argument('--list', action='store_true', help='print a command for each run instead')
-  only.add_argument(
-    '--summary', action='store_true', help='only draw the results of the runs that there are'
-  )
 
 
 def _add_evaluation(add: Callable[..., Parser]) -> None:

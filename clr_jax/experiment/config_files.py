@@ -32,10 +32,9 @@ def resolve(spec: str) -> tuple[pathlib.Path, str | None]:
   path, _, argument = spec.partition(':')
   name = pathlib.Path(path).name
   name = name if name.endswith('.py') else f'{name}.py'
-  folder = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
   bare = pathlib.PurePath(path).parent.as_posix() in ('.', 'configs')
   try:
-    for candidate in (pathlib.Path(path), folder / name) if bare else (pathlib.Path(path),):
+    for candidate in (pathlib.Path(path), folder() / name) if bare else (pathlib.Path(path),):
       if candidate.is_file():
         return candidate.resolve(), argument or None
     reason = ', which is a folder' if path and pathlib.Path(path).is_dir() else ''
@@ -47,10 +46,14 @@ def resolve(spec: str) -> tuple[pathlib.Path, str | None]:
   )
 
 
+def folder() -> pathlib.Path:
+  """Folder of the configs that come with the library, in a wheel or in a checkout."""
+  return _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
+
+
 def packaged() -> list[str]:
   """Names of the configs that come with the library."""
-  folder = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
-  return sorted(p.stem for p in folder.glob('*.py'))
+  return sorted(p.stem for p in folder().glob('*.py'))
 
 
 def load(spec: str) -> Config:

@@ -27,6 +27,7 @@ def test_help_and_version_import_no_jax():
   names = (
     'train',
     'sweep',
+    'reproduce',
     'evaluate',
     'results',
     'inspect',

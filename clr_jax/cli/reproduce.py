@@ -1,0 +1,110 @@
+"""The command `clr-jax reproduce`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+import jax
+
+from clr_jax.cli.configs import load_config, say
+from clr_jax.cli.process import run_with_exit_code
+from clr_jax.cli.sweep.grid import PlannedRun, command
+from clr_jax.cli.sweep.slots import find_machine, make_slots
+from clr_jax.cli.sweep.study import Study
+from clr_jax.core.errors import UserError
+from clr_jax.rundir.reader import Run
+from clr_jax.rundir.table import aligned
+from clr_jax.studies import comparison, ledger, tables
+from clr_jax.studies.ledger import Entry
+from clr_jax.studies.tables import Cell, Scale
+
+_DIR = 'DIR'  # stands for the folder in the commands of a ledger
+Planned = list[tuple[Cell, PlannedRun]]
+
+
+def list_tables() -> None:
+  """Prints the tables, with the numbers of published and of measured accuracies."""
+  measured = ledger.packaged()
+  lines = [('table', 'rows', 'numbers', 'runs in the ledger', 'what it shows')]
+  for name in tables.names():
+    known = tables.table(name)
+    runs = sum(entry.table == name for entry in measured)
+    numbers = len(tables.cells(name))
+    lines.append((name, str(len(known.rows)), str(numbers), str(runs), known.title))
+  print(aligned(lines))
+
+
+def run(args: argparse.Namespace) -> None:
+  """Trains the rows of a table, lists their commands, or compares the runs of the ledger.
+
+  Args:
+    args: arguments of the command.
+  """
+  cells = tables.cells(args.table, scale=args.scale, rows=args.rows, data=args.data)
+  if args.list:
+    for _, planned in _plan(cells, args.scale, args.seeds):
+      print(command(planned.arguments(args.workdir or _DIR, ())))
+    return
+  if args.workdir is None:
+    _compare(args, cells, ledger.packaged())
+    return
+  runs = _plan(cells, args.scale, args.seeds)
+  loaded = {own.name: load_config(own.spec, (), own.given) for _, own in runs}
+  say(dict.fromkeys(line for _, said in loaded.values() for line in said))
+  for cell, own in runs:
+    _check_protocol(cell, loaded[own.name][0].eval.protocols)
+  configs = {name: config for name, (config, _) in loaded.items()}
+  study = Study(args.workdir, [own for _, own in runs], configs)
+  jax.config.update('jax_platforms', 'cpu')  # the devices are for the runs
+  run_with_exit_code(lambda: _train(study, runs, cells, args))
+
+
+def _plan(cells: Sequence[Cell], scale: Scale, seeds: int) -> Planned:
+  planned = []
+  for cell in cells:
+    for seed in range(seeds):
+      name = f'{cell.table}-{scale}-{cell.row}-{cell.data}-seed={seed}'
+      planned.append((cell, PlannedRun(name, cell.spec, [*cell.given, ('seed', str(seed))])))
+  return planned
+
+
+def _check_protocol(cell: Cell, protocols: object) -> None:
+  if cell.protocol not in protocols:  # type: ignore (a ConfigDict)
+    raise UserError(f'{cell.spec} does not measure {cell.protocol}: correct configs/tables.toml')
+
+
+def _train(study: Study, runs: Planned, cells: Sequence[Cell], args: argparse.Namespace) -> None:
+  """Trains what is not finished, then compares, also if some runs failed."""
+  codes: dict[str, int] | None = {}
+  if unfinished := study.unfinished():
+    slots = make_slots(find_machine(), args.jobs, args.devices_per_run)
+    study.check(unfinished)
+    codes = study.run(unfinished, slots, ())
+  if codes is None:  # this process is being stopped
+    return
+  left = {own.name for own in study.unfinished()}
+  new = [
+    ledger.entry_of(cell, args.scale, Run(study.folder / own.name), own.arguments(_DIR, ()))
+    for cell, own in runs
+    if own.name not in left
+  ]
+  path = study.folder / ledger.NAME
+  own_entries = ledger.merged(ledger.read(path), [entry for entry in new if entry])
+  if own_entries:
+    ledger.write(path, own_entries)
+  _compare(args, cells, ledger.merged(ledger.packaged(), own_entries))
+  print(f'\n{len(own_entries)} lines in {os.fspath(path)}', flush=True)
+  study.refuse_failures(codes)
+
+
+def _compare(args: argparse.Namespace, cells: Sequence[Cell], entries: Sequence[Entry]) -> None:
+  known = tables.table(args.table)
+  own = [entry for entry in entries if entry.table == known.name and entry.scale == args.scale]
+  print(f'{known.title}, {args.scale} scale, top-1 accuracy in percent\n')
+  print(comparison.format_cells(cells, own))
+  published = tables.cells(args.table, rows=args.rows)
+  found = comparison.differences(known, cells, published, own)
+  if found:
+    print(f'\n{comparison.format_differences(known, found)}', flush=True)

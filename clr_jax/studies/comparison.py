@@ -1,0 +1,170 @@
+"""Published against measured accuracies, with intervals, and what they say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+from clr_jax.core.intervals import Interval, interval
+from clr_jax.rundir.table import aligned
+from clr_jax.studies.ledger import Entry
+from clr_jax.studies.tables import Cell, Table
+
+_POWER = 0.8  # of the number of seeds: the probability to find a difference of the published size
+_MOST_SEEDS = 1000
+
+Values = Mapping[int, float]  # {seed: accuracy in percent}
+
+
+class Difference(NamedTuple):
+  """A row against the baseline of its table, on the same data and the same seeds.
+
+  Attributes:
+    cell: the row.
+    published: difference of the published numbers, in points; NaN if it is not published.
+    ours: mean and 95 % interval of our differences, paired by seed; None without common seeds.
+    seeds_needed: seeds with which a difference of the published size would be found with a
+      probability of 0.8; None if that cannot be said.
+  """
+
+  cell: Cell
+  published: float
+  ours: Interval | None
+  seeds_needed: int | None
+
+  @property
+  def verdict(self) -> str:
+    """Conclusion of our runs about the published difference."""
+    if self.ours is None:
+      return 'not run'
+    if math.isnan(self.ours.half):
+      return 'undecided: one seed'
+    if abs(self.ours.mean) <= self.ours.half:
+      return 'undecided: the interval contains zero'
+    if math.isnan(self.published) or not self.published:
+      return 'different from the baseline'
+    return 'confirmed' if self.ours.mean * self.published > 0 else 'contradicted'
+
+
+def values(entries: Iterable[Entry], cell: Cell) -> Values:
+  """{seed: accuracy in percent} of a cell, among the entries of one scale."""
+  place = cell.table, cell.row, cell.data
+  return {e.seed: 100 * e.value for e in entries if (e.table, e.row, e.data) == place}
+
+
+def verdict(cell: Cell, ours: Interval | None) -> str:
+  """Conclusion: agreement means within both intervals."""
+  if ours is None:
+    return 'not run'
+  if math.isnan(cell.published):
+    return 'not comparable: small scale'
+  if cell.note:
+    return f'not comparable: {cell.note}'
+  if math.isnan(ours.half):
+    return 'no interval: one seed'
+  allowed = ours.half + (0 if math.isnan(cell.half) else cell.half)
+  return 'agrees' if abs(ours.mean - cell.published) <= allowed else 'does not agree'
+
+
+def differences(
+  table: Table, cells: Sequence[Cell], published: Sequence[Cell], entries: Iterable[Entry]
+) -> list[Difference]:
+  """All rows against the baseline, paired by seed.
+
+  Args:
+    table: the table.
+    cells: its cells at one scale.
+    published: its cells at full scale.
+    entries: entries of the scale of `cells`.
+  """
+  entries = list(entries)
+  numbers = {(cell.row, cell.data): cell.published for cell in published}
+  found = []
+  for cell in cells:
+    if cell.row == table.baseline:
+      continue
+    ours, base = values(entries, cell), values(entries, cell._replace(row=table.baseline))
+    both = sorted(set(ours) & set(base))
+    pairs = [ours[seed] - base[seed] for seed in both]
+    size = numbers.get((cell.row, cell.data), math.nan) - numbers.get(
+      (table.baseline, cell.data), math.nan
+    )
+    needed = seeds_needed(size, float(np.std(pairs, ddof=1))) if len(pairs) > 1 else None
+    found.append(Difference(cell, size, interval(pairs) if pairs else None, needed))
+  return found
+
+
+def seeds_needed(difference: float, deviation: float) -> int | None:
+  """Pairs of runs with which a two-sided paired t-test at 5 % finds a difference with power 0.8.
+
+  Args:
+    difference: true mean difference.
+    deviation: standard deviation of a pair's difference.
+
+  Returns:
+    At least 2; None for no difference, or if more than 1,000 are needed.
+  """
+  if not abs(difference) > 0:  # also NaN
+    return None
+  for n in range(2, _MOST_SEEDS + 1):
+    reach = stdtrit(n - 1, 0.975) + stdtrit(n - 1, _POWER)
+    if abs(difference) * math.sqrt(n) >= reach * deviation:
+      return n
+  return None
+
+
+def format_cells(cells: Sequence[Cell], entries: Iterable[Entry]) -> str:
+  """A table with a line for each cell: published, ours, difference, protocol, time, verdict."""
+  entries = list(entries)
+  lines = [('row', 'data', 'published', 'ours', 'difference', 'protocol', 'hours a run', 'verdict')]
+  for cell in cells:
+    own = values(entries, cell)
+    ours = interval(list(own.values())) if own else None
+    difference = '' if ours is None or math.isnan(cell.published) else ours.mean - cell.published
+    place = cell.table, cell.row, cell.data
+    hours = [e.seconds / 3600 for e in entries if (e.table, e.row, e.data) == place]
+    lines.append(
+      (
+        cell.row,
+        cell.data,
+        _published(cell),
+        '' if ours is None else _text(ours),
+        difference if isinstance(difference, str) else f'{difference:+.2f}',
+        cell.protocol,
+        f'{np.mean(hours):.2f}' if hours else '',
+        verdict(cell, ours),
+      )
+    )
+  return aligned(lines)
+
+
+def format_differences(table: Table, found: Sequence[Difference]) -> str:
+  """A table with a line for each row other than the baseline."""
+  lines = [(f'row - {table.baseline}', 'data', 'published', 'ours', 'seeds needed', 'verdict')]
+  for item in found:
+    lines.append(
+      (
+        item.cell.row,
+        item.cell.data,
+        '' if math.isnan(item.published) else f'{item.published:+.2f}',
+        '' if item.ours is None else _text(item.ours, sign='+'),
+        str(item.seeds_needed or ''),
+        item.verdict,
+      )
+    )
+  return aligned(lines)
+
+
+def _published(cell: Cell) -> str:
+  if math.isnan(cell.published):
+    return ''
+  return f'{cell.published:.2f}' + ('' if math.isnan(cell.half) else f' +- {cell.half:.2f}')
+
+
+def _text(value: Interval, sign: str = '') -> str:
+  half = '' if math.isnan(value.half) else f' +- {value.half:.2f}'
+  return f'{value.mean:{sign}.2f}{half} (n={value.n})'

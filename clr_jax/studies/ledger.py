@@ -1,0 +1,148 @@
+"""The ledger: one line for every number that was measured for a table, with all that made it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.storage import atomic_write
+from clr_jax.experiment.config_files import folder
+from clr_jax.rundir.reader import Run
+from clr_jax.studies.tables import Cell, Scale
+
+NAME = 'ledger.jsonl'
+
+
+class Entry(NamedTuple):
+  """A measured accuracy.
+
+  Attributes:
+    table, row, data, scale: cell of a table.
+    seed: seed of the run.
+    value: top-1 accuracy in [0, 1], the mean over the draws of the protocol.
+    protocol: name of the protocol.
+    params: its parameters, of the first draw.
+    command: command that trains the run; its workdir is DIR.
+    step: number of training steps.
+    seconds: time of these steps.
+    config_hash: digest of the config.
+    code_version, libraries, device, data_checksum, time: provenance of the measurement.
+  """
+
+  table: str
+  row: str
+  data: str
+  scale: str
+  seed: int
+  value: float
+  protocol: str
+  params: Mapping[str, Any]
+  command: str
+  step: int
+  seconds: float
+  config_hash: str
+  code_version: str
+  libraries: Mapping[str, str]
+  device: str
+  data_checksum: str
+  time: str
+
+  @property
+  def key(self) -> tuple[str, str, str, str, int]:
+    """Its place: a later entry of the same place replaces an earlier one."""
+    return self.table, self.row, self.data, self.scale, self.seed
+
+
+def packaged() -> list[Entry]:
+  """The entries that come with the library."""
+  return read(epath.Path(folder() / NAME))
+
+
+def read(path: epath.Path) -> list[Entry]:
+  """Reads a ledger; one that does not exist has no entries.
+
+  Raises:
+    UserError: a line that is no entry.
+  """
+  if not path.exists():
+    return []
+  entries = []
+  for number, line in enumerate(path.read_text().splitlines(), 1):
+    try:
+      entries.append(Entry(**json.loads(line)))
+    except (TypeError, ValueError) as error:
+      raise UserError(
+        f'line {number} of {path} is no entry of a ledger ({error}): repair or remove it'
+      ) from error
+  return entries
+
+
+def write(path: epath.Path, entries: Iterable[Entry]) -> None:
+  """Replaces a ledger, sorted by place."""
+  lines = [json.dumps(entry._asdict()) + '\n' for entry in sorted(entries, key=lambda e: e.key)]
+  atomic_write(path, ''.join(lines))
+
+
+def merged(*ledgers: Iterable[Entry]) -> list[Entry]:
+  """One entry for each place, that of the last ledger that has it."""
+  found = {entry.key: entry for ledger in ledgers for entry in ledger}
+  return [found[key] for key in sorted(found)]
+
+
+def entry_of(cell: Cell, scale: Scale, run: Run, command: Sequence[str]) -> Entry | None:
+  """The entry of a finished run; None if its protocol has measured nothing yet.
+
+  Args:
+    cell: the cell that the run reproduces.
+    scale: its scale.
+    run: the run.
+    command: arguments of `clr-jax` that train it.
+  """
+  records = [
+    record
+    for record in run.results
+    if record['protocol'] == cell.protocol
+    and record['metric'] == 'top1'
+    and record['features'] == 'trained'
+    and record['params'].get('label_fraction', 1.0) == 1.0
+  ]
+  if not records:
+    return None
+  newest = max(record['step'] for record in records)
+  draws = [record for record in records if record['step'] == newest]
+  # The last measurement of a draw counts.
+  by_draw = {record['params'].get('draw', 0): record for record in draws}
+  first = next(iter(by_draw.values()))
+  return Entry(
+    cell.table,
+    cell.row,
+    cell.data,
+    scale,
+    int(run.config.seed),
+    statistics.fmean(record['value'] for record in by_draw.values()),
+    cell.protocol,
+    first['params'],
+    ' '.join(['clr-jax', *command]),
+    newest,
+    _training_seconds(run),
+    first['config_hash'],
+    first['code_version'],
+    first['libraries'],
+    first['device'],
+    first['data_checksum'],
+    first['time'],
+  )
+
+
+def _training_seconds(run: Run) -> float:
+  """Time of all steps, from the speed in each row of the metrics."""
+  seconds, before = 0.0, 0
+  for step, speed in zip(*run.series('samples_per_second'), strict=True):
+    seconds += (step - before) * run.config.batch_size / max(speed, 1e-9)
+    before = step
+  return round(seconds, 1)

@@ -1,0 +1,155 @@
+"""The accuracy tables of the documents: published numbers, and the configs that reproduce them."""
+
+from __future__ import annotations
+
+import functools
+import math
+import pathlib
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from clr_jax.core.errors import UserError
+from clr_jax.core.names import check_name, listed
+from clr_jax.experiment.config_files import folder
+
+Scale = Literal['full', 'small']
+
+
+class Cell(NamedTuple):
+  """A published number, and the run that reproduces it.
+
+  Attributes:
+    table, row, data: its place; `data` names the column.
+    spec: config file and argument, as in --config=FILE:ARG.
+    given: further values of config keys.
+    protocol: protocol that measures it when training ends.
+    published: top-1 accuracy in percent; NaN at small scale.
+    half: half of its 95 % interval; NaN if the document has none.
+    note: why it is not comparable; '' if it is.
+  """
+
+  table: str
+  row: str
+  data: str
+  spec: str
+  given: tuple[tuple[str, str], ...]
+  protocol: str
+  published: float
+  half: float
+  note: str
+
+
+class Table(NamedTuple):
+  """A table of a document.
+
+  Attributes:
+    name: its name in `clr-jax reproduce`.
+    title: what it shows, and where it is.
+    data: data sets, its columns.
+    rows: names of the rows.
+    baseline: row with which the others are compared.
+  """
+
+  name: str
+  title: str
+  data: tuple[str, ...]
+  rows: tuple[str, ...]
+  baseline: str
+
+
+def _read() -> Mapping[str, Any]:
+  return _parsed(folder() / 'tables.toml')
+
+
+@functools.cache
+def _parsed(path: pathlib.Path) -> Mapping[str, Any]:
+  return tomllib.loads(path.read_text())
+
+
+def names() -> list[str]:
+  """Names of all tables."""
+  return list(_read())
+
+
+def table(name: str) -> Table:
+  """The table of that name.
+
+  Raises:
+    UserError: there is none.
+  """
+  found = _read()
+  check_name(found, name, 'table')
+  content = found[name]
+  return Table(
+    name,
+    content['title'],
+    tuple(content['data']),
+    tuple(content['rows']),
+    content['baseline'],
+  )
+
+
+def cells(
+  name: str,
+  *,
+  scale: Scale = 'full',
+  rows: Sequence[str] = (),
+  data: Sequence[str] = (),
+) -> list[Cell]:
+  """The cells of a table, row by row.
+
+  Args:
+    name: name of the table.
+    scale: 'full' is the published setting, 'small' one for a CPU with other data, epochs or width
+      and the same protocol.
+    rows, data: only these rows and columns; empty = all.
+
+  Raises:
+    UserError: no such table, row or column, or a table without a small version.
+  """
+  known, content = table(name), _read()[name]
+  small = scale == 'small'
+  if small and 'small' not in content:
+    raise UserError(f'{name} has no small version: leave --scale=small out')
+  columns = tuple(content.get('small_data', known.data)) if small else known.data
+  for row in rows:
+    check_name(known.rows, row, f'row of {name}')
+  for column in data:
+    check_name(columns, column, f'data set of {name}')
+  found = []
+  for row in rows or known.rows:
+    for column in data or columns:
+      cell = _cell(content, known, row, column, small)
+      if small or not math.isnan(cell.published):
+        found.append(cell)
+  if not found:
+    raise UserError(
+      f'the document has no number for {listed(rows)} on {listed(data)}: choose others, or give '
+      f'--scale=small'
+    )
+  return found
+
+
+def _cell(content: Mapping[str, Any], known: Table, row: str, column: str, small: bool) -> Cell:
+  own = content['rows'][row]
+  argument = own.get('argument', content['argument'])
+  if small:
+    argument = content.get('small_argument', argument)
+  flags = [
+    *content.get('flags', ()),
+    *own.get('flags', ()),
+    *(content['small'] if small else ()),
+  ]
+  place = None if small else known.data.index(column)
+  return Cell(
+    known.name,
+    row,
+    column,
+    f'{content["config"]}:{argument.format(data=column, row=row)}',
+    tuple((key, value) for key, _, value in (flag.partition('=') for flag in flags)),
+    own.get('protocol', content['protocol']),
+    math.nan if place is None else own['published'][place],
+    math.nan if place is None else own.get('half', [math.nan] * len(known.data))[place],
+    own.get('note', ''),
+  )

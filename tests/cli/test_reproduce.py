@@ -1,0 +1,87 @@
+"""`clr-jax reproduce`: its lists, its refusals, and two rows trained by real processes."""
+
+import json
+import pathlib
+
+import pytest
+
+from clr_jax.studies import ledger, tables
+from tests.cli.calling import call
+
+TINY = pathlib.Path(__file__).parents[1] / 'tiny.py'
+
+
+@pytest.fixture
+def tiny_tables(tmp_path, monkeypatch):
+  """One table of two rows, which take seconds."""
+  folder = tmp_path / 'configs'
+  folder.mkdir()
+  (folder / 'tables.toml').write_text(f"""
+    [tiny]
+    title = 'Two rows'
+    config = '{TINY}'
+    argument = '{{row}}'
+    data = ['digits']
+    protocol = 'knn'
+    baseline = 'simclr'
+    flags = ['num_epochs=0.6', 'eval_every=0', 'checkpoint_every=0']
+    rows.simclr = {{ published = [80.0] }}
+    rows.sogclr = {{ published = [85.0] }}
+  """)
+  for module in (tables, ledger):
+    monkeypatch.setattr(module, 'folder', lambda: folder)
+  return folder
+
+
+def test_all_tables_and_the_commands_of_one(capsys):
+  assert not call('reproduce')
+  out = capsys.readouterr().out
+  assert all(f'\n{name} ' in out for name in tables.names())
+  assert not call('reproduce', 'ft-1', '--rows=0.9,1', '--seeds=2', '--list', '--workdir=/runs')
+  lines = capsys.readouterr().out.splitlines()
+  assert len(lines) == 4 and lines[1] == (
+    'clr-jax train --config=feature_transformation:imagenet100-moco_v1 '
+    '--config.method.momentum=0.9 --config.seed=1 '
+    '--workdir=/runs/ft-1-full-0.9-imagenet100-seed=1'
+  )
+
+
+def test_a_table_without_runs(tiny_tables, capsys):
+  assert not call('reproduce', 'tiny')
+  out = capsys.readouterr().out
+  assert out.count('not run') == 3 and '+5.00' in out
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['sogclr-2'], "unknown table 'sogclr-2'"),
+    (['sogclr-1', '--rows=a'], 'unknown row of sogclr-1'),
+    (['sogclr-1', '--scale=tiny'], 'small'),
+    (['sogclr-1', '--seeds=0'], 'seeds'),
+  ],
+)
+def test_refusals(arguments, message, capsys, tmp_path):
+  assert call('reproduce', *arguments, f'--workdir={tmp_path}/new') == 2
+  err = capsys.readouterr().err
+  assert message in err and err.count('\n') == 1 and not (tmp_path / 'new').exists()
+
+
+@pytest.mark.weekly
+def test_rows_are_trained_once_and_compared(tiny_tables, tmp_path, capsys):
+  arguments = ['reproduce', 'tiny', '--seeds=2', f'--workdir={tmp_path}/runs', '--jobs=2']
+  assert not call(*arguments)
+  out, err = capsys.readouterr()
+  assert err.count(': finished in') == 4
+  kept = [json.loads(line) for line in (tmp_path / 'runs/ledger.jsonl').read_text().splitlines()]
+  assert [(e['row'], e['seed']) for e in kept] == [
+    *(('simclr', 0), ('simclr', 1), ('sogclr', 0), ('sogclr', 1))
+  ]
+  assert all(0.1 < e['value'] <= 1 and e['seconds'] > 0 for e in kept)
+  assert out.count('(n=2)') == 3 and '4 lines in' in out
+  assert not call(*arguments)  # nothing is left to train
+  again, err = capsys.readouterr()
+  assert again == out and 'finished in' not in err
+  (tiny_tables / 'ledger.jsonl').write_text((tmp_path / 'runs/ledger.jsonl').read_text())
+  assert not call('reproduce', 'tiny')  # from the ledger alone
+  assert capsys.readouterr().out.strip() == out[: out.index('\n4 lines')].strip()

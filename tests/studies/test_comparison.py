@@ -1,0 +1,85 @@
+"""Verdicts and statistics against independent formulas."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from clr_jax.core.intervals import interval
+from clr_jax.studies import comparison, tables
+from clr_jax.studies.ledger import Entry
+
+SEEDS = (0, 1, 2, 3)
+BASE = (80.0, 81.0, 79.5, 80.5)
+
+
+def entries(row, values, data='cifar10', table='sogclr-1'):
+  blank = dict.fromkeys(Entry._fields, '')
+  return [
+    Entry(**{**blank, 'table': table, 'row': row, 'data': data, 'seed': seed, 'value': value / 100})
+    for seed, value in zip(SEEDS, values, strict=False)
+  ]
+
+
+def difference(ours):
+  table = tables.table('sogclr-1')
+  cells = tables.cells('sogclr-1', rows=['moco'], data=['cifar10'])
+  published = tables.cells('sogclr-1')
+  found = entries('sogclr', BASE) + entries('moco', ours)
+  (one,) = comparison.differences(table, cells, published, found)
+  return one
+
+
+def test_differences_are_paired_by_seed():
+  ours = (80.6, 81.4, 80.0, 81.1)
+  found = difference(ours)
+  pairs = np.subtract(ours, BASE)
+  low, high = stats.t.interval(0.95, 3, pairs.mean(), stats.sem(pairs))
+  np.testing.assert_allclose(found.ours.mean, pairs.mean())
+  np.testing.assert_allclose(2 * found.ours.half, high - low)
+  assert found.published == pytest.approx(89.87 - 89.36) and found.verdict == 'confirmed'
+
+
+@pytest.mark.parametrize(
+  ('ours', 'verdict'),
+  [
+    ((79.4, 80.6, 79.0, 79.9), 'contradicted'),
+    ((80.9, 80.2, 79.9, 80.6), 'undecided: the interval contains zero'),
+    ((80.9,), 'undecided: one seed'),
+    ((), 'not run'),
+  ],
+)
+def test_only_an_interval_without_zero_decides(ours, verdict):
+  assert difference(ours).verdict == verdict
+
+
+@pytest.mark.parametrize(('size', 'deviation'), [(1.0, 0.5), (0.5, 1.0), (0.3, 0.9)])
+def test_so_many_seeds_find_the_difference(size, deviation):
+  n = comparison.seeds_needed(size, deviation)
+
+  def power(n):
+    critical = stats.t.ppf(0.975, n - 1)
+    return stats.nct.sf(critical, n - 1, size / deviation * math.sqrt(n))
+
+  assert power(n + 1) > 0.8 and power(n - 1) < 0.83
+
+
+def test_no_number_of_seeds_finds_no_difference():
+  assert comparison.seeds_needed(0.0, 1.0) is None
+  assert comparison.seeds_needed(math.nan, 1.0) is None
+  assert comparison.seeds_needed(1e-3, 1.0) is None
+
+
+def test_an_accuracy_agrees_within_both_intervals():
+  cell = tables.cells('tcl-A.1.5', rows=['supcon'])[0]  # 74.79 +- 0.23
+
+  def verdict(values, cell=cell):
+    return comparison.verdict(cell, interval(values) if values else None)
+
+  assert verdict([74.5, 74.6, 74.7]) == 'agrees'
+  assert verdict([74.0, 74.1, 74.2]) == 'does not agree'
+  assert verdict([74.79]) == 'no interval: one seed'
+  assert verdict([]) == 'not run'
+  assert verdict([74.5, 74.6], cell._replace(note='why')) == 'not comparable: why'
+  assert verdict([74.5, 74.6], cell._replace(published=math.nan)) == 'not comparable: small scale'

@@ -1,0 +1,81 @@
+"""The ledger: entries of runs, and what is refused."""
+
+import json
+
+import pytest
+from etils import epath
+
+from clr_jax.core.errors import UserError
+from clr_jax.studies import ledger
+from clr_jax.studies.tables import cells
+
+
+class Run:
+  """The parts of a run's reader that make an entry."""
+
+  def __init__(self, records):
+    self.results = [{**RECORD, **record} for record in records]
+    self.config = type('Config', (), {'seed': 3, 'batch_size': 100})
+
+  def series(self, metric):
+    assert metric == 'samples_per_second'
+    return [10, 30], [50.0, 200.0]
+
+
+RECORD = {
+  'protocol': 'linear',
+  'metric': 'top1',
+  'features': 'trained',
+  'params': {},
+  'value': 0.5,
+  'step': 30,
+  'config_hash': 'abc',
+  'code_version': '0.1.0',
+  'libraries': {'jax': '0.10.2'},
+  'device': '1 x cpu',
+  'data_checksum': 'def',
+  'time': '2026-01-01T00:00:00+00:00',
+}
+
+
+def entry(*records):
+  cell = cells('sogclr-1', rows=['moco'], data=['cifar10'])[0]
+  return ledger.entry_of(cell, 'full', Run(records), ['train', '--config=x'])
+
+
+def test_an_entry_is_the_mean_over_draws_of_the_newest_step():
+  found = entry(
+    {'step': 10, 'value': 0.1},
+    {'params': {'draw': 0}, 'value': 0.6},
+    {'params': {'draw': 1}, 'value': 0.9},
+    {'params': {'draw': 1}, 'value': 0.8},  # measured again
+    {'features': 'untrained'},
+    {'metric': 'top5'},
+    {'protocol': 'knn'},
+    {'params': {'label_fraction': 0.1}},
+  )
+  assert found.value == pytest.approx(0.7) and found.step == 30 and found.seed == 3
+  assert found.key == ('sogclr-1', 'moco', 'cifar10', 'full', 3)
+  assert found.seconds == 10 * 100 / 50 + 20 * 100 / 200
+  assert found.command == 'clr-jax train --config=x'
+  assert entry({'protocol': 'knn'}) is None
+
+
+def test_later_ledgers_replace_entries_and_files_keep_them(tmp_path):
+  path = epath.Path(tmp_path / 'ledger.jsonl')
+  assert ledger.read(path) == []
+  old, new = entry({}), entry({'value': 0.75})
+  other = old._replace(seed=1)
+  both = ledger.merged([old, other], [new])
+  assert both == [other, new]
+  ledger.write(path, both)
+  assert ledger.read(path) == both
+
+
+@pytest.mark.parametrize('line', ['{', '[]', '{"table": "x"}', json.dumps({'unknown': 1})])
+def test_a_damaged_line_is_named(tmp_path, line):
+  path = epath.Path(tmp_path / 'ledger.jsonl')
+  ledger.write(path, [entry({})])
+  path.write_text(path.read_text() + line + '\n')
+  with pytest.raises(UserError, match=r'line 2 of .* is no entry of a ledger'):
+    ledger.read(path)

@@ -1,0 +1,87 @@
+"""The published tables: their cells, their refusals, and a config for each."""
+
+import math
+import re
+
+import pytest
+
+from clr_jax.cli.configs import load_config
+from clr_jax.core.errors import UserError
+from clr_jax.studies import ledger, tables
+
+
+def test_a_cell_has_its_number_its_config_and_its_flags():
+  found = {(c.row, c.data): c for c in tables.cells('sogclr-1')}
+  assert len(found) == 12  # the table of the report, without its dashes
+  assert found['sogclr', 'cifar100'].spec == 'sogclr:cifar100'
+  assert found['moco', 'cifar10'].spec == 'sogclr:cifar10-moco'
+  assert found['moco', 'cifar10'].published == 89.87
+  last = tables.cells('ft-1')[-1]
+  assert last.given == (('method.momentum', '1'),) and last.published == 31.2
+  assert [c.half for c in tables.cells('tcl-A.1.5')] == [0.23, 0.16]
+  assert [c.given for c in tables.cells('tcl-A.1', rows=['tcl'], data=['cifar10'])] == [
+    (('num_epochs', '200'),)
+  ]
+
+
+def test_a_small_version_has_other_data_and_no_published_number():
+  (cell,) = tables.cells('ft-1', scale='small', rows=['0.9'])
+  assert cell.spec == 'feature_transformation:cifar10-moco_v1' and math.isnan(cell.published)
+  assert cell.given[0] == ('method.momentum', '0.9') and len(cell.given) > 1
+
+
+@pytest.mark.parametrize(
+  ('name', 'options', 'message'),
+  [
+    ('sogclr1', {}, r"unknown table 'sogclr1': did you mean 'sogclr-1'\?"),
+    ('sogclr-1', {'rows': ['mocco']}, "unknown row of sogclr-1 'mocco': did you mean 'moco'"),
+    ('sogclr-1', {'data': ['stl10']}, 'unknown data set of sogclr-1'),
+    ('sogclr-1', {'rows': ['salt-pepper'], 'data': ['cifar100']}, 'has no number for salt-pepper'),
+    ('ft-7-swav', {'scale': 'small'}, 'has no small version'),
+  ],
+)
+def test_unknown_parts_are_refused(name, options, message):
+  with pytest.raises(UserError, match=message):
+    tables.cells(name, **options)
+
+
+def test_baselines_are_rows_and_numbers_are_percentages():
+  for name in tables.names():
+    known = tables.table(name)
+    assert known.baseline in known.rows
+    cells = tables.cells(name)
+    assert all(20 < cell.published < 100 for cell in cells)
+    keys = [(cell.spec, cell.given, cell.protocol) for cell in cells]
+    assert len(set(keys)) == len(keys), f'{name}: two rows are the same run'
+
+
+def built(cells):
+  for cell in cells:
+    config, _ = load_config(cell.spec, (), list(cell.given))
+    assert cell.protocol in config.eval.protocols, f'{cell.spec} does not measure {cell.protocol}'
+
+
+def test_the_config_of_a_row_measures_its_protocol():
+  built(tables.cells('sogclr-1', rows=['sogclr', 'moco'], data=['cifar10']))
+  built(tables.cells('tcl-5.1', rows=['supervised'], data=['cifar10']))
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize('scale', ['full', 'small'])
+@pytest.mark.parametrize('name', tables.names())
+def test_every_row_has_a_config_that_measures_its_protocol(name, scale):
+  try:
+    cells = tables.cells(name, scale=scale)
+  except UserError as error:
+    assert re.search('has no small version', str(error))
+    return
+  built(cells)
+
+
+def test_the_entries_of_the_ledger_belong_to_cells():
+  entries = ledger.packaged()
+  assert entries == ledger.merged(entries), 'sort the ledger, one line for each place'
+  for entry in entries:
+    (cell,) = tables.cells(entry.table, scale=entry.scale, rows=[entry.row], data=[entry.data])
+    assert entry.protocol == cell.protocol and 0 < entry.value < 1
+    assert entry.command.startswith('clr-jax train ') and f'--config={cell.spec} ' in entry.command
