@@ -9,7 +9,7 @@ from clr_jax.skeletons.dynamic_contrast import dynamic
 
 @takes_options_of(dynamic)
 def dynamic_moco(backbone: nn.Module, info: RunInfo, **options) -> Method:
-  """Global contrastive learning against all keys of a queue; `symmetric`: both views are queries.
+  """Global contrastive learning against all keys of a queue; symmetric=False is algorithm 1.
 
   options: see `clr_jax.skeletons.dynamic_contrast.dynamic`.
   """

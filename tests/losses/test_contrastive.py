@@ -78,7 +78,8 @@ def test_an_anchor_without_positive_gives_zero_and_counts():
 @settings(max_examples=20, deadline=None)
 @given(batches(min_batch=3), st.floats(1.0, 6000.0), st.floats(1.0, 3.0))
 def test_tcl_pulls_positives_harder_than_supcon(z, k1, k2):
-  """Theorem of the thesis, pair by pair: X + Y - P grows with k1 and k2 (P = exp(s/T) / D)."""
+  """Theorem 1 of the thesis, pair by pair and without its absolute values, with which it fails for
+  easy positives: X + Y - P is larger than SupCon's (P = exp(s/T) / D)."""
   labels = jnp.arange(len(z)) // 2
 
   @jax.jit
