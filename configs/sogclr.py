@@ -26,9 +26,9 @@ Protocol: pre-training without labels, then a linear classifier on the frozen fe
 epochs; the accuracy of the last epoch is the result, and that of the best one on the test set, as
 the report's code prints, is recorded beside it. All 50,000 training images are used in both stages
 (code); the report's text says 40,000 and 10,000 for validation in the second: `40k`. Features are
-of unaugmented images. Figures 4 and 5 draw the test accuracy against epochs:
-`--config.eval_every=10` measures it on at most 1,024 images while training, `clr-jax evaluate
-linear --step=N` on all of them at every checkpoint that `--config.keep_last=40` keeps.
+of unaugmented images. Figures 4 and 5 draw the test accuracy against epochs: `clr-jax inspect
+trajectory` measures it on all test images at the checkpoints that `--config.checkpoint_every=10
+--config.keep_last=40` keeps, `--config.eval_every=10` on at most 1,024 images while training.
 
 Where the numbers come from. Report, section 4.1: ResNet-50, batch 64, 400 epochs, "linear learning
 rate scaling with an initial learning rate of 0.25": 1.0 per 256 images, which is 0.25 (the code),
