@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 
@@ -13,7 +13,8 @@ from clr_jax.cli.process import run_with_exit_code
 from clr_jax.cli.sweep.grid import PlannedRun, command
 from clr_jax.cli.sweep.slots import find_machine, make_slots
 from clr_jax.cli.sweep.study import Study
-from clr_jax.core.errors import UserError
+from clr_jax.core.errors import EXIT_FAILED, RunStopped, UserError
+from clr_jax.core.names import listed
 from clr_jax.rundir.reader import Run
 from clr_jax.rundir.table import aligned
 from clr_jax.studies import comparison, ledger, tables
@@ -43,14 +44,20 @@ def run(args: argparse.Namespace) -> None:
     args: arguments of the command.
   """
   cells = tables.cells(args.table, scale=args.scale, rows=args.rows, data=args.data)
+  known = _kept(cells, args.scale) if args.check else {}
+  seeds = {cell: range(args.seeds) for cell in cells}
+  if args.check:
+    seeds = {cell: [entry.seed for entry in entries] for cell, entries in known.items()}
+  runs = _plan(seeds, args.scale)
   if args.list:
-    for _, planned in _plan(cells, args.scale, args.seeds):
+    for _, planned in runs:
       print(command(planned.arguments(args.workdir or _DIR, ())))
     return
   if args.workdir is None:
+    if args.check:
+      raise UserError('--check trains runs again: give a new folder for them, --workdir=DIR')
     _compare(args, cells, ledger.packaged())
     return
-  runs = _plan(cells, args.scale, args.seeds)
   loaded = {own.name: load_config(own.spec, (), own.given) for _, own in runs}
   say(dict.fromkeys(line for _, said in loaded.values() for line in said))
   for cell, own in runs:
@@ -58,13 +65,27 @@ def run(args: argparse.Namespace) -> None:
   configs = {name: config for name, (config, _) in loaded.items()}
   study = Study(args.workdir, [own for _, own in runs], configs)
   jax.config.update('jax_platforms', 'cpu')  # the devices are for the runs
-  run_with_exit_code(lambda: _train(study, runs, cells, args))
+  run_with_exit_code(lambda: _train(study, runs, cells, args, known))
 
 
-def _plan(cells: Sequence[Cell], scale: Scale, seeds: int) -> Planned:
+def _kept(cells: Sequence[Cell], scale: Scale) -> dict[Cell, list[Entry]]:
+  """The entries of cells in the packaged ledger; UserError if there are none."""
+  entries = [entry for entry in ledger.packaged() if entry.scale == scale]
+  found = {cell: comparison.entries_of(entries, cell) for cell in cells}
+  found = {cell: own for cell, own in found.items() if own}
+  if not found:
+    rows = listed(dict.fromkeys(cell.row for cell in cells))
+    raise UserError(
+      f'the ledger has no {scale} run of {rows} in {cells[0].table}: leave --check out to train '
+      'them'
+    )
+  return found
+
+
+def _plan(seeds: Mapping[Cell, Iterable[int]], scale: Scale) -> Planned:
   planned = []
-  for cell in cells:
-    for seed in range(seeds):
+  for cell, own in seeds.items():
+    for seed in own:
       name = f'{cell.table}-{scale}-{cell.row}-{cell.data}-seed={seed}'
       planned.append((cell, PlannedRun(name, cell.spec, [*cell.given, ('seed', str(seed))])))
   return planned
@@ -75,7 +96,13 @@ def _check_protocol(cell: Cell, protocols: object) -> None:
     raise UserError(f'{cell.spec} does not measure {cell.protocol}: correct configs/tables.toml')
 
 
-def _train(study: Study, runs: Planned, cells: Sequence[Cell], args: argparse.Namespace) -> None:
+def _train(
+  study: Study,
+  runs: Planned,
+  cells: Sequence[Cell],
+  args: argparse.Namespace,
+  known: Mapping[Cell, Sequence[Entry]],
+) -> None:
   """Trains what is not finished, then compares, also if some runs failed."""
   codes: dict[str, int] | None = {}
   if unfinished := study.unfinished():
@@ -91,11 +118,18 @@ def _train(study: Study, runs: Planned, cells: Sequence[Cell], args: argparse.Na
     if own.name not in left
   ]
   path = study.folder / ledger.NAME
-  own_entries = ledger.merged(ledger.read(path), [entry for entry in new if entry])
-  if own_entries:
-    ledger.write(path, own_entries)
-  _compare(args, cells, ledger.merged(ledger.packaged(), own_entries))
-  print(f'\n{len(own_entries)} lines in {os.fspath(path)}', flush=True)
+  entries = ledger.merged(ledger.read(path), [entry for entry in new if entry])
+  if entries:
+    ledger.write(path, entries)
+  if known:
+    lines, failed = comparison.check(known, entries)
+    print(lines, flush=True)
+    study.refuse_failures(codes)
+    if failed:
+      raise RunStopped(f'{failed} of {len(runs)} runs were not reproduced', EXIT_FAILED)
+    return
+  _compare(args, cells, ledger.merged(ledger.packaged(), entries))
+  print(f'\n{len(entries)} lines in {os.fspath(path)}', flush=True)
   study.refuse_failures(codes)
 
 

@@ -77,7 +77,13 @@ def add_reproduce(add: Callable[..., ArgumentParser]) -> None:
     metavar='DIR',
     help='folder of the runs, which are trained; without it, the runs of the ledger are compared',
   )
-  reproduce.add_argument('--list', action='store_true', help='print a command for each run instead')
+  only = reproduce.add_mutually_exclusive_group()
+  only.add_argument('--list', action='store_true', help='print a command for each run instead')
+  only.add_argument(
+    '--check',
+    action='store_true',
+    help='train the runs of the ledger again, in a new DIR; exit code 1 if they differ',
+  )
 
 
 def _add_jobs(parser: ArgumentParser) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from clr_jax.core.cores import available_cores
 from clr_jax.core.programs import compiler_options
 from clr_jax.core.storage import (
   atomic_write,
@@ -90,6 +91,7 @@ def make_record(
     'data_checksum': data_checksum,
     'seed': seed,
     'device': device(),
+    'cores': len(available_cores()),  # on CPUs the order of sums depends on them
     'time': now(),
   }
   plain = json.loads(json.dumps(jsonable(record), allow_nan=False))

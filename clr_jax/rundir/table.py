@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from clr_jax.core.intervals import Interval, interval
 
-_NOT_SHARED = ('value', 'seconds', 'time', 'params', 'arrays')
+_NOT_SHARED = ('value', 'seconds', 'time', 'params', 'arrays', 'cores')
 _OUTCOMES = ('draw', 'iterations', 'epoch')  # params that may differ between draws
 _NEVER_SHOWN = ('epsilons', 'norm')  # redundant with 'epsilon' and 'attack'
 _ALWAYS_SHOWN = ('label_fraction', 'k', 'temperature', 'solver')

@@ -16,6 +16,8 @@ from clr_jax.studies.tables import Cell, Table
 
 _POWER = 0.8  # of the number of seeds: the probability to find a difference of the published size
 _MOST_SEEDS = 1000
+# Fields that determine an accuracy to the bit, besides the config and the seed.
+_SAME = ('code_version', 'libraries', 'device', 'cores', 'data_checksum')
 
 Values = Mapping[int, float]  # {seed: accuracy in percent}
 
@@ -50,10 +52,15 @@ class Difference(NamedTuple):
     return 'confirmed' if self.ours.mean * self.published > 0 else 'contradicted'
 
 
+def entries_of(entries: Iterable[Entry], cell: Cell) -> list[Entry]:
+  """The entries of a cell, among those of one scale."""
+  place = cell.table, cell.row, cell.data
+  return [entry for entry in entries if (entry.table, entry.row, entry.data) == place]
+
+
 def values(entries: Iterable[Entry], cell: Cell) -> Values:
   """{seed: accuracy in percent} of a cell, among the entries of one scale."""
-  place = cell.table, cell.row, cell.data
-  return {e.seed: 100 * e.value for e in entries if (e.table, e.row, e.data) == place}
+  return {entry.seed: 100 * entry.value for entry in entries_of(entries, cell)}
 
 
 def verdict(cell: Cell, ours: Interval | None) -> str:
@@ -117,6 +124,49 @@ def seeds_needed(difference: float, deviation: float) -> int | None:
   return None
 
 
+def check(known: Mapping[Cell, Sequence[Entry]], new: Iterable[Entry]) -> tuple[str, int]:
+  """Compares runs that were trained again with those of a ledger.
+
+  With the same code, libraries, device, cores and data the two accuracies must be equal; otherwise
+  the new one must lie in the 95 % prediction interval of the known seeds.
+
+  Args:
+    known: entries of the ledger by cell.
+    new: entries of the new runs.
+
+  Returns:
+    A table with a line for each run, and the number of runs that were not reproduced.
+  """
+  found = {entry.key: entry for entry in new}
+  lines = [('row', 'data', 'seed', 'ledger', 'again', 'verdict')]
+  failed = 0
+  for cell, entries in known.items():
+    for old in entries:
+      again = found.get(old.key)
+      if again is None:
+        continue
+      text, good = _reproduced(old, again, [100 * entry.value for entry in entries])
+      failed += not good
+      shown = [f'{100 * entry.value:.2f}' for entry in (old, again)]
+      lines.append((cell.row, cell.data, str(old.seed), *shown, text))
+  return aligned(lines), failed
+
+
+def _reproduced(old: Entry, again: Entry, seeds: Sequence[float]) -> tuple[str, bool]:
+  """A verdict, and True if it is good; `seeds` has the accuracies of all known seeds."""
+  if old.value == again.value:
+    return 'equal', True
+  if all(getattr(old, name) == getattr(again, name) for name in _SAME):
+    return 'not equal, with the same code, libraries, device, cores and data', False
+  n = len(seeds)
+  if n < 2:
+    return 'not decided: the ledger has one seed', True
+  reach = stdtrit(n - 1, 0.975) * np.std(seeds, ddof=1) * math.sqrt(1 + 1 / n)
+  if abs(100 * again.value - np.mean(seeds)) <= reach:
+    return 'within the prediction interval of the seeds', True
+  return 'outside the prediction interval of the seeds', False
+
+
 def format_cells(cells: Sequence[Cell], entries: Iterable[Entry]) -> str:
   """A table with a line for each cell: published, ours, difference, protocol, time, verdict."""
   entries = list(entries)
@@ -125,8 +175,7 @@ def format_cells(cells: Sequence[Cell], entries: Iterable[Entry]) -> str:
     own = values(entries, cell)
     ours = interval(list(own.values())) if own else None
     difference = '' if ours is None or math.isnan(cell.published) else ours.mean - cell.published
-    place = cell.table, cell.row, cell.data
-    hours = [e.seconds / 3600 for e in entries if (e.table, e.row, e.data) == place]
+    hours = [entry.seconds / 3600 for entry in entries_of(entries, cell)]
     lines.append(
       (
         cell.row,

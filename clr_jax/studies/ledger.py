@@ -31,7 +31,7 @@ class Entry(NamedTuple):
     step: number of training steps.
     seconds: time of these steps.
     config_hash: digest of the config.
-    code_version, libraries, device, data_checksum, time: provenance of the measurement.
+    code_version, libraries, device, cores, data_checksum, time: provenance of the measurement.
   """
 
   table: str
@@ -49,6 +49,7 @@ class Entry(NamedTuple):
   code_version: str
   libraries: Mapping[str, str]
   device: str
+  cores: int
   data_checksum: str
   time: str
 
@@ -134,6 +135,7 @@ def entry_of(cell: Cell, scale: Scale, run: Run, command: Sequence[str]) -> Entr
     first['code_version'],
     first['libraries'],
     first['device'],
+    first['cores'],
     first['data_checksum'],
     first['time'],
   )

@@ -59,6 +59,7 @@ def test_a_table_without_runs(tiny_tables, capsys):
     (['sogclr-1', '--rows=a'], 'unknown row of sogclr-1'),
     (['sogclr-1', '--scale=tiny'], 'small'),
     (['sogclr-1', '--seeds=0'], 'seeds'),
+    (['sogclr-1', '--rows=real', '--check'], 'the ledger has no full run of real in sogclr-1'),
   ],
 )
 def test_refusals(arguments, message, capsys, tmp_path):
@@ -85,3 +86,7 @@ def test_rows_are_trained_once_and_compared(tiny_tables, tmp_path, capsys):
   (tiny_tables / 'ledger.jsonl').write_text((tmp_path / 'runs/ledger.jsonl').read_text())
   assert not call('reproduce', 'tiny')  # from the ledger alone
   assert capsys.readouterr().out.strip() == out[: out.index('\n4 lines')].strip()
+  again = f'--workdir={tmp_path}/again'
+  assert not call('reproduce', 'tiny', '--check', '--rows=simclr', '--jobs=2', again)
+  out = capsys.readouterr().out
+  assert out.count(' equal') == 2 and 'sogclr' not in out

@@ -270,6 +270,7 @@ def test_results_come_back_oldest_first_with_their_circumstances(tmp_path, caplo
     'data_checksum',
     'seed',
     'device',
+    'cores',
     'seconds',
     'time',
   }

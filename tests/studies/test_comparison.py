@@ -83,3 +83,38 @@ def test_an_accuracy_agrees_within_both_intervals():
   assert verdict([]) == 'not run'
   assert verdict([74.5, 74.6], cell._replace(note='why')) == 'not comparable: why'
   assert verdict([74.5, 74.6], cell._replace(published=math.nan)) == 'not comparable: small scale'
+
+
+def again(old, **changes):
+  known = {tables.cells('sogclr-1', rows=['sogclr'], data=['cifar10'])[0]: entries('sogclr', old)}
+  (first, *_), *_ = known.values()
+  return comparison.check(known, [first._replace(**changes)])
+
+
+@pytest.mark.parametrize(
+  ('old', 'changes', 'verdict', 'failed'),
+  [
+    (BASE, {}, 'equal', 0),
+    (
+      BASE,
+      {'value': 0.8001},
+      'not equal, with the same code, libraries, device, cores and data',
+      1,
+    ),
+    (BASE, {'value': 0.78, 'device': 'gpu'}, 'within the prediction interval of the seeds', 0),
+    (BASE, {'value': 0.775, 'device': 'gpu'}, 'outside the prediction interval of the seeds', 1),
+    (BASE[:1], {'value': 0.775, 'device': 'gpu'}, 'not decided: the ledger has one seed', 0),
+  ],
+)
+def test_a_run_is_reproduced_to_the_bit_or_within_the_spread_of_seeds(
+  old, changes, verdict, failed
+):
+  text, count = again(old, **changes)
+  assert text.endswith(verdict) and count == failed
+
+
+def test_the_prediction_interval_is_that_of_one_more_run():
+  values = np.array(BASE)
+  low, high = stats.t.interval(0.95, 3, values.mean(), values.std(ddof=1) * math.sqrt(1.25))
+  for value, failed in ((low + 1e-6, 0), (low - 1e-6, 1), (high - 1e-6, 0), (high + 1e-6, 1)):
+    assert again(BASE, value=value / 100, device='gpu')[1] == failed

@@ -33,6 +33,7 @@ RECORD = {
   'code_version': '0.1.0',
   'libraries': {'jax': '0.10.2'},
   'device': '1 x cpu',
+  'cores': 2,
   'data_checksum': 'def',
   'time': '2026-01-01T00:00:00+00:00',
 }

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from clr_jax.core.cores import available_cores
 from clr_jax.core.errors import UserError
 
 _VISIBLE = 'CUDA_VISIBLE_DEVICES'
@@ -113,7 +114,7 @@ def _of_gpus(count: int, jobs: int | None, per_run: int | None) -> list[Slot]:
 
 
 def _of_cores(jobs: int | None) -> list[Slot]:
-  cores = _cores()
+  cores = available_cores()
   jobs = jobs or max(1, len(cores) // _CORES_PER_RUN)
   if jobs > len(cores):
     raise UserError(f'--jobs={jobs}: there are only {len(cores)} cores, give at most that')
@@ -121,9 +122,3 @@ def _of_cores(jobs: int | None) -> list[Slot]:
     return [Slot()]
   bounds = [i * len(cores) // jobs for i in range(jobs + 1)]
   return [Slot({}, tuple(cores[a:b])) for a, b in itertools.pairwise(bounds)]
-
-
-def _cores() -> list[int]:
-  if hasattr(os, 'sched_getaffinity'):
-    return sorted(os.sched_getaffinity(0))
-  return list(range(os.cpu_count() or 1))  # macOS

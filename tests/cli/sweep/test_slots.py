@@ -22,12 +22,12 @@ def test_no_gpu_has_two_runs(monkeypatch):
 
 
 def test_cores_are_divided(monkeypatch):
-  monkeypatch.setattr(slots, '_cores', lambda: [0, 2, 4, 6, 8, 10, 12, 14, 16])
+  monkeypatch.setattr(slots, 'available_cores', lambda: [0, 2, 4, 6, 8, 10, 12, 14, 16])
   cpu = Machine('cpu', 1)
   assert [slot.cores for slot in make_slots(cpu, None, None)] == [(0, 2, 4, 6), (8, 10, 12, 14, 16)]
   assert make_slots(cpu, 1, None) == [Slot()]
   assert len(make_slots(cpu, 9, None)) == 9
-  monkeypatch.setattr(slots, '_cores', lambda: [0, 1])
+  monkeypatch.setattr(slots, 'available_cores', lambda: [0, 1])
   assert make_slots(cpu, None, None) == [Slot()]
 
 
