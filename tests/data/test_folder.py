@@ -127,6 +127,30 @@ def test_a_damaged_file_is_named(classes):
     source.load(np.array([0, 3]))
 
 
+def test_a_file_that_changes_between_the_listing_and_the_reading_is_named(classes):
+  """Replaced by one of another size, cut, emptied, removed, or replaced by a folder."""
+  path = classes / 'bee' / '9.png'
+  whole = path.read_bytes()
+  other = classes.parent / 'other.png'
+  for size in ((1, 1), (6, 7), (12, 6)):  # the first would be repeated over the whole image
+    path.write_bytes(whole)
+    source = load_source(f'folder:{classes}')
+    write(other, size=size)
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(UserError, match=r'bee/9.png has changed its size since the start: run'):
+      source.arrays()
+  for content in (whole[: len(whole) // 2], b''):
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r'cannot read the image .*bee/9.png \(.*: repair or rem'):
+      source.load(np.arange(source.num_examples))
+  path.unlink()
+  with pytest.raises(UserError, match=r'cannot read the image .*bee/9.png \(.*No such file'):
+    source.arrays()
+  path.mkdir()
+  with pytest.raises(UserError, match=r'cannot read the image .*bee/9.png \(.*Is a directory'):
+    source.arrays()
+
+
 def test_unsuitable_folders(tmp_path, classes):
   with pytest.raises(UserError, match='no image folder'):
     load_source(f'folder:{tmp_path}/absent')
