@@ -16,7 +16,7 @@ from clr_jax.evaluation.registry import with_all_options
 from clr_jax.evaluation.runner import evaluate_workdir
 from clr_jax.exchange import export
 from clr_jax.experiment import config_files
-from clr_jax.experiment.schema import check_config
+from clr_jax.experiment.schema import check_config, check_recorded
 from clr_jax.experiment.switching import names_in, switch
 from clr_jax.rundir.identity import read_config, refuse_no_run
 from clr_jax.rundir.results import FeaturesOf, read_results
@@ -103,6 +103,7 @@ def evaluate(
   directory = os.fspath(workdir)
   if config is None:
     config = read_config(Workdir(directory))
+    check_recorded(config, directory)
   how = {'step': step, 'overwrite': overwrite, 'file': weights}
   found = evaluate_workdir(config, directory, protocol, options, features, **how)
   return [record for record in found if record['protocol'] == protocol]

@@ -13,7 +13,7 @@ from clr_jax.evaluation import registry as protocols
 from clr_jax.evaluation.registry import with_all_options
 from clr_jax.experiment import schema
 from clr_jax.experiment.config_files import open_file
-from clr_jax.experiment.schema import check_config, with_types
+from clr_jax.experiment.schema import check_config, check_recorded, with_types
 from clr_jax.experiment.switching import names_in, switch
 from clr_jax.rundir.identity import read_config
 from clr_jax.rundir.workdir import Workdir
@@ -52,7 +52,7 @@ def say(sentences: Iterable[str]) -> None:
 def stored_config(directory: str) -> Config:
   """Config of the run in a directory, checked; UserError if there is none."""
   config = read_config(Workdir(directory))
-  check_config(config)
+  check_recorded(config, directory)
   return with_types(config)
 
 

@@ -15,7 +15,7 @@ from clr_jax.core.programs import host_jit
 from clr_jax.core.storage import read_file
 from clr_jax.core.types import Array
 from clr_jax.experiment.build import make_backbone
-from clr_jax.experiment.schema import check_config
+from clr_jax.experiment.schema import check_recorded
 from clr_jax.models.torch_names import Backbone
 from clr_jax.ops import sharding
 from clr_jax.ops.batches import batches
@@ -119,7 +119,7 @@ def load(workdir: epath.PathLike, step: int | None = None) -> Encoder:
   """
   run = Workdir(workdir)
   config = read_config(run)
-  check_config(config)
+  check_recorded(config, run.path)
   names = ('params/backbone', 'state/batch_stats/backbone')
   if represents_target(config):
     names = ('state/target/params/backbone', 'state/target/batch_stats/backbone')

@@ -112,8 +112,8 @@ def load_backbone(
     arrays.
 
   Raises:
-    UserError: the file cannot be read, none of its convolutions fit, or its positions are those of
-      another number of patches.
+    UserError: the file cannot be read, none of its convolutions fit, its positions are those of
+      another number of patches, or its numbers are no weights.
   """
   like = Backbone(params['backbone'], batch_stats.get('backbone', {}))
   found = backbone_of(read_state_dict(path), torch_names(like))
@@ -128,12 +128,26 @@ def load_backbone(
       f'{os.fspath(path)} is of other positions ({other[0]}): set model.patch and augment.size as '
       f'that network was trained'
     )
+  for name in read:
+    if reason := _unusable(name, found[name]):
+      raise UserError(f'{os.fspath(path)} is damaged or of another kind ({reason}): save it anew')
   report = f'weights from {os.fspath(path)}: {len(read)} of {len(read) + len(missing)} arrays'
   if missing:
     report += f'; the others stay as initialized: {"; ".join(missing[:3])}'
     report += f'; and {len(missing) - 3} more' if len(missing) > 3 else ''
   statistics = {'backbone': backbone.batch_stats} if 'backbone' in batch_stats else {}
   return {**params, 'backbone': backbone.params}, {**batch_stats, **statistics}, report
+
+
+def _unusable(name: str, array: np.ndarray) -> str:
+  """Short reason why an array cannot be the weights of that name; '' if it can."""
+  if array.dtype.kind in 'iub':  # quantized, with its scales elsewhere
+    return f'{name} has whole numbers of {array.dtype}'
+  if not np.isfinite(array.astype(np.float32)).all():
+    return f'{name} is not finite'
+  if name.endswith('running_var') and array.min() < 0:
+    return f'{name} is negative'
+  return ''
 
 
 def _child(match: re.Match[str]) -> str:

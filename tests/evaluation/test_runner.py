@@ -12,6 +12,7 @@ from clr_jax.core import storage
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import atomic_write
 from clr_jax.evaluation import runner
+from clr_jax.evaluation.probing.features import Features
 from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.rundir import codec, workdir
@@ -169,6 +170,18 @@ def test_where_nothing_can_be_written_the_table_is_printed(unlabeled, capsys, mo
   out, err = capsys.readouterr()
   assert 'cannot be written (Read-only file system): the results are printed and not kept' in err
   assert 'k=7' in out and sorted(unlabeled.rglob('*')) == before
+
+
+def test_features_that_are_not_finite_are_no_result(unlabeled, digits, capsys, monkeypatch):
+  def nan(represent, params, state, source, **_):
+    return Features(np.full([source.num_examples, 2], np.nan, np.float32), source.labels())
+
+  monkeypatch.setattr('clr_jax.evaluation.probing.subject.extract', nan)
+  before = sorted(unlabeled.rglob('*'))
+  sets = f'--config.eval.data=npz:{digits}/{{split}}.npz', '--config.eval.test_split=test'
+  assert call('evaluate', 'knn', f'--workdir={unlabeled}', *sets, '--features=trained') == 2
+  assert 'the trained features are not finite: choose another --step' in capsys.readouterr().err
+  assert sorted(unlabeled.rglob('*')) == before
 
 
 @pytest.mark.slow

@@ -8,7 +8,12 @@ from safetensors.numpy import save_file
 from clr_jax.core.errors import UserError
 from clr_jax.models import factory
 from clr_jax.models.torch_names import Backbone, from_torch, to_torch
-from clr_jax.rundir.state_dicts import backbone_of, is_weight_file, read_state_dict
+from clr_jax.rundir.state_dicts import (
+  backbone_of,
+  is_weight_file,
+  load_backbone,
+  read_state_dict,
+)
 
 
 @pytest.fixture(scope='module')
@@ -93,6 +98,24 @@ def test_what_of_another_shape_or_name_is_missing(weights):
   assert len(names) == len(tensors) - 2
   np.testing.assert_array_equal(read.params['conv1']['kernel'], backbone.params['conv1']['kernel'])
   assert backbone_of({'a.b': np.ones(3)}, tensors) == {}
+
+
+@pytest.mark.parametrize(
+  ('name', 'change', 'words'),
+  [
+    ('conv1.weight', lambda x: x * np.float32('nan'), 'conv1.weight is not finite'),
+    ('bn1.bias', lambda x: x + np.float32('inf'), 'bn1.bias is not finite'),
+    ('conv1.weight', lambda x: x.astype(np.int8), 'conv1.weight has whole numbers of int8'),
+    ('bn1.running_var', lambda x: -1 - x, 'bn1.running_var is negative'),
+  ],
+)
+def test_numbers_that_are_no_weights(tmp_path, weights, name, change, words):
+  backbone, tensors = weights
+  file = tmp_path / 'x.safetensors'
+  save_file({**tensors, name: np.ascontiguousarray(change(tensors[name]))}, file)
+  params, stats = {'backbone': backbone.params}, {'backbone': backbone.batch_stats}
+  with pytest.raises(UserError, match=rf'x.safetensors is damaged or .*\({words}\): save it anew'):
+    load_backbone(file, params, stats)
 
 
 class Code:

@@ -17,6 +17,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
+from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
 from clr_jax.core.storage import is_file
 from clr_jax.core.types import Params, State, TrainState
@@ -108,7 +109,7 @@ class Subject:
 
   @functools.cached_property
   def features(self) -> tuple[Features, Features]:
-    """Features 'h' of the training and the test set, or pixels."""
+    """Features 'h' of the training and the test set, or pixels; UserError if not finite."""
     train, test = self.sets
     if self.kind == 'pixels':
       return pixels(train), pixels(test)
@@ -119,6 +120,10 @@ class Subject:
       extract, self.experiment.method.represent, *self.weights, mesh=self.experiment.mesh
     )
     both = take(train), take(test)
+    if not all(np.isfinite(each.h).all() for each in both):
+      raise UserError(
+        f'the {self.kind} features are not finite: choose another --step or other weights'
+      )
     if cache is not None and jax.process_index() == 0:
       cache.write(both)
     return both
