@@ -177,9 +177,11 @@ def test_features_that_are_not_finite_are_no_result(unlabeled, digits, capsys, m
     return Features(np.full([source.num_examples, 2], np.nan, np.float32), source.labels())
 
   monkeypatch.setattr('clr_jax.evaluation.probing.subject.extract', nan)
+  monkeypatch.setattr('clr_jax.evaluation.probing.subject._FeatureCache.of', lambda _: None)
   before = sorted(unlabeled.rglob('*'))
   sets = f'--config.eval.data=npz:{digits}/{{split}}.npz', '--config.eval.test_split=test'
-  assert call('evaluate', 'knn', f'--workdir={unlabeled}', *sets, '--features=trained') == 2
+  new = '--features=trained', '--params.k=9'
+  assert call('evaluate', 'knn', f'--workdir={unlabeled}', *sets, *new) == 2
   assert 'the trained features are not finite: choose another --step' in capsys.readouterr().err
   assert sorted(unlabeled.rglob('*')) == before
 
