@@ -68,33 +68,14 @@ def swav(
     UserError: views, a queue or plug-ins that do not fit the method.
   """
   check_two_views('swav', info)
-  for name, plugin in plugins.items():
-    if type(plugin).move_pair is Plugin.move_pair:
-      raise UserError(
-        f'swav compares embeddings with prototypes and has no scores of pairs: switch '
-        f'plugins.{name} off'
-      )
+  _check_plugins(plugins)
   pipeline = Pipeline(plugins, 'swav', negatives=False, softmax=False, free_anchor=True)
   if queue_length:
     check_queue('swav', queue_length, info)
   # Filled from step 0: when a queue created at the start epoch would be full, both are equal.
   filling = -(-queue_length // info.batch_size)
   queue_start = queue_start_epoch * info.steps_per_epoch + filling
-
-  if queue_length and queue_start >= info.total_steps:
-    logging.warning(
-      'swav never uses its queue, which starts at step %d of a run of %d steps: lower '
-      'method.queue_start_epoch or method.queue_length',
-      queue_start,
-      info.total_steps,
-    )
-  if freeze_prototypes_steps >= info.total_steps:
-    logging.warning(
-      'swav never trains its prototypes: they are frozen for %d of %d steps: lower '
-      'method.freeze_prototypes_steps',
-      freeze_prototypes_steps,
-      info.total_steps,
-    )
+  _warn_of_unused(info, queue_start if queue_length else 0, freeze_prototypes_steps)
 
   def moved_scores(out, rng, step):
     z = l2_normalize(out.extra['projector'][:, : info.num_views])
@@ -160,6 +141,39 @@ def swav(
     return out._replace(extra=extra), carry
 
   return method._replace(init=init, embed=embed)
+
+
+def _check_plugins(plugins: Plugins) -> None:
+  for name, plugin in plugins.items():
+    if type(plugin).move_pair is Plugin.move_pair:
+      raise UserError(
+        f'swav compares embeddings with prototypes and has no scores of pairs: switch '
+        f'plugins.{name} off'
+      )
+
+
+def _warn_of_unused(info: RunInfo, queue_start: int, freeze_steps: int) -> None:
+  """Warns of a queue or of prototypes that the run is too short for.
+
+  Args:
+    info: facts about the run.
+    queue_start: first step that uses the queue.
+    freeze_steps: first steps in which the prototypes are frozen.
+  """
+  if queue_start >= info.total_steps:
+    logging.warning(
+      'swav never uses its queue, which starts at step %d of a run of %d steps: lower '
+      'method.queue_start_epoch or method.queue_length',
+      queue_start,
+      info.total_steps,
+    )
+  if freeze_steps >= info.total_steps:
+    logging.warning(
+      'swav never trains its prototypes: they are frozen for %d of %d steps: lower '
+      'method.freeze_prototypes_steps',
+      freeze_steps,
+      info.total_steps,
+    )
 
 
 def _map_prototypes(function, params):
