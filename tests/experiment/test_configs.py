@@ -205,8 +205,9 @@ def start(spec):
   config = tiny(load(spec))
   config.batch_size = 16
   config.augment.size = 32
-  sizes = {**method_cases.options(config.method.name), 'top_k': 8}
-  config.method.update({k: v for k, v in sizes.items() if k in config.method})
+  sizes = method_cases.options(config.method.name)
+  sizes |= {'top_k': 8} if config.method.get('retrieval') == 'top_k' else {}
+  config.method.update({k: v for k, v in sizes.items() if k != 'retrieval'})
   if config.plugins.mochi.num_mixed:
     config.plugins.mochi.update({'num_mixed': 8, 'num_query_mixed': 4, 'num_hard': 8})
   experiment = build_experiment(config, devices=jax.devices()[:1])

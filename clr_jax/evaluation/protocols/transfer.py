@@ -11,7 +11,7 @@ import numpy as np
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
-from clr_jax.core.options import SEVERAL, Option, options_of
+from clr_jax.core.options import SEVERAL, OneOf, Option, options_of
 from clr_jax.core.options import check as check_options
 from clr_jax.evaluation import registry
 from clr_jax.evaluation.probing.sets import Sets, target_sets
@@ -57,10 +57,15 @@ def measure(
 
 def parameters() -> dict[str, Option]:
   """Options of `measure` and of all protocols that it can use."""
-  merged = options_of(measure)
+  merged, presets = options_of(measure), {}
   for name in typing.get_args(Inner):
-    merged = {**options_of(PROTOCOLS.factory(name)), **merged}
-  return merged
+    own = options_of(PROTOCOLS.factory(name))
+    merged = {**own, **merged}
+    facts = own['preset'].facts if 'preset' in own else ()
+    presets |= {preset: None for fact in facts if isinstance(fact, OneOf) for preset in fact.names}
+  # Each protocol has presets of its own; `check_together` knows which is used.
+  hint = Annotated[str | None, OneOf(tuple(presets))]
+  return {**merged, 'preset': merged['preset']._replace(hint=hint)}
 
 
 def check_together(options: Mapping[str, Any], prefix: str) -> None:

@@ -167,6 +167,19 @@ def test_options_of_all_protocols_can_be_flags():
     config.test_every = 'two'
 
 
+@pytest.mark.parametrize(
+  ('protocol', 'preset', 'other'),
+  [('finetune', 'moco_transfer', 'moco'), ('linear', 'moco', 'small')],
+)
+def test_presets_are_those_of_the_chosen_protocol(protocol, preset, other):
+  """The commands of table 8 of feature transformation, as flags and in `eval.protocols`."""
+  given = {'target': 'i_naturalist2018', 'protocol': protocol, 'preset': preset}
+  assert protocols.parameters('transfer', given).preset == preset
+  assert protocols.units('transfer', given) == [given]
+  with pytest.raises(UserError, match=f"preset='{other}' is not allowed"):
+    protocols.units('transfer', {**given, 'preset': other})
+
+
 def test_usual_splits():
   assert SPLITS['imagenet2012'] == ('train', 'validation')
 
