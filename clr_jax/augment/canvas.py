@@ -2,12 +2,14 @@
 
 Boxes are [B, 4] left, top, right, bottom in whole pixels of the image. Everything is a product with
 two matrices of each image, which hold zeros beyond it; no canvas is gathered. PIL's weights are
-integers, 2**22 = 1, and it rounds to 8 bits after each direction (Resample.c). Here a weight is
-three numbers of 8 bits, so that products of 16-bit floats, the fastest of accelerators, are exact.
+whole numbers, 2**22 = 1, and it rounds to 8 bits after each direction (Resample.c). Here a weight
+is two or three numbers of 8 bits, so that products of 16-bit floats, the fastest of accelerators,
+are exact. Two, 2**16 = 1, change a result by hundredths of a level of 255 before it is rounded.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple, get_args
 
 import jax.numpy as jnp
@@ -66,10 +68,12 @@ def crop_resize(
   check_name(get_args(Resampling), method, 'interpolation method')
   height, width = (size, size) if isinstance(size, int) else size
   left, top, right, bottom = box.T
-  window = _Window(canvas.image.shape[1], method)
+  window = _Window(canvas.image.shape[1], method, exact=method != 'bilinear')
   vertical, horizontal = window.weights(top, bottom, height), window.weights(left, right, width)
+  if not window.exact:
+    return _resampled(canvas.image, vertical, horizontal)
   turned = _height_first(bottom - top, right - left, height, width)
-  return _resampled(canvas.image, vertical, horizontal, turned)
+  return _resampled_exactly(canvas.image, vertical, horizontal, turned)
 
 
 def resize(
@@ -91,7 +95,7 @@ def center(canvas: Canvas, *, shorter: int, size: int, method: Resampling = 'bil
   Source: torchvision's Resize(shorter) and CenterCrop(size) on PIL images, with its rounding.
   """
   check_name(get_args(Resampling), method, 'interpolation method')
-  window = _Window(canvas.image.shape[1], method)
+  window = _Window(canvas.image.shape[1], method, exact=True)
   lengths = canvas.extent.T
   least = lengths.min(0)
   of = [shorter * length // least for length in lengths]
@@ -99,7 +103,7 @@ def center(canvas: Canvas, *, shorter: int, size: int, method: Resampling = 'bil
     window.weights(jnp.zeros_like(n), n, size, first=_half_to_even(m - size), of=m)
     for n, m in zip(lengths, of, strict=True)
   )
-  return _resampled(canvas.image, vertical, horizontal, _height_first(*lengths, *of))
+  return _resampled_exactly(canvas.image, vertical, horizontal, _height_first(*lengths, *of))
 
 
 def pad_crop(
@@ -137,7 +141,7 @@ def pad_crop(
 
   height, width = canvas.extent.T
   vertical, horizontal = rows(top, height), rows(left, width)
-  return _resampled(canvas.image, vertical, horizontal, jnp.zeros(len(height), bool))
+  return _resampled(canvas.image, vertical, horizontal)
 
 
 def _half_to_even(difference: Array) -> Array:
@@ -164,10 +168,12 @@ class _Window(NamedTuple):
   Attributes:
     side: pixels of the axis of a canvas.
     method: a key of the filters.
+    exact: for `_resampled_exactly`.
   """
 
   side: int
   method: Resampling
+  exact: bool
 
   def weights(
     self,
@@ -191,8 +197,12 @@ class _Window(NamedTuple):
     inside = (pixel >= 0) & (pixel < length)
     support = 2 * jnp.maximum(length, pixels)  # of the triangle
     if self.method == 'bilinear':
-      return _shares(jnp.where(inside, jnp.maximum(support - distance, 0), 0))
-    weight = geometry.keys_cubic(distance.astype(jnp.float32) / support.astype(jnp.float32))
+      weight = jnp.where(inside, jnp.maximum(support - distance, 0), 0)
+      if self.exact:
+        return _shares(weight)
+      weight = weight.astype(jnp.float32)
+    else:
+      weight = geometry.keys_cubic(distance.astype(jnp.float32) / support.astype(jnp.float32))
     weight = jnp.where(inside, weight, 0)
     return jnp.round(weight / weight.sum(-1, keepdims=True) * _ONE).astype(jnp.int32)
 
@@ -208,14 +218,28 @@ def _shares(weight: Array) -> Array:
   )
 
 
-def _resampled(image: Array, vertical: Array, horizontal: Array, height_first: Array) -> Array:
+def _resampled(image: Array, vertical: Array, horizontal: Array) -> Array:
   """vertical [B, H, S] and horizontal [B, W, S], of _ONE, on image [B, S, S, C] uint8.
 
-  Args:
-    height_first: [B] bool; otherwise the width is resized first.
+  The width is resized first. Against `_resampled_exactly`, which takes twice as long, weights that
+  are not negative change a result by one level at most.
 
   Returns:
     [B, H, W, C] in [0, 1], multiples of 1/255.
+  """
+  image = _product('bxw,bhwc->bhxc', horizontal, image)
+  return _product('byh,bhxc->byxc', vertical, image) / 255
+
+
+def _resampled_exactly(
+  image: Array, vertical: Array, horizontal: Array, height_first: Array
+) -> Array:
+  """As `_resampled`, in PIL's order and with all digits of its weights.
+
+  Bicubic weights need both: in another order clipping would change a result by several levels.
+
+  Args:
+    height_first: [B] bool; elsewhere the width is resized first.
   """
   height, width = vertical.shape[1], horizontal.shape[1]
   longest = max(height, width)
@@ -227,21 +251,33 @@ def _resampled(image: Array, vertical: Array, horizontal: Array, height_first: A
   second = jnp.where(turned, horizontal, vertical)
   turned = turned[..., None]
   image = jnp.where(turned, image.swapaxes(1, 2), image)
-  image = _product('bxw,bhwc->bhxc', first, image)
-  image = _product('byh,bhxc->byxc', second, image)
+  image = _product('bxw,bhwc->bhxc', first, image, exact=True)
+  image = _product('byh,bhxc->byxc', second, image, exact=True)
   image = jnp.where(turned, image.swapaxes(1, 2), image)
-  return image[:, :height, :width].astype(jnp.float32) / 255
+  return image[:, :height, :width] / 255
 
 
-def _product(axes: str, weights: Array, levels: Array) -> Array:
-  """A product of weights, of _ONE, with levels 0 to 255, rounded and clipped to levels again."""
-  low = ((weights + 128) & 255) - 128
-  middle = (((weights - low >> 8) + 128) & 255) - 128
-  high = (weights - low >> 8) - middle >> 8
+def _product(axes: str, weights: Array, levels: Array, *, exact: bool = False) -> Array:
+  """A product of weights, of _ONE, with levels 0 to 255, rounded and clipped to levels again.
+
+  Args:
+    exact: three numbers of 8 bits for a weight instead of two.
+  """
   levels = levels.astype(jnp.bfloat16)
+  # Whole numbers up to 256 are exact in bfloat16, sums below 2**24 in float32, in any order.
+  dot = functools.partial(jnp.einsum, axes, preferred_element_type=jnp.float32)
+  if not exact:
+    high, low = _digits(weights + 32 >> 6)
+    total = 256 * dot(high.astype(jnp.bfloat16), levels) + dot(low.astype(jnp.bfloat16), levels)
+    return jnp.clip(jnp.floor(total / 2**16 + 0.5), 0, 255)
+  upper, low = _digits(weights)
   total = jnp.int32(_ONE // 2)
-  for shift, part in ((0, low), (8, middle), (16, high)):
-    # Sums of whole numbers below 2**24 are exact in float32, in any order.
-    found = jnp.einsum(axes, part.astype(jnp.bfloat16), levels, preferred_element_type=jnp.float32)
-    total = total + (found.astype(jnp.int32) << shift)
-  return jnp.clip(total >> 22, 0, 255)
+  for shift, digit in zip((16, 8, 0), (*_digits(upper), low), strict=True):
+    total += dot(digit.astype(jnp.bfloat16), levels).astype(jnp.int32) << shift
+  return jnp.clip(total >> 22, 0, 255).astype(jnp.float32)
+
+
+def _digits(number: Array) -> tuple[Array, Array]:
+  """(high, low) of number = 256 * high + low, low from -128 to 127."""
+  high = number + 128 >> 8
+  return high, number - (high << 8)
