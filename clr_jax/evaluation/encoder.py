@@ -16,6 +16,7 @@ from clr_jax.core.storage import read_file
 from clr_jax.core.types import Array
 from clr_jax.experiment.build import make_backbone
 from clr_jax.experiment.schema import check_recorded
+from clr_jax.models.tokens import check_tokens
 from clr_jax.models.torch_names import Backbone
 from clr_jax.ops import sharding
 from clr_jax.ops.batches import batches
@@ -45,13 +46,13 @@ class Encoder:
     self.target = represents_target(config)
     self.module: Any = make_backbone(config, image_shape[-1], 'the run')
     self.variables = backbone._asdict()
-    self._forward = host_jit(self._features)
+    self._forward, self._patches = host_jit(self._features), host_jit(self._patch_tokens)
 
   @property
   def num_features(self) -> int:
     return self.module.num_features
 
-  def represent(self, images: Any, *, batch_size: int = 512) -> np.ndarray:
+  def represent(self, images: Any, *, batch_size: int = 512, tokens: bool = False) -> np.ndarray:
     """Computes features [N, F] float32 of images on all devices.
 
     Compiles once per image shape, for any N.
@@ -60,24 +61,34 @@ class Encoder:
       images: [N, H, W, C], or [N, H, W] for gray images: uint8, or float in [0, 1]. H and W may
         differ from the training images.
       batch_size: images per pass.
+      tokens: True returns the outputs [N, patches, width] of a vision transformer's patches, row by
+        row, after its last normalization, instead.
 
     Raises:
-      UserError: another number of dimensions or channels, another dtype, or floats beyond [0, 1].
+      UserError: another number of dimensions or channels, another dtype, or floats beyond [0, 1];
+        tokens of a backbone that has none.
     """
+    if tokens:
+      check_tokens(self.module, self.config.model.name)
     images = self._checked(np.asarray(images))
     mesh = sharding.make_mesh()
     size = min(batch_size, max(len(images), 1))
     size = -(-size // mesh.size) * mesh.size
     variables = jax.device_put(self.variables, sharding.replicated(mesh))
-    features = [np.empty([0, self.num_features], np.float32)]
+    compute = self._patches if tokens else self._forward
+    wanted = jax.eval_shape(compute, variables, jax.ShapeDtypeStruct(images.shape, images.dtype))
+    features = [np.empty([0, *wanted.shape[1:]], np.float32)]
     for rows, count in batches(np.arange(len(images)), size):
       placed = jax.device_put(images[rows], sharding.by_rows(mesh))
-      features.append(np.asarray(self._forward(variables, placed))[:count])
+      features.append(np.asarray(compute(variables, placed))[:count])
     return np.concatenate(features)
 
   def _features(self, variables: Any, images: Array) -> Array:
-    x = images / jnp.float32(255) if images.dtype == jnp.uint8 else images.astype(jnp.float32)
-    return self.module.apply(variables, x, train=False).astype(jnp.float32)
+    return self.module.apply(variables, _to_float(images), train=False).astype(jnp.float32)
+
+  def _patch_tokens(self, variables: Any, images: Array) -> Array:
+    (last,) = self.module.apply(variables, _to_float(images), train=False, last_blocks=1)
+    return last[:, 1:].astype(jnp.float32)
 
   def _checked(self, images: np.ndarray) -> np.ndarray:
     channels = self.image_shape[-1]
@@ -98,6 +109,10 @@ class Encoder:
         f'{images.max():g}: divide them by 255, and leave the normalization to the backbone'
       )
     return images.astype(np.float32)
+
+
+def _to_float(images: Array) -> Array:
+  return images / jnp.float32(255) if images.dtype == jnp.uint8 else images.astype(jnp.float32)
 
 
 def load(workdir: epath.PathLike, step: int | None = None) -> Encoder:

@@ -16,6 +16,7 @@ from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import FEATURES, Subject
 from clr_jax.evaluation.protocols import PROTOCOLS
 from clr_jax.experiment.build import Experiment
+from clr_jax.models.tokens import check_tokens
 from clr_jax.rundir.table import format_table
 
 Records = Iterable[Mapping[str, Any]]
@@ -141,8 +142,10 @@ def _naming(name: str, prefix: str) -> Iterator[None]:
 
 
 def check_network(experiment: Experiment, sets: Sets, name: str) -> None:
-  """Raises a UserError if a protocol needs logits for the sets' classes and there are none."""
+  """Raises a UserError if a protocol needs tokens, or logits for the sets' classes, in vain."""
   module = PROTOCOLS.module(name)
+  if getattr(module, 'NEEDS_TOKENS', False):
+    check_tokens(experiment.backbone, experiment.config.model.name)
   if not hasattr(module, 'OUTPUT') or not sets.labeled:
     return
   classes = output_classes(experiment, module.OUTPUT)

@@ -103,6 +103,19 @@ class ViT(nn.Module, kw_only=True):
     """Names of parameters that no optimizer changes."""
     return ('patch_embed_proj',) if self.patch_projection == 'fixed' else ()
 
+  def layer_factors(self, decay: float) -> dict[str, float]:
+    """Factors of the learning rate by name: `decay` to the number of blocks above, as in BEiT.
+
+    Example:
+      >>> vit_tiny(depth=2).layer_factors(0.5)['blocks_0']
+      0.25
+    """
+    names = [('patch_embed_proj', 'cls_token', 'pos_embed')]
+    names += [(f'blocks_{i}',) for i in range(self.depth)]
+    return {
+      name: decay ** (self.depth + 1 - layer) for layer, group in enumerate(names) for name in group
+    }
+
   def fixed_arrays(self, size: int) -> dict[str, np.ndarray]:
     """Constants that other libraries keep as parameters, for images with sides of `size` pixels."""
     if self.positions == 'learned':

@@ -1,4 +1,4 @@
-"""A run of a vision transformer without any batch statistics: checkpoint, encoder, export."""
+"""A run of a vision transformer without any batch statistics: checkpoint, tokens, export."""
 
 import jax
 import numpy as np
@@ -7,6 +7,10 @@ from safetensors.numpy import load_file
 
 import clr_jax
 from clr_jax.core.errors import UserError
+from clr_jax.evaluation.probing.subject import Subject
+from clr_jax.evaluation.probing.tokens import features_of_tokens
+from clr_jax.evaluation.protocols import knn, token_knn
+from clr_jax.evaluation.runner import evaluation_sets
 from clr_jax.experiment import config_base
 from clr_jax.experiment.build import build_experiment
 from clr_jax.models.positions import sine_cosine
@@ -58,3 +62,20 @@ def test_export(run, tmp_path):
   )
   jax.tree.map(np.testing.assert_array_equal, read['backbone'], state.params['backbone'])
   assert '29 of 29 arrays' in report
+
+
+@pytest.mark.slow
+def test_tokens(run):
+  directory, experiment, state = run
+  encoder = clr_jax.load(directory)
+  tokens = encoder.represent(IMAGES, tokens=True, batch_size=3)
+  assert tokens.shape == (5, 4, 8)
+  np.testing.assert_allclose(tokens.mean(1), encoder.represent(IMAGES), atol=1e-5)
+  subject = Subject(experiment, evaluation_sets(experiment), state)
+  train, test = features_of_tokens(subject, 'token_and_mean', 2)
+  assert train.h.shape == (1437, 24)
+  np.testing.assert_allclose(test.h[:, 16:], subject.features[1].h, atol=1e-5)
+  (found,) = token_knn.measure(subject, tokens='mean', k=5)
+  (same,) = knn.measure(subject, k=5)  # of the run's own pool
+  assert (found.protocol, found.params['last_blocks']) == ('token_knn', 1)
+  assert found.value == same.value

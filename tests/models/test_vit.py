@@ -10,6 +10,7 @@ import pytest
 from clr_jax import models
 from clr_jax.core.errors import UserError
 from clr_jax.models.positions import interpolate, sine_cosine
+from clr_jax.models.tokens import check_tokens
 from clr_jax.models.torch_names import Backbone, from_torch, to_torch
 from tests import expected
 
@@ -175,3 +176,26 @@ def test_learned_positions_need_square_images():
   net = models.vit_tiny(**SMALL)
   with pytest.raises(UserError, match=r"2x3 patches: set model\.positions='sine_cosine'"):
     jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros([1, 8, 12, 3]), train=False))
+
+
+def test_rates_by_layer():
+  """As `LayerDecayValueAssigner` of BEiT numbers the layers."""
+  found = models.vit_tiny(depth=3).layer_factors(0.5)
+  assert found == {
+    **dict.fromkeys(('patch_embed_proj', 'cls_token', 'pos_embed'), 0.5**4),
+    'blocks_0': 0.5**3,
+    'blocks_1': 0.5**2,
+    'blocks_2': 0.5,
+  }
+
+
+@pytest.mark.parametrize(
+  ('name', 'blocks', 'words'),
+  [
+    ('resnet_tiny', 1, 'resnet_tiny has no tokens: use a vision transformer'),
+    ('vit_tiny', 13, 'last_blocks=13 is more than the 12 blocks of vit_tiny'),
+  ],
+)
+def test_tokens_that_are_not_there(name, blocks, words):
+  with pytest.raises(UserError, match=words):
+    check_tokens(models.make(name), name, blocks)

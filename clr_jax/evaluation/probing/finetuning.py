@@ -53,6 +53,7 @@ class Recipe(NamedTuple):
   detach_features: bool
   augment: str
   head: str = 'new'
+  layer_decay: float = 1.0
 
 
 class Tuned(NamedTuple):
@@ -279,7 +280,7 @@ def _program(
     'sgd',
     method.groups,
     False,
-    {'backbone': models.fixed_factors(backbone)},
+    {'backbone': _factors(backbone, recipe.layer_decay)},
     learning_rate=_schedule(recipe, steps_per_epoch, total_steps),
     weight_decay=recipe.weight_decay,
     momentum=recipe.momentum,
@@ -309,6 +310,11 @@ def _program(
     host_jit(step, donate_argnums=0, out_shardings=(everywhere, None)),
     method.represent,
   )
+
+
+def _factors(backbone: Any, layer_decay: float) -> dict[str, float]:
+  by_layer = backbone.layer_factors(layer_decay) if layer_decay != 1 else {}
+  return {**by_layer, **models.fixed_factors(backbone)}
 
 
 def _schedule(recipe: Recipe, steps_per_epoch: int, total_steps: int):

@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from clr_jax.augment import policies
-from clr_jax.core.bounds import BelowOne, Count, EpochCount, Epochs, NonNegative, RateFactor
+from clr_jax.core.bounds import (
+  BelowOne,
+  Count,
+  EpochCount,
+  Epochs,
+  NonNegative,
+  RateFactor,
+  Share,
+)
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import SEVERAL, OneOf, OnlyWith
 from clr_jax.evaluation.probing.finetuning import Recipe
@@ -98,6 +106,7 @@ def make_recipe(
   detach_features: bool = False,
   augment: Annotated[str, OneOf(('auto', 'own', *policies.names()))] = 'auto',
   head: Literal['new', 'own'] = 'new',
+  layer_decay: Share = 1.0,
 ) -> Recipe:
   """Makes the recipe of one training; the defaults are the preset 'small'.
 
@@ -124,10 +133,17 @@ def make_recipe(
       run's own data if it was trained with affine; 'own' is the run's first view with its options.
     head: first weights of the classifier: 'new', or the run's 'own' classification head, with
       head_layers=1 and features as they are.
+    layer_decay: factor of the backbone's rate from each block of a vision transformer to the one
+      below, such as 0.65 (BEiT, https://arxiv.org/abs/2106.08254); 1 is off.
 
   Raises:
-    UserError: a batch of fewer labels than devices.
+    UserError: a batch of fewer labels than devices; a layer decay for another backbone.
   """
+  if layer_decay != 1 and not hasattr(subject.experiment.backbone, 'layer_factors'):
+    raise UserError(
+      f'{subject.experiment.config.model.name} has no blocks with rates of their own: leave '
+      f'layer_decay at 1, or use a vision transformer'
+    )
   usual_lr = 0.01 if num_labels <= _FEW else 0.1
   size = _batch_size(batch_size, num_labels, subject.experiment.mesh.size)
   return Recipe(
@@ -146,6 +162,7 @@ def make_recipe(
     detach_features=detach_features,
     augment=_policy(subject) if augment == 'auto' else augment,
     head=head,
+    layer_decay=layer_decay,
   )
 
 

@@ -1,0 +1,47 @@
+"""kNN classification on the tokens of a vision transformer's last blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from clr_jax.core.bounds import Count
+from clr_jax.core.options import takes_options_of
+from clr_jax.evaluation.probing.sets import Sets
+from clr_jax.evaluation.probing.subject import Subject
+from clr_jax.evaluation.probing.tokens import features_of_tokens, recorded
+from clr_jax.evaluation.protocols import knn as of_features
+from clr_jax.models.tokens import Tokens
+from clr_jax.rundir.results import Measurement
+
+NEEDS_NETWORK = True
+NEEDS_TOKENS = True
+
+
+@takes_options_of(of_features.knn)
+def measure(
+  subject: Subject, *, tokens: Tokens = 'token', last_blocks: Count = 1, **options: Any
+) -> Iterable[Measurement]:
+  """Runs `knn` on other features of a vision transformer than those of `knn`.
+
+  DINO's kNN takes the class token of the last block
+  (https://arxiv.org/abs/2104.14294).
+
+  Args:
+    subject: a network with tokens, and the labeled sets.
+    tokens: 'token' (class tokens), 'mean' (means of the patches) or 'token_and_mean' (class tokens,
+      and the mean of the last block's patches).
+    last_blocks: number of last blocks whose features are concatenated.
+    options: see `knn`.
+
+  Raises:
+    UserError: a backbone without tokens, or with fewer blocks.
+  """
+  features = features_of_tokens(subject, tokens, last_blocks)
+  found = of_features.knn(*features, subject.kind, **options)
+  return recorded(found, 'token_knn', tokens, last_blocks)
+
+
+def check(sets: Sets, options: Mapping[str, Any]) -> None:
+  """Raises a UserError for what `knn` does not allow."""
+  of_features.check(sets, {k: v for k, v in options.items() if k not in ('tokens', 'last_blocks')})
