@@ -45,6 +45,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     'normalize': 'none',
     'augment': 'rrc_flip',
     'head': 'new',
+    'layer_decay': 1.0,
     'balanced': True,
   },
   # The robustness document's code, with a gradient for the encoder (its text; `detach_features` is
@@ -64,6 +65,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     'normalize': 'l2',
     'augment': 'crop_flip',
     'head': 'new',
+    'layer_decay': 1.0,
     'balanced': False,
   },
   # Its supervised baseline at the same labels: rate 0.1, but 0.01 for 500 labels (and fewer).
@@ -82,6 +84,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     'normalize': 'none',
     'augment': 'crop_flip',
     'head': 'new',
+    'layer_decay': 1.0,
     'balanced': False,
   },
 }
