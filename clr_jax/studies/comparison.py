@@ -147,8 +147,8 @@ def check(known: Mapping[Cell, Sequence[Entry]], new: Iterable[Entry]) -> tuple[
         continue
       text, good = _reproduced(old, again, [100 * entry.value for entry in entries])
       failed += not good
-      shown = [f'{100 * entry.value:.2f}' for entry in (old, again)]
-      lines.append((cell.row, cell.data, str(old.seed), *shown, text))
+      before, now = f'{100 * old.value:.2f}', f'{100 * again.value:.2f}'
+      lines.append((cell.row, cell.data, str(old.seed), before, now, text))
   return aligned(lines), failed
 
 
