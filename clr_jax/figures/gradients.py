@@ -124,7 +124,7 @@ def _norms(runs: Sequence[Run]) -> tuple[list[FigureData], list[str]]:
   norms = {
     run.name: {group: run.series(f'{GRADIENT_NORM}{group}') for group in groups} for run in measured
   }
-  maps = [_norm_map(name, own) for name, own in norms.items() if any(s for s, _ in own.values())]
+  maps = [norm_map(name, own) for name, own in norms.items() if any(s for s, _ in own.values())]
   limits = finite_range([grid.z for _, grid in maps], (0.0, 1.0))
   rows = {i + 0.5: group for i, group in enumerate(groups)}
   y = Axis('parameters', ticks=rows, reversed=True)
@@ -143,8 +143,13 @@ def _norms(runs: Sequence[Run]) -> tuple[list[FigureData], list[str]]:
   return [FigureData('norms', blocks, {'': table})], missing
 
 
-def _norm_map(name: str, norms: Mapping[str, tuple[list[int], list[float]]]) -> tuple[str, Grid]:
-  """log10 norms [groups, steps]; NaN where missing."""
+def norm_map(name: str, norms: Mapping[str, tuple[list[int], list[float]]]) -> tuple[str, Grid]:
+  """Name, and log10 norms [groups, steps] as colors; NaN where missing.
+
+  Args:
+    name: name of the run.
+    norms: {group: (steps, values)}.
+  """
   steps = sorted({step for values, _ in norms.values() for step in values})
   found = np.full([len(norms), len(steps)], np.nan)
   for row, (own, values) in zip(found, norms.values(), strict=True):

@@ -19,8 +19,8 @@ def test_names_are_those_of_the_files_and_import_none():
   )
   done = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True)
   assert done.stdout.split() == [
-    *('accuracy', 'attention', 'compare', 'curves', 'embedding', 'few_label', 'gradients'),
-    *('margins', 'operators', 'robustness', 'scores', 'sweep', 'trajectory'),
+    *('accuracy', 'attention', 'checkpoints', 'compare', 'curves', 'embedding', 'few_label'),
+    *('gradients', 'margins', 'operators', 'robustness', 'scores', 'sweep', 'trajectory'),
   ]
 
 

@@ -74,7 +74,7 @@ def test_numbers_of_a_checkpoint(simclr, monkeypatch):
   experiment = build_experiment(config)
   with Checkpoints(simclr, read_only=True) as checkpoints:
     state = checkpoints.restore(experiment.abstract_state)
-  batch = loss_surface._batch(experiment, 16, 0)
+  batch = loss_surface.fixed_batch(experiment, 16, 0)
   out, _ = jax.jit(experiment.plain.embed)(state.params, state.state, batch, jax.random.key(0), 0)
   loss = nt_xent(np.asarray(out.online), config.method.temperature)
 

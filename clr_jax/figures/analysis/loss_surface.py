@@ -14,7 +14,7 @@ from flax import traverse_util
 from clr_jax.core.config_tree import changed
 from clr_jax.core.errors import UserError
 from clr_jax.core.programs import host_jit
-from clr_jax.core.types import Array, Batch, Params, PyTree
+from clr_jax.core.types import Array, Batch, Params, PyTree, State
 from clr_jax.data import order
 from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.rundir.checkpoint import Checkpoints
@@ -57,18 +57,9 @@ def open_objective(
   Raises:
     UserError: no such checkpoint, one of another method or model, or an invalid batch size.
   """
-  # Excludes the loss of the online probe, and telemetry, which costs time.
-  config = changed(run.config, {'probe.enabled': False, 'telemetry.enabled': False})
-  refuse_lost_data(config, run.config, run.workdir)
-  experiment = build_experiment(config)
-  size = min(config.batch_size, MOST_IMAGES) if batch_size is None else batch_size
-  if not 2 <= size <= experiment.source.num_examples:
-    raise UserError(
-      f'batch_size={size} must be at least 2 and at most the {experiment.source.num_examples} '
-      f'training images'
-    )
-  step, params, state = _restore(run, experiment, step)
-  batch = _batch(experiment, size, seed)
+  experiment, size = open_experiment(run, batch_size)
+  step, params, state = restore_at(run, experiment, step)
+  batch = fixed_batch(experiment, size, seed)
   key = jax.random.key(seed)
   at = jnp.asarray(step, jnp.int32)
 
@@ -84,7 +75,26 @@ def open_objective(
   )
 
 
-def _restore(run: Run, experiment: Experiment, step: int | None):
+def open_experiment(run: Run, batch_size: int | None) -> tuple[Experiment, int]:
+  """Builds a run without online probe and telemetry; returns it with the size of the fixed batch.
+
+  Raises:
+    UserError: images that are lost, or a batch size that does not fit.
+  """
+  # Excludes the loss of the online probe, and telemetry, which costs time.
+  config = changed(run.config, {'probe.enabled': False, 'telemetry.enabled': False})
+  refuse_lost_data(config, run.config, run.workdir)
+  experiment = build_experiment(config)
+  size = min(config.batch_size, MOST_IMAGES) if batch_size is None else batch_size
+  if not 2 <= size <= experiment.source.num_examples:
+    raise UserError(
+      f'batch_size={size} must be at least 2 and at most the {experiment.source.num_examples} '
+      f'training images'
+    )
+  return experiment, size
+
+
+def restore_at(run: Run, experiment: Experiment, step: int | None) -> tuple[int, Params, State]:
   """Restores (step, params, state) of a checkpoint with any optimizer."""
   abstract = experiment.abstract_state
   tree = {'params': abstract.params, 'state': abstract.state}
@@ -105,7 +115,7 @@ def _restore(run: Run, experiment: Experiment, step: int | None):
   return step, merged['params'], merged['state']
 
 
-def _batch(experiment: Experiment, size: int, seed: int) -> Batch:
+def fixed_batch(experiment: Experiment, size: int, seed: int) -> Batch:
   """Draws training images and views by `seed`."""
   source = experiment.source
   index = np.sort(order.shuffled(seed, 0, source.num_examples)[:size])
