@@ -60,7 +60,7 @@ def atomic_write(path: epath.Path, content: str | bytes) -> None:
     except Exception as error:
       raise OSError(errno.EIO, first_line(error), os.fspath(path)) from error
     return
-  with _refuse_other_kinds(path):
+  with translate_errors(path), _refuse_other_kinds(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     _replace(path, raw)
 
@@ -91,14 +91,18 @@ def _replace(path: epath.Path, raw: bytes) -> None:
       raise
 
 
-def check_writable(folder: epath.Path) -> None:
-  """Checks that files can be written to a folder, which is created; leaves no file behind.
+def check_writable(folder: epath.Path, name: str = '.probe') -> None:
+  """Checks that a file can be written to a folder, which is created; leaves no file behind.
+
+  Args:
+    folder: the folder.
+    name: name of the file, which may be too long.
 
   Raises:
     UserError, OSError: see `atomic_write`.
   """
   made = [p for p in (folder, *folder.parents) if not p.exists()] if is_local(folder) else []
-  probe = folder / f'.probe-{secrets.token_hex(4)}'
+  probe = folder / f'{name}-{secrets.token_hex(4)}'
   try:
     atomic_write(probe, 'x')  # an empty file would fit on a full disk
     probe.unlink()

@@ -50,7 +50,7 @@ def check_out(out: str, suffix: str) -> None:
     with translate_errors(path):
       if path.is_dir():
         raise UserError(f'--out={out} is a folder: name a file')
-      check_writable(path.parent)
+      check_writable(path.parent, f'.{path.name}')
   except OSError as error:
     raise UserError(
       f'--out={out} cannot be written ({error.strerror or error}): give another path'

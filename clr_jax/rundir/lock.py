@@ -36,7 +36,8 @@ def hold(run: Workdir) -> Iterator[None]:
   Raises:
     UserError: another run has locked it, or it cannot be written.
   """
-  made = _missing_folders(run)
+  with translate_errors(run.path):  # such as a name that is too long
+    made = _missing_folders(run)
   try:
     with _held(run), _undone_if_refused(run):
       yield

@@ -61,6 +61,16 @@ def test_a_path_that_no_disk_takes():
     raise OSError(errno.ENAMETOOLONG, 'File name too long')
 
 
+def test_a_file_whose_name_no_disk_takes(tmp_path):
+  for write in (
+    lambda: atomic_write(epath.Path(tmp_path) / ('n' * 300), 'text'),
+    lambda: check_writable(epath.Path(tmp_path), 'n' * 300),
+  ):
+    with pytest.raises(UserError, match=r'File name too long\): give another path'):
+      write()
+  assert not list(tmp_path.iterdir())
+
+
 def test_other_errors_stay():
   with pytest.raises(UserError, match='ours'), translate_errors('gs://b/run'):
     raise UserError('ours')

@@ -91,6 +91,7 @@ class TestNpz:
       ({'image': np.zeros((2, 4, 4, 3), np.float32)}, 'must be uint8.*float32'),
       ({'image': np.zeros((2, 4, 4, 2), np.uint8)}, 'with 1 or 3 channels'),
       ({'image': np.zeros((4, 4), np.uint8)}, r'got \[4, 4\]'),
+      ({'image': np.uint8(3)}, r'got \[\]'),
       ({'image': np.zeros((2, 4, 4), np.uint8), 'label': np.zeros(3, int)}, '2 integers'),
       ({'image': np.zeros((2, 4, 4), np.uint8), 'label': np.zeros(2)}, 'float64'),
       ({'image': np.zeros((2, 4, 4), np.uint8), 'label': np.array([0, -1])}, 'at least 0'),

@@ -98,6 +98,16 @@ def test_a_directory_that_cannot_be_written(tmp_path, monkeypatch, number):
 FACTS = {'number': 4, 'image shape': [8, 8, 1], 'classes': 2, 'checksum': 'a', 'sample': 'b'}
 
 
+@pytest.mark.parametrize('name', ['n' * 300, '/'.join(['n' * 200] * 25)])
+def test_a_name_that_no_disk_takes(tmp_path, name):
+  with (
+    pytest.raises(UserError, match=r'cannot be used \(File name too long\): give another path'),
+    lock.hold(Workdir(tmp_path / name)),
+  ):
+    pass
+  assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize('kind', ['folder', 'pipe', 'link'])
 def test_a_lock_of_another_kind_is_refused(tmp_path, kind):
   path = tmp_path / '.lock'

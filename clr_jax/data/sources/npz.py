@@ -48,7 +48,7 @@ def load(path: str, *, name: str, split: str, data_dir: str | None, **options: A
   training = None
   if labels is not None and base != 'train' and os.path.isfile(_file(path, 'train')):
     training = _training_labels(_file(path, 'train'))
-  sizes, origin = {base: len(images)}, os.path.realpath(file)
+  sizes, origin = {base: len(np.atleast_1d(images))}, os.path.realpath(file)
   named = {'name': name, 'split': split, 'origin': origin}
   return array_source(images, labels, sizes, training=training, **named, **options)
 
