@@ -11,6 +11,7 @@ import clr_jax
 from clr_jax import data
 from clr_jax.core.errors import UserError
 from clr_jax.data.pipeline import make_pipeline
+from clr_jax.data.stream import shared_bytes
 from clr_jax.data.whole import Whole, canvas_for
 from clr_jax.evaluation.probing.features import extract
 from clr_jax.experiment.sources import open_source
@@ -64,6 +65,13 @@ def test_whole_images_lie_on_canvases(folder):
   np.testing.assert_array_equal(part.extent, loaded.extent[[1, 6]])
 
 
+def test_shared_memory_holds_canvases(folder):
+  source = source_of(folder)
+  assert shared_bytes(source, rows=8, workers=0) == 0
+  # Each of two readers has 4 parts of 8 images, and 50 may wait for their deletion.
+  assert shared_bytes(source, rows=8, workers=2) == (2 * 4 + 50) * 8 * 32 * 32 * 3
+
+
 def test_load_gives_the_central_squares(folder):
   source = source_of(folder)
   image, label = source.load(np.array([0, 3]))
@@ -106,7 +114,7 @@ def test_files_that_are_refused_are_named(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('workers', [0, pytest.param(1, marks=pytest.mark.weekly)])
 def test_streamed_images_are_the_resident_ones(folder, workers):
   mesh = sharding.make_mesh()
   options = {'batch_size': 8, 'seed': 3, 'mesh': mesh}
