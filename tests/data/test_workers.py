@@ -22,14 +22,14 @@ from clr_jax.data import ArraySource, stream
 class Watched(ArraySource):
   'Its images carry the names of the modules that the reading process has imported.'
 
-  def load(self, indices):
+  def load_whole(self, indices):
     import jax
 
     started = jax._src.xla_bridge.backends_are_initialized()
     report = json.dumps({'modules': sorted(sys.modules), 'backends': started}).encode()
-    images, _ = super().load(indices)
-    images.reshape(-1)[: len(report)] = np.frombuffer(report, np.uint8)
-    return images, None
+    loaded = super().load_whole(indices)
+    loaded.image.reshape(-1)[: len(report)] = np.frombuffer(report, np.uint8)
+    return loaded
 
 
 if __name__ == '__main__':

@@ -81,5 +81,8 @@ def commanded(file: str) -> list[str]:
 
 def tiny(config):
   """The same run with a network that is traced quickly; all ResNets have the same options."""
-  config.model.name, config.model.width = 'resnet_tiny', 8
+  if config.model.name.startswith('vit'):
+    config.model.update({'width': 12, 'heads': 3, 'depth': 2})
+  else:
+    config.model.name, config.model.width = 'resnet_tiny', 8
   return config

@@ -256,5 +256,5 @@ def test_bad_hyper_parameters_are_refused():
     ft.beta_quantiles(0.0)
   with pytest.raises(UserError, match='choose one of beta, uniform'):
     ft.beta_quantiles(2.0, 'normal')
-  with pytest.raises(UserError, match='batch, row, dim'):
+  with pytest.raises(UserError, match='batch, vector, row, dim'):
     ft.draw_positive(jax.random.key(0), (2, 3), scope='sample', quantiles=BETA)

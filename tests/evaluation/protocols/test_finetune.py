@@ -134,7 +134,8 @@ def program(subject):
   """That of RECIPE."""
   experiment, source = subject.experiment, subject.sets.train
   backbone = experiment.backbone
-  return finetuning._program(backbone, RECIPE, 10, source.image_shape, 8, 5, experiment.mesh)
+  shape = source.stored_shape
+  return finetuning._program(backbone, RECIPE, 10, shape, False, 8, 5, experiment.mesh, None)
 
 
 class TestProtocol:
