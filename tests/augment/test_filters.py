@@ -96,6 +96,7 @@ def test_noise_clipped_after_normalization():
   assert (normalize(noisy) - normalize(images))[inside].std() == pytest.approx(0.1, rel=0.1)
 
 
+@pytest.mark.slow
 def test_policies_pass_the_ratio_of_salt():
   images = np.full((20, 10, 10, 3), 0.5, np.float32)
   still = {'crop_scale': (1.0, 1.0), 'crop_ratio': (1.0, 1.0), 'jitter_p': 0.0, 'gray_p': 0.0}

@@ -76,6 +76,7 @@ def test_crop_boxes_fall_back_to_the_center():
   np.testing.assert_array_equal(square, [[0, 0, 9, 9]] * 3)
 
 
+@pytest.mark.slow
 def test_random_resized_crop_cuts_the_drawn_boxes():
   images = unit(levels(4, 20, 14))
   got = run(ops.random_resized_crop, KEY, images, size=8, scale=(0.2, 0.6), method='bicubic')
@@ -210,6 +211,7 @@ def test_jigsaw_patches_come_from_every_cell_once_in_a_uniform_order():
     assert counts.min() > 67 - 5 * 8 and counts.max() < 67 + 5 * 8
 
 
+@pytest.mark.slow
 def test_jigsaw_windows_take_all_positions_and_differ_between_patches():
   height, width = 12, 9  # 3x3 cells of 4x3 pixels
   rows, columns = np.mgrid[:height, :width]

@@ -111,6 +111,7 @@ def test_multicrop_blurs_like_pil(monkeypatch, name, size, taps):
   assert used == taps
 
 
+@pytest.mark.slow
 def test_jigsaw_patches_of_a_third_crop():
   made = jax.eval_shape(augment.make('infomin_jigsaw', size=224), KEY, IMAGES)
   assert made['global'].shape == (4, 2, 224, 224, 3)

@@ -11,6 +11,7 @@ from clr_jax.losses import clustering, contrastive, global_contrastive, redundan
 from clr_jax.losses.queue import queue_infonce
 
 torch = pytest.importorskip('torch')
+pytestmark = pytest.mark.slow
 
 
 def embeddings(*shape):

@@ -222,7 +222,7 @@ def start(spec):
     assert np.isfinite(metrics['loss'])
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize('spec', ['feature_transformation:imagenet100-swav-both'])
 def test_rows_of_the_documents_start(spec):
   start(spec)

@@ -152,7 +152,7 @@ def test_views_are_those_of_training(drawn, network):
   assert made['view 1'].shape == (5, 8, 8, 1) and not np.allclose(made['view 1'], made['view 2'])
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_unlabeled_images_without_a_test_set(unlabeled, tmp_path, capsys):
   arguments = ['embedding', f'--workdir={unlabeled}', f'--out={tmp_path}/u.png', '--step=0']
   cli.main(['clr-jax', 'inspect', *arguments, '--params.num_images=4'])

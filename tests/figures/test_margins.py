@@ -19,6 +19,7 @@ def test_gradients_are_those_of_eq_10(x64):
   np.testing.assert_allclose(negative, -p * np.sin(theta) / 0.25, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_figure_without_runs(tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   assert call('inspect', 'margins', '--params.angular=0.5', '--params.subtractive=()') == 0
@@ -33,6 +34,7 @@ def test_a_figure_without_runs(tmp_path, monkeypatch, capsys):
     assert float(row['value']) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_every_option_has_its_lines():
   gradient, factors = margins(angles=(20.0, 70.0), probabilities=(0.3,)).drawn
   names = [[line.name for line in panel.marks_of(Line)] for panel in gradient.panels]

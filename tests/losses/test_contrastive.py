@@ -75,6 +75,7 @@ def test_an_anchor_without_positive_gives_zero_and_counts():
   assert (grad == 0).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(batches(min_batch=3), st.floats(1.0, 6000.0), st.floats(1.0, 3.0))
 def test_tcl_pulls_positives_harder_than_supcon(z, k1, k2):

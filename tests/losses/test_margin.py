@@ -278,6 +278,7 @@ def test_unknown_names_are_refused():
     scaled(attenuation='typeI')(SCORES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('m1', 'm2'), [(0.0, 0.4), (0.3, 0.7)])
 def test_factors_of_equation_12(x64, m1, m2):
   """The gradient with margins is the plain one times the factors, for positive and negatives."""

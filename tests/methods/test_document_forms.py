@@ -30,6 +30,7 @@ def eq_6(positive, negatives, beta):
   return -s[0] + beta * np.log(np.exp(s).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('beta', [0.3, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_beta_of_simclr_moco_v3_and_moco(beta, x64):
   z, target, rows = unit(Z), unit(TARGET), unit(ROWS)

@@ -96,6 +96,7 @@ def test_refusals():
     methods.factory('swav')(Tiny(), INFO._replace(num_views=3), **SMALL)
 
 
+@pytest.mark.slow
 def test_extrapolated_embeddings_predict_plain_assignments(x64):
   """Feature transformation before the prototypes, by hand: SwAV's loss of moved scores."""
   rng = np.random.default_rng(0)

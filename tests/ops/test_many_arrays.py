@@ -56,6 +56,7 @@ def test_kernels_side_by_side_keep_their_bits():
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('form', ['mocov3', 'simclr', 'clipped', 'unclipped'])
 def test_lars(form):
   shapes = {'w': (3, 3, 4, 8), 'v': (33, 100), 'zero': (4, 4), 'bias': (8,)}

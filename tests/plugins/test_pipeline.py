@@ -134,13 +134,8 @@ def test_a_new_plugin_is_one_file(tmp_path, x64):
       make_method(config, models.make('resnet_tiny', width=2), cases.INFO._replace(num_examples=99))
 
 
-@pytest.mark.parametrize(
-  'name',
-  [
-    pytest.param('moco', marks=pytest.mark.slow),
-    *(pytest.param(n, marks=pytest.mark.weekly) for n in ('simclr', 'sogclr', 'byol')),
-  ],
-)
+@pytest.mark.weekly
+@pytest.mark.parametrize('name', ['simclr', 'sogclr', 'byol', 'moco'])
 def test_everything_together_on_eight_devices(name, x64):
   """All that has a meaning for the method, Un-Mix, layer losses and SAM in one step."""
   moved = {'positive': 'dim', 'postnorm': True}

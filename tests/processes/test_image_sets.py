@@ -79,6 +79,7 @@ def test_stl10_trains_on_images_without_labels(tmp_path):
   assert data == 'stl10 train, test'
 
 
+@pytest.mark.weekly
 def test_tiny_imagenet_from_its_folder(tmp_path):
   folder, lines = tmp_path / 'tiny-imagenet-200', []
 

@@ -130,6 +130,7 @@ def test_compiled_programs_are_shared(store, trained):
   assert written and written <= {o.name for o in step if o.what == 'read'}
 
 
+@pytest.mark.weekly
 def test_evaluated_and_looked_at(run, store, trained, tmp_path):
   out, _ = run('evaluate', 'knn', trained, '--params.k=3')
   assert 'k=3' in out

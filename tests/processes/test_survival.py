@@ -289,8 +289,7 @@ def test_watchdog_ends_a_hung_run(run, tmp_path):
   assert 'most recent call first' in err and 'in wrapped' in err  # where it hangs
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('what', ['checkpoints', 'metrics', 'results'])
+@pytest.mark.parametrize('what', weekly_but(['metrics'], ['checkpoints', 'metrics', 'results']))
 def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(run, reference, tmp_path, what):
   _, err = run(tmp_path, fault=f'disk_full_of_{what}', code=74)
   last = err.strip().splitlines()[-1]  # Orbax logs what it met before it

@@ -96,6 +96,7 @@ def test_routes_agree_and_the_weight_is_a_factor(name, x64):
   close(slopes[0], jax.tree.map(lambda x: 3 * x, slopes[1]))
 
 
+@pytest.mark.slow
 def test_own_gradients_of_the_supervised_loss(x64):
   """Eq. 2 example by example; the gradient of the mean is smaller by the number of examples."""
   method, batch = make('supervised', norm=False), toy.viewed()

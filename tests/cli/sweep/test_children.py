@@ -87,7 +87,12 @@ with StopSignals(ignored_after=True) as stop:
 def test_a_request_to_stop_ends_the_jobs_and_then_the_sweep(tmp_path, number, passed_on, code):
   environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
   process = subprocess.Popen(
-    [sys.executable, '-c', PROGRAM, tmp_path], env=environment, stderr=subprocess.PIPE, text=True
+    [sys.executable, '-c', PROGRAM, tmp_path],
+    env=environment,
+    stderr=subprocess.PIPE,
+    text=True,
+    # Tests under nohup ignore SIGHUP, and so would their children.
+    preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
   )
   deadline = time.monotonic() + 60
   while not all((tmp_path / f'{n}-up').exists() for n in 'ab') and time.monotonic() < deadline:
