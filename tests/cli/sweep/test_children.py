@@ -57,11 +57,12 @@ def test_exit_codes(codes, code):
 
 # A sweep of two jobs at once, each of which writes how it was ended.
 PROGRAM = """
-import pathlib, sys
+import pathlib, signal, sys
 from clr_jax.cli.sweep.children import Job, run_jobs
 from clr_jax.cli.sweep.slots import Slot
 from clr_jax.core.signals import StopSignals
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests under nohup ignore it
 folder = pathlib.Path(sys.argv[1])
 child = (
   'import os, pathlib, signal, sys, time; folder, name = map(pathlib.Path, sys.argv[1:]);'
@@ -87,12 +88,7 @@ with StopSignals(ignored_after=True) as stop:
 def test_a_request_to_stop_ends_the_jobs_and_then_the_sweep(tmp_path, number, passed_on, code):
   environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
   process = subprocess.Popen(
-    [sys.executable, '-c', PROGRAM, tmp_path],
-    env=environment,
-    stderr=subprocess.PIPE,
-    text=True,
-    # Tests under nohup ignore SIGHUP, and so would their children.
-    preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    [sys.executable, '-c', PROGRAM, tmp_path], env=environment, stderr=subprocess.PIPE, text=True
   )
   deadline = time.monotonic() + 60
   while not all((tmp_path / f'{n}-up').exists() for n in 'ab') and time.monotonic() < deadline:
