@@ -109,7 +109,7 @@ def nothing_compiles(monkeypatch):
 def _forget_programs():
   """Keeps the memory of a worker bounded.
 
-  What a file leaves open is told while its own tests run, not in the middle of the next file's.
+  Warnings about files that a test left open come during its own file, not during the next one.
   """
   yield
   gc.collect()

@@ -21,6 +21,7 @@ BRITISH = """
   discretis penalis prioritis synchronis visualis characteris
 """
 OPENING = re.compile(r'^ *r?"""(What|Of|Those|Whether)\b.*', re.MULTILINE)
+PARAGRAPH = re.compile(r'(?<=\n\n) *(What|Of|Those|Whether) .*')
 COMMENT = re.compile(r'^ *# (What|Of|Those|Whether)\b.*', re.MULTILINE)
 ARGUMENT_OF = re.compile(r'^ +\*{0,2}\w+(, \*{0,2}\w+)*: of .*', re.MULTILINE)
 
@@ -49,7 +50,7 @@ def test_american_spelling():
 
 
 def test_docstrings_and_comments_begin_with_a_verb_or_a_noun_phrase():
-  riddles = found(OPENING) + found(COMMENT)
+  riddles = found(OPENING) + found(PARAGRAPH) + found(COMMENT)
   assert not riddles, '\n'.join(riddles)
 
 

@@ -105,8 +105,8 @@ def side_by_side(tree: PyTree) -> PyTree:
 def row_major(tree: PyTree) -> PyTree:
   """The same arrays, each matrix or kernel in memory in the order of its axes, as parameters lie.
 
-  What made them is not fused with what reads them: a kernel that also transposes a gradient could
-  not write where the parameter lies. Vectors have one order, and stay part of what reads them.
+  The kernel that makes an array is not fused with the kernel that reads it: one that also
+  transposes a gradient could not write in place. Vectors have one order and may be fused.
   """
   leaves, structure = jax.tree.flatten(tree)
   ordered = iter(

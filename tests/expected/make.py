@@ -48,7 +48,7 @@ def resnets():
 def vits():
   """Features of timm's ViTs, and gradients of their squared sum by the images and parameters.
 
-  Of a small one everything; of the published sizes the features, the gradient at some pixels, and
+  Everything for a small one; for the published sizes the features, the gradient at some pixels, and
   for each parameter the norm of its gradient and its product with `weights`.
   """
   found, shapes = {}, {}

@@ -1,4 +1,4 @@
-"""A run goes on with another number of devices or processes, as if that had been its number always.
+"""A run resumes with another number of devices or processes, as if that had been its number always.
 
 The method has all there is to restore: a table, a queue, an EMA target, an optimizer, a probe.
 """

@@ -74,7 +74,7 @@ def duration(reference, tmp_path_factory):
   ('seed', 'moments'), [(0, 3), pytest.param(1, 20, marks=pytest.mark.weekly)]
 )
 def test_signals_at_random_moments(reference, duration, tmp_path, seed, moments):
-  """From the imports to the last result: one line, 75 or 130, and the same command goes on."""
+  """From the imports to the last result: one line, 75 or 130, and the same command resumes."""
   chance = random.Random(seed)
   answered, runs = 0, 0
   while answered < moments:

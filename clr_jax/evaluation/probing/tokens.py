@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -51,3 +51,8 @@ def recorded(
   for one in found:
     params = {**one.params, 'tokens': tokens, 'last_blocks': last_blocks}
     yield one._replace(protocol=protocol, params=params)
+
+
+def without_tokens(options: Mapping[str, Any]) -> dict[str, Any]:
+  """Options that the same protocol has on other features."""
+  return {key: value for key, value in options.items() if key not in ('tokens', 'last_blocks')}

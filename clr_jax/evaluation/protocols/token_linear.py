@@ -9,7 +9,7 @@ from clr_jax.core.bounds import Count
 from clr_jax.core.options import takes_options_of
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import Subject
-from clr_jax.evaluation.probing.tokens import features_of_tokens, recorded
+from clr_jax.evaluation.probing.tokens import features_of_tokens, recorded, without_tokens
 from clr_jax.evaluation.protocols import linear as of_features
 from clr_jax.models.tokens import Tokens
 from clr_jax.rundir.results import Measurement
@@ -45,4 +45,4 @@ def measure(
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
   """Raises a UserError for what `linear` does not allow."""
-  of_features.check(sets, {k: v for k, v in options.items() if k not in ('tokens', 'last_blocks')})
+  of_features.check(sets, without_tokens(options))
