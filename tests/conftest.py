@@ -81,6 +81,12 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if not item.get_closest_marker('weekly')]
 
 
+def pytest_collection_finish():
+  """Keeps the modules and tests out of the collections after each file."""
+  gc.collect()
+  gc.freeze()
+
+
 @pytest.fixture
 def x64():
   """Runs the test in float64."""
@@ -114,7 +120,10 @@ def _forget_programs():
   yield
   gc.collect()
   if _resident() > LIMIT:
+    gc.unfreeze()
     jax.clear_caches()
+    gc.collect()
+  gc.freeze()  # so that the next collection visits only what the next file makes
 
 
 def _resident() -> int:
