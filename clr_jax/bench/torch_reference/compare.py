@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, cast
 
 import jax
 
 from clr_jax.bench import torch_reference
 from clr_jax.bench.step import TimedLoop, describe, format_options, spread
+from clr_jax.bench.torch_reference.process import Peer, Task
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.programs import compiler_options
@@ -16,16 +16,14 @@ from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.models.resnet import ResNet
 from clr_jax.rundir import provenance
 
-WARM_UP = 5  # steps; torch.compile records CUDA graphs in the third
-TRIED = 3  # steps timed three times with each memory layout
-
 
 def compare(
   config: Config, *, repeats: int = 5, steps: int = 20, compile_mode: str = 'off'
 ) -> dict[str, Any]:
   """Compares the training program of `config` on the first device with PyTorch.
 
-  Repeats of both alternate, so that other load on the machine affects both.
+  Repeats of both alternate, so that other load on the machine affects both. PyTorch runs in a
+  process of its own, with the C library's settings that its users have.
 
   Args:
     config: config of a run; both use its whole batch.
@@ -49,39 +47,44 @@ def compare(
   pipeline = experiment.make_pipeline()
   if pipeline.mode != 'resident':
     raise UserError('--peer compares steps on resident images: set data.mode=resident')
-  theirs, version, warm_up, layouts = _make_peer(experiment, backend, compile_mode)
-  theirs.forget_peak()
   seconds: dict[str, list[float]] = {'clr_jax': [], 'torch': []}
-  with TimedLoop(experiment, pipeline, repeats=1 + repeats, steps=steps) as ours:
+  with (
+    Peer(task(experiment, backend, compile_mode)) as theirs,
+    TimedLoop(experiment, pipeline, repeats=1 + repeats, steps=steps) as ours,
+  ):
     for _ in range(1 + repeats):
       seconds['clr_jax'].append(ours.repeat())
       seconds['torch'].append(theirs.run(ours.steps))
+    facts, peak_bytes = theirs.facts, theirs.peak_bytes()
   for spent in seconds.values():
-    del spent[0]  # each finds its place in memory beside the other
+    del spent[0]  # each finds its place in memory
   params = jax.tree.leaves(experiment.abstract_state.params['backbone'])
   images = ours.steps * experiment.info.batch_size
   pairs = zip(seconds['clr_jax'], seconds['torch'], strict=True)
   return {
     'config': describe(config),
-    'device': {'clr_jax': jax.devices()[0].device_kind, 'torch': theirs.device_name()},
+    'device': {'clr_jax': jax.devices()[0].device_kind, 'torch': facts.device_name},
     'code_version': provenance.code_version(),
     'compiler_options': compiler_options() or {},
-    'libraries': {**provenance.libraries(), 'torch': version},
+    'libraries': {**provenance.libraries(), 'torch': facts.version},
     'repeats': repeats,
     'steps': ours.steps,
     'steps_per_call': ours.steps_per_call,
     'deterministic': config.deterministic,
     'torch_compile': compile_mode,
-    'torch_layouts': layouts,
-    'torch_threads': theirs.threads(),
-    'views': theirs.view_steps,
+    'torch_layouts': facts.layouts,
+    'torch_threads': facts.threads,
+    'views': facts.view_steps,
     'num_views': experiment.info.num_views,
     'backbone_parameters': {
       'clr_jax': sum(x.size for x in params),
-      'torch': sum(p.numel() for p in theirs.backbone.parameters()),
+      'torch': facts.parameters,
     },
-    'compile_seconds': {'clr_jax': sum(ours.compile_seconds.values()), 'torch_warm_up': warm_up},
-    'torch_peak_bytes': theirs.peak_bytes(),
+    'compile_seconds': {
+      'clr_jax': sum(ours.compile_seconds.values()),
+      'torch_warm_up': facts.warm_up,
+    },
+    'torch_peak_bytes': peak_bytes,
     'samples_per_second': {
       name: spread([images / s for s in spent]) for name, spent in seconds.items()
     },
@@ -99,40 +102,24 @@ def _backend() -> str:
   return backend
 
 
-def _make_peer(
-  experiment: Experiment, device: str, compile_mode: str
-) -> tuple[Any, str, float, dict[str, float]]:
-  """Returns (PyTorch training, its version, seconds of its first steps, and of steps by layout)."""
-  # PyTorch is optional (extra `peer`), and so are modules that import it.
-  import torch  # pyright: ignore[reportMissingImports]
-
-  from clr_jax.bench.torch_reference import training  # imports PyTorch
-
-  if device == 'cuda' and not torch.cuda.is_available():
-    raise UserError('PyTorch sees no GPU: install it with CUDA, or set JAX_PLATFORMS=cpu')
+def task(experiment: Experiment, device: str, compile_mode: str) -> Task:
+  """Describes the training of `experiment` for PyTorch's `device`, 'cpu' or 'cuda'."""
   if experiment.source.whole is not None:
     raise UserError(
       f'the images of {experiment.source.name} differ in size, and PyTorch is given those of one '
       f'size only: set data.image_size'
     )
   images, labels = experiment.source.arrays()
-  make = functools.partial(
-    training.Training,
-    experiment.config,
-    cast(ResNet, experiment.backbone),
-    experiment.info,
-    torch.tensor(images, device=device),
-    None if labels is None else torch.tensor(labels, device=device),
+  return Task(
+    device=device,
+    config=experiment.config,
+    like=cast(ResNet, experiment.backbone),
+    info=experiment.info,
+    images=images,
+    labels=labels,
     learning_rate=float(experiment.learning_rate(1)),
     compile_mode=compile_mode,
   )
-  peers = {layout: make(layout=layout) for layout in training.LAYOUTS}
-  warm_up = {layout: peer.run(WARM_UP) for layout, peer in peers.items()}
-  # Alternate the layouts; the minimum is the time with the least disturbance.
-  rounds = [{k: peer.run(TRIED) / TRIED for k, peer in peers.items()} for _ in range(3)]
-  seconds = {layout: min(r[layout] for r in rounds) for layout in peers}
-  fastest = min(seconds, key=seconds.__getitem__)
-  return peers[fastest], torch.__version__, warm_up[fastest], seconds
 
 
 def format_report(report: dict[str, Any]) -> str:
@@ -155,9 +142,9 @@ clr-jax {report['code_version']} on {report['device']['clr_jax']}, \
 is free to choose any algorithm)
 {torch}, on {report['device']['torch']}, {report['torch_threads']} thread(s), the faster of its \
 memory layouts ({tried})
-PyTorch does: {', '.join(report['views'])} of the views; backbone of {count['torch']:,} parameters \
-(clr-jax {count['clr_jax']:,}), heads, loss, optimizer, averages and queues; no online probe, no \
-metrics
+PyTorch, in a process of its own, does: {', '.join(report['views'])} of the views; backbone of \
+{count['torch']:,} parameters (clr-jax {count['clr_jax']:,}), heads, loss, optimizer, averages and \
+queues; no online probe, no metrics
 
 {lines}
 ratio    {ratio['median']:10.2f} (min {ratio['min']:.2f}, max {ratio['max']:.2f}), \
