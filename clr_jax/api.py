@@ -16,9 +16,10 @@ from clr_jax.evaluation.registry import with_all_options
 from clr_jax.evaluation.runner import evaluate_workdir
 from clr_jax.exchange import export
 from clr_jax.experiment import config_files
-from clr_jax.experiment.schema import check_config, check_recorded
+from clr_jax.experiment.recorded import read_recorded
+from clr_jax.experiment.schema import check_config
 from clr_jax.experiment.switching import names_in, switch
-from clr_jax.rundir.identity import read_config, refuse_no_run
+from clr_jax.rundir.config_records import refuse_no_run
 from clr_jax.rundir.results import FeaturesOf, read_results
 from clr_jax.rundir.workdir import Workdir
 from clr_jax.training.loop import train
@@ -102,8 +103,7 @@ def evaluate(
     raise UserError('again is now called overwrite: write overwrite=True')
   directory = os.fspath(workdir)
   if config is None:
-    config = read_config(Workdir(directory))
-    check_recorded(config, directory)
+    config = read_recorded(directory)
   how = {'step': step, 'overwrite': overwrite, 'file': weights}
   found = evaluate_workdir(config, directory, protocol, options, features, **how)
   return [record for record in found if record['protocol'] == protocol]

@@ -91,7 +91,7 @@ def evaluate(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   from clr_jax.cli.process import run_with_exit_code, start_jax
   from clr_jax.evaluation import registry as protocols
   from clr_jax.ops.sharding import check_devices
-  from clr_jax.rundir.identity import load_code
+  from clr_jax.rundir.config_records import load_code
   from clr_jax.rundir.workdir import Workdir
 
   user_code.load(args.imports, chosen=True)
@@ -177,7 +177,7 @@ def evaluate_configs(args: argparse.Namespace) -> dict[str, Keys]:
 # ---------------------------------------------------------------- results, inspect, report
 def results(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Prints all records of a run."""
-  from clr_jax.rundir.identity import refuse_no_run
+  from clr_jax.rundir.config_records import refuse_no_run
   from clr_jax.rundir.results import find_results, read_results
   from clr_jax.rundir.table import format_table
   from clr_jax.rundir.workdir import Workdir

@@ -13,10 +13,9 @@ from clr_jax.evaluation import registry as protocols
 from clr_jax.evaluation.registry import with_all_options
 from clr_jax.experiment import schema
 from clr_jax.experiment.config_files import open_file
-from clr_jax.experiment.schema import check_config, check_recorded, with_types
+from clr_jax.experiment.recorded import read_recorded
+from clr_jax.experiment.schema import check_config, with_types
 from clr_jax.experiment.switching import names_in, switch
-from clr_jax.rundir.identity import read_config
-from clr_jax.rundir.workdir import Workdir
 
 
 def load_config(spec: str, modules: Sequence[str], given: Given) -> tuple[Config, list[str]]:
@@ -51,9 +50,7 @@ def say(sentences: Iterable[str]) -> None:
 
 def stored_config(directory: str) -> Config:
   """Config of the run in a directory, checked; UserError if there is none."""
-  config = read_config(Workdir(directory))
-  check_recorded(config, directory)
-  return with_types(config)
+  return with_types(read_recorded(directory))
 
 
 def keys_of(config: Config) -> Keys:

@@ -49,6 +49,12 @@ OPTIONAL = Fact('OPTIONAL')
 """The option may be missing, and is missing in configs: the factory has its own default."""
 
 
+class Formerly(NamedTuple):
+  """The value that runs were trained with before the option existed, if it is not the default."""
+
+  value: Any
+
+
 class OneOf(NamedTuple):
   """The value is one of `names`, such as the keys of a table; use `Literal` for few names."""
 

@@ -28,6 +28,7 @@ from clr_jax.core.annotations import INFINITY_ALLOWED as INFINITY_ALLOWED
 from clr_jax.core.annotations import NO_EFFECT_ON_TRAINING as NO_EFFECT_ON_TRAINING
 from clr_jax.core.annotations import OPTIONAL as OPTIONAL
 from clr_jax.core.annotations import SEVERAL as SEVERAL
+from clr_jax.core.annotations import Formerly as Formerly
 from clr_jax.core.annotations import OneOf as OneOf
 from clr_jax.core.annotations import check_value as check_value
 from clr_jax.core.annotations import describe as describe
@@ -59,6 +60,11 @@ class Option(NamedTuple):
   def facts(self) -> tuple[Any, ...]:
     """Metadata beside the type in the outermost `Annotated`."""
     return facts_of(self.hint)
+
+  @property
+  def recorded_default(self) -> Any:
+    """Value in a run whose record lacks the option: its default unless `Formerly` says another."""
+    return next((fact.value for fact in self.facts if isinstance(fact, Formerly)), self.default)
 
 
 @dataclasses.dataclass(frozen=True)

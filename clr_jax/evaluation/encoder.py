@@ -15,13 +15,12 @@ from clr_jax.core.programs import host_jit
 from clr_jax.core.storage import read_file
 from clr_jax.core.types import Array
 from clr_jax.experiment.build import make_backbone
-from clr_jax.experiment.schema import check_recorded
+from clr_jax.experiment.recorded import read_recorded
 from clr_jax.models.tokens import check_tokens
 from clr_jax.models.torch_names import Backbone
 from clr_jax.ops import sharding
 from clr_jax.ops.batches import batches
 from clr_jax.rundir.codec import read_object
-from clr_jax.rundir.identity import read_config
 from clr_jax.rundir.weights import restore_subtrees
 from clr_jax.rundir.workdir import Workdir
 
@@ -133,8 +132,7 @@ def load(workdir: epath.PathLike, step: int | None = None) -> Encoder:
     (3, 16)
   """
   run = Workdir(workdir)
-  config = read_config(run)
-  check_recorded(config, run.path)
+  config = read_recorded(run.path)
   names = ('params/backbone', 'state/batch_stats/backbone')
   if represents_target(config):
     names = ('state/target/params/backbone', 'state/target/batch_stats/backbone')

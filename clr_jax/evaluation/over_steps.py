@@ -12,9 +12,11 @@ from clr_jax.evaluation.probing.sets import check_size, evaluation_sets
 from clr_jax.evaluation.probing.subject import Subject
 from clr_jax.evaluation.runner import evaluate
 from clr_jax.experiment.build import build_experiment
+from clr_jax.experiment.recorded import recorded_defaults
 from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.rundir import results, weights
-from clr_jax.rundir.identity import hash_in, read_config
+from clr_jax.rundir.config_records import read_config
+from clr_jax.rundir.identity import hash_in
 from clr_jax.rundir.paths import refuse_lost_data, with_absolute_paths
 from clr_jax.rundir.workdir import Workdir
 
@@ -49,7 +51,7 @@ def evaluate_steps(
   check_size(experiment, sets)
   protocols.check(sets, protocol, options, ['trained'])
   protocols.check_classes(sets, protocol)
-  config_hash = hash_in(run, config, keys_without_effect(config))
+  config_hash = hash_in(run, config, keys_without_effect(config), recorded_defaults(config))
   keep, unwritten = not results.why_not_kept(run), []
   for step in steps:
     with activity(f'{run.path.name}, step {step:,}: {protocol}'):

@@ -32,17 +32,12 @@ from clr_jax.evaluation.probing.subject import FEATURES, Kind, Subject
 from clr_jax.evaluation.protocols import PROTOCOLS
 from clr_jax.evaluation.protocols.knn import knn
 from clr_jax.experiment.build import Experiment, build_experiment, shared_statistics
+from clr_jax.experiment.recorded import recorded_defaults
 from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.rundir import results, weights, workdir
 from clr_jax.rundir.codec import jsonable
-from clr_jax.rundir.identity import (
-  check_data,
-  config_records,
-  hash_in,
-  open_run,
-  read_config,
-  refuse_foreign,
-)
+from clr_jax.rundir.config_records import config_records, read_config
+from clr_jax.rundir.identity import check_data, hash_in, open_run, refuse_foreign
 from clr_jax.rundir.paths import is_moved, refuse_lost_data, with_absolute_paths
 from clr_jax.rundir.table import format_table
 
@@ -366,7 +361,7 @@ def evaluate_workdir(
   if subject is None:
     network = weights.restore_network(run, experiment.abstract_state, step)
     subject = Subject(experiment, sets, network, run=run)
-  config_hash = hash_in(run, config, keys_without_effect(config))
+  config_hash = hash_in(run, config, keys_without_effect(config), recorded_defaults(config))
   unwritten = []
   if file:
     kinds = ['weights' if kind == 'trained' else kind for kind in kinds]

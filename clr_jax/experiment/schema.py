@@ -125,26 +125,6 @@ def _parts(config: Config) -> Iterator[_Part]:
     yield _Part(path, part, name, options, values)
 
 
-def check_recorded(config: Config, directory: object) -> None:
-  """Checks the config recorded in a run, with `check_config`.
-
-  Args:
-    config: the config.
-    directory: workdir of the run, for the message.
-
-  Raises:
-    UserError: the config does not fit, because it was changed or is of another version.
-  """
-  try:
-    check_config(config)
-  except UserError as error:
-    reason = str(error).partition(': ')[0]
-    raise UserError(
-      f'the config.json of {directory} cannot be used ({reason}): it was changed or written by '
-      f'another version of clr-jax, so use that version or give another workdir'
-    ) from error
-
-
 def check_config(config: Config) -> None:
   """Raises an error for an invalid config before any work.
 

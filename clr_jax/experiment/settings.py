@@ -87,7 +87,7 @@ class Data:
   test_split: str = 'test'
   data_dir: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
   image_size: Pixels | None = None
-  canvas: Annotated[Pixels | None, OPTIONAL] = None
+  canvas: Pixels | None = None
   mode: Annotated[Literal['auto', 'resident', 'streamed'], NO_EFFECT_ON_TRAINING] = 'auto'
   workers: Annotated[Workers, NO_EFFECT_ON_TRAINING] = 0
 
@@ -110,5 +110,5 @@ class Evaluation:
   data: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
   train_split: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
   test_split: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
-  resize: Annotated[Pixels | None, OPTIONAL, NO_EFFECT_ON_TRAINING] = None
-  crop: Annotated[Pixels | None, OPTIONAL, NO_EFFECT_ON_TRAINING] = None
+  resize: Annotated[Pixels | None, NO_EFFECT_ON_TRAINING] = None
+  crop: Annotated[Pixels | None, NO_EFFECT_ON_TRAINING] = None

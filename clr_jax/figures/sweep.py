@@ -213,6 +213,7 @@ def _axis(measured: _Measured, key: str) -> Axis:
 def _line_panels(measured: _Measured) -> list[Panel]:
   places = measured.places(measured.by)
   names = list(dict.fromkeys(map(measured.line, measured.groups)))
+  apart = min(0.06, 0.6 / len(names))
   panels = []
   for name in measured.conditions:
     marks = []
@@ -224,7 +225,9 @@ def _line_panels(measured: _Measured) -> list[Panel]:
       )
       means = [measured.scaled(value.mean) for _, value in points]
       halves = [measured.scaled(value.half) for _, value in points]
-      marks += [Line(line, look, [x for x, _ in points], means, y_half=halves)] * bool(points)
+      # Aside, else intervals hide one another.
+      x = [place + apart * (look - (len(names) - 1) / 2) for place, _ in points]
+      marks += [Line(line, look, x, means, y_half=halves)] * bool(points)
     counts = sorted({row.value.n for (c, _), row in measured.rows.items() if c == name})
     limits = accuracy_limits(marks) if table.is_accuracy(measured.metric) else None
     y = Axis(measured.label, limits=limits)

@@ -1,10 +1,12 @@
 """TiCo: Zhu et al., https://arxiv.org/abs/2206.10698."""
 
+from typing import Annotated
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from clr_jax.core.bounds import BelowOne, Dimension, NonNegative
-from clr_jax.core.options import takes_options_of
+from clr_jax.core.options import Formerly, takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import redundancy
 from clr_jax.models import heads
@@ -19,7 +21,7 @@ def tico(
   *,
   rho: NonNegative = 8.0,
   beta: BelowOne = 0.9,
-  detach_covariance: bool = True,
+  detach_covariance: Annotated[bool, Formerly(False)] = True,
   projector: heads.Recipe = 'debiased',
   hidden_dim: Dimension = 4096,
   out_dim: Dimension = 256,

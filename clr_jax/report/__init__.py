@@ -14,6 +14,7 @@ from etils import epath
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import atomic_write
+from clr_jax.experiment.recorded import read_leniently
 from clr_jax.report import sections, tables
 from clr_jax.report.page import Page, missing, plotly_javascript, reason, render
 from clr_jax.rundir.codec import jsonable, now
@@ -41,7 +42,7 @@ def report(directories: Sequence[str], out: str) -> list[epath.Path]:
   if path.suffix != '.html':
     raise UserError(f'--out={out} must end with .html; the numbers go to the .json file beside it')
   javascript = plotly_javascript()
-  runs, left_out = read_runs(directories)
+  runs, left_out = read_runs(directories, read=read_leniently)
   if not runs:
     raise UserError('; '.join(left_out))
   for sentence in left_out:
@@ -83,6 +84,7 @@ def _add_sections(page: Page, runs: Sequence[Run], left_out: Sequence[str]) -> N
   add('embedding', 'Embedding', lambda: sections.embedding_section(page, runs))
   add('images', 'Images', lambda: sections.image_section(runs))
   add('sweep', 'Results by config', lambda: sections.sweep_section(page, runs))
+  add('trajectory', 'Results over training', lambda: sections.trajectory_section(page, runs))
   add('few-label', 'Few labels', lambda: sections.few_label_section(page, runs))
   add('robustness', 'Robustness', lambda: sections.robustness_section(page, runs))
   add('configuration', 'Configuration', lambda: tables.configuration(runs))

@@ -24,6 +24,7 @@ from clr_jax.figures.embedding import embedding
 from clr_jax.figures.few_label import few_label
 from clr_jax.figures.robustness import robustness
 from clr_jax.figures.sweep import sweep
+from clr_jax.figures.trajectory import trajectory
 from clr_jax.report import page
 from clr_jax.report.page import Page
 from clr_jax.report.render_html import add_panels
@@ -109,6 +110,22 @@ def sweep_section(content: Page, runs: Sequence[Run]) -> str:
     html += add_panels(content, figure.panels, 'sweep', shape='tall', large=True)
     html += _table('Results by config: the numbers', figure.tables[''], folded=True)
   return html
+
+
+def trajectory_section(content: Page, runs: Sequence[Run]) -> str:
+  """Accuracy against epochs by each protocol with results of several checkpoints of a run."""
+  steps: dict[tuple[str, str], set[int]] = {}
+  for run in runs:
+    for record in run.results:
+      if record['metric'] == 'top1' and record['features'] == 'trained':
+        steps.setdefault((record['protocol'], run.name), set()).add(record['step'])
+  html = ''
+  for protocol in dict.fromkeys(name for (name, _), own in steps.items() if len(own) > 1):
+    for figure in trajectory(runs, protocol=protocol, measure=False).drawn:
+      html += add_panels(content, figure.panels, f'trajectory-{protocol}', large=True)
+      html += _table(f'{protocol} against epochs: the numbers', figure.tables[''], folded=True)
+  missing = 'no run has results of several checkpoints: clr-jax inspect trajectory measures them'
+  return html or page.missing([missing])
 
 
 def few_label_section(content: Page, runs: Sequence[Run]) -> str:

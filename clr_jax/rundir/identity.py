@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 from absl import logging
-from ml_collections import ConfigDict, config_dict
 
 from clr_jax.core import user_code
 from clr_jax.core.config_tree import Config, leaves, to_dict
 from clr_jax.core.consensus import from_process_0
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import atomic_write, files_in, is_local, read_file, translate_errors
-from clr_jax.rundir.codec import now, read_object
+from clr_jax.core.storage import atomic_write, files_in, read_file, translate_errors
+from clr_jax.rundir.codec import now
+from clr_jax.rundir.config_records import FORMAT, config_records, last_record
 from clr_jax.rundir.paths import absolute, is_moved
 from clr_jax.rundir.provenance import code_version
-from clr_jax.rundir.workdir import FOLDERS, Workdir, refuse_no_place
-
-FORMAT = 1
-"""Version of the files of a run; other versions cannot be read."""
+from clr_jax.rundir.workdir import Workdir, refuse_no_place
 
 _DATA = 'data.name'
 _FACTS = 'data.json'
@@ -56,11 +53,16 @@ class Recognized(NamedTuple):
   begins_anew: bool = False
 
 
-def check_run(workdir: Workdir, config: Config, without_effect: Collection[str]) -> Recognized:
+def check_run(
+  workdir: Workdir,
+  config: Config,
+  without_effect: Collection[str],
+  defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> Recognized:
   """Checks that a run can resume or start in a directory; writes nothing.
 
   Args:
-    without_effect: see `open_run`.
+    without_effect, defaults: see `open_run`.
 
   Raises:
     UserError: another run (with every differing key), or a directory that is not a run.
@@ -71,7 +73,8 @@ def check_run(workdir: Workdir, config: Config, without_effect: Collection[str])
   if not records:
     refuse_foreign(workdir)
     return Recognized(RunIdentity(config_hash, ()))
-  differing, fatal, moved = _compare(records[-1]['config'], config_json, without_effect)
+  before = records[-1]['config']
+  differing, fatal, moved = _compare(before, config_json, without_effect, defaults)
   if moved or not fatal:
     config_hash = records[-1]['config_hash']  # keeps the results of the run valid
   elif _has_trained(workdir):
@@ -102,24 +105,38 @@ def _imports(config: Config) -> dict[str, str]:
   return user_code.checksums(config.get('imports') or ())
 
 
-def hash_in(workdir: Workdir, config: Config, without_effect: Collection[str]) -> str:
+def hash_in(
+  workdir: Workdir,
+  config: Config,
+  without_effect: Collection[str],
+  defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
   """Hash of a config in the records of a run, which is the same if its images have moved.
+
+  Args:
+    without_effect, defaults: see `open_run`.
 
   Raises:
     UserError: the directory is not a run.
   """
-  record, config_json = _last_record(workdir), _config_json(config)
-  _, fatal, moved = _compare(record['config'], config_json, without_effect)
+  record, config_json = last_record(workdir), _config_json(config)
+  _, fatal, moved = _compare(record['config'], config_json, without_effect, defaults)
   if moved or not fatal:
     return record['config_hash']
   return hash_config(config_json, without_effect)
 
 
 def _compare(
-  before: Mapping[str, Any], after: Mapping[str, Any], without_effect: Collection[str]
+  before: Mapping[str, Any],
+  after: Mapping[str, Any],
+  without_effect: Collection[str],
+  defaults: Mapping[str, Any],
 ) -> tuple[dict[str, str], dict[str, str], bool]:
   """Returns (differing keys, those that affect training, whether that is only the images' path)."""
   old, new = _with_absolute_paths(before), _with_absolute_paths(after)
+  for key, value in defaults.items():
+    if key in new:
+      old.setdefault(key, absolute(key, json.loads(json.dumps(value))))
   differing = _differences(old, new)
   fatal = {key: text for key, text in differing.items() if _has_effect(key, without_effect)}
   moved = fatal.keys() == {_DATA} and is_moved(old[_DATA], new[_DATA])
@@ -131,6 +148,7 @@ def open_run(
   config: Config,
   without_effect: Collection[str],
   facts: Mapping[str, Any] | None = None,
+  defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunIdentity:
   """Starts a run in a new (or empty) directory, or resumes the run that is there.
 
@@ -141,11 +159,12 @@ def open_run(
       differ from the last start: the new config is then recorded as the next `config-<n>.json`. The
       path of the images may change if the images are the same.
     facts: facts about the training images to record, see `check_data`; None = unknown.
+    defaults: values by dotted key of options that an earlier record may lack.
 
   Raises:
     UserError: see `check_run` and `check_data`, or the directory cannot be written.
   """
-  identity, moved, begins_anew = check_run(workdir, config, without_effect)
+  identity, moved, begins_anew = check_run(workdir, config, without_effect, defaults)
   code = {'imports': imports} if (imports := _imports(config)) else {}
   known = {} if facts is None else check_data(workdir, facts, moved=moved)
   config_json, number = _config_json(config), len(config_records(workdir))
@@ -222,49 +241,6 @@ def _read_facts(workdir: Workdir) -> dict[str, Any]:
   return {}
 
 
-def read_config(workdir: Workdir) -> Config:
-  """Reads the config of the run's last start, locked: lists become tuples, None a placeholder.
-
-  Executes the user modules that it was made with, so that the config can be built.
-
-  Raises:
-    UserError: the directory is not a run, or one of the modules is missing or has changed.
-  """
-  load_code(workdir)
-  return ConfigDict(_as_config(_last_record(workdir)['config'])).lock()
-
-
-def load_code(workdir: Workdir) -> None:
-  """Executes the user modules that a run was made with, if the directory is a run.
-
-  Raises:
-    UserError: one is missing or has changed.
-  """
-  for record in config_records(workdir)[-1:]:
-    user_code.load_recorded(record.get('imports', {}), str(workdir.path))
-
-
-def refuse_no_run(workdir: Workdir) -> None:
-  """Raises a UserError if the directory is not a run."""
-  _last_record(workdir)
-
-
-def read_config_hash(workdir: Workdir) -> str:
-  """`RunIdentity.config_hash` of the run's last start.
-
-  Raises:
-    UserError: the directory is not a run.
-  """
-  return _last_record(workdir)['config_hash']
-
-
-def _last_record(workdir: Workdir) -> dict[str, Any]:
-  records = config_records(workdir)
-  if not records:
-    raise UserError(f'{workdir.path} is not a run (it has no config.json): give a workdir of train')
-  return records[-1]
-
-
 def hash_config(config: Mapping[str, Any], without_effect: Collection[str]) -> str:
   """First 12 hex digits of SHA-256 over the canonical JSON of `trajectory`."""
   keys = trajectory(config, without_effect)
@@ -292,52 +268,6 @@ def _config_json(config: Config) -> dict[str, Any]:
 
 def _holds(found: Any, value: Any) -> bool:
   return isinstance(found, list | tuple) and any(each is value for each in found)
-
-
-def _as_config(value: Any) -> Any:
-  if isinstance(value, dict):
-    return {k: _as_config(v) for k, v in value.items()}
-  if isinstance(value, list):
-    return tuple(_as_config(v) for v in value)
-  return config_dict.placeholder(str) if value is None else value  # so that flags can set it
-
-
-def config_records(workdir: Workdir) -> list[dict[str, Any]]:
-  """Contents of config.json, config-1.json, ..., one per start; [] if there is no run."""
-  first = workdir.path / 'config.json'
-  with translate_errors(workdir.path):
-    if not first.exists() and not (is_local(first) and os.path.islink(first)):  # a lost link is one
-      return []
-  _refuse_files(workdir)
-  paths = [first]
-  while (following := workdir.path / f'config-{len(paths)}.json').exists():
-    paths.append(following)
-  records = []
-  for path in paths:
-    try:
-      record = read_object(read_file(path))
-      kinds = {'config': dict, 'config_hash': str}
-      if not all(isinstance(record[key], kind) for key, kind in kinds.items()):
-        raise TypeError
-      records.append(record)
-    except (OSError, ValueError, KeyError, TypeError):
-      raise UserError(
-        f'{path} is damaged or was not written by clr-jax: give another workdir'
-      ) from None
-    if record.get('format') != FORMAT:
-      raise UserError(
-        f'{workdir.path} was written by another version of clr-jax (format {record.get("format")}, '
-        f'this one reads {FORMAT}): use that version, or give a new workdir'
-      )
-  return records
-
-
-def _refuse_files(workdir: Workdir) -> None:
-  """Raises a UserError for a file or a broken link in place of one of the run's folders."""
-  for name in FOLDERS if is_local(workdir.path) else ():
-    path = os.path.join(workdir.path, name)
-    if os.path.lexists(path) and not os.path.isdir(path):
-      raise UserError(f'{path} is not a folder: remove it, or give another workdir')
 
 
 def _has_trained(workdir: Workdir) -> bool:

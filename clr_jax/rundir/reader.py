@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.storage import files_in, is_file, read_file
 from clr_jax.data import steps_per_epoch
 from clr_jax.rundir.codec import jsonable, read_object
-from clr_jax.rundir.identity import config_records, read_config
+from clr_jax.rundir.config_records import config_records, read_config
 from clr_jax.rundir.results import read_arrays, read_results
 from clr_jax.rundir.rows import read_metrics
 from clr_jax.rundir.workdir import Workdir
@@ -41,6 +41,7 @@ class Run:
   Args:
     directory: workdir of the run.
     name: label of the run in a figure; by default the last part of the path.
+    read: reads the config of the last start.
 
   Attributes:
     config: config of the last start.
@@ -49,10 +50,16 @@ class Run:
     UserError: the directory is not a run.
   """
 
-  def __init__(self, directory: epath.PathLike, name: str = ''):
+  def __init__(
+    self,
+    directory: epath.PathLike,
+    name: str = '',
+    *,
+    read: Callable[[Workdir], Config] = read_config,
+  ):
     self.workdir = Workdir(directory)
     self.name = name or self.workdir.path.name
-    self.config: Config = read_config(self.workdir)
+    self.config: Config = read(self.workdir)
     kinds = _PARTS.items()
     if lacks := [part for part, kind in kinds if not isinstance(self.config.get(part), kind)]:
       raise UserError(
@@ -181,8 +188,14 @@ class Run:
     return seconds or None
 
 
-def read_runs(directories: Sequence[str]) -> tuple[list[Run], list[str]]:
+def read_runs(
+  directories: Sequence[str], *, read: Callable[[Workdir], Config] = read_config
+) -> tuple[list[Run], list[str]]:
   """Opens several runs, each directory only once.
+
+  Args:
+    directories: workdirs of the runs.
+    read: reads the config of a run's last start.
 
   Returns:
     The runs, with unique names, and a sentence for each directory that is not a run.
@@ -192,7 +205,7 @@ def read_runs(directories: Sequence[str]) -> tuple[list[Run], list[str]]:
   runs, skipped = [], []
   for directory, name in zip(directories, names, strict=True):
     try:
-      runs.append(Run(directory, name if names.count(name) == 1 else directory))
+      runs.append(Run(directory, name if names.count(name) == 1 else directory, read=read))
     except UserError as error:
       skipped.append(str(error))
   return runs, skipped

@@ -34,6 +34,7 @@ from clr_jax.data.stream import check_workers
 from clr_jax.evaluation import runner
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.experiment.build import Experiment, build_experiment
+from clr_jax.experiment.recorded import recorded_defaults, say_lacking
 from clr_jax.experiment.schema import check_config, keys_without_effect
 from clr_jax.rundir.checkpoint import Checkpoints, SaveFailed
 from clr_jax.rundir.identity import check_run, open_run, refuse_foreign
@@ -76,12 +77,13 @@ def train(config: Config, directory: str) -> None:
   say = functools.partial(print, file=sys.stderr, flush=True) if first_process else _say_nothing
   # Build and check everything before the workdir is touched.
   config, run, experiment, sets = prepare(config, directory)
-  free = keys_without_effect(config)
+  free, defaults = keys_without_effect(config), recorded_defaults(config)
 
   with _stop_if_nothing_can_be_written(run), hold(run):
     # Open the workdir, which is new or holds this run.
-    check_run(run, config, free)  # before all images are decoded
-    identity = open_run(run, config, free, experiment.data_facts())
+    check_run(run, config, free, defaults)  # before all images are decoded
+    say_lacking(run)
+    identity = open_run(run, config, free, experiment.data_facts(), defaults)
     runner.say_data(experiment, sets)
 
     # Start or resume, train, evaluate.

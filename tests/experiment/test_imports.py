@@ -17,7 +17,8 @@ from clr_jax.evaluation.protocols import PROTOCOLS
 from clr_jax.experiment.build import build_experiment
 from clr_jax.experiment.config_files import load
 from clr_jax.experiment.schema import keys_without_effect
-from clr_jax.rundir.identity import check_run, open_run, read_config
+from clr_jax.rundir.config_records import read_config
+from clr_jax.rundir.identity import check_run, open_run
 from clr_jax.rundir.workdir import Workdir
 from tests.cli.calling import call
 

@@ -14,7 +14,8 @@ from clr_jax.experiment.schema import (
   sections,
   with_types,
 )
-from clr_jax.rundir.identity import hash_config, open_run, read_config
+from clr_jax.rundir.config_records import read_config
+from clr_jax.rundir.identity import hash_config, open_run
 from clr_jax.rundir.workdir import Workdir
 from tests import tiny
 

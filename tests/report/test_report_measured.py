@@ -34,6 +34,7 @@ def test_every_missing_part_is_named(tmp_path):
     'begun has no results',
     'has no embedding: ',
     'has no checkpoints',
+    'no run has results of several checkpoints',
     'begun has no results with few labels',
     'no attack was measured',
     'has no parameters.txt',
@@ -149,6 +150,17 @@ def test_measured_figures(tmp_path, measured):
   for figure in figures.values():
     go.Figure({'data': figure['traces'], 'layout': figure['layout']})
   assert len({trace['line']['color'] for trace in figures['plb_l2-robust-error']['traces']}) == 2
+
+
+def test_results_of_several_checkpoints_are_drawn_against_epochs(tmp_path):
+  run = write_run(tmp_path / 'run', images=1437)  # 22 steps an epoch
+  for step, value in ((11, 0.5), (44, 0.75)):
+    add_result(run, 'knn', 'top1', value, {'k': 5}, step=step)
+  figures = make([run], tmp_path / 'r.html').data['figures']
+  ((name, figure),) = [(n, f) for n, f in figures.items() if n.startswith('trajectory-knn')]
+  (trace,) = figure['traces']
+  assert (figure['x'], trace['x'], trace['y']) == ('epoch', [0.5, 2], [50, 75])
+  assert name == 'trajectory-knn-knn-k-5'
 
 
 def test_texts_of_runs_are_escaped_and_differing_keys_come_first(tmp_path, measured):

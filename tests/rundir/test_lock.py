@@ -12,7 +12,8 @@ from clr_jax.core import leases, signals
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import atomic_write
 from clr_jax.rundir import identity, lock, paths
-from clr_jax.rundir.identity import hash_in, read_config
+from clr_jax.rundir.config_records import read_config
+from clr_jax.rundir.identity import hash_in
 from clr_jax.rundir.results import find_results
 from clr_jax.rundir.workdir import Workdir
 from tests.rundir.configs import make_config, record

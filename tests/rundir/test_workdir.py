@@ -15,7 +15,8 @@ import clr_jax
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import atomic_write
 from clr_jax.rundir import identity, provenance
-from clr_jax.rundir.identity import RunIdentity, read_config, read_config_hash
+from clr_jax.rundir.config_records import read_config, read_config_hash
+from clr_jax.rundir.identity import RunIdentity
 from clr_jax.rundir.results import read_results
 from clr_jax.rundir.table import format_table
 from clr_jax.rundir.workdir import Workdir

@@ -25,6 +25,7 @@ from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import EXIT_FAILED, RunStopped, UserError
 from clr_jax.core.locks import FileLock, LocksUnsupported
 from clr_jax.core.storage import atomic_write, check_path, files_in, is_local
+from clr_jax.experiment.recorded import recorded_defaults
 from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.figures.drawing.draw import draw_figure
 from clr_jax.rundir.identity import check_run
@@ -76,7 +77,8 @@ class Study:
         shared = {**to_dict(config), 'seed': 0}
         with _naming(run.name):
           directory = Workdir(self.folder / run.name)
-          check_run(directory, with_absolute_paths(config), keys_without_effect(config))
+          free, defaults = keys_without_effect(config), recorded_defaults(config)
+          check_run(directory, with_absolute_paths(config), free, defaults)
           if not files_in(directory.checkpoints) and (key := _digest(shared)) not in known:
             prepare(config, os.fspath(directory.path))
             known.add(key)

@@ -9,6 +9,7 @@ from etils import epath
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import check
+from clr_jax.experiment.recorded import read_leniently
 from clr_jax.figures import FIGURES
 from clr_jax.figures.drawing.render_png import render_png
 from clr_jax.rundir.reader import read_runs
@@ -33,7 +34,7 @@ def draw_figure(
   """
   figure = FIGURES.factory(name)
   check(figure, options, what=f'figure {name!r}')
-  runs, missing = read_runs(directories)
+  runs, missing = read_runs(directories, read=read_leniently)
   found = figure(runs, **options)
   missing = list(dict.fromkeys([*missing, *found.missing]))
   if not found.drawn:

@@ -150,7 +150,8 @@ def _draw_block(part: Any, block: Block) -> list[Any]:
         axis.set_xlabel('')
         axis.tick_params(labelbottom=False)
   bars = [(axis, *found) for axis, found in zip(axes, colored, strict=True) if found]
-  if len(bars) == len(axes):  # the panels share a color scale
+  scales = {(label, *mappable.get_clim()) for _, mappable, label in bars}
+  if len(bars) == len(axes) and len(scales) == 1:
     bars = [(axes, *bars[0][1:])]
   for at, mappable, label in bars:
     bar = part.colorbar(mappable, ax=at, shrink=0.9, format='%.5g')

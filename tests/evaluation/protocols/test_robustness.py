@@ -21,7 +21,8 @@ from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.rundir import results as results_lib
 from clr_jax.rundir import weights, workdir
 from clr_jax.rundir.checkpoint import Checkpoints
-from clr_jax.rundir.identity import open_run, read_config
+from clr_jax.rundir.config_records import read_config
+from clr_jax.rundir.identity import open_run
 from tests.cli.calling import call
 from tests.evaluation.runs import (
   TINY,

@@ -95,6 +95,13 @@ def test_one_legend_of_all_panels_or_one_for_each():
   assert all(len(axis.get_legend().get_texts()) == 2 for axis in axes)
 
 
+@pytest.mark.parametrize(('highest', 'bars'), [(1, 1), (2, 2)])
+def test_panels_share_a_color_bar_only_with_the_same_scale(highest, bars):
+  grids = GRID, GRID._replace(limits=(0, highest))
+  _, axes = axes_of(figure([Panel('', X, Y, [grid]) for grid in grids]))
+  assert len(axes) == 2 + bars
+
+
 def test_shared_axes_are_labeled_where_no_panel_follows():
   _, axes = axes_of(figure([Panel('', X, Y, MARKS[0])] * 5, columns=3, shared=True))
   assert [bool(axis.get_ylabel()) for axis in axes] == [True, False, False, True, False]
