@@ -75,10 +75,17 @@ def sweep_configs(args: argparse.Namespace) -> dict[str, Keys]:
 
 # ---------------------------------------------------------------- reproduce
 def reproduce(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
-  """Lists the tables of the papers, trains the rows of one, or compares its numbers."""
+  """Lists the tables of the papers, trains or compares one, or writes ledger and pages."""
   from clr_jax.cli import reproduce as tables
 
-  if args.table is None:
+  if args.add is not None or args.pages is not None:
+    if args.table is not None:
+      raise UserError(f'--add and --pages are about all tables: leave {args.table} out')
+    if args.add is not None:
+      tables.add_runs(args.add)
+    else:
+      tables.write_pages(args.pages)
+  elif args.table is None:
     tables.list_tables()
   else:
     tables.run(args)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import jax
+from etils import epath
 
 from clr_jax.cli.configs import load_config, say
 from clr_jax.cli.process import run_with_exit_code
@@ -15,9 +18,10 @@ from clr_jax.cli.sweep.slots import find_machine, make_slots
 from clr_jax.cli.sweep.study import Study
 from clr_jax.core.errors import EXIT_FAILED, RunStopped, UserError
 from clr_jax.core.names import listed
+from clr_jax.core.storage import atomic_write
 from clr_jax.rundir.reader import Run
 from clr_jax.rundir.table import aligned
-from clr_jax.studies import comparison, ledger, tables
+from clr_jax.studies import comparison, ledger, pages, tables
 from clr_jax.studies.ledger import Entry
 from clr_jax.studies.tables import Cell, Scale
 
@@ -32,9 +36,50 @@ def list_tables() -> None:
   for name in tables.names():
     known = tables.table(name)
     runs = sum(entry.table == name for entry in measured)
-    numbers = len(tables.cells(name))
+    numbers = sum(not math.isnan(cell.published) for cell in tables.cells(name))
     lines.append((name, str(len(known.rows)), str(numbers), str(runs), known.title))
   print(aligned(lines))
+
+
+def add_runs(path: str) -> None:
+  """Takes the runs of another ledger into that of the library.
+
+  Args:
+    path: the other ledger.
+
+  Raises:
+    UserError: no such file, or a line that is no run of a table.
+  """
+  place = epath.Path(path)
+  if not place.exists():
+    raise UserError(f'--add={path}: there is no such file; give the ledger.jsonl of a --workdir')
+  new = ledger.read(place)
+  ledger.check(new)
+  known = ledger.packaged()
+  ledger.write(ledger.packaged_path(), ledger.merged(known, new))
+  print(f'{len(new)} runs of {path} are in {ledger.packaged_path()}')
+
+
+def write_pages(paths: Sequence[str]) -> None:
+  """Makes the tables of pages from the ledger of the library.
+
+  Args:
+    paths: Markdown files with marked tables.
+
+  Raises:
+    UserError: a file that does not exist or has a damaged mark.
+  """
+  entries = ledger.packaged()
+  texts = {}
+  for path in paths:
+    if not os.path.isfile(path):
+      raise UserError(f'--pages={path}: there is no such file')
+    texts[path] = pathlib.Path(path).read_text()
+  new = {path: pages.filled(text, entries) for path, text in texts.items()}
+  for path, text in new.items():
+    if text != texts[path]:
+      atomic_write(epath.Path(path), text)
+    print(f'{path}: {"written" if text != texts[path] else "as it was"}')
 
 
 def run(args: argparse.Namespace) -> None:
@@ -137,8 +182,7 @@ def _compare(args: argparse.Namespace, cells: Sequence[Cell], entries: Sequence[
   known = tables.table(args.table)
   own = [entry for entry in entries if entry.table == known.name and entry.scale == args.scale]
   print(f'{known.title}, {args.scale} scale, top-1 accuracy in percent\n')
-  print(comparison.format_cells(cells, own))
-  published = tables.cells(args.table, rows=args.rows)
-  found = comparison.differences(known, cells, published, own)
+  print(aligned(comparison.cell_lines(cells, own)))
+  found = comparison.differences(known, cells, tables.cells(args.table), own)
   if found:
-    print(f'\n{comparison.format_differences(known, found)}', flush=True)
+    print(f'\n{aligned(comparison.difference_lines(found))}', flush=True)

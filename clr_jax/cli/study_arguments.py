@@ -84,6 +84,15 @@ def add_reproduce(add: Callable[..., ArgumentParser]) -> None:
     action='store_true',
     help='train the runs of the ledger again, in a new DIR; exit code 1 if they differ',
   )
+  only.add_argument(
+    '--add', metavar='FILE', help="take the runs of a --workdir's ledger.jsonl into the library's"
+  )
+  only.add_argument(
+    '--pages',
+    type=lambda text: text.split(','),
+    metavar='FILES',
+    help="make the tables of Markdown files from the library's ledger",
+  )
 
 
 def _add_jobs(parser: ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 from clr_jax.core.intervals import Interval, interval
 from clr_jax.rundir.table import aligned
 from clr_jax.studies.ledger import Entry
-from clr_jax.studies.tables import Cell, Table
+from clr_jax.studies.tables import Cell, Claim, Table
 
 _POWER = 0.8  # of the number of seeds: the probability to find a difference of the published size
 _MOST_SEEDS = 1000
@@ -23,33 +23,36 @@ Values = Mapping[int, float]  # {seed: accuracy in percent}
 
 
 class Difference(NamedTuple):
-  """A row against the baseline of its table, on the same data and the same seeds.
+  """A difference between rows on the same data, paired by seed.
 
   Attributes:
-    cell: the row.
-    published: difference of the published numbers, in points; NaN if it is not published.
-    ours: mean and 95 % interval of our differences, paired by seed; None without common seeds.
+    claim: the rows.
+    data: the data set.
+    published: difference of the published numbers, in points; NaN if one is not published.
+    ours: mean and 95 % interval of our differences; None without common seeds.
     seeds_needed: seeds with which a difference of the published size would be found with a
       probability of 0.8; None if that cannot be said.
   """
 
-  cell: Cell
+  claim: Claim
+  data: str
   published: float
   ours: Interval | None
   seeds_needed: int | None
 
   @property
   def verdict(self) -> str:
-    """Conclusion of our runs about the published difference."""
+    """Conclusion of our runs about the published difference, or about the claim."""
     if self.ours is None:
       return 'not run'
     if math.isnan(self.ours.half):
       return 'undecided: one seed'
     if abs(self.ours.mean) <= self.ours.half:
       return 'undecided: the interval contains zero'
-    if math.isnan(self.published) or not self.published:
+    expected = 1.0 if self.claim.stated else self.published
+    if math.isnan(expected) or not expected:
       return 'different from the baseline'
-    return 'confirmed' if self.ours.mean * self.published > 0 else 'contradicted'
+    return 'confirmed' if self.ours.mean * expected > 0 else 'contradicted'
 
 
 def entries_of(entries: Iterable[Entry], cell: Cell) -> list[Entry]:
@@ -68,7 +71,7 @@ def verdict(cell: Cell, ours: Interval | None) -> str:
   if ours is None:
     return 'not run'
   if math.isnan(cell.published):
-    return 'not comparable: small scale'
+    return 'no published number'
   if cell.note:
     return f'not comparable: {cell.note}'
   if math.isnan(ours.half):
@@ -80,29 +83,37 @@ def verdict(cell: Cell, ours: Interval | None) -> str:
 def differences(
   table: Table, cells: Sequence[Cell], published: Sequence[Cell], entries: Iterable[Entry]
 ) -> list[Difference]:
-  """All rows against the baseline, paired by seed.
+  """The differences of a table that concern some of its rows, paired by seed.
 
   Args:
     table: the table.
-    cells: its cells at one scale.
+    cells: its cells at one scale; claims need all of their rows among them.
     published: its cells at full scale.
     entries: entries of the scale of `cells`.
   """
   entries = list(entries)
   numbers = {(cell.row, cell.data): cell.published for cell in published}
+  rows = {cell.row for cell in cells}
   found = []
-  for cell in cells:
-    if cell.row == table.baseline:
+  for claim in table.differences:
+    if not rows.issuperset((*claim.more, *claim.less) if claim.stated else claim.more):
       continue
-    ours, base = values(entries, cell), values(entries, cell._replace(row=table.baseline))
-    both = sorted(set(ours) & set(base))
-    pairs = [ours[seed] - base[seed] for seed in both]
-    size = numbers.get((cell.row, cell.data), math.nan) - numbers.get(
-      (table.baseline, cell.data), math.nan
-    )
-    needed = seeds_needed(size, float(np.std(pairs, ddof=1))) if len(pairs) > 1 else None
-    found.append(Difference(cell, size, interval(pairs) if pairs else None, needed))
+    for cell in cells:
+      if cell.row != claim.more[0]:
+        continue
+      sides = [[cell._replace(row=row) for row in side] for side in (claim.more, claim.less)]
+      size = _contrast([[numbers.get((c.row, c.data), math.nan) for c in side] for side in sides])
+      ours = [[values(entries, c) for c in side] for side in sides]
+      seeds = set.intersection(*(set(own) for side in ours for own in side))
+      pairs = [_contrast([[own[seed] for own in side] for side in ours]) for seed in sorted(seeds)]
+      needed = seeds_needed(size, float(np.std(pairs, ddof=1))) if len(pairs) > 1 else None
+      found.append(Difference(claim, cell.data, size, interval(pairs) if pairs else None, needed))
   return found
+
+
+def _contrast(sides: Sequence[Sequence[float]]) -> float:
+  more, less = sides
+  return sum(more) - sum(less)
 
 
 def seeds_needed(difference: float, deviation: float) -> int | None:
@@ -167,8 +178,8 @@ def _reproduced(old: Entry, again: Entry, seeds: Sequence[float]) -> tuple[str, 
   return 'outside the prediction interval of the seeds', False
 
 
-def format_cells(cells: Sequence[Cell], entries: Iterable[Entry]) -> str:
-  """A table with a line for each cell: published, ours, difference, protocol, time, verdict."""
+def cell_lines(cells: Sequence[Cell], entries: Iterable[Entry]) -> list[tuple[str, ...]]:
+  """Lines of a table of cells: published, ours, difference, protocol, time, verdict."""
   entries = list(entries)
   lines = [('row', 'data', 'published', 'ours', 'difference', 'protocol', 'hours a run', 'verdict')]
   for cell in cells:
@@ -188,24 +199,24 @@ def format_cells(cells: Sequence[Cell], entries: Iterable[Entry]) -> str:
         verdict(cell, ours),
       )
     )
-  return aligned(lines)
+  return lines
 
 
-def format_differences(table: Table, found: Sequence[Difference]) -> str:
-  """A table with a line for each row other than the baseline."""
-  lines = [(f'row - {table.baseline}', 'data', 'published', 'ours', 'seeds needed', 'verdict')]
+def difference_lines(found: Sequence[Difference]) -> list[tuple[str, ...]]:
+  """Lines of a table of differences."""
+  lines = [('difference', 'data', 'published', 'ours', 'seeds needed', 'verdict')]
   for item in found:
     lines.append(
       (
-        item.cell.row,
-        item.cell.data,
+        item.claim.text,
+        item.data,
         '' if math.isnan(item.published) else f'{item.published:+.2f}',
         '' if item.ours is None else _text(item.ours, sign='+'),
         str(item.seeds_needed or ''),
         item.verdict,
       )
     )
-  return aligned(lines)
+  return lines
 
 
 def _published(cell: Cell) -> str:

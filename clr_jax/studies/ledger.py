@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,10 +11,11 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from clr_jax.core.errors import UserError
+from clr_jax.core.names import listed
 from clr_jax.core.storage import atomic_write
 from clr_jax.experiment.config_files import folder
 from clr_jax.rundir.reader import Run
-from clr_jax.studies.tables import Cell, Scale
+from clr_jax.studies.tables import Cell, Scale, cells
 
 NAME = 'ledger.jsonl'
 
@@ -59,9 +61,14 @@ class Entry(NamedTuple):
     return self.table, self.row, self.data, self.scale, self.seed
 
 
+def packaged_path() -> epath.Path:
+  """The ledger that comes with the library."""
+  return epath.Path(folder() / NAME)
+
+
 def packaged() -> list[Entry]:
   """The entries that come with the library."""
-  return read(epath.Path(folder() / NAME))
+  return read(packaged_path())
 
 
 def read(path: epath.Path) -> list[Entry]:
@@ -95,6 +102,33 @@ def merged(*ledgers: Iterable[Entry]) -> list[Entry]:
   return [found[key] for key in sorted(found)]
 
 
+def check(entries: Iterable[Entry]) -> None:
+  """Checks that entries belong to cells of the tables, measured by the protocols of these.
+
+  Raises:
+    UserError: the first entry that does not.
+  """
+  for entry in entries:
+    scale: Scale = 'small' if entry.scale == 'small' else 'full'
+    (cell,) = cells(entry.table, scale=scale, rows=[entry.row], data=[entry.data])
+    wrong = [
+      f'{name} {own!r} instead of {right!r}'
+      for name, own, right in (
+        ('scale', entry.scale, scale),
+        ('protocol', entry.protocol, cell.protocol),
+        ('config', entry.command.partition('--config=')[2].partition(' ')[0], cell.spec),
+      )
+      if own != right
+    ]
+    if not 0 < entry.value < 1:
+      wrong.append(f'value {entry.value} instead of one between 0 and 1')
+    if wrong:
+      raise UserError(
+        f'the run of {entry.row} on {entry.data} with seed {entry.seed} is none of {entry.table} '
+        f'({listed(wrong)}): leave its line out'
+      )
+
+
 def entry_of(cell: Cell, scale: Scale, run: Run, command: Sequence[str]) -> Entry | None:
   """The entry of a finished run; None if its protocol has measured nothing yet.
 
@@ -111,6 +145,8 @@ def entry_of(cell: Cell, scale: Scale, run: Run, command: Sequence[str]) -> Entr
     and record['metric'] == 'top1'
     and record['features'] == 'trained'
     and record['params'].get('label_fraction', 1.0) == 1.0
+    # An epoch that was chosen on the test set is too high.
+    and record['params'].get('selection', 'last') == 'last'
   ]
   if not records:
     return None
@@ -128,7 +164,7 @@ def entry_of(cell: Cell, scale: Scale, run: Run, command: Sequence[str]) -> Entr
     statistics.fmean(record['value'] for record in by_draw.values()),
     cell.protocol,
     first['params'],
-    ' '.join(['clr-jax', *command]),
+    shlex.join(['clr-jax', *command]),
     newest,
     _training_seconds(run),
     first['config_hash'],

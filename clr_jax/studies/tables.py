@@ -40,6 +40,21 @@ class Cell(NamedTuple):
   note: str
 
 
+class Claim(NamedTuple):
+  """A difference between rows: those of `more` together minus those of `less` together.
+
+  Attributes:
+    text: the document's words, or the rows.
+    more, less: names of rows; the claim is that the difference is positive.
+    stated: True for a claim of the document, False for a mere comparison with the baseline.
+  """
+
+  text: str
+  more: tuple[str, ...]
+  less: tuple[str, ...]
+  stated: bool = True
+
+
 class Table(NamedTuple):
   """A table of a document.
 
@@ -49,6 +64,7 @@ class Table(NamedTuple):
     data: data sets, its columns.
     rows: names of the rows.
     baseline: row with which the others are compared.
+    claims: what the document concludes from it, where that is no comparison with the baseline.
   """
 
   name: str
@@ -56,6 +72,14 @@ class Table(NamedTuple):
   data: tuple[str, ...]
   rows: tuple[str, ...]
   baseline: str
+  claims: tuple[Claim, ...]
+
+  @property
+  def differences(self) -> list[Claim]:
+    """Every row against the baseline, and the claims."""
+    rows = [row for row in self.rows if row != self.baseline]
+    against = [Claim(f'{row} - {self.baseline}', (row,), (self.baseline,), False) for row in rows]
+    return [*against, *self.claims]
 
 
 def _read() -> Mapping[str, Any]:
@@ -87,6 +111,10 @@ def table(name: str) -> Table:
     tuple(content['data']),
     tuple(content['rows']),
     content['baseline'],
+    tuple(
+      Claim(claim['text'], tuple(claim['more']), tuple(claim['less']))
+      for claim in content.get('claims', ())
+    ),
   )
 
 
@@ -141,7 +169,7 @@ def _cell(content: Mapping[str, Any], known: Table, row: str, column: str, small
   flags = [
     *content.get('flags', ()),
     *own.get('flags', ()),
-    *(content['small'] if small else ()),
+    *((*content['small'], *own.get('small', ())) if small else ()),
   ]
   place = None if small else known.data.index(column)
   unknown = [math.nan] * len(known.data)
@@ -150,7 +178,7 @@ def _cell(content: Mapping[str, Any], known: Table, row: str, column: str, small
     row,
     column,
     f'{content["config"]}:{argument.format(data=column, row=row)}',
-    tuple((key, value) for key, _, value in (flag.partition('=') for flag in flags)),
+    tuple({key: value for key, _, value in (flag.partition('=') for flag in flags)}.items()),
     own.get('protocol', content['protocol']),
     math.nan if place is None else own.get('published', unknown)[place],
     math.nan if place is None else own.get('half', unknown)[place],

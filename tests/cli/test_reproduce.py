@@ -52,6 +52,25 @@ def test_a_table_without_runs(tiny_tables, capsys):
   assert out.count('not run') == 3 and '+5.00' in out
 
 
+def test_runs_are_added_and_pages_made(tiny_tables, tmp_path, capsys):
+  blank = dict.fromkeys(ledger.Entry._fields, '')
+  made = {'table': 'tiny', 'row': 'simclr', 'data': 'digits', 'scale': 'full', 'seed': 0}
+  made |= {'value': 0.8, 'protocol': 'knn', 'command': f'clr-jax train --config={TINY}:simclr '}
+  made |= {'libraries': {'jax': '1'}, 'cores': 1, 'seconds': 1.0}
+  (tmp_path / 'new.jsonl').write_text(json.dumps({**blank, **made}) + '\n')
+  page = tmp_path / 'page.md'
+  page.write_text('<!-- ledger: tiny full -->\n<!-- end -->\n')
+  assert not call('reproduce', f'--add={tmp_path}/new.jsonl')
+  assert not call('reproduce', f'--pages={page}') and not call('reproduce', f'--pages={page}')
+  out = capsys.readouterr().out.splitlines()
+  assert out[0].startswith('1 runs of ') and out[1].endswith('written') and out[2].endswith('was')
+  assert '| simclr | digits | 80.00 | 80.00 (n=1) |' in page.read_text()
+  for arguments in (['tiny', f'--pages={page}'], ['--pages=none.md'], ['--add=none.jsonl']):
+    assert call('reproduce', *arguments) == 2
+    err = capsys.readouterr().err
+    assert err.count('\n') == 1 and ('leave tiny out' in err or 'there is no such file' in err)
+
+
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [

@@ -65,6 +65,26 @@ def test_so_many_seeds_find_the_difference(size, deviation):
   assert power(n + 1) > 0.8 and power(n - 1) < 0.83
 
 
+def test_a_claim_compares_several_rows_on_common_seeds():
+  table, cells = tables.table('sogclr-batch'), tables.cells('sogclr-batch', scale='small')
+  made = {
+    'simclr-256': (50.0, 51.0, 52.0),
+    'simclr-32': (45.0, 45.5, 47.5),
+    'sogclr-256': (50.0, 50.5, 52.0, 70.0),
+    'sogclr-32': (49.0, 50.0, 51.0),
+  }
+  found = [e for row, own in made.items() for e in entries(row, own, table='sogclr-batch')]
+  *_, last = comparison.differences(table, cells, tables.cells('sogclr-batch'), found)
+  pairs = np.array([4.0, 5.0, 3.5])
+  np.testing.assert_allclose(last.ours, interval(list(pairs)))
+  assert last.claim.stated and math.isnan(last.published) and last.verdict == 'confirmed'
+  swapped = last._replace(ours=last.ours._replace(mean=-last.ours.mean))
+  assert swapped.verdict == 'contradicted'
+  two = [cell for cell in cells if cell.row.startswith('sogclr')]
+  texts = [item.claim.text for item in comparison.differences(table, two, [], found)]
+  assert len(texts) == 4 and not any('SogCLR' in text for text in texts)  # no claim without SimCLR
+
+
 def test_no_number_of_seeds_finds_no_difference():
   assert comparison.seeds_needed(0.0, 1.0) is None
   assert comparison.seeds_needed(math.nan, 1.0) is None
@@ -82,7 +102,7 @@ def test_an_accuracy_agrees_within_both_intervals():
   assert verdict([74.79]) == 'no interval: one seed'
   assert verdict([]) == 'not run'
   assert verdict([74.5, 74.6], cell._replace(note='why')) == 'not comparable: why'
-  assert verdict([74.5, 74.6], cell._replace(published=math.nan)) == 'not comparable: small scale'
+  assert verdict([74.5, 74.6], cell._replace(published=math.nan)) == 'no published number'
 
 
 def again(old, **changes):

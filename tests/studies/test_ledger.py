@@ -54,6 +54,7 @@ def test_an_entry_is_the_mean_over_draws_of_the_newest_step():
     {'metric': 'top5'},
     {'protocol': 'knn'},
     {'params': {'label_fraction': 0.1}},
+    {'params': {'draw': 1, 'selection': 'best_on_test'}, 'value': 0.99},
   )
   assert found.value == pytest.approx(0.7) and found.step == 30 and found.seed == 3
   assert found.key == ('sogclr-1', 'moco', 'cifar10', 'full', 3)
@@ -71,6 +72,20 @@ def test_later_ledgers_replace_entries_and_files_keep_them(tmp_path):
   assert both == [other, new]
   ledger.write(path, both)
   assert ledger.read(path) == both
+
+
+def test_runs_of_other_cells_protocols_or_configs_are_refused():
+  good = entry({})._replace(command='clr-jax train --config=sogclr:cifar10-moco --config.seed=3')
+  ledger.check([good])
+  for change, message in (
+    ({'protocol': 'knn'}, "protocol 'knn' instead of 'linear'"),
+    ({'command': 'clr-jax train --config=quickstart '}, "config 'quickstart' instead of"),
+    ({'row': 'mocco'}, "unknown row of sogclr-1 'mocco'"),
+    ({'scale': 'tiny'}, "scale 'tiny' instead of 'full'"),
+    ({'value': 89.1}, 'value 89.1'),
+  ):
+    with pytest.raises(UserError, match=message):
+      ledger.check([good, good._replace(**change)])
 
 
 @pytest.mark.parametrize('line', ['{', '[]', '{"table": "x"}', json.dumps({'unknown': 1})])

@@ -81,7 +81,6 @@ def test_every_row_has_a_config_that_measures_its_protocol(name, scale):
 def test_the_entries_of_the_ledger_belong_to_cells():
   entries = ledger.packaged()
   assert entries == ledger.merged(entries), 'sort the ledger, one line for each place'
+  ledger.check(entries)
   for entry in entries:
-    (cell,) = tables.cells(entry.table, scale=entry.scale, rows=[entry.row], data=[entry.data])
-    assert entry.protocol == cell.protocol and 0 < entry.value < 1
-    assert entry.command.startswith('clr-jax train ') and f'--config={cell.spec} ' in entry.command
+    assert entry.command.startswith('clr-jax train ')

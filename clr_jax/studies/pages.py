@@ -1,0 +1,94 @@
+"""Tables of Markdown pages that are made from the ledger.
+
+A page has a line `<!-- ledger: TABLE small -->`, or with `full`, and later `<!-- end -->`. What is
+between them is written by `filled` and never by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from clr_jax.core.errors import UserError
+from clr_jax.studies import comparison, tables
+from clr_jax.studies.ledger import Entry
+from clr_jax.studies.tables import Scale
+
+_OPENING = r'<!-- ledger: (\S+) (full|small) -->\n'
+_END = '<!-- end -->'
+_BLOCK = re.compile(f'({_OPENING})(?:(?!<!-- ledger: ).)*?({_END})', re.DOTALL)
+
+
+def filled(text: str, entries: Iterable[Entry]) -> str:
+  """The text of a page with its tables made anew.
+
+  Args:
+    text: the page.
+    entries: the ledger.
+
+  Raises:
+    UserError: an unknown table, or a table without an end.
+  """
+  entries = list(entries)
+  if len(re.findall('<!-- ledger: ', text)) != len(_BLOCK.findall(text)):
+    raise UserError(
+      f'a table of the page has another form than "<!-- ledger: TABLE small -->" or "full" in a '
+      f'line of its own, and a later {_END!r}: correct it'
+    )
+  return _BLOCK.sub(lambda found: f'{found[1]}{block(found[2], found[3], entries)}{found[4]}', text)
+
+
+def block(name: str, scale: Scale, entries: Iterable[Entry]) -> str:
+  """Tables of the rows of a table that have runs, of their differences, and their provenance.
+
+  Args:
+    name: name of the table.
+    scale: scale of the runs.
+    entries: the ledger.
+
+  Raises:
+    UserError: there is no such table.
+  """
+  known = tables.table(name)
+  own = [entry for entry in entries if (entry.table, entry.scale) == (name, scale)]
+  if not own:
+    return '\nNo run yet.\n\n'
+  cells = [c for c in tables.cells(name, scale=scale) if comparison.entries_of(own, c)]
+  rows = comparison.cell_lines(cells, own)
+  if scale == 'small':  # it has no published number to agree with
+    rows = [line[:-1] for line in rows]
+  found = comparison.differences(known, cells, tables.cells(name), own)
+  parts = [_markdown(rows)]
+  if shown := [item for item in found if item.ours]:
+    parts.append(_markdown(comparison.difference_lines(shown)))
+  return '\n' + '\n\n'.join([*parts, _made(known.name, scale, own)]) + '\n\n'
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+  """A table of Markdown without the columns that are empty."""
+  columns = [column for column in zip(*lines, strict=True) if any(column[1:])]
+  head, *rest = zip(*columns, strict=True)
+  shown = [head, ['---'] * len(head), *rest]
+  return '\n'.join(f'| {" | ".join(line)} |' for line in shown).replace('+-', '±')
+
+
+def _made(name: str, scale: Scale, entries: Sequence[Entry]) -> str:
+  """Provenance of the numbers, and the command that makes them again."""
+
+  def all_of(values: Iterable[str]) -> str:
+    return ', '.join(sorted(set(values)))
+
+  rows = [row for row in tables.table(name).rows if any(e.row == row for e in entries)]
+  seeds = max(entry.seed for entry in entries) + 1
+  cores = max(entry.cores for entry in entries)
+  return (
+    f"Top-1 accuracy in percent; mean ± half of the 95 % interval over n seeds (Student's t), "
+    f'differences paired by seed. {len(entries)} runs, '
+    f'{sum(entry.seconds for entry in entries) / 60:.0f} minutes of training steps, '
+    f'{all_of(entry.device for entry in entries)} with {cores} core{"s" * (cores > 1)}, JAX '
+    f'{all_of(entry.libraries.get("jax", "?") for entry in entries)}, revision '
+    f'{all_of(entry.code_version for entry in entries)}, until '
+    f'{max(entry.time for entry in entries)[:10]}:\n\n'
+    f'```bash\nclr-jax reproduce {name} --scale={scale} --rows={",".join(rows)} --seeds={seeds} '
+    f'--workdir=DIR\n```'
+  )

@@ -1,0 +1,69 @@
+"""Tables of pages: made from the ledger, and nothing else."""
+
+import pathlib
+
+import pytest
+
+from clr_jax.core.errors import UserError
+from clr_jax.studies import ledger, pages
+from clr_jax.studies.ledger import Entry
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = [
+  path
+  for path in (
+    *ROOT.glob('*.md'),
+    *(p for top in ('configs', 'launch') for p in (ROOT / top).glob('*.md')),
+  )
+  if '<!-- ledger: ' in path.read_text()
+]
+MARK = '<!-- ledger: sogclr-1 full -->\n'
+
+
+def runs(row, *values):
+  blank = dict.fromkeys(Entry._fields, '')
+  own = {'table': 'sogclr-1', 'row': row, 'data': 'cifar10', 'scale': 'full', 'device': '1 x gpu'}
+  made = {'libraries': {'jax': '1.2'}, 'cores': 4, 'seconds': 3600.0, 'time': '2030-01-02T00:00'}
+  made['code_version'] = 'abc'
+  return [
+    Entry(**{**blank, **own, **made, 'seed': seed, 'value': value / 100})
+    for seed, value in enumerate(values)
+  ]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
+def test_tables_of_pages_are_those_of_the_ledger(page):
+  text = page.read_text()
+  assert pages.filled(text, ledger.packaged()) == text, (
+    f'run: clr-jax reproduce --pages={page.relative_to(ROOT)}'
+  )
+
+
+def test_every_run_of_the_ledger_is_on_a_page():
+  shown = ''.join(page.read_text() for page in PAGES)
+  for table, scale in {(entry.table, entry.scale) for entry in ledger.packaged()}:
+    assert f'<!-- ledger: {table} {scale} -->' in shown, f'{table} at {scale} scale is on no page'
+
+
+def test_a_table_has_rows_differences_and_provenance():
+  entries = runs('sogclr', 89.0, 89.2) + runs('moco', 90.0, 90.4)
+  text = pages.filled(f'before\n{MARK}old<!-- end -->\nafter\n', entries)
+  lines = text.splitlines()
+  assert lines[0] == 'before' and lines[-2:] == ['<!-- end -->', 'after'] and 'old' not in text
+  assert any(line.startswith('| sogclr | cifar10 | 89.36 | 89.10 ± ') for line in lines)
+  assert any(line.startswith('| moco - sogclr | cifar10 | +0.51 | +1.10 ± ') for line in lines)
+  assert 'salt-pepper' not in text  # no run
+  assert '1 x gpu with 4 cores, JAX 1.2, revision abc, until 2030-01-02' in text
+  assert '--rows=sogclr,moco --seeds=2 ' in text
+  assert pages.filled(text, entries) == text
+  assert 'No run yet.' in pages.filled(text, [])
+
+
+@pytest.mark.parametrize(
+  'text', [MARK, f'{MARK}{MARK}<!-- end -->', '<!-- ledger: x -->\n<!-- end -->']
+)
+def test_damaged_marks_are_refused(text):
+  with pytest.raises(UserError, match='a table of the page has another form'):
+    pages.filled(text, [])
+  with pytest.raises(UserError, match="unknown table 'sogclr-2'"):
+    pages.filled(MARK.replace('-1', '-2') + '<!-- end -->', [])
