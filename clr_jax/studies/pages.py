@@ -14,9 +14,10 @@ from clr_jax.studies import comparison, tables
 from clr_jax.studies.ledger import Entry
 from clr_jax.studies.tables import Scale
 
-_OPENING = r'<!-- ledger: (\S+) (full|small) -->\n'
+_BEGIN = '<!-- ledger: '
+_OPENING = rf'^{_BEGIN}(\S+) (full|small) -->\n'
 _END = '<!-- end -->'
-_BLOCK = re.compile(f'({_OPENING})(?:(?!<!-- ledger: ).)*?({_END})', re.DOTALL)
+_BLOCK = re.compile(f'({_OPENING})(?:(?!^{_BEGIN}).)*?(^{_END})', re.DOTALL | re.MULTILINE)
 
 
 def filled(text: str, entries: Iterable[Entry]) -> str:
@@ -30,12 +31,17 @@ def filled(text: str, entries: Iterable[Entry]) -> str:
     UserError: an unknown table, or a table without an end.
   """
   entries = list(entries)
-  if len(re.findall('<!-- ledger: ', text)) != len(_BLOCK.findall(text)):
+  if len(re.findall(f'^{_BEGIN}', text, re.MULTILINE)) != len(_BLOCK.findall(text)):
     raise UserError(
       f'a table of the page has another form than "<!-- ledger: TABLE small -->" or "full" in a '
       f'line of its own, and a later {_END!r}: correct it'
     )
-  return _BLOCK.sub(lambda found: f'{found[1]}{block(found[2], found[3], entries)}{found[4]}', text)
+
+  def anew(found: re.Match[str]) -> str:
+    opening, name, scale, end = found.groups()
+    return f'{opening}{block(name, "small" if scale == "small" else "full", entries)}{end}'
+
+  return _BLOCK.sub(anew, text)
 
 
 def block(name: str, scale: Scale, entries: Iterable[Entry]) -> str:

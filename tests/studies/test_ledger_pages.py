@@ -47,7 +47,7 @@ def test_every_run_of_the_ledger_is_on_a_page():
 
 def test_a_table_has_rows_differences_and_provenance():
   entries = runs('sogclr', 89.0, 89.2) + runs('moco', 90.0, 90.4)
-  text = pages.filled(f'before\n{MARK}old<!-- end -->\nafter\n', entries)
+  text = pages.filled(f'before\n{MARK}old\n<!-- end -->\nafter\n', entries)
   lines = text.splitlines()
   assert lines[0] == 'before' and lines[-2:] == ['<!-- end -->', 'after'] and 'old' not in text
   assert any(line.startswith('| sogclr | cifar10 | 89.36 | 89.10 ± ') for line in lines)
