@@ -32,11 +32,35 @@ _PEAKS: tuple[tuple[str, float | None, float], ...] = (
   ('TPU v3', 61.5e12, 61.5e12),
 )
 
+# Likewise, of products of float32 with precision='highest': on NVIDIA outside the tensor cores, on
+# TPU six products of bfloat16 (https://docs.jax.dev/en/latest/jax.lax.html, DotAlgorithmPreset).
+_EXACT_PEAKS: tuple[tuple[str, float], ...] = (
+  ('NVIDIA H200 NVL', 60e12),
+  ('NVIDIA H200', 67e12),
+  ('NVIDIA H100 NVL', 60e12),
+  ('NVIDIA H100 PCIe', 51e12),
+  ('NVIDIA H100', 67e12),
+  ('NVIDIA A100', 19.5e12),
+)
+_TPU_PASSES = 6
+
 
 def peak(device_kind: str, precision: str) -> float | None:
   """Dense peak FLOP/s of one JAX device in 'bfloat16' or 'float32'; None if unknown."""
   for start, bfloat16, float32 in _PEAKS:
-    # 'NVIDIA L4' must not match the L40.
-    if device_kind == start or device_kind.startswith((f'{start} ', f'{start}-')):
+    if _is(device_kind, start):
       return bfloat16 if precision == 'bfloat16' else float32
   return None
+
+
+def exact_peak(device_kind: str) -> float | None:
+  """Peak FLOP/s of one JAX device with precision='highest' on float32; None if unknown."""
+  bfloat16 = peak(device_kind, 'bfloat16')
+  if device_kind.startswith('TPU'):
+    return bfloat16 and bfloat16 / _TPU_PASSES
+  return next((flops for start, flops in _EXACT_PEAKS if _is(device_kind, start)), None)
+
+
+def _is(device_kind: str, start: str) -> bool:
+  # 'NVIDIA L4' must not match the L40.
+  return device_kind == start or device_kind.startswith((f'{start} ', f'{start}-'))

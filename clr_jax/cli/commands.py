@@ -342,10 +342,14 @@ def _bench_input(
 
 
 def plan(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
-  """Compiles the training step of a config for hardware that need not be present."""
-  from clr_jax.bench.plan import report, targets
+  """Compiles the training step, or a protocol, of a config for hardware that may be absent."""
+  from clr_jax.bench.plan import evaluation, report, targets
   from clr_jax.cli.process import run_with_exit_code, set_deterministic
 
+  if args.protocol is None and args.counts is not None:
+    raise UserError('--counts has no effect without --protocol: add it, or leave --counts out')
+  if args.protocol is not None and args.max_batch:
+    raise UserError('--max_batch and --protocol cannot be combined: give one of them')
   target = targets.parse(args.target)
   targets.check_compiler(target)
   config = _file_config(args, given)
@@ -353,8 +357,13 @@ def plan(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   targets.prepare_process(target)
 
   def run() -> None:
-    found = report.make(config, target, max_batch=args.max_batch)
-    print(json.dumps(found) if args.json else report.format_report(found))
+    if args.protocol is None:
+      found = report.make(config, target, max_batch=args.max_batch)
+      text = report.format_report
+    else:
+      found = evaluation.make(config, target, args.protocol, args.counts)
+      text = evaluation.format_report
+    print(json.dumps(found) if args.json else text(found))
 
   run_with_exit_code(run)
 

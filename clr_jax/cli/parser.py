@@ -22,7 +22,7 @@ from clr_jax.cli.arguments import (
 )
 from clr_jax.cli.overrides import Given, Keys
 from clr_jax.cli.study_arguments import add_reproduce, add_sweep
-from clr_jax.cli.values import file, folder, from_one, from_zero
+from clr_jax.cli.values import file, folder, from_one, from_zero, three_counts
 from clr_jax.core.config_tree import leaves
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import hint, listed
@@ -336,4 +336,15 @@ def _add_plan(add: Callable[..., Parser]) -> None:
   plan.add_argument('--json', action='store_true', help='print one JSON object')
   plan.add_argument(
     '--max_batch', action='store_true', help='find the largest batch_size that fits (minutes)'
+  )
+  plan.add_argument(
+    '--protocol',
+    metavar='NAME',
+    help='compile the evaluation by knn or linear, as in eval.protocols, instead of the step',
+  )
+  plan.add_argument(
+    '--counts',
+    type=three_counts,
+    metavar='TRAIN,TEST,CLASSES',
+    help='sizes for --protocol, such as 1281167,50000,1000; default: those of the data',
   )

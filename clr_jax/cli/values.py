@@ -21,6 +21,14 @@ from_one = functools.partial(_whole, least=1)
 from_zero = functools.partial(_whole, least=0)
 
 
+def three_counts(text: str) -> tuple[int, ...]:
+  """Checks TRAIN,TEST,CLASSES."""
+  parts = text.split(',')
+  if len(parts) != 3:
+    raise argparse.ArgumentTypeError(f'={text}: give TRAIN,TEST,CLASSES, as in 50000,10000,10')
+  return tuple(map(from_one, parts))
+
+
 def address(text: str) -> str:
   """Checks HOST:PORT."""
   match = re.fullmatch(r'\S+:([0-9]{1,5})', text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from clr_jax.core.config_tree import Config
@@ -12,6 +12,7 @@ from clr_jax.core.names import check_name
 from clr_jax.core.options import Option, component, describe, options_of, sweep, takes_several
 from clr_jax.core.options import check as check_options
 from clr_jax.evaluation.probing.outputs import output_classes
+from clr_jax.evaluation.probing.planned import Program, Sizes
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import FEATURES, Subject
 from clr_jax.evaluation.protocols import PROTOCOLS
@@ -156,6 +157,26 @@ def check_network(experiment: Experiment, sets: Sets, name: str) -> None:
       f'{name}: the network knows {classes} classes and {sets.train.name} has '
       f'{sets.train.num_classes}: evaluate it on the data of its training'
     )
+
+
+def planned() -> list[str]:
+  """Names of the protocols whose programs are known without data."""
+  return [name for name in names() if hasattr(PROTOCOLS.module(name), 'programs')]
+
+
+def programs(
+  name: str, options: Mapping[str, Any], sizes: Sizes, devices: Sequence[Any]
+) -> Iterator[Program]:
+  """Yields the programs that a protocol runs on features.
+
+  Args:
+    name: name of the protocol, one of `planned`.
+    options: options of the protocol.
+    sizes: sizes of the sets and of the features.
+    devices: devices of one process.
+  """
+  for unit in units(name, options):
+    yield from PROTOCOLS.module(name).programs(sizes, unit, devices)
 
 
 def check_classes(sets: Sets, name: str) -> None:

@@ -42,18 +42,26 @@ def compile_step(experiment: Experiment, target: Target) -> Program | None:
   """Compiles the program of one step per call; None if it does not fit into memory."""
   resident, block = experiment.abstract_data()
   traced = make_dispatch(experiment, Pipeline, 1).trace(experiment.abstract_state, resident, block)
+  compiled = compile_for(traced, target)
+  if compiled is None:
+    return None
+  return Program(experiment, compiled.as_text() or '', memory_of(compiled))
+
+
+def compile_for(traced: jax.stages.Traced, target: Target) -> jax.stages.Compiled | None:
+  """Compiles a program for its devices, those of `target`; None if it does not fit into memory."""
   platform = target.chip.platform
   try:
     lowered = traced.lower(lowering_platforms=(platform,))
-    compiled = lowered.compile(compiler_options() if platform == 'cpu' else None)
+    return lowered.compile(compiler_options() if platform == 'cpu' else None)
   except jax.errors.JaxRuntimeError as error:
     if any(words in str(error) for words in _TOO_LARGE):
       return None
     raise
-  return Program(experiment, compiled.as_text() or '', _memory(compiled))
 
 
-def _memory(compiled: jax.stages.Compiled) -> dict[str, int]:
+def memory_of(compiled: jax.stages.Compiled) -> dict[str, int]:
+  """Bytes on a device, see `Program`."""
   sizes = compiled.memory_analysis()
   assert sizes is not None
   found = {

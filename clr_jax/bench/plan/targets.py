@@ -119,6 +119,16 @@ class Target(NamedTuple):
     return -(-self.devices // GPUS_PER_HOST) if self.chip.platform == 'cuda' else 1
 
   @property
+  def of_one_process(self) -> Target:
+    """Devices of one process: those of a host, TPU chips 2x2."""
+    if self.chip.platform == 'cpu':
+      return self
+    most = (GPUS_PER_HOST,) if self.chip.platform == 'cuda' else (2, 2, 1)
+    shape = tuple(map(min, self.shape, most))
+    name = f'{self.name.partition(":")[0]}:{"x".join(map(str, shape))}'
+    return self._replace(name=name, shape=shape)
+
+  @property
   def usable_memory(self) -> int | None:
     """Bytes of a device that JAX's allocator can use; None for CPUs."""
     if self.chip.memory is None or self.chip.platform != 'cuda':

@@ -23,6 +23,9 @@ from clr_jax.data import Loaded, Whole
 from clr_jax.ops import sharding
 from clr_jax.ops.batches import batches
 
+BATCH_SIZE = 512
+"""Images of a call of `extract`."""
+
 
 class Features(NamedTuple):
   """Features of a source in its order, on the host.
@@ -42,7 +45,7 @@ def extract(
   state: State,
   source: Any,
   *,
-  batch_size: int = 512,
+  batch_size: int = BATCH_SIZE,
   mesh: Mesh | None = None,
   key: str = 'h',
   indices: np.ndarray | None = None,
@@ -73,10 +76,7 @@ def extract(
     OtherProcessFailed: another process cannot read an image.
   """
   rows = np.arange(source.num_examples) if indices is None else np.asarray(indices)
-  size = min(batch_size, len(rows))
-  if mesh is not None:
-    shards = mesh.shape[sharding.AXIS]
-    size = -(-size // shards) * shards
+  size = _images_at_once(batch_size, len(rows), mesh)
   whole = getattr(source, 'whole', None)
   compute = functools.partial(_represent, represent, key, augment, whole, np.uint32(seed))
   reader = _Reader(source, together=mesh is not None and jax.process_count() > 1)
@@ -89,6 +89,26 @@ def extract(
     labels.append(None if label is None else _to_host(label)[:count])
   reader.finish()
   return Features(np.concatenate(features), _joined(labels))
+
+
+def trace(
+  represent: RepresentFn, params: Params, state: State, source: Any, num_images: int, mesh: Mesh
+) -> tuple[jax.stages.Traced, int]:
+  """Traces the program of `extract` for abstract weights; returns it and the images of a call.
+
+  Args:
+    represent, params, state, source, mesh: see `extract`.
+    num_images: number of images, in the place of those of the source.
+  """
+  size = _images_at_once(BATCH_SIZE, num_images, mesh)
+  of = functools.partial(jax.ShapeDtypeStruct, sharding=sharding.by_rows(mesh))
+  extent = None if source.whole is None else of((size, 2), jnp.int32)
+  image = of((size, *source.stored_shape), jnp.uint8)
+  index = jax.ShapeDtypeStruct((size,), jnp.int32)
+  traced = _represent.trace(
+    *(represent, 'h', None, source.whole, np.uint32(0), params, state, image, extent, index)
+  )
+  return traced, size
 
 
 def pixels(source: Any, *, batch_size: int = 4096) -> Features:
@@ -167,6 +187,13 @@ def estimate_batch_stats(
     statistics = {name: state['batch_stats'][name] for name in state['target']['batch_stats']}
     state = {**state, 'target': {**state['target'], 'batch_stats': statistics}}
   return state
+
+
+def _images_at_once(batch_size: int, num_images: int, mesh: Mesh | None) -> int:
+  """Images of a call, a multiple of the mesh's axis 'data'."""
+  size = min(batch_size, num_images)
+  shards = 1 if mesh is None else mesh.shape[sharding.AXIS]
+  return -(-size // shards) * shards
 
 
 def _to_float(image: Array) -> Array:

@@ -184,7 +184,7 @@ def fit_sgd(
   head = _initial_heads(init_key, len(peaks), (rows.shape[1], num_classes), rows.dtype)
   if init == 'zero':
     head = jax.tree.map(jnp.zeros_like, head)
-  state = _sgd(0.0, 0.0, momentum, nesterov).init(head)
+  state = sgd_state(head, momentum, nesterov)
   watched = [_as_arrays(*examples) for examples in watch]
   curves = [[] for _ in watched]
   for epoch in range(epochs):
@@ -192,7 +192,7 @@ def fit_sgd(
       rows = placement.by_rows(copies[epoch % len(copies)], num_classes)
     rate = peaks * _scale(schedule, epoch, epochs, milestones, factor)
     key_now = jax.random.fold_in(key, epoch)
-    head, state = _sgd_epoch(
+    head, state = sgd_epoch(
       rows, label, head, state, rate, decays, key_now, momentum, nesterov, size
     )
     for curve, examples in zip(curves, watched, strict=True):
@@ -223,12 +223,17 @@ def _scale(
   return 1.0
 
 
+def sgd_state(head: Head, momentum: float, nesterov: bool) -> optax.OptState:
+  """State of SGD before the first epoch."""
+  return _sgd(0.0, 0.0, momentum, nesterov).init(head)
+
+
 def _sgd(rate: Any, decay: Any, momentum: Any, nesterov: bool) -> optax.GradientTransformation:
   return optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate, momentum, nesterov))
 
 
 @functools.partial(host_jit, static_argnums=(8, 9))
-def _sgd_epoch(
+def sgd_epoch(
   h: Array,
   label: Array,
   head: Head,
@@ -240,6 +245,7 @@ def _sgd_epoch(
   nesterov: bool,
   size: int,
 ) -> tuple[Head, optax.OptState]:
+  """Program of one epoch of `fit_sgd` for heads on a leading axis, with minibatches of `size`."""
   num = len(label)  # h may have more rows, which fill it up
   steps = -(-num // size)
   order = jnp.pad(jax.random.permutation(key, num), (0, steps * size - num))
@@ -269,12 +275,14 @@ def score(head: Head, h: Any, label: Any) -> tuple[np.ndarray, np.ndarray]:
 
   Both have the shape of the head's leading axes.
   """
-  correct, loss = _score(head, *_as_arrays(h, label))
+  correct, loss = count_correct(head, *_as_arrays(h, label))
   return np.asarray(correct) / len(h), np.asarray(loss)
 
 
 @host_jit
-def _score(head: Head, h: Array, label: Array) -> tuple[Array, Array]:
+def count_correct(head: Head, h: Array, label: Array) -> tuple[Array, Array]:
+  """Program of `score`: how many predictions are right, and the mean cross-entropy."""
+
   def one(head: Head) -> tuple[Array, Array]:
     logits = _logits(head, h)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)

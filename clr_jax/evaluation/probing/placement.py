@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from clr_jax.core.types import Array
 from clr_jax.ops import sharding
@@ -73,7 +74,7 @@ def in_blocks(h: Any, label: Any, num_classes: int, *, heads: int = 1) -> tuple[
   shape = shape_of(len(h), h.shape[1] * dtype.itemsize, logits, len(devices))
   if shape.blocks == shape.devices == 1:
     return at_least_float32(h)[None], jnp.asarray(label, jnp.int32)[None]
-  over = NamedSharding(_mesh(shape), PartitionSpec(None, sharding.AXIS))
+  over = _blocks_over(shape, devices)
 
   def place(values: Any, dtype: Any, fill: int) -> Array:
     values = np.asarray(values)
@@ -97,7 +98,8 @@ def by_rows(h: Any, num_classes: int) -> Array:
   multiple of the devices.
   """
   dtype = jnp.promote_types(jnp.result_type(h), jnp.float32)
-  count = len(jax.local_devices())
+  devices = jax.local_devices()
+  count = len(devices)
   shape = shape_of(len(h), h.shape[1] * dtype.itemsize, num_classes * dtype.itemsize, count)
   if shape.devices == 1:
     return at_least_float32(h)
@@ -109,8 +111,36 @@ def by_rows(h: Any, num_classes: int) -> Array:
     start, stop, _ = index[0].indices(length)
     return np.pad(found, ((0, stop - start - len(found)), (0, 0)))
 
-  split = NamedSharding(_mesh(shape), PartitionSpec(sharding.AXIS))
-  return jax.make_array_from_callback((length, h.shape[1]), split, part)
+  return jax.make_array_from_callback((length, h.shape[1]), _rows_over(devices), part)
+
+
+def abstract_blocks(
+  num_rows: int, width: int, num_classes: int, devices: Sequence[Any], *, heads: int = 1
+) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+  """Shapes and shardings of `in_blocks` for float32 features [num_rows, width] on `devices`."""
+  shape = shape_of(num_rows, 4 * width, 4 * heads * num_classes, len(devices))
+  over = _blocks_over(shape, devices)
+  rows = (shape.blocks, shape.rows)
+  return (
+    jax.ShapeDtypeStruct((*rows, width), jnp.float32, sharding=over),
+    jax.ShapeDtypeStruct(rows, jnp.int32, sharding=over),
+  )
+
+
+def abstract_rows(
+  num_rows: int, width: int, num_classes: int, devices: Sequence[Any]
+) -> jax.ShapeDtypeStruct:
+  """Shape and sharding of `by_rows` for float32 features [num_rows, width] on `devices`."""
+  count = shape_of(num_rows, 4 * width, 4 * num_classes, len(devices)).devices
+  length = -(-num_rows // count) * count
+  return jax.ShapeDtypeStruct((length, width), jnp.float32, sharding=_rows_over(devices[:count]))
+
+
+def replicated_like(rows: jax.ShapeDtypeStruct) -> Sharding:
+  """Sharding of a value that each device of `abstract_rows` has."""
+  where = rows.sharding
+  assert where is not None
+  return NamedSharding(where.mesh, PartitionSpec()) if isinstance(where, NamedSharding) else where
 
 
 def on_one_device(tree: Any) -> Any:
@@ -119,5 +149,14 @@ def on_one_device(tree: Any) -> Any:
   return jax.tree.map(single, tree)
 
 
-def _mesh(shape: Shape) -> Mesh:
-  return Mesh(np.asarray(jax.local_devices()[: shape.devices]), (sharding.AXIS,))
+def _blocks_over(shape: Shape, devices: Sequence[Any]) -> Sharding:
+  if shape.blocks == shape.devices == 1:
+    return SingleDeviceSharding(devices[0])
+  mesh = Mesh(np.asarray(devices[: shape.devices]), (sharding.AXIS,))
+  return NamedSharding(mesh, PartitionSpec(None, sharding.AXIS))
+
+
+def _rows_over(devices: Sequence[Any]) -> Sharding:
+  if len(devices) == 1:
+    return SingleDeviceSharding(devices[0])
+  return NamedSharding(Mesh(np.asarray(devices), (sharding.AXIS,)), PartitionSpec(sharding.AXIS))

@@ -11,6 +11,8 @@
 - `table(records)`, for a special table instead of one row per number;
 - `parameters()`, if `measure` takes options beyond its signature: all options by name;
 - `check_together(options, prefix)`, if several values of one option affect others;
+- `programs(sizes, options, devices)`, for `clr-jax plan --protocol`: yields a `planned.Program` for
+  each program that `measure` runs on the features, with `devices` those of one process;
 - `on_target(subject, options)`, if it measures on other sets than the subject's.
 
 Common code of protocols is in `evaluation.probing`.

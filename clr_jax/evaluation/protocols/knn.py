@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from clr_jax.core.bounds import Count, Rows, Temperature
 from clr_jax.core.errors import UserError
-from clr_jax.core.options import SEVERAL, checked, takes_options_of
+from clr_jax.core.options import SEVERAL, checked, options_of, takes_options_of
 from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array
 from clr_jax.evaluation.probing.features import Features
+from clr_jax.evaluation.probing.planned import Program, Sizes
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import Kind, Subject
 from clr_jax.ops.batches import batches
@@ -86,6 +88,31 @@ def measure(subject: Subject, **options: Any) -> Iterable[Measurement]:
   return knn(*subject.features, subject.kind, **options)
 
 
+def programs(sizes: Sizes, options: Mapping[str, Any], devices: Sequence[Any]) -> Iterator[Program]:
+  """Yields the program of `knn`, which runs on one device; see `protocols`."""
+  options = {name: option.default for name, option in options_of(knn).items()} | {**options}
+  k = min(options['k'], sizes.train)
+  size, rows = (min(options['block'], count) for count in (sizes.test, sizes.train))
+  parts = -(-sizes.test // size)
+  of = functools.partial(jax.ShapeDtypeStruct, sharding=SingleDeviceSharding(devices[0]))
+  best = of((parts, size, k), jnp.float32), of((parts, size, k), jnp.int32)
+  yield Program(
+    f'{rows:,} rows of the bank against {sizes.test:,} queries',
+    merge.trace(
+      of((parts, size, sizes.width), jnp.float32),
+      of((rows, sizes.width), jnp.float32),
+      of((sizes.width,), jnp.float32),
+      0,
+      sizes.train,
+      best,
+      options['distance'],
+    ),
+    calls=-(-sizes.train // rows),
+    flops=2 * parts * size * rows * sizes.width,
+    devices=1,
+  )
+
+
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
   """Raises a UserError for more neighbors than training images."""
   k, most = options.get('k', 1), sets.train.num_examples
@@ -145,13 +172,13 @@ def nearest(
     jnp.zeros((*queries.shape[:2], k), jnp.int32),
   )
   for rows, _ in batches(np.arange(len(bank)), min(block, len(bank))):
-    best = _merge(queries, bank[rows], shift, int(rows[0]), len(bank), best, distance)
+    best = merge(queries, bank[rows], shift, int(rows[0]), len(bank), best, distance)
   similarity, index = (np.asarray(x).reshape(-1, k)[: len(query)] for x in best)
   return similarity, index
 
 
 @functools.partial(host_jit, static_argnums=(6,))
-def _merge(
+def merge(
   queries: Array,
   rows: Array,
   shift: Array,
@@ -160,7 +187,7 @@ def _merge(
   best: tuple[Array, Array],
   distance: str,
 ) -> tuple[Array, Array]:
-  """Updates the running top-k of queries with another block of the bank."""
+  """Program of `nearest`: updates the top-k of all queries with another block of the bank."""
   position = start + jnp.arange(len(rows), dtype=jnp.int32)
   prepare = l2_normalize if distance == 'cosine' else lambda x: x - shift[None, :]
   rows = prepare(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from clr_jax.core.options import checked, takes_options_of
 from clr_jax.evaluation.probing.features import Features
 from clr_jax.evaluation.probing.linear_draws import measure_subsets
 from clr_jax.evaluation.probing.linear_settings import settings, settings_of
+from clr_jax.evaluation.probing.planned import Program, Sizes, linear_programs
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import Kind, Subject
 from clr_jax.rundir.results import Measurement
@@ -67,6 +68,16 @@ def linear(
 def measure(subject: Subject, **options: Any) -> Iterable[Measurement]:
   """Runs `linear` on the features of a subject."""
   return linear(*subject.features, subject.kind, **options)
+
+
+def programs(sizes: Sizes, options: Mapping[str, Any], devices: Sequence[Any]) -> Iterator[Program]:
+  """Yields the programs of `linear` for each share of the labels; see `protocols`."""
+  chosen = settings_of(options)
+  for fraction in np.atleast_1d(options.get('label_fraction', 1.0)).tolist():
+    labels = round(fraction * sizes.train)
+    several = chosen.random or labels < sizes.train
+    for program in linear_programs(chosen, labels, sizes, devices):
+      yield program._replace(calls=program.calls * (options.get('draws', 1) if several else 1))
 
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from clr_jax.bench.plan import bound, parts, program, report, targets
+from clr_jax.bench import hardware, hlo
+from clr_jax.bench.plan import bound, evaluation, parts, program, report, targets
 from clr_jax.cli import main as cli
 from clr_jax.core.config_tree import changed
 from clr_jax.core.errors import UserError
@@ -26,6 +27,7 @@ from tests.bench.plan import command
 )
 def test_targets(text, devices, hosts):
   target = targets.parse(text)
+  assert target.of_one_process.devices == {'v5e:4x4': 4, 'v5p:2x2x1': 4}.get(text, 8)
   assert (target.devices, target.hosts) == (devices, hosts)
   if target.chip.platform != 'cpu':
     least = bound.seconds(target, 'bfloat16', {}, kept=10**9, sent=0)
@@ -58,6 +60,23 @@ def test_a_missing_compiler_is_named(target, extra, monkeypatch, capsys, nothing
   said = capsys.readouterr().err
   assert caught.value.code == 2 and said.count('\n') == 1
   assert f"pip install 'jax[{extra}]=={jax.__version__}'" in said
+
+
+@pytest.mark.parametrize(
+  ('flags', 'says'),
+  [
+    (['--protocol=knn', '--counts=1,2'], '--counts=1,2: give TRAIN,TEST,CLASSES, as in'),
+    (['--counts=9,9,2'], '--counts has no effect without --protocol'),
+    (['--protocol=knn', '--max_batch'], '--max_batch and --protocol cannot be combined'),
+    (['--protocol=transfer'], "unknown protocol of plan 'transfer'"),
+  ],
+)
+def test_bad_protocols_and_counts_are_refused(flags, says, capsys, nothing_compiles, monkeypatch):
+  monkeypatch.setattr(jax.config, 'update', lambda name, value: None)
+  with pytest.raises(SystemExit) as caught:
+    cli.main(['clr-jax', 'plan', '--config=quickstart', '--target=cpu:8', *flags])
+  said = capsys.readouterr().err
+  assert caught.value.code == 2 and said.count('\n') == 1 and says in said
 
 
 def test_no_largest_batch_for_cpus(capsys, nothing_compiles, monkeypatch):
@@ -168,6 +187,35 @@ def test_on_cpus_the_plan_is_what_training_compiles(request, monkeypatch):
   text = report.format_report(eight)
   assert 'compiled for cpu:8, 8 device(s)' in text and 'no bound' in text
   assert json.loads(json.dumps(eight))['memory']['peak'] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('protocol', ['linear', pytest.param('knn', marks=pytest.mark.weekly)])
+def test_an_evaluation(protocol, request, monkeypatch):
+  """Products of the compiled programs are those that the bound counts."""
+  monkeypatch.chdir(request.config.rootpath)
+  monkeypatch.setattr(hardware, 'exact_peak', lambda kind: 1e9)
+  monkeypatch.setattr(hardware, 'peak', lambda kind, precision: 1e9)
+  config = load('tests/tiny.py:sogclr')
+  cpu = targets.parse('cpu:8')
+  target = cpu._replace(chip=cpu.chip._replace(bandwidth=1e9))
+  compiled = []
+  compile_for = program.compile_for
+
+  def keep(traced, target):
+    compiled.append(compile_for(traced, target))
+    return compiled[-1]
+
+  monkeypatch.setattr(program, 'compile_for', keep)
+  found = evaluation.make(config, target, protocol, (1000, 100, 10))
+  assert found['sizes'] == {'train': 1000, 'test': 100, 'classes': 10, 'width': 16}
+  assert found['fits'] and found['least_seconds'] > 0
+  for row, program_of_row in zip(found['programs'], compiled, strict=True):
+    costs = parts.costs(hlo.read(program_of_row.as_text())).values()
+    assert sum(part['product_flops'] for part in costs) >= row['flops'] > 0, row['name']
+  text = evaluation.format_report(found)
+  assert 'compiled for cpu:8' in text and '1,000 training and 100 test images' in text
+  assert json.loads(json.dumps(found)) == found
 
 
 @pytest.mark.slow
