@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import jax
 from etils import epath
 
+from clr_jax.cli import expected
 from clr_jax.cli.configs import load_config, say
 from clr_jax.cli.process import run_with_exit_code
 from clr_jax.cli.sweep.grid import PlannedRun, command
@@ -89,12 +90,14 @@ def run(args: argparse.Namespace) -> None:
     args: arguments of the command.
   """
   cells = tables.cells(args.table, scale=args.scale, rows=args.rows, data=args.data)
+  if args.plan is not None:
+    print(expected.format_costs(cells, args.plan), end='\n\n')
   known = _kept(cells, args.scale) if args.check else {}
   seeds = {cell: range(args.seeds) for cell in cells}
   if args.check:
     seeds = {cell: [entry.seed for entry in entries] for cell, entries in known.items()}
   runs = _plan(seeds, args.scale)
-  if args.list:
+  if args.list or args.plan is not None:
     for _, planned in runs:
       print(command(planned.arguments(args.workdir or _DIR, ())))
     return

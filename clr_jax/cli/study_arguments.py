@@ -85,6 +85,12 @@ def add_reproduce(add: Callable[..., ArgumentParser]) -> None:
     help='train the runs of the ledger again, in a new DIR; exit code 1 if they differ',
   )
   only.add_argument(
+    '--plan',
+    metavar='TARGET',
+    help='print steps, memory and least time of each row, compiled for a target of clr-jax plan '
+    '(h200:1, v5e:2x2, ...), and its command',
+  )
+  only.add_argument(
     '--add', metavar='FILE', help="take the runs of a --workdir's ledger.jsonl into the library's"
   )
   only.add_argument(

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -85,6 +86,17 @@ def test_refusals(arguments, message, capsys, tmp_path):
   assert call('reproduce', *arguments, f'--workdir={tmp_path}/new') == 2
   err = capsys.readouterr().err
   assert message in err and err.count('\n') == 1 and not (tmp_path / 'new').exists()
+
+
+@pytest.mark.slow
+def test_steps_memory_and_command_of_a_row(capsys):
+  small = ['--scale=small', '--rows=0', '--plan=cpu:1']
+  assert not call('reproduce', 'robustness-2-supervised', *small)
+  out = capsys.readouterr().out
+  assert re.search(r'^0 +fashion_mnist +128 +390 +0\.\d\n', out, re.MULTILINE), out
+  assert 'Compiled for cpu:1' in out
+  assert '\nclr-jax train --config=robustness:fashion_supervised ' in out
+  assert call('reproduce', 'robustness-2-supervised', *small[:2], '--plan=cpu') == 2
 
 
 @pytest.mark.weekly

@@ -15,6 +15,7 @@ from clr_jax.data import (
 )
 from clr_jax.data.slices import resolve_split
 from clr_jax.data.subset import ClassSubset
+from clr_jax.data.whole import Whole
 
 
 @pytest.fixture
@@ -200,7 +201,23 @@ def test_sizes_below_one_are_refused():
 
 
 def test_available_names_what_needs_no_download(tmp_path):
-  assert [name for name, _ in available(tmp_path)] == ['digits', 'folder:PATH', 'npz:PATH']
+  names = [name for name, _ in available(tmp_path)]
+  assert names == ['blank:NAME', 'digits', 'folder:PATH', 'npz:PATH']
+
+
+def test_black_images_have_the_form_of_a_known_data_set():
+  source = load_source('blank:cifar100', split='train[:150]')
+  image, label = source.load(np.arange(149, 150))
+  assert source.num_examples == 150 and source.num_classes == 100 and label.tolist() == [49]
+  assert image.shape == (1, 32, 32, 3) and not image.any()
+  assert load_source('blank:stl10', split='unlabelled', image_size=64).labels() is None
+  whole = load_source('blank:imagenet100', split='validation', whole=Whole(96, 64, 48))
+  assert whole.num_examples == 5000 and whole.stored_shape == (96, 96, 3)
+  assert whole.load(np.arange(2))[0].shape == (2, 48, 48, 3)
+  with pytest.raises(UserError, match=r'differ in size: set data\.image_size'):
+    load_source('blank:imagenet2012')
+  with pytest.raises(UserError, match="unknown data set of blank:NAME 'cifar'"):
+    load_source('blank:cifar')
 
 
 @pytest.mark.parametrize(
