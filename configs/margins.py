@@ -69,8 +69,8 @@ momentum 0.99, warm-up of 5 epochs, strong views with crops of at least a fifth,
 .1) with probability 0.8, gray 0.2 and blur 0.5, weak views with the same *resized* crop and a flip,
 pixels normalized by each set's own statistics, images of STL-10 and Tiny ImageNet at 64 pixels. The
 paper calls the weak crop "random cropping": padded by an eighth of the side, not resized, it is
-`--config.augment.weak=padded`. STL-10 is trained there on its train and unlabelled images together:
-here on the 100,000 unlabelled ones, one split at a time, and is evaluated on train and test. Open
+`--config.augment.weak=padded`. STL-10 is trained on its 105,000 train and unlabelled images
+together (`--config.data.train_split=unlabelled` for 100,000) and evaluated on train and test. Open
 in both and chosen here: a stem of 3x3 without stride and max-pool, for 64 pixels, too; batch of the
 classifier 256; the losses of MoCo v3 and BYOL have one direction, from the student's strong view to
 the teacher's weak one; that of MoCo v3 is eq. 9 itself, without the official factor of twice the
@@ -175,7 +175,7 @@ def get_config(argument: str = 'cifar10-moco_v3-margin'):
 
 def _small(config, dataset: str, method: str):
   if dataset == 'stl10':
-    config.data.update({'train_split': 'unlabelled', 'image_size': 64})
+    config.data.update({'train_split': 'train+unlabelled', 'image_size': 64})
     config.eval.update({'train_split': 'train', 'test_split': 'test'})
   config.batch_size = 256
   config.num_epochs = 200.0

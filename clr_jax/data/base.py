@@ -116,8 +116,15 @@ class Source(abc.ABC):
     """True if `arrays` reads no files."""
     return self._arrays is not None
 
+  @property
+  def parts(self) -> tuple[Source, ...]:
+    """Sources that this one joins; itself if it joins none."""
+    return (self,)
+
   def shared_examples(self, other: Source) -> int:
     """Number of examples of this source that another source has, too, by where they are stored."""
+    if len(self.parts) + len(other.parts) > 2:
+      return sum(own.shared_examples(its) for own in self.parts for its in other.parts)
     if self.origin is None or other.origin is None:
       return 0
     if self.origin == other.origin:

@@ -10,7 +10,7 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.names import listed
 from clr_jax.data.base import Source
 from clr_jax.data.copies import count_copies
-from clr_jax.data.slices import base_split, complement
+from clr_jax.data.slices import base_split, complement, parts_of
 from clr_jax.data.subset import RenumberedSource
 
 _MOST_NAMES = 10  # class names in a sentence
@@ -98,14 +98,14 @@ def refuse_shared_images(source: Source, key: str, training: Source, training_ke
   count = source.shared_examples(training)
   if not count:
     return _refuse_copies(source, key, training, training_key)
-  if source.origin != training.origin:
+  if not {part.origin for part in source.parts} & {part.origin for part in training.parts}:
     raise UserError(
       f'{count:,} of the {source.num_examples:,} images of {key}={source.split!r} are also in '
       f'{training_key}={training.split!r} of {training.name}, through links to folders: remove '
       f'the links'
     )
   first, second = training.split, source.split
-  base = base_split(first)
+  base = base_split(parts_of(first)[0])
   if base == base_split(second) and (rest := complement(second)):
     first = rest
   elif base == base_split(second) and (rest := complement(first)):

@@ -1,6 +1,7 @@
 """Slices of a split, `train[:10000]` or `train[10%:90%]`, with TFDS's syntax and rounding.
 
 `train[90%::shuffled]` takes its share of a fixed random order, for data that are sorted by class.
+`train+unlabelled` joins splits, see `clr_jax.data.joined`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ _BOUND = r'-?\d[\d_]*%?'
 _SPLIT = re.compile(
   rf'(?P<base>[^\[\]]+?)(\[(?P<lo>{_BOUND})?:(?P<hi>{_BOUND})?(?P<order>:shuffled)?\])?'
 )
+
+
+def parts_of(split: str) -> list[str]:
+  """The splits that a text joins: 'train[:50%]+unlabelled' -> ['train[:50%]', 'unlabelled']."""
+  return [part.strip() for part in split.split('+')]
 
 
 def base_split(split: str) -> str:

@@ -44,6 +44,17 @@ class SubsetSource(Source):
   def stored_rows(self) -> np.ndarray:
     return self._source.stored_rows[self._rows]
 
+  @property
+  def parts(self) -> tuple[Source, ...]:
+    if len(self._source.parts) == 1:
+      return (self,)
+    found, start = [], 0
+    for part in self._source.parts:
+      own = self._rows[(self._rows >= start) & (self._rows < start + part.num_examples)]
+      found += [SubsetSource(part, own - start)] if len(own) else []
+      start += part.num_examples
+    return tuple(found)
+
   def stored_files(self, folders: Collection[str] | None = None) -> dict[str, set[str]]:
     return self._source.stored_files(folders)
 

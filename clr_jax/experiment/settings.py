@@ -72,7 +72,7 @@ class Data:
 
   Attributes:
     name: a TFDS name, 'imagenet100', 'folder:PATH', 'npz:PATH' or 'digits'.
-    train_split: split to train on.
+    train_split: split to train on, also a slice, 'train[:90%]', or several, 'train+unlabelled'.
     test_split: split for evaluation; '' = none.
     data_dir: folder of the TFDS data sets; None = TFDS's own default.
     image_size: side of the resized square images, pixels; None = keep whole images of any size.

@@ -10,7 +10,7 @@ from clr_jax.core import user_code
 from clr_jax.core.config_tree import Config, changed, leaves
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import is_local
-from clr_jax.data.slices import base_split
+from clr_jax.data.slices import base_split, parts_of
 from clr_jax.rundir.workdir import Workdir
 
 _DATA = ('data.name', 'eval.data', 'eval.protocols.transfer.target')
@@ -63,7 +63,7 @@ def refuse_lost_data(config: Config, recorded: Config, run: Workdir) -> None:
   }
   for key, (name, split) in sources.items():
     path = data.path_of(name)
-    path = path and path.replace('{split}', base_split(split))
+    path = path and path.replace('{split}', base_split(parts_of(split)[0]))
     old = data.path_of(names.get(key) or '')
     if path and old == data.path_of(name) and not os.path.exists(path):
       scheme = data.absolute_name(name).partition(':')[0]

@@ -22,7 +22,11 @@ SHAPES = {  # image shape, training images, classes
   'imagenet100': ((256, 256, 3), 126_689, 100),
   'imagenet2012': ((256, 256, 3), 1_281_167, 1000),
 }
-TRAINING = ('train', 'unlabelled')  # splits of that many images; the others have 1000
+TRAINING = (
+  'train',
+  'unlabelled',
+  'train+unlabelled',
+)  # splits of that many images; the others have 1000
 FILES = packaged()
 PAPERS = (
   'feature_transformation',
@@ -46,7 +50,7 @@ class Fake(Source):
       split=split,
       rows=rows,
       image_shape=shape,
-      num_classes=None if split == 'unlabelled' else classes,
+      num_classes=None if 'unlabelled' in split else classes,
       class_names=None,
     )
 

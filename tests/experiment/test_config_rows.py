@@ -183,8 +183,9 @@ def test_margins_have_a_strong_and_a_weak_view():
   assert np.abs(strong(jax.random.key(0), color) - color).max() > 0.02
 
 
-def test_stl10_is_trained_on_unlabelled_images_and_evaluated_on_labeled_ones():
+def test_stl10_is_trained_on_all_images_without_labels_and_evaluated_on_labeled_ones():
   experiment = build_experiment(tiny(load('margins:stl10-simclr')))
+  assert experiment.source.split == 'train+unlabelled'
   sets = evaluation_sets(experiment)
   assert experiment.info.num_classes is None
   assert sets.labeled

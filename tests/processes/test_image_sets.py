@@ -42,7 +42,7 @@ def run(tmp_path, dataset, **data):
   config.progress = False
   config.eval.protocols = {'knn': {'k': 3}, 'linear': {}}
   if dataset == 'stl10':
-    config.data.train_split = 'unlabelled'
+    config.data.train_split = 'train+unlabelled'
     config.eval.update({'train_split': 'train', 'test_split': 'test'})
   train.train(config, str(tmp_path / 'run'))
   records = results_lib.read_results(workdir.Workdir(tmp_path / 'run'))
@@ -72,7 +72,7 @@ def test_stl10_trains_on_images_without_labels(tmp_path):
   splits = {
     'train': toy(20, size),
     'test': toy(8, size),
-    'unlabelled': toy(40, size, label=-1),
+    'unlabelled': toy(20, size, label=-1),
   }
   prepare(tmp_path, 'stl10', splits, shape=size, class_names=names)
   _, data = run(tmp_path, 'stl10')

@@ -20,8 +20,8 @@ and may define two more, for configs that follow from the data:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.options import check
 from clr_jax.core.registry import ModuleRegistry
 from clr_jax.data.base import Source
+from clr_jax.data.joined import JoinedSource
+from clr_jax.data.slices import parts_of
+from clr_jax.data.subset import SubsetSource
 from clr_jax.data.whole import Whole
 
 SCHEMES = ModuleRegistry(
@@ -59,7 +62,8 @@ def load_source(
       '{split}' stands for the split; 'folder:PATH'; 'imagenet100', the classes of that name of
       TFDS's imagenet2012; anything else is a TFDS name, 'cifar10', 'name/config' or 'name:1.2.3',
       prepared at first use.
-    split: its name, or a slice in TFDS's syntax: 'train[:1000]', 'train[10%:90%]'.
+    split: its name, or a slice in TFDS's syntax: 'train[:1000]', 'train[10%:90%]'; several are
+      joined by +, as in 'train+unlabelled', and are labeled if all of them are.
     data_dir: folder of the TFDS data sets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     image_size: resizes the shorter side (PIL, bilinear, antialiased) and keeps the central square.
     channels: 1 makes images gray (PIL's luma), 3 makes them RGB (gray repeated); default: as they
@@ -79,12 +83,28 @@ def load_source(
     'limit': limit,
   }
   check(load_source, options, what='load_source')
+  if len(splits := parts_of(split)) > 1:
+    return _joined(name, splits, {**options, 'whole': whole})
   scheme, path = _split(name)
   if whole is not None and may_differ_in_size(name):
     options['whole'] = whole
   elif whole is not None and whole.always:
     options['image_size'] = image_size or whole.size
   return SCHEMES.factory(scheme)(path, name=name, **options)
+
+
+def _joined(name: str, splits: list[str], options: Mapping[str, Any]) -> Source:
+  """The parts of a joined split as one source; whole images of one size like those of others."""
+  found = [load_source(name, **{**options, 'split': part}) for part in splits]
+  wholes = [part.whole for part in found]
+  if any(wholes) and not all(wholes):
+    whole = next(filter(None, wholes))._replace(always=True)
+    options = {**options, 'whole': whole}
+    found = [load_source(name, **{**options, 'split': part}) for part in splits]
+  joined, limit = JoinedSource(found, name=name, split=options['split']), options['limit']
+  if limit is None or limit >= joined.num_examples:
+    return joined
+  return SubsetSource(joined, np.arange(limit))
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -154,6 +174,9 @@ def sizes_of(
   Raises:
     UserError: as `load_source` does.
   """
+  if len(splits := parts_of(split)) > 1:
+    known = {'data_dir': data_dir, 'choose': choose}
+    return np.concatenate([sizes_of(name, split=part, **known) for part in splits])
   scheme, path = _split(name)
   module = SCHEMES.module(scheme)
   if hasattr(module, 'sizes'):
