@@ -14,8 +14,9 @@ from etils import epath
 from clr_jax.cli import expected
 from clr_jax.cli.configs import load_config, say
 from clr_jax.cli.process import run_with_exit_code
+from clr_jax.cli.sweep.devices import held_slots
 from clr_jax.cli.sweep.grid import PlannedRun, command
-from clr_jax.cli.sweep.slots import find_machine, make_slots
+from clr_jax.cli.sweep.slots import find_machine
 from clr_jax.cli.sweep.study import Study
 from clr_jax.core.errors import EXIT_FAILED, RunStopped, UserError
 from clr_jax.core.names import listed
@@ -154,9 +155,9 @@ def _train(
   """Trains what is not finished, then compares, also if some runs failed."""
   codes: dict[str, int] | None = {}
   if unfinished := study.unfinished():
-    slots = make_slots(find_machine(), args.jobs, args.devices_per_run)
-    study.check(unfinished)
-    codes = study.run(unfinished, slots, ())
+    with held_slots(find_machine(), args.jobs, args.devices_per_run) as slots:
+      study.check(unfinished)
+      codes = study.run(unfinished, slots, ())
   if codes is None:  # this process is being stopped
     return
   left = {own.name for own in study.unfinished()}

@@ -11,7 +11,8 @@ from clr_jax.cli.configs import load_config, say
 from clr_jax.cli.overrides import Given
 from clr_jax.cli.process import run_with_exit_code
 from clr_jax.cli.sweep import grid
-from clr_jax.cli.sweep.slots import find_machine, make_slots
+from clr_jax.cli.sweep.devices import held_slots
+from clr_jax.cli.sweep.slots import find_machine
 from clr_jax.cli.sweep.study import Study
 from clr_jax.core.errors import UserError
 
@@ -48,9 +49,9 @@ def _train(study: Study, args: argparse.Namespace, options: dict[str, Any]) -> N
   """Trains what is not finished, then draws the results, also if some runs failed."""
   codes: dict[str, int] | None = {}
   if unfinished := study.unfinished():
-    slots = make_slots(find_machine(), args.jobs, args.devices_per_run)
-    study.check(unfinished)
-    codes = study.run(unfinished, slots, args.imports)
+    with held_slots(find_machine(), args.jobs, args.devices_per_run) as slots:
+      study.check(unfinished)
+      codes = study.run(unfinished, slots, args.imports)
   if codes is None:  # this process is being stopped
     return
   try:

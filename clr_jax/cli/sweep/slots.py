@@ -6,7 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from clr_jax.core.cores import available_cores
@@ -28,6 +28,11 @@ class Slot(NamedTuple):
 
   environment: Mapping[str, str] = {}
   cores: tuple[int, ...] = ()
+
+  @property
+  def gpus(self) -> list[str]:
+    """Names of its GPUs."""
+    return [name for name in self.environment.get(_VISIBLE, '').split(',') if name]
 
 
 class Machine(NamedTuple):
@@ -68,7 +73,13 @@ def find_machine() -> Machine:
   return Machine('gpu' if platform in ('cuda', 'rocm') else platform, int(count))
 
 
-def make_slots(machine: Machine, jobs: int | None, devices_per_run: int | None) -> list[Slot]:
+def make_slots(
+  machine: Machine,
+  jobs: int | None,
+  devices_per_run: int | None,
+  *,
+  taken: Collection[str] = (),
+) -> list[Slot]:
   """Divides the devices of a machine, or its cores.
 
   Args:
@@ -76,12 +87,13 @@ def make_slots(machine: Machine, jobs: int | None, devices_per_run: int | None) 
     jobs: number of runs at once; None = as many as there are GPUs for, 1 on a TPU, and 1 for every
       4 cores on CPUs.
     devices_per_run: GPUs of each run; None = 1.
+    taken: names of GPUs to leave out.
 
   Raises:
     UserError: more runs or devices than there are.
   """
   if machine.platform == 'gpu':
-    return _of_gpus(machine.count, jobs, devices_per_run)
+    return _of_gpus([n for n in gpu_names(machine.count) if n not in taken], jobs, devices_per_run)
   if devices_per_run is not None:
     raise UserError(
       f'--devices_per_run={devices_per_run} has no effect on a {machine.platform.upper()}: leave '
@@ -97,8 +109,14 @@ def make_slots(machine: Machine, jobs: int | None, devices_per_run: int | None) 
   return [Slot()]
 
 
-def _of_gpus(count: int, jobs: int | None, per_run: int | None) -> list[Slot]:
-  per_run = per_run or 1
+def gpu_names(count: int) -> list[str]:
+  """Names of the first GPUs of this process for CUDA_VISIBLE_DEVICES."""
+  visible = [name.strip() for name in os.environ.get(_VISIBLE, '').split(',') if name.strip()]
+  return visible[:count] if len(visible) >= count else [str(i) for i in range(count)]
+
+
+def _of_gpus(names: Sequence[str], jobs: int | None, per_run: int | None) -> list[Slot]:
+  per_run, count = per_run or 1, len(names)
   if per_run > count:
     raise UserError(f'--devices_per_run={per_run}: there are only {count} GPUs, give at most that')
   most = count // per_run
@@ -107,8 +125,6 @@ def _of_gpus(count: int, jobs: int | None, per_run: int | None) -> list[Slot]:
       f'--jobs={jobs} runs of {per_run} GPU{"s" * (per_run > 1)} each do not fit on {count} GPUs: '
       f'give at most --jobs={most}'
     )
-  visible = [name.strip() for name in os.environ.get(_VISIBLE, '').split(',') if name.strip()]
-  names = visible[:count] if len(visible) >= count else [str(i) for i in range(count)]
   groups = [names[i * per_run : (i + 1) * per_run] for i in range(jobs or most)]
   return [Slot({_VISIBLE: ','.join(group)}) for group in groups]
 

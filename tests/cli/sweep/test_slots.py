@@ -3,6 +3,7 @@
 import pytest
 
 from clr_jax.cli.sweep import slots
+from clr_jax.cli.sweep.devices import held_slots
 from clr_jax.cli.sweep.slots import Machine, Slot, make_slots
 from clr_jax.core.errors import UserError
 
@@ -19,6 +20,28 @@ def test_no_gpu_has_two_runs(monkeypatch):
   assert visible(make_slots(gpus, None, 2)) == ['0,1', '2,3']
   monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '5, GPU-aa')
   assert visible(make_slots(Machine('gpu', 2), None, 1)) == ['5', 'GPU-aa']
+
+
+def test_two_sweeps_of_a_host_share_no_gpu(monkeypatch, tmp_path, capsys):
+  monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+  monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
+  gpus = Machine('gpu', 4)
+  with held_slots(gpus, 1, 2) as one:
+    assert visible(one) == ['0,1']
+    with held_slots(gpus, None, None) as other:
+      assert visible(other) == ['2', '3']
+      assert capsys.readouterr().err == 'other sweeps use GPUs 0, 1: 2 runs at once\n'
+      with (
+        pytest.raises(UserError, match='other sweeps use GPUs 0, 1, 2, 3'),
+        held_slots(gpus, 1, 1),
+      ):
+        pass
+    with held_slots(gpus, None, None) as again:
+      assert visible(again) == ['2', '3']
+      monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '3,7')
+      with held_slots(Machine('gpu', 2), 1, None) as third:
+        assert visible(third) == ['7']
+  assert [path.name.rpartition('-')[2] for path in tmp_path.iterdir()] == ['gpus.lock']
 
 
 def test_cores_are_divided(monkeypatch):
