@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import jax
 
@@ -13,7 +13,6 @@ from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.programs import compiler_options
 from clr_jax.experiment.build import Experiment, build_experiment
-from clr_jax.models.resnet import ResNet
 from clr_jax.rundir import provenance
 
 
@@ -113,7 +112,7 @@ def task(experiment: Experiment, device: str, compile_mode: str) -> Task:
   return Task(
     device=device,
     config=experiment.config,
-    like=cast(ResNet, experiment.backbone),
+    like=experiment.backbone,
     info=experiment.info,
     images=images,
     labels=labels,

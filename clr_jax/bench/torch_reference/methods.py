@@ -16,7 +16,7 @@ import torch  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
-from clr_jax.bench.torch_reference import losses, network
+from clr_jax.bench.torch_reference import backbones, losses, network
 from clr_jax.core.options import keyword_only
 from clr_jax.core.types import RunInfo
 from clr_jax.models import heads
@@ -35,7 +35,7 @@ class Parts(NamedTuple):
     bfloat16: True runs the backbone in bfloat16 and the rest in float32, as in `clr_jax`.
   """
 
-  backbone: network.ResNet
+  backbone: backbones.Backbone
   options: Mapping[str, Any]
   info: RunInfo
   bfloat16: bool

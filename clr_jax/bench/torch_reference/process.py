@@ -12,12 +12,12 @@ import signal
 from multiprocessing.connection import Connection
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.types import RunInfo
-from clr_jax.models.resnet import ResNet
 
 WARM_UP = 5  # steps; torch.compile records CUDA graphs in the third
 TRIED = 3  # steps timed three times with each memory layout
@@ -29,7 +29,7 @@ class Task:
 
   device: str
   config: Config
-  like: ResNet
+  like: nn.Module
   info: RunInfo
   images: np.ndarray
   labels: np.ndarray | None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import time
 
+import flax.linen as nn
 import torch  # pyright: ignore[reportMissingImports]
 
-from clr_jax.bench.torch_reference import methods, network, optimizers, views
+from clr_jax.bench.torch_reference import backbones, methods, optimizers, views
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.types import RunInfo
-from clr_jax.models.resnet import ResNet
 
 LAYOUTS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_format}
 
@@ -41,7 +41,7 @@ class Training:
   def __init__(
     self,
     config: Config,
-    like: ResNet,
+    like: nn.Module,
     info: RunInfo,
     images: torch.Tensor,
     labels: torch.Tensor | None,
@@ -59,7 +59,7 @@ class Training:
     self._views, self.view_steps = views.make(
       to_dict(config.augment), info.num_views, together=images.is_cuda
     )
-    self.backbone = network.ResNet(like, images.shape[-1]).float()
+    self.backbone = backbones.make(like, images.shape[-1], config.augment.size).float()
     options = to_dict(config.method)
     parts = methods.Parts(self.backbone, options, info, config.precision == 'bfloat16')
     self.method = methods.METHODS[options['name']](parts)
