@@ -14,15 +14,20 @@ import jax
 from clr_jax.bench import hlo, scopes
 from clr_jax.bench.hlo import Instruction
 
-PRODUCTS, BATCH_NORM = 'convolutions, products', 'BatchNorm'
+PRODUCTS, NORMALIZATION = 'convolutions, products', 'normalization'
 COMMUNICATION, OTHER = 'communication', 'other'
 # Kinds of work, and what tells them in the name of an operation. The first that fits.
 _SCOPES: Mapping[str, re.Pattern[str]] = {
   'augmentation': scopes.AUGMENTATION,
   'optimizer, state': scopes.OPTIMIZER,
-  BATCH_NORM: scopes.NORMALIZATION,
+  NORMALIZATION: scopes.NORMALIZATION,
 }
-KINDS = (PRODUCTS, *_SCOPES, COMMUNICATION, OTHER)
+# The same of operations that are no products: softmax, GELU, moves of heads.
+_AROUND_PRODUCTS: Mapping[str, re.Pattern[str]] = {
+  'rest of attention': scopes.ATTENTION,
+  'rest of MLPs': scopes.MLP,
+}
+KINDS = (PRODUCTS, *_SCOPES, *_AROUND_PRODUCTS, COMMUNICATION, OTHER)
 
 _PRODUCT_NAME = re.compile('conv_general_dilated|dot_general')
 _PRODUCT_TARGET = re.compile('gemm|conv|matmul')
@@ -99,7 +104,9 @@ def _kind(op: Instruction, held: Mapping[str, set[str]]) -> str:
   inside = set().union(*(held.get(name, set()) for name in op.called))
   if PRODUCTS in inside or _is_product(op):
     return PRODUCTS
-  return next((kind for kind in _SCOPES if not op.op_name and kind in inside), OTHER)
+  around = (kind for kind, pattern in _AROUND_PRODUCTS.items() if pattern.search(op.op_name))
+  held_kinds = (kind for kind in KINDS[1:-2] if not op.op_name and kind in inside)
+  return next(around, next(held_kinds, OTHER))
 
 
 def _is_product(op: Instruction) -> bool:

@@ -255,7 +255,7 @@ def _format_shares(shares: dict[str, Any] | None) -> str:
   rows = dict(shares['operations'])
   if shares['idle'] is not None:
     rows['no operation runs'] = shares['idle']
-  return '\n'.join(f'  {kind:<23}{x:6.1%}' for kind, x in rows.items())
+  return '\n'.join(f'  {kind:<23}{x:6.1%}' for kind, x in rows.items() if x)
 
 
 def format_options(options: Mapping[str, Any]) -> str:

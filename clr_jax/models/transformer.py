@@ -62,9 +62,11 @@ class Block(nn.Module, kw_only=True):
       x: tokens.
       kept: [2, B] factors of the two branches of each image, for stochastic depth; None = 1.
     """
-    branches = self._attend, self._mlp
-    for i, branch in enumerate(branches):
-      y = branch(layer_norm(f'norm{i + 1}', self.dtype)(x))
+    # bench/scopes.py finds the branches by these scope names.
+    for i, (scope, branch) in enumerate((('attention', self._attend), ('mlp', self._mlp))):
+      y = layer_norm(f'norm{i + 1}', self.dtype)(x)
+      with jax.named_scope(scope):
+        y = branch(y)
       if kept is not None:
         y = y * kept[i].astype(y.dtype)[:, None, None]
       x = x + y

@@ -131,3 +131,18 @@ def test_collectives(gpu):
     'all-reduce': {'count': 1, 'bytes': 256, 'ring_bytes': 384},
     'all-gather': {'count': 1, 'bytes': 4 * 64 * 128, 'ring_bytes': 3 * 64 * 128},
   }
+
+
+def test_parts_of_a_transformer():
+  module = hlo.read("""
+ENTRY %main (x: bf16[4,4]) -> bf16[4,4] {
+  %x = bf16[4,4]{1,0} parameter(0)
+  %dot.1 = bf16[4,4]{1,0} dot(%x, %x), metadata={op_name="jit(f)/b/attention/qkv/dot_general"}
+  %exp.1 = bf16[4,4]{1,0} exponential(%dot.1), metadata={op_name="jit(f)/b/attention/exp"}
+  %erf.1 = bf16[4,4]{1,0} erf(%exp.1), metadata={op_name="jit(f)/b/mlp/erf"}
+  %mul.1 = bf16[4,4]{1,0} multiply(%erf.1, %x), metadata={op_name="jit(f)/jvp(ViT)/norm/mul"}
+  ROOT %mul.2 = bf16[4,4]{1,0} multiply(%mul.1, %x), metadata={op_name="jit(f)/jit(norm)/mul"}
+}
+""")
+  kernels = {part: row['kernels'] for part, row in parts.costs(module).items() if row['kernels']}
+  assert kernels == {'attention': 2, 'MLP': 1, 'normalization': 1, parts.REST: 1}

@@ -8,7 +8,7 @@ import pytest
 
 from clr_jax import models
 from clr_jax.bench import hlo, profile
-from clr_jax.bench.profile import BATCH_NORM, OTHER, PRODUCTS, Run
+from clr_jax.bench.profile import NORMALIZATION, OTHER, PRODUCTS, Run
 
 
 @pytest.fixture(scope='module')
@@ -42,7 +42,7 @@ def test_every_convolution_is_one(gradient):
   assert len(names) > 20  # 9 convolutions, their two gradients but for the images'
   assert {kinds[name] for name in names} == {PRODUCTS}
   found = set(kinds.values())
-  assert {PRODUCTS, BATCH_NORM, 'augmentation', OTHER} <= found and found <= set(profile.KINDS)
+  assert {PRODUCTS, NORMALIZATION, 'augmentation', OTHER} <= found and found <= set(profile.KINDS)
 
 
 def test_kinds_by_name_scope_and_content():
@@ -59,6 +59,11 @@ ENTRY %main (x: f32[2]) -> f32[2] {
   %mul.7 = f32[2]{0} multiply(%x, %x), metadata={op_name="jit(f)/transpose(jvp(R))/bn2/mul"}
   %dot.2 = f32[2]{0} dot(%x, %x), metadata={op_name="jit(f)/optimizer/dot_general"}
   %norm.3 = f32[2]{0} multiply(%x, %x), metadata={op_name="jit(f)/jvp(MLPHead)/norm0/mul"}
+  %norm.4 = f32[2]{0} multiply(%x, %x), metadata={op_name="jit(f)/jvp(ViT)/norm/mul"}
+  %norm.5 = f32[2]{0} multiply(%x, %x), metadata={op_name="jit(f)/jit(norm)/mul"}
+  %exp.1 = f32[2]{0} exponential(%x), metadata={op_name="jit(f)/blocks_0/attention/exp"}
+  %dot.3 = f32[2]{0} dot(%x, %x), metadata={op_name="jit(f)/blocks_0/mlp/mlp_fc1/dot_general"}
+  %erf.1 = f32[2]{0} erf(%x), metadata={op_name="jit(f)/transpose(jvp(ViT))/blocks_0/mlp/erf"}
   %all-reduce-start.1 = f32[2]{0} all-reduce-start(%x), metadata={op_name="jit(f)/bn1/mean"}
   ROOT %add = f32[2]{0} add(%x, %x), metadata={op_name="jit(f)/normalize/bnb/add"}
 }
@@ -70,9 +75,14 @@ ENTRY %main (x: f32[2]) -> f32[2] {
     'dot.1': PRODUCTS,
     'fusion.1': PRODUCTS,
     'gemm': PRODUCTS,
-    'mul.7': BATCH_NORM,
+    'mul.7': NORMALIZATION,
     'dot.2': 'optimizer, state',
-    'norm.3': BATCH_NORM,
+    'norm.3': NORMALIZATION,
+    'norm.4': NORMALIZATION,
+    'norm.5': OTHER,
+    'exp.1': 'rest of attention',
+    'dot.3': PRODUCTS,
+    'erf.1': 'rest of MLPs',
     'all-reduce-start.1': 'communication',
     'add': OTHER,
   }
@@ -93,7 +103,7 @@ def test_a_real_trace(gradient):
   found = profile.measure(text, lambda: jax.block_until_ready(function(*arguments)))
   shares = found['operations']
   assert list(shares) == list(profile.KINDS) and sum(shares.values()) == pytest.approx(1)
-  assert min(shares[PRODUCTS], shares[BATCH_NORM]) > 0.005 and shares['communication'] == 0
+  assert min(shares[PRODUCTS], shares[NORMALIZATION]) > 0.005 and shares['communication'] == 0
   assert found['idle'] is None
   # Operations of other programs do not count.
   assert profile.measure('', lambda: jax.block_until_ready(function(*arguments))) is None

@@ -14,6 +14,8 @@ COMMUNICATION, COPIES, REST = 'communication', 'copies', 'rest'
 # Words in the names of operations that identify their part; the first match counts.
 _SCOPES: Mapping[str, re.Pattern[str]] = {
   'augmentation': scopes.AUGMENTATION,
+  'attention': scopes.ATTENTION,
+  'MLP': scopes.MLP,
   CONVOLUTIONS: re.compile(r'\b(conv\d|conv_kernels|downsample_conv|linear\d)\b|conv_general'),
   'normalization': scopes.NORMALIZATION,
   'loss': re.compile(r'\bloss\b'),
