@@ -13,6 +13,7 @@ from clr_jax.core.errors import UserError
 from clr_jax.core.storage import atomic_write
 from clr_jax.evaluation import runner
 from clr_jax.evaluation.probing.features import Features
+from clr_jax.experiment import config_base as common
 from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.rundir import codec, workdir
@@ -55,6 +56,17 @@ def unlabeled(digits, tmp_path_factory):
   with Checkpoints(directory) as checkpoints:
     assert checkpoints.save(0, state)
   return directory
+
+
+@pytest.mark.slow
+def test_a_size_of_evaluation_images_that_the_network_does_not_take_is_refused(
+  tmp_path, nothing_compiles
+):
+  config = tiny(**{'data.image_size': 10, 'eval.protocols': {'knn': {'k': 5}}})
+  config.model = common.model('vit_tiny', width=8, depth=1, heads=2, patch=4)
+  with pytest.raises(UserError, match=r'patches of 4 pixels do not tile images of 10x10: change'):
+    train.train(config, str(tmp_path / 'run'))
+  assert not (tmp_path / 'run').exists()
 
 
 def test_a_run_on_unlabeled_images_is_evaluated_on_labeled_ones(unlabeled, digits, capsys):

@@ -6,6 +6,9 @@ import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from clr_jax import data
 from clr_jax.core.errors import UserError, about
 from clr_jax.data import pairs
@@ -154,13 +157,17 @@ def evaluation_sets(experiment: Experiment) -> Sets:
 
 
 def check_size(experiment: Experiment, sets: Sets) -> None:
-  """Raises a UserError if training views and evaluation images differ in scale."""
-  size, side = experiment.config.augment.size, min(sets.train.image_shape[:2])
+  """Raises a UserError if the network does not take images of the evaluation, by scale or size."""
+  size, shape = experiment.config.augment.size, sets.train.image_shape
+  side = min(shape[:2])
   if max(size, side) > 2 * min(size, side):
     raise UserError(
       f'training views have sides of {size} pixels but the images of the evaluation, '
       f'{sets.train.name}, {side}: set augment.size and data.image_size to similar sizes'
     )
+  if shape[:2] != (size, size):  # otherwise tracing the training step finds the same
+    state, image = experiment.abstract_state, jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    jax.eval_shape(experiment.method.represent, state.params, state.state, image)
 
 
 def target_sets(
