@@ -2,7 +2,8 @@
 
 `make(name, **options)` returns a module(images, *, train, groups=1) -> h [B, module.num_features];
 see `clr_jax.models.resnet.architecture` and `clr_jax.models.vit.architecture` for the options:
-width, mean, std, ...
+width, mean, std, ... A file of this package adds its backbones by a dict `BACKBONES` of factories,
+and what torchvision or timm call their modules by `TORCH_NAMES`; see `tables`.
 """
 
 from __future__ import annotations
@@ -13,20 +14,9 @@ import flax.linen as nn
 
 from clr_jax.core.registry import Registry
 from clr_jax.models import resnet, vit
+from clr_jax.models.tables import rows
 
-REGISTRY: Registry[Callable[..., nn.Module]] = Registry(
-  'model',
-  {
-    'resnet_tiny': resnet.resnet_tiny,
-    'resnet18': resnet.resnet18,
-    'resnet34': resnet.resnet34,
-    'resnet50': resnet.resnet50,
-    'resnet101': resnet.resnet101,
-    'vit_tiny': vit.vit_tiny,
-    'vit_small': vit.vit_small,
-    'vit_base': vit.vit_base,
-  },
-)
+REGISTRY: Registry[Callable[..., nn.Module]] = Registry('model', rows('BACKBONES'))
 names, factory, make = REGISTRY.names, REGISTRY.factory, REGISTRY.make
 
 

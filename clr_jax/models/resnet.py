@@ -320,3 +320,16 @@ resnet18 = architecture((2, 2, 2, 2))
 resnet34 = architecture((3, 4, 6, 3))
 resnet50 = architecture((3, 4, 6, 3), bottleneck=True)
 resnet101 = architecture((3, 4, 23, 3), bottleneck=True)
+
+BACKBONES = {
+  'resnet_tiny': resnet_tiny,
+  'resnet18': resnet18,
+  'resnet34': resnet34,
+  'resnet50': resnet50,
+  'resnet101': resnet101,
+}
+TORCH_NAMES = {
+  'downsample_conv': 'downsample.0',
+  'downsample_bn': 'downsample.1',
+  r'(layer\d+)_(\d+)': r'\1.\2',
+}

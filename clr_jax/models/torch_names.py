@@ -6,6 +6,7 @@ timm's `resnet18`, ..., `resnet101` have torchvision's names; ViTs have timm's. 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,18 +15,9 @@ import numpy as np
 from flax import traverse_util
 
 from clr_jax.core.types import PyTree
+from clr_jax.models.tables import rows
 
 _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
-_PARTS = {
-  'downsample_conv': 'downsample.0',
-  'downsample_bn': 'downsample.1',
-  'patch_embed_proj': 'patch_embed.proj',
-  'attn_qkv': 'attn.qkv',
-  'attn_proj': 'attn.proj',
-  'mlp_fc1': 'mlp.fc1',
-  'mlp_fc2': 'mlp.fc2',
-}
-_BLOCK = re.compile(r'(layer\d+|blocks)_(\d+)')
 
 
 class Backbone(NamedTuple):
@@ -43,8 +35,15 @@ class Backbone(NamedTuple):
 def torch_name(path: str) -> str:
   """Converts 'layer1_0/downsample_conv/kernel' to 'layer1.0.downsample.0.weight'."""
   *modules, leaf = path.split('/')
-  parts = [_BLOCK.sub(r'\1.\2', _PARTS.get(name, name)) for name in modules]
-  return '.'.join([*parts, _LEAVES.get(leaf, leaf)])
+  return '.'.join([*map(_of_module, modules), _LEAVES.get(leaf, leaf)])
+
+
+@functools.cache
+def _of_module(name: str) -> str:
+  for pattern, torch in rows('TORCH_NAMES').items():
+    if found := re.fullmatch(pattern, name):
+      return found.expand(torch)
+  return name
 
 
 def _leaves(tree: PyTree) -> dict[str, Any]:
@@ -57,7 +56,7 @@ def torch_names(backbone: Backbone) -> list[str]:
 
 
 def to_torch(backbone: Backbone) -> dict[str, np.ndarray]:
-  """State dict of a ResNet, without `num_batches_tracked`, which torch fills in."""
+  """State dict of a backbone, without `num_batches_tracked`, which torch fills in."""
   return {
     torch_name(path): to_torch_layout(np.asarray(value))
     for tree in backbone

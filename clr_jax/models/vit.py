@@ -310,3 +310,13 @@ def architecture(width: Dimension, depth: Depth, heads: Dimension) -> Callable[.
 vit_tiny = architecture(192, 12, 3)
 vit_small = architecture(384, 12, 6)
 vit_base = architecture(768, 12, 12)
+
+BACKBONES = {'vit_tiny': vit_tiny, 'vit_small': vit_small, 'vit_base': vit_base}
+TORCH_NAMES = {
+  'patch_embed_proj': 'patch_embed.proj',
+  r'blocks_(\d+)': r'blocks.\1',
+  'attn_qkv': 'attn.qkv',
+  'attn_proj': 'attn.proj',
+  'mlp_fc1': 'mlp.fc1',
+  'mlp_fc2': 'mlp.fc2',
+}
