@@ -31,12 +31,20 @@ from clr_jax.experiment.config_files import packaged
 
 HELP = ('-h', '--help')
 _EPILOG = """\
-clr-jax COMMAND --help lists the options of a command; given a config (--config=FILE) or a run
-(--workdir=DIR), also the keys of its config, and given PROTOCOL or FIGURE its --params. FILE is a
-path or the name of a packaged config: {configs}."""
-_KEYS_EPILOG = """\
-{flags} set single keys; with a config, a run, a protocol or a figure in the other arguments, --help
-lists them."""
+Example: clr-jax train --config=quickstart --workdir=DIR. Packaged configs, used by name: {configs}.
+clr-jax COMMAND --help lists the options of a command."""
+_KEYS_EPILOGS = {
+  ('config',): """\
+--config.KEY=VALUE sets a key of the config; "%(prog)s --config=FILE --help" lists all keys.""",
+  ('params', 'config'): """\
+--params.KEY=VALUE sets an option of the protocol, --config.KEY=VALUE a key of the config;
+"%(prog)s PROTOCOL --workdir=DIR --help" lists both.""",
+  ('params',): """\
+--params.KEY=VALUE sets an option of the figure; "%(prog)s FIGURE --help" lists them.""",
+  ('config', 'params'): """\
+--config.KEY=VALUE sets a key in all configs, --params.KEY=VALUE an option of the figure;
+"%(prog)s --config=FILE --help" lists both.""",
+}
 
 Run = Callable[[argparse.Namespace, Mapping[str, Given]], None]
 Configs = Callable[[argparse.Namespace], Mapping[str, Keys]]
@@ -59,8 +67,7 @@ class Parser(argparse.ArgumentParser):
     configs: Configs = lambda args: {},
     **options: Any,
   ):
-    flags = ' and '.join(f'--{name}.KEY=VALUE' for name in overridable)
-    epilog = _KEYS_EPILOG.format(flags=flags) if flags else None
+    epilog = _KEYS_EPILOGS.get(tuple(overridable))
     super().__init__(**{'epilog': epilog, **options}, allow_abbrev=False, add_help=False)
     self.add_argument(*HELP, action=_Help, nargs=0, help='list all options')
     self.run, self.overridable, self.configs = run, overridable, configs
@@ -138,7 +145,7 @@ class _Help(argparse.Action):
     columns = max(40, shutil.get_terminal_size().columns - 2)  # as argparse wraps the others
     for name, keys in parser.configs(namespace).items():
       lines = overrides.listing(keys, name, columns=columns)
-      print(f'\n--{name}.KEY=VALUE, with the values used otherwise:', *lines, sep='\n')
+      print(f'\n--{name}.KEY=VALUE, with the defaults:', *lines, sep='\n')
     parser.exit()
 
 
@@ -182,7 +189,11 @@ def _add_training(add: Callable[..., Parser]) -> None:
   )
   add_config(train)
   train.add_argument(
-    '--workdir', type=folder, required=True, metavar='DIR', help='folder of the run'
+    '--workdir',
+    type=folder,
+    required=True,
+    metavar='DIR',
+    help='folder of the run: a new one, or that of a run to resume',
   )
   add_processes(train)
 
@@ -209,7 +220,7 @@ def _add_evaluation(add: Callable[..., Parser]) -> None:
     help='some of trained,untrained,pixels; default: trained',
   )
   evaluate.add_argument(
-    '--overwrite', action='store_true', help='measure again instead of reusing results'
+    '--overwrite', action='store_true', help='measure again instead of reusing existing results'
   )
   evaluate.add_argument(
     '--weights',
@@ -221,7 +232,7 @@ def _add_evaluation(add: Callable[..., Parser]) -> None:
     '--config', metavar='FILE', help='config file for --weights; then DIR need not be a run'
   )
   evaluate.add_argument(
-    '--out', type=file, metavar='FILE.png', help='output file of protocols with a figure'
+    '--out', type=file, metavar='FILE.png', help='file of the figure, for protocols that draw one'
   )
   add_processes(evaluate)
   results = add('results', commands.results, 'print all results of a run, oldest first')
@@ -251,7 +262,7 @@ def _add_pictures(add: Callable[..., Parser]) -> None:
     metavar='N',
     help='checkpoint, for figures that load one; default: the newest',
   )
-  report = add('report', commands.report, 'write an HTML report of runs')
+  report = add('report', commands.report, 'write an HTML report of one or several runs')
   add_workdirs(report)
   add_imports(report)
   report.add_argument(

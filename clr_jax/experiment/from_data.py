@@ -49,7 +49,8 @@ def fit_to_data(config: Config, given: Collection[str]) -> list[str]:
   - `augment`: no hue, saturation and grayscale for gray images;
   - `batch_size`: at most half of the images; queues are no longer than the data, and
     chunks of a batch (`w_mse`) no larger than the batch;
-  - `schedule.warmup_epochs`, `eval_every`, `checkpoint_every`: a tenth of `num_epochs`;
+  - `schedule.warmup_epochs`: a tenth of `num_epochs`; `eval_every`, `checkpoint_every`: the same,
+    but at least one epoch;
   - `eval`: label fractions with one label per class, k of kNN (the square root of the number of
     images, at most 200), and raw pixels if there are few.
 
@@ -170,7 +171,7 @@ def _fit_lengths(config: Config, source: data.Source, put: Any) -> None:
   if method.get('whitening_size', 0) > batch:  # w_mse whitens chunks of the batch
     put(method__whitening_size=batch, method__out_dim=min(method.out_dim, batch // 2))
   tenth = config.num_epochs / 10
-  put(eval_every=tenth, checkpoint_every=tenth)
+  put(eval_every=max(tenth, 1.0), checkpoint_every=max(tenth, 1.0))
   if 'warmup_epochs' in config.schedule:
     put(schedule__warmup_epochs=tenth)
 

@@ -100,9 +100,9 @@ class Evaluation:
     protocols: options of each protocol by its name; None leaves one out.
     features: features to evaluate: 'trained', 'untrained' (step 0), or raw 'pixels'.
     data: labeled data set to evaluate on; None = that of `config.data`.
-    train_split, test_split: splits of that data set; None = those of `config.data`.
+    train_split, test_split: splits of the data set to evaluate on; None = those of `config.data`.
     resize: shorter side that whole images are resized to; None = 256/224 of the views' side.
-    crop: side of the central square that is seen of that; None = the views' side.
+    crop: side of the central square cropped from the resized image; None = the views' side.
   """
 
   protocols: Annotated[Mapping[str, Mapping[str, object] | None], NO_EFFECT_ON_TRAINING]

@@ -54,7 +54,7 @@ def embedding(
 
   Args:
     runs: runs to draw.
-    projection: see `analysis.projection.project`.
+    projection: 'pca' or 'tsne'.
     num_points: largest number of images in the first figure.
     num_images: largest number of rows in the second and third figure.
     num_neighbors: training images per row.

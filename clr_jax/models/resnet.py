@@ -165,7 +165,7 @@ class ResNet(nn.Module, kw_only=True):
     downsample: shortcut of strided blocks, 'conv' (1x1 with the stride) or 'avgpool' (average
       pool, then 1x1 without stride).
     mean: per-channel pixel mean, one value for all channels or one each.
-    std: per-channel pixel standard deviation, likewise.
+    std: per-channel pixel standard deviation, one value for all channels or one each.
     dtype: dtype of the convolutions, such as bfloat16; None takes that of images and parameters.
     remat: keep only the inputs of the blocks for the backward pass, which computes the rest again:
       less memory for about one more forward pass. Parameters and numbers are the same. On CPUs it

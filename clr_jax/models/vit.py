@@ -57,7 +57,7 @@ class ViT(nn.Module, kw_only=True):
     drop_path: probability of leaving out a branch of the last block for an image in training
       (stochastic depth, https://arxiv.org/abs/1603.09382); it rises linearly from 0 at the first.
     mean: per-channel pixel mean, one value for all channels or one each.
-    std: per-channel pixel standard deviation, likewise.
+    std: per-channel pixel standard deviation, one value for all channels or one each.
     dtype: dtype of the products, such as bfloat16; None takes that of images and parameters.
       Softmax and normalizations are computed in float32 or wider.
     remat: keep only the inputs of the blocks for the backward pass, see `ResNet`.

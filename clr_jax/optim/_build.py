@@ -64,7 +64,7 @@ def _for_all_groups(make: Optimizer) -> Optimizer:
       total_steps: length of the run, for `final_weight_decay`.
       learning_rate: a number, or a function of the step.
       weight_decay: weight decay of all groups that do not have their own.
-      final_weight_decay: its value at the end of the run, reached by half a cosine (DINO: .04 to
+      final_weight_decay: weight decay at the end of the run, reached by half a cosine (DINO: .04 to
         .4); None keeps it constant.
       exclude_from_decay: 'bias_and_norm' excludes biases and normalization scales from weight decay
         (and trust ratio), 'bias_norm_and_position' also the positions and class token of a ViT,

@@ -91,7 +91,7 @@ def sgd(
   """PyTorch's SGD: d = g + wd p, m = momentum m + d, p -= lr m (Nesterov: lr (d + momentum m)).
 
   Args:
-    momentum: weight of the old velocity; 0.9 (every recipe of the methods here).
+    momentum: weight of the old velocity; 0.9 in all recipes of the methods here.
     nesterov: take the gradient plus momentum times the new velocity.
 
   Example:

@@ -29,7 +29,7 @@ def scaled_lr(
   """Peak learning rate for a global batch of `batch_size` images (not views).
 
   Args:
-    learning_rate: the base value.
+    learning_rate: base learning rate.
     scaling: 'linear' base * B / 256 (Goyal et al., https://arxiv.org/abs/1706.02677), 'sqrt'
       base * sqrt(B) (SimCLR, appendix B.1, https://arxiv.org/abs/2002.05709) or 'none'.
   """
@@ -59,8 +59,8 @@ def warmup_cosine(
     peak: highest value.
     total_steps: length of the run.
     warmup_steps: length of the warm-up.
-    end: last value.
-    start: first value.
+    end: final value.
+    start: value at step 0.
   """
   _check_lengths(total_steps, warmup_steps, 'steps')
 
@@ -99,7 +99,7 @@ def epoch_cosine(
   Args:
     peak: first value.
     epochs, steps_per_epoch: sizes of the run.
-    end: last value.
+    end: final value.
   """
   whole = warmup_cosine(peak, total_steps=epochs, warmup_steps=0, end=end)
   return lambda step: whole(step // steps_per_epoch)
@@ -166,7 +166,7 @@ def solo(
     peak: highest value.
     total_steps, warmup_steps: lengths of the run and of the warm-up.
     start: first value of a warm-up.
-    end: last value.
+    end: final value.
   """
   _check_lengths(total_steps, warmup_steps, 'steps')
 

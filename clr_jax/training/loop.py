@@ -176,8 +176,7 @@ def _loop(
   (state, first, accumulated, unevaluated), last = start, last_step(config, info)
   cadence = cadence_of(config, info)
   pipeline = experiment.make_pipeline()
-  size = steps_per_call(experiment, pipeline)
-  dispatch = make_dispatch(experiment, pipeline, size)
+  dispatch = make_dispatch(experiment, pipeline, size := steps_per_call(experiment, pipeline))
   online = runner.Online(experiment, sets)
   # Two iterators over the same plan, because the pipeline reads ahead of the loop.
   calls = list(plan(first, last, cadence, size))
@@ -208,6 +207,7 @@ def _loop(
       watchdog.alive()
       accumulated.add(step_metrics)
       step += count
+      progress.dispatched(step, step_metrics)
       done = step == last
 
       # Log.

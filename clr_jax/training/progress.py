@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from tqdm import tqdm
 
 from clr_jax.core.activity import activity, every_second
-from clr_jax.core.types import RunInfo
+from clr_jax.core.types import Metrics, RunInfo
 from clr_jax.experiment.build import Experiment
 
 # Metrics of the online evaluation by their labels.
@@ -20,13 +23,14 @@ _ONLINE = {'online_knn_top1': 'kNN', 'online_probe_top1': 'probe'}
 _BAR = '{desc}{percentage:3.0f}% |{bar:12}| {n_fmt}/{total_fmt}, {remaining} left{postfix}'
 _NARROW_BAR = '{desc}{percentage:3.0f}%, {remaining} left{postfix}'  # for all numbers in 80 columns
 _NARROW = 110  # columns
-_QUIET_SECONDS = 10  # between lines without a terminal
+_QUIET_SECONDS, _LONGEST_SECONDS = 10, 30  # between lines without a terminal
 
 
 class Progress:
   """A progress bar with epoch, loss, speed, time left and the last accuracies.
 
-  It is updated every second; without a terminal it prints a line at most every 10 seconds.
+  The bar counts the steps that have been computed, every second. Without a terminal a line is
+  printed at most every 10 seconds, and at least every 30.
 
   Args:
     first, last: first and last step.
@@ -38,8 +42,13 @@ class Progress:
     self._batch_size, self._per_epoch = info.batch_size, info.steps_per_epoch
     self._last, self._step, self._time, self._waited = last, first, time.monotonic(), 0.0
     self._printed = 0.0
+    self._numbers: list[str] = []
     self._scores: list[str] = []
     self._enabled = enabled and jax.process_index() == 0
+    # Dispatched steps that may not have been computed yet, each with one of its metrics.
+    self._pending: collections.deque[tuple[int, Any]] = collections.deque()
+    self._newest: jax.Array | None = None
+    self._done, self._lock = first, threading.Lock()
     bar = self._enabled and sys.stderr.isatty()
     columns = _columns() if bar else 0
     self._narrow = bar and columns < _NARROW
@@ -55,8 +64,8 @@ class Progress:
     self._stack = contextlib.ExitStack()
 
   def __enter__(self) -> Progress:
-    if not self._bar.disable:
-      self._stack.enter_context(every_second(lambda _: self._bar.refresh()))
+    if self._enabled:
+      self._stack.enter_context(every_second(self._tick))
     return self
 
   def __exit__(self, *exc) -> None:
@@ -66,6 +75,7 @@ class Progress:
   @contextlib.contextmanager
   def paused(self, what: str) -> Iterator[None]:
     """Shows another activity, such as an evaluation, and excludes its time from the speed."""
+    jax.block_until_ready(self._newest)  # the time of dispatched steps counts
     start = time.monotonic()
     with self._doing(what):
       yield
@@ -85,6 +95,12 @@ class Progress:
     """Context manager around a call of the step; shows that it compiles if it does."""
     return self._doing('compiling the training step') if now else contextlib.nullcontext()
 
+  def dispatched(self, step: int, metrics: Metrics) -> None:
+    """Notes that the steps before `step`, with these metrics, will be computed."""
+    self._newest = jax.tree.leaves(metrics)[0]
+    if self._enabled:
+      self._pending.append((step, self._newest))
+
   def evaluated(self, scores: dict[str, float]) -> dict[str, float]:
     """Shows the accuracies of an online evaluation from now on and returns the scores."""
     known = {word: scores[name] for name, word in _ONLINE.items() if name in scores}
@@ -98,19 +114,47 @@ class Progress:
     speed = (step - self._step) * self._batch_size / seconds
     wait_share = min((waited - self._waited) / seconds, 1.0)
     unit = '/s' if self._narrow else ' samples/s'
-    shown = [f'epoch {step / self._per_epoch:.1f}', f'loss {loss:.4f}', f'{speed:.0f}{unit}']
-    shown += self._scores
     waiting = f'waiting for data {wait_share:.0%}'
-    self._bar.update(step - self._step)
-    self._bar.set_postfix_str(', '.join([*shown, *[waiting] * (wait_share >= 0.01)]))
+    self._numbers = [f'loss {loss:.4f}', f'{speed:.0f}{unit}', *self._scores]
+    if wait_share >= 0.01 and not self._bar.disable:
+      self._numbers.append(waiting)
+    self._advance(step)
     last = step == self._last
-    if self._enabled and self._bar.disable and (now - self._printed > _QUIET_SECONDS or last):
+    if self._bar.disable and (now - self._printed > _QUIET_SECONDS or last):
       left = (self._last - step) * self._batch_size / speed
-      shown = [f'step {step}/{self._last}', *shown, waiting, f'{left:.0f} s left']
-      print('  '.join(shown), file=sys.stderr, flush=True)
-      self._printed = now
+      self._print(now, waiting, f'{left:.0f} s left')
     self._step, self._time, self._waited = step, now, waited
     return {'samples_per_second': speed, 'data_wait_share': wait_share}
+
+  def _tick(self, seconds: float) -> None:
+    """Shows the steps that have been computed since the last second."""
+    del seconds
+    done = self._done
+    while self._pending and self._pending[0][1].is_ready():
+      done = self._pending.popleft()[0]
+    self._advance(done)
+    if self._bar.disable and self._done > self._step:
+      now = time.monotonic()
+      if now - max(self._printed, self._time) > _LONGEST_SECONDS:
+        self._print(now)
+
+  def _advance(self, step: int) -> None:
+    """Moves the bar to `step`, unless it is further; called by two threads."""
+    with self._lock:
+      self._bar.update(max(step - self._done, 0))
+      self._done = max(step, self._done)
+      if self._numbers:
+        self._bar.set_postfix_str(', '.join([self._epoch(), *self._numbers]), refresh=False)
+      self._bar.refresh()
+
+  def _epoch(self) -> str:
+    return f'epoch {self._done / self._per_epoch:.1f}'
+
+  def _print(self, now: float, *more: str) -> None:
+    if self._enabled:
+      shown = [f'step {self._done}/{self._last}', self._epoch(), *self._numbers, *more]
+      print('  '.join(shown), file=sys.stderr, flush=True)
+      self._printed = now
 
 
 def _columns() -> int:

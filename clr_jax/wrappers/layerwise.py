@@ -30,8 +30,8 @@ def layerwise(
 
   Args:
     weights: alpha_k, one per stage, shallow to deep; increasing in the documents, such as 0.01,
-      0.1, 1. 0 leaves a stage out. () returns the method unchanged.
-    temperature: divisor of the similarities; 0.5 (documents).
+      0.1, 1. 0 leaves a stage out. () = off.
+    temperature: divisor of the similarities; 0.5 (the robustness report).
 
   Raises:
     UserError: all weights are 0; when traced, unless the backbone has as many stages and embeds two

@@ -27,7 +27,7 @@ def online_probe(
 
   Args:
     info: facts about the run; without classes, the method is returned unchanged.
-    enabled: False returns the method unchanged.
+    enabled: True trains a linear classifier on the features, which it does not change.
     learning_rate: constant learning rate of the group 'probe' (solo-learn: 0.1).
     weight_decay: weight decay of the group 'probe' (solo-learn: 0).
   """

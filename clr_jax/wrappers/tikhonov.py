@@ -49,7 +49,7 @@ def tikhonov(
   stages.
 
   Args:
-    weight: lambda, 0.1 to 10 in the report; 0 without `layer_weights` returns the method unchanged.
+    weight: lambda, 0.1 to 10 in the report; 0 without `layer_weights` = off.
     layer_weights: beta_k, one per stage; increasing in the report.
     route: 'jvp' or 'double', see `input_gradient_penalties`; the numbers are the same.
     grad_of: 'batch' (eq. 3), 'own' (eq. 2) or 'batch_mean', see `eq_factor`; 'auto' is 'own' for an

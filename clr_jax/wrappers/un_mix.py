@@ -38,7 +38,7 @@ def un_mix(
   A wrapper that adds its own loss (layerwise, online probe) belongs outside of this one.
 
   Args:
-    enabled: False returns the method as it is.
+    enabled: True mixes the images of a batch.
     probability: share of steps that blend whole images; the others paste a box. 0.5 in the official
       CIFAR script and ImageNet command, 0 = boxes only (default of its ImageNet code).
 

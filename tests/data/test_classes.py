@@ -241,8 +241,8 @@ def test_what_was_found_is_one_line(tmp_path):
     Image.new('L', (4, 2), i).save(tmp_path / name / '1.png')
   (tmp_path / 'b' / 'x.gif').touch()
   assert pairs.describe('training images', load_source(f'folder:{tmp_path}')) == (
-    f'training images: folder:{tmp_path} train, 2 images of 2x4x3, 2 classes (a, b); from '
-    f'{tmp_path}; not read: 1 .gif'
+    f'training images: folder:{tmp_path} train, 2 images of 2x4x3, 2 classes (a, b); '
+    'not read: 1 .gif'
   )
   images = np.zeros((3, 2, 2), np.uint8)
   line = pairs.describe('x', ArraySource(images, np.array([7, 7, 7])))

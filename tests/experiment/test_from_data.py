@@ -56,6 +56,8 @@ def test_class_folders_without_a_test_folder(tmp_path, capsys):
   )
   assert (experiment.source.num_examples, experiment.test.num_examples) == (27, 3)
   assert images(config.data.name, num_epochs=20.0) == config  # the same command resumes
+  short = images(config.data.name, num_epochs=3.0)
+  assert short.eval_every == short.checkpoint_every == 1.0  # not after every few steps
 
 
 def test_what_is_there_and_what_is_given_stays(tmp_path):

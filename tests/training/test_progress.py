@@ -25,6 +25,7 @@ def make(first, last, batch_size, **kwargs):
 def test_lines_count_samples_waiting_and_epochs(capsys, monkeypatch):
   clock = iter([100.0, 102.0, 112.5])
   monkeypatch.setattr(module.time, 'monotonic', lambda: next(clock))
+  monkeypatch.setattr(module, 'every_second', lambda tick: contextlib.nullcontext())
   with make(10, 30, 64) as progress:
     row = progress.update(14, 0.5, 1.0)
     assert row == {'samples_per_second': 128.0, 'data_wait_share': 0.5}
@@ -55,6 +56,46 @@ def test_an_evaluation_does_not_count(monkeypatch, capsys):
     now[0] = 51.0
     assert progress.update(5, 0.5, 0.0)['samples_per_second'] == 50.0
   assert capsys.readouterr().err.startswith('online evaluation ...\n')
+
+
+class Computed:
+  """A metric of a step, whose computation ends when `ready` is set."""
+
+  def __init__(self):
+    self.ready = False
+
+  def is_ready(self):
+    return self.ready
+
+
+def test_steps_count_when_they_are_computed(monkeypatch, capsys):
+  now = [0.0]
+  monkeypatch.setattr(module.time, 'monotonic', lambda: now[0])
+  ticks = []
+  monkeypatch.setattr(module, 'every_second', lambda t: ticks.append(t) or contextlib.nullcontext())
+  first, second = Computed(), Computed()
+  with make(0, 20, 10) as progress:
+    progress.dispatched(5, {'loss': first})
+    progress.dispatched(10, {'loss': second})
+    now[0] = 31.0
+    ticks[0](31.0)
+    assert capsys.readouterr().err == ''
+    first.ready = True
+    ticks[0](31.0)
+    now[0] = 32.0
+    second.ready = True
+    ticks[0](32.0)
+  assert capsys.readouterr().err == 'step 5/20  epoch 0.5\n'
+
+
+def test_dispatched_steps_end_before_an_evaluation_begins(monkeypatch):
+  waited = []
+  monkeypatch.setattr(module.jax, 'block_until_ready', waited.append)
+  metric = Computed()
+  with make(0, 10, 10, enabled=False) as progress:
+    progress.dispatched(5, {'loss': metric})
+    with progress.paused('online evaluation'):
+      assert waited == [metric]
 
 
 def test_without_a_terminal_lines_become_rare(monkeypatch, capsys):

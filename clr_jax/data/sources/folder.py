@@ -64,7 +64,8 @@ class FolderSource(EncodedSource):
         that is refused, or a damaged one where all headers count.
     """
     base = base_split(split)
-    found = layout.read_split(Path(os.path.expanduser(path)), base)
+    root = Path(os.path.expanduser(path))
+    found = layout.read_split(root, base)
     _, lo, hi = resolve_split(split, {base: len(found.files)}, source=name)
     hi = hi if limit is None else min(hi, lo + limit)
     rows = np.arange(len(found.files))
@@ -93,7 +94,11 @@ class FolderSource(EncodedSource):
       num_classes=None if found.classes is None else len(found.class_names),
       class_names=None if found.classes is None else tuple(map(_printable, found.class_names)),
       origin=os.path.realpath(found.folder),
-      notes=(f'from {found.folder}', *found.notes, *facts),
+      notes=(
+        *([f'from {found.folder}'] if Path(found.folder) != root else ()),
+        *found.notes,
+        *facts,
+      ),
       whole=whole,
     )
 

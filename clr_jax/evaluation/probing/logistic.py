@@ -65,7 +65,7 @@ def fit_lbfgs(
   Args:
     h: [N, F].
     label: [N] integers in [0, num_classes).
-    l2: the penalty, or [S] penalties that are solved together.
+    l2: L2 penalty, or [S] penalties that are solved together.
     max_iter: largest number of iterations.
     tol: tolerance: stops when the largest gradient of the objective / N is below it, or when
       rounding prevents further progress.
@@ -166,7 +166,7 @@ def fit_sgd(
     momentum: weight of the old velocity.
     nesterov: use g + momentum * velocity (PyTorch's form).
     weight_decay: coefficient of (w, b) added to the gradient; or [S], one per base_lr.
-    init: first weights: 'normal', of deviation .01 (MoCo's main_lincls), or 'zero'
+    init: initial weights: 'normal', with standard deviation 0.01 (MoCo's main_lincls), or 'zero'
       (google-research/simclr).
 
   Returns:
