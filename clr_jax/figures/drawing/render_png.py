@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -198,6 +199,18 @@ def _draw_axis(axes: Any, which: str, axis: Axis, width: float) -> None:
   if axis.ticks:
     own.set_ticks(list(axis.ticks), list(axis.ticks.values()))
     own.set_tick_params(which='minor', length=0, labelbottom=False, labelleft=False)
-    if which == 'x' and sum(len(text) + 1 for text in axis.ticks.values()) > _LETTERS * width:
+    if which == 'x' and _crowded(axis, _LETTERS * width):
       for label in axes.get_xticklabels():
         label.set(rotation=60, ha='right', rotation_mode='anchor')
+
+
+def _crowded(axis: Axis, letters: float) -> bool:
+  """True if neighboring tick labels would touch on an axis that is `letters` characters long."""
+  places = sorted(axis.ticks)
+  low, high = axis.limits or (places[0], places[-1])
+  if axis.log or high <= low:
+    return sum(len(text) + 1 for text in axis.ticks.values()) > letters
+  return any(
+    (len(axis.ticks[a]) + len(axis.ticks[b])) / 2 + 1 > letters * (b - a) / (high - low)
+    for a, b in itertools.pairwise(places)
+  )

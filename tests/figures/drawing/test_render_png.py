@@ -117,6 +117,15 @@ def test_axes_have_ticks_limits_and_direction():
   assert axis.get_xlim()[0] > 1  # 0 is a gap
 
 
+def test_labels_of_ticks_that_would_touch_are_turned():
+  short = {i: str(i) for i in range(10)}
+  one_long = {**short, 3: 'automobile', 4: 'background'}
+  for ticks, turned in ((short, False), (one_long, True)):
+    x = Axis('x', limits=(-0.5, 9.5), ticks=ticks)
+    _, (axis,) = axes_of(figure([Panel('', x, Y, [Bars(0, [1.0])])]))
+    assert {label.get_rotation() > 0 for label in axis.get_xticklabels()} == {turned}
+
+
 def test_looks_are_different():
   assert len({look(i) for i in range(80)}) == 80 and look(80) == look(0)
   assert len({look(i).color for i in range(20)}) == 20  # that many classes
