@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 _SECONDS = (5, 10, 20, 40)  # times of the first lines without a terminal
 _PERIOD = 1.0  # seconds between updates in a terminal
 _LATER = 60  # seconds between the later lines without a terminal
+_shown: list[object] = []  # activities that have begun and not ended, the innermost last
 
 
 @contextlib.contextmanager
@@ -18,7 +19,8 @@ def activity(what: str, *, enabled: bool = True) -> Iterator[None]:
   """Reports on standard error what is being done and for how long.
 
   In a terminal this is one line, updated every second and erased at the end. Otherwise a line is
-  written at the start, after 5, 10, 20 and 40 seconds, and after each minute.
+  written at the start, after 5, 10, 20 and 40 seconds, and after each minute. Only the innermost of
+  several activities is reported.
 
   Args:
     what: the activity, such as 'compiling the training step'.
@@ -26,25 +28,36 @@ def activity(what: str, *, enabled: bool = True) -> Iterator[None]:
   """
   if not enabled:
     yield
-  elif sys.stderr.isatty():
-    with every_second(lambda seconds: _write(f'\r\033[K{what} ... {seconds:.0f} s')):
-      try:
-        yield
-      finally:
-        _write('\r\033[K')
-  else:
-    due = iter(_SECONDS)
-    following = next(due)
-
-    def tell(seconds: float) -> None:
-      nonlocal following
-      if seconds >= following:
-        _write(f'{what} ... {seconds:.0f} s\n')
-        following = next(due, following + _LATER)
-
-    _write(f'{what} ...\n')
-    with every_second(tell):
+    return
+  own, terminal = object(), sys.stderr.isatty()
+  tell = _line_in_place(what) if terminal else _lines(what)
+  _shown.append(own)
+  try:
+    with every_second(lambda seconds: tell(seconds) if _shown[-1] is own else None):
       yield
+  finally:
+    _shown.remove(own)
+    if terminal:
+      _write('\r\033[K')
+
+
+def _line_in_place(what: str) -> Callable[[float], object]:
+  return lambda seconds: _write(f'\r\033[K{what} ... {seconds:.0f} s')
+
+
+def _lines(what: str) -> Callable[[float], object]:
+  """Writes the first line, and returns what writes the others when they are due."""
+  due = iter(_SECONDS)
+  following = next(due)
+
+  def tell(seconds: float) -> None:
+    nonlocal following
+    if seconds >= following:
+      _write(f'{what} ... {seconds:.0f} s\n')
+      following = next(due, following + _LATER)
+
+  _write(f'{what} ...\n')
+  return tell
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from clr_jax.evaluation.of_file import subject_of_file
 from clr_jax.evaluation.probing.features import extract
 from clr_jax.evaluation.probing.rank import rankme
 from clr_jax.evaluation.probing.sets import Sets, check_size, evaluation_sets
-from clr_jax.evaluation.probing.subject import FEATURES, Kind, Subject
+from clr_jax.evaluation.probing.subject import FEATURES, Kind, Subject, described
 from clr_jax.evaluation.protocols import PROTOCOLS
 from clr_jax.evaluation.protocols.knn import knn
 from clr_jax.experiment.build import Experiment, build_experiment, shared_statistics
@@ -174,7 +174,7 @@ def offline(
       of_kind = subject.of_kind(kind)
       for name in own:
         number += 1
-        what = f'evaluation {number} of {total}: {name}, {kind} features'
+        what = f'evaluation {number} of {total}: {name} on {described(kind)}'
         with activity(what, enabled=jax.process_index() == 0):
           evaluate(of_kind, run, config_hash, name, asked[name])
     say(format_table(results.read_results(run)))

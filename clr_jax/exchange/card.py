@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from clr_jax.core.names import listed
 from clr_jax.evaluation.encoder import Encoder
 from clr_jax.rundir.provenance import code_version, libraries
 from clr_jax.rundir.table import table_rows
@@ -94,11 +95,15 @@ def _difference(encoder: Encoder, format: str, timm_options: Mapping[str, Any] |
       f'The weights are those of `{encoder.config.model.name}` without its classifier. '
       f'`normalize` stands for {scaled}.'
     )
+  name = encoder.config.model.name
+  theirs = {'stem': 'imagenet', 'width': 64, 'downsample': 'conv'}
+  own = {**{key: getattr(m, key) for key in theirs}, 'channels': encoder.image_shape[-1]}
+  theirs['channels'] = 3
+  different = [f'{k} {own[k]} (not {usual})' for k, usual in theirs.items() if own[k] != usual]
   return (
-    f'torchvision and timm have no such network: the stem is {m.stem!r}, the width {m.width}, the '
-    f'shortcuts are {m.downsample!r}, and images have {encoder.image_shape[-1]} channel(s). '
-    f'`model.py` is it in plain PyTorch with the same names; it normalizes its input itself: '
-    f'{scaled}.'
+    f'torchvision and timm have no such network: {listed([name, *different])}. '
+    f'`model.py` defines it in plain PyTorch, with the names of their parameters, and normalizes '
+    f'its input: {scaled}.'
   )
 
 

@@ -78,9 +78,9 @@ def _comparison(
   if len(sure) == len(gains):
     span = f'{low:.1f}' if low == high else f'{low:.1f} to {high:.1f}'
     return f'Training raised all {len(gains)} accuracies above {name}, by {span} points.'
-  others = '; '.join(f'{c} {gains[c]:+.1f}' for c in gains if c not in sure)
+  others = '; '.join(f'{c}: {gains[c]:+.1f} points' for c in gains if c not in sure)
   if not sure:
-    return f'Training did not raise any accuracy clearly above {name} (points: {others}).'
+    return f'Training did not raise any accuracy clearly above {name} ({others}).'
   return (
     f'Training raised {len(sure)} of {len(gains)} accuracies clearly above {name}, by at most '
     f'{max(gains[c] for c in sure):.1f} points (the others: {others}).'

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from clr_jax.core.intervals import Interval, interval
+from clr_jax.evaluation.probing.subject import described
 from clr_jax.figures.drawing.data import Axis, Block, FigureData, Figures, Line, Panel, Table
 from clr_jax.rundir.reader import Run
 
@@ -97,7 +98,7 @@ def _classifier(record: Mapping[str, Any]) -> str:
     what = 'fine-tuned' if kind in ('trained', 'weights') else 'supervised from scratch'
     how = params.get('baseline') or params.get('preset')
   else:
-    what, how = f'linear layer, {kind} features', params.get('preset') or params['solver']
+    what, how = f'linear layer on {described(kind)}', params.get('preset') or params['solver']
   return f'{what} ({how}{"" if params.get("balanced", True) else ", labels not balanced"})'
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from absl import logging
 from etils import epath
 
+from clr_jax.core.activity import activity
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import atomic_write
 from clr_jax.experiment.recorded import read_leniently
@@ -48,7 +49,8 @@ def report(directories: Sequence[str], out: str) -> list[epath.Path]:
   for sentence in left_out:
     print(f'left out: {sentence}', flush=True)
   page = Page()
-  _add_sections(page, runs, left_out)
+  with activity('drawing the figures of the report'):
+    _add_sections(page, runs, left_out)
   data = {
     'created': now(),
     'code_version': code_version(),

@@ -141,11 +141,12 @@ def render(page: Page, title: str, data: str, created: str, javascript: str) -> 
     f'<li><a href="#{name}">{escape(text)}</a></li>' for name, text, _ in page.sections
   )
   sections = ''.join(
-    f'<section id="{name}" aria-labeledby="{name}-title">'
+    f'<section id="{name}" aria-labelledby="{name}-title">'
     f'<h2 id="{name}-title">{escape(text)}</h2>\n{body}</section>\n'
     for name, text, body in page.sections
   )
   images = ','.join(f'"{uri}"' for uri in page.images)
+  made = created.replace('T', ' ').replace('+00:00', ' UTC')
   return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -159,7 +160,7 @@ def render(page: Page, title: str, data: str, created: str, javascript: str) -> 
 <body>
 <header>
 <h1>{escape(title)}</h1>
-<p>Made {escape(created)} by clr-jax {escape(code_version())}.
+<p>Made {escape(made)} by clr-jax {escape(code_version())}.
 <button type="button" id="download">Save the data of all figures (JSON)</button></p>
 <noscript><p class="missing">The figures need JavaScript; the tables do not.</p></noscript>
 <nav aria-label="Sections"><ul>{links}</ul></nav>

@@ -55,8 +55,9 @@ def test_points_and_sentence(runs):
     == verdict(run)
     == (
       'a: Training raised 1 of 2 accuracies clearly above the untrained network, by at most 10.0 '
-      'points (the others: linear, 10 % of labels (20) +22.0). Training did not raise any accuracy '
-      'clearly above raw pixels (points: linear, 10 % of labels (20) +2.0; kNN, k = 5 -5.0).'
+      'points (the others: linear, 10 % of labels (20): +22.0 points). Training did not raise any '
+      'accuracy clearly above raw pixels (linear, 10 % of labels (20): +2.0 points; kNN, k = 5: '
+      '-5.0 points).'
     )
   )
 

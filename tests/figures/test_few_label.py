@@ -27,9 +27,9 @@ def test_lines_and_records_that_count():
   scratch = record(0.2, 'finetune', 'untrained', preset='small', num_labels=8, balanced=False)
   found = few_label_curves({'a': own, 'b': [*own, *again], 'c': own, 'd': [*best, scratch]})
   assert {name: [n for n, _ in curve] for name, curve in found.items()} == {
-    'a, c: linear layer, trained features (lbfgs)': [8, 200],
-    'b: linear layer, trained features (lbfgs)': [8, 200],
-    'd: linear layer, trained features (tcl)': [8],
+    'a, c: linear layer on trained features (lbfgs)': [8, 200],
+    'b: linear layer on trained features (lbfgs)': [8, 200],
+    'd: linear layer on trained features (tcl)': [8],
     'd: supervised from scratch (small, labels not balanced)': [8],
   }
   first, second, third, _ = found.values()

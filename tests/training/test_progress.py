@@ -110,6 +110,20 @@ def test_without_a_terminal_lines_become_rare(monkeypatch, capsys):
   ]
 
 
+def test_only_the_innermost_activity_is_reported(monkeypatch, capsys):
+  tells = []
+  monkeypatch.setattr(
+    activity_module, 'every_second', lambda tell: tells.append(tell) or contextlib.nullcontext()
+  )
+  with activity('outer'):
+    with activity('inner'):
+      for tell in tells:
+        tell(5)
+    tells[0](10)
+  lines = capsys.readouterr().err.splitlines()
+  assert lines == ['outer ...', 'inner ...', 'inner ... 5 s', 'outer ... 10 s']
+
+
 @contextlib.contextmanager
 def told(tell, seconds):
   for second in seconds:

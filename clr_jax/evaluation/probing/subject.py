@@ -34,6 +34,12 @@ FEATURES: tuple[FeaturesOf, ...] = typing.get_args(FeaturesOf)
 _CACHED_BYTES = 2**30  # largest features to cache on disk
 
 
+def described(kind: str) -> str:
+  """Kind of features in a sentence, such as 'trained features'."""
+  known = {'pixels': 'raw pixels', 'weights': 'features of the file'}
+  return known.get(kind, f'{kind} features')
+
+
 class Subject:
   """A frozen network of a run with labeled sets; weights and features are computed once.
 

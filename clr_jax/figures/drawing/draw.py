@@ -7,6 +7,7 @@ from typing import Any
 
 from etils import epath
 
+from clr_jax.core.activity import activity
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import check
 from clr_jax.experiment.recorded import read_leniently
@@ -35,7 +36,8 @@ def draw_figure(
   figure = FIGURES.factory(name)
   check(figure, options, what=f'figure {name!r}')
   runs, missing = read_runs(directories, read=read_leniently)
-  found = figure(runs, **options)
+  with activity(f'drawing {name.replace("_", "-")}'):
+    found = figure(runs, **options)
   missing = list(dict.fromkeys([*missing, *found.missing]))
   if not found.drawn:
     raise UserError('; '.join(missing) or f'there are no numbers for inspect {name} in these runs')
