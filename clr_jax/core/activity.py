@@ -15,7 +15,7 @@ _shown: list[object] = []  # activities that have begun and not ended, the inner
 
 
 @contextlib.contextmanager
-def activity(what: str, *, enabled: bool = True) -> Iterator[None]:
+def activity(what: str, *, enabled: bool = True, at_once: bool = True) -> Iterator[None]:
   """Reports on standard error what is being done and for how long.
 
   In a terminal this is one line, updated every second and erased at the end. Otherwise a line is
@@ -25,12 +25,13 @@ def activity(what: str, *, enabled: bool = True) -> Iterator[None]:
   Args:
     what: the activity, such as 'compiling the training step'.
     enabled: False prints nothing.
+    at_once: False leaves out the line at the start, for what is often quick.
   """
   if not enabled:
     yield
     return
   own, terminal = object(), sys.stderr.isatty()
-  tell = _line_in_place(what) if terminal else _lines(what)
+  tell = _line_in_place(what) if terminal else _lines(what, at_once)
   _shown.append(own)
   try:
     with every_second(lambda seconds: tell(seconds) if _shown[-1] is own else None):
@@ -45,8 +46,8 @@ def _line_in_place(what: str) -> Callable[[float], object]:
   return lambda seconds: _write(f'\r\033[K{what} ... {seconds:.0f} s')
 
 
-def _lines(what: str) -> Callable[[float], object]:
-  """Writes the first line, and returns what writes the others when they are due."""
+def _lines(what: str, at_once: bool) -> Callable[[float], object]:
+  """Writes the line of the start; returns the function that writes the others when they are due."""
   due = iter(_SECONDS)
   following = next(due)
 
@@ -56,7 +57,8 @@ def _lines(what: str) -> Callable[[float], object]:
       _write(f'{what} ... {seconds:.0f} s\n')
       following = next(due, following + _LATER)
 
-  _write(f'{what} ...\n')
+  if at_once:
+    _write(f'{what} ...\n')
   return tell
 
 

@@ -49,7 +49,7 @@ def report(directories: Sequence[str], out: str) -> list[epath.Path]:
   for sentence in left_out:
     print(f'left out: {sentence}', flush=True)
   page = Page()
-  with activity('drawing the figures of the report'):
+  with activity('drawing the figures of the report', at_once=False):
     _add_sections(page, runs, left_out)
   data = {
     'created': now(),

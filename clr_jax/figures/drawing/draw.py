@@ -36,7 +36,7 @@ def draw_figure(
   figure = FIGURES.factory(name)
   check(figure, options, what=f'figure {name!r}')
   runs, missing = read_runs(directories, read=read_leniently)
-  with activity(f'drawing {name.replace("_", "-")}'):
+  with activity(f'drawing {name.replace("_", "-")}', at_once=False):
     found = figure(runs, **options)
   missing = list(dict.fromkeys([*missing, *found.missing]))
   if not found.drawn:
