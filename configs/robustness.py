@@ -4,17 +4,18 @@
   clr-jax evaluate robustness --workdir=DIR
 
 The report is Campbell, Manta and Iannantuono, Robustness of Contrastive Learning Models (2020), on
-CIFAR-10. Argument `contrastive`, `contrastive-anchor`, `supervised` or `finetuned`. Published top-1
-in percent, table 1, by the share of the labels, and table 2, by lambda of equations 2 and 3
-(`--config.plugins.tikhonov.weight=0.1`, 1 and 10):
+CIFAR-10. Argument `contrastive`, `contrastive-anchor`, `contrastive-labels`, `supervised` or
+`finetuned`. Published top-1 in percent, table 1, by the share of the labels, and table 2, by lambda
+of equations 2 and 3 (`--config.plugins.tikhonov.weight=0.1`, 1 and 10):
 
                   100 %  10 %   1 %       lambda 0.1   1      10
   supervised      93.93  64.39  30.92            93.34  93.3   89.69
   contrastive     74.79  70.83  67.56            71.9   67.76  60.71
   fine-tuned      77.05  71.36  66.94              -      -      -
 
-Table 1's columns, from two runs; the supervised network is trained from scratch on each share, and
-the contrastive one gets a linear classifier, then a two-layer one while its weights change, too:
+Table 1's columns are measured at the end of `contrastive-labels`, or from runs of `contrastive` and
+`supervised` as follows; the supervised network is trained from scratch on each share, and the
+contrastive one gets a linear classifier, then a two-layer one while its weights change, too:
 
   clr-jax evaluate finetune --workdir=DIR --features=untrained --params.preset=robustness_supervised
     --params.label_fraction=0.01,0.1,1
@@ -70,6 +71,7 @@ from clr_jax.experiment.config_files import choose
 CHOICES = {
   'contrastive': ('cifar10', 'contrastive'),
   'contrastive-anchor': ('cifar10', 'contrastive'),
+  'contrastive-labels': ('cifar10', 'contrastive'),
   'finetuned': ('cifar10', 'finetuned'),
   'supervised': ('cifar10', 'supervised'),
   'fashion_contrastive': ('fashion_mnist', 'contrastive'),
@@ -89,6 +91,8 @@ def get_config(argument: str = 'contrastive'):
     _supervised(config)
   if argument.endswith('-anchor'):
     config.method.include_anchor = True
+  if argument.endswith('-labels'):
+    _table_1(config)
   if kind == 'finetuned':
     _finetuned(config)
   if dataset == 'fashion_mnist':
@@ -110,6 +114,15 @@ def _contrastive(config):
   )
   config.schedule = common.schedule('constant', warmup_epochs=0.0)
   config.eval_every = 10.0
+
+
+def _table_1(config):
+  """All of table 1 when the training ends: few labels, from scratch, and fine-tuned."""
+  shares = (0.01, 0.1, 1.0)
+  few = {'preset': 'robustness', 'label_fraction': shares, 'per_class': (), 'balanced': False}
+  scratch = {'baseline': 'robustness_supervised', 'draws': 1}
+  config.eval.protocols.few_label = ConfigDict({**few, **scratch})
+  config.eval.protocols.finetune = ConfigDict({'preset': 'robustness', 'label_fraction': shares})
 
 
 def _supervised(config):

@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
     seeds = {cell: [entry.seed for entry in entries] for cell, entries in known.items()}
   runs = _plan(seeds, args.scale)
   if args.list or args.plan is not None:
-    for _, planned in runs:
+    for planned in _once(runs):
       print(command(planned.arguments(args.workdir or _DIR, ())))
     return
   if args.workdir is None:
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> None:
   for cell, own in runs:
     _check_protocol(cell, loaded[own.name][0].eval.protocols)
   configs = {name: config for name, (config, _) in loaded.items()}
-  study = Study(args.workdir, [own for _, own in runs], configs)
+  study = Study(args.workdir, _once(runs), configs)
   jax.config.update('jax_platforms', 'cpu')  # the devices are for the runs
   run_with_exit_code(lambda: _train(study, runs, cells, args, known))
 
@@ -135,9 +135,14 @@ def _plan(seeds: Mapping[Cell, Iterable[int]], scale: Scale) -> Planned:
   planned = []
   for cell, own in seeds.items():
     for seed in own:
-      name = f'{cell.table}-{scale}-{cell.row}-{cell.data}-seed={seed}'
+      name = f'{cell.table}-{scale}-{cell.run}-{cell.data}-seed={seed}'
       planned.append((cell, PlannedRun(name, cell.spec, [*cell.given, ('seed', str(seed))])))
   return planned
+
+
+def _once(runs: Planned) -> list[PlannedRun]:
+  """The runs, of which several cells may share one."""
+  return list({own.name: own for _, own in runs}.values())
 
 
 def _check_protocol(cell: Cell, protocols: object) -> None:

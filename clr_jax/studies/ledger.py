@@ -138,16 +138,7 @@ def entry_of(cell: Cell, scale: Scale, run: Run, command: Sequence[str]) -> Entr
     run: the run.
     command: arguments of `clr-jax` that train it.
   """
-  records = [
-    record
-    for record in run.results
-    if record['protocol'] == cell.protocol
-    and record['metric'] == 'top1'
-    and record['features'] == 'trained'
-    and record['params'].get('label_fraction', 1.0) == 1.0
-    # An epoch that was chosen on the test set is too high.
-    and record['params'].get('selection', 'last') == 'last'
-  ]
+  records = [record for record in run.results if _measures(record, cell)]
   if not records:
     return None
   newest = max(record['step'] for record in records)
@@ -175,6 +166,20 @@ def entry_of(cell: Cell, scale: Scale, run: Run, command: Sequence[str]) -> Entr
     first['data_checksum'],
     first['time'],
   )
+
+
+# Values that the record of a cell has unless the cell selects others. An epoch that was chosen on
+# the test set is too high.
+_USUAL = {'features': 'trained', 'label_fraction': 1.0, 'selection': 'last', 'baseline': ''}
+
+
+def _measures(record: Mapping[str, Any], cell: Cell) -> bool:
+  """True if a record is the accuracy of a cell, or one draw of it."""
+  if record['protocol'] != cell.protocol or record['metric'] != 'top1':
+    return False
+  asked = _USUAL | dict(cell.select)
+  found = _USUAL | record['params'] | {'features': record['features']}
+  return all(found.get(key) == value for key, value in asked.items())
 
 
 def _training_seconds(run: Run) -> float:

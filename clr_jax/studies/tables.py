@@ -27,6 +27,8 @@ class Cell(NamedTuple):
     published: top-1 accuracy in percent; NaN at small scale.
     half: half of its 95 % interval; NaN if the document has none.
     note: why it is not comparable; '' if it is.
+    run: name of its run among those of the table and the data; rows may share one.
+    select: values that the params of its record have, or 'features'.
   """
 
   table: str
@@ -38,6 +40,8 @@ class Cell(NamedTuple):
   published: float
   half: float
   note: str
+  run: str
+  select: tuple[tuple[str, Any], ...]
 
 
 class Claim(NamedTuple):
@@ -168,6 +172,7 @@ def _cell(content: Mapping[str, Any], known: Table, row: str, column: str, small
     argument = content.get('small_argument', argument)
   flags = [
     *content.get('flags', ()),
+    *content.get('data_flags', {}).get(column, ()),
     *own.get('flags', ()),
     *((*content['small'], *own.get('small', ())) if small else ()),
   ]
@@ -182,5 +187,7 @@ def _cell(content: Mapping[str, Any], known: Table, row: str, column: str, small
     own.get('protocol', content['protocol']),
     math.nan if place is None else own.get('published', unknown)[place],
     math.nan if place is None else own.get('half', unknown)[place],
-    own.get('note', ''),
+    own.get('note', content.get('note', '')),
+    own.get('run', row),
+    tuple(own.get('select', {}).items()),
   )

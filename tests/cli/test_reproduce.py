@@ -47,6 +47,14 @@ def test_all_tables_and_the_commands_of_one(capsys):
   )
 
 
+def test_rows_that_share_a_run_are_one_command(capsys):
+  assert not call('reproduce', 'robustness-1', '--list')
+  assert capsys.readouterr().out == (
+    'clr-jax train --config=robustness:contrastive-labels --config.seed=0 '
+    '--workdir=DIR/robustness-1-full-labels-cifar10-seed=0\n'
+  )
+
+
 def test_a_table_without_runs(tiny_tables, capsys):
   assert not call('reproduce', 'tiny')
   out = capsys.readouterr().out

@@ -63,6 +63,30 @@ def test_an_entry_is_the_mean_over_draws_of_the_newest_step():
   assert entry({'protocol': 'knn'}) is None
 
 
+def test_a_cell_selects_among_the_records_of_a_run_that_rows_share():
+  def record(value, protocol='few_label', features='trained', **params):
+    return {'protocol': protocol, 'value': value, 'features': features, 'params': params}
+
+  records = [
+    record(0.1, label_fraction=0.01),
+    record(0.2, label_fraction=0.1),
+    record(0.99, label_fraction=0.1, selection='best_on_test'),
+    record(0.3, label_fraction=0.1, features='untrained', baseline='robustness_supervised'),
+    record(0.4, label_fraction=0.1, protocol='finetune'),
+  ]
+  run = Run(records)
+  found = {}
+  for cell in cells('robustness-1'):
+    made = ledger.entry_of(cell, 'full', run, ['train'])
+    found[cell.row] = made and made.value
+  assert {row: value for row, value in found.items() if value} == {
+    'contrastive-1': 0.1,
+    'contrastive-10': 0.2,
+    'supervised-10': 0.3,
+    'fine-tuned-10': 0.4,
+  }
+
+
 def test_later_ledgers_replace_entries_and_files_keep_them(tmp_path):
   path = epath.Path(tmp_path / 'ledger.jsonl')
   assert ledger.read(path) == []

@@ -24,6 +24,18 @@ def test_a_cell_has_its_number_its_config_and_its_flags():
   ]
 
 
+def test_columns_have_flags_and_rows_may_share_a_run():
+  found = {c.data: c for c in tables.cells('margins-4-moco_v3', rows=['emphasis'])}
+  assert found['cifar100'].given == (('eval.data', 'cifar10'),)
+  assert found['cifar10'].given == (('eval.data', 'cifar100'),)
+  assert found['cifar100'].spec == 'margins:cifar100-moco_v3-emphasis'
+  cells = tables.cells('robustness-1')
+  assert {(c.spec, c.given, c.run) for c in cells} == {
+    ('robustness:contrastive-labels', (), 'labels')
+  }
+  assert len({(c.protocol, c.select) for c in cells}) == 9
+
+
 def test_a_small_version_has_other_data_and_no_published_number():
   (cell,) = tables.cells('ft-1', scale='small', rows=['0.9'])
   assert cell.spec == 'feature_transformation:cifar10-moco_v1' and math.isnan(cell.published)
@@ -51,7 +63,7 @@ def test_baselines_are_rows_and_numbers_are_percentages():
     assert known.baseline in known.rows
     cells = tables.cells(name)
     assert all(math.isnan(c.published) or 20 < c.published < 100 for c in cells)
-    keys = [(cell.spec, cell.given, cell.protocol) for cell in cells]
+    keys = [(cell.spec, cell.given, cell.protocol, cell.select) for cell in cells]
     assert len(set(keys)) == len(keys), f'{name}: two rows are the same run'
 
 
@@ -63,6 +75,8 @@ def built(cells):
 
 def test_the_config_of_a_row_measures_its_protocol():
   built(tables.cells('sogclr-1', rows=['sogclr', 'moco'], data=['cifar10']))
+  built(tables.cells('robustness-1'))
+  built(tables.cells('margins-4-byol', data=['stl10']))
   built(tables.cells('tcl-5.1', rows=['supervised'], data=['cifar10']))
 
 
