@@ -7,6 +7,7 @@ between them is written by `filled` and never by hand.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from clr_jax.core.errors import UserError
@@ -17,6 +18,7 @@ from clr_jax.studies.tables import Scale
 _BEGIN = '<!-- ledger: '
 _OPENING = rf'^{_BEGIN}(\S+) (full|small) -->\n'
 _END = '<!-- end -->'
+_WIDTH = 120
 _BLOCK = re.compile(f'({_OPENING})(?:(?!^{_BEGIN}).)*?(^{_END})', re.DOTALL | re.MULTILINE)
 
 
@@ -79,22 +81,28 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _made(name: str, scale: Scale, entries: Sequence[Entry]) -> str:
-  """Provenance of the numbers, and the command that makes them again."""
+  """Provenance of the numbers, and the commands that make them again."""
 
   def all_of(values: Iterable[str]) -> str:
     return ', '.join(sorted(set(values)))
 
-  rows = [row for row in tables.table(name).rows if any(e.row == row for e in entries)]
-  seeds = max(entry.seed for entry in entries) + 1
+  by_seeds: dict[int, list[str]] = {}
+  for row in tables.table(name).rows:
+    if seeds := [entry.seed + 1 for entry in entries if entry.row == row]:
+      by_seeds.setdefault(max(seeds), []).append(row)
   cores = max(entry.cores for entry in entries)
-  return (
+  text = (
     f"Top-1 accuracy in percent; mean ± half of the 95 % interval over n seeds (Student's t), "
     f'differences paired by seed. {len(entries)} runs, '
     f'{sum(entry.seconds for entry in entries) / 60:.0f} minutes of training steps, '
     f'{all_of(entry.device for entry in entries)} with {cores} core{"s" * (cores > 1)}, JAX '
     f'{all_of(entry.libraries.get("jax", "?") for entry in entries)}, revision '
     f'{all_of(entry.code_version for entry in entries)}, until '
-    f'{max(entry.time for entry in entries)[:10]}:\n\n'
-    f'```bash\nclr-jax reproduce {name} --scale={scale} --rows={",".join(rows)} --seeds={seeds} '
-    f'--workdir=DIR\n```'
+    f'{max(entry.time for entry in entries)[:10]}:'
   )
+  commands = '\n'.join(
+    f'clr-jax reproduce {name} --scale={scale} --rows={",".join(rows)} --seeds={seeds} '
+    f'--workdir=DIR'
+    for seeds, rows in by_seeds.items()
+  )
+  return f'{textwrap.fill(text, _WIDTH, break_on_hyphens=False)}\n\n```bash\n{commands}\n```'

@@ -80,9 +80,13 @@ class Table(NamedTuple):
 
   @property
   def differences(self) -> list[Claim]:
-    """Every row against the baseline, and the claims."""
-    rows = [row for row in self.rows if row != self.baseline]
-    against = [Claim(f'{row} - {self.baseline}', (row,), (self.baseline,), False) for row in rows]
+    """Every row against the baseline unless a claim does that, and the claims."""
+    claimed = {(claim.more, claim.less) for claim in self.claims}
+    against = [
+      Claim(f'{row} - {self.baseline}', (row,), (self.baseline,), False)
+      for row in self.rows
+      if row != self.baseline and ((row,), (self.baseline,)) not in claimed
+    ]
     return [*against, *self.claims]
 
 

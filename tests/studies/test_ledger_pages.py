@@ -46,15 +46,15 @@ def test_every_run_of_the_ledger_is_on_a_page():
 
 
 def test_a_table_has_rows_differences_and_provenance():
-  entries = runs('sogclr', 89.0, 89.2) + runs('moco', 90.0, 90.4)
+  entries = runs('sogclr', 89.0, 89.2) + runs('moco', 90.0, 90.4) + runs('real', 87.0)
   text = pages.filled(f'before\n{MARK}old\n<!-- end -->\nafter\n', entries)
   lines = text.splitlines()
   assert lines[0] == 'before' and lines[-2:] == ['<!-- end -->', 'after'] and 'old' not in text
   assert any(line.startswith('| sogclr | cifar10 | 89.36 | 89.10 ± ') for line in lines)
   assert any(line.startswith('| moco - sogclr | cifar10 | +0.51 | +1.10 ± ') for line in lines)
   assert 'salt-pepper' not in text  # no run
-  assert '1 x gpu with 4 cores, JAX 1.2, revision abc, until 2030-01-02' in text
-  assert '--rows=sogclr,moco --seeds=2 ' in text
+  assert '1 x gpu with 4 cores, JAX 1.2, revision abc, until 2030-01-02' in text.replace('\n', ' ')
+  assert '--rows=sogclr,moco --seeds=2 ' in text and '--rows=real --seeds=1 ' in text
   assert pages.filled(text, entries) == text
   assert 'No run yet.' in pages.filled(text, [])
 
