@@ -117,11 +117,13 @@ def cells(
     check_name(known.rows, row, f'row of {name}')
   for column in data:
     check_name(columns, column, f'data set of {name}')
+  # A table of words alone has all of its cells, another one those with a number.
+  words = not any('published' in row for row in content['rows'].values())
   found = []
   for row in rows or known.rows:
     for column in data or columns:
       cell = _cell(content, known, row, column, small)
-      if small or not math.isnan(cell.published):
+      if small or words or not math.isnan(cell.published):
         found.append(cell)
   if not found:
     raise UserError(
@@ -142,6 +144,7 @@ def _cell(content: Mapping[str, Any], known: Table, row: str, column: str, small
     *(content['small'] if small else ()),
   ]
   place = None if small else known.data.index(column)
+  unknown = [math.nan] * len(known.data)
   return Cell(
     known.name,
     row,
@@ -149,7 +152,7 @@ def _cell(content: Mapping[str, Any], known: Table, row: str, column: str, small
     f'{content["config"]}:{argument.format(data=column, row=row)}',
     tuple((key, value) for key, _, value in (flag.partition('=') for flag in flags)),
     own.get('protocol', content['protocol']),
-    math.nan if place is None else own['published'][place],
-    math.nan if place is None else own.get('half', [math.nan] * len(known.data))[place],
+    math.nan if place is None else own.get('published', unknown)[place],
+    math.nan if place is None else own.get('half', unknown)[place],
     own.get('note', ''),
   )

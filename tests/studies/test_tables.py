@@ -50,7 +50,7 @@ def test_baselines_are_rows_and_numbers_are_percentages():
     known = tables.table(name)
     assert known.baseline in known.rows
     cells = tables.cells(name)
-    assert all(20 < cell.published < 100 for cell in cells)
+    assert all(math.isnan(c.published) or 20 < c.published < 100 for c in cells)
     keys = [(cell.spec, cell.given, cell.protocol) for cell in cells]
     assert len(set(keys)) == len(keys), f'{name}: two rows are the same run'
 
