@@ -133,6 +133,8 @@ def _in_our_words(message: str) -> str:
     return f'{option} needs a value: write {option}=VALUE'
   if value := re.fullmatch(r"ignored explicit argument '(.*)'", reason, re.DOTALL):
     return f'{option}={value[1]}: {option} takes no value, leave ={value[1]} out'
+  if value := re.fullmatch(r"invalid choice: '(.*)' \(choose from (.*)\)", reason, re.DOTALL):
+    return f'{option}={value[1]}: choose one of {value[2]}'
   return f'{option}{reason}'  # errors of our types have the form '=VALUE: give ...'
 
 

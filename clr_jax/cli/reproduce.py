@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import jax
@@ -20,7 +19,7 @@ from clr_jax.cli.sweep.slots import find_machine
 from clr_jax.cli.sweep.study import Study
 from clr_jax.core.errors import EXIT_FAILED, RunStopped, UserError
 from clr_jax.core.names import listed
-from clr_jax.core.storage import atomic_write
+from clr_jax.core.storage import atomic_write, first_line, read_file
 from clr_jax.rundir.reader import Run
 from clr_jax.rundir.table import aligned
 from clr_jax.studies import comparison, ledger, pages, tables
@@ -74,9 +73,12 @@ def write_pages(paths: Sequence[str]) -> None:
   entries = ledger.packaged()
   texts = {}
   for path in paths:
-    if not os.path.isfile(path):
-      raise UserError(f'--pages={path}: there is no such file')
-    texts[path] = pathlib.Path(path).read_text()
+    try:
+      texts[path] = read_file(path).decode()
+    except (OSError, ValueError) as error:
+      raise UserError(
+        f'--pages={path} cannot be read ({first_line(error)}): give a Markdown file'
+      ) from error
   new = {path: pages.filled(text, entries) for path, text in texts.items()}
   for path, text in new.items():
     if text != texts[path]:
@@ -158,6 +160,8 @@ def _train(
   known: Mapping[Cell, Sequence[Entry]],
 ) -> None:
   """Trains what is not finished, then compares, also if some runs failed."""
+  path = study.folder / ledger.NAME
+  ledger.read(path)  # a damaged one is refused before any work
   codes: dict[str, int] | None = {}
   if unfinished := study.unfinished():
     with held_slots(find_machine(), args.jobs, args.devices_per_run) as slots:
@@ -171,7 +175,6 @@ def _train(
     for cell, own in runs
     if own.name not in left
   ]
-  path = study.folder / ledger.NAME
   entries = ledger.merged(ledger.read(path), [entry for entry in new if entry])
   if entries:
     ledger.write(path, entries)

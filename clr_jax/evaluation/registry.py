@@ -17,6 +17,7 @@ from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import FEATURES, Subject
 from clr_jax.evaluation.protocols import PROTOCOLS
 from clr_jax.experiment.build import Experiment
+from clr_jax.experiment.schema import with_types
 from clr_jax.models.tokens import check_tokens
 from clr_jax.rundir.table import format_table
 
@@ -56,8 +57,8 @@ def _options(name: str) -> Mapping[str, Option]:
 
 
 def with_all_options(config: Config) -> Config:
-  """Copies a config and completes the options of the protocols in `eval.protocols`."""
-  config = config.copy_and_resolve_references()
+  """Copies a config, with typed values, and completes the options of its `eval.protocols`."""
+  config = with_types(config)
   asked = config.get('eval', {}).get('protocols', {})
   with config.unlocked():
     for name in set(asked) & set(names()):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
 
+from clr_jax.core.annotations import check_value
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import listed
-from clr_jax.core.storage import atomic_write
+from clr_jax.core.storage import atomic_write, first_line, read_file
 from clr_jax.experiment.config_files import folder
 from clr_jax.rundir.reader import Run
 from clr_jax.studies.tables import Cell, Scale, cells
@@ -75,19 +77,36 @@ def read(path: epath.Path) -> list[Entry]:
   """Reads a ledger; one that does not exist has no entries.
 
   Raises:
-    UserError: a line that is no entry.
+    UserError: not a file of text, or a line that is no entry.
   """
   if not path.exists():
     return []
+  try:
+    lines = read_file(path).decode().splitlines()
+  except (OSError, ValueError) as error:
+    raise UserError(
+      f'{path} cannot be read ({first_line(error)}): give the ledger.jsonl of a --workdir'
+    ) from error
   entries = []
-  for number, line in enumerate(path.read_text().splitlines(), 1):
+  for number, line in enumerate(lines, 1):
     try:
-      entries.append(Entry(**json.loads(line)))
-    except (TypeError, ValueError) as error:
+      entries.append(_entry(line))
+    except (TypeError, ValueError, UserError) as error:
       raise UserError(
         f'line {number} of {path} is no entry of a ledger ({error}): repair or remove it'
       ) from error
   return entries
+
+
+def _entry(line: str) -> Entry:
+  """The entry of a line; raises an error for one of other fields or types."""
+  fields = json.loads(line)
+  if not isinstance(fields, dict) or fields.keys() != set(Entry._fields):
+    raise ValueError('it has other fields')
+  entry = Entry(**fields)
+  for name, hint in typing.get_type_hints(Entry).items():
+    check_value(name, getattr(entry, name), hint)
+  return entry
 
 
 def write(path: epath.Path, entries: Iterable[Entry]) -> None:

@@ -65,7 +65,7 @@ def test_runs_are_added_and_pages_made(tiny_tables, tmp_path, capsys):
   blank = dict.fromkeys(ledger.Entry._fields, '')
   made = {'table': 'tiny', 'row': 'simclr', 'data': 'digits', 'scale': 'full', 'seed': 0}
   made |= {'value': 0.8, 'protocol': 'knn', 'command': f'clr-jax train --config={TINY}:simclr '}
-  made |= {'libraries': {'jax': '1'}, 'cores': 1, 'seconds': 1.0}
+  made |= {'libraries': {'jax': '1'}, 'cores': 1, 'seconds': 1.0, 'step': 1, 'params': {}}
   (tmp_path / 'new.jsonl').write_text(json.dumps({**blank, **made}) + '\n')
   page = tmp_path / 'page.md'
   page.write_text('<!-- ledger: tiny full -->\n<!-- end -->\n')
@@ -74,10 +74,16 @@ def test_runs_are_added_and_pages_made(tiny_tables, tmp_path, capsys):
   out = capsys.readouterr().out.splitlines()
   assert out[0].startswith('1 runs of ') and out[1].endswith('written') and out[2].endswith('was')
   assert '| simclr | digits | 80.00 | 80.00 (n=1) |' in page.read_text()
-  for arguments in (['tiny', f'--pages={page}'], ['--pages=none.md'], ['--add=none.jsonl']):
+  for arguments, words in (
+    (['tiny', f'--pages={page}'], 'leave tiny out'),
+    (['--pages=none.md'], 'none.md cannot be read ('),
+    ([f'--pages={tmp_path}'], 'cannot be read ('),
+    (['--add=none.jsonl'], 'there is no such file'),
+    ([f'--add={tmp_path}'], 'cannot be read ('),
+  ):
     assert call('reproduce', *arguments) == 2
     err = capsys.readouterr().err
-    assert err.count('\n') == 1 and ('leave tiny out' in err or 'there is no such file' in err)
+    assert err.count('\n') == 1 and words in err
 
 
 @pytest.mark.parametrize(
@@ -85,7 +91,7 @@ def test_runs_are_added_and_pages_made(tiny_tables, tmp_path, capsys):
   [
     (['sogclr-2'], "unknown table 'sogclr-2'"),
     (['sogclr-1', '--rows=a'], 'unknown row of sogclr-1'),
-    (['sogclr-1', '--scale=tiny'], 'small'),
+    (['sogclr-1', '--scale=tiny'], "--scale=tiny: choose one of 'full', 'small'"),
     (['sogclr-1', '--seeds=0'], 'seeds'),
     (['sogclr-1', '--rows=real', '--check'], 'the ledger has no full run of real in sogclr-1'),
   ],

@@ -1,6 +1,7 @@
 """The ledger: entries of runs, and what is refused."""
 
 import json
+import math
 
 import pytest
 from etils import epath
@@ -112,10 +113,16 @@ def test_runs_of_other_cells_protocols_or_configs_are_refused():
       ledger.check([good, good._replace(**change)])
 
 
-@pytest.mark.parametrize('line', ['{', '[]', '{"table": "x"}', json.dumps({'unknown': 1})])
+BROKEN = ('{', '[]', '{"table": "x"}')
+OTHERS = ({'unknown': 1}, {'seed': 'x'}, {'value': math.nan}, {'params': 3})
+
+
+@pytest.mark.parametrize('line', BROKEN + OTHERS)
 def test_a_damaged_line_is_named(tmp_path, line):
   path = epath.Path(tmp_path / 'ledger.jsonl')
   ledger.write(path, [entry({})])
+  if isinstance(line, dict):
+    line = json.dumps(json.loads(path.read_text()) | line)
   path.write_text(path.read_text() + line + '\n')
   with pytest.raises(UserError, match=r'line 2 of .* is no entry of a ledger'):
     ledger.read(path)

@@ -13,7 +13,7 @@ from clr_jax.cli.process import run_with_exit_code
 from clr_jax.cli.sweep import grid
 from clr_jax.cli.sweep.devices import held_slots
 from clr_jax.cli.sweep.slots import find_machine
-from clr_jax.cli.sweep.study import Study
+from clr_jax.cli.sweep.study import Study, digests_of
 from clr_jax.core.errors import UserError
 
 
@@ -33,11 +33,13 @@ def run(args: argparse.Namespace, fixed: Given, options: dict[str, Any]) -> None
   runs = grid.plan(args.config, args.grid, fixed, seeds)
   loaded = {run.name: load_config(run.spec, args.imports, run.given) for run in runs}
   say(dict.fromkeys(line for _, said in loaded.values() for line in said))
+  configs = {name: config for name, (config, _) in loaded.items()}
   if args.list:
+    digests_of(configs)
     for run in runs:
       print(grid.command(run.arguments(args.workdir, args.imports)))
     return
-  study = Study(args.workdir, runs, {name: config for name, (config, _) in loaded.items()})
+  study = Study(args.workdir, runs, configs)
   jax.config.update('jax_platforms', 'cpu')  # the devices are for the runs
   if args.summary:
     study.summarize(options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import pathlib
 import re
 import shlex
@@ -16,6 +17,7 @@ from clr_jax.core.errors import UserError
 _PREFIX = 'config.'
 _TOGETHER = '+'
 _MOST_LETTERS = 40  # of a value in the name of a run
+_MOST_RUNS = 10_000  # each is checked before the first one starts
 _LONGEST_NAME = 200  # file systems allow 255 bytes
 _OPENING, _CLOSING = '([{', ')]}'
 
@@ -119,7 +121,15 @@ def plan(
     axes: keys with several values.
     fixed: values of keys that are the same in all runs.
     seeds: RNG seeds.
+
+  Raises:
+    UserError: too many runs.
   """
+  count = math.prod([len(specs), len(seeds), *(len(axis.values) for axis in axes)])
+  if count > _MOST_RUNS:
+    raise UserError(
+      f'the sweep has {count:,} runs and may have {_MOST_RUNS:,}: give fewer values or --seeds'
+    )
   others: Given = [(key, value) for key, value in fixed if key != 'seed']
   points = itertools.product(specs, itertools.product(*(axis.values for axis in axes)), seeds)
   runs = []

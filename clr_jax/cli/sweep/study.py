@@ -52,11 +52,7 @@ class Study:
     self.folder = _checked(folder)
     self.runs = runs
     self._configs = configs
-    self._digests = {name: _digest(config) for name, config in configs.items()}
-    names: dict[str, str] = {}
-    for name, digest in self._digests.items():
-      if (other := names.setdefault(digest, name)) != name:
-        raise UserError(f'{other} and {name} have the same config: leave one of the values out')
+    self._digests = digests_of(configs)
 
   def unfinished(self) -> list[PlannedRun]:
     """Runs that have not been finished with their present config."""
@@ -177,6 +173,16 @@ def _checked(folder: str) -> epath.Path:
   if (path / 'config.json').exists():
     raise UserError(f'--workdir={folder} is a run: give a folder for the runs of the sweep')
   return path
+
+
+def digests_of(configs: Mapping[str, Config]) -> dict[str, str]:
+  """Digests of configs by name; UserError if two are the same."""
+  digests = {name: _digest(config) for name, config in configs.items()}
+  names: dict[str, str] = {}
+  for name, digest in digests.items():
+    if (other := names.setdefault(digest, name)) != name:
+      raise UserError(f'{other} and {name} have the same config: leave one of the values out')
+  return digests
 
 
 def _digest(config: Config | Mapping[str, Any]) -> str:

@@ -108,6 +108,8 @@ def test_list_prints_a_command_for_each_run(tmp_path, capsys):
     *('--config.method.temperature=0.1', '--config.seed=1', lines[1][-1]),
   ]
   assert not err and not any(tmp_path.iterdir())
+  assert sweep('--grid=config.method.temperature=0.5,0.50', '--workdir=gs://b', '--list') == 2
+  assert 'have the same config' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -120,6 +122,7 @@ def test_list_prints_a_command_for_each_run(tmp_path, capsys):
     (['--grid=config.method.temperature=0.5,0.50'], ['have the same config']),
     (['--grid=method.k1=1'], ['--grid=method.k1=1: give config.KEY=VALUE,VALUE']),
     (['--params.by=method.k9', '--params.kind=pie'], ['kind', 'pie', 'lines']),
+    (['--seeds=2147483647'], ['has 2,147,483,647 runs and may have 10,000']),
     (['--jobs=0'], ['--jobs=0: give a whole number']),
     (['--jobs=100000'], ['--jobs=100000', 'cores']),
     (['--devices_per_run=2'], ['--devices_per_run=2 has no effect on a CPU']),
