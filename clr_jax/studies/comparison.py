@@ -30,8 +30,8 @@ class Difference(NamedTuple):
     data: the data set.
     published: difference of the published numbers, in points; NaN if one is not published.
     ours: mean and 95 % interval of our differences; None without common seeds.
-    seeds_needed: seeds with which a difference of the published size would be found with a
-      probability of 0.8; None if that cannot be said.
+    seeds_needed: seeds with which a difference of the published size (of our own for a claim
+      without numbers) would be found with a probability of 0.8; None if that cannot be said.
   """
 
   claim: Claim
@@ -106,7 +106,10 @@ def differences(
       ours = [[values(entries, c) for c in side] for side in sides]
       seeds = set.intersection(*(set(own) for side in ours for own in side))
       pairs = [_contrast([[own[seed] for own in side] for side in ours]) for seed in sorted(seeds)]
-      needed = seeds_needed(size, float(np.std(pairs, ddof=1))) if len(pairs) > 1 else None
+      needed = None
+      if len(pairs) > 1:
+        sought = float(np.mean(pairs)) if claim.stated and math.isnan(size) else size
+        needed = seeds_needed(sought, float(np.std(pairs, ddof=1)))
       found.append(Difference(claim, cell.data, size, interval(pairs) if pairs else None, needed))
   return found
 

@@ -78,6 +78,7 @@ def test_a_claim_compares_several_rows_on_common_seeds():
   pairs = np.array([4.0, 5.0, 3.5])
   np.testing.assert_allclose(last.ours, interval(list(pairs)))
   assert last.claim.stated and math.isnan(last.published) and last.verdict == 'confirmed'
+  assert last.seeds_needed == comparison.seeds_needed(pairs.mean(), pairs.std(ddof=1))
   swapped = last._replace(ours=last.ours._replace(mean=-last.ours.mean))
   assert swapped.verdict == 'contradicted'
   two = [cell for cell in cells if cell.row.startswith('sogclr')]
