@@ -16,7 +16,7 @@ from clr_jax.studies.tables import Cell
 
 _HEADER = (
   *('row', 'data', 'images a step', 'steps', 'GiB a device'),
-  *('ms a step, at least', 'hours, at least', "hours by the compiler's cycles"),
+  *('ms a step, at least', 'minutes, at least', "minutes by the compiler's cycles"),
 )
 
 
@@ -67,6 +67,6 @@ def _numbers(found: dict[str, Any], epochs: float) -> tuple[str, ...]:
     f'{steps:,}',
     f'{found["memory"]["peak"] / 2**30:.1f}',
     f'{1000 * least:.2f}' if least else '',
-    f'{least * steps / 3600:.1f}' if least else '',
-    f'{estimate * steps / 3600:.1f}' if estimate else '',
+    f'{least * steps / 60:.0f}' if least else '',
+    f'{estimate * steps / 60:.0f}' if estimate else '',
   )
