@@ -24,6 +24,7 @@ T = TypeVar('T')
 
 _LOADED: dict[str, str] = {}  # file -> SHA-256 of the executed code
 _CHOSEN: set[str] = set()  # files of --imports, which take precedence over a run's record
+_REPLACED: dict[str, str] = {}  # module that a run used -> the chosen one instead
 
 
 # ---------------------------------------------------------------- files
@@ -37,6 +38,8 @@ def resolved(name: str, folder: str | None = None) -> str:
   Raises:
     UserError: there is no such file or module.
   """
+  if name in _REPLACED:
+    return _REPLACED[name]
   relative = name if name.endswith('.py') else f'{name.replace(".", "/")}.py'
   relative = os.path.expanduser(relative)
   tried = [os.path.abspath(os.path.join(place, relative)) for place in (folder or '.', '.')]
@@ -85,8 +88,8 @@ def load(names: Sequence[str], folder: str | None = None, *, chosen: bool = Fals
 
   Args:
     names, folder: see `resolved`.
-    chosen: True if the user named them for this command, so that they replace modules of the same
-      name recorded by a run.
+    chosen: True if the user named them for this command, so that they replace modules recorded by
+      a run that have the same name or the same code.
 
   Raises:
     UserError: no such file, a file in a workdir, or any error in it, with file and line.
@@ -126,7 +129,9 @@ def load_recorded(recorded: Mapping[str, str], where: str) -> None:
   """
   for name, digest in recorded.items():
     last = os.path.basename(name)
-    if any(os.path.basename(chosen) == last for chosen in _CHOSEN):
+    chosen = [c for c in _CHOSEN if os.path.basename(c) == last or _LOADED.get(c) == digest]
+    if chosen:
+      _REPLACED[name] = chosen[0]
       continue
     now = checksum(name)
     if now is None:

@@ -125,6 +125,15 @@ def _parts(config: Config) -> Iterator[_Part]:
     yield _Part(path, part, name, options, values)
 
 
+# Sections of which `config_base.get_config` makes none.
+_EXAMPLES = {
+  'augment': "views('simclr', size=32)",
+  'model': "model('resnet18')",
+  'method': "method('simclr')",
+  'optimizer': "optimizer('sgd', learning_rate=0.1)",
+}
+
+
 def check_config(config: Config) -> None:
   """Raises an error for an invalid config before any work.
 
@@ -144,6 +153,8 @@ def check_config(config: Config) -> None:
     choices = part.section.choices
     what = f'{choices.what} {part.name!r}' if choices else part.path or 'the config'
     _check_name_alone(part)
+    if not part.path:
+      _check_sections(part)
     check(part.options, part.values, what=what, prefix=part.prefix)
     for key, option in part.options.items():
       if key not in part.values and OPTIONAL not in option.facts:
@@ -151,6 +162,16 @@ def check_config(config: Config) -> None:
           f'{part.prefix}{key} is missing: make the section with the function of '
           f'clr_jax.experiment.config_base for it, so that the run records all of its options'
         )
+
+
+def _check_sections(whole: _Part) -> None:
+  """Raises a UserError with an example for a section that a config file must make itself."""
+  missing = [key for key in _EXAMPLES if key not in whole.values]
+  if missing and whole.values.keys() <= whole.options.keys():  # else one may be misspelled
+    raise UserError(
+      f'the config needs a value for {missing[0]}: set, for example, '
+      f'config.{missing[0]} = config_base.{_EXAMPLES[missing[0]]}'
+    )
 
 
 def _check_name_alone(part: _Part) -> None:

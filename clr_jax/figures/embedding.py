@@ -120,7 +120,7 @@ def _views(networks: Sequence[Network], **options: int) -> FigureData:
   blocks, cells = [], []
   for network in networks:
     images, rows = view_cells(network, **options)
-    blocks.append(_mosaic(f'{network.name}: views that the encoder is given', images))
+    blocks.append(_mosaic(f'{network.name}: augmented views, the inputs of the encoder', images))
     cells += [(network.name, *row) for row in rows]
   return FigureData('views', blocks, {'': Table(('run', 'row', 'index', 'label'), cells)})
 

@@ -265,8 +265,8 @@ def _of_run(form: Callable[..., Schedule]) -> Callable[..., Schedule]:
     if filled_in.keys() & {'warmup_epochs', 'warmup_steps'} and sizes[-1] > total_steps:
       epochs = f'{total_steps / steps_per_epoch:.3g}'
       raise UserError(
-        f'warmup_epochs={warmup_epochs} exceeds the length of the run in epochs, {epochs}: lower '
-        f'warmup_epochs to at most {epochs}, or train for more epochs'
+        f'schedule.warmup_epochs={warmup_epochs} exceeds the length of the run in epochs, '
+        f'{epochs}: lower it to at most {epochs}, or train for more epochs'
       )
     return form(peak, **filled_in, **options)
 

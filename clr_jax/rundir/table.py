@@ -93,9 +93,14 @@ def averaged(records: Iterable[Mapping[str, Any]]) -> list[Row]:
 
 
 def settings(params: Mapping[str, Any]) -> dict[str, Any]:
-  """Removes params that depend on the draw: its number, iterations, chosen hyper-parameters."""
-  chosen = {k.removesuffix('_chosen_by') for k in params if k.endswith('_chosen_by')}
-  return {k: v for k, v in params.items() if k not in chosen and k not in _OUTCOMES}
+  """Removes params that depend on the draw: its number, iterations, chosen hyper-parameters.
+
+  `k_asked` stays only where the set of features is smaller than that.
+  """
+  left_out = {k.removesuffix('_chosen_by') for k in params if k.endswith('_chosen_by')}
+  if params.get('k_asked') == params.get('k'):
+    left_out.add('k_asked')
+  return {k: v for k, v in params.items() if k not in left_out and k not in _OUTCOMES}
 
 
 def _short(params: Mapping[str, Any], peers: list[dict[str, Any]]) -> str:

@@ -14,7 +14,7 @@ from clr_jax.core.registry import ModuleRegistry, Registry
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
   """Forgets modules that a test has loaded."""
-  for name in ('_LOADED', '_CHOSEN'):
+  for name in ('_LOADED', '_CHOSEN', '_REPLACED'):
     monkeypatch.setattr(user_code, name, type(getattr(user_code, name))())
   modules, path = dict(sys.modules), list(sys.path)
   yield
@@ -91,8 +91,13 @@ def test_what_a_run_was_made_with(tmp_path):
   gone = str(tmp_path / 'gone' / 'mine2.py')
   with pytest.raises(UserError, match=rf'^RUN used {gone}, which is missing'):
     user_code.load_recorded({gone: digest}, 'RUN')
-  user_code.load([write(tmp_path / 'new' / 'mine2.py')], chosen=True)  # --imports
+  new = write(tmp_path / 'new' / 'mine2.py')
+  user_code.load([new], chosen=True)  # --imports
   user_code.load_recorded({gone: digest}, 'RUN')
+  assert user_code.resolved(gone) == new  # as the config of the run names it
+  renamed = str(tmp_path / 'gone' / 'mine3.py')
+  user_code.load_recorded({renamed: digest}, 'RUN')  # the same code by another name
+  assert user_code.resolved(renamed) == new
 
 
 # ---------------------------------------------------------------- registering

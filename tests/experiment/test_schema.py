@@ -99,7 +99,7 @@ def with_value(config, key, value):
     ('log_evry', 1, "the config has no option 'log_evry': did you mean 'log_every'"),
     ('optimzer', {'a': 1}, "the config has no option 'optimzer': did you mean 'optimizer'"),
     ('optimizer', 3, 'optimizer=3 is not allowed: give a section with keys'),
-    ('method', GONE, 'the config needs a value for method'),
+    ('method', GONE, r'the config needs a value for method: set, .* config_base.method\(.simclr'),
     ('eval_every', GONE, 'eval_every is missing: make the section'),
     ('data.workers', GONE, 'data.workers is missing'),
     ('data.nam', 'digits', "data has no option 'nam': did you mean 'name'"),

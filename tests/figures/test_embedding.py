@@ -223,4 +223,4 @@ def test_neighbors_among_many_classes_share_a_color(network, monkeypatch):
   assert [mark.name for mark in panel.marks] == ['0 to 2', '3 to 5', '6 to 8', '9']
   assert [mark.look for mark in panel.marks] == [0, 1, 2, 3]
   assert panel.marks[1].ids == [i for i in range(30) if i % 10 in (3, 4, 5)]
-  assert '3 classes, one after the other in their order, share a color' in panel.note
+  assert 'each color stands for 3 consecutive classes' in panel.note

@@ -56,7 +56,7 @@ def point_panel(
     ]
   note = f'{len(rows):,} of {network.source.num_examples:,} images'
   if label is not None and together > 1:
-    note += f'; {together} classes, one after the other in their order, share a color'
+    note += f'; each color stands for {together} consecutive classes'
   return Panel(network.title, Axis(axes[0]), Axis(axes[1]), marks, note)
 
 
