@@ -81,7 +81,7 @@ class Table(NamedTuple):
   @property
   def differences(self) -> list[Claim]:
     """Every row against the baseline unless a claim does that, and the claims."""
-    claimed = {(claim.more, claim.less) for claim in self.claims}
+    claimed = {sides for c in self.claims for sides in ((c.more, c.less), (c.less, c.more))}
     against = [
       Claim(f'{row} - {self.baseline}', (row,), (self.baseline,), False)
       for row in self.rows
