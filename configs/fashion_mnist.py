@@ -2,8 +2,8 @@
 
   clr-jax train --config=configs/fashion_mnist.py --workdir=DIR
 
-No paper's row: it shows the whole path on 60,000 real images through TFDS. The table at its end
-compares the trained encoder with the same one untrained and with raw pixels.
+It reproduces no paper; it is a complete run on 60,000 real images from TFDS. The table at the end
+compares the trained encoder with the same encoder untrained and with raw pixels.
 """
 
 from clr_jax.experiment import config_base as common

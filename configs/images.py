@@ -1,13 +1,13 @@
-"""Any images: what depends on them follows from them.
+"""Your own images, with settings derived from them.
 
   clr-jax train --config=configs/images.py --config.data.name=folder:PATH --workdir=DIR
 
-PATH has one sub-folder a class, perhaps below train and test, or images without labels; there are
-also 'npz:FILE' and the names of TFDS. Sizes, statistics, splits, batch, warm-up and the evaluation
-follow from the images as `clr_jax.experiment.from_data` says; the command prints them, the run
-records them, and a flag for any of them counts. Any method: `--config=configs/images.py:byol`. No
-source: optimizer and rate are this library's choice, for AdamW does not see the scale of a loss, in
-which the methods differ.
+PATH has one sub-folder for each class, directly or below train and test, or images without labels;
+`npz:FILE` and TFDS names work, too. Sizes, statistics, splits, batch size, warm-up and evaluation
+are derived from the images (`clr_jax.experiment.from_data`), printed and stored with the run; a
+flag overrides any of them. Other methods: `--config=configs/images.py:byol`. The optimizer and its
+learning rate follow no paper: AdamW is independent of the scale of the loss, in which the methods
+differ.
 """
 
 from clr_jax.experiment import config_base as common

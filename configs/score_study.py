@@ -1,20 +1,19 @@
-"""Score distributions while the key encoder's momentum, features or TCL's weights change, on a CPU.
+"""Score distributions for momenta of the key encoder, transformed features and weights of TCL.
 
   clr-jax train --config=configs/score_study.py:moco --workdir=DIR --config.method.momentum=0.9
   clr-jax train --config=configs/score_study.py:tcl --workdir=DIR
   clr-jax inspect scores --workdir=DIR [--workdir=DIR2 ...]
 
-Telemetry is on: every 10th step's scores, gradients and responses are in the metrics. `moco` after
-feature transformation's study of the momentum m (Zhu et al., https://arxiv.org/abs/2108.02982,
-figures 2 to 4, MoCo on ImageNet-100: top-1 collapses at m = 0.5, is 21.2 at 0.6, best at 0.99 with
-56.2 and 31.2 for the largest m), with its transformations by
-`--config.plugins.feature_transformation.positive=batch` and `.negative=batch`; `tcl` after the
-thesis' figures 5.5 to 5.8 (supervised; `method.k1` up to 50000, k2 of 1 and 3.25; k1 = 0 and k2 = 1
-is SupCon).
+Telemetry is on: scores, gradients and responses are measured at every 10th step. `moco` follows the
+study of the momentum m (Zhu et al., https://arxiv.org/abs/2108.02982, figures 2 to 4, MoCo on
+ImageNet-100: top-1 collapses at m = 0.5, is 21.2 at 0.6, best at 0.99 with 56.2 and 31.2 for the
+largest m), with its transformations as `--config.plugins.feature_transformation.positive=batch` and
+`.negative=batch`; `tcl` follows the thesis' figures 5.5 to 5.8 (supervised; `method.k1` up to
+50000, k2 of 1 and 3.25; k1 = 0 and k2 = 1 is SupCon).
 
-No table's rows: 10,000 images of Fashion-MNIST, a small ResNet, 6 epochs of 78 steps; queue of a
-tenth of the images (there half of them), temperatures and heads as there. All of
-`launch/score_study.sh` took an hour on two cores that much other work shared.
+The size is that of a CPU: 10,000 images of Fashion-MNIST, a small ResNet, 6 epochs of 78 steps. The
+queue holds a tenth of the images (half of them in the sources); temperatures and heads are those of
+the sources. `launch/score_study.sh` took an hour on two shared cores.
 """
 
 from clr_jax.experiment import config_base as common

@@ -10,7 +10,9 @@ import pytest
 
 import clr_jax
 from clr_jax import losses
+from clr_jax.experiment.schema import check_config
 
+CONFIGS = pathlib.Path(__file__).parent.parent / 'configs' / 'README.md'
 PAGE = pathlib.Path(clr_jax.__file__).parent / 'README.md'
 FILES = sorted((pathlib.Path(clr_jax.__file__).parent / 'losses').glob('[a-z]*.py'))
 
@@ -92,3 +94,12 @@ def test_the_loop_of_the_page():
   exec(code.replace('range(100)', 'range(12)'), names)
   assert (names['table'] > -99).sum() >= 11 * 128  # of the 1,437, after an epoch
   assert names['objective'] < -0.05  # it starts at about -0.03
+
+
+def test_the_config_of_the_page(tmp_path):
+  code = re.search(r'any folder.*?```python\n(.*?)```', CONFIGS.read_text(), re.S)[1]
+  (tmp_path / 'my_config.py').write_text(code)
+  for argument, name in (('', 'simclr'), (':byol', 'byol')):
+    config = clr_jax.load_config(f'{tmp_path}/my_config.py{argument}')
+    check_config(config)
+    assert config.method.name == name and config.method.out_dim == 64
