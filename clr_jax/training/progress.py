@@ -44,6 +44,7 @@ class Progress:
     self._printed = 0.0
     self._numbers: list[str] = []
     self._scores: list[str] = []
+    self._waiting: list[str] = []  # share of waiting for data, in a bar
     self._enabled = enabled and jax.process_index() == 0
     # Dispatched steps that may not have been computed yet, each with one of its metrics.
     self._pending: collections.deque[tuple[int, Any]] = collections.deque()
@@ -115,9 +116,8 @@ class Progress:
     wait_share = min((waited - self._waited) / seconds, 1.0)
     unit = '/s' if self._narrow else ' samples/s'
     waiting = f'waiting for data {wait_share:.0%}'
-    self._numbers = [f'loss {loss:.4f}', f'{speed:.0f}{unit}', *self._scores]
-    if wait_share >= 0.01 and not self._bar.disable:
-      self._numbers.append(waiting)
+    self._numbers = [f'loss {loss:.4f}', f'{speed:.0f}{unit}']
+    self._waiting = [waiting] if wait_share >= 0.01 and not self._bar.disable else []
     self._advance(step)
     last = step == self._last
     if self._bar.disable and (now - self._printed > _QUIET_SECONDS or last):
@@ -143,16 +143,16 @@ class Progress:
     with self._lock:
       self._bar.update(max(step - self._done, 0))
       self._done = max(step, self._done)
-      if self._numbers:
-        self._bar.set_postfix_str(', '.join([self._epoch(), *self._numbers]), refresh=False)
+      if self._done:
+        self._bar.set_postfix_str(', '.join([*self._shown(), *self._waiting]), refresh=False)
       self._bar.refresh()
 
-  def _epoch(self) -> str:
-    return f'epoch {self._done / self._per_epoch:.1f}'
+  def _shown(self) -> list[str]:
+    return [f'epoch {self._done / self._per_epoch:.1f}', *self._numbers, *self._scores]
 
   def _print(self, now: float, *more: str) -> None:
     if self._enabled:
-      shown = [f'step {self._done}/{self._last}', self._epoch(), *self._numbers, *more]
+      shown = [f'step {self._done}/{self._last}', *self._shown(), *more]
       print('  '.join(shown), file=sys.stderr, flush=True)
       self._printed = now
 
