@@ -77,6 +77,18 @@ def test_crop_resize_equals_pil(method, size):
     _assert_equals_pil(got, want, differing=DIFFERING[method])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('form', ['tpu', 'cuda'])
+@pytest.mark.parametrize('method', ['bicubic', pytest.param('bilinear', marks=pytest.mark.weekly)])
+def test_forms_of_accelerators_equal_pil(form, method, monkeypatch):
+  monkeypatch.setattr(canvas, 'FORMS', {'default': canvas.FORMS[form]})
+  single, given = images()
+  box = boxes(seed=2)
+  got = run(canvas.crop_resize, given, box, size=(11, 27), method=method)
+  want = through_pil(single, lambda im, i: im.crop(tuple(box[i])).resize((27, 11), METHODS[method]))
+  _assert_equals_pil(got, want, differing=DIFFERING[method])
+
+
 def rectangles():
   """The images of `tests.expected.RECTANGLES` on canvases, white beyond them."""
   pixels = np.full((len(EXTENTS), SIDE, SIDE, 3), 255, np.uint8)
