@@ -319,7 +319,7 @@ def _product(axes: str, weights: Array, levels: Array, *, dtype: Any, parts: int
 
   Args:
     axes: _WIDTH or _HEIGHT.
-    dtype: of the parts of the weights.
+    dtype: type of the parts of the weights.
     parts: number of parts. They lie side by side, with as many copies of the image, so that one
       product adds them up: on TPUs in half of the time of several products.
   """

@@ -47,7 +47,11 @@ class EncodedSource(Source):
     for i, (encoded, where) in enumerate(found):
       image = self._decode(encoded, where)
       if image.shape != self.image_shape:
-        raise UserError(f'the image {where} has changed its size since the start: run again')
+        own, others = (f'{shape[1]}x{shape[0]}' for shape in (image.shape, self.image_shape))
+        raise UserError(
+          f'the image {where} is {own} and the others are {others}: set data.image_size or '
+          f'data.canvas, or remove it'
+        )
       images[i] = image
     return images, labels
 

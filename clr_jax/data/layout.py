@@ -188,13 +188,18 @@ def _unwrapped(folder: str, known: tuple[str, ...]) -> tuple[str, Listing, tuple
       f'the folder {folder} holds no image{only}: give a folder with files of '
       f'{", ".join(walking.EXTENSIONS)}'
     )
-  folders = {path.rpartition('/')[0] for path in listing.images}
+  folders = _folders(listing.images)
   common = os.path.commonpath(folders) if '' not in folders else ''
   # A folder with loose images is a class, however deep it lies.
   if not common or common in folders or common.split('/')[0] in known:
     return folder, listing, ()
   deeper = f'{folder}/{common}'
   return deeper, list_images(deeper), (f'the classes are the sub-folders of {common}',)
+
+
+def _folders(files: Iterable[str]) -> set[str]:
+  """The sub-folders that hold some of the files, '' for the folder itself."""
+  return {file.rpartition('/')[0] for file in files}
 
 
 def _training_classes(folder: str, listing: Listing) -> tuple[list[str] | None, tuple[str, ...]]:
@@ -234,7 +239,7 @@ def _split_names(folder: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _refuse_splits_in_classes(folder: str, files: Iterable[str]) -> None:
   seen: dict[str, str] = {}
-  for parts in {tuple(f.split('/')[:2]) for f in files if f.count('/') > 1}:
+  for parts in {tuple(folder.split('/')[:2]) for folder in _folders(files) if '/' in folder}:
     if family := _family(parts[1]):
       seen[family] = '/'.join(parts)
   if len(seen) > 1:
@@ -252,7 +257,7 @@ def _classes(files: list[str], folder: str, known: tuple[str, ...] = ()) -> list
       f'the folder {folder} holds both class sub-folders and loose images such as {flat[0]}: move '
       'the loose ones away or all images into one flat folder'
     )
-  classes = [f.split('/', 1)[0] for f in files]
+  classes = [f.partition('/')[0] for f in files]
   # As in Tiny ImageNet's val and test.
   below_images = set(classes) == {'images'} and 'images' not in known
   annotations = Path(folder) / _ANNOTATIONS

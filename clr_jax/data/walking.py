@@ -16,7 +16,7 @@ EXTENSIONS = (
   *('.tif', '.tiff', '.ppm', '.pgm', '.pbm', '.pnm', '.jpe', '.jfif'),
 )
 """Suffixes of the files that are read, in upper case too."""
-
+_READ = frozenset(EXTENSIONS)
 # Suffixes of likely images that are not read.
 UNREAD_IMAGES = frozenset(
   """
@@ -61,9 +61,13 @@ def entries(folder: str) -> list[os.DirEntry[str]]:
   Raises:
     UserError: it cannot be read.
   """
+  return sorted(_scanned(folder), key=lambda e: e.name)
+
+
+def _scanned(folder: str) -> list[os.DirEntry[str]]:
   try:
     with os.scandir(folder) as found:
-      return sorted((e for e in found if visible(e.name)), key=lambda e: e.name)
+      return [entry for entry in found if visible(entry.name)]
   except OSError as error:
     raise _unreadable(folder, error) from error
 
@@ -98,20 +102,32 @@ def list_images(folder: str) -> Listing:
     if not _first_visit(place, visited):
       skipped[first][REPEATED] += 1
       continue
-    for entry in entries(place):
+    files, others = _files_first(place)
+    for name in files:
+      kind = name[dot:].lower() if (dot := name.rfind('.')) > 0 else ''
+      if kind in _READ:
+        images.append(prefix + name)
+      else:
+        skipped[first][kind or 'file without a suffix'] += 1
+    for entry in others:
       name = f'{prefix}{entry.name}'
       if _is_folder(entry):
         skipped.setdefault(name.split('/', 1)[0], Counter())
         (links if entry.is_symlink() else real).append(f'{name}/')
-      elif entry.is_file():
-        kind = os.path.splitext(entry.name)[1].lower()
-        if kind in EXTENSIONS:
-          images.append(name)
-        else:
-          skipped[first][kind or 'file without a suffix'] += 1
       else:
         skipped[first][_SPECIAL] += 1  # reading a pipe could block forever
   return Listing(sorted(images), skipped)
+
+
+def _files_first(folder: str) -> tuple[list[str], list[os.DirEntry[str]]]:
+  """(sorted names of the visible files, the other entries sorted), in one pass: there are many."""
+  files, others = [], []
+  for entry in _scanned(folder):
+    if _is_file(entry):
+      files.append(entry.name)
+    else:
+      others.append(entry)
+  return sorted(files), sorted(others, key=lambda e: e.name)
 
 
 def counted(kinds: Mapping[str, int]) -> str:
@@ -145,6 +161,14 @@ def _identity(folder: str) -> tuple[int, int]:
   except OSError as error:
     raise _unreadable(folder, error) from error
   return found.st_dev, found.st_ino
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+  """True if an entry is a file or a link to one; False if that cannot be found out."""
+  try:
+    return entry.is_file()
+  except OSError:
+    return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -24,8 +24,12 @@ from clr_jax.data.whole import Whole
 NAMES_A_PATH = True
 SIZES_DIFFER = True
 _DEEP = 16  # about so many 16-bit images are searched for their largest value
-_SAMPLE = 4096  # headers to read, evenly spaced, where images may differ in size
-_FEW = 32  # headers to read first, to see whether sizes differ
+SAMPLE = 1024
+"""Headers to read, evenly spaced, where not all are."""
+MOST_HEADERS = 8192
+"""Number of images of one size up to which all headers are read, which takes half a second."""
+FEW = 32
+"""Headers to read first, to see whether sizes differ."""
 
 
 class FolderSource(EncodedSource):
@@ -57,7 +61,7 @@ class FolderSource(EncodedSource):
     limit: int | None,
     whole: Whole | None = None,
   ):
-    """Reads the folder's listing and headers: some, or all where images must have one size.
+    """Reads the folder's listing and headers: some, or all of few images of one size.
 
     Raises:
       UserError: no such folder or split, no image in it, labels unclear, sizes differ, a header
@@ -121,8 +125,12 @@ class FolderSource(EncodedSource):
     return [self._files[row] for row in self._rows]
 
   def _common_size(self, rows: np.ndarray) -> tuple[tuple[int, int], list[str]]:
-    """The size of all images, and how decoding changes some of them."""
-    paths = [self._path(row) for row in rows]
+    """The size of all images, and how decoding changes some of them.
+
+    Some of many images are looked at; `load` refuses another size.
+    """
+    some = rows if len(rows) <= MOST_HEADERS else _spread(rows, SAMPLE)
+    paths = [self._path(row) for row in some]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
       headers = list(pool.map(images_lib.read_header, paths))
     first = headers[0].size
@@ -136,7 +144,7 @@ class FolderSource(EncodedSource):
 
   def _seem_alike(self, rows: np.ndarray) -> bool:
     """Returns True if a few images, evenly spaced, have one size."""
-    paths = [self._path(row) for row in _spread(rows, _FEW)]
+    paths = [self._path(row) for row in _spread(rows, FEW)]
     with contextlib.suppress(images_lib.DamagedImage):  # named when it is read
       return len({images_lib.read_header(path).size for path in paths}) == 1
     return False
@@ -144,7 +152,7 @@ class FolderSource(EncodedSource):
   def _sampled_facts(self, rows: np.ndarray, whole: Whole | None) -> list[str]:
     """Finds facts about the decoding of some images; raises the errors that it would raise."""
     most = whole.canvas if whole else None
-    paths = [self._path(row) for row in _spread(rows, _SAMPLE)]
+    paths = [self._path(row) for row in _spread(rows, SAMPLE)]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
       headers = list(pool.map(lambda path: _header(path, self.image_size, most), paths))
     return _facts(paths, headers)
