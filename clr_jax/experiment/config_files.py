@@ -136,10 +136,16 @@ def _open(spec: str, path: pathlib.Path, argument: str | None) -> ConfigFile:
       f'get_config() of {path} returns a {type(config).__name__}: return a ConfigDict, made with '
       f'clr_jax.experiment.config_base.get_config()'
     )
-  if imports := to_dict(config).get('imports'):
+  try:
+    imports = to_dict(config).get('imports')
+  except TypeError as error:  # keys are sorted
+    raise UserError(f'the config of {path} has keys that are not strings: remove them') from error
+  if imports:
     with config.unlocked(), config.ignore_type():
       config.imports = load_imports(imports)
   finish: Callable[..., Any] | None = getattr(module, 'complete', None)
+  if finish is not None and not callable(finish):
+    raise UserError(f'complete of {path} is a {type(finish).__name__}: make it a function')
 
   def complete(config: Config, given: Collection[str]) -> list[str]:
     if finish is None:
@@ -147,9 +153,12 @@ def _open(spec: str, path: pathlib.Path, argument: str | None) -> ConfigFile:
     finished = functools.partial(finish, config, given)
     try:
       with config.unlocked():
-        return user_code.run(path, finished) or []
+        said = user_code.run(path, finished) or []
     except UserError as error:  # caused by the values of flags, not by the file
       raise error.__cause__ if isinstance(error.__cause__, UserError) else error from None
+    if not (isinstance(said, list | tuple) and all(isinstance(line, str) for line in said)):
+      raise UserError(f'complete() of {path} returns {said!r}: return a list of sentences')
+    return list(said)
 
   return ConfigFile(config.lock(), complete)
 

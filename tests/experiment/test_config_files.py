@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from clr_jax.core.errors import UserError
-from clr_jax.experiment.config_files import choose, load, packaged, resolve
+from clr_jax.experiment.config_files import choose, load, open_file, packaged, resolve
 
 
 def write(path, text):
@@ -80,6 +80,12 @@ def test_a_file_that_is_no_python(tmp_path):
     ('get_config = dict', None, 'no signature found'),
     ('a = "\0"', None, 'source code string cannot contain null bytes'),
     (b'a = "\xff"', None, "'utf-8' codec can't decode byte 0xff"),
+    (
+      HEAD + 'def get_config(): return ConfigDict({1: 2, "a": 3})',
+      None,
+      'keys that are not strings',
+    ),
+    (HEAD + 'complete = 3\ndef get_config(): return ConfigDict()', None, 'make it a function'),
   ],
 )
 def test_a_fault_in_a_config_file_is_one_sentence(tmp_path, text, line, words):
@@ -90,6 +96,14 @@ def test_a_fault_in_a_config_file_is_one_sentence(tmp_path, text, line, words):
   message = str(error.value)
   place = f'{path}:{line}: ' if line else ''
   assert message.startswith(place) and words in message and '\n' not in message, message
+
+
+@pytest.mark.parametrize('said', ['3', '"text"', '[1]'])
+def test_complete_returns_sentences(tmp_path, said):
+  body = f'{HEAD}def get_config(): return ConfigDict()\ndef complete(config, given): return {said}'
+  found = open_file(write(tmp_path / 'mine.py', body))
+  with pytest.raises(UserError, match=r'mine\.py returns .*: return a list of sentences'):
+    found.complete(found.config, [])
 
 
 def test_what_is_no_file(tmp_path):
