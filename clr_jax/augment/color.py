@@ -6,6 +6,8 @@ Everywhere: images [B, H, W, C] float in [0, 1], C = 1 or 3; a parameter is a nu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -25,9 +27,19 @@ def per_image(value: Array | float, images: Array) -> Array:
 
 def luma(images: Array) -> Array:
   """Brightness [B, H, W, 1] of each pixel (ITU-R 601 weights); gray images are kept."""
-  if images.shape[-1] == 1:
-    return images
-  r, g, b = (images[..., i : i + 1] for i in range(3))
+  return images if images.shape[-1] == 1 else luma_of_planes(planes_of(images))
+
+
+def planes_of(images: Array) -> list[Array]:
+  """The channels of [..., C] as C arrays [..., 1]."""
+  return [images[..., i : i + 1] for i in range(images.shape[-1])]
+
+
+def luma_of_planes(planes: Sequence[Array]) -> Array:
+  """`luma` of red, green and blue, or of whole images as the only array."""
+  if len(planes) == 1:
+    return luma(planes[0])
+  r, g, b = planes
   return _LUMA[0] * r + _LUMA[1] * g + _LUMA[2] * b
 
 
@@ -88,7 +100,14 @@ def adjust_hue(images: Array, shift: Array | float) -> Array:
   """
   if images.shape[-1] == 1:
     return images
-  r, g, b = images[..., 0], images[..., 1], images[..., 2]
+  return jnp.concatenate(hue_of_planes(planes_of(images), shift), -1)
+
+
+def hue_of_planes(planes: Sequence[Array], shift: Array | float) -> list[Array]:
+  """`adjust_hue` of red, green and blue [B, H, W, 1], or of whole images as the only array."""
+  if len(planes) == 1:
+    return [adjust_hue(planes[0], shift)]
+  r, g, b = planes
   top = jnp.maximum(jnp.maximum(r, g), b)
   chroma = top - jnp.minimum(jnp.minimum(r, g), b)
   scale = 1 / jnp.where(chroma > 0, chroma, 1)
@@ -98,13 +117,13 @@ def adjust_hue(images: Array, shift: Array | float) -> Array:
     (g - b) * scale,
     jnp.where(g >= b, 2 + (b - r) * scale, 4 + (r - g) * scale),
   )
-  sector = sector + 6 * per_image(shift, images)[..., 0]
+  sector = sector + 6 * per_image(shift, r)
 
   def channel(n: float) -> Array:
     k = jnp.mod(n + sector, 6.0)
-    return top - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
+    return jnp.clip(top - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1), 0, 1)
 
-  return jnp.clip(jnp.stack([channel(5.0), channel(3.0), channel(1.0)], -1), 0, 1)
+  return [channel(5.0), channel(3.0), channel(1.0)]
 
 
 def grayscale(images: Array) -> Array:

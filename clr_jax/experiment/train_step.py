@@ -57,6 +57,7 @@ def make_train_step(
   """
   on_rows, whole, split = _placements(mesh, shard_optimizer)
   joined = mesh is not None and joins_arrays(mesh, shard_optimizer=shard_optimizer)
+  on_tpu = mesh is not None and sharding.on_tpu(mesh) and not shard_optimizer
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     view_key, embed_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
@@ -89,7 +90,11 @@ def make_train_step(
         grad_fn=lambda params, _: split(whole(gradient(whole(params))[0])),
       )
       opt_state = split(opt_state)
-      params = many_arrays.apply_updates(state.params, updates, joined=joined)
+      params = many_arrays.apply_updates(state.params, updates, joined=joined or on_tpu)
+      if on_tpu:
+        # The norm of the change that was made: XLA computes momentum, parameters and this norm in
+        # one pass over an array; with the norm of `updates` it takes two.
+        updates = jax.tree.map(jnp.subtract, params, state.params)
       params = cast(Params, whole(params))
       with jax.named_scope('state'):
         params, new_state = method.post_update(params, state.state, whole(carry), state.step)

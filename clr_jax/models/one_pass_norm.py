@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -45,18 +46,21 @@ def normalize_batch(
 @normalize_batch.defjvp
 def _normalize_batch_jvp(epsilon: float, terms: int, primals: Any, tangents: Any) -> Any:
   (x, scale, bias, shift), (dx, dscale, dbias, _) = primals, tangents
-  y, mean, var, factor, gain, normal = _forward(x, scale, bias, shift, epsilon, terms)
+  y, mean, var, factor, gain, centered = _forward(x, scale, bias, shift, epsilon, terms)
   dx = dx.astype(scale.dtype)
-  dmean, projection = _mean(dx), _mean(dx * normal)
+  # `factor` once more, for each value or, as a TPU stores what it broadcasts, for each sum.
+  unit = factor if terms == 1 else jnp.ones((), factor.dtype)
+  normal = centered if terms == 1 else centered * _broadcast(factor)
+  dmean, projection = _mean(dx), unit * _mean(dx * normal)
   # Transposed, these two are the sums over positions. The barrier keeps XLA from adding up all
   # groups in a pass of its own for the gradients of scale and bias.
-  both = jnp.stack([dbias[None] - gain * dmean, dscale[None] - gain * projection])
-  offset, slope = jax.lax.optimization_barrier(both)
+  both = [dbias[None] - gain * dmean, dscale[None] - gain * projection]
+  offset, slope = _one_kernel(both, terms)
   rows = x.shape[0]
   dy = (
     _broadcast(gain) * dx
     + _transposed_sum(offset, rows, terms)
-    + normal * _transposed_sum(slope, rows, terms)
+    + normal * _transposed_sum(unit * slope, rows, terms)
   )
   return (y, mean, var), (dy, dmean, 2 * projection / factor)
 
@@ -64,21 +68,19 @@ def _normalize_batch_jvp(epsilon: float, terms: int, primals: Any, tangents: Any
 def _forward(
   x: Array, scale: Array, bias: Array, shift: Array, epsilon: float, terms: int
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
-  """y; mean, variance, 1 / deviation, scale / deviation, each [G, C]; x normalized."""
+  """y; mean, variance, 1 / deviation, scale / deviation, each [G, C]; x - mean."""
   x = x.astype(scale.dtype)
   count = x.shape[0] * x.shape[2]
   shifted = x - _broadcast(shift[None])
-  sums = jnp.stack([_sum(shifted, terms), _sum(jnp.square(shifted), terms)])
-  sums = jax.lax.optimization_barrier(sums)
+  sums = _one_kernel([_sum(shifted, terms), _sum(jnp.square(shifted), terms)], terms)
   first, second = sums[0] / count, sums[1] / count
   mean = shift[None] + first
   var = jnp.maximum(second - jnp.square(first), 0)
   factor = jax.lax.rsqrt(var + epsilon)
-  stats = jnp.stack([mean, factor, scale[None] * factor])
-  mean, factor, gain = jax.lax.optimization_barrier(stats)
+  mean, factor, gain = _one_kernel([mean, factor, scale[None] * factor], terms)
   centered = x - _broadcast(mean)
   y = centered * _broadcast(gain) + _broadcast(bias[None])
-  return y, mean, var, factor, gain, centered * _broadcast(factor)
+  return y, mean, var, factor, gain, centered
 
 
 def _sum(x: Array, terms: int) -> Array:
@@ -92,6 +94,15 @@ def _sum(x: Array, terms: int) -> Array:
   terms = math.gcd(rows, terms)
   x = x.reshape(rows // terms, terms, *rest)
   return functools.reduce(jnp.add, [x[:, i] for i in range(terms)]).sum(0)
+
+
+def _one_kernel(arrays: Sequence[Array], terms: int) -> Sequence[Array]:
+  """The same arrays [G, C], made by one kernel and sent in one all-reduce.
+
+  A TPU (`terms` 1) does so for several arrays; stacking them would take two programs more.
+  """
+  together = arrays if terms == 1 else jnp.stack(arrays)
+  return list(jax.lax.optimization_barrier(together))
 
 
 def _transposed_sum(v: Array, rows: int, terms: int) -> Array:

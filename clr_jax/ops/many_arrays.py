@@ -1,7 +1,7 @@
-"""Operations on all parameters in few kernels, for GPUs, where launches dominate small arrays.
+"""Operations on all parameters in few kernels, for accelerators, where small arrays cost launches.
 
-All functions also work array by array, which is faster on TPUs, on CPUs and for sharded arrays:
-there a concatenation would be written to memory or gathered from all devices.
+`norms` and `apply_updates` also work array by array: faster on CPUs and for sharded arrays. On TPUs
+the norms do, too: a concatenation would be written to memory there.
 """
 
 from __future__ import annotations

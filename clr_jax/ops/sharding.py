@@ -45,6 +45,11 @@ def on_cpu(mesh: Mesh) -> bool:
   return mesh.devices.flat[0].platform == 'cpu'
 
 
+def on_tpu(mesh: Mesh) -> bool:
+  """True if the devices of the mesh are TPUs."""
+  return mesh.devices.flat[0].platform == 'tpu'
+
+
 def launches_matter(mesh: Mesh) -> bool:
   """True if the devices of the mesh are GPUs, where launching a kernel takes microseconds."""
   return mesh.devices.flat[0].platform in ('gpu', 'cuda', 'rocm')

@@ -115,7 +115,11 @@ def test_each_operation_is_applied_with_its_probability():
     np.testing.assert_array_equal(run(ops.random_flip, KEY, images, p=p), want)
 
 
-def test_jitter_in_any_order_is_the_operations_in_that_order():
+@pytest.mark.parametrize('planes', [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_jitter_in_any_order_is_the_operations_in_that_order(planes, monkeypatch):
+  """In the form of CPUs, and in that of accelerators."""
+  if planes:
+    monkeypatch.setattr(jax.lax, 'platform_dependent', lambda images, cpu, default: default(images))
   orders = np.array(list(itertools.permutations(range(4))), np.int32)
   images = np.tile(unit(levels(1, 6, 5)), (24, 1, 1, 1))
   rng = np.random.default_rng(1)

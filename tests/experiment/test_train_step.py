@@ -35,17 +35,17 @@ def test_devices_share_the_work(request, mode):
 
 
 @pytest.mark.slow
-def test_the_step_of_gpus_gives_the_numbers_of_other_devices(request, monkeypatch):
+def test_the_steps_of_gpus_and_tpus_give_the_numbers_of_cpus(request, monkeypatch):
   """Parameters updated in few kernels, BatchNorm in one pass: here by CPUs, eight of them."""
   monkeypatch.chdir(request.config.rootpath)
   given = {'optimizer.name': 'lars', 'batch_size': 16}
   config = clr_jax.load_config('tests/tiny.py:sogclr', given)
   found = []
-  for on_gpu in (False, True):
-    monkeypatch.setattr(sharding, 'launches_matter', lambda mesh, on_gpu=on_gpu: on_gpu)
-    monkeypatch.setattr(sharding, 'on_cpu', lambda mesh, on_gpu=on_gpu: not on_gpu)
+  for kind in ('on_cpu', 'launches_matter', 'on_tpu'):
+    for asked in ('on_cpu', 'launches_matter', 'on_tpu'):
+      monkeypatch.setattr(sharding, asked, lambda mesh, same=asked == kind: same)
     experiment = build_experiment(config)
-    assert experiment.views.together == on_gpu
+    assert experiment.views.together == (kind != 'on_cpu')
     pipeline = experiment.make_pipeline()
     (block,) = pipeline.blocks([(0, 1)])
     state, metrics = make_dispatch(experiment, pipeline, 1)(
@@ -55,5 +55,6 @@ def test_the_step_of_gpus_gives_the_numbers_of_other_devices(request, monkeypatc
   start = experiment.init().params
   moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), start, found[0][0])
   assert max(jax.tree.leaves(moved)) > 1e-4
-  for a, b in zip(*map(jax.tree.leaves, found), strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+  for cpu, *others in zip(*map(jax.tree.leaves, found), strict=True):
+    for other in others:
+      np.testing.assert_allclose(other, cpu, rtol=1e-4, atol=1e-6)
