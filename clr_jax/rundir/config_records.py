@@ -27,7 +27,14 @@ def read_config(workdir: Workdir) -> Config:
     UserError: the directory is not a run, or one of the modules is missing or has changed.
   """
   load_code(workdir)
-  return ConfigDict(_as_config(last_record(workdir)['config'])).lock()
+  record = last_record(workdir)
+  try:
+    return ConfigDict(_as_config(record['config'])).lock()
+  except (ValueError, KeyError) as error:  # keys that no config has, such as 'a.b'
+    raise UserError(
+      f'the config.json of {workdir.path} is damaged or was not written by clr-jax: give another '
+      f'workdir'
+    ) from error
 
 
 def load_code(workdir: Workdir) -> None:
@@ -90,6 +97,8 @@ def config_records(workdir: Workdir) -> list[dict[str, Any]]:
       record = read_object(read_file(path))
       kinds = {'config': dict, 'config_hash': str}
       if not all(isinstance(record[key], kind) for key, kind in kinds.items()):
+        raise TypeError
+      if not isinstance(record.get('imports', {}), dict):
         raise TypeError
       records.append(record)
     except (OSError, ValueError, KeyError, TypeError):

@@ -170,6 +170,16 @@ def test_a_config_of_another_kind_is_damaged(tmp_path, kind):
       call()
 
 
+@pytest.mark.parametrize('change', [{'imports': ['x']}, {'imports': 3}, {'config': {'a.b': 1}}])
+def test_a_record_that_no_run_writes_is_damaged(tmp_path, change):
+  run = Workdir(tmp_path)
+  open_run(run, make_config())
+  path = run.path / 'config.json'
+  path.write_text(json.dumps({**read(path), **change}))
+  with pytest.raises(UserError, match=r'config.json.* is damaged or was not written by clr-jax'):
+    read_config(run)
+
+
 @pytest.mark.parametrize('number', [None, 2])
 def test_another_format_is_refused_in_one_sentence(tmp_path, number):
   run = Workdir(tmp_path)
