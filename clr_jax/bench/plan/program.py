@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -16,6 +16,10 @@ from clr_jax.experiment.build import Experiment, build_experiment
 from clr_jax.training.dispatch import make_dispatch
 
 _TOO_LARGE = ('RESOURCE_EXHAUSTED', 'Ran out of memory', 'out of memory')
+
+# XLA chooses between Triton's kernels and cuBLAS by trying them. Without a device it takes a kernel
+# of Triton's untried, and some of those do not compile.
+_UNTRIED, _CUBLAS = "Couldn't find output tile sizes", {'xla_gpu_enable_triton_gemm': False}
 
 
 class Program(NamedTuple):
@@ -53,11 +57,20 @@ def compile_for(traced: jax.stages.Traced, target: Target) -> jax.stages.Compile
   platform = target.chip.platform
   try:
     lowered = traced.lower(lowering_platforms=(platform,))
-    return lowered.compile(compiler_options() if platform == 'cpu' else None)
+    return _compile(lowered, compiler_options() if platform == 'cpu' else None)
   except jax.errors.JaxRuntimeError as error:
     if any(words in str(error) for words in _TOO_LARGE):
       return None
     raise
+
+
+def _compile(lowered: jax.stages.Lowered, options: dict[str, Any] | None) -> Any:
+  try:
+    return lowered.compile(options)
+  except jax.errors.JaxRuntimeError as error:
+    if _UNTRIED not in str(error):
+      raise
+    return lowered.compile({**(options or {}), **_CUBLAS})
 
 
 def memory_of(compiled: jax.stages.Compiled) -> dict[str, int]:

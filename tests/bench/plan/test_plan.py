@@ -228,3 +228,18 @@ def test_absent_hardware_is_compiled_for(target, package):
   assert found['collectives']['all-reduce']['count'] > 0
   assert found['parts'][parts.CONVOLUTIONS]['product_flops'] > 0
   assert bool(found['estimated_seconds']) == target.startswith('v5e')
+
+
+def test_a_kernel_of_triton_that_does_not_compile_is_replaced_by_cublas():
+  def compile_for(message):
+    def compile(options):
+      if not options:
+        raise jax.errors.JaxRuntimeError(message)
+      return options
+
+    return program._compile(types.SimpleNamespace(compile=compile), None)
+
+  untried = "INTERNAL: Couldn't find output tile sizes that satisfy hlo: %dot.1"
+  assert compile_for(untried) == {'xla_gpu_enable_triton_gemm': False}
+  with pytest.raises(jax.errors.JaxRuntimeError, match='another'):
+    compile_for('INTERNAL: another')
