@@ -24,7 +24,12 @@ default), and both are left out of the decay.
 
 The paper gives no heads and temperatures for its SimCLR, BYOL and SwAV: here MoCo v3's projector
 and predictor, and each method's own temperature on ImageNet. The fashion_mnist runs are no row of
-a paper: a ViT of 4 blocks with patches of 4 pixels on 10,240 images.
+a paper: a ViT of 4 blocks with patches of 4 pixels on 10,240 images, for DINO one of 3 blocks with
+patches of 7 on 5,120. kNN (k = 20) on test[:2000] in percent, seed 0, trained / untrained / pixels:
+
+  moco_v3  73.3 / 63.0 / 79.7  with --config.num_epochs=6
+  sogclr   72.5 / 59.9 / 77.3  with --config.num_epochs=4 --config.data.train_split='train[:5120]'
+  dino     61.5 / 59.7 / 77.3
 """
 
 from clr_jax.experiment import config_base as common
@@ -53,7 +58,20 @@ METHODS = {
 SMALL_HEAD = {'hidden_dim': 256, 'out_dim': 64}
 SMALL = {
   'moco_v3': {'momentum': 0.95, 'predictor_dim': 256, **SMALL_HEAD},
-  'dino': {'num_prototypes': 1024, 'momentum': 0.99, 'warmup_teacher_epochs': 0, **SMALL_HEAD},
+  # For a few hundred steps. In the first hundred, images of all classes move to a few prototypes,
+  # and kNN falls. With BatchNorm in the head, an average over 100 steps and a center without delay,
+  # they leave them again; with an average over 20 steps (.95), kNN only came back to the untrained
+  # one. The average itself lags behind too far to be evaluated.
+  'dino': {
+    'projector': 'dino_bn',
+    'num_prototypes': 1024,
+    'momentum': 0.99,
+    'teacher_temperature': 0.04,
+    'warmup_teacher_epochs': 0,
+    'center_momentum': 0.0,
+    'represent': 'online',
+    **SMALL_HEAD,
+  },
   'sogclr': SMALL_HEAD,
 }
 CHOICES = {name: (name, False) for name in METHODS} | {
@@ -109,15 +127,19 @@ def _shrink(config, name):
   common.data(config, 'fashion_mnist')
   config.data.train_split = 'train[:10240]'
   config.batch_size, config.num_epochs, config.precision = 256, 10.0, 'float32'
-  options = {**_model(name), 'width': 64, 'depth': 4, 'heads': 4, 'patch': 4}
+  size = {'width': 64, 'depth': 4, 'heads': 4, 'patch': 4}
+  if name == 'dino':
+    config.data.train_split = 'train[:5120]'
+    config.batch_size = 128  # more steps, at the same rate
+    size = {'width': 32, 'depth': 3, 'heads': 2, 'patch': 7}
+  options = {**_model(name), **size}
   config.model = common.model('vit_tiny', mean=(0.286,), std=(0.353,), **options)
   gray = {'jitter': (0.4, 0.4, 0.0, 0.0), 'gray_p': 0.0}
-  config.augment = common.views('sogclr', size=28, crop_scale=(0.2, 1.0), **gray)
-  if name == 'dino':
-    small = {'local_size': 16, 'num_local': 2, 'method': 'bilinear', 'blur_p': 0.0}
-    config.augment = common.views('multicrop_dino', size=28, **small, **gray)
+  # Small crops of 28 x 28 pixels show too little; without them, DINO's code advises .14 to 1.
+  crop_scale = (0.14, 1.0) if name == 'dino' else (0.2, 1.0)
+  config.augment = common.views('sogclr', size=28, crop_scale=crop_scale, **gray)
   config.method = common.method(name, **{**METHODS[name], **SMALL[name]})
-  config.optimizer.learning_rate = 1e-3
+  config.optimizer.learning_rate = 1e-3 * 256 / config.batch_size
   config.schedule.warmup_epochs = 1.0
   config.eval.features = ('trained', 'untrained', 'pixels')
   config.eval.protocols.knn.k = 20
