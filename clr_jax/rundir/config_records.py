@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict, config_dict
 
 from clr_jax.core import user_code
@@ -85,7 +86,7 @@ def config_records(workdir: Workdir) -> list[dict[str, Any]]:
   """Contents of config.json, config-1.json, ..., one per start; [] if there is no run."""
   first = workdir.path / 'config.json'
   with translate_errors(workdir.path):
-    if not first.exists() and not (is_local(first) and os.path.islink(first)):  # a lost link is one
+    if not (_is_there(first) if is_local(first) else first.exists()):
       return []
   _refuse_files(workdir)
   paths = [first]
@@ -111,6 +112,19 @@ def config_records(workdir: Workdir) -> list[dict[str, Any]]:
         f'this one reads {FORMAT}): use that version, or give a new workdir'
       )
   return records
+
+
+def _is_there(path: epath.Path) -> bool:
+  """True for anything of that name, even a link to nothing; UserError without permission."""
+  try:
+    os.lstat(path)
+  except (FileNotFoundError, NotADirectoryError):
+    return False
+  except PermissionError as error:
+    raise UserError(
+      f'no access to {path} ({error.strerror}): make it accessible or give another workdir'
+    ) from error
+  return True
 
 
 def _refuse_files(workdir: Workdir) -> None:

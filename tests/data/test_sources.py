@@ -1,3 +1,5 @@
+import errno
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -344,3 +346,14 @@ def test_many_images_are_read_by_threads_in_order(tmp_path, monkeypatch):
   value = np.concatenate([np.arange(0, 23, 2), np.arange(1, 23, 2)])[rows]
   assert got[:, 0, 0, 0].tolist() == value.tolist()
   assert labels.tolist() == (value % 2).tolist()
+
+
+def test_an_npz_file_without_permission(tmp_path, monkeypatch):
+  (tmp_path / 'x.npz').touch()
+
+  def refuse(path, mode):
+    raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+  monkeypatch.setattr('builtins.open', refuse)
+  with pytest.raises(UserError, match=r'x\.npz \(Permission denied\): make it readable'):
+    load_source(f'npz:{tmp_path}/x.npz')

@@ -170,6 +170,18 @@ def test_a_config_of_another_kind_is_damaged(tmp_path, kind):
       call()
 
 
+def test_a_directory_without_access_is_said_to_be_that(tmp_path, monkeypatch):
+  run = Workdir(tmp_path)
+  open_run(run, make_config())
+
+  def refuse(path):
+    raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+  monkeypatch.setattr(os, 'lstat', refuse)
+  with pytest.raises(UserError, match=r'no access to .* \(Permission denied\)'):
+    read_config(run)
+
+
 @pytest.mark.parametrize('change', [{'imports': ['x']}, {'imports': 3}, {'config': {'a.b': 1}}])
 def test_a_record_that_no_run_writes_is_damaged(tmp_path, change):
   run = Workdir(tmp_path)

@@ -91,6 +91,8 @@ def _read(path: Path, *, images: bool = True) -> tuple[np.ndarray, np.ndarray | 
         raise ValueError('it is one array without a name')
       with file:
         return _arrays(file, path, images=images)
+  except PermissionError as error:
+    raise UserError(f'cannot read {path} ({error.strerror}): make it readable') from error
   except _UNREADABLE as error:
     raise UserError(
       f'cannot read {path} as an .npz file ({first_line(error)}): save it again with numpy.savez, '
