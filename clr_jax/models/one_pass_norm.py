@@ -54,13 +54,13 @@ def _normalize_batch_jvp(epsilon: float, terms: int, primals: Any, tangents: Any
   dmean, projection = _mean(dx), unit * _mean(dx * normal)
   # Transposed, these two are the sums over positions. The barrier keeps XLA from adding up all
   # groups in a pass of its own for the gradients of scale and bias.
-  both = [dbias[None] - gain * dmean, dscale[None] - gain * projection]
+  both = [dbias[None] - gain * dmean, unit * (dscale[None] - gain * projection)]
   offset, slope = _one_kernel(both, terms)
   rows = x.shape[0]
   dy = (
     _broadcast(gain) * dx
     + _transposed_sum(offset, rows, terms)
-    + normal * _transposed_sum(unit * slope, rows, terms)
+    + normal * _transposed_sum(slope, rows, terms)
   )
   return (y, mean, var), (dy, dmean, 2 * projection / factor)
 
