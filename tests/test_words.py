@@ -20,7 +20,7 @@ BRITISH = """
   minimis materialis specialis serialis vectoris quantis tokenis emphasise categoris customis
   discretis penalis prioritis synchronis visualis characteris
 """
-OPENING = re.compile(r'^ *r?"""(What|Of|Those|Whether)\b.*', re.MULTILINE)
+OPENING = re.compile(r'^ *r?"""((What|Of|Those|Whether)\b|(Args|Attributes):).*', re.MULTILINE)
 PARAGRAPH = re.compile(r'(?<=\n\n) *(What|Of|Those|Whether) .*')
 COMMENT = re.compile(r'^ *# (What|Of|Those|Whether)\b.*', re.MULTILINE)
 ARGUMENT_OF = re.compile(r'^ +\*{0,2}\w+(, \*{0,2}\w+)*: of .*', re.MULTILINE)

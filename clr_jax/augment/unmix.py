@@ -29,9 +29,11 @@ class Draw(NamedTuple):
 
 
 class Mixture(NamedTuple):
-  """Attributes:
-  images: [B, H, W, C].
-  lam: scalar, the share of an image in its mixture; 1 - lam is its partner's.
+  """A batch of mixed images.
+
+  Attributes:
+    images: [B, H, W, C].
+    lam: scalar, the share of an image in its mixture; 1 - lam is its partner's.
   """
 
   images: Array

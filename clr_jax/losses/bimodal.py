@@ -28,10 +28,12 @@ FLOOR = 1e-20  # smallest stored u
 
 
 class Bimodal(NamedTuple):
-  """Attributes:
-  loss: [], the surrogate whose gradient is the estimator's; may be negative.
-  state: state of the next step, without gradient.
-  objective: [], mean of T log u over pairs and sides, which training minimizes (for logging).
+  """Result of the bimodal loss.
+
+  Attributes:
+    loss: [], the surrogate whose gradient is the estimator's; may be negative.
+    state: state of the next step, without gradient.
+    objective: [], mean of T log u over pairs and sides, which training minimizes (for logging).
   """
 
   loss: Array

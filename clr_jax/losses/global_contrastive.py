@@ -19,10 +19,12 @@ Combine = Literal['mean', 'sum']
 
 
 class SogCLR(NamedTuple):
-  """Attributes:
-  per_example: [B], the surrogate whose gradient is the estimator's; may be negative.
-  log_u: [B, 2], the new log u of each view.
-  objective: [B, 2], T log u - s_pos, which training minimizes (for logging).
+  """Result of SogCLR's estimator.
+
+  Attributes:
+    per_example: [B], the surrogate whose gradient is the estimator's; may be negative.
+    log_u: [B, 2], the new log u of each view.
+    objective: [B, 2], T log u - s_pos, which training minimizes (for logging).
   """
 
   per_example: Array

@@ -20,10 +20,12 @@ Distance = Literal['euclidean', 'cosine', 'manhattan']
 
 
 class Selection(NamedTuple):
-  """Attributes:
-  order: [B] int32, a permutation of the keys with the selected ones in front.
-  count: [] int32, number of selected keys.
-  radius: [], radius of the next selection.
+  """Keys selected by retrieval.
+
+  Attributes:
+    order: [B] int32, a permutation of the keys with the selected ones in front.
+    count: [] int32, number of selected keys.
+    radius: [], radius of the next selection.
   """
 
   order: Array

@@ -17,10 +17,12 @@ from clr_jax.ops.similarity import at_least_float32, logsumexp, similarity
 
 
 class Scores(NamedTuple):
-  """Attributes:
-  positive: [...], one per anchor.
-  negative: [..., K].
-  where: [..., K] bool, False for columns that are not negatives of the anchor; None = all are.
+  """Similarities of anchors with their positives and negatives.
+
+  Attributes:
+    positive: [...], one per anchor.
+    negative: [..., K].
+    where: [..., K] bool, False for columns that are not negatives of the anchor; None = all are.
   """
 
   positive: Array

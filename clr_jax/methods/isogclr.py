@@ -1,13 +1,11 @@
 """iSogCLR, per-example temperatures: Qiu et al., https://arxiv.org/abs/2305.11965."""
 
-from typing import Annotated
-
 import flax.linen as nn
 
-from clr_jax.core.bounds import Dimension, EpochCount, Epsilon, NonNegative, Share, Temperature
+from clr_jax.core.bounds import Dimension, Epsilon, NonNegative, Share, Temperature
 from clr_jax.core.errors import UserError
 from clr_jax.core.option_texts import described_by
-from clr_jax.core.options import OnlyWith
+from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import global_contrastive as gcl
 from clr_jax.losses.scores import score_sets
@@ -17,14 +15,10 @@ from clr_jax.models import heads
 from clr_jax.ops.similarity import l2_normalize
 from clr_jax.plugins.pipeline import NONE, Pipeline, Plugins
 from clr_jax.skeletons.joint_embedding import check_two_views, joint_embedding, mean_loss
-from clr_jax.skeletons.table_state import (
-  FirstVisit,
-  GammaSchedule,
-  moving_average,
-  write_tables,
-)
+from clr_jax.skeletons.table_state import moving_average, write_tables
 
 
+@takes_options_of(moving_average, without=('combine',))
 @described_by(sogclr)
 def isogclr(
   backbone: nn.Module,
@@ -36,16 +30,13 @@ def isogclr(
   beta: Share = 0.9,
   temperature_min: Temperature = 0.05,
   temperature_max: Temperature = 0.7,
-  gamma: Share = 0.9,
-  gamma_schedule: GammaSchedule = 'constant',
-  gamma_decay_epochs: Annotated[EpochCount | None, OnlyWith(gamma_schedule='cosine')] = None,
-  first_visit: FirstVisit = 'per_index',
   eps: Epsilon = 1e-8,
   projector: heads.Recipe = 'sogclr',
   hidden_dim: Dimension = 2048,
   out_dim: Dimension = 128,
   per_view_bn: bool = True,
   plugins: Plugins = NONE,
+  **averaging,
 ) -> Method:
   """SogCLR with per-example temperatures, learned by a distributionally robust objective.
 
@@ -58,6 +49,7 @@ def isogclr(
     eta: step size of the temperatures, .01 (LibAUC; .03 in its CIFAR example).
     beta: weight of the new gradient in their momentum, .9 (LibAUC; .5 in its CIFAR example).
     temperature_min, temperature_max: bounds of the temperatures, [.05, .7] (LibAUC).
+    **averaging: options of `moving_average`.
   """
   check_two_views('isogclr', info)
   pipeline = Pipeline(plugins, 'isogclr', negatives=True, softmax=False, free_anchor=True)
@@ -66,13 +58,7 @@ def isogclr(
       'isogclr needs method.temperature_min <= method.temperature <= method.temperature_max, '
       f'not {temperature_min}, {temperature}, {temperature_max}'
     )
-  average = moving_average(
-    info,
-    gamma=gamma,
-    gamma_schedule=gamma_schedule,
-    gamma_decay_epochs=gamma_decay_epochs,
-    first_visit=first_visit,
-  )
+  average = moving_average(info, **averaging)
 
   def compare(out, own, rng, step):
     return pipeline.two_view_scores(l2_normalize(out.online), temperature=own, rng=rng, step=step)

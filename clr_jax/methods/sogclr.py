@@ -1,11 +1,9 @@
 """SogCLR: Yuan et al., https://arxiv.org/abs/2202.12387 (the report's baseline)."""
 
-from typing import Annotated
-
 import flax.linen as nn
 
-from clr_jax.core.bounds import Dimension, EpochCount, Epsilon, Share, Temperature
-from clr_jax.core.options import OnlyWith
+from clr_jax.core.bounds import Dimension, Epsilon, Temperature
+from clr_jax.core.options import takes_options_of
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.losses import global_contrastive as gcl
 from clr_jax.losses.scores import score_sets
@@ -19,24 +17,15 @@ from clr_jax.skeletons.joint_embedding import (
   joint_embedding,
   mean_loss,
 )
-from clr_jax.skeletons.table_state import (
-  FirstVisit,
-  GammaSchedule,
-  moving_average,
-  write_tables,
-)
+from clr_jax.skeletons.table_state import moving_average, write_tables
 
 
+@takes_options_of(moving_average)
 def sogclr(
   backbone: nn.Module,
   info: RunInfo,
   *,
   temperature: Temperature = 0.3,
-  gamma: Share = 0.9,
-  gamma_schedule: GammaSchedule = 'constant',
-  gamma_decay_epochs: Annotated[EpochCount | None, OnlyWith(gamma_schedule='cosine')] = None,
-  first_visit: FirstVisit = 'per_index',
-  combine: gcl.Combine = 'mean',
   eps: Epsilon = 1e-8,
   projector: heads.Recipe = 'sogclr',
   hidden_dim: Dimension = 2048,
@@ -44,20 +33,12 @@ def sogclr(
   per_view_bn: bool = True,
   block_size: BlockSize = None,
   plugins: Plugins = NONE,
+  **averaging,
 ) -> Method:
   """Global contrastive learning with one moving average u for each training example.
 
   Args:
     temperature: divisor of the similarities; 0.3 on CIFAR (the report), 0.1 on ImageNet.
-    gamma: weight of the new value of u: 0.9 (official), tune in [0.1, 0.99].
-    gamma_schedule: 'constant', or 'cosine' from 1 to gamma (LibAUC).
-    gamma_decay_epochs: length of the cosine; None = half of the training (LibAUC).
-    first_visit: initialization of u by the batch estimate g: 'per_index' (for each new example),
-      'per_batch' (only if no example of the batch was visited; official ImageNet code),
-      'per_batch_first_epoch' (that rule in epoch 0 only; LibAUC with its epoch hook) or 'none'
-      (official CIFAR code).
-    combine: how u of the two views are combined: 'mean', or 'sum' (the report's code; diverges for
-      gamma <= 0.5).
     eps: floor of u in the weights: 1e-8 (LibAUC), 0 in the other code bases.
     projector: recipe of `clr_jax.models.heads`.
     hidden_dim: width of the hidden layers of the projector; 2048 (official).
@@ -66,18 +47,12 @@ def sogclr(
     block_size: columns of the similarity matrix computed at a time, a divisor of the rows of a
       batch, to save memory (`clr_jax.ops.blocked`). Telemetry then leaves out scores.
     plugins: see `clr_jax.plugins.pipeline`.
+    **averaging: options of `moving_average`.
   """
   check_two_views('sogclr', info)
   check_block_size('sogclr', block_size, info, [f'plugins.{name}' for name in plugins])
   pipeline = Pipeline(plugins, 'sogclr', negatives=True, softmax=False, free_anchor=True)
-  average = moving_average(
-    info,
-    gamma=gamma,
-    gamma_schedule=gamma_schedule,
-    gamma_decay_epochs=gamma_decay_epochs,
-    first_visit=first_visit,
-    combine=combine,
-  )
+  average = moving_average(info, **averaging)
 
   def compare(out, rng, step):
     z = l2_normalize(out.online)

@@ -70,7 +70,7 @@ def dynamic(
   Args:
     temperature: divisor of the similarities; .3 (the report).
     gamma: weight of the new value of u, .9 (the report).
-    first_visit: 'per_index' (u starts at g), 'none' (the report's code), others: see `sogclr`.
+    first_visit: 'per_index' (u starts at g), 'none' (the report's code); see `moving_average`.
     combine: u of the two views: 'mean', or 'sum' (the report's code).
     temperature_twice: weights from exp(s / temperature^2), loss divided by the temperature.
     symmetric: both views are queries and keys, and two keys per image enter the queue (the report's

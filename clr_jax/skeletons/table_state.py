@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax.numpy as jnp
 from absl import logging
 
+from clr_jax.core.bounds import EpochCount, Share
+from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Array, Batch, Carry, Params, RunInfo, State
 from clr_jax.losses import global_contrastive as gcl
 from clr_jax.ops import tables
@@ -19,10 +21,12 @@ GammaSchedule = Literal['constant', 'cosine']
 
 
 class MovingAverage(NamedTuple):
-  """Attributes:
-  init: (**initial values of other tables) -> {'per_example': {'log_u': [N_pad], ...}}, unvisited.
-  read: (state, batch, step) -> (log u [B], weight of the new value [B]).
-  carry: (batch, log_u [B, V], **other tables' rows [B]) -> the carry that `write_tables` reads.
+  """The functions by which a method keeps u.
+
+  Attributes:
+    init: (**initial values of other tables) -> {'per_example': {'log_u': [N_pad], ...}}, unvisited.
+    read: (state, batch, step) -> (log u [B], weight of the new value [B]).
+    carry: (batch, log_u [B, V], **other tables' rows [B]) -> the carry that `write_tables` reads.
   """
 
   init: Callable[..., State]
@@ -33,13 +37,25 @@ class MovingAverage(NamedTuple):
 def moving_average(
   info: RunInfo,
   *,
-  gamma: float,
-  first_visit: FirstVisit,
-  combine: gcl.Combine = 'mean',
+  gamma: Share = 0.9,
   gamma_schedule: GammaSchedule = 'constant',
-  gamma_decay_epochs: int | None = None,
+  gamma_decay_epochs: Annotated[EpochCount | None, OnlyWith(gamma_schedule='cosine')] = None,
+  first_visit: FirstVisit = 'per_index',
+  combine: gcl.Combine = 'mean',
 ) -> MovingAverage:
-  """Moving average u of each training example; for the hyper-parameters see `sogclr`."""
+  """Makes the moving average u of each training example.
+
+  Args:
+    gamma: weight of the new value of u: 0.9 (official), tune in [0.1, 0.99].
+    gamma_schedule: 'constant', or 'cosine' from 1 to gamma (LibAUC).
+    gamma_decay_epochs: length of the cosine; None = half of the training (LibAUC).
+    first_visit: initialization of u by the batch estimate g: 'per_index' (for each new example),
+      'per_batch' (only if no example of the batch was visited; official ImageNet code),
+      'per_batch_first_epoch' (that rule in epoch 0 only; LibAUC with its epoch hook) or 'none'
+      (official CIFAR code).
+    combine: how u of the two views are combined: 'mean', or 'sum' (the report's code; diverges for
+      gamma <= 0.5).
+  """
   if combine == 'sum' and gamma <= 0.5:
     logging.warning("u diverges with method.combine='sum' and gamma=%s: use 'mean'", gamma)
   total_epochs = max(info.total_steps // info.steps_per_epoch, 1)

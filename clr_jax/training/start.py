@@ -20,11 +20,13 @@ from clr_jax.training.metric_accumulator import MetricAccumulator
 
 
 class Start(NamedTuple):
-  """Attributes:
-  state: train state after `step` steps.
-  step: number of steps done.
-  metrics: metrics of the steps since the last log row.
-  unevaluated: True if the run was stopped during the evaluation of this step.
+  """State from which a run starts or resumes.
+
+  Attributes:
+    state: train state after `step` steps.
+    step: number of steps done.
+    metrics: metrics of the steps since the last log row.
+    unevaluated: True if the run was stopped during the evaluation of this step.
   """
 
   state: TrainState

@@ -26,11 +26,13 @@ MOST_IMAGES = 256  # images of the batch by default, for a CPU
 
 
 class Objective(NamedTuple):
-  """Attributes:
-  step: step of the checkpoint.
-  params: parameters of the checkpoint, without the online probe.
-  loss: params -> scalar, the method's training loss, compiled.
-  value_and_grad: params -> (loss, gradient), compiled.
+  """The training loss around a checkpoint.
+
+  Attributes:
+    step: step of the checkpoint.
+    params: parameters of the checkpoint, without the online probe.
+    loss: params -> scalar, the method's training loss, compiled.
+    value_and_grad: params -> (loss, gradient), compiled.
   """
 
   step: int
