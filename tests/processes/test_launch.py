@@ -227,7 +227,7 @@ def test_wrong_usage_of_a_pod(tmp_path, stand_in, arguments, says):
 def test_shellcheck_finds_nothing():
   scripts = sorted(LAUNCH.glob('*.sh'))
   assert len(scripts) >= 6
-  scripts += (LAUNCH.parent / '.ci').glob('*')  # of a checkout
+  scripts += [p for p in (LAUNCH.parent / '.ci').glob('*') if not p.suffix]  # of a checkout
   found = subprocess.run(['shellcheck', *scripts], capture_output=True, text=True, check=False)
   assert found.returncode == 0, found.stdout
 
