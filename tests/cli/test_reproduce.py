@@ -104,11 +104,11 @@ def test_refusals(arguments, message, capsys, tmp_path):
 
 @pytest.mark.slow
 def test_steps_memory_and_command_of_a_row(capsys):
-  small = ['--scale=small', '--rows=0', '--plan=cpu:1']
+  small = ['--scale=small', '--rows=0', '--plan=cpu:8']
   assert not call('reproduce', 'robustness-2-supervised', *small)
   out = capsys.readouterr().out
   assert re.search(r'^0 +fashion_mnist +128 +390 +0\.\d\n', out, re.MULTILINE), out
-  assert 'Compiled for cpu:1' in out
+  assert 'Compiled for cpu:8' in out
   assert '\nclr-jax train --config=robustness:fashion_supervised ' in out
   assert call('reproduce', 'robustness-2-supervised', *small[:2], '--plan=cpu') == 2
 

@@ -98,7 +98,8 @@ def test_an_evaluation_changes_no_checkpoint_and_no_mode_changes_a_number(run, m
   assert len(set(values)) > 4
   table = (run / 'figures' / 'few_label.csv').read_text().splitlines()
   (first,) = {line.partition(',')[0] for line in table[1:] if '(lbfgs)' in line}
-  assert first == f'"{run.name}: linear layer' and len(table) == 1 + 4 + 1  # and SGD's
+  assert first == f'{run.name}: linear layer on trained features (lbfgs)'
+  assert len(table) == 1 + 4 + 1  # and SGD's
 
 
 def test_linear_augmented(subject):
