@@ -196,7 +196,7 @@ def kubernetes():
 
   package = mock.MagicMock()
   package.client.CoreV1Api().list_namespaced_pod().items = [mock.MagicMock()]
-  package.client.BatchV1Api().read_namespaced_job().spec.parallelizm = 2
+  package.client.BatchV1Api().read_namespaced_job().spec.parallelism = 2
   sys.modules['kubernetes'] = package
   mock.patch.object(K8sCluster, '_namespace', lambda: 'default').start()  # a file in the pod
 
