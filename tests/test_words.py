@@ -17,8 +17,8 @@ BRITISH = """
   centre metres fibre licence defence whilst amongst judgement artefact learnt spelt catalogue
   analysed normalis standardis regularis optimise optimising optimisation initialis generalis
   organis randomis parallelise parallelisa realise realising realisation recognis summaris utilis
-  maximis minimis materialis specialis serialis vectoris quantis tokenis emphasise categoris customis
-  discretis penalis prioritis synchronis visualis characteris
+  maximis minimis materialis specialis serialis vectoris quantis tokenis emphasise categoris
+  customis discretis penalis prioritis synchronis visualis characteris
 """
 OPENING = re.compile(r'^ *r?"""((What|Of|Those|Whether)\b|(Args|Attributes):).*', re.MULTILINE)
 PARAGRAPH = re.compile(r'(?<=\n\n) *(What|Of|Those|Whether) .*')
