@@ -394,17 +394,3 @@ def test_both_are_measured_in_turns(method, precision):
   text = compare.format_report(report)
   assert set(report['torch_layouts']) == {'channels_last', 'contiguous'}
   assert 'affine map' in text and 'ratio' in text and 'PyTorch' in text
-
-
-@pytest.mark.weekly
-def test_the_process_of_pytorch_ends():
-  from clr_jax.bench.torch_reference import compare, process
-
-  experiment = build_experiment(tiny(), devices=jax.devices()[:1])
-  with process.Peer(compare.task(experiment, 'cpu', 'off')) as peer:
-    assert peer.facts.threads == 1 and peer.run(1) > 0 and peer.peak_bytes() is None
-    peer._process.kill()
-    with pytest.raises(UserError, match='PyTorch ended with exit code -9: '):
-      peer.run(1)
-  with pytest.raises(UserError, match='PyTorch sees no GPU: install'):
-    process.Peer(compare.task(experiment, 'cuda', 'off'))
