@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import re
 
@@ -23,10 +24,13 @@ from_zero = functools.partial(_whole, least=0)
 
 def three_counts(text: str) -> tuple[int, ...]:
   """Checks TRAIN,TEST,CLASSES."""
-  parts = text.split(',')
-  if len(parts) != 3:
-    raise argparse.ArgumentTypeError(f'={text}: give TRAIN,TEST,CLASSES, as in 50000,10000,10')
-  return tuple(map(from_one, parts))
+  with contextlib.suppress(argparse.ArgumentTypeError):
+    parts = tuple(map(from_one, text.split(',')))
+    if len(parts) == 3:
+      return parts
+  raise argparse.ArgumentTypeError(
+    f'={text}: give TRAIN,TEST,CLASSES, whole numbers of at least 1, as in 50000,10000,10'
+  )
 
 
 def address(text: str) -> str:

@@ -1,6 +1,9 @@
 """Every option of the library has a type and bounds, and a bad value of any kind is refused."""
 
+import ast
+import importlib
 import math
+import pathlib
 import re
 import types
 import typing
@@ -11,32 +14,75 @@ import annotated_types as at
 import numpy as np
 import pytest
 
-from clr_jax import figures
-from clr_jax.core.annotations import SEVERAL, OneOf, check_value, facts_of
+import clr_jax
+from clr_jax import figures, plugins, wrappers
+from clr_jax.augment import policies
+from clr_jax.core.annotations import INFINITY_ALLOWED, SEVERAL, OneOf, check_value, facts_of
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import REQUIRED, Option, check, options_of
+from clr_jax.data import sources
 from clr_jax.evaluation.protocols import PROTOCOLS
 from clr_jax.experiment.schema import sections
 from clr_jax.models import heads
 
+# Registries of sections come from the schema.
+REGISTRIES = {'protocol': PROTOCOLS, 'head': heads.REGISTRY, 'figure': figures.FIGURES}
+# The options of policies are those of augmentations; plug-ins and wrappers are sections; data sets
+# are loaded by `load_source`, which checks their options.
+ELSEWHERE = policies.REGISTRY, plugins.PLUGINS, wrappers.WRAPPERS, sources.SCHEMES
+
+
+def statements(with_word: str):
+  """(module name, statement) of each function, class and assignment in files with a word."""
+  root = pathlib.Path(clr_jax.__file__).parent
+  for path in sorted(root.rglob('*.py')):
+    if with_word in (text := path.read_text()):
+      module = '.'.join(['clr_jax', *path.relative_to(root).with_suffix('').parts])
+      for statement in ast.parse(text).body:
+        yield importlib.import_module(module.removesuffix('.__init__')), statement
+
+
+def checked_functions() -> dict[str, typing.Any]:
+  """Functions of the library that check the options of their callers."""
+  found = {}
+  for module, statement in statements('@checked'):
+    owner, inside = module, (statement,)
+    if isinstance(statement, ast.ClassDef):
+      owner, inside = getattr(module, statement.name), statement.body
+    for each in inside:
+      if any(ast.unparse(d) == 'checked' for d in getattr(each, 'decorator_list', ())):
+        found[f'{module.__name__}.{each.name}'] = getattr(owner, each.name)
+  return found
+
+
+def registries():
+  """(name, registry) of all registries of the library."""
+  for module, statement in statements('Registry('):
+    value = getattr(statement, 'value', None)
+    if isinstance(value, ast.Call) and ast.unparse(value.func).endswith('Registry'):
+      target = getattr(statement, 'target', None) or statement.targets[0]
+      yield f'{module.__name__}.{target.id}', getattr(module, target.id)
+
 
 def all_options() -> dict[str, Option]:
-  """Options of sections whatever `name` chooses, of protocols, heads and figures, by
-  'what[name].option'.
+  """Options of sections whatever `name` chooses, of all registries, of functions that check theirs,
+  by 'what[name].option'.
   """
   found = {
     (path, name): part.options(name)
     for path, part in sections().items()
     for name in (part.choices.names() if part.choices else [''])
   }
-  registries = {'protocol': PROTOCOLS, 'head': heads.REGISTRY, 'figure': figures.FIGURES}
-  for what, registry in registries.items():
+  for what, registry in REGISTRIES.items():
     found |= {(what, name): options_of(registry.factory(name)) for name in registry.names()}
+  found['load_source', ''] = options_of(sources.load_source)
+  found |= {('function', name): options_of(f) for name, f in checked_functions().items()}
   return {
     f'{what}[{name}].{key}' if name else f'{what}.{key}': option
     for (what, name), options in found.items()
     for key, option in options.items()
-    if key != 'dtype'  # the library gives it
+    # The library gives the first; the others are arrays.
+    if key != 'dtype' and not (what == 'function' and option.hint is typing.Any)
   }
 
 
@@ -74,7 +120,7 @@ def open_ends(hint):
     if kind in (int, float)
     and not (
       any(isinstance(f, at.Gt | at.Ge) for f in facts)
-      and any(isinstance(f, at.Lt | at.Le) for f in facts)
+      and any(isinstance(f, at.Lt | at.Le) or f == INFINITY_ALLOWED for f in facts)
     )
   ]
 
@@ -82,7 +128,8 @@ def open_ends(hint):
 def within(value, kind, facts):
   """True if a number is within the bounds."""
   value = value.item() if isinstance(value, np.generic) else value
-  if abs(value) > 1e299 or value != value or (kind is int and not isinstance(value, int)):
+  huge = abs(value) > 1e299 and INFINITY_ALLOWED not in facts
+  if huge or value != value or (kind is int and not isinstance(value, int)):
     return False
   meets = {
     at.Gt: lambda f: value > f.gt,
@@ -164,6 +211,14 @@ def beyond(kind, facts):
 
 
 # ---------------------------------------------------------------- tests
+def test_every_registry_is_tried():
+  """A new one has to be added above, unless it is that of a section."""
+  tried = [part.choices for part in sections().values()] + [*REGISTRIES.values(), *ELSEWHERE]
+  found = dict(registries())
+  assert len(found) > 10
+  assert not [name for name, each in found.items() if not any(each is one for one in tried)]
+
+
 def test_every_number_has_a_lower_and_an_upper_bound():
   assert not {name: ends for name, option in OPTIONS.items() if (ends := open_ends(option.hint))}
 
