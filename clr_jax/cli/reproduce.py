@@ -57,7 +57,7 @@ def add_runs(path: str) -> None:
   new = ledger.read(place)
   ledger.check(new)
   known = ledger.packaged()
-  ledger.write(ledger.packaged_path(), ledger.merged(known, new))
+  ledger.write(ledger.packaged_path(), ledger.merged(known, new), ledger.packaged_tables())
   print(f'{len(new)} runs of {path} are in {ledger.packaged_path()}')
 
 
@@ -70,7 +70,7 @@ def write_pages(paths: Sequence[str]) -> None:
   Raises:
     UserError: a file that does not exist or has a damaged mark.
   """
-  entries = ledger.packaged()
+  entries, page_tables = ledger.packaged(), ledger.packaged_tables()
   texts = {}
   for path in paths:
     try:
@@ -79,7 +79,7 @@ def write_pages(paths: Sequence[str]) -> None:
       raise UserError(
         f'--pages={path} cannot be read ({first_line(error)}): give a Markdown file'
       ) from error
-  new = {path: pages.filled(text, entries) for path, text in texts.items()}
+  new = {path: pages.filled(text, entries, page_tables) for path, text in texts.items()}
   for path, text in new.items():
     if text != texts[path]:
       atomic_write(epath.Path(path), text)
@@ -193,7 +193,7 @@ def _train(
 def _compare(args: argparse.Namespace, cells: Sequence[Cell], entries: Sequence[Entry]) -> None:
   known = tables.table(args.table)
   own = [entry for entry in entries if entry.table == known.name and entry.scale == args.scale]
-  print(f'{known.title}, {args.scale} scale, top-1 accuracy in percent\n')
+  print(f'{known.title}, {args.scale} scale, {known.quantity}\n')
   print(aligned(comparison.cell_lines(cells, own)))
   found = comparison.differences(known, cells, tables.cells(args.table), own)
   if found:

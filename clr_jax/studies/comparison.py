@@ -68,6 +68,8 @@ def values(entries: Iterable[Entry], cell: Cell) -> Values:
 
 def verdict(cell: Cell, ours: Interval | None) -> str:
   """Conclusion: agreement means within both intervals."""
+  if cell.elsewhere:
+    return f'not trained here: {cell.elsewhere}'
   if ours is None:
     return 'not run'
   if math.isnan(cell.published):

@@ -1,4 +1,8 @@
-"""The ledger: one line for every number that was measured for a table, with all that made it."""
+"""The ledger: what was measured for the tables of documents and pages, with all that made it.
+
+A line is an `Entry`, a number of a run that belongs to a cell of `configs/tables.toml`, or a
+`PageTable`, a table of a page that belongs to none.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +27,14 @@ NAME = 'ledger.jsonl'
 
 
 class Entry(NamedTuple):
-  """A measured accuracy.
+  """A measured number of a run.
 
   Attributes:
     table, row, data, scale: cell of a table.
     seed: seed of the run.
-    value: top-1 accuracy in [0, 1], the mean over the draws of the protocol.
+    value: top-1 accuracy in [0, 1] or another metric, the mean over the draws of the protocol.
     protocol: name of the protocol.
+    metric: name of the metric.
     params: its parameters, of the first draw.
     command: command that trains the run; its workdir is DIR.
     step: number of training steps.
@@ -45,6 +50,7 @@ class Entry(NamedTuple):
   seed: int
   value: float
   protocol: str
+  metric: str
   params: Mapping[str, Any]
   command: str
   step: int
@@ -63,6 +69,34 @@ class Entry(NamedTuple):
     return self.table, self.row, self.data, self.scale, self.seed
 
 
+class PageTable(NamedTuple):
+  """A table of a page whose numbers belong to no document.
+
+  Attributes:
+    name: its name in the mark of the page.
+    columns: heads of its columns.
+    rows: texts of its cells, row by row.
+    command: commands that make it; their folder is DIR.
+    seeds: seeds of the runs.
+    code_version, libraries, device, cores, data_checksum, time: provenance of the measurement.
+  """
+
+  name: str
+  columns: Sequence[str]
+  rows: Sequence[Sequence[str]]
+  command: str
+  seeds: Sequence[int]
+  code_version: str
+  libraries: Mapping[str, str]
+  device: str
+  cores: int
+  data_checksum: str
+  time: str
+
+
+_Line = Entry | PageTable
+
+
 def packaged_path() -> epath.Path:
   """The ledger that comes with the library."""
   return epath.Path(folder() / NAME)
@@ -73,12 +107,21 @@ def packaged() -> list[Entry]:
   return read(packaged_path())
 
 
+def packaged_tables() -> list[PageTable]:
+  """The tables of pages that come with the library."""
+  return [line for line in _lines(packaged_path()) if isinstance(line, PageTable)]
+
+
 def read(path: epath.Path) -> list[Entry]:
-  """Reads a ledger; one that does not exist has no entries.
+  """Reads the entries of a ledger; one that does not exist has none.
 
   Raises:
     UserError: not a file of text, or a line that is no entry.
   """
+  return [line for line in _lines(path) if isinstance(line, Entry)]
+
+
+def _lines(path: epath.Path) -> list[_Line]:
   if not path.exists():
     return []
   try:
@@ -87,32 +130,35 @@ def read(path: epath.Path) -> list[Entry]:
     raise UserError(
       f'{path} cannot be read ({first_line(error)}): give the ledger.jsonl of a --workdir'
     ) from error
-  entries = []
+  found = []
   for number, line in enumerate(lines, 1):
     try:
-      entries.append(_entry(line))
+      fields = json.loads(line)
+      form = PageTable if isinstance(fields, dict) and 'columns' in fields else Entry
+      found.append(_parsed(fields, form))
     except (TypeError, ValueError, UserError) as error:
       raise UserError(
         f'line {number} of {path} is no entry of a ledger ({error}): repair or remove it'
       ) from error
-  return entries
+  return found
 
 
-def _entry(line: str) -> Entry:
-  """The entry of a line; raises an error for one of other fields or types."""
-  fields = json.loads(line)
-  if not isinstance(fields, dict) or fields.keys() != set(Entry._fields):
+def _parsed(fields: Any, form: type[Entry] | type[PageTable]) -> _Line:
+  """The content of a line; raises an error for other fields or types."""
+  if not isinstance(fields, dict) or fields.keys() != set(form._fields):
     raise ValueError('it has other fields')
-  entry = Entry(**fields)
-  for name, hint in typing.get_type_hints(Entry).items():
-    check_value(name, getattr(entry, name), hint)
-  return entry
+  line = form(**fields)
+  for name, hint in typing.get_type_hints(form).items():
+    check_value(name, getattr(line, name), hint)
+  return line
 
 
-def write(path: epath.Path, entries: Iterable[Entry]) -> None:
-  """Replaces a ledger, sorted by place."""
-  lines = [json.dumps(entry._asdict()) + '\n' for entry in sorted(entries, key=lambda e: e.key)]
-  atomic_write(path, ''.join(lines))
+def write(
+  path: epath.Path, entries: Iterable[Entry], page_tables: Iterable[PageTable] = ()
+) -> None:
+  """Replaces a ledger: entries sorted by place, then tables of pages by name."""
+  lines = [*sorted(entries, key=lambda e: e.key), *sorted(page_tables, key=lambda t: t.name)]
+  atomic_write(path, ''.join(json.dumps(line._asdict()) + '\n' for line in lines))
 
 
 def merged(*ledgers: Iterable[Entry]) -> list[Entry]:
@@ -135,6 +181,7 @@ def check(entries: Iterable[Entry]) -> None:
       for name, own, right in (
         ('scale', entry.scale, scale),
         ('protocol', entry.protocol, cell.protocol),
+        ('metric', entry.metric, cell.metric),
         ('config', entry.command.partition('--config=')[2].partition(' ')[0], cell.spec),
       )
       if own != right
@@ -173,6 +220,7 @@ def entry_of(cell: Cell, scale: Scale, run: Run, command: Sequence[str]) -> Entr
     int(run.config.seed),
     statistics.fmean(record['value'] for record in by_draw.values()),
     cell.protocol,
+    cell.metric,
     first['params'],
     shlex.join(['clr-jax', *command]),
     newest,
@@ -193,8 +241,8 @@ _USUAL = {'features': 'trained', 'label_fraction': 1.0, 'selection': 'last', 'ba
 
 
 def _measures(record: Mapping[str, Any], cell: Cell) -> bool:
-  """True if a record is the accuracy of a cell, or one draw of it."""
-  if record['protocol'] != cell.protocol or record['metric'] != 'top1':
+  """True if a record is the number of a cell, or one draw of it."""
+  if record['protocol'] != cell.protocol or record['metric'] != cell.metric:
     return False
   asked = _USUAL | dict(cell.select)
   found = _USUAL | record['params'] | {'features': record['features']}

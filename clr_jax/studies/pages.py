@@ -1,7 +1,8 @@
 """Tables of Markdown pages that are made from the ledger.
 
-A page has a line `<!-- ledger: TABLE small -->`, or with `full`, and later `<!-- end -->`. What is
-between them is written by `filled` and never by hand.
+A page has a line `<!-- ledger: TABLE small -->`, or with `full`, and later `<!-- end -->`; with
+`page`, TABLE is the name of a `ledger.PageTable`. What is between them is written by `filled` and
+never by hand.
 """
 
 from __future__ import annotations
@@ -11,37 +12,43 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from clr_jax.core.errors import UserError
+from clr_jax.core.names import check_name
 from clr_jax.studies import comparison, tables
-from clr_jax.studies.ledger import Entry
+from clr_jax.studies.ledger import Entry, PageTable
 from clr_jax.studies.tables import Scale
 
 _BEGIN = '<!-- ledger: '
-_OPENING = rf'^{_BEGIN}(\S+) (full|small) -->\n'
+_OPENING = rf'^{_BEGIN}(\S+) (full|small|page) -->\n'
 _END = '<!-- end -->'
 _WIDTH = 120
 _BLOCK = re.compile(f'({_OPENING})(?:(?!^{_BEGIN}).)*?(^{_END})', re.DOTALL | re.MULTILINE)
 
 
-def filled(text: str, entries: Iterable[Entry]) -> str:
+def filled(text: str, entries: Iterable[Entry], page_tables: Iterable[PageTable] = ()) -> str:
   """The text of a page with its tables made anew.
 
   Args:
     text: the page.
-    entries: the ledger.
+    entries, page_tables: the ledger.
 
   Raises:
     UserError: an unknown table, or a table without an end.
   """
-  entries = list(entries)
+  entries, known = list(entries), {table.name: table for table in page_tables}
   if len(re.findall(f'^{_BEGIN}', text, re.MULTILINE)) != len(_BLOCK.findall(text)):
     raise UserError(
-      f'a table of the page has another form than "<!-- ledger: TABLE small -->" or "full" in a '
-      f'line of its own, and a later {_END!r}: correct it'
+      f'a table of the page has another form than "<!-- ledger: TABLE small -->", "full" or "page" '
+      f'in a line of its own, and a later {_END!r}: correct it'
     )
 
   def anew(found: re.Match[str]) -> str:
     opening, name, scale, end = found.groups()
-    return f'{opening}{block(name, "small" if scale == "small" else "full", entries)}{end}'
+    if scale == 'page':
+      check_name(known, name, 'table of a page')
+      made = f'\n{_markdown([known[name].columns, *known[name].rows])}\n\n'
+    else:
+      made = block(name, 'small' if scale == 'small' else 'full', entries)
+    return f'{opening}{made}{end}'
 
   return _BLOCK.sub(anew, text)
 
@@ -91,9 +98,10 @@ def _made(name: str, scale: Scale, entries: Sequence[Entry]) -> str:
     if seeds := [entry.seed + 1 for entry in entries if entry.row == row]:
       by_seeds.setdefault(max(seeds), []).append(row)
   cores = max(entry.cores for entry in entries)
+  quantity = tables.table(name).quantity
   text = (
-    f"Top-1 accuracy in percent; mean ± half of the 95 % interval over n seeds (Student's t), "
-    f'differences paired by seed. {len(entries)} runs, '
+    f'{quantity[0].upper()}{quantity[1:]}; mean ± half of the 95 % interval over n seeds '
+    f"(Student's t), differences paired by seed. {len(entries)} runs, "
     f'{sum(entry.seconds for entry in entries) / 60:.0f} minutes of training steps, '
     f'{all_of(entry.device for entry in entries)} with {cores} core{"s" * (cores > 1)}, JAX '
     f'{all_of(entry.libraries.get("jax", "?") for entry in entries)}, revision '

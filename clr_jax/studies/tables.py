@@ -24,11 +24,13 @@ class Cell(NamedTuple):
     spec: config file and argument, as in --config=FILE:ARG.
     given: further values of config keys.
     protocol: protocol that measures it when training ends.
-    published: top-1 accuracy in percent; NaN at small scale.
+    metric: name of the measured number.
+    published: the number in the document, times 100; NaN at small scale.
     half: half of its 95 % interval; NaN if the document has none.
     note: why it is not comparable; '' if it is.
     run: name of its run among those of the table and the data; rows may share one.
     select: values that the params of its record have, or 'features'.
+    elsewhere: how the number is made where `reproduce` does not train it; '' if it does.
   """
 
   table: str
@@ -37,11 +39,13 @@ class Cell(NamedTuple):
   spec: str
   given: tuple[tuple[str, str], ...]
   protocol: str
+  metric: str
   published: float
   half: float
   note: str
   run: str
   select: tuple[tuple[str, Any], ...]
+  elsewhere: str
 
 
 class Claim(NamedTuple):
@@ -69,6 +73,8 @@ class Table(NamedTuple):
     rows: names of the rows.
     baseline: row with which the others are compared.
     claims: what the document concludes from it, where that is no comparison with the baseline.
+    quantity: words for the numbers, which are shown times 100.
+    figure: command that draws the figure of the document from the runs in DIR; '' for a table.
   """
 
   name: str
@@ -77,6 +83,8 @@ class Table(NamedTuple):
   rows: tuple[str, ...]
   baseline: str
   claims: tuple[Claim, ...]
+  quantity: str
+  figure: str
 
   @property
   def differences(self) -> list[Claim]:
@@ -123,6 +131,8 @@ def table(name: str) -> Table:
       Claim(claim['text'], tuple(claim['more']), tuple(claim['less']))
       for claim in content.get('claims', ())
     ),
+    content.get('quantity', 'top-1 accuracy in percent'),
+    content.get('figure', ''),
   )
 
 
@@ -189,9 +199,11 @@ def _cell(content: Mapping[str, Any], known: Table, row: str, column: str, small
     f'{content["config"]}:{argument.format(data=column, row=row)}',
     tuple({key: value for key, _, value in (flag.partition('=') for flag in flags)}.items()),
     own.get('protocol', content['protocol']),
+    content.get('metric', 'top1'),
     math.nan if place is None else own.get('published', unknown)[place],
     math.nan if place is None else own.get('half', unknown)[place],
     own.get('note', content.get('note', '')),
     own.get('run', row),
     tuple(own.get('select', {}).items()),
+    own.get('elsewhere', content.get('elsewhere', '')).format(data=column, row=row),
   )

@@ -65,11 +65,21 @@ def test_runs_are_added_and_pages_made(tiny_tables, tmp_path, capsys):
   blank = dict.fromkeys(ledger.Entry._fields, '')
   made = {'table': 'tiny', 'row': 'simclr', 'data': 'digits', 'scale': 'full', 'seed': 0}
   made |= {'value': 0.8, 'protocol': 'knn', 'command': f'clr-jax train --config={TINY}:simclr '}
-  made |= {'libraries': {'jax': '1'}, 'cores': 1, 'seconds': 1.0, 'step': 1, 'params': {}}
+  made |= {
+    'metric': 'top1',
+    'libraries': {'jax': '1'},
+    'cores': 1,
+    'seconds': 1.0,
+    'step': 1,
+    'params': {},
+  }
   (tmp_path / 'new.jsonl').write_text(json.dumps({**blank, **made}) + '\n')
   page = tmp_path / 'page.md'
   page.write_text('<!-- ledger: tiny full -->\n<!-- end -->\n')
+  shown = ledger.PageTable('x', ['a'], [['1']], '', [0], '', {}, '', 1, '', '')
+  ledger.write(ledger.packaged_path(), [], [shown])
   assert not call('reproduce', f'--add={tmp_path}/new.jsonl')
+  assert len(ledger.packaged()) == 1 and ledger.packaged_tables() == [shown]
   assert not call('reproduce', f'--pages={page}') and not call('reproduce', f'--pages={page}')
   out = capsys.readouterr().out.splitlines()
   assert out[0].startswith('1 runs of ') and out[1].endswith('written') and out[2].endswith('was')

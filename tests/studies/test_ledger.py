@@ -99,6 +99,16 @@ def test_later_ledgers_replace_entries_and_files_keep_them(tmp_path):
   assert ledger.read(path) == both
 
 
+def test_a_ledger_keeps_the_tables_of_pages(tmp_path, monkeypatch):
+  monkeypatch.setattr(ledger, 'folder', lambda: tmp_path)
+  shown = ledger.PageTable(
+    *('x', ['a'], [['1 ± 2']], 'clr-jax train', [0, 1]),
+    *('0.1.0', {'jax': '0.10.2'}, '1 x cpu', 2, 'abc', '2026-01-01'),
+  )
+  ledger.write(ledger.packaged_path(), [entry({})], [shown])
+  assert ledger.packaged() == [entry({})] and ledger.packaged_tables() == [shown]
+
+
 def test_runs_of_other_cells_protocols_or_configs_are_refused():
   good = entry({})._replace(command='clr-jax train --config=sogclr:cifar10-moco --config.seed=3')
   ledger.check([good])

@@ -1,22 +1,20 @@
 """Tables of pages: made from the ledger, and nothing else."""
 
 import pathlib
+import re
 
 import pytest
 
 from clr_jax.core.errors import UserError
 from clr_jax.studies import ledger, pages
-from clr_jax.studies.ledger import Entry
+from clr_jax.studies.ledger import Entry, PageTable
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = [
-  path
-  for path in (
-    *ROOT.glob('*.md'),
-    *(p for top in ('configs', 'launch') for p in (ROOT / top).glob('*.md')),
-  )
-  if '<!-- ledger: ' in path.read_text()
+ALL_PAGES = [
+  *ROOT.glob('*.md'),
+  *(p for top in ('configs', 'launch', 'tests', 'clr_jax') for p in (ROOT / top).rglob('*.md')),
 ]
+PAGES = [path for path in ALL_PAGES if '<!-- ledger: ' in path.read_text()]
 MARK = '<!-- ledger: sogclr-1 full -->\n'
 
 
@@ -34,15 +32,54 @@ def runs(row, *values):
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
 def test_tables_of_pages_are_those_of_the_ledger(page):
   text = page.read_text()
-  assert pages.filled(text, ledger.packaged()) == text, (
-    f'run: clr-jax reproduce --pages={page.relative_to(ROOT)}'
-  )
+  made = pages.filled(text, ledger.packaged(), ledger.packaged_tables())
+  assert made == text, f'run: clr-jax reproduce --pages={page.relative_to(ROOT)}'
 
 
 def test_every_run_of_the_ledger_is_on_a_page():
   shown = ''.join(page.read_text() for page in PAGES)
   for table, scale in {(entry.table, entry.scale) for entry in ledger.packaged()}:
     assert f'<!-- ledger: {table} {scale} -->' in shown, f'{table} at {scale} scale is on no page'
+  for made in ledger.packaged_tables():
+    assert f'<!-- ledger: {made.name} page -->' in shown, f'{made.name} is on no page'
+
+
+# First heads of the tables that are not from the ledger: lists without measured numbers, numbers of
+# papers, and what compilers and clocks say, for which their page states command and versions.
+LISTS = {
+  *('script', 'section', 'extra', 'method', 'symptom', 'config', 'package', 'item', 'exit code'),
+  *('injected fault', '`config.data.name`', '`evaluate`', '`--params.attack` of `robustness`'),
+  *('`inspect`', '`config.plugins.`', 'component', 'target', 'folder or file', 'block', 'option'),
+  'pre-training',
+}
+COMPILED_OR_TIMED = {'`clr-jax bench --peer --config=`', 'program', 'part', 'row', 'global batch'}
+
+
+def heads_of_tables_outside_of_the_ledger(text):
+  """The first heads of the tables that no mark surrounds."""
+  text = re.sub(r'<!-- ledger: .*?<!-- end -->', '', text, flags=re.DOTALL)
+  return [
+    line.split('|')[1].strip() for line in re.findall(r'^\|.*\n(?=\| ?---)', text, re.MULTILINE)
+  ]
+
+
+@pytest.mark.parametrize('page', ALL_PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_table_of_measurements_is_in_the_ledger(page):
+  text = page.read_text()
+  stated = re.search(r'JAX 0\.\d+\.\d+', text) and 'clr-jax ' in text
+  for head in heads_of_tables_outside_of_the_ledger(text):
+    assert head in LISTS or (head in COMPILED_OR_TIMED and stated), (
+      f'{page.name}: the table of {head!r} is not from the ledger: put it there (PageTable)'
+    )
+
+
+def test_a_table_of_a_page_is_that_of_the_ledger():
+  blank = dict.fromkeys(PageTable._fields, '')
+  made = PageTable(**{**blank, 'name': 'x', 'columns': ['a', 'b'], 'rows': [['1', '2 ± 3']]})
+  text = '<!-- ledger: x page -->\n<!-- end -->\n'
+  assert '| a | b |\n| --- | --- |\n| 1 | 2 ± 3 |\n' in pages.filled(text, [], [made])
+  with pytest.raises(UserError, match="unknown table of a page 'x'"):
+    pages.filled(text, [], [])
 
 
 def test_a_table_has_rows_differences_and_provenance():
