@@ -4,9 +4,10 @@
   clr-jax evaluate robustness --workdir=DIR
 
 The report is Campbell, Manta and Iannantuono, Robustness of Contrastive Learning Models (2020), on
-CIFAR-10. Argument `contrastive`, `contrastive-anchor`, `contrastive-labels`, `supervised` or
-`finetuned`. Published top-1 in percent, table 1, by the share of the labels, and table 2, by lambda
-of equations 2 and 3 (`--config.plugins.tikhonov.weight=0.1`, 1 and 10):
+CIFAR-10. Argument `contrastive`, `supervised` (both also with `-attacks`), `contrastive-anchor`,
+`contrastive-labels` or `finetuned`. Published top-1 in percent, table 1, by the share of the
+labels, and table 2, by lambda of equations 2 and 3 (`--config.plugins.tikhonov.weight=0.1`, 1 and
+10):
 
                   100 %  10 %   1 %       lambda 0.1   1      10
   supervised      93.93  64.39  30.92            93.34  93.3   89.69
@@ -24,11 +25,12 @@ contrastive one gets a linear classifier, then a two-layer one while its weights
   clr-jax evaluate finetune --workdir=DIR --params.preset=robustness
     --params.label_fraction=0.01,0.1,1
 
-Figure 2, PGD and PLB attacks on the networks of both tables, has no numbers in the text; its
-fine-tuned network is `finetuned`, which starts from a run of `contrastive` by
-`--config.init_from=DIR`. `launch/robustness_study.sh DIR document` runs all of this, and
-`launch/robustness_study.sh DIR` the same at the size of a CPU. The report's future work, equations
-4 and 5, is `--config.plugins.layerwise.weights=0.001,0.01,0.1,1` with
+Figure 2, PGD and PLB attacks on the networks of both tables, has no numbers in the text; runs of
+`contrastive-attacks` and `supervised-attacks` are attacked when they end. Its fine-tuned network is
+`finetuned`, which starts from a run of `contrastive` by `--config.init_from=DIR`.
+`launch/robustness_study.sh DIR document` runs all of this, and `launch/robustness_study.sh DIR` the
+same at the size of a CPU. The report's future work, equations 4 and 5, is
+`--config.plugins.layerwise.weights=0.001,0.01,0.1,1` with
 `--config.plugins.tikhonov.layer_weights=0.0001,0.001,0.01,0.1` (increasing; it gives no values).
 
 Not comparable: the published accuracies are the best over epochs on the test set. Those of the
@@ -37,7 +39,7 @@ the report's code differentiates the batch's mean loss, which is here
 `--config.plugins.tikhonov.grad_of=batch_mean`. Compare the directions: with lambda the gradient's
 norm and accuracy on clean images fall, and attacks need larger perturbations.
 
-`fashion_contrastive`, `fashion_supervised` and `fashion_finetuned` are for CPUs, no table's rows:
+`fashion_contrastive`, `fashion_supervised` and `fashion_finetuned` are for CPUs:
 10,000 images of Fashion-MNIST, a small ResNet, 5 epochs with Adam 1e-3 or SGD 0.1 and a cosine;
 regularized, a step takes about twice as long.
 
@@ -71,12 +73,17 @@ from clr_jax.experiment.config_files import choose
 CHOICES = {
   'contrastive': ('cifar10', 'contrastive'),
   'contrastive-anchor': ('cifar10', 'contrastive'),
+  'contrastive-attacks': ('cifar10', 'contrastive'),
   'contrastive-labels': ('cifar10', 'contrastive'),
   'finetuned': ('cifar10', 'finetuned'),
   'supervised': ('cifar10', 'supervised'),
+  'supervised-attacks': ('cifar10', 'supervised'),
   'fashion_contrastive': ('fashion_mnist', 'contrastive'),
+  'fashion_contrastive-attacks': ('fashion_mnist', 'contrastive'),
+  'fashion_contrastive-labels': ('fashion_mnist', 'contrastive'),
   'fashion_finetuned': ('fashion_mnist', 'finetuned'),
   'fashion_supervised': ('fashion_mnist', 'supervised'),
+  'fashion_supervised-attacks': ('fashion_mnist', 'supervised'),
 }
 
 
@@ -93,10 +100,13 @@ def get_config(argument: str = 'contrastive'):
     config.method.include_anchor = True
   if argument.endswith('-labels'):
     _table_1(config)
+  if argument.endswith('-attacks'):
+    config.eval.protocols.robustness = ConfigDict({'attack': ('early_stop_l2', 'plb_l2')})
   if kind == 'finetuned':
     _finetuned(config)
   if dataset == 'fashion_mnist':
     _small(config, kind)
+    _short_evaluation(config.eval.protocols)
   return config
 
 
@@ -168,3 +178,14 @@ def _small(config, kind: str):
     config.optimizer.learning_rate = 0.1
   config.schedule = common.schedule('warmup_cosine', warmup_epochs=0.5)
   config.eval_every = 0.0
+
+
+def _short_evaluation(protocols):
+  """Few-label networks by this library's short recipes, and a quarter of ProxLogBarrier's steps."""
+  if 'few_label' in protocols:
+    del protocols.few_label.preset
+    protocols.few_label.baseline = 'small_supervised'
+    protocols.finetune.preset = 'small'
+    protocols.finetune.balanced = False
+  if 'robustness' in protocols:
+    protocols.robustness.update({'outer': 15, 'inner': 15})

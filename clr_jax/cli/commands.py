@@ -78,6 +78,7 @@ def reproduce(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Lists the tables of the papers, trains or compares one, or writes ledger and pages."""
   from clr_jax.cli import reproduce as tables
 
+  tables.refuse_without_effect(args)
   if args.add is not None or args.pages is not None:
     if args.table is not None:
       raise UserError(f'--add and --pages are about all tables: leave {args.table} out')

@@ -33,9 +33,12 @@ def format_costs(cells: Sequence[Cell], target_name: str) -> str:
   Raises:
     UserError: an unknown target, or no compiler for it here.
   """
-  target = targets.parse(target_name)
-  targets.check_compiler(target)
-  targets.prepare_process(target)
+  try:
+    target = targets.parse(target_name)
+    targets.check_compiler(target)
+    targets.prepare_process(target)
+  except UserError as error:  # the option has another name here
+    raise UserError(str(error).replace('--target', '--plan')) from error
   lines: list[tuple[str, ...]] = [_HEADER]
   made = ''
   for number, cell in enumerate(cells, 1):

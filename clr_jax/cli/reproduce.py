@@ -42,6 +42,41 @@ def list_tables() -> None:
   print(aligned(lines))
 
 
+def refuse_without_effect(args: argparse.Namespace) -> None:
+  """Refuses options that would be ignored.
+
+  Args:
+    args: arguments of the command.
+
+  Raises:
+    UserError: options of a table without one, or of runs that nothing trains or lists.
+  """
+  defaults = {'seeds': 1, 'scale': 'full'}
+  trained = ('seeds', 'jobs', 'devices_per_run')
+  names = ('rows', 'data', 'scale', *trained, 'workdir', 'list', 'check', 'plan')
+  given = [
+    name for name in names if getattr(args, name) not in (defaults.get(name), None, [], False)
+  ]
+  if args.table is None and given:
+    raise UserError(
+      f'{_flags(given)} without a table: name one, as in clr-jax reproduce sogclr-1 '
+      f'(clr-jax reproduce lists them)'
+    )
+  unused = [name for name in given if name in trained]
+  if args.check and 'seeds' in given:
+    raise UserError('--check trains the seeds of the ledger again: leave --seeds out')
+  if unused and not (args.workdir or args.list or args.plan or args.check):
+    raise UserError(f'{_flags(unused)} without runs: give --workdir=DIR to train them, or --list')
+
+
+def _flags(names: Sequence[str]) -> str:
+  return (
+    listed([f'--{name}' for name in names])
+    + (' has' if len(names) == 1 else ' have')
+    + ' no effect'
+  )
+
+
 def add_runs(path: str) -> None:
   """Takes the runs of another ledger into that of the library.
 
@@ -92,7 +127,10 @@ def run(args: argparse.Namespace) -> None:
   Args:
     args: arguments of the command.
   """
-  cells = tables.cells(args.table, scale=args.scale, rows=args.rows, data=args.data)
+  shown = tables.cells(args.table, scale=args.scale, rows=args.rows, data=args.data)
+  cells = [cell for cell in shown if not cell.elsewhere]
+  if not cells and (args.workdir or args.list or args.plan or args.check):
+    raise UserError(f'{args.table} is not trained by reproduce: {shown[0].elsewhere}')
   if args.plan is not None:
     print(expected.format_costs(cells, args.plan), end='\n\n')
   known = _kept(cells, args.scale) if args.check else {}
@@ -107,7 +145,7 @@ def run(args: argparse.Namespace) -> None:
   if args.workdir is None:
     if args.check:
       raise UserError('--check trains runs again: give a new folder for them, --workdir=DIR')
-    _compare(args, cells, ledger.packaged())
+    _compare(args, shown, ledger.packaged())
     return
   loaded = {own.name: load_config(own.spec, (), own.given) for _, own in runs}
   say(dict.fromkeys(line for _, said in loaded.values() for line in said))
@@ -198,3 +236,5 @@ def _compare(args: argparse.Namespace, cells: Sequence[Cell], entries: Sequence[
   found = comparison.differences(known, cells, tables.cells(args.table), own)
   if found:
     print(f'\n{aligned(comparison.difference_lines(found))}', flush=True)
+  if known.figure:
+    print(f'\nThe figure, after the runs in DIR: {known.figure}', flush=True)

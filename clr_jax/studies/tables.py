@@ -163,13 +163,12 @@ def cells(
     check_name(known.rows, row, f'row of {name}')
   for column in data:
     check_name(columns, column, f'data set of {name}')
-  # A table of words alone has all of its cells, another one those with a number.
-  words = not any('published' in row for row in content['rows'].values())
   found = []
   for row in rows or known.rows:
     for column in data or columns:
       cell = _cell(content, known, row, column, small)
-      if small or words or not math.isnan(cell.published):
+      # A row of words alone has all of its cells, another one those with a number.
+      if small or 'published' not in content['rows'][row] or not math.isnan(cell.published):
         found.append(cell)
   if not found:
     raise UserError(
@@ -183,7 +182,7 @@ def _cell(content: Mapping[str, Any], known: Table, row: str, column: str, small
   own = content['rows'][row]
   argument = own.get('argument', content['argument'])
   if small:
-    argument = content.get('small_argument', argument)
+    argument = own.get('small_argument', content.get('small_argument', argument))
   flags = [
     *content.get('flags', ()),
     *content.get('data_flags', {}).get(column, ()),
@@ -204,6 +203,6 @@ def _cell(content: Mapping[str, Any], known: Table, row: str, column: str, small
     math.nan if place is None else own.get('half', unknown)[place],
     own.get('note', content.get('note', '')),
     own.get('run', row),
-    tuple(own.get('select', {}).items()),
+    tuple({**own.get('select', {}), **(own.get('small_select', {}) if small else {})}.items()),
     own.get('elsewhere', content.get('elsewhere', '')).format(data=column, row=row),
   )

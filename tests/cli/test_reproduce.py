@@ -103,6 +103,13 @@ def test_runs_are_added_and_pages_made(tiny_tables, tmp_path, capsys):
     (['sogclr-1', '--rows=a'], 'unknown row of sogclr-1'),
     (['sogclr-1', '--scale=tiny'], "--scale=tiny: choose one of 'full', 'small'"),
     (['sogclr-1', '--seeds=0'], 'seeds'),
+    (['--seeds=3'], '--seeds, --workdir have no effect without a table: name one'),
+    (['sogclr-1', '--check', '--seeds=2'], 'leave --seeds out'),
+    (
+      ['ft-9'],
+      'ft-9 is not trained by reproduce: clr-jax export of a run of ft-8, then Detectron2',
+    ),
+    (['sogclr-1', '--plan=tpu:4'], 'kind of device in --plan'),
     (['sogclr-1', '--rows=real', '--check'], 'the ledger has no full run of real in sogclr-1'),
   ],
 )
@@ -110,6 +117,25 @@ def test_refusals(arguments, message, capsys, tmp_path):
   assert call('reproduce', *arguments, f'--workdir={tmp_path}/new') == 2
   err = capsys.readouterr().err
   assert message in err and err.count('\n') == 1 and not (tmp_path / 'new').exists()
+
+
+def test_options_that_nothing_uses_are_refused(capsys):
+  assert call('reproduce', 'sogclr-1', '--seeds=3', '--jobs=2') == 2
+  err = capsys.readouterr().err
+  assert '--seeds, --jobs have no effect without runs: give --workdir=DIR' in err
+  assert call('reproduce', '--pages=README.md', '--rows=a') == 2
+  assert '--rows has no effect without a table' in capsys.readouterr().err
+
+
+def test_numbers_that_are_made_elsewhere_and_figures_have_a_command(capsys):
+  assert not call('reproduce', 'ft-8-transfer', '--rows=moco_v2-both')
+  out = capsys.readouterr().out
+  assert out.count('not trained here: clr-jax evaluate transfer ') == 3 and '84.10' in out
+  assert not call('reproduce', 'tcl-figure-5.4')
+  out = capsys.readouterr().out
+  assert 'The figure, after the runs in DIR: clr-jax inspect sweep $(printf' in out
+  assert not call('reproduce', 'ft-9', '--rows=moco_v1')
+  assert 'average precision in percent' in capsys.readouterr().out
 
 
 @pytest.mark.slow
