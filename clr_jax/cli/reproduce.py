@@ -51,20 +51,16 @@ def refuse_without_effect(args: argparse.Namespace) -> None:
   Raises:
     UserError: options of a table without one, or of runs that nothing trains or lists.
   """
-  defaults = {'seeds': 1, 'scale': 'full'}
   trained = ('seeds', 'jobs', 'devices_per_run')
   names = ('rows', 'data', 'scale', *trained, 'workdir', 'list', 'check', 'plan')
-  given = [
-    name for name in names if getattr(args, name) not in (defaults.get(name), None, [], False)
-  ]
+  unset = ('full', None, [], False)
+  given = [name for name in names if getattr(args, name) not in unset]
   if args.table is None and given:
     raise UserError(
       f'{_flags(given)} without a table: name one, as in clr-jax reproduce sogclr-1 '
       f'(clr-jax reproduce lists them)'
     )
   unused = [name for name in given if name in trained]
-  if args.check and 'seeds' in given:
-    raise UserError('--check trains the seeds of the ledger again: leave --seeds out')
   if unused and not (args.workdir or args.list or args.plan or args.check):
     raise UserError(f'{_flags(unused)} without runs: give --workdir=DIR to train them, or --list')
 
@@ -134,9 +130,11 @@ def run(args: argparse.Namespace) -> None:
   if args.plan is not None:
     print(expected.format_costs(cells, args.plan), end='\n\n')
   known = _kept(cells, args.scale) if args.check else {}
-  seeds = {cell: range(args.seeds) for cell in cells}
+  seeds = {cell: range(args.seeds or 1) for cell in cells}
   if args.check:
     seeds = {cell: [entry.seed for entry in entries] for cell, entries in known.items()}
+    if args.seeds is not None:
+      seeds = {cell: own[: args.seeds] for cell, own in seeds.items()}
   runs = _plan(seeds, args.scale)
   if args.list or args.plan is not None:
     for planned in _once(runs):

@@ -71,6 +71,7 @@ def add_reproduce(add: Callable[..., ArgumentParser]) -> None:
     help='the published setting, or a small version for a CPU; default: full',
   )
   _add_jobs(reproduce)
+  reproduce.set_defaults(seeds=None)  # --check has another default
   reproduce.add_argument(
     '--workdir',
     type=folder,
@@ -82,7 +83,8 @@ def add_reproduce(add: Callable[..., ArgumentParser]) -> None:
   only.add_argument(
     '--check',
     action='store_true',
-    help='train the runs of the ledger again, in a new DIR; exit code 1 if they differ',
+    help='train the runs of the ledger again, in a new DIR; exit code 1 if they differ; --seeds=N: '
+    'only those of the first N seeds',
   )
   only.add_argument(
     '--plan',

@@ -104,7 +104,6 @@ def test_runs_are_added_and_pages_made(tiny_tables, tmp_path, capsys):
     (['sogclr-1', '--scale=tiny'], "--scale=tiny: choose one of 'full', 'small'"),
     (['sogclr-1', '--seeds=0'], 'seeds'),
     (['--seeds=3'], '--seeds, --workdir have no effect without a table: name one'),
-    (['sogclr-1', '--check', '--seeds=2'], 'leave --seeds out'),
     (
       ['ft-9'],
       'ft-9 is not trained by reproduce: clr-jax export of a run of ft-8, then Detectron2',
@@ -168,6 +167,8 @@ def test_rows_are_trained_once_and_compared(tiny_tables, tmp_path, capsys):
   assert not call('reproduce', 'tiny')  # from the ledger alone
   assert capsys.readouterr().out.strip() == out[: out.index('\n4 lines')].strip()
   again = f'--workdir={tmp_path}/again'
+  assert not call('reproduce', 'tiny', '--check', '--rows=simclr', '--seeds=1', again)
+  assert capsys.readouterr().out.count(' equal') == 1
   assert not call('reproduce', 'tiny', '--check', '--rows=simclr', '--jobs=2', again)
   out = capsys.readouterr().out
   assert out.count(' equal') == 2 and 'sogclr' not in out

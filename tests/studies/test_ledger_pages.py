@@ -73,6 +73,15 @@ def test_every_table_of_measurements_is_in_the_ledger(page):
     )
 
 
+def test_the_methods_of_the_readme_have_the_numbers_of_the_ledger():
+  (made,) = [table for table in ledger.packaged_tables() if table.name == 'methods-digits']
+  measured = {row[0]: row[1] for row in made.rows if row[0].startswith('`')}
+  rows = re.findall(
+    r'^\| (`\w+`) \|[^|]*\| ([^|]*) \|', (ROOT / 'README.md').read_text(), re.MULTILINE
+  )
+  assert measured == {name: value for name, value in rows if '±' in value}
+
+
 def test_a_table_of_a_page_is_that_of_the_ledger():
   blank = dict.fromkeys(PageTable._fields, '')
   made = PageTable(**{**blank, 'name': 'x', 'columns': ['a', 'b'], 'rows': [['1', '2 ± 3']]})
