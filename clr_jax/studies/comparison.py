@@ -184,14 +184,16 @@ def _reproduced(old: Entry, again: Entry, seeds: Sequence[float]) -> tuple[str, 
 
 
 def cell_lines(cells: Sequence[Cell], entries: Iterable[Entry]) -> list[tuple[str, ...]]:
-  """Lines of a table of cells: published, ours, difference, protocol, time, verdict."""
+  """Lines of a table of cells: published, ours, difference, protocol, time, device, verdict."""
   entries = list(entries)
-  lines = [('row', 'data', 'published', 'ours', 'difference', 'protocol', 'hours a run', 'verdict')]
+  head = ('row', 'data', 'published', 'ours', 'difference', 'protocol', 'hours a run', 'device')
+  lines: list[tuple[str, ...]] = [(*head, 'verdict')]
   for cell in cells:
     own = values(entries, cell)
     ours = interval(list(own.values())) if own else None
     difference = '' if ours is None or math.isnan(cell.published) else ours.mean - cell.published
-    hours = [entry.seconds / 3600 for entry in entries_of(entries, cell)]
+    runs = entries_of(entries, cell)
+    hours = [entry.seconds / 3600 for entry in runs]
     lines.append(
       (
         cell.row,
@@ -201,6 +203,7 @@ def cell_lines(cells: Sequence[Cell], entries: Iterable[Entry]) -> list[tuple[st
         difference if isinstance(difference, str) else f'{difference:+.2f}',
         cell.protocol,
         f'{np.mean(hours):.2f}' if hours else '',
+        ', '.join(sorted({entry.device for entry in runs})),
         verdict(cell, ours),
       )
     )
