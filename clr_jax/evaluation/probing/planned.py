@@ -45,6 +45,26 @@ class Program(NamedTuple):
   iterations: int | None = None
 
 
+class _Fit(NamedTuple):
+  """A fit of one or several classifiers, and their tests.
+
+  Attributes:
+    options: hyper-parameters of the solver.
+    rows: number of labels.
+    heads: number of classifiers.
+    sizes: sizes of the sets and of the features.
+    devices: devices of one process.
+    tested: {name of the accuracy: number of images}.
+  """
+
+  options: Mapping[str, Any]
+  rows: int
+  heads: int
+  sizes: Sizes
+  devices: Sequence[Any]
+  tested: Mapping[str, int]
+
+
 def linear_programs(
   chosen: Settings, num_labels: int, sizes: Sizes, devices: Sequence[Any]
 ) -> Iterator[Program]:
@@ -56,26 +76,19 @@ def linear_programs(
     sizes: sizes of the sets and of the features.
     devices: devices of one process.
   """
-  fit = _sgd if chosen.solver == 'sgd' else _lbfgs
-  heads = len(chosen.candidates)
+  programs = _sgd if chosen.solver == 'sgd' else _lbfgs
   fitted = chosen.num_fitted(num_labels, sizes.classes)
   held = num_labels - fitted
+  fit = _Fit(chosen.options, fitted, len(chosen.candidates), sizes, devices, {})
   if held and not chosen.held_out:  # chosen on held-out labels, then fitted again to all
-    yield from fit(chosen, fitted, heads, sizes, devices, {'held-out accuracy': held})
-    fitted, held, heads = num_labels, 0, 1
+    yield from programs(fit._replace(tested={'held-out accuracy': held}))
+    fit, held = fit._replace(rows=num_labels, heads=1), 0
   tested = {'test accuracy': sizes.test} | ({'held-out accuracy': held} if held else {})
-  yield from fit(chosen, fitted, heads, sizes, devices, tested)
+  yield from programs(fit._replace(tested=tested))
 
 
-def _lbfgs(
-  chosen: Settings,
-  rows: int,
-  heads: int,
-  sizes: Sizes,
-  devices: Sequence[Any],
-  tested: Mapping[str, int],
-) -> Iterator[Program]:
-  options = chosen.options
+def _lbfgs(fit: _Fit) -> Iterator[Program]:
+  options, rows, heads, sizes, devices, tested = fit
   h, label = placement.abstract_blocks(rows, sizes.width, sizes.classes, devices, heads=heads)
   lead = (heads,) if heads > 1 else ()
   arguments = (sizes.classes, rows, options['max_iter'], options['tol'])
@@ -93,15 +106,8 @@ def _lbfgs(
     yield _tests(name, count, head, 1, sizes)
 
 
-def _sgd(
-  chosen: Settings,
-  rows: int,
-  heads: int,
-  sizes: Sizes,
-  devices: Sequence[Any],
-  tested: Mapping[str, int],
-) -> Iterator[Program]:
-  options = chosen.options
+def _sgd(fit: _Fit) -> Iterator[Program]:
+  options, rows, heads, sizes, devices, tested = fit
   how = (options['momentum'], options['nesterov'])
   h = placement.abstract_rows(rows, sizes.width, sizes.classes, devices)
   head = _head((heads,), sizes, placement.replicated_like(h))
