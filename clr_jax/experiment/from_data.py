@@ -149,6 +149,7 @@ def _fit_model(config: Config, size: int, given: Collection[str], put: Any) -> l
   said = []
   if 'model.name' not in given and size > _SMALL:
     said = switch(config, {'model': 'resnet18'})
+    put(model__name='resnet18')
   put(model__stem='cifar' if size <= _SMALL else 'imagenet')
   return said
 

@@ -33,7 +33,7 @@ def switch(config: Config, names: Mapping[str, Any]) -> list[str]:
     names: {section: name}, such as {'method': 'byol'}. A section with this name stays unchanged.
 
   Returns:
-    One sentence per rebuilt section, with the kept and dropped values.
+    One sentence with the kept and dropped values per rebuilt section that had any.
 
   Raises:
     UserError: an unknown name.
@@ -54,7 +54,8 @@ def switch(config: Config, names: Mapping[str, Any]) -> list[str]:
         if option.default is REQUIRED and OPTIONAL not in option.facts and key not in kept:
           config[path][key] = typed(option, None)  # required: a flag may set it
     dropped = {k: v for k, v in given.items() if k not in kept}
-    said.append(f'{path}.name={name}: kept {_shown(kept)}; dropped {_shown(dropped)}')
+    if given:
+      said.append(f'{path}.name={name}: kept {_shown(kept)}; dropped {_shown(dropped)}')
   return said
 
 

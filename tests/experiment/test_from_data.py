@@ -60,12 +60,14 @@ def test_class_folders_without_a_test_folder(tmp_path, capsys):
   assert short.eval_every == short.checkpoint_every == 1.0  # not after every few steps
 
 
-def test_what_is_there_and_what_is_given_stays(tmp_path):
+def test_what_is_there_and_what_is_given_stays(tmp_path, capsys):
   name = folder(tmp_path, splits=('train', 'val'), sides=(300, 300), each=2)
   config = images(name)
   assert (config.data.train_split, config.data.test_split) == ('train', 'val')
   assert (config.data.image_size, config.data.canvas, config.augment.size) == (None, 512, 224)
   assert (config.model.name, config.model.stem) == ('resnet18', 'imagenet')
+  said = capsys.readouterr().err
+  assert said.count('\n') == 1 and 'model.name=resnet18, model.stem=imagenet' in said
   assert config.eval.features == ('trained', 'untrained')
   given = {
     'data.image_size': 24, 'augment.size': 20, 'model.mean': (0.5,), 'batch_size': 4,
