@@ -35,7 +35,7 @@ if [[ -z ${SLURM_ARRAY_TASK_ID:-} ]]; then
 fi
 line=$(sed -n "${SLURM_ARRAY_TASK_ID}p" "$1")
 if [[ $line != 'clr-jax train '* ]]; then
-  echo "${0##*/}: line $SLURM_ARRAY_TASK_ID of $1 is no command of clr-jax sweep --list: '$line'" >&2
+  echo "${0##*/}: line $SLURM_ARRAY_TASK_ID of $1 is not a command of clr-jax sweep --list: '$line'" >&2
   exit 2
 fi
 # The words of the line, which clr-jax sweep --list has quoted for a shell.

@@ -18,7 +18,8 @@ BRITISH = """
   analysed normalis standardis regularis optimise optimising optimisation initialis generalis
   organis randomis parallelise parallelisa realise realising realisation recognis summaris utilis
   maximis minimis materialis specialis serialis vectoris quantis tokenis emphasise categoris
-  customis discretis penalis prioritis synchronis visualis characteris
+  customis discretis penalis prioritis synchronis visualis characteris equalis stabilis linearis
+  localis memoris binaris symmetris orthogonalis
 """
 OPENING = re.compile(r'^ *r?"""((What|Of|Those|Whether)\b|(Args|Attributes):).*', re.MULTILINE)
 PARAGRAPH = re.compile(r'(?<=\n\n) *(What|Of|Those|Whether) .*')

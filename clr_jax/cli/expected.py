@@ -21,7 +21,7 @@ _HEADER = (
 
 
 def format_costs(cells: Sequence[Cell], target_name: str) -> str:
-  """A table of what the training of each cell takes at least, and a line that says how.
+  """Formats a table of steps, memory and least training time of each cell, and a line of notes.
 
   Every step is compiled for the target, with black images in the place of the data set. Evaluation
   is not part of the time.

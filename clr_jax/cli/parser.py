@@ -241,7 +241,7 @@ def _add_evaluation(add: Callable[..., Parser]) -> None:
   results.add_argument(
     '--workdir', type=folder, required=True, metavar='DIR', help='folder of the run'
   )
-  results.add_argument('--json', action='store_true', help='print one JSON object a line')
+  results.add_argument('--json', action='store_true', help='print one JSON object per line')
 
 
 def _add_pictures(add: Callable[..., Parser]) -> None:

@@ -80,7 +80,7 @@ def add_runs(path: str) -> None:
     path: the other ledger.
 
   Raises:
-    UserError: no such file, or a line that is no run of a table.
+    UserError: no such file, or a line that is not a run of a table.
   """
   place = epath.Path(path)
   if not place.exists():

@@ -41,9 +41,11 @@ def add_sweep(add: Callable[..., ArgumentParser]) -> None:
     '--workdir', type=folder, required=True, metavar='DIR', help='folder of all runs'
   )
   only = sweep.add_mutually_exclusive_group()
-  only.add_argument('--list', action='store_true', help='print a command for each run instead')
   only.add_argument(
-    '--summary', action='store_true', help='only draw the results of the runs that there are'
+    '--list', action='store_true', help='train nothing; print a command for each run'
+  )
+  only.add_argument(
+    '--summary', action='store_true', help='train nothing; draw the existing results'
   )
 
 
@@ -55,7 +57,9 @@ def add_reproduce(add: Callable[..., ArgumentParser]) -> None:
     'list the accuracy tables of the papers, train the rows of one, or compare published numbers '
     'with ours',
   )
-  reproduce.add_argument('table', nargs='?', metavar='TABLE', help='name of a table')
+  reproduce.add_argument(
+    'table', nargs='?', metavar='TABLE', help='name of a table; default: list all'
+  )
   for name, text in (('rows', 'some rows of the table'), ('data', 'some of its data sets')):
     reproduce.add_argument(
       f'--{name}',
@@ -76,10 +80,12 @@ def add_reproduce(add: Callable[..., ArgumentParser]) -> None:
     '--workdir',
     type=folder,
     metavar='DIR',
-    help='folder of the runs, which are trained; without it, the runs of the ledger are compared',
+    help='folder in which to train the rows; default: train nothing, compare the ledger',
   )
   only = reproduce.add_mutually_exclusive_group()
-  only.add_argument('--list', action='store_true', help='print a command for each run instead')
+  only.add_argument(
+    '--list', action='store_true', help='train nothing; print a command for each run'
+  )
   only.add_argument(
     '--check',
     action='store_true',
@@ -93,13 +99,15 @@ def add_reproduce(add: Callable[..., ArgumentParser]) -> None:
     '(h200:1, v5e:2x2, ...), and its command',
   )
   only.add_argument(
-    '--add', metavar='FILE', help="take the runs of a --workdir's ledger.jsonl into the library's"
+    '--add',
+    metavar='FILE',
+    help="add the runs of FILE, the ledger.jsonl of a --workdir, to the library's",
   )
   only.add_argument(
     '--pages',
     type=lambda text: text.split(','),
     metavar='FILES',
-    help="make the tables of Markdown files from the library's ledger",
+    help="renew the tables of Markdown files from the library's ledger",
   )
 
 

@@ -198,8 +198,8 @@ def _check(image: Image.Image, size: int | None, where: str, most: int | None) -
   _check_shape(image.width, image.height, size, where)
   if most is not None and max(image.size) > _MOST_ASPECT * min(image.size):
     raise UserError(
-      f'the image {where} has {image.width}x{image.height} pixels and its views would be of one '
-      f'line: cut it or remove it'
+      f'the image {where} has {image.width}x{image.height} pixels, and its views would be one '
+      f'pixel high or wide: crop it or remove it'
     )
 
 
@@ -222,7 +222,7 @@ def _check_shape(width: int, height: int, size: int | None, where: str) -> None:
   if new[0] * new[1] > _MOST_PIXELS or max(new) > _MOST_ASPECT * min(new):
     raise UserError(
       f'the image {where} has {width}x{height} pixels, {new[0]}x{new[1]} when its shorter side is '
-      f'resized to image_size={size}: cut it or remove it'
+      f'resized to image_size={size}: crop it or remove it'
     )
 
 

@@ -37,7 +37,7 @@ class JoinedSource(Source):
           f'{_size(first)}: set data.image_size'
         )
       if any(source.shared_examples(other) for other in sources[:i]):
-        raise UserError(f'the split {split!r} of {name} has images twice: name each part once')
+        raise UserError(f'the split {split!r} of {name} repeats images: name each part once')
     bounds = np.cumsum([0, *(source.num_examples for source in sources)])
     notes = dict.fromkeys(note for source in sources for note in source.notes)
     if not labeled and any(source.num_classes is not None for source in sources):

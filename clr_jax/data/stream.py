@@ -238,10 +238,10 @@ def _named_end_of(workers: int) -> Iterator[None]:
     advice = {
       -getattr(signal, 'SIGBUS', 0): f'make {_SHARED_MEMORY} larger, which is full',
       -getattr(signal, 'SIGKILL', 0): f'lower data.workers={workers} if the memory is full',
-    }.get(code, 'its own message may stand above')
+    }.get(code, 'see its own message above, if there is one')
     raise RunStopped(
-      f'a process that reads the data {how}: {advice}, or set data.workers=0; the same command '
-      f'goes on from the last checkpoint',
+      f'a process that reads the data {how}: {advice}, or set data.workers=0; run the same command '
+      f'to resume from the last checkpoint',
       EXIT_FAILED,
     ) from error
 

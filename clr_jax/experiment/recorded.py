@@ -126,7 +126,7 @@ def _with_defaults(config: Config) -> dict[str, Option]:
 
 
 def _section_of(config: Config, path: str, *, make: bool = False) -> Config | None:
-  """Section of a config; None if it is missing, unless it is to be made, or is no section."""
+  """Section of a config; None if it is missing, unless it is to be made, or not a section."""
   node: Any = config
   for part in path.split('.') if path else ():
     if part not in node and make:

@@ -41,7 +41,7 @@ def open_source(
   like: data.Source | None = None,
   channels: Literal[1, 3] | None = None,
 ) -> data.Source:
-  """A split of a data set, its images read as those of the run.
+  """Opens a split of a data set and reads its images as those of the run.
 
   Args:
     config: config of the run.

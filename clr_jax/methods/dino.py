@@ -41,7 +41,8 @@ def dino(
   Args:
     num_prototypes: number of prototypes; 65536 (official), 4096 (solo-learn).
     student_temperature: divisor of the student's logits; .1 (official).
-    teacher_temperature: after its warm-up, .07 (official ResNet-50 and ViT recipes).
+    teacher_temperature: divisor of the teacher's logits after its warm-up; .07 (official ResNet-50
+      and ViT recipes).
     warmup_teacher_temperature: start of the linear warm-up, epoch by epoch, .04 (official).
     warmup_teacher_epochs: epochs of the teacher's warm-up; 30 (official recipes; 50 for
       ResNet-50 and in solo-learn). A longer warm-up than the run does not reach its end.

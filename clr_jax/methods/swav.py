@@ -53,8 +53,8 @@ def swav(
       epoch at batch 4096; 5005 at batch 256).
     queue_length: earlier embeddings of each large view used in the assignments: 3840 (official at
       batch 256, solo-learn); 0 for none (official at batch 4096).
-    queue_start_epoch: first epoch that uses the queue; 15 (official at batch 256, solo-learn),
-      once the queue has been filled after its start (solo-learn: at once).
+    queue_start_epoch: epoch at which the queue starts; 15 (official at batch 256, solo-learn). It
+      is used after the steps that fill it once (official; solo-learn uses it at once).
     projector: recipe of `clr_jax.models.heads`, one hidden layer with BatchNorm (official).
     hidden_dim: width of the hidden layers of the projector; 2048 (official).
     out_dim: length of the embeddings; 128 (official).

@@ -169,7 +169,7 @@ class ResNet(nn.Module, kw_only=True):
     dtype: dtype of the convolutions, such as bfloat16; None takes that of images and parameters.
     remat: keep only the inputs of the blocks for the backward pass, which computes the rest again:
       less memory for about one more forward pass. Parameters and numbers are the same. On CPUs it
-      saves nothing: XLA drops there what separates the two forward passes.
+      saves nothing, because XLA merges the two forward passes.
     norm_terms: see `BatchNorm.terms`.
 
   Example:

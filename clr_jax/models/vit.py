@@ -61,8 +61,8 @@ class ViT(nn.Module, kw_only=True):
     dtype: dtype of the products, such as bfloat16; None takes that of images and parameters.
       Softmax and normalizations are computed in float32 or wider.
     remat: keep only the inputs of the blocks for the backward pass, see `ResNet`.
-    scan: compile one block and loop over all: compiles faster. Parameters are the same, and numbers
-      up to rounding.
+    scan: compile one block and loop over all: compiles faster. Parameters are the same, and results
+      agree up to rounding.
     attention: implementation of `jax.nn.dot_product_attention`. 'cudnn' stores no weights, but
       has no second derivatives.
 
@@ -269,8 +269,8 @@ def architecture(width: Dimension, depth: Depth, heads: Dimension) -> Callable[.
   ) -> ViT:
     """Builds a `ViT`; the keywords are its attributes.
 
-    Raises UserError for heads that do not divide the width, and for a width that is no multiple of
-    4 with sine-cosine positions.
+    Raises UserError for heads that do not divide the width, and for a width that is not a multiple
+    of 4 with sine-cosine positions.
 
     Example:
       >>> vit_small().num_features
@@ -282,7 +282,7 @@ def architecture(width: Dimension, depth: Depth, heads: Dimension) -> Callable[.
       )
     if positions == 'sine_cosine' and width % 4:
       raise UserError(
-        f"model.width={width} is no multiple of 4, as model.positions='sine_cosine' needs it: "
+        f"model.width={width} is not a multiple of 4, as model.positions='sine_cosine' needs it: "
         f'change one of them'
       )
     return ViT(

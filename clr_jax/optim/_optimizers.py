@@ -121,7 +121,7 @@ def adam(
   Args:
     b1: weight of the old moving average of the gradient.
     b2: weight of the old moving average of its square.
-    eps: is added to the square root of the latter.
+    eps: term added to the square root of the latter.
 
   Example:
     >>> tx, params = adam(0.5), {'w': jnp.ones([])}

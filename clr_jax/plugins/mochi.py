@@ -87,5 +87,5 @@ def mochi(
   if not num_mixed and not num_query_mixed:
     return None
   if num_mixed and num_hard < 2:
-    raise UserError(f'plugins.mochi.num_hard={num_hard} leaves no two to mix: set it >= 2')
+    raise UserError(f'plugins.mochi.num_hard={num_hard} leaves no pair to mix: set it >= 2')
   return Mochi(num_hard, num_mixed, num_query_mixed, start_step('mochi', start_epoch, info))

@@ -65,7 +65,7 @@ def read_state_dict(path: epath.PathLike) -> dict[str, np.ndarray]:
       return load_safetensors(file.read_bytes())
     except (SafetensorError, OSError, ValueError, TypeError) as error:
       raise UserError(
-        f'{file} is no safetensors file ({first_line(error)}): save it anew, or give another'
+        f'{file} is not a safetensors file ({first_line(error)}): save it again, or give another'
       ) from None
   tensors = _tensors(_unpickle(file))
   if not tensors:
@@ -121,12 +121,12 @@ def load_backbone(
   if not any(found[name].ndim == 4 for name in read):
     reason = f'such as {missing[0]}' if found else 'it has none of its names'
     raise UserError(
-      f'{os.fspath(path)} does not fit the backbone ({reason}): set model as the file has it'
+      f'{os.fspath(path)} does not fit the backbone ({reason}): set config.model to match the file'
     )
   if other := [reason for reason in missing if reason.startswith('pos_embed has')]:
     raise UserError(
-      f'{os.fspath(path)} is of other positions ({other[0]}): set model.patch and augment.size as '
-      f'that network was trained'
+      f'{os.fspath(path)} has other positions ({other[0]}): set model.patch and augment.size as '
+      f'in the training of that network'
     )
   for name in read:
     if reason := _unusable(name, found[name]):

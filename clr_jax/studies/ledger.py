@@ -116,7 +116,7 @@ def read(path: epath.Path) -> list[Entry]:
   """Reads the entries of a ledger; one that does not exist has none.
 
   Raises:
-    UserError: not a file of text, or a line that is no entry.
+    UserError: not a file of text, or a line that is not an entry.
   """
   return [line for line in _lines(path) if isinstance(line, Entry)]
 
@@ -138,7 +138,7 @@ def _lines(path: epath.Path) -> list[_Line]:
       found.append(_parsed(fields, form))
     except (TypeError, ValueError, UserError) as error:
       raise UserError(
-        f'line {number} of {path} is no entry of a ledger ({error}): repair or remove it'
+        f'line {number} of {path} is not an entry of a ledger ({error}): repair or remove it'
       ) from error
   return found
 

@@ -53,7 +53,7 @@ def test_shared_images_are_found_in_every_part(files):
   assert SubsetSource(both, np.array([0, 3, 9 - 2])).shared_examples(train) == 1
   with pytest.raises(UserError, match=r'1 of the 3 images of b=.* such as a='):
     pairs.refuse_shared_images(train, 'b', both, 'a')
-  with pytest.raises(UserError, match='has images twice: name each part once'):
+  with pytest.raises(UserError, match='repeats images: name each part once'):
     load_source(files, split='train[:4]+train[3:]')
 
 

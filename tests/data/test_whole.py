@@ -106,7 +106,7 @@ def test_one_size_in_a_folder(tmp_path):
 def test_files_that_are_refused_are_named(tmp_path):
   for i, size in enumerate([(9, 12), (10, 12), (400, 2)]):
     Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / f'{i}.png')
-  with pytest.raises(UserError, match=r'2.png has 2x400 pixels .*: cut it or remove it'):
+  with pytest.raises(UserError, match=r'2.png has 2x400 pixels, .*: crop it or remove it'):
     source_of(tmp_path)
   (tmp_path / '2.png').write_bytes(b'no image')
   with pytest.raises(UserError, match=r'cannot read the image .*2.png'):

@@ -162,7 +162,7 @@ def test_stochastic_depth():
   ('options', 'size', 'words'),
   [
     ({'heads': 3}, 8, 'model.heads=3 does not divide model.width=8'),
-    ({'width': 6, 'heads': 2, 'positions': 'sine_cosine'}, 8, 'model.width=6 is no multiple of 4'),
+    ({'width': 6, 'heads': 2, 'positions': 'sine_cosine'}, 8, 'width=6 is not a multiple of 4'),
     ({'depth': 0}, 8, 'depth=0 is not allowed'),
     ({'patch': 3}, 8, 'patches of 3 pixels do not tile images of 8x8'),
   ],

@@ -48,7 +48,7 @@ def test_it_is_off_by_default():
   'options, match',
   [
     ({'num_mixed': -1}, 'num_mixed=-1 is not allowed'),
-    ({'num_mixed': 4, 'num_hard': 1}, 'num_hard=1 leaves no two to mix'),
+    ({'num_mixed': 4, 'num_hard': 1}, 'num_hard=1 leaves no pair to mix'),
     ({'num_query_mixed': 4, 'num_hard': 0}, 'num_hard=0 is not allowed'),
     ({'num_mixed': 4, 'start_epoch': 10.0}, 'start_epoch=10.0 is not within the run'),
     ({'num_hard': 8}, 'num_hard=8 has no effect unless num_mixed is set or num_query_mixed is set'),

@@ -168,8 +168,8 @@ def test_a_task_of_an_array_runs_its_line(tmp_path, stand_in, code, line):
     ([], '1', 'usage:'),
     (['no.txt'], '1', 'usage:'),
     (['runs.txt'], '', 'no task of a SLURM array'),
-    (['runs.txt'], '2', "line 2 of runs.txt is no command of clr-jax sweep --list: 'rm -r x'"),
-    (['runs.txt'], '3', "line 3 of runs.txt is no command of clr-jax sweep --list: ''"),
+    (['runs.txt'], '2', "line 2 of runs.txt is not a command of clr-jax sweep --list: 'rm -r x'"),
+    (['runs.txt'], '3', "line 3 of runs.txt is not a command of clr-jax sweep --list: ''"),
   ],
 )
 def test_lines_that_cannot_be_run(tmp_path, stand_in, monkeypatch, arguments, task, says):

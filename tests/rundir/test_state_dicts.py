@@ -127,7 +127,7 @@ def test_refused(tmp_path, capfd):
   (tmp_path / 'x.safetensors').write_bytes(b'no')
   with pytest.raises(UserError, match=r'no file .*y\.safetensors'):
     read_state_dict(tmp_path / 'y.safetensors')
-  with pytest.raises(UserError, match='no safetensors file'):
+  with pytest.raises(UserError, match='not a safetensors file'):
     read_state_dict(tmp_path / 'x.safetensors')
   torch = pytest.importorskip('torch')
   torch.save(Code(), tmp_path / 'code.pt')

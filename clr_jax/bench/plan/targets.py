@@ -141,7 +141,7 @@ def parse(text: str) -> Target:
 
   Raises:
     UserError: an unknown kind, a number or shape of devices that it cannot have, or a GPU whose
-      share of memory for JAX (XLA_PYTHON_CLIENT_MEM_FRACTION) is no number above 0.
+      share of memory for JAX (XLA_PYTHON_CLIENT_MEM_FRACTION) is not a number above 0.
   """
   kind, _, shape = text.partition(':')
   check_name(CHIPS, kind, 'kind of device in --target')
@@ -173,7 +173,7 @@ def _gpu_share() -> float:
     share = math.nan
   if not 0 < share < math.inf:
     raise UserError(
-      f'XLA_PYTHON_CLIENT_MEM_FRACTION={text} is no share of the memory of a GPU: set a number '
+      f'XLA_PYTHON_CLIENT_MEM_FRACTION={text} is not a share of the memory of a GPU: set a number '
       f'such as 0.75, or unset it'
     )
   return share

@@ -123,7 +123,7 @@ def _relief(liquid: np.ndarray) -> np.ndarray:
   distance = _distance(edges(liquid, 50, 150), 20.0)
   distance = np.floor(_box(distance) + 1e-6).astype(int)
   slope = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]], float)
-  lit = ndimage.correlate(_equalised(distance), slope[None], mode='mirror')
+  lit = ndimage.correlate(_equalized(distance), slope[None], mode='mirror')
   return np.round(_box(np.clip(lit, 0, 255)))
 
 
@@ -153,7 +153,7 @@ def _box(x: np.ndarray) -> np.ndarray:
   return ndimage.correlate(x, np.full((1, 3, 3), 1 / 9), mode='mirror')
 
 
-def _equalised(level: np.ndarray) -> np.ndarray:
+def _equalized(level: np.ndarray) -> np.ndarray:
   """Equalizes the histogram of each image of [N, H, W] levels in 0..255."""
   n, pixels = len(level), level[0].size
   count = np.zeros((n, 256))

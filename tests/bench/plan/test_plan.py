@@ -96,7 +96,7 @@ def test_memory_of_a_gpu_is_what_jax_reserves(monkeypatch):
   assert target.usable_memory == int(0.9 * target.chip.memory)
   for share in ('most', '0', 'nan', '-1'):
     monkeypatch.setenv('XLA_PYTHON_CLIENT_MEM_FRACTION', share)
-    with pytest.raises(UserError, match=f'MEM_FRACTION={share} is no share'):
+    with pytest.raises(UserError, match=f'MEM_FRACTION={share} is not a share'):
       targets.parse('h200:1')
 
 

@@ -99,9 +99,9 @@ def test_distance_is_close_to_euclidean_and_per_image(rng):
     np.testing.assert_allclose(distance[i], exact, rtol=0.03)
 
 
-def test_equalised_spreads_the_levels():
+def test_equalized_spreads_the_levels():
   level = np.array([[[3, 3, 5, 9]], [[7, 7, 7, 7]]])
-  np.testing.assert_array_equal(weather._equalised(level), [[[0, 0, 128, 255]], [[7, 7, 7, 7]]])
+  np.testing.assert_array_equal(weather._equalized(level), [[[0, 0, 128, 255]], [[7, 7, 7, 7]]])
 
 
 def test_glass_moves_pixels_no_further_than_its_reach(rng):
