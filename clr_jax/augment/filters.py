@@ -114,7 +114,7 @@ def gaussian_noise(
     images: [B, H, W, C] in [0, 1].
     sigma: standard deviation; give exactly one of `sigma` and `variance`.
     variance: its square. The TAMU SogCLR report says "sigma^2 = 9/10000" and "2/255" without
-      saying of what, hence two names and no default.
+      naming the quantity; therefore both exist, without a default.
     p: probability per image. 0.5 is the report's, there drawn once per batch.
     clip_normalized: (mean, std), each [C]: the noise is added to (x - mean) / std, clipped to
       [-1, 1] and mapped back, which is what the report's skimage call did (it destroys contrast).

@@ -212,7 +212,7 @@ def infomin_jigsaw(
   Source: PyContrast's `build_transforms`, https://arxiv.org/abs/2005.10243.
 
   Raises:
-    UserError: for a patch larger than its cell; what `policies.make` refuses.
+    UserError: a patch larger than its cell, or errors of `policies.make`.
   """
   jigsaw_size = jigsaw_size or round(size * 255 / 224)
   cell = jigsaw_size // grid

@@ -90,7 +90,7 @@ class Instruction(NamedTuple):
 
   @property
   def collective(self) -> str:
-    """'all-gather' of its start and its end as well; '' of what sends nothing."""
+    """Kind of collective, such as 'all-gather', also for its start and end; '' for none."""
     return next((kind for kind in COLLECTIVES if self.opcode.startswith(kind)), '')
 
   @property

@@ -195,7 +195,7 @@ def _train(
   args: argparse.Namespace,
   known: Mapping[Cell, Sequence[Entry]],
 ) -> None:
-  """Trains what is not finished, then compares, also if some runs failed."""
+  """Trains the unfinished runs, then compares, even if some runs failed."""
   path = study.folder / ledger.NAME
   ledger.read(path)  # a damaged one is refused before any work
   codes: dict[str, int] | None = {}

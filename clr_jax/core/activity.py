@@ -16,7 +16,7 @@ _shown: list[object] = []  # activities that have begun and not ended, the inner
 
 @contextlib.contextmanager
 def activity(what: str, *, enabled: bool = True, at_once: bool = True) -> Iterator[None]:
-  """Reports on standard error what is being done and for how long.
+  """Reports an activity and its duration on standard error.
 
   In a terminal this is one line, updated every second and erased at the end. Otherwise a line is
   written at the start, after 5, 10, 20 and 40 seconds, and after each minute. Only the innermost of
@@ -25,7 +25,7 @@ def activity(what: str, *, enabled: bool = True, at_once: bool = True) -> Iterat
   Args:
     what: the activity, such as 'compiling the training step'.
     enabled: False prints nothing.
-    at_once: False leaves out the line at the start, for what is often quick.
+    at_once: False leaves out the line at the start, for activities that are often quick.
   """
   if not enabled:
     yield

@@ -50,11 +50,11 @@ def coordination_store() -> Any:
 
 
 class Lockstep:
-  """Lets the processes of a run use item n of what each makes for itself once all have made it.
+  """Lets each process of a run use its item n once all processes have made theirs.
 
-  Where one cannot make an item, all stop before it, and can still save together: a process that
-  went on alone would wait for ever in its next computation. The word goes through the store of
-  JAX's coordination service, so that no device waits for it. All processes must make theirs in the
+  If a process cannot make an item, all stop before it, and can still save together: a process that
+  continued alone would wait forever in its next computation. The processes communicate through the
+  store of JAX's coordination service, so that no device waits. All must make their items in the
   same order.
 
   Args:
@@ -68,7 +68,7 @@ class Lockstep:
     self._made_by_all = 0
 
   def tell(self, items: Generator[T, None, None]) -> Generator[T, None, None]:
-    """The items; the other processes are told of each, and of an error."""
+    """Yields the items; reports each of them, and an error, to the other processes."""
     with contextlib.closing(items):
       number = 0
       try:

@@ -56,7 +56,7 @@ class RunStopped(Exception):
 
 
 class OtherProcessFailed(RunStopped):
-  """The run cannot go on because another of its processes failed, which says why."""
+  """The run cannot continue because another of its processes failed; that one prints the reason."""
 
   def __init__(self, process: int | None = None):
     which = 'another process' if process is None else f'process {process}'

@@ -28,7 +28,7 @@ class EncodedSource(Source):
   def _encoded(
     self, rows: np.ndarray
   ) -> tuple[Iterable[tuple[str | bytes, str]], np.ndarray | None]:
-    """(path or content, what names it in errors) of the image of each stored row; the labels."""
+    """(path or content, its name in errors) of the image of each stored row; the labels."""
 
   def encoded(self, indices: np.ndarray) -> Iterable[tuple[str | bytes, str]]:
     """Yields (path or content, name in errors) of the image of each of `indices`."""

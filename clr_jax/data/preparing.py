@@ -22,7 +22,7 @@ _ARCHIVES: Mapping[str, tuple[str, ...]] = {
 
 
 def check(name: str, bare_name: str, root: epath.Path) -> None:
-  """Refuses what cannot be prepared; nothing is created.
+  """Refuses data sets that cannot be prepared; creates nothing.
 
   Args:
     name: 'cifar10', 'name/config' or 'name:1.2.3'.

@@ -83,7 +83,7 @@ def selected_rows(
   """(base name, [n] the rows of a split that a slice selects, ascending); see `resolve_split`.
 
   Args:
-    limit: at most so many, the first ones.
+    limit: largest number of rows; the first ones are kept.
   """
   base, lo, hi = resolve_split(split, sizes, source=source)
   hi = hi if limit is None else min(hi, lo + limit)

@@ -117,7 +117,7 @@ class ClassSubset(SubsetSource):
       class_names: some of those of the source.
       name: name of the subset.
       split: that of the source, maybe with a slice, which counts examples of the subset.
-      limit: at most so many examples.
+      limit: largest number of examples.
 
     Raises:
       UserError: unlabeled data, an unknown class, or a slice that selects nothing.

@@ -33,7 +33,7 @@ class Whole(NamedTuple):
 
   Attributes:
     canvas: side of the canvases; larger images are reduced to fit, by area, and never cut.
-    shorter: what the shorter side of an image is resized to for evaluation.
+    shorter: length to which the shorter side of an image is resized for evaluation.
     size: side of the central square that evaluation sees of that, at most `shorter`.
     always: also keeps images of one size on canvases.
   """

@@ -1,4 +1,4 @@
 """Evaluation of networks by protocols: features, probes, fine-tuning, attacks, corruptions.
 
-No training of methods, and no figures of what was measured.
+Training of methods and figures of results are elsewhere.
 """

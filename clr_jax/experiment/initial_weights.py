@@ -13,7 +13,7 @@ from clr_jax.rundir.weights import restore_weights
 def with_weights_of(other: str, state: TrainState) -> TrainState:
   """Initializes step 0 with the weights and BatchNorm statistics of a run or a file.
 
-  Process 0 prints what was loaded.
+  Process 0 prints a sentence about the loaded arrays.
 
   Args:
     other: workdir of a run, or a file; see `rundir.state_dicts`.

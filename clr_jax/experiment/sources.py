@@ -49,7 +49,7 @@ def open_source(
     like: a source of the run; where its images are whole, these are, too.
 
   Raises:
-    UserError: what `whole_of` and `data.load_source` refuse, images of one size with `data.canvas`.
+    UserError: errors of `whole_of` and `data.load_source`, or `data.canvas` for images of one size.
   """
   whole, image_size = whole_of(config), config.data.image_size
   asked = whole.always

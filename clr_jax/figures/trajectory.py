@@ -48,7 +48,7 @@ def trajectory(
     runs: runs to draw; keep their checkpoints by `keep_last` and `checkpoint_every`.
     protocol: name of the protocol.
     metric: metric of the results.
-    measure: False draws only the results that there are.
+    measure: False draws only existing results.
 
   Raises:
     UserError: an unknown protocol, or a metric that it does not have.
@@ -93,7 +93,7 @@ def trajectory(
 
 
 def _records(run: Run, protocol: str, measure: bool) -> tuple[list[Mapping[str, Any]], str]:
-  """Records of a protocol at all steps, measured where missing, and what hinders measuring."""
+  """Records of a protocol at all steps, measured where missing; the reason if none can be."""
   reason = ''
   if len(run.checkpoints) < 2:
     reason = (

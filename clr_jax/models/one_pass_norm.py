@@ -106,7 +106,7 @@ def _one_kernel(arrays: Sequence[Array], terms: int) -> Sequence[Array]:
 
 
 def _transposed_sum(v: Array, rows: int, terms: int) -> Array:
-  """[G, C] -> [r, G, 1, C], the same for all rows: what `_sum` is the transpose of."""
+  """[G, C] -> [r, G, 1, C], the same for all rows: the transpose of `_sum`."""
   terms = math.gcd(rows, terms)
   few = jnp.broadcast_to(v, (rows // terms, *v.shape))
   return jnp.stack([few] * terms, 1).reshape(rows, v.shape[0], 1, v.shape[1])

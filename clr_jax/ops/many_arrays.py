@@ -83,9 +83,9 @@ def apply_updates(params: PyTree, updates: PyTree, *, joined: bool = False) -> P
 
 
 def side_by_side(tree: PyTree) -> PyTree:
-  """The same arrays; what transposes kernels [H, W, I, O] of one shape is one kernel of the GPU.
+  """Returns the arrays so that kernels [H, W, I, O] of one shape are transposed by one GPU kernel.
 
-  XLA's convolutions want them in another order, and so do their gradients. See `apply_updates` for
+  XLA's convolutions need them in another order, and so do their gradients. See `apply_updates` for
   the ones that they are multiplied by; bits stay as they are.
   """
   ones: dict[tuple[Any, Any], Array] = {}

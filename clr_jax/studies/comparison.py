@@ -1,4 +1,4 @@
-"""Published against measured accuracies, with intervals, and what they say."""
+"""Compares published with measured accuracies: intervals and verdicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger: what was measured for the tables of documents and pages, with all that made it.
+"""The ledger: measurements for the tables of documents and pages, with their provenance.
 
 A line is an `Entry`, a number of a run that belongs to a cell of `configs/tables.toml`, or a
 `PageTable`, a table of a page that belongs to none.

@@ -68,11 +68,11 @@ class Table(NamedTuple):
 
   Attributes:
     name: its name in `clr-jax reproduce`.
-    title: what it shows, and where it is.
+    title: contents of the table, and its place in the document.
     data: data sets, its columns.
     rows: names of the rows.
     baseline: row with which the others are compared.
-    claims: what the document concludes from it, where that is no comparison with the baseline.
+    claims: conclusions that the document draws from it, besides comparisons with the baseline.
     quantity: words for the numbers, which are shown times 100.
     figure: command that draws the figure of the document from the runs in DIR; '' for a table.
   """

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, fixed: Given, options: dict[str, Any]) -> None
 
 
 def _train(study: Study, args: argparse.Namespace, options: dict[str, Any]) -> None:
-  """Trains what is not finished, then draws the results, also if some runs failed."""
+  """Trains the unfinished runs, then draws the results, even if some runs failed."""
   codes: dict[str, int] | None = {}
   if unfinished := study.unfinished():
     with held_slots(find_machine(), args.jobs, args.devices_per_run) as slots:

@@ -128,7 +128,7 @@ class Study:
       )
 
   def summarize(self, options: Mapping[str, Any]) -> None:
-    """Prints the table of the runs that there are, and draws the figure.
+    """Prints the table of the existing results, and draws the figure.
 
     Raises:
       UserError: there are no results.

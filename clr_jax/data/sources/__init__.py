@@ -68,7 +68,7 @@ def load_source(
     image_size: resizes the shorter side (PIL, bilinear, antialiased) and keeps the central square.
     channels: 1 makes images gray (PIL's luma), 3 makes them RGB (gray repeated); default: as they
       are, with a folder RGB.
-    limit: at most so many examples, the first of the slice (with a folder: a random subset).
+    limit: largest number of examples: the first of the slice (with a folder: a random subset).
     whole: without `image_size`, how images that differ in size are kept; None refuses them.
 
   Raises:

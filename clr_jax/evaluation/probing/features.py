@@ -141,8 +141,8 @@ def estimate_batch_stats(
   Args:
     source: the training set, see `extract`.
     num_views: number V of the method's views['global'].
-    max_batches: largest number of batches; 16 of 256 images are what a running average at momentum
-      .9 covers.
+    max_batches: largest number of batches; 16 of 256 images are about the span of a running
+      average at momentum .9.
     batch_size: images per batch, at most the size of the source.
     seed: RNG seed of the order of the images and of the method's own randomness.
   """

@@ -179,8 +179,8 @@ def fit(
     classifier: first weights of the classifier, see `own_classifier`; None = new ones.
 
   Raises:
-    UserError: a warm-up longer than the training, a negative weight decay, what
-      `make_pipeline` refuses.
+    UserError: a warm-up longer than the training, a negative weight decay, or
+      errors of `make_pipeline`.
   """
   options = experiment.config.data
   pipeline = make_pipeline(

@@ -70,7 +70,7 @@ class Sets(NamedTuple):
     return f'{self.train.name} {", ".join(splits)}'
 
   def checksum(self) -> str:
-    """Checksums of both sets, and what is seen of whole images, separated by spaces."""
+    """Checksums of both sets, and the sizes of whole images in evaluation, separated by spaces."""
     found = [s.checksum() for s in self if s is not None]
     if whole := self.train.whole:
       found.append(f'{whole.size}/{whole.shorter}')

@@ -95,7 +95,7 @@ def measure(
 
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
-  """See `linear.check`; also refuses what batch_norm=train cannot do."""
+  """See `linear.check`; also refuses options that batch_norm=train does not support."""
   how, fitted = _resolved(options.get('preset', 'sogclr'), options)
   linear.check(sets, fitted)
   if how['batch_norm'] == 'inference':

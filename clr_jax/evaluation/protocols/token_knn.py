@@ -43,5 +43,5 @@ def measure(
 
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
-  """Raises a UserError for what `knn` does not allow."""
+  """Raises a UserError for options that `knn` does not allow."""
   of_features.check(sets, without_tokens(options))

@@ -44,5 +44,5 @@ def measure(
 
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
-  """Raises a UserError for what `linear` does not allow."""
+  """Raises a UserError for options that `linear` does not allow."""
   of_features.check(sets, without_tokens(options))
