@@ -77,7 +77,7 @@ EXPECTED = {
   r'robustness:fashion_finetuned': (0.1, 78 * 5),
   r'robustness:fashion_contrastive': (1e-3, 78 * 5),
   r'robustness:fashion_supervised': (0.1, 78 * 5),
-  r'vit:.*-fashion_mnist': (1e-3, 40 * 10),
+  r'vit:.*-fashion_mnist': (2e-3, 80 * 5),
   r'vit:dino': (2e-3, 1251 * 300),
   r'vit:sogclr': (1.5e-4, 5004 * 300),
   r'vit:': (2.4e-3, 312 * 300),
