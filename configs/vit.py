@@ -118,7 +118,7 @@ def _model(name):
 def _shrink(config, name):
   """A few minutes on two CPU cores; rates and momenta are for 80 steps an epoch."""
   common.data(config, 'fashion_mnist')
-  config.data.train_split = 'train[:5120]'
+  config.data.train_split, config.data.test_split = 'train[:5120]', 'test'
   config.batch_size, config.num_epochs, config.precision = 64, 5.0, 'float32'
   options = {**_model(name), 'width': 48, 'depth': 3, 'heads': 3, 'patch': 4}
   if name == 'dino':

@@ -111,9 +111,9 @@ def method(name, backbone=None, **options) -> Method:
 
 
 # ---------------------------------------------------------------- training
-def optimizer(method, **options):
-  """SGD with the method's parameter groups."""
-  return optim.make('sgd', method.groups, **{'learning_rate': 0.1, **options})
+def optimizer(method, name='sgd', **options):
+  """SGD, or another optimizer, with the method's parameter groups."""
+  return optim.make(name, method.groups, **{'learning_rate': 0.1, **options})
 
 
 def training(method, views=views, *, mesh=None, **options):
