@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -171,7 +172,8 @@ def _draw_panel(axis: Any, panel: Panel, width: float) -> tuple[Any, str] | None
       colored = mappable, mark.label
   title = '\n'.join(filter(None, (panel.title, panel.note)))
   if any(isinstance(mark, Mosaic) for mark in panel.marks):
-    axis.set_title(title, fontsize=9)
+    lines = [textwrap.fill(line, int(width * _LETTERS)) for line in title.splitlines()]
+    axis.set_title('\n'.join(lines), fontsize=9)
     return None
   axis.set_title(title, fontsize=10 if width >= 3 else 9)
   axis.tick_params(labelsize=8)
