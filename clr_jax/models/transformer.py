@@ -73,16 +73,17 @@ class Block(nn.Module, kw_only=True):
     return x
 
   def _attend(self, x: Array) -> Array:
-    *batch, width = x.shape
+    batch, tokens, width = x.shape
     qkv = self._dense('attn_qkv', 3 * width, 'qkv')(x)
-    q, k, v = jnp.moveaxis(qkv.reshape(*batch, 3, self.heads, width // self.heads), 2, 0)
+    qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)
+    q, k, v = qkv = jnp.transpose(qkv, (2, 0, 3, 1, 4))  # [3, B, heads, T, D / heads]
     if self.is_mutable_collection('attention') and not self.is_initializing():
       self.put_variable('attention', 'weights', _weights(q, k))
     if v.dtype == jnp.float64:  # the library's function would round the weights to float32
-      y = jnp.einsum('bhqk,bkhd->bqhd', _weights(q, k), v)
+      y = jnp.einsum('bhqk,bhkd->bhqd', _weights(q, k), v)
     else:
-      y = jax.nn.dot_product_attention(q, k, v, implementation=self.attention)
-    return self._dense('attn_proj', width)(y.reshape(x.shape))
+      y = _product(qkv, self.attention)
+    return self._dense('attn_proj', width)(jnp.swapaxes(y, 1, 2).reshape(x.shape))
 
   def _mlp(self, x: Array) -> Array:
     hidden = nn.gelu(self._dense('mlp_fc1', self.hidden)(x), approximate=False)
@@ -93,8 +94,29 @@ class Block(nn.Module, kw_only=True):
     return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
 
 
+def _product(qkv: Array, implementation: Attention) -> Array:
+  """Attention of all heads, [B, heads, T, D / heads]; qkv: [3, B, heads, T, D / heads]."""
+  if implementation == 'cudnn':
+    return _as_heads(qkv, implementation='cudnn')
+  # Of heads, XLA for GPUs transposes q, k and v by themselves, and the weights [T, T]; of further
+  # images with one head each, q, k and v together. XLA for TPUs copies more then: bench/README.md.
+  return jax.lax.platform_dependent(qkv, cuda=_as_images, default=_as_heads)
+
+
+def _as_heads(qkv: Array, implementation: Attention = 'xla') -> Array:
+  q, k, v = jnp.swapaxes(qkv, 2, 3)
+  return jnp.swapaxes(jax.nn.dot_product_attention(q, k, v, implementation=implementation), 1, 2)
+
+
+def _as_images(qkv: Array) -> Array:
+  _, batch, heads, tokens, width = qkv.shape
+  q, k, v = qkv.reshape(3, batch * heads, tokens, 1, width)
+  y = jax.nn.dot_product_attention(q, k, v, implementation='xla')
+  return y.reshape(batch, heads, tokens, width)
+
+
 def _weights(q: Array, k: Array) -> Array:
-  """Attention weights [B, heads, T, T] of queries and keys [B, T, heads, D / heads]."""
+  """Attention weights [B, heads, T, T] of queries and keys [B, heads, T, D / heads]."""
   dtype = jnp.promote_types(q.dtype, jnp.float32)
-  scores = jnp.einsum('bqhd,bkhd->bhqk', q, k, preferred_element_type=dtype)
+  scores = jnp.einsum('bhqd,bhkd->bhqk', q, k, preferred_element_type=dtype)
   return jax.nn.softmax(scores / q.shape[-1] ** 0.5)
