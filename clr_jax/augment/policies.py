@@ -175,43 +175,23 @@ def simclr_family(
   if (noise_mean is None) != (noise_std is None):
     raise UserError('noise_mean and noise_std come together: set both or none')
   part = functools.partial
-  brightness, contrast, saturation, hue = (jitter_strength * v for v in jitter)
-  salt = {'salt_ratio': salt_pepper_ratio, 'per': salt_pepper_per}
+  jittered = jitter_p > 0 and jitter_strength > 0 and any(jitter)
+  strengths = zip(('brightness', 'contrast', 'saturation', 'hue'), jitter, strict=True)
+  colors = {name: jitter_strength * value for name, value in strengths}
+  noisy = noise_sigma is not None or noise_variance is not None
+  clip = (noise_mean, noise_std) if noise_mean and noise_std else None
+  noise = {'sigma': noise_sigma, 'variance': noise_variance, 'clip_normalized': clip}
+  salt = {'amount': salt_pepper, 'salt_ratio': salt_pepper_ratio, 'per': salt_pepper_per}
   steps: list[tuple[bool, Policy]] = [
     (True, _ResizedCrop(size, crop_scale, crop_ratio, method)),
     (flip_p > 0, part(ops.random_flip, p=flip_p)),
-    (
-      jitter_p > 0 and jitter_strength > 0 and any(jitter),
-      part(
-        ops.color_jitter,
-        brightness=brightness,
-        contrast=contrast,
-        saturation=saturation,
-        hue=hue,
-        p=jitter_p,
-      ),
-    ),
+    (jittered, part(ops.color_jitter, **colors, p=jitter_p)),
     (gray_p > 0, part(ops.random_grayscale, p=gray_p)),
     (blur_p > 0, part(ops.random_blur, sigma=blur_sigma, kernel_size=blur_kernel, p=blur_p)),
-    (
-      solarize_p > 0,
-      part(ops.random_solarize, threshold=solarize_threshold, p=solarize_p),
-    ),
+    (solarize_p > 0, part(ops.random_solarize, threshold=solarize_threshold, p=solarize_p)),
     (rand_ops > 0, part(aa.rand_augment, num_ops=rand_ops, magnitude=rand_magnitude)),
-    (
-      noise_sigma is not None or noise_variance is not None,
-      part(
-        filters.gaussian_noise,
-        sigma=noise_sigma,
-        variance=noise_variance,
-        p=noise_p,
-        clip_normalized=(noise_mean, noise_std) if noise_mean and noise_std else None,
-      ),
-    ),
-    (
-      salt_pepper > 0,
-      part(filters.salt_and_pepper, amount=salt_pepper, p=salt_pepper_p, **salt),
-    ),
+    (noisy, part(filters.gaussian_noise, **noise, p=noise_p)),
+    (salt_pepper > 0, part(filters.salt_and_pepper, **salt, p=salt_pepper_p)),
   ]
   return chain(*(step for used, step in steps if used))
 
