@@ -98,8 +98,8 @@ def _product(qkv: Array, implementation: Attention) -> Array:
   """Attention of all heads, [B, heads, T, D / heads]; qkv: [3, B, heads, T, D / heads]."""
   if implementation == 'cudnn':
     return _as_heads(qkv, implementation='cudnn')
-  # Of heads, XLA for GPUs transposes q, k and v by themselves, and the weights [T, T]; of further
-  # images with one head each, q, k and v together. XLA for TPUs copies more then: bench/README.md.
+  # Given heads, XLA for GPUs transposes q, k and v by themselves, and the weights [T, T]; given
+  # further images with one head, q, k and v together. On TPUs that copies more: bench/README.md.
   return jax.lax.platform_dependent(qkv, cuda=_as_images, default=_as_heads)
 
 

@@ -41,7 +41,8 @@ SOME = [
   pytest.param(name, marks=marks(name, slow=name not in FAST)) for name in (*NAMES, CONVOLUTIONS)
 ]
 WITH_TRANSFORMERS = SOME + [
-  pytest.param(name, marks=marks(name, weekly=True)) for name in TRANSFORMERS
+  pytest.param(name, marks=marks(name, slow=True, weekly=not name.startswith('sogclr')))
+  for name in TRANSFORMERS
 ]
 
 

@@ -139,6 +139,27 @@ def test_stages_tokens_and_attention():
 
 
 @pytest.mark.slow
+def test_attention_as_gpus_compute_it(monkeypatch):
+  """Heads as further images: the same features and gradients, not of another head or image."""
+  net = models.vit_tiny(**SMALL)
+  images = jax.random.uniform(jax.random.key(1), [3, 8, 8, 3])
+  variables = net.init(jax.random.key(0), images, train=False)
+  variables = jax.tree.map(
+    lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), variables
+  )
+
+  def run(variables):
+    h = net.apply(variables, images, train=False)
+    return (h**3).sum(), h
+
+  found = [jax.jit(jax.grad(run, has_aux=True))(variables)]
+  with monkeypatch.context() as patch:
+    patch.setattr(jax.lax, 'platform_dependent', lambda qkv, cuda, default: cuda(qkv))
+    found.append(jax.jit(jax.grad(lambda v: run(v), has_aux=True))(variables))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *found)
+
+
+@pytest.mark.slow
 def test_stochastic_depth():
   """Acts only in training and with a key; each image draws for itself; the mean stays."""
   options = {**SMALL, 'depth': 1, 'positions': 'sine_cosine'}
