@@ -6,7 +6,7 @@ Everywhere: images [B, H, W, C] float in [0, 1], C = 1 or 3; a parameter is a nu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,30 @@ def luma_of_planes(planes: Sequence[Array]) -> Array:
     return luma(planes[0])
   r, g, b = planes
   return _LUMA[0] * r + _LUMA[1] * g + _LUMA[2] * b
+
+
+def changed_by_planes(
+  change: Callable[[list[Array]], list[Array]], chosen: Array, images: Array
+) -> Array:
+  """`change` of the images of `chosen` [B], the others as they are.
+
+  On GPUs and TPUs the color planes are separate arrays of all pixels: a kernel then reads three
+  planes and writes three, and a TPU's rows of 128 numbers are full. On CPUs this is slower, and
+  `change` gets the whole images as the only array.
+  """
+
+  def changed(planes: list[Array]) -> list[Array]:
+    pairs = zip(change(planes), planes, strict=True)
+    return [jnp.where(per_image(chosen, old), new, old) for new, old in pairs]
+
+  def whole(images: Array) -> Array:
+    return changed([images])[0]
+
+  def by_planes(images: Array) -> Array:
+    pixels = images.reshape(len(images), 1, -1, images.shape[-1])
+    return jnp.concatenate(changed(planes_of(pixels)), -1).reshape(images.shape)
+
+  return jax.lax.platform_dependent(images, cpu=whole, default=by_planes)
 
 
 def mean_luma(images: Array) -> Array:
@@ -135,6 +159,13 @@ def grayscale(images: Array) -> Array:
     ['0.587', '0.587', '0.587']
   """
   return jnp.broadcast_to(jnp.clip(luma(images), 0, 1), images.shape)
+
+
+def gray_planes(planes: Sequence[Array]) -> list[Array]:
+  """`grayscale` of red, green and blue [B, H, W, 1], or of whole images as the only array."""
+  if len(planes) == 1:
+    return [grayscale(planes[0])]
+  return [jnp.clip(luma_of_planes(planes), 0, 1)] * len(planes)
 
 
 def invert(images: Array) -> Array:

@@ -100,9 +100,10 @@ def _resize(size: int) -> Policy:
 
   def resize(key: Array, images: Array | Canvas) -> Array:
     del key
-    if isinstance(images, Canvas):
-      return canvas.resize(images, size)
-    return geometry.resize(images, size)
+    with jax.named_scope('crop'):
+      if isinstance(images, Canvas):
+        return canvas.resize(images, size)
+      return geometry.resize(images, size)
 
   return resize
 

@@ -120,10 +120,11 @@ def random_resized_crop(
     >>> random_resized_crop(jax.random.key(0), jnp.ones([2, 8, 6, 3]), size=4).shape
     (2, 4, 4, 3)
   """
-  box = crop_box(key, images, scale=scale, ratio=ratio)
-  if isinstance(images, Canvas):
-    return canvas.crop_resize(images, box, size=size, method=method)
-  return geometry.crop_resize(images, box, size=size, method=method)
+  with jax.named_scope('crop'):
+    box = crop_box(key, images, scale=scale, ratio=ratio)
+    if isinstance(images, Canvas):
+      return canvas.crop_resize(images, box, size=size, method=method)
+    return geometry.crop_resize(images, box, size=size, method=method)
 
 
 def random_crop(
@@ -143,18 +144,19 @@ def random_crop(
     >>> random_crop(jax.random.key(0), jnp.ones([2, 8, 8, 3]), size=8).shape
     (2, 8, 8, 3)
   """
-  top_key, left_key = jax.random.split(key)
-  if isinstance(images, Canvas):
-    top, left = (
-      _window_start(k, length + 2 * padding - size)
-      for k, length in zip((top_key, left_key), images.extent.T, strict=True)
-    )
-    return canvas.pad_crop(images, top, left, size=size, padding=padding, mode=mode)
-  batch, height, width, _ = images.shape
-  rows = jnp.full((batch,), height + 2 * padding - size + 1, jnp.int32)
-  columns = jnp.full((batch,), width + 2 * padding - size + 1, jnp.int32)
-  top, left = _integer(top_key, rows), _integer(left_key, columns)
-  return geometry.pad_crop(images, top, left, size=size, padding=padding, mode=mode)
+  with jax.named_scope('crop'):
+    top_key, left_key = jax.random.split(key)
+    if isinstance(images, Canvas):
+      top, left = (
+        _window_start(k, length + 2 * padding - size)
+        for k, length in zip((top_key, left_key), images.extent.T, strict=True)
+      )
+      return canvas.pad_crop(images, top, left, size=size, padding=padding, mode=mode)
+    batch, height, width, _ = images.shape
+    rows = jnp.full((batch,), height + 2 * padding - size + 1, jnp.int32)
+    columns = jnp.full((batch,), width + 2 * padding - size + 1, jnp.int32)
+    top, left = _integer(top_key, rows), _integer(left_key, columns)
+    return geometry.pad_crop(images, top, left, size=size, padding=padding, mode=mode)
 
 
 def _window_start(key: Array, room: Array) -> Array:
@@ -236,8 +238,9 @@ def color_jitter(
   order = jnp.argsort(jax.random.uniform(order_key, (4, batch), jnp.float32), axis=0)
   shift = _uniform(hue_key, batch, -hue, hue)
   blends = [i for i, v in enumerate((brightness, contrast, saturation)) if v]
-  changed = jitter_in_order(images, factors, shift, order, blends=blends, with_hue=bool(hue))
-  return where_drawn(p_key, p, changed, images)
+  return jitter_in_order(
+    *(images, factors, shift, order, drawn(p_key, p, images)), blends=blends, with_hue=bool(hue)
+  )
 
 
 def jitter_in_order(
@@ -245,14 +248,14 @@ def jitter_in_order(
   factors: Array,
   shift: Array,
   order: Array,
+  chosen: Array,
   *,
   blends: list[int],
   with_hue: bool,
 ) -> Array:
   """Applies brightness, contrast, saturation `factors` [3, B], hue `shift` [B] in `order` [4, B].
 
-  On GPUs and TPUs the color planes are separate arrays of all pixels: a kernel then reads three
-  planes and writes three, and a TPU's rows of 128 numbers are full. On CPUs this is slower.
+  Only the images of `chosen` [B] are changed.
 
   order[j] names the operation (0 to 3, 3 = hue) at position j. The first three are one blend with
   another partner image, so a round costs one blend; hue, four times as dear, is computed once,
@@ -260,23 +263,16 @@ def jitter_in_order(
   rounds: 43 ms). `blends` lists the operations in use.
   """
 
-  def whole(images: Array) -> Array:
-    return jitter([images])[0]
-
-  def by_planes(images: Array) -> Array:
-    pixels = images.reshape(len(images), 1, -1, images.shape[-1])
-    return jnp.concatenate(jitter(color.planes_of(pixels)), -1).reshape(images.shape)
-
   def blend_round(planes: list[Array], operation: Array, active: Array) -> list[Array]:
     gray = color.luma_of_planes(planes)
     partner = jnp.zeros_like(gray)
     factor = jnp.ones_like(shift)
     for i in blends:
-      chosen = active & (operation == i)
-      factor = jnp.where(chosen, factors[i], factor)
+      its_turn = active & (operation == i)
+      factor = jnp.where(its_turn, factors[i], factor)
       if i:
         other = gray.mean((1, 2), keepdims=True) if i == 1 else gray
-        partner = jnp.where(color.per_image(chosen, gray), other, partner)
+        partner = jnp.where(color.per_image(its_turn, gray), other, partner)
     return [color.blend(plane, partner, factor) for plane in planes]
 
   def jitter(planes: list[Array]) -> list[Array]:
@@ -294,7 +290,7 @@ def jitter_in_order(
         planes = blend_round(planes, order[j], hue_rank < j)
     return planes
 
-  return jax.lax.platform_dependent(images, cpu=whole, default=by_planes)
+  return color.changed_by_planes(jitter, chosen, images)
 
 
 def random_grayscale(key: Array, images: Array, *, p: Probability = 0.2) -> Array:
@@ -306,7 +302,7 @@ def random_grayscale(key: Array, images: Array, *, p: Probability = 0.2) -> Arra
     >>> bool((gray[..., 0] == gray[..., 2]).all())
     True
   """
-  return where_drawn(key, p, color.grayscale(images), images)
+  return color.changed_by_planes(color.gray_planes, drawn(key, p, images), images)
 
 
 def random_blur(

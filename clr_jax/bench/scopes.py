@@ -1,7 +1,8 @@
 """Names of the parts of a training step, as they stand in the operations of its program.
 
-The step (experiment/train_step.py) and the blocks of transformers (models/transformer.py) open the
-scopes; Flax adds the names of modules.
+The step (experiment/train_step.py), crops and resizing (augment/random_ops.py, augment/policies.py)
+and the blocks of transformers (models/transformer.py) open the scopes; Flax adds the names of
+modules.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 
 AUGMENTATION = re.compile(r'\baugmentation\b')
+CROPS = re.compile(r'\baugmentation\b.*\bcrop\b')  # with the draw of the box, and resizing
 OPTIMIZER = re.compile(r'\boptimizer\b')  # with the method's state
 ATTENTION = re.compile(r'\battention\b')  # with the projections before and after
 MLP = re.compile(r'\bmlp\b')  # of a transformer's block

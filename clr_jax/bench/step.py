@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from clr_jax.bench import hardware, profile
+from clr_jax.bench import alone, hardware, profile
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError
 from clr_jax.core.programs import compiler_options
@@ -66,6 +66,7 @@ def measure(config: Config, *, repeats: int = 5, steps: int = 20) -> dict[str, A
     'step_seconds': step_seconds,
     'data_seconds': loop.data_seconds,
     'shares': shares,
+    'alone': alone.measure(experiment, loop.state, repeats=repeats * loop.steps),
     'memory': memory,
     **_utilization(_cost(loop.single_step()), step_seconds, str(config.precision)),
   }
@@ -112,6 +113,7 @@ class TimedLoop:
     compiled: the program.
     compile_seconds: {'lower', 'compile'}: seconds for tracing and in XLA.
     data_seconds: seconds to prepare and transfer the data of a step while idle.
+    state: train state after the last repeat.
   """
 
   def __init__(self, experiment: Experiment, pipeline: Pipeline, *, repeats: int, steps: int):
@@ -123,7 +125,7 @@ class TimedLoop:
     self.compiled, self.compile_seconds = compile_step(experiment, pipeline, self._block, size)
     self._experiment, self._pipeline = experiment, pipeline
     self._blocks = pipeline.blocks(calls)
-    self._state = experiment.init()
+    self.state = experiment.init()
     self._call(1)
     self._waited = pipeline.wait_seconds
 
@@ -156,8 +158,8 @@ class TimedLoop:
 
   def _call(self, times: int) -> None:
     for _ in range(times):
-      self._state, _ = self.compiled(self._state, self._pipeline.resident, next(self._blocks))
-    jax.block_until_ready(self._state)
+      self.state, _ = self.compiled(self.state, self._pipeline.resident, next(self._blocks))
+    jax.block_until_ready(self.state)
 
 
 def _time_data(pipeline: Pipeline, calls: Sequence[tuple[int, int]]) -> tuple[float, Block]:
@@ -223,6 +225,7 @@ def _utilization(
 def format_report(report: dict[str, Any]) -> str:
   """Formats the report of `measure`."""
   config, speed, memory = report['config'], report['samples_per_second'], report['memory']
+  by_itself = report['alone']
   mfu = report['mfu_note'] if report['mfu'] is None else f'{report["mfu"]:.1%}'
   flops = _amount(report['flops_per_step'], 1e9, 'GFLOP')
   moved = _amount(report['bytes_per_step'], 2**20, 'MiB')
@@ -244,6 +247,9 @@ one step       {_ms(report['step_seconds'])}; meanwhile the host needs \
 shares of its operations' time in a profiler trace of {report['steps']} steps (a fusion counts \
 once; with SAM its second pass counts as optimizer; on CPUs products have what the rest leaves):
 {_format_shares(report['shares'])}
+alone          {by_itself['views_per_second']:.0f} views/s of the augmentation; the loss of \
+{' x '.join(map(str, by_itself['embeddings']))} embeddings with their gradient \
+{_ms(by_itself['loss_seconds'])}
 peak memory    {peak} a device, from {memory['source']}
 work           {flops} and {moved} accessed, a step and device
 MFU            {mfu}"""

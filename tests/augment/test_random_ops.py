@@ -125,7 +125,12 @@ def test_jitter_in_any_order_is_the_operations_in_that_order(planes, monkeypatch
   rng = np.random.default_rng(1)
   factors = rng.uniform(0.4, 1.8, (3, 24)).astype(np.float32)
   shift = rng.uniform(-0.3, 0.3, 24).astype(np.float32)
-  got = run(ops.jitter_in_order, images, factors, shift, orders.T, blends=[0, 1, 2], with_hue=True)
+  chosen = np.ones(len(images), bool)
+  got = run(
+    *(ops.jitter_in_order, images, factors, shift, orders.T, chosen),
+    blends=[0, 1, 2],
+    with_hue=True,
+  )
   enhance = [color.adjust_brightness, color.adjust_contrast, color.adjust_saturation]
   results = []
   for i, order in enumerate(orders):
@@ -164,7 +169,7 @@ def test_each_image_is_jittered_by_itself():
 
 def test_jitter_draws_every_order_equally_often(monkeypatch):
   drawn = []
-  spy = lambda images, factors, shift, order, **_: drawn.append(order) or images  # noqa: E731
+  spy = lambda images, factors, shift, order, *_, **__: drawn.append(order) or images  # noqa: E731
   monkeypatch.setattr(ops, 'jitter_in_order', spy)
   ops.color_jitter(KEY, jnp.zeros((4800, 1, 1, 3)))
   orders, counts = np.unique(np.asarray(drawn[0]), axis=1, return_counts=True)

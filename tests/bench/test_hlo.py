@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from clr_jax.bench import hlo
-from clr_jax.bench.plan import parts, work
+from clr_jax.bench.plan import bound, parts, targets, work
 
 HERE = pathlib.Path(__file__).parent
 
@@ -78,6 +78,38 @@ def test_parts(gpu):
   # Only the rows that are gathered are read.
   assert costs['augmentation']['bytes'] == pixels + 4 * 64 + 4 * pixels
   assert costs[parts.CONVOLUTIONS]['flops'] == costs[parts.CONVOLUTIONS]['product_flops'] > 0
+
+
+def test_shares(gpu):
+  """By cycles where the compiler states them, else by the longer of products and memory."""
+  h200, v5e, cpu = map(targets.parse, ('h200:1', 'v5e:1x1', 'cpu:1'))
+  rows = {
+    'crops': {'product_flops': 989.5e10, 'bytes': 4.8e10, 'cycles': 1},
+    'loss': {'product_flops': 0, 'bytes': 4.8e10, 'cycles': 3},
+  }
+  assert bound.shares(v5e, 'bfloat16', rows) == {'crops': 0.25, 'loss': 0.75}
+  without = {part: row | {'cycles': 0} for part, row in rows.items()}
+  assert bound.shares(h200, 'bfloat16', without) == {'crops': 0.5, 'loss': 0.5}
+  assert bound.shares(cpu, 'bfloat16', without) == {}
+
+
+@pytest.mark.parametrize(
+  ('name', 'part'),
+  [
+    ('jit(step)/augmentation/crop/add', 'crops'),
+    ('jit(step)/augmentation/vmap(crop)/jit(_uniform)/shift', 'crops'),
+    ('jit(step)/augmentation/mul', 'augmentation'),
+    ('jit(step)/crop/mul', parts.REST),
+  ],
+)
+def test_crops_are_a_part_of_their_own(name, part):
+  text = f'''HloModule m
+
+ENTRY %main (a: f32[4]) -> f32[4] {{
+  %a = f32[4]{{0}} parameter(0)
+  ROOT %b = f32[4]{{0}} negate(%a), metadata={{op_name="{name}"}}
+}}'''
+  assert parts.costs(hlo.read(text))[part]['kernels'] == 1
 
 
 def test_operations_of_a_convolution(gpu, tpu):

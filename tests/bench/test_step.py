@@ -43,6 +43,9 @@ def test_everything_is_measured(report):
   # Eight devices: communication too. Of convolutions a CPU tells nothing but what is left.
   absent = (profile.PRODUCTS, 'rest of attention', 'rest of MLPs')
   assert min(v for k, v in shares['operations'].items() if k not in absent) > 0
+  alone = report['alone']
+  assert alone['views'] == 2 * 64 and alone['embeddings'][:2] == [64, 2]
+  assert alone['views_per_second'] > 0 and alone['loss_seconds'] > 0
   memory = report['memory']
   total = memory['argument'] + memory['output'] + memory['temp'] - memory['alias']
   assert memory['peak_bytes'] == total > 0
@@ -63,6 +66,7 @@ def test_the_text_names_all_numbers(report):
   for words in (
     'tracing',
     'samples/s',
+    'views/s of the augmentation',
     'profiler trace',
     'memory_analysis',
     'MFU',

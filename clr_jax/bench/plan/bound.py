@@ -36,3 +36,27 @@ def seconds(
   if chip.platform == 'cuda':
     found['launches'] = total['kernels'] * LAUNCH_SECONDS
   return found | {'bound': max(found.values())}
+
+
+def shares(target: Target, precision: str, costs: Costs) -> dict[str, float]:
+  """Share of the step's time of each part; {} if the rates of the target's chips are unknown.
+
+  On TPUs of the compiler's cycles. Elsewhere of the longer one of two times: products at the peak,
+  bytes accessed at the memory's rate.
+
+  Args:
+    target, precision, costs: see `seconds`.
+  """
+  chip = target.chip
+  peak = hardware.peak(chip.kind, precision)
+  if peak is None or chip.bandwidth is None:
+    return {}
+  bandwidth = chip.bandwidth
+  times = {part: float(row['cycles']) for part, row in costs.items()}
+  if not any(times.values()):
+    times = {
+      part: max(row['product_flops'] / peak, row['bytes'] / bandwidth)
+      for part, row in costs.items()
+    }
+  total = sum(times.values())
+  return {part: time / total for part, time in times.items()} if total else {}

@@ -13,6 +13,7 @@ CONVOLUTIONS = 'convolutions, products'
 COMMUNICATION, COPIES, REST = 'communication', 'copies', 'rest'
 # Words in the names of operations that identify their part; the first match counts.
 _SCOPES: Mapping[str, re.Pattern[str]] = {
+  'crops': scopes.CROPS,
   'augmentation': scopes.AUGMENTATION,
   'attention': scopes.ATTENTION,
   'MLP': scopes.MLP,

@@ -74,9 +74,10 @@ def _work(experiment: Experiment, target: Target, text: str) -> dict[str, Any]:
   sent = parts.collectives(module, target.devices)
   state = experiment.abstract_state
   kept = sum(map(nbytes_of, jax.tree.leaves((state.params, state.opt_state))))
+  precision = str(experiment.config.precision)
   least = bound.seconds(
     target,
-    str(experiment.config.precision),
+    precision,
     costs,
     kept=kept,
     sent=sum(row['ring_bytes'] for row in sent.values()),
@@ -85,6 +86,7 @@ def _work(experiment: Experiment, target: Target, text: str) -> dict[str, Any]:
   clock = target.chip.clock_hz
   return {
     'parts': costs,
+    'shares': bound.shares(target, precision, costs),
     'total': {key: sum(row[key] for row in costs.values()) for key in costs[parts.REST]},
     'collectives': sent,
     'least_seconds': least,
@@ -148,15 +150,25 @@ def _format_memory(report: Mapping[str, Any]) -> str:
 _SUMS = ('peak', 'usable')
 
 
+_SHARE_OF_CYCLES = "of the compiler's cycles"
+_SHARE_OF_TIME = (
+  "of the sum of each part's products at peak or bytes at the memory's rate, the longer"
+)
+
+
 def _format_parts(report: Mapping[str, Any]) -> list[str]:
-  total = report['total']
+  total, shares = report['total'], report['shares']
   on_tpu = total['cycles'] > 0
   head = f'{"part":24}{"kernels":>8}{"GFLOP":>10}{"MiB":>10}'
-  lines = [head + (f'{"kilocycles":>12}' if on_tpu else '')]
+  head += f'{"kilocycles":>12}' if on_tpu else ''
+  lines = [head + (f'{"share":>9}' if shares else '')]
   for part, row in {**report['parts'], 'all': total}.items():
     if any(row.values()):
       line = f'{part:24}{row["kernels"]:8}{row["flops"] / 1e9:10.2f}{row["bytes"] / 2**20:10.1f}'
-      lines.append(line + (f'{row["cycles"] / 1e3:12.0f}' if on_tpu else ''))
+      line += f'{row["cycles"] / 1e3:12.0f}' if on_tpu else ''
+      lines.append(line + (f'{shares[part]:9.1%}' if part in shares else ''))
+  if shares:
+    lines.append(f'share: {_SHARE_OF_CYCLES if on_tpu else _SHARE_OF_TIME}')
   return lines
 
 
