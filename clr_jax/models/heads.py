@@ -47,6 +47,7 @@ class MLPHead(nn.Module, kw_only=True):
     linear_init: 'torch_default' (kernels and biases uniform within 1/sqrt(fan_in)) or
       'truncated_normal_02' (standard deviation .02, biases 0; DINO).
     dtype: dtype of the matrix products; None = that of input and parameters.
+    norm_terms: see `BatchNorm.terms`.
   """
 
   hidden_dims: tuple[int, ...] = ()
@@ -58,6 +59,7 @@ class MLPHead(nn.Module, kw_only=True):
   activation: Literal['relu', 'gelu'] = 'relu'
   linear_init: Literal['torch_default', 'truncated_normal_02'] = 'torch_default'
   dtype: Any = None
+  norm_terms: int = 0
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool, groups: int = 1) -> Array:
@@ -83,7 +85,7 @@ class MLPHead(nn.Module, kw_only=True):
       name=f'linear{i}',
     )(x)
     if norm is not None:
-      x = BatchNorm(**norm, name=f'norm{i}')(x, train=train, groups=groups)
+      x = BatchNorm(**norm, terms=self.norm_terms, name=f'norm{i}')(x, train=train, groups=groups)
     return x
 
 

@@ -89,8 +89,14 @@ class BatchNorm(nn.Module, kw_only=True):
   def _follow(self, running: nn.Variable, batch: Array) -> None:
     """Applies one exponential-average update per row of `batch` [G, C] in order, in closed form."""
     groups = batch.shape[0]
-    weights = (1 - self.momentum) * self.momentum ** jnp.arange(groups)[::-1].astype(batch.dtype)
-    new = self.momentum**groups * running.value + (weights[:, None] * batch).sum(0)
+    if self.terms:
+      # Without a sum over groups, which would be a kernel of its own.
+      new = running.value
+      for value in batch:
+        new = self.momentum * new + (1 - self.momentum) * value
+    else:
+      weights = (1 - self.momentum) * self.momentum ** jnp.arange(groups)[::-1].astype(batch.dtype)
+      new = self.momentum**groups * running.value + (weights[:, None] * batch).sum(0)
     running.value = new.astype(running.value.dtype)
 
 

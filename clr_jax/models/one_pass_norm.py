@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,83 +40,153 @@ def normalize_batch(
   Returns:
     y [r, G, n, C]; mean and biased variance [G, C]; all in the dtype of `scale`.
   """
-  return _forward(x, scale, bias, shift, epsilon, terms)[:3]
+  form = _Form(x.shape[0], x.shape[1], terms)
+  return _forward(form, x, scale, bias, shift, epsilon)[:3]
 
 
 @normalize_batch.defjvp
 def _normalize_batch_jvp(epsilon: float, terms: int, primals: Any, tangents: Any) -> Any:
   (x, scale, bias, shift), (dx, dscale, dbias, _) = primals, tangents
-  y, mean, var, factor, gain, centered = _forward(x, scale, bias, shift, epsilon, terms)
-  dx = dx.astype(scale.dtype)
-  # `factor` once more, for each value or, as a TPU stores what it broadcasts, for each sum.
-  unit = factor if terms == 1 else jnp.ones((), factor.dtype)
-  normal = centered if terms == 1 else centered * _broadcast(factor)
-  dmean, projection = _mean(dx), unit * _mean(dx * normal)
+  form = _Form(x.shape[0], x.shape[1], terms)
+  y, mean, var, numbers, centered = _forward(form, x, scale, bias, shift, epsilon)
+  factor, gain = [n.factor for n in numbers], [n.gain for n in numbers]
+  dx = form.activations(dx.astype(scale.dtype))
+  # `factor` once more, for each value or, on TPUs, for each sum.
+  unit = factor if form.on_tpu else [jnp.ones((), f.dtype) for f in factor]
+  normal = centered if form.on_tpu else centered * form.broadcast(factor)
+  dmean = form.mean(dx)
+  projection = [u * m for u, m in zip(unit, form.mean(dx * normal), strict=True)]
   # Transposed, these two are the sums over positions. The barrier keeps XLA from adding up all
   # groups in a pass of its own for the gradients of scale and bias.
-  both = [dbias[None] - gain * dmean, unit * (dscale[None] - gain * projection)]
-  offset, slope = _one_kernel(both, terms)
-  rows = x.shape[0]
-  dy = (
-    _broadcast(gain) * dx
-    + _transposed_sum(offset, rows, terms)
-    + normal * _transposed_sum(slope, rows, terms)
-  )
-  return (y, mean, var), (dy, dmean, 2 * projection / factor)
+  dscale, dbias = form.vector(dscale), form.vector(dbias)
+  offset = [dbias - g * m for g, m in zip(gain, dmean, strict=True)]
+  slope = [u * (dscale - g * p) for u, g, p in zip(unit, gain, projection, strict=True)]
+  offset, slope = form.one_kernel([form.whole(offset), form.whole(slope)])
+  dy = form.broadcast(gain) * dx + form.transposed_sum(offset) + normal * form.transposed_sum(slope)
+  dvar = form.whole([2 * p / f for p, f in zip(projection, factor, strict=True)])
+  return (y, mean, var), (dy.reshape(x.shape), form.whole(dmean), dvar)
+
+
+class _Numbers(NamedTuple):
+  """Mean, 1 / deviation and scale / deviation of the channels."""
+
+  mean: Array
+  factor: Array
+  gain: Array
 
 
 def _forward(
-  x: Array, scale: Array, bias: Array, shift: Array, epsilon: float, terms: int
-) -> tuple[Array, Array, Array, Array, Array, Array]:
-  """y; mean, variance, 1 / deviation, scale / deviation, each [G, C]; x - mean."""
-  x = x.astype(scale.dtype)
-  count = x.shape[0] * x.shape[2]
-  shifted = x - _broadcast(shift[None])
-  sums = _one_kernel([_sum(shifted, terms), _sum(jnp.square(shifted), terms)], terms)
-  first, second = sums[0] / count, sums[1] / count
-  mean = shift[None] + first
-  var = jnp.maximum(second - jnp.square(first), 0)
-  factor = jax.lax.rsqrt(var + epsilon)
-  mean, factor, gain = _one_kernel([mean, factor, scale[None] * factor], terms)
-  centered = x - _broadcast(mean)
-  y = centered * _broadcast(gain) + _broadcast(bias[None])
-  return y, mean, var, factor, gain, centered
+  form: _Form, x: Array, scale: Array, bias: Array, shift: Array, epsilon: float
+) -> tuple[Array, Array, Array, list[_Numbers], Array]:
+  """y; mean and variance [G, C]; the numbers of each part; x - mean as `_Form.activations`."""
+  shape, count = x.shape, x.shape[0] * x.shape[2]
+  x = form.activations(x.astype(scale.dtype))
+  scale, bias, shift = map(form.vector, (scale, bias, shift))
+  shifted = x - form.broadcast([shift])
+  sums = form.one_kernel([form.sum(shifted), form.sum(jnp.square(shifted))])
+  numbers, means, variances = [], [], []
+  for first, second in zip(*map(form.parts, sums), strict=True):
+    first, second = first / count, second / count
+    mean = shift + first
+    var = jnp.maximum(second - jnp.square(first), 0)
+    factor = jax.lax.rsqrt(var + epsilon)
+    means.append(mean)
+    variances.append(var)
+    numbers += [mean, factor, scale * factor]
+  numbers = form.one_kernel(numbers)
+  numbers = [_Numbers(*numbers[i : i + 3]) for i in range(0, len(numbers), 3)]
+  centered = x - form.broadcast([n.mean for n in numbers])
+  y = centered * form.broadcast([n.gain for n in numbers]) + form.broadcast([bias])
+  if not form.on_tpu:
+    means = [n.mean for n in numbers]
+  return y.reshape(shape), form.whole(means), form.whole(variances), numbers, centered
 
 
-def _sum(x: Array, terms: int) -> Array:
-  """[r, G, n, C] -> [G, C]: over positions, then over `terms` rows one by one, then over the rest.
+class _Form(NamedTuple):
+  """How the sums and the numbers of channels are computed on a kind of device.
 
-  XLA's compiler for GPUs gives a sum of 32 or more rows a kernel to itself; a few additions and a
-  shorter sum become one kernel with the arithmetic on [G, C] that follows.
+  On GPUs the numbers of all groups are one part [G, C]. A TPU's programs would read these only from
+  a copy for each image of the batch: there each group is a part [C] of its own, and up to two of
+  them are chosen by the row.
   """
-  x = x.sum(2)
-  rows, *rest = x.shape
-  terms = math.gcd(rows, terms)
-  x = x.reshape(rows // terms, terms, *rest)
-  return functools.reduce(jnp.add, [x[:, i] for i in range(terms)]).sum(0)
+
+  rows: int
+  groups: int
+  terms: int
+
+  @property
+  def on_tpu(self) -> bool:
+    return self.terms == 1
+
+  def activations(self, x: Array) -> Array:
+    """[r, G, n, C], on TPUs [r * G, n, C], as the activations lie."""
+    return x.reshape(-1, *x.shape[2:]) if self.on_tpu else x
+
+  def vector(self, v: Array) -> Array:
+    """[C] as a part."""
+    return v if self.on_tpu else v[None]
+
+  def parts(self, v: Array) -> list[Array]:
+    """[G, C] -> its parts."""
+    return list(v) if self.on_tpu else [v]
+
+  def whole(self, parts: Sequence[Array]) -> Array:
+    """Parts -> [G, C]."""
+    return jnp.stack(parts) if self.on_tpu else parts[0]
+
+  def broadcast(self, parts: Sequence[Array]) -> Array:
+    """Parts, or one for all groups, beside activations."""
+    if not self.on_tpu:
+      return parts[0][None, :, None]
+    if len(parts) == 1:
+      return parts[0][None, None]
+    if len(parts) > _CHOSEN:
+      return self._for_each_row(jnp.stack(parts))
+    return jnp.where(self._group_of_row() == 0, *(v[None, None] for v in parts))
+
+  def mean(self, x: Array) -> list[Array]:
+    """Activations -> parts, the means over rows and positions; transposed, it is `broadcast`."""
+    if not self.on_tpu:
+      return [x.mean((0, 2))]
+    count = self.rows * x.shape[1]
+    if self.groups > _CHOSEN:
+      return list(x.reshape(self.rows, self.groups, *x.shape[1:]).sum((0, 2)) / count)
+    own = [self._group_of_row() == g for g in range(self.groups)]
+    return [jnp.where(mask, x, 0).sum((0, 1)) / count for mask in own]
+
+  def sum(self, x: Array) -> Array:
+    """Activations -> [G, C]: over positions, over `terms` rows one by one, then over the rest.
+
+    XLA's compiler for GPUs gives a sum of 32 or more rows a kernel to itself; a few additions and a
+    shorter sum become one kernel with the arithmetic on [G, C] that follows.
+    """
+    x = x.sum(-2).reshape(self.rows // self._few, self._few, self.groups, -1)
+    return functools.reduce(jnp.add, [x[:, i] for i in range(self._few)]).sum(0)
+
+  def transposed_sum(self, v: Array) -> Array:
+    """[G, C] beside activations, for each row: the transpose of `sum`."""
+    if self.on_tpu:
+      return self._for_each_row(v)
+    few = jnp.broadcast_to(v, (self.rows // self._few, *v.shape))
+    return jnp.stack([few] * self._few, 1).reshape(self.rows, self.groups, 1, -1)
+
+  def one_kernel(self, arrays: Sequence[Array]) -> list[Array]:
+    """The same arrays, made by one kernel and sent in one all-reduce.
+
+    A TPU does so for several arrays; stacking them would take two programs more.
+    """
+    together = list(arrays) if self.on_tpu else jnp.stack(arrays)
+    return list(jax.lax.optimization_barrier(together))
+
+  @property
+  def _few(self) -> int:
+    return math.gcd(self.rows, self.terms)
+
+  def _group_of_row(self) -> Array:
+    return (jnp.arange(self.rows * self.groups) % self.groups)[:, None, None]
+
+  def _for_each_row(self, v: Array) -> Array:
+    return jnp.broadcast_to(v, (self.rows, *v.shape)).reshape(-1, 1, v.shape[-1])
 
 
-def _one_kernel(arrays: Sequence[Array], terms: int) -> Sequence[Array]:
-  """The same arrays [G, C], made by one kernel and sent in one all-reduce.
-
-  A TPU (`terms` 1) does so for several arrays; stacking them would take two programs more.
-  """
-  together = arrays if terms == 1 else jnp.stack(arrays)
-  return list(jax.lax.optimization_barrier(together))
-
-
-def _transposed_sum(v: Array, rows: int, terms: int) -> Array:
-  """[G, C] -> [r, G, 1, C], the same for all rows: the transpose of `_sum`."""
-  terms = math.gcd(rows, terms)
-  few = jnp.broadcast_to(v, (rows // terms, *v.shape))
-  return jnp.stack([few] * terms, 1).reshape(rows, v.shape[0], 1, v.shape[1])
-
-
-def _mean(x: Array) -> Array:
-  """[r, G, n, C] -> [G, C]."""
-  return x.mean((0, 2))
-
-
-def _broadcast(v: Array) -> Array:
-  """[G, C] -> [1, G, 1, C]."""
-  return v[None, :, None]
+_CHOSEN = 2  # groups, of which a TPU chooses by the row

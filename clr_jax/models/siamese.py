@@ -52,7 +52,10 @@ class Chain(NamedTuple):
     if stages:
       mutable.append('stages')
       outputs['stages'] = {}
+    terms = getattr(next(iter(self.modules.values())), 'norm_terms', 0)
     for name, module in self.modules.items():
+      if getattr(module, 'norm_terms', terms) != terms:  # a head normalizes as the backbone does
+        module = module.clone(norm_terms=terms)
       variables = {'params': params[name]}
       if name in batch_stats:
         variables['batch_stats'] = batch_stats[name]

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from clr_jax import models
 from clr_jax.core.errors import UserError
-from clr_jax.models import heads
+from clr_jax.models import heads, norm
+from clr_jax.models.siamese import Chain
 
 # L = Linear, Lb = Linear with bias, B = BatchNorm, Bs = without offset, Bn = without both.
 LAYERS = {
@@ -135,3 +137,22 @@ def test_bad_names():
     heads.make('sim', out_dim=3)
   with pytest.raises(UserError, match='set hidden_dim'):
     heads.make('simclr', out_dim=3)
+
+
+def test_a_head_normalizes_as_its_backbone_does(monkeypatch):
+  """In one pass on accelerators, decided by the backbone alone."""
+  asked, one_pass = {}, norm.normalize_batch
+
+  def spy(x, *args):
+    asked[x.shape[-1]] = args[-1]
+    return one_pass(x, *args)
+
+  monkeypatch.setattr(norm, 'normalize_batch', spy)
+  backbone = models.make('resnet_tiny', width=8, norm_terms=4)
+  chain = Chain({'backbone': backbone, 'projector': heads.make('sogclr', hidden_dim=6, out_dim=5)})
+
+  def step(key, images):
+    return chain.apply(*chain.init(key, images), images, train=True)
+
+  jax.eval_shape(step, jax.random.key(0), jnp.ones((8, 8, 8, 3)))
+  assert asked == dict.fromkeys((8, 16, 32, 6, 5), 4)  # the last two are the head's

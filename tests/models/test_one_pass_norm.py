@@ -10,11 +10,15 @@ from clr_jax.models.one_pass_norm import normalize_batch
 
 
 @pytest.mark.slow
-def test_equals_two_passes(x64):
+@pytest.mark.parametrize(
+  'groups',
+  [2, pytest.param(1, marks=pytest.mark.weekly), pytest.param(3, marks=pytest.mark.weekly)],
+)
+def test_equals_two_passes(groups, x64):
   """Outputs, running statistics, gradients, a second derivative, and forward mode."""
   rng = np.random.default_rng(0)
-  args = rng.normal(1, 2, (8, 3, 2)), rng.normal(size=2), rng.normal(size=2)
-  weights = rng.normal(size=(8, 3, 2))
+  args = rng.normal(1, 2, (4 * groups, 3, 2)), rng.normal(size=2), rng.normal(size=2)
+  weights = rng.normal(size=(4 * groups, 3, 2))
   tangents = tuple(jnp.cos(a) for a in args)
   stats = {'mean': jnp.array([0.5, -3.0]), 'var': jnp.ones(2)}
 
@@ -23,7 +27,7 @@ def test_equals_two_passes(x64):
 
     def value(x, scale, bias):
       variables = {'params': {'scale': scale, 'bias': bias}, 'batch_stats': stats}
-      y, new = layer.apply(variables, x, train=True, groups=2, mutable=['batch_stats'])
+      y, new = layer.apply(variables, x, train=True, groups=groups, mutable=['batch_stats'])
       return (y**2 * weights).sum() + sum(jnp.sum(v**2) for v in jax.tree.leaves(new)), (y, new)
 
     def norm(*args):
