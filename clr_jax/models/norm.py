@@ -89,8 +89,9 @@ class BatchNorm(nn.Module, kw_only=True):
   def _follow(self, running: nn.Variable, batch: Array) -> None:
     """Applies one exponential-average update per row of `batch` [G, C] in order, in closed form."""
     groups = batch.shape[0]
-    if self.terms:
-      # Without a sum over groups, which would be a kernel of its own.
+    if self.terms == 1:
+      # On TPUs a sum over groups would be a program of its own. On GPUs it makes XLA compute the
+      # running statistics of several layers by one kernel.
       new = running.value
       for value in batch:
         new = self.momentum * new + (1 - self.momentum) * value
