@@ -65,7 +65,7 @@ def test_a_missing_compiler_is_named(target, extra, monkeypatch, capsys, nothing
 @pytest.mark.parametrize(
   ('flags', 'says'),
   [
-    (['--protocol=knn', '--counts=1,2'], '--counts=1,2: give TRAIN,TEST,CLASSES, as in'),
+    (['--protocol=knn', '--counts=1,2'], '--counts=1,2: give TRAIN,TEST,CLASSES, whole numbers'),
     (['--counts=9,9,2'], '--counts has no effect without --protocol'),
     (['--protocol=knn', '--max_batch'], '--max_batch and --protocol cannot be combined'),
     (['--protocol=transfer'], "unknown protocol of plan 'transfer'"),
