@@ -188,18 +188,13 @@ def _unwrapped(folder: str, known: tuple[str, ...]) -> tuple[str, Listing, tuple
       f'the folder {folder} holds no image{only}: give a folder with files of '
       f'{", ".join(walking.EXTENSIONS)}'
     )
-  folders = _folders(listing.images)
+  folders = listing.folders
   common = os.path.commonpath(folders) if '' not in folders else ''
   # A folder with loose images is a class, however deep it lies.
   if not common or common in folders or common.split('/')[0] in known:
     return folder, listing, ()
   deeper = f'{folder}/{common}'
   return deeper, list_images(deeper), (f'the classes are the sub-folders of {common}',)
-
-
-def _folders(files: Iterable[str]) -> set[str]:
-  """The sub-folders that hold some of the files, '' for the folder itself."""
-  return {file.rpartition('/')[0] for file in files}
 
 
 def _training_classes(folder: str, listing: Listing) -> tuple[list[str] | None, tuple[str, ...]]:
@@ -209,7 +204,7 @@ def _training_classes(folder: str, listing: Listing) -> tuple[list[str] | None, 
     return None, ('no class folders, so unlabeled',)
   names = _names(classes)
   notes = _split_names(folder, names)
-  _refuse_splits_in_classes(folder, listing.images)
+  _refuse_splits_in_classes(folder, listing.folders)
   without = {k: v for k, v in listing.skipped.items() if k and k not in names}
   for name, kinds in without.items():
     unread = walking.looks_like_images(kinds)
@@ -237,9 +232,9 @@ def _split_names(folder: str, names: tuple[str, ...]) -> tuple[str, ...]:
   )
 
 
-def _refuse_splits_in_classes(folder: str, files: Iterable[str]) -> None:
+def _refuse_splits_in_classes(folder: str, below: Iterable[str]) -> None:
   seen: dict[str, str] = {}
-  for parts in {tuple(folder.split('/')[:2]) for folder in _folders(files) if '/' in folder}:
+  for parts in {tuple(name.split('/')[:2]) for name in below if '/' in name}:
     if family := _family(parts[1]):
       seen[family] = '/'.join(parts)
   if len(seen) > 1:

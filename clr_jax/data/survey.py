@@ -8,30 +8,37 @@ from clr_jax.data.base import Source
 from clr_jax.data.order import shuffled
 
 MOST = 4096
-"""Images that are looked at, at most."""
+"""Images of up to 64x64 pixels that are decoded, at most; of larger ones as many pixels."""
+HEADERS = 1024
+"""Images whose sizes are read, at most."""
+_PIXELS = 64 * 64
 _STREAM = 1  # epochs take the streams 0, 1, ... of the same seed, and slices take seed 0
 _AT_ONCE = 256
 
 
-def drawn(n: int, *, seed: int) -> np.ndarray:
-  """[min(n, MOST)] positions in 0..n-1, ascending, drawn by the seed."""
-  return np.sort(shuffled(seed, _STREAM, n)[:MOST])
+def drawn(n: int, *, seed: int, most: int = HEADERS) -> np.ndarray:
+  """[min(n, most)] positions in 0..n-1, ascending, drawn by the seed."""
+  return np.sort(shuffled(seed, _STREAM, n)[:most])
 
 
 def pixel_statistics(source: Source, *, seed: int) -> tuple[list[float], list[float]]:
   """Mean and standard deviation of each channel of `drawn` images, with pixels in [0, 1].
 
-  Both are rounded to four decimals. A constant channel has the deviation 1.
+  Both are rounded to four decimals. A constant channel has the deviation 1. 4,096 images of up to
+  64x64 pixels are decoded, 334 of 224x224, whose mean has an error of about 0.007.
 
   Raises:
     UserError: an image is damaged (the message names it).
   """
-  total = np.zeros([2, source.image_shape[-1]])
-  rows = drawn(source.num_examples, seed=seed)
+  height, width, channels = source.image_shape
+  most = max(1, MOST * _PIXELS // max(height * width, _PIXELS))
+  rows = drawn(source.num_examples, seed=seed, most=most)
+  count = np.zeros([channels, 256], int)  # of each pixel value
   for start in range(0, len(rows), _AT_ONCE):
-    images = source.load(rows[start : start + _AT_ONCE])[0] / np.float32(255)
-    total += [images.sum((0, 1, 2), dtype=np.float64), np.square(images).sum((0, 1, 2), np.float64)]
-  mean, square = total / (len(rows) * np.prod(source.image_shape[:2]))
+    images = source.load(rows[start : start + _AT_ONCE])[0]
+    count += [np.bincount(images[..., i].ravel(), minlength=256) for i in range(channels)]
+  values = np.arange(256) / 255
+  mean, square = (count @ values**power / count.sum(1) for power in (1, 2))
   std = np.sqrt(np.maximum(square - mean**2, 0))
   std = np.where(std < 1e-4, 1.0, std)
   return np.round(mean, 4).tolist(), np.round(std, 4).tolist()

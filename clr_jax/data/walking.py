@@ -1,10 +1,16 @@
-"""Lists the images and other files below a folder; visits each real folder once."""
+"""Lists the images and other files below a folder; visits each real folder once.
+
+The last listings are kept: a start opens a data set several times, and listing 200,000 files takes
+half a second. A kept listing is used while all of its folders have the times of change that they
+had.
+"""
 
 from __future__ import annotations
 
 import os
 import pathlib
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -31,6 +37,10 @@ REPEATED = 'link to a folder that is read already'
 _ABOVE = 'link to a folder above the data'
 _SPECIAL = 'special file'  # a pipe, a socket, a device
 _MOST_KINDS = 6  # in a sentence
+_KEPT = 4  # listings
+# Files that are added within one tick of a folder's clock do not change its time: a listing is kept
+# only if its folders have been at rest for so many nanoseconds (a FAT's tick is 2 s).
+_AT_REST = 3_000_000_000
 
 
 class Listing(NamedTuple):
@@ -38,11 +48,13 @@ class Listing(NamedTuple):
 
   Attributes:
     images: relative paths with '/', sorted.
+    folders: relative paths of the sub-folders that hold some of them, '' for the folder itself.
     skipped: numbers of files that are not read: 'sub-folder' ('' is the folder itself) -> kind ->
       number. Every sub-folder has an entry; a kind is a suffix or a few words.
   """
 
   images: list[str]
+  folders: frozenset[str]
   skipped: Mapping[str, Counter[str]]
 
   def skipped_kinds(self) -> Counter[str]:
@@ -77,6 +89,9 @@ def sub_folders(folder: str) -> Iterator[str]:
   return (entry.name for entry in entries(folder) if _is_folder(entry))
 
 
+_listings: dict[str, tuple[Listing, dict[str, int]]] = {}
+
+
 def list_images(folder: str) -> Listing:
   """All images below a folder.
 
@@ -87,26 +102,54 @@ def list_images(folder: str) -> Listing:
   Raises:
     UserError: a folder cannot be read, or a link points to nothing.
   """
+  key = os.path.abspath(folder)
+  listing, changed = _listings.pop(key, (None, {}))
+  if listing is None or not _at_rest_since(changed):
+    start = time.time_ns()
+    listing, changed = _list_images(folder)
+    if max(changed.values()) > start - _AT_REST:
+      return listing
+  _listings[key] = listing, changed
+  for oldest in [*_listings][:-_KEPT]:
+    del _listings[oldest]
+  return listing
+
+
+def _at_rest_since(changed: Mapping[str, int]) -> bool:
+  try:
+    return all(_changed(os.stat(place)) == then for place, then in changed.items())
+  except OSError:
+    return False
+
+
+def _list_images(folder: str) -> tuple[Listing, dict[str, int]]:
+  """The listing, and the time of change of each folder that was read."""
   images: list[str] = []
+  folders: set[str] = set()
   skipped: dict[str, Counter[str]] = {'': Counter()}
   visited: set[tuple[int, int]] = set()
-  above = {_identity(str(parent)) for parent in pathlib.Path(os.path.realpath(folder)).parents}
+  changed: dict[str, int] = {}
+  above = {_identity(_status(str(up))) for up in pathlib.Path(os.path.realpath(folder)).parents}
   real, links = [''], []
   while real or links:
     prefix = real.pop() if real else links.pop(0)
     first = prefix.split('/', 1)[0]
     place = os.path.join(folder, prefix).rstrip('/') or '/'
-    if prefix and _identity(place) in above:
+    status = _status(place)
+    if prefix and _identity(status) in above:
       skipped[first][_ABOVE] += 1
       continue
-    if not _first_visit(place, visited):
+    if _identity(status) in visited:
       skipped[first][REPEATED] += 1
       continue
+    visited.add(_identity(status))
+    changed[os.path.abspath(place)] = _changed(status)
     files, others = _files_first(place)
     for name in files:
       kind = name[dot:].lower() if (dot := name.rfind('.')) > 0 else ''
       if kind in _READ:
         images.append(prefix + name)
+        folders.add(prefix[:-1])
       else:
         skipped[first][kind or 'file without a suffix'] += 1
     for entry in others:
@@ -116,7 +159,7 @@ def list_images(folder: str) -> Listing:
         (links if entry.is_symlink() else real).append(f'{name}/')
       else:
         skipped[first][_SPECIAL] += 1  # reading a pipe could block forever
-  return Listing(sorted(images), skipped)
+  return Listing(sorted(images), frozenset(folders), skipped), changed
 
 
 def _files_first(folder: str) -> tuple[list[str], list[os.DirEntry[str]]]:
@@ -147,20 +190,19 @@ def _plural(kind: str, n: int) -> str:
   return kind if n == 1 else re.sub(r'\b(file|link)\b', r'\1s', kind, count=1)
 
 
-def _first_visit(folder: str, visited: set[tuple[int, int]]) -> bool:
-  key = _identity(folder)
-  if key in visited:
-    return False
-  visited.add(key)
-  return True
-
-
-def _identity(folder: str) -> tuple[int, int]:
+def _status(folder: str) -> os.stat_result:
   try:
-    found = os.stat(folder)
+    return os.stat(folder)
   except OSError as error:
     raise _unreadable(folder, error) from error
-  return found.st_dev, found.st_ino
+
+
+def _changed(status: os.stat_result) -> int:
+  return max(status.st_mtime_ns, status.st_ctime_ns)  # copying tools set the first alone
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+  return status.st_dev, status.st_ino
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

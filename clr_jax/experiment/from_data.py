@@ -45,7 +45,8 @@ def fit_to_data(config: Config, given: Collection[str]) -> list[str]:
   - `augment.size`: the usual shorter side, at most 224; `data.canvas`: for views of this size, if
     the images are not squares of one size up to 224; else `data.image_size`: their side or 256;
   - `model`: `resnet_tiny` up to sides of 64 pixels, else `resnet18`, and the stem;
-  - `model.mean`, `model.std`: statistics of at most 4,096 random training images;
+  - `model.mean`, `model.std`: statistics of 4,096 random training images, of fewer above
+    64x64 pixels;
   - `augment`: no hue, saturation and grayscale for gray images;
   - `batch_size`: at most half of the images; queues are no longer than the data, and
     chunks of a batch (`w_mse`) no larger than the batch;

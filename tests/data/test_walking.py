@@ -57,6 +57,22 @@ def test_links_to_folders_above_the_data_are_not_followed(tmp_path, target):
   assert found.skipped['a'] == {'link to a folder above the data': 1}
 
 
+def test_a_listing_is_kept_until_a_folder_changes(tmp_path, monkeypatch):
+  root = touch(tmp_path / 'root', 'a/1.png', 'b/2.png')
+  scans, scan = [], os.scandir
+  monkeypatch.setattr(walking.os, 'scandir', lambda folder: scans.append(folder) or scan(folder))
+  list_images(root)
+  list_images(root)
+  assert len(scans) == 2 * 3  # its folders have changed a moment ago
+  monkeypatch.setattr(walking, '_AT_REST', 0)
+  first = list_images(root)
+  assert list_images(root) is first and len(scans) == 3 * 3
+  touch(tmp_path / 'root', 'b/3.png')
+  assert list_images(root).images == ['a/1.png', 'b/2.png', 'b/3.png']
+  (tmp_path / 'root' / 'a' / '1.png').unlink()
+  assert list_images(root).images == ['b/2.png', 'b/3.png']
+
+
 def test_links_to_elsewhere_are_followed_once(tmp_path):
   touch(tmp_path / 'elsewhere', '1.png', 'more/2.png')
   root = touch(tmp_path / 'root', 'a/0.png')

@@ -138,13 +138,16 @@ def test_refused_in_one_sentence(arguments, words, capsys, tmp_path, nothing_com
 # ---------------------------------------------------------------- surveys and slices
 def test_survey_of_many_images(monkeypatch):
   monkeypatch.setattr(survey, 'MOST', 300)
-  rows = survey.drawn(1437, seed=3)
+  rows = survey.drawn(1437, seed=3, most=300)
   assert len(rows) == len(set(rows.tolist())) == 300 and (np.diff(rows) > 0).all()
-  assert not np.array_equal(rows, survey.drawn(1437, seed=4))
+  assert not np.array_equal(rows, survey.drawn(1437, seed=4, most=300))
   source = data.load_source('digits')
   (mean,), (std,) = survey.pixel_statistics(source, seed=3)
   pixels = source.arrays()[0][rows] / 255
   assert (mean, std) == (round(pixels.mean(), 4), round(pixels.std(), 4))
+  monkeypatch.setattr(survey, '_PIXELS', source.image_shape[0] ** 2 // 4)
+  few = source.arrays()[0][survey.drawn(1437, seed=3, most=75)] / 255
+  assert survey.pixel_statistics(source, seed=3)[0] == [round(few.mean(), 4)]
   black = data.ArraySource(np.zeros((3, 2, 2, 1), np.uint8))
   assert survey.pixel_statistics(black, seed=0) == ([0.0], [1.0])
 

@@ -55,6 +55,13 @@ def shape_of(num_rows: int, row_bytes: int, logit_bytes: int, devices: int) -> S
   return Shape(devices, blocks, rows)
 
 
+def mesh_for(num_bytes: int, devices: Sequence[Any]) -> Mesh | None:
+  """The mesh over which features of so many bytes are split; None = they stay on one device."""
+  if num_bytes <= SMALL or len(devices) == 1:
+    return None
+  return Mesh(np.asarray(devices), (sharding.AXIS,))
+
+
 def in_blocks(h: Any, label: Any, num_classes: int, *, heads: int = 1) -> tuple[Array, Array]:
   """Places features for passes over all of them.
 

@@ -10,23 +10,26 @@ from typing import Annotated, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from clr_jax.core.bounds import Count, Rows, Temperature
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import SEVERAL, checked, options_of, takes_options_of
 from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array
+from clr_jax.evaluation.probing import placement
 from clr_jax.evaluation.probing.features import Features
 from clr_jax.evaluation.probing.planned import Program, Sizes
 from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.evaluation.probing.subject import Kind, Subject
 from clr_jax.ops.batches import batches
+from clr_jax.ops.sharding import AXIS
 from clr_jax.ops.similarity import l2_normalize
 from clr_jax.rundir.results import Measurement
 
 Distance = Literal['cosine', 'euclidean']
 Weights = Literal['vote', 'uniform']
+_OVER_DEVICES = PartitionSpec(None, AXIS)  # queries, and what is known of each
 
 
 @checked
@@ -55,8 +58,9 @@ def knn(
     distance: 'cosine', sim = <x, y> of unit features; 'euclidean', sim = -||x - y||^2 / 2 of raw
       features, which on unit features is the same vote.
     weights: 'vote', each neighbor counts exp(sim / T); 'uniform', each counts 1.
-    block: rows of bank and queries compared at a time. Queries are on the device, the bank only
-      `block` rows at a time; beyond rounding the result does not depend on it.
+    block: rows of bank and queries compared at a time. Queries are on the device, or split over
+      the devices of this process if bank and queries are large; of the bank only `block` rows at a
+      time. Beyond rounding the result does not depend on it.
 
   Raises:
     UserError: features without labels.
@@ -89,28 +93,42 @@ def measure(subject: Subject, **options: Any) -> Iterable[Measurement]:
 
 
 def programs(sizes: Sizes, options: Mapping[str, Any], devices: Sequence[Any]) -> Iterator[Program]:
-  """Yields the program of `knn`, which runs on one device; see `protocols`."""
+  """Yields the program of `knn`; see `protocols`."""
   options = {name: option.default for name, option in options_of(knn).items()} | {**options}
-  k = min(options['k'], sizes.train)
-  size, rows = (min(options['block'], count) for count in (sizes.test, sizes.train))
+  k, num = min(options['k'], sizes.train), (sizes.train, sizes.test)
+  size, rows, mesh = _layout(*num, 4 * sizes.width, options['block'], devices)
   parts = -(-sizes.test // size)
-  of = functools.partial(jax.ShapeDtypeStruct, sharding=SingleDeviceSharding(devices[0]))
-  best = of((parts, size, k), jnp.float32), of((parts, size, k), jnp.int32)
+  whole, split = SingleDeviceSharding(devices[0]), SingleDeviceSharding(devices[0])
+  if mesh is not None:
+    whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, _OVER_DEVICES)
+  of = jax.ShapeDtypeStruct
+  best = of((parts, size, k), jnp.float32, sharding=split)
+  index = of((parts, size, k), jnp.int32, sharding=split)
   yield Program(
     f'{rows:,} rows of the bank against {sizes.test:,} queries',
     merge.trace(
-      of((parts, size, sizes.width), jnp.float32),
-      of((rows, sizes.width), jnp.float32),
-      of((sizes.width,), jnp.float32),
+      of((parts, size, sizes.width), jnp.float32, sharding=split),
+      of((rows, sizes.width), jnp.float32, sharding=whole),
+      of((sizes.width,), jnp.float32, sharding=whole),
       0,
       sizes.train,
-      best,
+      (best, index),
       options['distance'],
+      mesh,
     ),
     calls=-(-sizes.train // rows),
     flops=2 * parts * size * rows * sizes.width,
-    devices=1,
+    devices=1 if mesh is None else mesh.size,
   )
+
+
+def _layout(
+  num_bank: int, num_query: int, row_bytes: int, block: int, devices: Sequence[Any]
+) -> tuple[int, int, Mesh | None]:
+  """(queries of a block, rows of the bank of a block, mesh that splits queries or None)."""
+  mesh = placement.mesh_for((num_bank + num_query) * row_bytes, devices)
+  size = min(block, num_query)
+  return size if mesh is None else -(-size // mesh.size) * mesh.size, min(block, num_bank), mesh
 
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
@@ -165,19 +183,22 @@ def nearest(
   """
   # A common shift does not change distances and preserves digits that |x|^2 would lose.
   shift = bank.mean(0, dtype=np.float64).astype(np.float32)
-  blocks = [rows for rows, _ in batches(np.arange(len(query)), min(block, len(query)))]
-  queries = jnp.asarray(query[np.stack(blocks)])
+  row_bytes = bank.shape[1] * bank.dtype.itemsize
+  size, rows, mesh = _layout(len(bank), len(query), row_bytes, block, jax.local_devices())
+  to = None if mesh is None else NamedSharding(mesh, _OVER_DEVICES)
+  blocks = [of for of, _ in batches(np.arange(len(query)), size)]
+  queries = jax.device_put(query[np.stack(blocks)], to)
   best = (
-    jnp.full((*queries.shape[:2], k), -jnp.inf, queries.dtype),
-    jnp.zeros((*queries.shape[:2], k), jnp.int32),
+    jnp.full((*queries.shape[:2], k), -jnp.inf, queries.dtype, device=to),
+    jnp.zeros((*queries.shape[:2], k), jnp.int32, device=to),
   )
-  for rows, _ in batches(np.arange(len(bank)), min(block, len(bank))):
-    best = merge(queries, bank[rows], shift, int(rows[0]), len(bank), best, distance)
+  for of, _ in batches(np.arange(len(bank)), rows):
+    best = merge(queries, bank[of], shift, int(of[0]), len(bank), best, distance, mesh)
   similarity, index = (np.asarray(x).reshape(-1, k)[: len(query)] for x in best)
   return similarity, index
 
 
-@functools.partial(host_jit, static_argnums=(6,))
+@functools.partial(host_jit, static_argnums=(6, 7))
 def merge(
   queries: Array,
   rows: Array,
@@ -186,8 +207,27 @@ def merge(
   num_bank: Any,
   best: tuple[Array, Array],
   distance: str,
+  mesh: Mesh | None,
 ) -> tuple[Array, Array]:
   """Program of `nearest`: updates the top-k of all queries with another block of the bank."""
+  update = functools.partial(_merge, distance=distance)
+  if mesh is not None:  # each device has its own queries, and all rows of the block
+    split, whole = _OVER_DEVICES, PartitionSpec()
+    update = jax.shard_map(
+      update, mesh=mesh, in_specs=(split, whole, whole, whole, whole, split), out_specs=split
+    )
+  return update(queries, rows, shift, start, num_bank, best)
+
+
+def _merge(
+  queries: Array,
+  rows: Array,
+  shift: Array,
+  start: Any,
+  num_bank: Any,
+  best: tuple[Array, Array],
+  distance: str,
+) -> tuple[Array, Array]:
   position = start + jnp.arange(len(rows), dtype=jnp.int32)
   prepare = l2_normalize if distance == 'cosine' else lambda x: x - shift[None, :]
   rows = prepare(rows)

@@ -1,12 +1,15 @@
 import types
 
+import jax
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from clr_jax.core.errors import UserError
+from clr_jax.evaluation.probing import placement
 from clr_jax.evaluation.probing.features import Features
-from clr_jax.evaluation.protocols.knn import knn, measure, nearest
+from clr_jax.evaluation.probing.planned import Sizes
+from clr_jax.evaluation.protocols.knn import knn, measure, nearest, programs
 
 
 def features(num, seed, classes=5):
@@ -75,6 +78,26 @@ def test_neighbors_do_not_depend_on_the_block(distance):
     similarity, index = nearest(bank, query, k=20, distance=distance, block=block)
     np.testing.assert_allclose(similarity, whole[0], atol=1e-5)
     np.testing.assert_array_equal(index, whole[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('distance', ['euclidean', 'cosine'])
+def test_eight_devices_find_the_same_neighbors(distance, monkeypatch):
+  bank, query = TRAIN.h - 20, TEST.h - 20
+  one = nearest(bank, query, k=20, distance=distance, block=30)
+  monkeypatch.setattr(placement, 'SMALL', 0)
+  eight = nearest(bank, query, k=20, distance=distance, block=30)  # 8 does not divide 30
+  np.testing.assert_allclose(eight[0], one[0], atol=1e-6)
+  np.testing.assert_array_equal(eight[1], one[1])
+
+
+@pytest.mark.slow
+def test_many_queries_are_split_over_the_devices():
+  sizes = Sizes(train=1_281_167, test=50_000, classes=1000, width=2048)
+  (search,) = programs(sizes, {}, jax.local_devices())
+  assert search.devices == 8
+  text = search.traced.lower().compile().as_text()
+  assert f'f32[13,{4096 // 8},2048]' in text and 'all-gather' not in text
 
 
 def test_ties_go_to_the_first_of_the_bank_and_the_smallest_label():
