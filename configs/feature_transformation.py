@@ -121,6 +121,7 @@ METHODS = {
       'form': 'unclipped', 'trust_coefficient': 0.001, 'exclude_from_decay': 'none',
     },
     'schedule': {'name': 'warmup_cosine', 'warmup_epochs': 0.0, 'end': 0.0006},
+    'model': {**common.IMAGENET, 'std': (0.228, 0.224, 0.225)},  # as in its code
     'linear': 0.15,
   },
   'simsiam': {
@@ -171,7 +172,8 @@ def get_config(argument: str = 'imagenet100-moco_v1-both'):
   common.data(config, dataset)
   config.batch_size = 256
   config.num_epochs = 200.0
-  config.model = common.model('resnet50', zero_init_residual=name == 'simsiam', **common.IMAGENET)
+  statistics = parts.get('model', common.IMAGENET)
+  config.model = common.model('resnet50', zero_init_residual=name == 'simsiam', **statistics)
   config.augment = common.views(size=224, **parts['augment'])
   config.method = common.method(**parts['method'])
   if 'momentum' in config.method:

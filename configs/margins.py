@@ -77,7 +77,8 @@ the teacher's weak one; that of MoCo v3 is eq. 9 itself, without the official fa
 temperature, which would halve its gradient at the learning rate of all methods
 (`--config.method.loss_scale=0.5`). imagenet: official code, MoCo v3 LARS 0.6 per 256, weight decay
 1e-6, temperature 1, EMA 0.99 to 1, SimCLR LARS 0.3 per 256, weight decay 1e-6, temperature 0.1, two
-linear layers in the projector, whose last BatchNorm has no scale here; both batch 4096, warm-up 10.
+linear layers in the projector, whose last BatchNorm has no scale here, pixels not normalized; both
+batch 4096, warm-up 10.
 """
 
 from clr_jax.evaluation.probing.linear_settings import linear_sgd
@@ -149,12 +150,14 @@ IMAGENET = {
     },
     'optimizer': {'learning_rate': 0.6, 'form': 'mocov3'},
     'linear': {'batch_size': 1024},
+    'model': common.IMAGENET,
   },
   'simclr': {
     'method': {'temperature': 0.1, 'projector': 'sogclr', 'hidden_dim': 2048, 'out_dim': 128},
     'augment': {'name': 'simclr', 'jitter_strength': 1.0, 'blur_p': 0.5},
     'optimizer': {'learning_rate': 0.3, 'form': 'simclr'},
     'linear': {'batch_size': 4096, 'weight_decay': 1e-6, 'init': 'zero'},
+    'model': {'mean': (0.0,), 'std': (1.0,)},  # pixels in [0, 1], as its code has them
   },
 }
 
@@ -201,7 +204,7 @@ def _imagenet(config, method: str):
   parts = IMAGENET[method]
   config.batch_size = 4096
   config.num_epochs = 100.0
-  config.model = common.model('resnet50', zero_init_residual=True, **common.IMAGENET)
+  config.model = common.model('resnet50', zero_init_residual=True, **parts['model'])
   config.augment = common.views(size=224, **parts['augment'])
   config.method = common.method(method, **parts['method'])
   config.optimizer = common.optimizer('lars', weight_decay=1e-6, momentum=0.9, **parts['optimizer'])

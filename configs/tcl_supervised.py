@@ -34,16 +34,16 @@ views (here: images, half as many), learning rates, k1 and k2, temperature 0.1, 
 0.9 and weight decay 1e-4 in both stages, AutoAugment (Fashion-MNIST: crop and flip), classifier's
 learning rate 0.5; ImageNet-100: ResNet-18, 224 pixels, ResNet-34 on 128 views with the numbers of
 figure 5.1. Its code (chaitanyaanimesh/Tuned-Contrastive-Learning, train.py): CIFAR stem, padding 4
-(on ImageNet-100, too), the same AutoAugment for all data sets, pixels of Fashion-MNIST normalized
-by 0.5 and 0.5, of ImageNet-100 by 0.5 and 0.25, head 2048/128 without BatchNorm, schedule `tcl`,
-SimAugment without blur, as many images in a batch of the linear stage as in the first. Its file of
-AutoAugment is not published: the policy and magnitudes here are torchvision's for CIFAR-10. As
-there, training images of ImageNet-100 are resized to 224x224 without regard to their sides; in the
-tests they are the central 224 of 256 pixels, there the same 224x224.
+(on ImageNet-100, too), the same AutoAugment for all data sets (`policy=tcl`: CIFAR-10's operations
+with magnitudes of one direction; torchvision's are `--config.augment.policy=cifar10`), pixels of
+Fashion-MNIST normalized by 0.5 and 0.5, of ImageNet-100 by 0.5 and 0.25, head 2048/128 without
+BatchNorm, schedule `tcl`, SimAugment without blur, as many images in a batch of the linear stage as
+in the first. As there, training images of ImageNet-100 are resized to 224x224 without regard to
+their sides; in the tests they are the central 224 of 256 pixels, there the same 224x224.
 
 Cross-entropy is SupContrast's main_ce ("the same implementation"), 150 epochs: learning rate 0.8 on
 batches of 1024, warm-up 10, crop and flip; the thesis gives none of these. The mode `cross-entropy`
-of the thesis' code has other values: `--config.augment.name=autoaugment
+of the thesis' code has other values: `--config.augment.name=autoaugment --config.augment.policy=tcl
 --config.optimizer.learning_rate=0.5 --config.batch_size=128 --config.schedule.name=tcl`.
 """
 
@@ -115,8 +115,10 @@ def _contrastive(config, method: str, rows: int, learning_rate: float, k1: float
 
 
 def _views(dataset: str):
-  name = 'crop_flip' if dataset == 'fashion_mnist' else 'autoaugment'
-  return common.views(name, size=SIZES.get(dataset, 32), padding=4)
+  options = {'size': SIZES.get(dataset, 32), 'padding': 4}
+  if dataset == 'fashion_mnist':
+    return common.views('crop_flip', **options)
+  return common.views('autoaugment', policy='tcl', **options)
 
 
 def _cross_entropy(config, size: int):

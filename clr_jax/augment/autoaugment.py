@@ -74,9 +74,14 @@ def _parse(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   return ops, probabilities, np.array(words[2::3], np.int32).reshape(-1, 2)
 
 
-PolicyName = Literal['cifar10', 'imagenet']
+PolicyName = Literal['cifar10', 'imagenet', 'tcl']
 
-POLICIES = {'cifar10': _parse(_CIFAR10), 'imagenet': _parse(_IMAGENET)}
+POLICIES = {
+  'cifar10': _parse(_CIFAR10),
+  'imagenet': _parse(_IMAGENET),
+  # Its matrices are of (row, column), so that its shear of y is a shear of x.
+  'tcl': _parse(_CIFAR10.replace('shear_y', 'shear_x')),
+}
 """Tables of sub-policies: operation numbers, probabilities and bins, each [25, 2]."""
 
 
@@ -98,25 +103,50 @@ def magnitude_table(num_bins: int, height: int, width: int) -> np.ndarray:
   return np.stack([columns.get(name, zero) for name in OPERATIONS]).astype(np.float32)
 
 
+def ranges_of_tcl(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+  """Least and largest magnitudes [25, 2] of the sub-policies 'tcl', in the units of the others.
+
+  Source: data_augmentation/auto_augment.py of chaitanyaanimesh/Tuned-Contrastive-Learning: bin b of
+  a signed range of ten bins, so that a bin below 5 rotates, shifts or fades in one direction only.
+  """
+  part, signed = np.linspace(0, 1, 11), np.linspace(-1, 1, 11)
+  columns = {
+    'shear_x': 0.3 * signed,
+    'translate_x': -150 / 331 * width * signed,
+    'translate_y': -150 / 331 * height * signed,
+    'rotate': 30 * signed,
+    **{name: 0.9 * signed for name in _BLENDS},
+    'posterize': 4 + 4 * part,
+    'solarize': 256 / 255 * part,
+  }
+  edges = np.stack([columns.get(name, np.zeros(11)) for name in OPERATIONS]).astype(np.float32)
+  ops, _, bins = POLICIES['tcl']
+  ends = edges[ops, bins], edges[ops, bins + 1]
+  return np.minimum(*ends), np.maximum(*ends)
+
+
 def _warp_matrix(
-  which: dict[str, Array], magnitude: Array, height: int, width: int
+  which: dict[str, Array], magnitude: Array, height: int, width: int, centered: bool
 ) -> geometry.Affine:
   """One affine map per image; the identity where no geometric operation was drawn."""
 
   def of(name: str) -> Array:
     return jnp.where(which[name], magnitude, 0) if name in which else jnp.zeros_like(magnitude)
 
-  # Rotation is counter-clockwise about the center, shears are about the corner (0, 0).
+  # Rotation is counter-clockwise about the center, shears are about it or the corner (0, 0).
   angle = jnp.deg2rad(of('rotate'))
   cos, sin = jnp.cos(angle), jnp.sin(angle)
   center_x, center_y = width / 2, height / 2
+  shift_x, shift_y = of('translate_x'), of('translate_y')
+  if centered:
+    shift_x, shift_y = shift_x + of('shear_x') * center_y, shift_y + of('shear_y') * center_x
   return geometry.Affine(
     xx=cos,
     xy=of('shear_x') - sin,
-    x0=center_x * (1 - cos) + center_y * sin - of('translate_x'),
+    x0=center_x * (1 - cos) + center_y * sin - shift_x,
     yx=of('shear_y') + sin,
     yy=cos,
-    y0=center_y * (1 - cos) - center_x * sin - of('translate_y'),
+    y0=center_y * (1 - cos) - center_x * sin - shift_y,
   )
 
 
@@ -127,6 +157,7 @@ def apply_operations(
   *,
   kinds: tuple[str, ...] = OPERATIONS,
   fill: float = 0.0,
+  centered: bool = False,
 ) -> Array:
   """Applies to each image the operation OPERATIONS[operation].
 
@@ -138,6 +169,7 @@ def apply_operations(
       [0, 1]; ignored by the rest.
     kinds: the operations that can occur; the others are not computed.
     fill: value of pixels from outside (torchvision 0; the paper's code gray 0.5).
+    centered: shears keep the center of the image in place, not its corner.
   """
   _, height, width, channels = images.shape
   magnitude = magnitude.astype(images.dtype)
@@ -150,7 +182,8 @@ def apply_operations(
     result = jnp.where(color.per_image(which[name], images), changed, result)
 
   if warps := [name for name in _WARPS if name in which]:
-    moved = geometry.warp(images, _warp_matrix(which, magnitude, height, width), fill=fill)
+    matrix = _warp_matrix(which, magnitude, height, width, centered)
+    moved = geometry.warp(images, matrix, fill=fill)
     for name in warps:
       select(name, moved)
   if blends := [name for name in _BLENDS if name in which]:
@@ -188,7 +221,9 @@ def auto_augment(
   Args:
     key: PRNG key.
     images: [B, H, W, C] in [0, 1].
-    policy: 'cifar10' or 'imagenet', the tables of arXiv:1805.09501.
+    policy: 'cifar10' or 'imagenet', the tables of arXiv:1805.09501; 'tcl', that of CIFAR-10 with
+      magnitudes drawn from `ranges_of_tcl`, whose code interpolates by splines where this takes the
+      nearest pixel, and rotates about a point one pixel beside the center.
     fill: value of pixels from outside.
 
   Raises:
@@ -200,18 +235,28 @@ def auto_augment(
   """
   batch, height, width, _ = images.shape
   ops, probabilities, bins = look_up(POLICIES, policy, 'AutoAugment policy')
-  magnitudes = magnitude_table(10, height, width)[ops, bins]
+  ranged = policy == 'tcl'
+  low = high = magnitude_table(10, height, width)[ops, bins]
+  if ranged:
+    low, high = ranges_of_tcl(height, width)
   sub_key, *step_keys = jax.random.split(key, 3)
   sub = jax.random.randint(sub_key, (batch,), 0, len(ops), jnp.int32)
   for step, step_key in enumerate(step_keys):
-    p_key, sign_key = jax.random.split(step_key)
+    p_key, size_key = jax.random.split(step_key)
     used = (
       jax.random.uniform(p_key, (batch,), jnp.float32) < jnp.asarray(probabilities[:, step])[sub]
     )
     operation = jnp.where(used, jnp.asarray(ops[:, step])[sub], 0)
-    magnitude = jnp.asarray(magnitudes[:, step])[sub] * _signs(sign_key, operation)
+    magnitude = jnp.asarray(low[:, step])[sub]
+    if ranged:
+      spread = jnp.asarray(high[:, step] - low[:, step])[sub]
+      magnitude += spread * jax.random.uniform(size_key, (batch,), jnp.float32)
+      bits = operation == OPERATIONS.index('posterize')
+      magnitude = jnp.where(bits, jnp.round(magnitude), magnitude)
+    else:
+      magnitude *= _signs(size_key, operation)
     kinds = tuple(OPERATIONS[i] for i in np.unique(ops[probabilities[:, step] > 0, step]))
-    images = apply_operations(images, operation, magnitude, kinds=kinds, fill=fill)
+    images = apply_operations(images, operation, magnitude, kinds=kinds, fill=fill, centered=ranged)
   return images
 
 

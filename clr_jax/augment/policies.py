@@ -242,7 +242,8 @@ def autoaugment(
   """`crop_flip`, then AutoAugment: TCL's supervised runs (its SupCon baseline too).
 
   Args:
-    policy: the data set that the policy was found for.
+    policy: the data set that the policy was found for, or 'tcl', that of CIFAR-10 as the code of
+      TCL has it.
     fill: value of pixels from outside of the image, in [0, 1].
   """
   augment = functools.partial(aa.auto_augment, policy=policy, fill=fill)

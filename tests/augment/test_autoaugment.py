@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
+from scipy import ndimage
 
 from clr_jax.augment import autoaugment as aa
 from clr_jax.core.errors import UserError
 from tests.augment._images import levels, run, through_pil, unit
 
 KEY = jax.random.key(11)
+COS, SIN = math.cos(math.radians(17)), math.sin(math.radians(17))
 
 
 def _pil_operation(name, magnitude):
@@ -114,6 +116,41 @@ def test_policy_tables():
   assert aa.POLICIES['cifar10'][2].sum() == 187
   assert aa.POLICIES['imagenet'][2].sum() == 159
   assert math.isclose(aa.POLICIES['imagenet'][1].sum(), 31.0, abs_tol=1e-4)
+
+
+def test_ranges_of_tcl():
+  """Row 1 of the code is Rotate .7 in bin 2 and TranslateX .3 in bin 9."""
+  low, high = aa.ranges_of_tcl(32, 64)
+  found = np.stack([low, high], -1)
+  np.testing.assert_allclose(found[1, 0], [-18, -12], rtol=1e-6)
+  # The code's image moves to the left, by 80 to 100 % of 150/331 of its width.
+  np.testing.assert_allclose(found[1, 1], np.array([-64, -51.2]) * 150 / 331, rtol=1e-6)
+  np.testing.assert_allclose(found[3, 0], [0.18, 0.24], rtol=1e-5)  # ShearY in bin 8
+  np.testing.assert_allclose(found[18, 1], np.array([0.8, 0.9]) * 256 / 255, rtol=1e-6)
+  np.testing.assert_allclose(found[5, 1], [6.8, 7.2], rtol=1e-6)
+  np.testing.assert_allclose(found[6, 0], np.array([0.64, 0.82]) - 1, rtol=1e-6)  # Color in bin 3
+
+
+@pytest.mark.parametrize(
+  ('operation', 'magnitude', 'matrix', 'shift'),
+  [
+    # Of (row, column), as the code has them: ShearY, Rotate and TranslateX.
+    ('shear_x', 0.23, [[1, 0], [0.23, 1]], 0),
+    ('rotate', 17.0, [[COS, SIN], [-SIN, COS]], 0),
+    ('translate_x', -3.0, [[1, 0], [0, 1]], 3),
+  ],
+)
+def test_warps_of_tcl_are_those_of_scipy(operation, magnitude, matrix, shift):
+  image = unit(levels(1, 20, 20))
+  matrix, center = np.array(matrix), np.array([9.5, 9.5])
+  offset = center - matrix @ center + [0, shift]
+  want = np.stack(
+    [ndimage.affine_transform(image[0, ..., c], matrix, offset, order=0) for c in range(3)], -1
+  )
+  number = jnp.array([aa.OPERATIONS.index(operation)])
+  got = run(aa.apply_operations, image, number, jnp.array([magnitude]), centered=True)[0]
+  wrong = np.abs(got - want)[4:-4, 4:-4].max(-1) > 1e-6  # beside them scipy's outside is wider
+  assert wrong.mean() < 0.02  # ties of the nearest pixel
 
 
 def test_sub_policies_are_drawn_with_their_probabilities():

@@ -202,6 +202,22 @@ def test_the_operations_of_autoaugment_are_ours(channels):
   assert [aa.OPERATIONS[i] for i in operation[~changed]] == [*same, *same]
 
 
+def test_centered_shears_are_ours():
+  from clr_jax.bench.torch_reference import autoaugment
+
+  images = np.random.default_rng(0).uniform(size=(2, 11, 11, 3)).astype(np.float32)
+  operation, magnitude = np.array([1, 2]), np.array([0.23, -0.17], np.float32)
+  found = autoaugment.apply_operations(
+    torch.tensor(images).permute(0, 3, 1, 2),
+    torch.tensor(operation),
+    torch.tensor(magnitude),
+    centered=True,
+  )
+  arguments = jnp.asarray(images), jnp.asarray(operation), jnp.asarray(magnitude)
+  expected = aa.apply_operations(*arguments, centered=True)
+  np.testing.assert_allclose(found.permute(0, 2, 3, 1), expected, atol=1e-5)
+
+
 def test_hue_turns_as_ours():
   from clr_jax.augment.color import adjust_hue
   from clr_jax.bench.torch_reference import views

@@ -211,7 +211,7 @@ def test_the_thesis_as_its_code_is():
   assert (fashion.model.mean, fashion.model.std) == ((0.5,), (0.5,))
   assert (imagenet.model.mean, imagenet.model.std) == ((0.5,) * 3, (0.25,) * 3)
   views = imagenet.augment
-  assert (views.name, views.padding, views.policy, views.size) == ('autoaugment', 4, 'cifar10', 224)
+  assert (views.name, views.padding, views.policy, views.size) == ('autoaugment', 4, 'tcl', 224)
   for name, images in (('cifar10', 64), ('cifar100', 128), ('cifar100', 16)):
     config = load(f'tcl_supervised:{name}-tcl' + '-batch32' * (images == 16))
     stage = to_dict(config.eval.protocols.linear_augmented)

@@ -24,9 +24,13 @@ def make(
 ) -> Callable[[torch.Tensor], torch.Tensor]:
   """Makes the two steps of the policy for images [B, C, size, size] in [0, 1]."""
   ops, probabilities, bins = aa.POLICIES[policy]
-  magnitudes = aa.magnitude_table(10, size, size)[ops, bins]
-  signed = np.isin(aa.OPERATIONS, aa.SIGNED)[ops]
-  table = torch.tensor(np.stack([ops, probabilities, magnitudes, signed], -1), dtype=torch.float32)
+  ranged = policy == 'tcl'
+  low = high = aa.magnitude_table(10, size, size)[ops, bins]
+  if ranged:
+    low, high = aa.ranges_of_tcl(size, size)
+  signed = np.isin(aa.OPERATIONS, aa.SIGNED)[ops] & (not ranged)
+  columns = [ops, probabilities, low, high - low, signed]
+  table = torch.tensor(np.stack(columns, -1), dtype=torch.float32)
   kinds = [
     [aa.OPERATIONS[i] for i in np.unique(ops[probabilities[:, step] > 0, step])]
     for step in range(2)
@@ -34,13 +38,17 @@ def make(
 
   def augment(x: torch.Tensor) -> torch.Tensor:
     drawn = torch.randint(len(table), (len(x),), device=x.device)
-    rows = table.to(x.device, non_blocking=True)[drawn]  # [B, 2, 4]
+    rows = table.to(x.device, non_blocking=True)[drawn]  # [B, 2, 5]
     for step in range(2):
-      operation, p, magnitude, has_sign = rows[:, step].unbind(1)
+      operation, p, magnitude, spread, has_sign = rows[:, step].unbind(1)
       chance, side = torch.rand(2, len(x), device=x.device)
       operation = torch.where(chance < p, operation, 0.0)
+      if ranged:
+        magnitude = magnitude + spread * side
+        bits = operation == aa.OPERATIONS.index('posterize')
+        magnitude = torch.where(bits, magnitude.round(), magnitude)
       magnitude = torch.where((has_sign > 0) & (side < 0.5), -magnitude, magnitude)
-      x = apply_operations(x, operation, magnitude, kinds=kinds[step], fill=fill)
+      x = apply_operations(x, operation, magnitude, kinds=kinds[step], fill=fill, centered=ranged)
     return x
 
   return augment
@@ -53,6 +61,7 @@ def apply_operations(
   *,
   kinds: Sequence[str] = aa.OPERATIONS,
   fill: float = 0.0,
+  centered: bool = False,
 ) -> torch.Tensor:
   """`clr_jax.augment.autoaugment.apply_operations` for square images [B, C, H, H]."""
   result = x
@@ -66,7 +75,8 @@ def apply_operations(
 
   if warps := [name for name in WARPS if name in kinds]:
     of = {name: torch.where(drawn(name), magnitude, 0.0) for name in warps}
-    moved = pixels.sample(x - fill, _maps(of, x), x.shape[-1], 'nearest', 'zeros') + fill
+    maps = _maps(of, x, centered)
+    moved = pixels.sample(x - fill, maps, x.shape[-1], 'nearest', 'zeros') + fill
     for name in warps:
       select(name, moved)
   others = {
@@ -96,14 +106,15 @@ def _per_image(value: torch.Tensor) -> torch.Tensor:
   return value[:, None, None, None]
 
 
-def _maps(of: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-  """Affine maps [B, 2, 3]: rotations about the center, shears about the corner (0, 0)."""
+def _maps(of: dict[str, torch.Tensor], x: torch.Tensor, centered: bool) -> torch.Tensor:
+  """Affine maps [B, 2, 3]: rotations about the center, shears about it or the corner (0, 0)."""
   zero = torch.zeros_like(x[:, 0, 0, 0])
   shear_x, shear_y, move_x, move_y, angle = (of.get(name, zero) for name in WARPS)
   angle, pixel = torch.deg2rad(angle), 2 / x.shape[-1]
   cos, sin = angle.cos(), angle.sin()
-  rows = [cos, shear_x - sin, shear_x - move_x * pixel]
-  rows += [shear_y + sin, cos, shear_y - move_y * pixel]
+  corner = 0.0 if centered else 1.0
+  rows = [cos, shear_x - sin, corner * shear_x - move_x * pixel]
+  rows += [shear_y + sin, cos, corner * shear_y - move_y * pixel]
   return torch.stack(rows, 1).view(-1, 2, 3)
 
 
