@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from clr_jax import data, models
-from clr_jax.models.torch_names import to_torch
+from clr_jax.models.torch_names import Backbone, to_torch
 from tests.test_pages import PAGES, ROOT, commands
 
 SMALL = ['num_epochs=0.5', 'schedule.warmup_epochs=0', 'model.width=4', 'eval_every=0']
@@ -119,7 +119,7 @@ def random_weights(rng):
   make = functools.partial(network.init, train=False)
   shapes = jax.eval_shape(make, jax.random.key(0), jnp.zeros([1, 32, 32, 3]))
   values = jax.tree.map(lambda x: rng.normal(0, 0.02, x.shape).astype(np.float32), shapes)
-  tensors = to_torch((values['params'], values['batch_stats']))
+  tensors = to_torch(Backbone(values['params'], values['batch_stats']))
   return {k: np.abs(v) + 1 if k.endswith('running_var') else v for k, v in tensors.items()}
 
 

@@ -54,8 +54,9 @@ def evaluate_steps(
   config_hash = hash_in(run, config, keys_without_effect(config), recorded_defaults(config))
   keep, unwritten = not results.why_not_kept(run), []
   for step in steps:
-    with activity(f'{run.path.name}, step {step:,}: {protocol}'):
+    label = f'{run.path.name}, step {step:,}: '
+    with activity(f'{label}{protocol.replace("_", "-")}'):
       network = weights.restore_network(run, experiment.abstract_state, step)
       subject = Subject(experiment, sets, network, run=run)
-      unwritten += evaluate(subject, run, config_hash, protocol, options, keep=keep)
+      unwritten += evaluate(subject, run, config_hash, protocol, options, keep=keep, label=label)
   return [*results.read_results(run), *unwritten]

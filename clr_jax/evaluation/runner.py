@@ -174,9 +174,8 @@ def offline(
       of_kind = subject.of_kind(kind)
       for name in own:
         number += 1
-        what = f'evaluation {number} of {total}: {name} on {described(kind)}'
-        with activity(what, enabled=jax.process_index() == 0):
-          evaluate(of_kind, run, config_hash, name, asked[name])
+        label = f'evaluation {number} of {total}: '
+        evaluate(of_kind, run, config_hash, name, asked[name], label=label)
     say(format_table(results.read_results(run)))
 
 
@@ -190,6 +189,7 @@ def evaluate(
   overwrite: bool = False,
   say: bool = False,
   keep: bool = True,
+  label: str = '',
 ) -> list[dict[str, Any]]:
   """Measures by one protocol and records every number as soon as it is available.
 
@@ -202,6 +202,7 @@ def evaluate(
     overwrite: False reuses existing results of the same options at this step, except damaged ones.
     say: True prints the sets.
     keep: False writes nothing.
+    label: start of the line that shows the activity.
 
   Returns:
     The records that were not written.
@@ -213,7 +214,7 @@ def evaluate(
     for sets in dict.fromkeys(on.sets for on, _ in pairs):
       _say(_roles(sets))
   unwritten = []
-  for on, unit in pairs:
+  for number, (on, unit) in enumerate(pairs, 1):
     found = results.find_results(run)
     facts = {'step': on.step, 'data_checksum': on.checksum, 'config_hash': config_hash}
     of_file = {'weights': on.file} if on.kind == 'weights' else {}
@@ -231,22 +232,25 @@ def evaluate(
       state = f'damaged ({why})' if known else 'gone'
       _warn(f'the result {run.results / file} is {state} and is measured again')
     files = []
-    for measurement in PROTOCOLS.factory(name)(on, **unit):
-      measurement = measurement._replace(params={**measurement.params, **of_file})
-      known = recorded.get(_identity({**measurement._asdict(), **facts}))
-      if known is not None and not overwrite:
-        files.append(known)  # written before the run was killed
-        continue
-      stamp = {
-        **facts,
-        'checkpoint': str(run.checkpoints / str(on.step)) if on.kind == 'trained' else None,
-        'data': on.sets.names,
-        'seed': on.experiment.config.seed,
-      }
-      if keep:
-        files.append(results.write_result(run, measurement, **stamp))
-      else:
-        unwritten.append(results.make_record(measurement, **stamp))
+    part = f', {number} of {len(pairs)}' if len(pairs) > 1 else ''
+    what = f'{label}{name.replace("_", "-")} on {described(on.kind)}{part}'
+    with activity(what, enabled=jax.process_index() == 0):
+      for measurement in PROTOCOLS.factory(name)(on, **unit):
+        measurement = measurement._replace(params={**measurement.params, **of_file})
+        known = recorded.get(_identity({**measurement._asdict(), **facts}))
+        if known is not None and not overwrite:
+          files.append(known)  # written before the run was killed
+          continue
+        stamp = {
+          **facts,
+          'checkpoint': str(run.checkpoints / str(on.step)) if on.kind == 'trained' else None,
+          'data': on.sets.names,
+          'seed': on.experiment.config.seed,
+        }
+        if keep:
+          files.append(results.write_result(run, measurement, **stamp))
+        else:
+          unwritten.append(results.make_record(measurement, **stamp))
     if keep:
       marker.write(files)
       for file in set(lost or ()) - set(files):

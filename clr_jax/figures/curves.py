@@ -27,5 +27,5 @@ def curves(runs: Sequence[Run]) -> Figures:
     single = [f'there is no curve ({"; ".join(left_out)}): log more often, by log_every']
     return Figures([], missing + single * bool(left_out))
   missing += left_out
-  block = Block(panels, 4, (3.4, 3.0))
+  block = Block(panels, 3 if len(panels) > 4 else 4, (3.4, 3.0))
   return Figures([FigureData('', [block], {'': series_table(runs, specs)})], missing)

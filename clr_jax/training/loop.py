@@ -215,7 +215,7 @@ def _loop(
         row = accumulated.row()
         watchdog.alive()
         row['learning_rate'] = float(experiment.learning_rate(step - 1))
-        row |= progress.update(step, row['loss'], pipeline.wait_seconds)
+        row |= progress.update(step, row['loss'], pipeline.wait_seconds, row.get('objective'))
         writer.write_scalars(step, row)
         _stop_if_not_finite(row, step, checkpoints, writer)
         if due(step, cadence.log, False):  # the last row may be off the grid

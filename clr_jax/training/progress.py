@@ -108,15 +108,27 @@ class Progress:
     self._scores = [f'{word} {100 * value:.1f} %' for word, value in known.items()]
     return scores
 
-  def update(self, step: int, loss: float, waited: float) -> dict[str, float]:
-    """Shows progress after `step` steps; returns samples/s and share of waiting since last time."""
+  def update(
+    self, step: int, loss: float, waited: float, objective: float | None = None
+  ) -> dict[str, float]:
+    """Shows progress after `step` steps; returns samples/s and share of waiting since last time.
+
+    Args:
+      step: number of steps so far.
+      loss: mean loss.
+      waited: seconds of waiting for data so far.
+      objective: minimized value, if the loss is a surrogate with its gradient, as SogCLR's is.
+    """
     now = time.monotonic()
     seconds = max(now - self._time, 1e-9)
     speed = (step - self._step) * self._batch_size / seconds
     wait_share = min((waited - self._waited) / seconds, 1.0)
     unit = '/s' if self._narrow else ' samples/s'
     waiting = f'waiting for data {wait_share:.0%}'
-    self._numbers = [f'loss {loss:.4f}', f'{speed:.0f}{unit}']
+    losses = [f'loss {loss:.4f}']
+    if objective is not None:
+      losses = [f'objective {objective:.4f}', f'surrogate loss {loss:.4f}'][: 2 - self._narrow]
+    self._numbers = [*losses, f'{speed:.0f}{unit}']
     self._waiting = [waiting] if wait_share >= 0.01 and not self._bar.disable else []
     self._advance(step)
     last = step == self._last

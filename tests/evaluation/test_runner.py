@@ -73,7 +73,8 @@ def test_a_run_on_unlabeled_images_is_evaluated_on_labeled_ones(unlabeled, digit
   arguments = f'--workdir={unlabeled}', f'--config.eval.data=npz:{digits}/{{split}}.npz'
   kinds = '--features=trained,pixels'
   assert call('evaluate', 'knn', *arguments, '--config.eval.test_split=test', kinds) == 0
-  assert 'knn' in capsys.readouterr().out
+  out, err = capsys.readouterr()
+  assert 'knn' in out and '\nknn on trained features ...\n' in err
   records = results(unlabeled)
   assert [r['features'] for r in records] == ['trained', 'pixels']
   assert all(r['value'] > 0.2 for r in records)  # chance is 0.1

@@ -39,6 +39,16 @@ def test_lines_count_samples_waiting_and_epochs(capsys, monkeypatch):
   ]
 
 
+@pytest.mark.parametrize('columns', [0, 80])
+def test_a_surrogate_loss_is_named_and_the_objective_shown(columns, capsys, monkeypatch):
+  with make(0, 30, 64) as progress:
+    progress._narrow = columns == 80
+    progress.update(30, -0.5, 0.0, 2.25)
+  shown = capsys.readouterr().err
+  assert 'epoch 3.0  objective 2.2500' in shown and '  loss' not in shown
+  assert ('surrogate loss -0.5000' in shown) == (columns == 0)
+
+
 def test_it_can_be_silent(capsys):
   with make(0, 2, 64, enabled=False) as progress:
     with progress.compiling(), progress.paused('online evaluation'):

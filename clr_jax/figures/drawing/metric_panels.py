@@ -67,6 +67,13 @@ _CURVES = ('curves', 'compare')
 METRIC_PANELS = (
   MetricPanel('Loss', 'loss', {'loss': ''}, _CURVES, note='mean over log_every steps'),
   MetricPanel(
+    'Objective',
+    'objective',
+    {'objective': ''},
+    ('curves',),
+    note='minimized value; the loss is a surrogate that only has its gradient',
+  ),
+  MetricPanel(
     'Online kNN accuracy',
     PERCENT,
     {'online_knn_top1': ''},
