@@ -134,7 +134,7 @@ def test_ranges_of_tcl():
 @pytest.mark.parametrize(
   ('operation', 'magnitude', 'matrix', 'shift'),
   [
-    # Of (row, column), as the code has them: ShearY, Rotate and TranslateX.
+    # Transforms of (row, column), as in the code: ShearY, Rotate and TranslateX.
     ('shear_x', 0.23, [[1, 0], [0.23, 1]], 0),
     ('rotate', 17.0, [[COS, SIN], [-SIN, COS]], 0),
     ('translate_x', -3.0, [[1, 0], [0, 1]], 3),
