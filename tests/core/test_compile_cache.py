@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import zlib
@@ -21,6 +22,19 @@ jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
 assert str(compile_cache.use()) == {folder!r}
 jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((8, 8)))
 print(sum('cache_hits' in name for name in hits), sum('cache_misses' in name for name in hits))
+"""
+
+# Before PROGRAM: the first file of the cache is written by half.
+KILL = """
+import os, pathlib, signal
+from etils import epath
+
+def write_half(self, content):
+  with open(self, 'wb') as file:
+    file.write(content[:len(content) // 2])
+  os.kill(os.getpid(), signal.SIGKILL)
+
+pathlib.Path.write_bytes = type(epath.Path('.')).write_bytes = write_half
 """
 
 
@@ -67,12 +81,33 @@ def test_the_users_cache_stays():
   assert compile_cache.use.__wrapped__() is None
 
 
-@pytest.mark.slow
-def test_a_second_process_compiles_nothing(tmp_path):
+def of_a_new_user(tmp_path):
+  """Environment, folder and PROGRAM of a user without a cache."""
   environment = {k: v for k, v in os.environ.items() if not k.startswith('JAX_')}
   environment |= {'XDG_CACHE_HOME': os.fspath(tmp_path), 'JAX_PLATFORMS': 'cpu'}
   place = tmp_path / 'clr_jax' / 'programs' / compile_cache.folder().name
-  program = PROGRAM.format(folder=os.fspath(place))
+  return environment, place, PROGRAM.format(folder=os.fspath(place))
+
+
+@pytest.mark.weekly
+def test_a_sigkill_while_an_entry_is_written(tmp_path):
+  """Half of an entry is left; the next process compiles the program, silently, and caches it."""
+  environment, place, program = of_a_new_user(tmp_path)
+  command = [sys.executable, '-W', 'error', '-c']
+  killed = subprocess.run([*command, KILL + program], env=environment, timeout=300)
+  assert killed.returncode == -signal.SIGKILL and len(names(place)) == 1
+  for found in ('0 ', ''):
+    done = subprocess.run(
+      [*command, program], env=environment, capture_output=True, text=True, timeout=300, check=True
+    )
+    assert not done.stderr and done.stdout.startswith(found)
+  hits, misses = map(int, done.stdout.split())
+  assert hits > 0 and misses == 0
+
+
+@pytest.mark.slow
+def test_a_second_process_compiles_nothing(tmp_path):
+  environment, place, program = of_a_new_user(tmp_path)
 
   def run() -> list[int]:
     command = [sys.executable, '-W', 'error', '-c', program]
