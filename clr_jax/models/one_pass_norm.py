@@ -35,7 +35,7 @@ def normalize_batch(
     x: [r, G, n, C], of any floating dtype.
     scale, bias, shift: [C], in the dtype of the statistics.
     epsilon: added to the variance.
-    terms: see `_sum`; divides the rows of each device.
+    terms: 1 takes the form of TPUs, above see `_Form.sum`; divides the rows of each device.
 
   Returns:
     y [r, G, n, C]; mean and biased variance [G, C]; all in the dtype of `scale`.

@@ -45,13 +45,13 @@ def test_equals_two_passes(groups, x64):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), found, two_passes)
 
 
-@pytest.mark.parametrize('far', [0.0, 100.0])
-def test_float32_keeps_the_variance(far):
+@pytest.mark.parametrize(('far', 'terms'), [(0.0, 8), (100.0, 1)])
+def test_float32_keeps_the_variance(far, terms):
   """Statistics of inputs whose mean is near the running mean or 100 deviations off."""
   x = 300 + jax.random.normal(jax.random.key(0), (512, 2, 4))
   scale, bias, shift = jnp.ones(4), jnp.zeros(4), jnp.full(4, 300 - far)
   x = x.reshape(256, 2, 2, 4)
-  y, mean, var = jax.jit(lambda x: normalize_batch(x, scale, bias, shift, 1e-5, 8))(x)
+  y, mean, var = jax.jit(lambda x: normalize_batch(x, scale, bias, shift, 1e-5, terms))(x)
   exact = np.asarray(x, np.float64)
   tolerance = 1e-6 * (1 + far**2)
   np.testing.assert_allclose(mean, exact.mean((0, 2)), rtol=1e-6)
