@@ -72,10 +72,10 @@ def verdict(cell: Cell, ours: Interval | None) -> str:
     return f'not trained here: {cell.elsewhere}'
   if ours is None:
     return 'not run'
-  if math.isnan(cell.published):
-    return 'no published number'
   if cell.note:
     return f'not comparable: {cell.note}'
+  if math.isnan(cell.published):
+    return 'no published number'
   if math.isnan(ours.half):
     return 'no interval: one seed'
   allowed = ours.half + (0 if math.isnan(cell.half) else cell.half)

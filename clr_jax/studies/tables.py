@@ -201,7 +201,7 @@ def _cell(content: Mapping[str, Any], known: Table, row: str, column: str, small
     content.get('metric', 'top1'),
     math.nan if place is None else own.get('published', unknown)[place],
     math.nan if place is None else own.get('half', unknown)[place],
-    own.get('note', content.get('note', '')),
+    'small scale' if small else own.get('note', content.get('note', '')),
     own.get('run', row),
     tuple({**own.get('select', {}), **(own.get('small_select', {}) if small else {})}.items()),
     own.get('elsewhere', content.get('elsewhere', '')).format(data=column, row=row),

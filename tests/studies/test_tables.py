@@ -7,7 +7,8 @@ import pytest
 
 from clr_jax.cli.configs import load_config
 from clr_jax.core.errors import UserError
-from clr_jax.studies import ledger, tables
+from clr_jax.core.intervals import Interval
+from clr_jax.studies import comparison, ledger, tables
 
 
 def test_a_cell_has_its_number_its_config_and_its_flags():
@@ -40,6 +41,7 @@ def test_a_small_version_has_other_data_and_no_published_number():
   (cell,) = tables.cells('ft-1', scale='small', rows=['0.9'])
   assert cell.spec == 'feature_transformation:cifar10-moco_v1' and math.isnan(cell.published)
   assert cell.given[0] == ('method.momentum', '0.9') and len(cell.given) > 1
+  assert comparison.verdict(cell, Interval(50.0, 1.0, 3)) == 'not comparable: small scale'
 
 
 @pytest.mark.parametrize(
