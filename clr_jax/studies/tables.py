@@ -71,7 +71,7 @@ class Table(NamedTuple):
     title: contents of the table, and its place in the document.
     data: data sets, its columns.
     rows: names of the rows.
-    baseline: row with which the others are compared.
+    baseline: row with which the others are compared; '' for claims alone.
     claims: conclusions that the document draws from it, besides comparisons with the baseline.
     quantity: words for the numbers, which are shown times 100.
     figure: command that draws the figure of the document from the runs in DIR; '' for a table.
@@ -93,7 +93,7 @@ class Table(NamedTuple):
     against = [
       Claim(f'{row} - {self.baseline}', (row,), (self.baseline,), False)
       for row in self.rows
-      if row != self.baseline and ((row,), (self.baseline,)) not in claimed
+      if self.baseline not in ('', row) and ((row,), (self.baseline,)) not in claimed
     ]
     return [*against, *self.claims]
 
@@ -126,7 +126,7 @@ def table(name: str) -> Table:
     content['title'],
     tuple(content['data']),
     tuple(content['rows']),
-    content['baseline'],
+    content.get('baseline', ''),
     tuple(
       Claim(claim['text'], tuple(claim['more']), tuple(claim['less']))
       for claim in content.get('claims', ())
