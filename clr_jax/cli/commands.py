@@ -18,6 +18,7 @@ from clr_jax import figures
 from clr_jax.cli import overrides
 from clr_jax.cli.overrides import Given, Keys
 from clr_jax.core import user_code
+from clr_jax.core.activity import activity
 from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError, about
 from clr_jax.core.names import check_name
@@ -286,7 +287,8 @@ def bench(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   def run() -> None:
     import jax
 
-    found = measure()
+    with activity('measuring', enabled=jax.process_index() == 0, at_once=False):
+      found = measure()
     if jax.process_index() == 0:
       print(json.dumps(found) if args.json else text(found))
 

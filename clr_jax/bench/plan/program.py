@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from clr_jax.bench.plan.targets import Target, devices_of
+from clr_jax.core.activity import activity
 from clr_jax.core.config_tree import Config, changed
 from clr_jax.core.errors import UserError
 from clr_jax.core.programs import compiler_options
@@ -56,8 +57,9 @@ def compile_for(traced: jax.stages.Traced, target: Target) -> jax.stages.Compile
   """Compiles a program for its devices, those of `target`; None if it does not fit into memory."""
   platform = target.chip.platform
   try:
-    lowered = traced.lower(lowering_platforms=(platform,))
-    return _compile(lowered, compiler_options() if platform == 'cpu' else None)
+    with activity(f'compiling for {target.name}'):
+      lowered = traced.lower(lowering_platforms=(platform,))
+      return _compile(lowered, compiler_options() if platform == 'cpu' else None)
   except jax.errors.JaxRuntimeError as error:
     if any(words in str(error) for words in _TOO_LARGE):
       return None

@@ -230,6 +230,11 @@ def test_absent_hardware_is_compiled_for(target, package):
   assert bool(found['estimated_seconds']) == target.startswith('v5e')
 
 
+def test_the_terminal_shows_what_compiles(capsys):
+  program.compile_for(jax.jit(lambda x: x + 1).trace(1.0), targets.parse('cpu:1'))
+  assert capsys.readouterr().err.startswith('compiling for cpu:1 ...\n')
+
+
 def test_a_kernel_of_triton_that_does_not_compile_is_replaced_by_cublas():
   def compile_for(message):
     def compile(options):
