@@ -151,9 +151,7 @@ _SUMS = ('peak', 'usable')
 
 
 _SHARE_OF_CYCLES = "of the compiler's cycles"
-_SHARE_OF_TIME = (
-  "of the sum of each part's products at peak or bytes at the memory's rate, the longer"
-)
+_SHARE_OF_TIME = 'of the time at peak rates: products or memory, whichever takes a part longer'
 
 
 def _format_parts(report: Mapping[str, Any]) -> list[str]:
