@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from clr_jax.cli.memory import keep_freed_memory
-from clr_jax.cli.screen import lasting_output
+from clr_jax.cli.screen import lasting_output, open_closed_streams
 from clr_jax.core.errors import EXIT_CANNOT_WRITE
 from clr_jax.core.signals import StopSignals
 
@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   """
   if argv is None:
     keep_freed_memory()
+  open_closed_streams()  # before anything is opened, such as the sockets of the signals
   arguments = list(sys.argv if argv is None else argv)[1:]
   with StopSignals(ignored_after=argv is None) as stop, lasting_output() as files:
     # Imported late: the commands take a second or more to import, during which signals may arrive.

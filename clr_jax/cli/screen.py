@@ -38,18 +38,22 @@ class LastingFile(io.FileIO):
       return len(data)
 
 
-@contextlib.contextmanager
-def lasting_output() -> Iterator[list[LastingFile]]:
-  """Replaces `sys.stdout` and `sys.stderr` if they are the process's own; yields their files.
+def open_closed_streams() -> None:
+  """Opens closed descriptors among 0, 1 and 2 on the null device.
 
-  Closed descriptors among 0, 1 and 2 are opened on the null device: otherwise the next opened file,
-  such as a checkpoint, would receive writes to standard error.
+  Otherwise the next opened file or socket, such as a checkpoint, would receive what is written to
+  standard output or error.
   """
   for number in (0, 1, 2):
     try:
       os.fstat(number)
     except OSError:
       _open_null(number)
+
+
+@contextlib.contextmanager
+def lasting_output() -> Iterator[list[LastingFile]]:
+  """Replaces `sys.stdout` and `sys.stderr` if they are the process's own; yields their files."""
   before = {name: getattr(sys, name) for name in _STREAMS}
   files = []
   for name, stream in before.items():

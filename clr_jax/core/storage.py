@@ -181,6 +181,11 @@ def _store_advice(path: str, error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-  """First line of an error's message as plain text, or the name of its type."""
+  """First line of an error's message as plain text, or the name of its type.
+
+  That of a file's error leaves out Python's number of it and the path.
+  """
+  if isinstance(error, OSError) and error.strerror and error.filename is not None:
+    return error.strerror
   text = re.sub(r'\x1b\[[\d;]*m', '', str(error))  # PyTorch's messages have bold words
   return (text.splitlines() or [''])[0][:120] or type(error).__name__

@@ -181,8 +181,9 @@ def largest_value(path: str) -> int:
 
 
 def _damaged(where: str, error: Exception) -> DamagedImage:
+  reason = error.strerror if isinstance(error, OSError) and error.strerror else error
   return DamagedImage(
-    f'cannot read the image {where} ({error}): repair or remove it, then run again'
+    f'cannot read the image {where} ({reason}): repair or remove it, then run again'
   )
 
 

@@ -102,6 +102,10 @@ def config_records(workdir: Workdir) -> list[dict[str, Any]]:
       if not isinstance(record.get('imports', {}), dict):
         raise TypeError
       records.append(record)
+    except PermissionError as error:
+      raise UserError(
+        f'{path} cannot be read ({error.strerror}): make it readable, or give another workdir'
+      ) from error
     except (OSError, ValueError, KeyError, TypeError):
       raise UserError(
         f'{path} is damaged or was not written by clr-jax: give another workdir'

@@ -22,7 +22,7 @@ from clr_jax.core.leases import EXPIRES_SECONDS, Lease, Seen
 from clr_jax.core.locks import FileLock, LocksUnsupported
 from clr_jax.core.storage import files_in, is_local, translate_errors
 from clr_jax.rundir.codec import now
-from clr_jax.rundir.workdir import Workdir, refuse_no_place
+from clr_jax.rundir.workdir import FOLDERS, Workdir, refuse_no_place
 
 _LOCK = '.lock'
 
@@ -36,7 +36,8 @@ def hold(run: Workdir) -> Iterator[None]:
   Raises:
     UserError: another run has locked it, or it cannot be written.
   """
-  with translate_errors(run.path):  # such as a name that is too long
+  # Such as a name that is too long, or a folder above that may not be looked into.
+  with translate_errors(run.path), refuse_no_place(run):
     made = _missing_folders(run)
   try:
     with _held(run), _undone_if_refused(run):
@@ -73,6 +74,9 @@ def _lock_file(run: Workdir) -> FileLock | Lease:
     if run.path.exists() and not run.path.is_dir():
       raise UserError(f'{run.path} is a file: give a directory as workdir')
     run.path.mkdir(parents=True, exist_ok=True)
+    for name in FOLDERS:
+      if (run.path / name).is_dir():
+        files_in(run.path / name)  # raises an error without permission, before hours of training
     if os.path.lexists(path) and not os.path.isfile(path):
       raise UserError(f'{path} is not a file: remove it, or give another workdir')
     lock = FileLock(path)

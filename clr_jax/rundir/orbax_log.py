@@ -26,9 +26,9 @@ _hooks: list[Callable[..., Any]] = []  # hooks replaced by `_without_closed_loop
 def shorten() -> None:
   """Installs the filters; may be called again."""
   logging.get_absl_logger().addFilter(orbax_log)  # has no effect the second time
-  if sys.excepthook is not _without_closed_loops:
-    _hooks.append(sys.excepthook)
-    sys.excepthook = _without_closed_loops
+  if sys.unraisablehook is not _without_closed_loops:
+    _hooks.append(sys.unraisablehook)
+    sys.unraisablehook = _without_closed_loops
 
 
 def reason_of(error: BaseException) -> str:
@@ -57,10 +57,12 @@ class _OrbaxLog(python_logging.Filter):
 orbax_log = _OrbaxLog()
 
 
-def _without_closed_loops(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-  """Excepthook that drops TensorStore's output for each array after a failed save.
+def _without_closed_loops(unraisable: Any) -> None:
+  """Hook that drops TensorStore's output for each array after a failed save.
 
-  Its threads call into the closed event loop of Orbax; the raised error has the reason.
+  Its threads call into the closed event loop of Orbax and cannot raise; the error that the save
+  raises has the reason.
   """
+  error = unraisable.exc_value
   if not (isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'):
-    _hooks[-1](kind, error, trace)
+    _hooks[-1](unraisable)

@@ -141,8 +141,11 @@ def _stop_if_nothing_can_be_written(run: Workdir) -> Iterator[None]:
   except (OSError, SaveFailed) as error:
     if isinstance(error, OSError) and error.errno not in _CANNOT_WRITE:
       raise
+    problem = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+      problem = f'cannot write or read {os.fsdecode(error.filename)} ({error.strerror})'
     message = (
-      f'{error}: {_mend(error, run)}; run the same command to resume from the last checkpoint'
+      f'{problem}: {_mend(error, run)}; run the same command to resume from the last checkpoint'
     )
     raise RunStopped(message, EXIT_CANNOT_WRITE) from error
 

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from clr_jax.studies import ledger, tables
+from tests import tiny_table
 from tests.cli.calling import call
 
 TINY = pathlib.Path(__file__).parents[1] / 'tiny.py'
@@ -15,20 +16,7 @@ TINY = pathlib.Path(__file__).parents[1] / 'tiny.py'
 @pytest.fixture
 def tiny_tables(tmp_path, monkeypatch):
   """One table of two rows, which take seconds."""
-  folder = tmp_path / 'configs'
-  folder.mkdir()
-  (folder / 'tables.toml').write_text(f"""
-    [tiny]
-    title = 'Two rows'
-    config = '{TINY}'
-    argument = '{{row}}'
-    data = ['digits']
-    protocol = 'knn'
-    baseline = 'simclr'
-    flags = ['num_epochs=0.6', 'eval_every=0', 'checkpoint_every=0']
-    rows.simclr = {{ published = [80.0] }}
-    rows.sogclr = {{ published = [85.0] }}
-  """)
+  folder = tiny_table.write(tmp_path / 'configs')
   for module in (tables, ledger):
     monkeypatch.setattr(module, 'folder', lambda: folder)
   return folder
@@ -86,7 +74,7 @@ def test_runs_are_added_and_pages_made(tiny_tables, tmp_path, capsys):
   assert '| simclr | digits | 80.00 | 80.00 (n=1) |' in page.read_text()
   for arguments, words in (
     (['tiny', f'--pages={page}'], 'leave tiny out'),
-    (['--pages=none.md'], 'none.md cannot be read ('),
+    (['--pages=none.md'], 'none.md cannot be read (No such file or directory)'),
     ([f'--pages={tmp_path}'], 'cannot be read ('),
     (['--add=none.jsonl'], 'there is no such file'),
     ([f'--add={tmp_path}'], 'cannot be read ('),

@@ -60,24 +60,35 @@ def test_streams_of_a_test_or_a_notebook_are_left_alone(capsys):
 
 
 PROGRAM = """
-import os, sys
-from clr_jax.cli.screen import lasting_output
-with lasting_output():
+import os, stat, sys, types
+from clr_jax.cli import main as cli
+
+def run(arguments):
+  sockets = [stat.S_ISSOCK(os.fstat(number).st_mode) for number in (0, 1, 2)]
   print('a line', flush=True)
   print('a line', file=sys.stderr, flush=True)
-  taken = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+  taken = os.open(arguments[0], os.O_WRONLY | os.O_CREAT)
   os.write(1, b'from C++')
   os.write(2, b'from C++')
-  os.write(taken, str(taken > 2).encode())
+  os.write(taken, str(taken > 2 and not any(sockets)).encode())
+
+sys.modules['clr_jax.cli.run'] = types.SimpleNamespace(run=run)
+cli.main(sys.argv)
 """
 
 
 @pytest.mark.parametrize('redirection', ['>&-', '2>&-', '<&- >&- 2>&-'])
 def test_a_process_that_was_started_without_streams(tmp_path, redirection):
-  """The next file that it opens must not become its standard output or error."""
+  """No file or socket that a command opens may become its standard output or error."""
   command = f'"$0" -c "$1" "$2" {redirection}'
-  subprocess.run(['sh', '-c', command, sys.executable, PROGRAM, tmp_path / 'file'], check=True)
-  assert (tmp_path / 'file').read_bytes() == b'True'
+  found = subprocess.run(
+    ['sh', '-c', command, sys.executable, PROGRAM, tmp_path / 'file'],
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  assert (tmp_path / 'file').read_text() == 'True'
+  assert 'Traceback' not in found.stderr
 
 
 def test_results_that_cannot_be_written_are_no_success(capsys, monkeypatch):

@@ -83,6 +83,11 @@ def test_other_errors_stay():
     raise AttributeError
 
 
+def test_the_reason_of_an_error_has_no_number_and_no_path():
+  assert first_line(PermissionError(13, 'Permission denied', '/x')) == 'Permission denied'
+  assert first_line(ValueError('one\ntwo')) == 'one' and first_line(KeyError()) == 'KeyError'
+
+
 def test_a_file_is_whole_or_not_there(tmp_path):
   path = epath.Path(tmp_path) / 'new' / 'file'
   atomic_write(path, 'text')

@@ -99,6 +99,12 @@ def test_the_orientation_is_applied(tmp_path, kind, orientation):
   assert (images.ROTATED in header.facts) == (orientation > 1)
 
 
+def test_a_file_that_cannot_be_opened_is_named_once():
+  said = r'^cannot read the image /missing.png \(No such file or directory\): repair or remove it'
+  with pytest.raises(images.DamagedImage, match=said):
+    images.largest_value('/missing.png')
+
+
 def test_damaged_exif_data_do_not_hide_an_image():
   damaged = b'Exif\0\0MM\0*\0\0\0\x08\xff\xff'
   file = encoded(Image.new('RGB', (4, 4), (9, 9, 9)), 'jpeg', exif=damaged)

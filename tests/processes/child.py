@@ -4,9 +4,11 @@ python -m tests.processes.child FAULT COMMAND ARGUMENTS...
 """
 
 import os
+import pathlib
 import resource
 import signal
 import sys
+import tempfile
 import time
 
 import orbax.checkpoint as ocp
@@ -24,6 +26,7 @@ import clr_jax.training.loop
 from clr_jax.cli import main as cli
 from clr_jax.core.errors import UserError
 from clr_jax.data.base import Source
+from tests import tiny_table
 
 
 def at_call(owner, name, number, fault, *, after=False):
@@ -222,6 +225,14 @@ def unreadable_in_1():
   at_call(Online, '__call__', 2, meet)
 
 
+def one_table():
+  """`clr-jax reproduce` knows one table of two rows, which take seconds."""
+  from clr_jax.studies import ledger, tables
+
+  folder = tiny_table.write(pathlib.Path(tempfile.mkdtemp()))
+  tables.folder = ledger.folder = lambda: folder
+
+
 Checkpoints, Online = clr_jax.rundir.checkpoint.Checkpoints, clr_jax.evaluation.runner.Online
 MetricWriter = clr_jax.rundir.metrics.MetricWriter
 FAULTS = {
@@ -271,6 +282,7 @@ FAULTS = {
   'late': late,
   'unread_in_1': unread_in_1,
   'unreadable_in_1': unreadable_in_1,
+  'one_table': one_table,
   'disk_full_of_checkpoints': lambda: at_call(Checkpoints, 'save', 2, disk_full),
   'disk_full_of_metrics': lambda: at_call(MetricWriter, 'flush', 3, disk_full),
   'disk_full_of_results': lambda: at_call(clr_jax.rundir.results, 'write_result', 1, disk_full),

@@ -3,9 +3,11 @@
 The processes start fresh, as a user's do: signals come while they import, too.
 """
 
+import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +15,22 @@ import time
 
 import pytest
 
-from tests.processes.launching import ROOT, TINY, assert_same_to_the_bit, results_of, until_saved
+from tests.processes.launching import (
+  ROOT,
+  TINY,
+  assert_same_to_the_bit,
+  results_of,
+  state_of,
+  until_saved,
+)
 
-CODES = {signal.SIGTERM: 75, signal.SIGHUP: 75, signal.SIGINT: 130}
+# Signals to send, and the exit code; a second Ctrl-C may come when the process has ended.
+STOPS = (
+  ([signal.SIGTERM], 75),
+  ([signal.SIGHUP], 75),
+  ([signal.SIGINT], 130),
+  ([signal.SIGINT, signal.SIGINT], 130),
+)
 SHARED = pathlib.Path('/dev/shm')
 STREAMED = '--config.data.mode=streamed', '--config.data.workers=2', '--config.num_epochs=5000'
 pytestmark = pytest.mark.slow
@@ -25,15 +40,19 @@ AS_IN_A_TERMINAL = """
 import os, signal, sys
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
   signal.signal(number, signal.SIG_DFL)
-os.execv(sys.executable, [sys.executable, '-m', 'clr_jax', *sys.argv[1:]])
+os.execv(sys.executable, [sys.executable, '-m', *sys.argv[1:]])
 """
 
 
 def start(directory, *options, **streams):
   """`clr-jax train` of a tiny run, in a process group of its own."""
-  command = 'train', f'--config={TINY}', f'--workdir={directory}', *options
+  return begin('train', f'--config={TINY}', f'--workdir={directory}', *options, **streams)
+
+
+def begin(*command, module=('clr_jax',), **streams):
+  """`clr-jax COMMAND`, in a process group of its own."""
   return subprocess.Popen(
-    [sys.executable, '-c', AS_IN_A_TERMINAL, *command],
+    [sys.executable, '-c', AS_IN_A_TERMINAL, *module, *map(str, command)],
     cwd=ROOT,
     env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
     **{'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, **streams},
@@ -58,15 +77,44 @@ def reference(zygote, tmp_path_factory):
   return directory
 
 
-@pytest.fixture(scope='module')
-def duration(reference, tmp_path_factory):
-  """Seconds of a run from the entry point to its end, with compiled programs at hand."""
-  process = start(tmp_path_factory.mktemp('duration') / 'run')
+def until_it_answers(process):
   while process.poll() is None and not answers(process):
     time.sleep(0.001)
+
+
+def seconds_of(process):
+  """Waits for the end; seconds from the entry point on."""
+  until_it_answers(process)
   began = time.monotonic()
-  process.communicate(timeout=300)
+  _, err = process.communicate(timeout=600)
+  assert process.returncode == 0, err
   return time.monotonic() - began
+
+
+@pytest.fixture(scope='module')
+def duration(reference, tmp_path_factory):
+  """Seconds of a run, with compiled programs at hand."""
+  return seconds_of(start(tmp_path_factory.mktemp('duration') / 'run'))
+
+
+def stopped(process, chance, seconds):
+  """Asks a process to stop so many seconds after its start; False if it ended before."""
+  numbers, code = chance.choice(STOPS)
+  until_it_answers(process)
+  deadline = time.monotonic() + seconds
+  while process.poll() is None and time.monotonic() < deadline:
+    time.sleep(0.01)
+  for number in numbers:
+    process.send_signal(number)
+    sent = time.monotonic()
+    time.sleep(0.2 * (len(numbers) > 1))
+  out, err = process.communicate(timeout=600)
+  if process.returncode == 0:
+    return False
+  assert process.returncode == code, (numbers, seconds, process.returncode, out, err)
+  assert time.monotonic() - sent < 120  # 10 where nothing else runs
+  assert 'Traceback' not in out + err and 'stopped by' in err.strip().splitlines()[-1], err
+  return True
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
@@ -78,30 +126,95 @@ def test_signals_at_random_moments(reference, duration, tmp_path, seed, moments)
   chance = random.Random(seed)
   answered, runs = 0, 0
   while answered < moments:
-    number = chance.choice(list(CODES))
     # The first one comes with the first line of the program.
     seconds = chance.uniform(0, 0.9 * duration) if answered else 0.0
-    process = start(tmp_path / str(runs))
-    while process.poll() is None and not answers(process):
-      time.sleep(0.001)
-    deadline = time.monotonic() + seconds
-    while process.poll() is None and time.monotonic() < deadline:
-      time.sleep(0.01)
-    process.send_signal(number)
-    sent = time.monotonic()
-    out, err = process.communicate(timeout=120)
-    if process.returncode == 0:  # it was faster
+    if stopped(start(tmp_path / str(runs)), chance, seconds):
+      answered += 1
+    else:  # it was faster
       assert_same_to_the_bit(tmp_path / str(runs), reference)
       runs += 1
-      continue
-    answered += 1
-    assert process.returncode == CODES[number], (number, seconds, process.returncode, out, err)
-    assert time.monotonic() - sent < 60  # 10 where nothing else runs
-    assert 'Traceback' not in err and 'stopped by' in err.strip().splitlines()[-1], err
   process = start(tmp_path / str(runs))
-  out, err = process.communicate(timeout=120)
+  _, err = process.communicate(timeout=600)
   assert process.returncode == 0, err
   assert_same_to_the_bit(tmp_path / str(runs), reference)
+
+
+def files_of(directory):
+  return {p.relative_to(directory): p.read_bytes() for p in directory.rglob('*') if p.is_file()}
+
+
+def runs_of(directory):
+  """The states and results of the runs of a sweep, and the values in its ledger."""
+  ledger = directory / 'ledger.jsonl'
+  lines = ledger.read_text().splitlines() if ledger.exists() else []
+  runs = sorted(path.parent for path in directory.glob('*/config.json'))
+  states = {run.name: {k: v.tobytes() for k, v in state_of(run).items()} for run in runs}
+  return states, [results_of(run) for run in runs], [json.loads(line)['value'] for line in lines]
+
+
+KNN = 'evaluate', 'knn', '--params.k=3,4,6,7', '--features=trained,untrained,pixels'
+GRID = 'config.method.temperature=0.2,0.5'
+SWEEP = 'sweep', f'--config={TINY}:simclr', '--grid', GRID, '--jobs=1'
+TABLE = 'reproduce', 'tiny', '--scale=small', '--jobs=1'
+# arguments, the option of the place, what is compared there, and how often it is interrupted
+COMMANDS = {
+  'evaluate': (KNN, '--workdir={}', results_of, 20),
+  'inspect': (('inspect', 'embedding', '--workdir={run}'), '--out={}/embedding.png', files_of, 6),
+  'report': (('report', '--workdir={run}'), '--out={}/report.html', files_of, 6),
+  'export': (('export', '--workdir={run}'), '--out={}/torchvision', files_of, 6),
+  'sweep': (SWEEP, '--workdir={}', runs_of, 6),
+  'reproduce': (TABLE, '--workdir={}', runs_of, 6),
+  'plan': (('plan', f'--config={TINY}', '--target=cpu:2'), '', files_of, 6),
+  'bench': (('bench', f'--config={TINY}', '--repeats=2', '--steps=3'), '', files_of, 6),
+}
+
+
+@pytest.mark.weekly
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+@pytest.mark.parametrize('name', COMMANDS)
+def test_signals_at_random_moments_of_other_commands(reference, tmp_path, name):
+  """The same command leaves in the end the files of one that nothing interrupted."""
+  command, place, found, moments = COMMANDS[name]
+  command = [argument.format(run=reference) for argument in command]
+  module = ('tests.processes.child', 'one_table') if name == 'reproduce' else ('clr_jax',)
+
+  def begin_in(directory):
+    if name == 'evaluate' and not directory.exists():
+      shutil.copytree(reference, directory)
+    directory.mkdir(exist_ok=True)
+    options = [place.format(directory)] if place else []
+    return begin(*command, *options, module=module)
+
+  whole = tmp_path / 'whole'
+  begin_in(whole).communicate(timeout=600)  # compiles the programs
+  shutil.rmtree(whole)
+  duration, chance = seconds_of(begin_in(whole)), random.Random(moments)
+  answered, runs = 0, 0
+  while answered < moments:
+    if stopped(begin_in(tmp_path / str(runs)), chance, chance.uniform(0, 0.9 * duration)):
+      answered += 1
+    else:
+      assert found(tmp_path / str(runs)) == found(whole)
+      runs += 1
+  process = begin_in(tmp_path / str(runs))
+  _, err = process.communicate(timeout=600)
+  assert process.returncode == 0, err
+  assert found(tmp_path / str(runs)) == found(whole)
+
+
+@pytest.mark.weekly
+def test_a_hangup_below_nohup_stops_nothing(reference, tmp_path):
+  process = subprocess.Popen(
+    [sys.executable, '-m', 'clr_jax', 'train', f'--config={TINY}', f'--workdir={tmp_path}'],
+    cwd=ROOT,
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+  )
+  while process.poll() is None:
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+  assert process.returncode == 0
+  assert_same_to_the_bit(tmp_path, reference)
 
 
 def children(process):
@@ -130,7 +243,7 @@ def test_readers_and_their_memory_end_with_the_main_process(tmp_path, how):
     process.kill()
   else:
     os.killpg(process.pid, signal.SIGINT)
-  _, err = process.communicate(timeout=120)
+  _, err = process.communicate(timeout=600)
   assert process.returncode == (-signal.SIGKILL if how == 'killed' else 130), err
   assert vanish(own) and vanish(segments)
   assert 'Traceback' not in err and 'resource_tracker' not in err

@@ -95,6 +95,35 @@ def test_a_directory_that_cannot_be_written(tmp_path, monkeypatch, number):
     pass
 
 
+def test_a_directory_below_one_without_access(tmp_path, monkeypatch):
+  def refuse(path):
+    raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+  monkeypatch.setattr(lock.pathlib.Path, 'exists', refuse)
+  with (
+    pytest.raises(UserError, match=r'run cannot be written \(Permission denied\)'),
+    lock.hold(Workdir(tmp_path / 'run')),
+  ):
+    pass
+
+
+def test_a_folder_that_cannot_be_read_is_said_before_any_work(tmp_path, monkeypatch):
+  (tmp_path / 'results').mkdir()
+  listed = os.listdir
+
+  def refuse(path):
+    if os.path.basename(path) == 'results':
+      raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+    return listed(path)
+
+  monkeypatch.setattr(os, 'listdir', refuse)
+  with (
+    pytest.raises(UserError, match=r'results cannot be read \(Permission denied\): make it'),
+    lock.hold(Workdir(tmp_path)),
+  ):
+    pass
+
+
 # ---------------------------------------------------------------- paths
 FACTS = {'number': 4, 'image shape': [8, 8, 1], 'classes': 2, 'checksum': 'a', 'sample': 'b'}
 

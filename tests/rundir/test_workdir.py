@@ -14,7 +14,7 @@ import pytest
 import clr_jax
 from clr_jax.core.errors import UserError
 from clr_jax.core.storage import atomic_write
-from clr_jax.rundir import identity, provenance
+from clr_jax.rundir import config_records, identity, provenance
 from clr_jax.rundir.config_records import read_config, read_config_hash
 from clr_jax.rundir.identity import RunIdentity
 from clr_jax.rundir.results import read_results
@@ -177,6 +177,10 @@ def test_a_directory_without_access_is_said_to_be_that(tmp_path, monkeypatch):
   def refuse(path):
     raise PermissionError(errno.EACCES, 'Permission denied', str(path))
 
+  with monkeypatch.context() as patched:
+    patched.setattr(config_records, 'read_file', refuse)
+    with pytest.raises(UserError, match=r'config.json cannot be read \(Permission denied\): make'):
+      read_config(run)
   monkeypatch.setattr(os, 'lstat', refuse)
   with pytest.raises(UserError, match=r'no access to .* \(Permission denied\)'):
     read_config(run)

@@ -24,13 +24,13 @@ from clr_jax.core.activity import activity
 from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import EXIT_FAILED, RunStopped, UserError
 from clr_jax.core.locks import FileLock, LocksUnsupported
-from clr_jax.core.storage import atomic_write, check_path, files_in, is_local
+from clr_jax.core.storage import atomic_write, check_path, check_writable, files_in, is_local
 from clr_jax.experiment.recorded import recorded_defaults
 from clr_jax.experiment.schema import keys_without_effect
 from clr_jax.figures.drawing.draw import draw_figure
 from clr_jax.rundir.identity import check_run
 from clr_jax.rundir.paths import with_absolute_paths
-from clr_jax.rundir.workdir import Workdir
+from clr_jax.rundir.workdir import Workdir, refuse_no_place
 from clr_jax.training.loop import prepare
 
 _LOG_BYTES = 4000  # of the end of a log, which are searched for its message
@@ -64,8 +64,10 @@ class Study:
     Runs that differ only in the seed are built once.
 
     Raises:
-      UserError: the first run that cannot start, with its name.
+      UserError: the first run that cannot start, with its name, or the folder cannot be written.
     """
+    with refuse_no_place(Workdir(self.folder)):
+      check_writable(self.folder)
     known: set[str] = set()
     with activity(f'checking {len(runs)} runs'):
       for run in runs:

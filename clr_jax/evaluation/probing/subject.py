@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import functools
 import hashlib
 import json
@@ -17,7 +18,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from clr_jax.core.errors import UserError
+from clr_jax.core.errors import NOT_PERMITTED, UserError
 from clr_jax.core.names import check_name
 from clr_jax.core.storage import is_file
 from clr_jax.core.types import Params, State, TrainState
@@ -181,4 +182,8 @@ class _FeatureCache(NamedTuple):
         if old.name.split('-')[1] != step:
           old.unlink(missing_ok=True)
     except OSError as error:  # a full disk must not end an evaluation
-      logging.warning('cannot cache the features: %s', error)
+      if error.errno not in (
+        *NOT_PERMITTED,
+        errno.EROFS,
+      ):  # the command says once that nothing can be kept
+        logging.warning('cannot cache the features: %s', error)
