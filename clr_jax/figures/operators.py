@@ -123,9 +123,10 @@ def _figure(
     yield _panel('all together', _applied(policy, key, given), config.augment.name)
 
   drawn = list(panels())
-  columns = min(_COLUMNS, len(drawn))
+  # The last row has the fewest empty places.
+  columns = min(_COLUMNS, _COLUMNS + 1, key=lambda count: -len(drawn) % count)
   rows = -(-len(index) // _columns(len(index)))
-  block = Block(drawn, columns, (_WIDTH, _WIDTH * rows / _columns(len(index)) + 0.6))
+  block = Block(drawn, columns, (_WIDTH, _WIDTH * rows / _columns(len(index)) + 0.75))
   numbers = [
     (operator.name, operator.probability, str(dict(operator.options)))
     for operator in operators_of(policy)

@@ -18,7 +18,7 @@ from clr_jax.figures.drawing.metric_panels import PERCENT, accuracy_limits
 from clr_jax.rundir.reader import Run
 from clr_jax.rundir.table import averaged, is_accuracy
 
-_EPOCHS = Axis('epoch')
+_EPOCHS = Axis('epoch', whole=True)
 _STEPS = Axis('training step', whole=True)
 
 
