@@ -131,6 +131,8 @@ def _in_our_words(message: str) -> str:
   option, reason = match.groups()
   if reason == 'expected one argument':
     return f'{option} needs a value: write {option}=VALUE'
+  if other := re.fullmatch(r'not allowed with argument (\S+)', reason):
+    return f'{option} and {other[1]} cannot be combined: give one of them'
   if value := re.fullmatch(r"ignored explicit argument '(.*)'", reason, re.DOTALL):
     return f'{option}={value[1]}: {option} takes no value, leave ={value[1]} out'
   if value := re.fullmatch(r"invalid choice: '(.*)' \(choose from (.*)\)", reason, re.DOTALL):

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 
 from clr_jax.core.errors import UserError
-from clr_jax.core.storage import first_line, is_file, translate_errors
+from clr_jax.core.storage import first_line, is_file, is_local, translate_errors
 from clr_jax.core.types import Params, PyTree
 from clr_jax.models.torch_names import Backbone, from_torch, torch_names
 
@@ -60,6 +60,8 @@ def read_state_dict(path: epath.PathLike) -> dict[str, np.ndarray]:
     there = is_file(file)
   if not there:
     raise UserError(f'there is no file {file}: correct the path')
+  if is_local(file) and not os.access(file, os.R_OK):
+    raise UserError(f'{file} cannot be read (Permission denied): make it readable')
   if str(file).endswith('.safetensors'):
     try:
       return load_safetensors(file.read_bytes())

@@ -1,5 +1,7 @@
 """Files of other libraries: the layouts that they publish, with synthetic weights."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -138,6 +140,13 @@ def test_refused(tmp_path, capfd):
   with pytest.raises(UserError, match='no state dict'):
     read_state_dict(tmp_path / 'list.pt')
   assert is_weight_file('gs://b/x.pth') and not is_weight_file('/runs/a')
+
+
+def test_a_file_without_permission(tmp_path, monkeypatch):
+  (tmp_path / 'y.safetensors').write_bytes(b'')
+  monkeypatch.setattr(os, 'access', lambda path, mode: False)
+  with pytest.raises(UserError, match=r'y.safetensors cannot be read \(Permission denied\): make'):
+    read_state_dict(tmp_path / 'y.safetensors')
 
 
 def test_a_store_whose_client_fails(monkeypatch):

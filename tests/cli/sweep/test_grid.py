@@ -127,7 +127,7 @@ def test_list_prints_a_command_for_each_run(tmp_path, capsys):
     (['--jobs=100000'], ['--jobs=100000', 'cores']),
     (['--devices_per_run=2'], ['--devices_per_run=2 has no effect on a CPU']),
     (['--summary'], ['has none of the runs yet']),
-    (['--list', '--summary'], ['--summary', 'not allowed with']),
+    (['--list', '--summary'], ['--summary and --list cannot be combined: give one of them']),
   ],
 )
 def test_bad_input_is_refused_before_anything_starts(
