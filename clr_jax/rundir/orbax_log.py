@@ -14,7 +14,7 @@ from clr_jax.core.storage import first_line
 
 _OF_DISK = re.compile(
   'No space left on device|Disk quota exceeded|File too large|Read-only file system|'
-  'Permission denied|Input/output error'
+  'Permission denied|Operation not permitted|Input/output error|Stale file handle'
 )
 _NO_NEWS = (
   'Given directory is read only',  # on purpose

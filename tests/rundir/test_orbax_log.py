@@ -42,6 +42,9 @@ def test_what_is_left_out():
 def test_the_disks_own_words():
   assert orbax_log.reason_of(FULL) == 'No space left on device'
   assert orbax_log.reason_of(OSError('one\ntwo')) == 'one'
+  fixed = PermissionError(1, 'Operation not permitted', '/run/checkpoints/22')
+  assert orbax_log.reason_of(fixed) == 'Operation not permitted'
+  assert not orbax_log.orbax_log.filter(record(fixed, 'the save failed'))
 
 
 def test_closed_loops_are_not_printed(monkeypatch):
