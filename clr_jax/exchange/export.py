@@ -104,7 +104,7 @@ def _refuse_foreign(folder: epath.Path) -> None:
   with translate_errors(folder):
     if folder.exists() and not folder.is_dir():
       raise UserError(f'{folder} is a file: give a folder for the export')
-  foreign = [path.name for path in files_in(folder) if path.name not in _FILES]
+  foreign = [p.name for p in files_in(folder) if p.name not in _FILES or p.is_dir()]
   if foreign:
     raise UserError(
       f'{folder} holds {min(foreign)!r}, which no export wrote: give a new or empty folder'

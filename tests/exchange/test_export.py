@@ -116,11 +116,13 @@ def test_files_of_an_export(run, tmp_path):
     ({'format': 'onnx'}, "'onnx'"),
     ({'step': 7}, '7'),
     ({'out': 'foreign'}, "'thesis.tex'"),
+    ({'out': 'folders'}, "'model.py', which no export wrote"),
     ({'out': 'file'}, 'is a file'),
     ({'out': 'file/new'}, r'file/new cannot be written \(Not a directory\): give another folder'),
   ],
 )
 def test_refused(run, tmp_path, options, words):
+  (tmp_path / 'folders' / 'model.py').mkdir(parents=True)
   (tmp_path / 'foreign').mkdir()
   (tmp_path / 'foreign' / 'thesis.tex').touch()
   (tmp_path / 'file').touch()
