@@ -370,7 +370,7 @@ def evaluate_workdir(
   if file:
     kinds = ['weights' if kind == 'trained' else kind for kind in kinds]
   for i, kind in enumerate(kinds):
-    how = {'overwrite': overwrite, 'say': i == 0, 'keep': not refusal}
+    how: dict[str, Any] = {'overwrite': overwrite, 'say': i == 0, 'keep': not refusal}
     unwritten += evaluate(subject.of_kind(kind), run, config_hash, protocol, options, **how)
   return [*results.read_results(run), *unwritten]
 
