@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ _NOT_SHARED = ('value', 'seconds', 'time', 'params', 'arrays', 'cores')
 _OUTCOMES = ('draw', 'iterations', 'epoch')  # params that may differ between draws
 _NEVER_SHOWN = ('epsilons', 'norm')  # redundant with 'epsilon' and 'attack'
 _ALWAYS_SHOWN = ('label_fraction', 'k', 'temperature', 'solver')
+_COLUMNS = 100  # of a terminal
 _HEADER = ('protocol', 'params', 'features', 'metric', 'value', 'step')
 
 
@@ -39,9 +41,10 @@ def format_table(records: Iterable[Mapping[str, Any]]) -> str:
   Records that differ only in the draw form one row: mean +- half the 95 % interval (Student's t
   over the draws). Of several records with the same draw, the last counts. The usual params are
   shown, and those that differ between rows of a protocol. If the data (or the runs, a field 'run')
-  differ, additional columns show them.
+  differ, additional columns show them. Long params continue on further lines, so that a table has
+  at most 100 columns.
   """
-  return aligned(table_rows(records))
+  return aligned(_continued(table_rows(records)))
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
@@ -51,6 +54,20 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     '  '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
     for line in lines
   )
+
+
+def _continued(lines: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+  """The lines, of which long ones have the rest of their params on lines of their own."""
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  column = _HEADER.index('params')
+  room = _COLUMNS - sum(widths) - 2 * (len(widths) - 1) + widths[column]
+  continued: list[Sequence[str]] = []
+  for line in lines:
+    own = textwrap.wrap(line[column], max(room, 20), break_long_words=False) or ['']
+    continued.append((*line[:column], own[0], *line[column + 1 :]))
+    empty = ('',) * len(line)
+    continued += [(*empty[:column], more, *empty[column + 1 :]) for more in own[1:]]
+  return continued
 
 
 def table_rows(records: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
