@@ -209,4 +209,5 @@ def _imagenet(config, method: str):
   config.method = common.method(method, **parts['method'])
   config.optimizer = common.optimizer('lars', weight_decay=1e-6, momentum=0.9, **parts['optimizer'])
   config.schedule = common.schedule('warmup_cosine', warmup_epochs=10.0)
+  config.eval.interpolation = config.augment.method
   config.eval.protocols.linear = linear_sgd(epochs=90, base_lr=0.1, **parts['linear'])

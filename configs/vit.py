@@ -101,6 +101,7 @@ def get_config(argument: str = 'moco_v3'):
       clip_norm=3.0,
     )
     config.schedule = common.schedule('solo', warmup_epochs=10.0, start=0.0, end=1e-6)
+    config.eval.interpolation = 'bicubic'
   if small:
     _shrink(config, name)
   return config

@@ -147,10 +147,10 @@ def describe(what: str, source: Source) -> str:
   whole = []
   if source.whole is not None:
     size = f'{source.num_examples:,} image{plural} of several sizes'
-    canvas, shorter, side, _ = source.whole
+    canvas, shorter, side, _, how = source.whole
     whole = [
       f'whole, on canvases of {canvas}x{canvas}x{channels} (larger ones are reduced), evaluated at '
-      f'the central {side}x{side} of {shorter} pixels a side'
+      f'the central {side}x{side} of {shorter} pixels a side ({how})'
     ]
   parts = [f'{source.name} {source.split}, {size}, {classes}', *source.notes, *whole]
   return f'{what}: {"; ".join(parts)}'

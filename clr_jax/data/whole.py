@@ -5,11 +5,12 @@ Training sees the whole image, evaluation the central square.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+Interpolation = Literal['bilinear', 'bicubic']  # augment.geometry's, which imports JAX
 _MULTIPLE = 32  # pixels; accelerators prefer multiples of it
 
 
@@ -36,12 +37,14 @@ class Whole(NamedTuple):
     shorter: length to which the shorter side of an image is resized for evaluation.
     size: side of the central square that evaluation sees of that, at most `shorter`.
     always: also keeps images of one size on canvases.
+    interpolation: of the resized image for evaluation.
   """
 
   canvas: int
   shorter: int
   size: int
   always: bool = False
+  interpolation: Interpolation = 'bilinear'
 
 
 def canvas_for(size: int) -> int:
@@ -54,7 +57,7 @@ def canvas_for(size: int) -> int:
 
 
 def central(image: np.ndarray, whole: Whole) -> np.ndarray:
-  """uint8 [H, W, C] -> [size, size, C]: the shorter side resized (bilinear), the central square.
+  """uint8 [H, W, C] -> [size, size, C]: the shorter side resized, then the central square.
 
   Equals torchvision's Resize and CenterCrop on a PIL image to the bit.
   """
@@ -63,6 +66,6 @@ def central(image: np.ndarray, whole: Whole) -> np.ndarray:
   new = whole.shorter * width // least, whole.shorter * height // least
   left, top = (round((length - whole.size) / 2) for length in new)
   picture = Image.fromarray(image[..., 0] if channels == 1 else np.ascontiguousarray(image))
-  picture = picture.resize(new, Image.Resampling.BILINEAR)
+  picture = picture.resize(new, Image.Resampling[whole.interpolation.upper()])
   picture = picture.crop((left, top, left + whole.size, top + whole.size))
   return np.asarray(picture).reshape(whole.size, whole.size, channels)

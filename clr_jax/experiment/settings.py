@@ -10,6 +10,7 @@ from annotated_types import Gt, Le, MinLen
 
 from clr_jax.core.bounds import Count, CountOrZero, Epochs, NonNegative, Pixels, Seed, Workers
 from clr_jax.core.options import INCREASING, NO_EFFECT_ON_TRAINING, OPTIONAL
+from clr_jax.data.whole import Interpolation
 from clr_jax.rundir.loggers import LoggerName
 from clr_jax.rundir.results import FeaturesOf
 
@@ -103,6 +104,7 @@ class Evaluation:
     train_split, test_split: splits of the data set to evaluate on; None = those of `config.data`.
     resize: shorter side that whole images are resized to; None = 256/224 of the views' side.
     crop: side of the central square cropped from the resized image; None = the views' side.
+    interpolation: of the resized image.
   """
 
   protocols: Annotated[Mapping[str, Mapping[str, object] | None], NO_EFFECT_ON_TRAINING]
@@ -112,3 +114,4 @@ class Evaluation:
   test_split: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
   resize: Annotated[Pixels | None, NO_EFFECT_ON_TRAINING] = None
   crop: Annotated[Pixels | None, NO_EFFECT_ON_TRAINING] = None
+  interpolation: Annotated[Interpolation, NO_EFFECT_ON_TRAINING] = 'bilinear'

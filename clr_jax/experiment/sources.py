@@ -30,7 +30,7 @@ def whole_of(config: Config) -> Whole:
       f'raise eval.resize or lower eval.crop'
     )
   own = canvas_for(config.augment.size) if canvas is None else canvas
-  return Whole(own, shorter, size, always=canvas is not None)
+  return Whole(own, shorter, size, canvas is not None, config.eval.get('interpolation', 'bilinear'))
 
 
 def open_source(

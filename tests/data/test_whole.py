@@ -14,6 +14,7 @@ from clr_jax.data.pipeline import make_pipeline
 from clr_jax.data.stream import shared_bytes
 from clr_jax.data.whole import Whole, canvas_for
 from clr_jax.evaluation.probing.features import extract
+from clr_jax.evaluation.probing.sets import Sets
 from clr_jax.experiment.sources import open_source
 from clr_jax.ops import sharding
 
@@ -135,8 +136,9 @@ def test_streamed_images_are_the_resident_ones(folder, workers):
 
 
 @pytest.mark.slow
-def test_the_network_sees_the_central_squares(folder):
-  source = source_of(folder)
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+def test_the_network_sees_the_central_squares(folder, interpolation):
+  source = source_of(folder, whole=WHOLE._replace(interpolation=interpolation))
   represent = lambda params, state, images: {'h': images.reshape(len(images), -1)}  # noqa: E731
   for mesh in (None, sharding.make_mesh()):
     features = extract(represent, {}, {}, source, batch_size=5, mesh=mesh)
@@ -158,5 +160,10 @@ def test_settings_that_cannot_work_are_refused(folder):
   config = clr_jax.load_config('sogclr:cifar10', {'eval.crop': 24, 'eval.resize': 30})
   source = open_source(config, f'folder:{folder}', 'train')
   assert source.whole == Whole(canvas=96, shorter=30, size=24)
+  config.eval.interpolation = 'bicubic'
+  other = open_source(config, f'folder:{folder}', 'train')
+  assert other.whole.interpolation == 'bicubic'
+  # Results of one are not those of the other.
+  assert Sets(source, None).checksum() != Sets(other, None).checksum()
   like = types.SimpleNamespace(whole=source.whole)
   assert open_source(config, 'digits', 'train', like=like).image_shape == (24, 24, 1)

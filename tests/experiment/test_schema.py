@@ -135,10 +135,10 @@ def test_each_leaf_is_checked(method):
 
 # ---------------------------------------------------------------- what does not change training
 WITHOUT_EFFECT = """checkpoint_every data.data_dir data.mode data.workers eval.crop eval.data
-  eval.features eval.protocols eval.resize eval.test_split eval.train_split eval_every imports
-  keep_best keep_last log_every loggers method.block_size model.remat profile progress
-  shard_optimizer steps_per_call stop_at_epoch telemetry.bins telemetry.enabled telemetry.every
-  telemetry.highest telemetry.lowest watchdog_seconds"""
+  eval.features eval.interpolation eval.protocols eval.resize eval.test_split eval.train_split
+  eval_every imports keep_best keep_last log_every loggers method.block_size model.remat profile
+  progress shard_optimizer steps_per_call stop_at_epoch telemetry.bins telemetry.enabled
+  telemetry.every telemetry.highest telemetry.lowest watchdog_seconds"""
 
 
 def test_keys_without_effect():

@@ -219,7 +219,8 @@ def _represent(
     one = lambda key, given: augment(key, jax.tree.map(lambda x: x[None], given))[0]  # noqa: E731
     given = jax.vmap(one)(keys, given)
   elif whole is not None:
-    given = canvas.center(given, shorter=whole.shorter, size=whole.size)
+    square = {'shorter': whole.shorter, 'size': whole.size}
+    given = canvas.center(given, **square, method=whole.interpolation)
   image = given
   return look_up(represent(params, state, image), key, 'representation')
 

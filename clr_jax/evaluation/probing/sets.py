@@ -70,10 +70,11 @@ class Sets(NamedTuple):
     return f'{self.train.name} {", ".join(splits)}'
 
   def checksum(self) -> str:
-    """Checksums of both sets, and the sizes of whole images in evaluation, separated by spaces."""
+    """Checksums of both sets, and how whole images are evaluated, separated by spaces."""
     found = [s.checksum() for s in self if s is not None]
     if whole := self.train.whole:
-      found.append(f'{whole.size}/{whole.shorter}')
+      how = '' if whole.interpolation == 'bilinear' else f'/{whole.interpolation}'
+      found.append(f'{whole.size}/{whole.shorter}{how}')
     return ' '.join(found)
 
   def refuse_unlabeled(self) -> None:
