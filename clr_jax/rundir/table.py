@@ -11,7 +11,8 @@ from clr_jax.core.intervals import Interval, interval
 
 _NOT_SHARED = ('value', 'seconds', 'time', 'params', 'arrays', 'cores')
 _OUTCOMES = ('draw', 'iterations', 'epoch')  # params that may differ between draws
-_NEVER_SHOWN = ('epsilons', 'norm')  # redundant with 'epsilon' and 'attack'
+# Redundant with 'epsilon', 'attack' and 'label_fraction'.
+_NEVER_SHOWN = ('epsilons', 'norm', 'num_labels')
 _ALWAYS_SHOWN = ('label_fraction', 'k', 'temperature', 'solver')
 _COLUMNS = 100  # of a terminal
 _HEADER = ('protocol', 'params', 'features', 'metric', 'value', 'step')

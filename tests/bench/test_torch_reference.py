@@ -305,9 +305,16 @@ def copy_weights(theirs, params, state):
     theirs.queue.rows.copy_(torch.tensor(np.array(state['queue']['rows'])))
 
 
+# Slow: one of each kind of loss and of average; weekly: the others.
+_SLOW = ('simclr', 'sogclr', 'moco', 'byol', 'swav')
+
+
 @pytest.mark.parametrize(
   'method',
-  [pytest.param(m, marks=pytest.mark.slow) for m in torch_reference.TAKEN['method.name']],
+  [
+    pytest.param(m, marks=pytest.mark.slow if m in _SLOW else pytest.mark.weekly)
+    for m in torch_reference.TAKEN['method.name']
+  ],
 )
 def test_steps_have_the_same_losses(x64, method):
   """Four whole steps from the same weights and views: loss, gradient, SGD, averages, queues, u."""

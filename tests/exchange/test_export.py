@@ -218,5 +218,5 @@ def test_a_run_starts_from_an_exported_file(run, tmp_path, capsys):
   with config.unlocked():
     config.model.width = 8
   wide = build_experiment(config, devices=jax.devices()[:1])
-  with pytest.raises(UserError, match=r'does not fit the backbone .* set model'):
+  with pytest.raises(UserError, match=r'does not fit the backbone .* set config.model'):
     check_init_from(config, Workdir(tmp_path / 'wide'), wide)

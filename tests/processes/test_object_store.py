@@ -189,6 +189,7 @@ def test_no_credentials(run, store, trained, monkeypatch, what, status, command)
   assert 'log in with `gcloud auth application-default login`' in sentence(err)
 
 
+@pytest.mark.weekly
 def test_writes_refused_in_the_middle(run, store, reference, tmp_path, monkeypatch):
   """From the first object of the second checkpoint on, as when an account loses its role."""
 
