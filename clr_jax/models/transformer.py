@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -74,15 +74,15 @@ class Block(nn.Module, kw_only=True):
 
   def _attend(self, x: Array) -> Array:
     batch, tokens, width = x.shape
-    qkv = self._dense('attn_qkv', 3 * width, 'qkv')(x)
-    qkv = qkv.reshape(batch, tokens, 3, self.heads, width // self.heads)
+    projection = self._dense('attn_qkv', 3 * width, 'qkv')
+    qkv = projection(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
     q, k, v = qkv = jnp.transpose(qkv, (2, 0, 3, 1, 4))  # [3, B, heads, T, D / heads]
     if self.is_mutable_collection('attention') and not self.is_initializing():
       self.put_variable('attention', 'weights', _weights(q, k))
     if v.dtype == jnp.float64:  # the library's function would round the weights to float32
       y = jnp.einsum('bhqk,bhkd->bhqd', _weights(q, k), v)
     else:
-      y = _product(qkv, self.attention)
+      y = _product(qkv, x, projection.variables['params'], self.attention)
     return self._dense('attn_proj', width)(jnp.swapaxes(y, 1, 2).reshape(x.shape))
 
   def _mlp(self, x: Array) -> Array:
@@ -94,13 +94,36 @@ class Block(nn.Module, kw_only=True):
     return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
 
 
-def _product(qkv: Array, implementation: Attention) -> Array:
-  """Attention of all heads, [B, heads, T, D / heads]; qkv: [3, B, heads, T, D / heads]."""
+def _product(qkv: Array, x: Array, params: Mapping[str, Any], implementation: Attention) -> Array:
+  """Attention of all heads, [B, heads, T, D / heads].
+
+  Args:
+    qkv: [3, B, heads, T, D / heads].
+    x, params: tokens [B, T, D] and the projection that made `qkv`.
+    implementation: see `ViT`.
+  """
   if implementation == 'cudnn':
     return _as_heads(qkv, implementation='cudnn')
   # Given heads, XLA for GPUs transposes q, k and v by themselves, and the weights [T, T]; given
-  # further images with one head, q, k and v together. On TPUs that copies more: bench/README.md.
-  return jax.lax.platform_dependent(qkv, cuda=_as_images, default=_as_heads)
+  # further images with one head, q, k and v together. On TPUs that copies more, and three products
+  # copy less than one that is split: bench/README.md.
+  return jax.lax.platform_dependent(
+    qkv,
+    x,
+    params,
+    cuda=lambda qkv, *_: _as_images(qkv),
+    tpu=_projected_apart,
+    default=lambda qkv, *_: _as_heads(qkv),
+  )
+
+
+def _projected_apart(qkv: Array, x: Array, params: Mapping[str, Any]) -> Array:
+  """The same from the tokens; XLA leaves out `qkv`, of which this needs dtype and shape only."""
+  heads, width = qkv.shape[2], qkv.shape[-1]
+  x, kernel, bias = (a.astype(qkv.dtype) for a in (x, params['kernel'], params['bias']))
+  parts = zip(jnp.split(kernel, 3, 1), jnp.split(bias, 3), strict=True)
+  q, k, v = ((x @ w + b[None, None]).reshape(*x.shape[:2], heads, width) for w, b in parts)
+  return jnp.swapaxes(jax.nn.dot_product_attention(q, k, v, implementation='xla'), 1, 2)
 
 
 def _as_heads(qkv: Array, implementation: Attention = 'xla') -> Array:

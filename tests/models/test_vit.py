@@ -139,8 +139,8 @@ def test_stages_tokens_and_attention():
 
 
 @pytest.mark.slow
-def test_attention_as_gpus_compute_it(monkeypatch):
-  """Heads as further images: the same features and gradients, not of another head or image."""
+def test_attention_as_gpus_and_tpus_compute_it(monkeypatch):
+  """The same features and gradients, not of another head or image."""
   net = models.vit_tiny(**SMALL)
   images = jax.random.uniform(jax.random.key(1), [3, 8, 8, 3])
   variables = net.init(jax.random.key(0), images, train=False)
@@ -153,10 +153,14 @@ def test_attention_as_gpus_compute_it(monkeypatch):
     return (h**3).sum(), h
 
   found = [jax.jit(jax.grad(run, has_aux=True))(variables)]
-  with monkeypatch.context() as patch:
-    patch.setattr(jax.lax, 'platform_dependent', lambda qkv, cuda, default: cuda(qkv))
-    found.append(jax.jit(jax.grad(lambda v: run(v), has_aux=True))(variables))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *found)
+  for platform in ('cuda', 'tpu'):
+    with monkeypatch.context() as patch:
+      choose = lambda *arrays, platform=platform, **forms: forms[platform](*arrays)  # noqa: E731
+      patch.setattr(jax.lax, 'platform_dependent', choose)
+      found.append(jax.jit(jax.grad(lambda v: run(v), has_aux=True))(variables))
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # noqa: E731
+  for other in found[1:]:
+    jax.tree.map(close, found[0], other)
 
 
 @pytest.mark.slow
