@@ -73,17 +73,21 @@ class Block(nn.Module, kw_only=True):
     return x
 
   def _attend(self, x: Array) -> Array:
-    batch, tokens, width = x.shape
-    projection = self._dense('attn_qkv', 3 * width, 'qkv')
-    qkv = projection(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
-    q, k, v = qkv = jnp.transpose(qkv, (2, 0, 3, 1, 4))  # [3, B, heads, T, D / heads]
-    if self.is_mutable_collection('attention') and not self.is_initializing():
-      self.put_variable('attention', 'weights', _weights(q, k))
-    if v.dtype == jnp.float64:  # the library's function would round the weights to float32
-      y = jnp.einsum('bhqk,bhkd->bhqd', _weights(q, k), v)
+    projection = self._dense('attn_qkv', 3 * x.shape[-1], 'qkv')
+    dtype = projection(x).dtype
+    params = {name: a.astype(dtype) for name, a in projection.variables['params'].items()}
+    x = x.astype(dtype)
+    stored = self.is_mutable_collection('attention') and not self.is_initializing()
+    if stored or dtype == jnp.float64:
+      q, k, v = _heads_of(x, params, self.heads)
+      weights = _weights(q, k)
+      if stored:
+        self.put_variable('attention', 'weights', weights)
+    if dtype == jnp.float64:  # the library's function would round the weights to float32
+      y = jnp.einsum('bhqk,bhkd->bhqd', weights, v)
     else:
-      y = _product(qkv, x, projection.variables['params'], self.attention)
-    return self._dense('attn_proj', width)(jnp.swapaxes(y, 1, 2).reshape(x.shape))
+      y = _attention(x, params, self.heads, self.attention)
+    return self._dense('attn_proj', x.shape[-1])(jnp.swapaxes(y, 1, 2).reshape(x.shape))
 
   def _mlp(self, x: Array) -> Array:
     hidden = nn.gelu(self._dense('mlp_fc1', self.hidden)(x), approximate=False)
@@ -94,35 +98,33 @@ class Block(nn.Module, kw_only=True):
     return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
 
 
-def _product(qkv: Array, x: Array, params: Mapping[str, Any], implementation: Attention) -> Array:
-  """Attention of all heads, [B, heads, T, D / heads].
+def _heads_of(x: Array, params: Mapping[str, Array], heads: int) -> Array:
+  """Queries, keys and values of the heads, [3, B, heads, T, D / heads], of tokens [B, T, D]."""
+  qkv = x @ params['kernel'] + params['bias'][None, None]
+  return jnp.transpose(qkv.reshape(*x.shape[:2], 3, heads, -1), (2, 0, 3, 1, 4))
 
-  Args:
-    qkv: [3, B, heads, T, D / heads].
-    x, params: tokens [B, T, D] and the projection that made `qkv`.
-    implementation: see `ViT`.
-  """
+
+def _attention(
+  x: Array, params: Mapping[str, Array], heads: int, implementation: Attention
+) -> Array:
+  """Attention of all heads, [B, heads, T, D / heads], of tokens [B, T, D]."""
   if implementation == 'cudnn':
-    return _as_heads(qkv, implementation='cudnn')
+    return _as_heads(_heads_of(x, params, heads), implementation='cudnn')
   # Given heads, XLA for GPUs transposes q, k and v by themselves, and the weights [T, T]; given
   # further images with one head, q, k and v together. On TPUs that copies more, and three products
   # copy less than one that is split: bench/README.md.
   return jax.lax.platform_dependent(
-    qkv,
     x,
     params,
-    cuda=lambda qkv, *_: _as_images(qkv),
-    tpu=_projected_apart,
-    default=lambda qkv, *_: _as_heads(qkv),
+    cuda=lambda x, params: _as_images(_heads_of(x, params, heads)),
+    tpu=lambda x, params: _projected_apart(x, params, heads),
+    default=lambda x, params: _as_heads(_heads_of(x, params, heads)),
   )
 
 
-def _projected_apart(qkv: Array, x: Array, params: Mapping[str, Any]) -> Array:
-  """The same from the tokens; XLA leaves out `qkv`, of which this needs dtype and shape only."""
-  heads, width = qkv.shape[2], qkv.shape[-1]
-  x, kernel, bias = (a.astype(qkv.dtype) for a in (x, params['kernel'], params['bias']))
-  parts = zip(jnp.split(kernel, 3, 1), jnp.split(bias, 3), strict=True)
-  q, k, v = ((x @ w + b[None, None]).reshape(*x.shape[:2], heads, width) for w, b in parts)
+def _projected_apart(x: Array, params: Mapping[str, Array], heads: int) -> Array:
+  parts = zip(jnp.split(params['kernel'], 3, 1), jnp.split(params['bias'], 3), strict=True)
+  q, k, v = ((x @ w + b[None, None]).reshape(*x.shape[:2], heads, -1) for w, b in parts)
   return jnp.swapaxes(jax.nn.dot_product_attention(q, k, v, implementation='xla'), 1, 2)
 
 
