@@ -37,7 +37,7 @@ class Whole(NamedTuple):
     shorter: length to which the shorter side of an image is resized for evaluation.
     size: side of the central square that evaluation sees of that, at most `shorter`.
     always: also keeps images of one size on canvases.
-    interpolation: of the resized image for evaluation.
+    interpolation: method of that resizing.
   """
 
   canvas: int
