@@ -37,7 +37,7 @@ class Whole(NamedTuple):
     shorter: length to which the shorter side of an image is resized for evaluation.
     size: side of the central square that evaluation sees of that, at most `shorter`.
     always: also keeps images of one size on canvases.
-    interpolation: method of that resizing.
+    interpolation: method of resizing for evaluation.
   """
 
   canvas: int

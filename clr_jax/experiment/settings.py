@@ -104,7 +104,7 @@ class Evaluation:
     train_split, test_split: splits of the data set to evaluate on; None = those of `config.data`.
     resize: shorter side that whole images are resized to; None = 256/224 of the views' side.
     crop: side of the central square cropped from the resized image; None = the views' side.
-    interpolation: method of that resizing, PIL's 'bilinear' or 'bicubic'.
+    interpolation: method of resizing, PIL's 'bilinear' or 'bicubic'.
   """
 
   protocols: Annotated[Mapping[str, Mapping[str, object] | None], NO_EFFECT_ON_TRAINING]
