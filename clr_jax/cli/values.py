@@ -26,10 +26,11 @@ def three_counts(text: str) -> tuple[int, ...]:
   """Checks TRAIN,TEST,CLASSES."""
   with contextlib.suppress(argparse.ArgumentTypeError):
     parts = tuple(map(from_one, text.split(',')))
-    if len(parts) == 3:
+    if len(parts) == 3 and 2 <= parts[2] <= parts[0]:
       return parts
   raise argparse.ArgumentTypeError(
-    f'={text}: give TRAIN,TEST,CLASSES, whole numbers of at least 1, as in 50000,10000,10'
+    f'={text}: give TRAIN,TEST,CLASSES, whole numbers of at least 1, with 2 to TRAIN classes, as '
+    f'in 50000,10000,10'
   )
 
 

@@ -39,6 +39,11 @@ INFINITY_ALLOWED = Fact('INFINITY_ALLOWED')
 INCREASING = Fact('INCREASING')
 """The entries of the sequence do not decrease."""
 
+DISTINCT = Fact('DISTINCT')
+"""No two entries of the sequence are equal."""
+
+_OF_SEQUENCES = INCREASING, DISTINCT
+
 SEVERAL = Fact('SEVERAL')
 """A tuple of values means several settings, each measured separately."""
 
@@ -104,7 +109,7 @@ def _split(hint: Any) -> tuple[Any, list[Any]]:
 
 def _bounds(facts: Sequence[Any]) -> Iterator[Any]:
   for fact in facts:
-    if isinstance(fact, at.BaseMetadata | OneOf) or fact in (INCREASING, INFINITY_ALLOWED):
+    if isinstance(fact, at.BaseMetadata | OneOf) or fact in (*_OF_SEQUENCES, INFINITY_ALLOWED):
       yield fact
     elif not isinstance(fact, Fact) and isinstance(fact, at.GroupedMetadata):  # slow: a protocol
       yield from fact
@@ -113,7 +118,7 @@ def _bounds(facts: Sequence[Any]) -> Iterator[Any]:
 def _applies(bound: Any, kind: Any) -> bool:
   if isinstance(bound, at.MinLen | at.MaxLen):
     return kind is str or _is_sequence(kind)
-  if bound == INCREASING:
+  if bound in _OF_SEQUENCES:
     return _is_sequence(kind)
   return kind is str if isinstance(bound, OneOf) else kind in (float, int)
 
@@ -178,6 +183,8 @@ def _meets(bound: Any, value: Any) -> bool:
       return value in names
     case Fact('INCREASING'):
       return list(value) == sorted(value)
+    case Fact('DISTINCT'):
+      return len(set(value)) == len(value)
     case Fact('INFINITY_ALLOWED'):
       return True
   raise TypeError(f'no rule for the bound {bound!r}')
@@ -238,6 +245,8 @@ def _describe_bound(bound: Any) -> str:
       return f'of at most {size} entries'
     case Fact('INCREASING'):
       return 'in increasing order'
+    case Fact('DISTINCT'):
+      return 'without repetitions'
   return ''
 
 

@@ -5,11 +5,12 @@ A number above an upper bound would overflow float32 or int32 somewhere, or can 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from annotated_types import Ge, Le, Lt
 
-from clr_jax.core.annotations import INCREASING
+from clr_jax.core.annotations import DISTINCT, INCREASING
 
 Probability = Annotated[float, Ge(0), Le(1)]
 """A probability, or a fraction that may be 0."""
@@ -64,6 +65,9 @@ EpochCount = Annotated[int, Ge(1), Le(100_000)]
 
 Epochs = Annotated[float, Ge(0), Le(100_000)]
 """A number of epochs, not always whole; 0 is none."""
+
+Milestones = Annotated[Sequence[Epochs], INCREASING, DISTINCT]
+"""Epochs at which something changes."""
 
 Dimension = Annotated[int, Ge(1), Le(2**20)]
 """The width of a layer."""

@@ -23,6 +23,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict, config_dict
 
+from clr_jax.core.annotations import DISTINCT as DISTINCT
 from clr_jax.core.annotations import INCREASING as INCREASING
 from clr_jax.core.annotations import INFINITY_ALLOWED as INFINITY_ALLOWED
 from clr_jax.core.annotations import NO_EFFECT_ON_TRAINING as NO_EFFECT_ON_TRAINING

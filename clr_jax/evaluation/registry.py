@@ -175,9 +175,14 @@ def programs(
     options: options of the protocol.
     sizes: sizes of the sets and of the features.
     devices: devices of one process.
+
+  Raises:
+    UserError: options that the protocol does not allow for these sizes.
   """
-  for unit in units(name, options):
-    yield from PROTOCOLS.module(name).programs(sizes, unit, devices)
+  prefix = f'eval.protocols.{name}.'
+  for unit in units(name, options, prefix=prefix):
+    with _naming(name, prefix):
+      yield from PROTOCOLS.module(name).programs(sizes, unit, devices)
 
 
 def check_classes(sets: Sets, name: str) -> None:

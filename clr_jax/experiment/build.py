@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from clr_jax import augment, data, models, optim
 from clr_jax.core import compile_cache
-from clr_jax.core.config_tree import Config, changed, to_dict
+from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError, about
 from clr_jax.core.options import keyword_only
 from clr_jax.core.programs import host_jit
@@ -24,7 +24,7 @@ from clr_jax.core.types import Array, Batch, Method, RunInfo, Schedule, TrainSta
 from clr_jax.data import pairs
 from clr_jax.data.pipeline import RESIDENT_LIMIT, Pipeline, abstract_data, make_pipeline
 from clr_jax.experiment.method import make_method
-from clr_jax.experiment.schema import check_config, keys_without_effect
+from clr_jax.experiment.schema import check_config, keys_without_effect, switched_off
 from clr_jax.experiment.sources import open_source
 from clr_jax.experiment.train_step import StepFn, init_state, joins_arrays, make_train_step
 from clr_jax.ops import sharding
@@ -218,7 +218,7 @@ def build_experiment(
   _check_views(views, source)
   terms = _norm_terms(mesh, config)
   backbone = make_backbone(config, source.image_shape[-1], source.name, norm_terms=terms)
-  used = config if probe else changed(config, {'probe.enabled': False})
+  used = config if probe else switched_off(config, 'probe')
   plain, method = make_method(used, backbone, info, unroll=on_cpu)
   learning_rate = _make_schedule(config, info)
   joined = joins_arrays(mesh, shard_optimizer=config.shard_optimizer)

@@ -134,6 +134,15 @@ _EXAMPLES = {
 }
 
 
+def switched_off(config: Config, *paths: str) -> Config:
+  """Copies a config with sections at their defaults and off, such as 'probe' and 'telemetry'."""
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    for path in paths:
+      config[path] = section(path, enabled=False)
+  return config
+
+
 def check_config(config: Config) -> None:
   """Raises an error for an invalid config before any work.
 

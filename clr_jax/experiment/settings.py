@@ -9,12 +9,14 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Le, MinLen
 
 from clr_jax.core.bounds import Count, CountOrZero, Epochs, NonNegative, Pixels, Seed, Workers
-from clr_jax.core.options import INCREASING, NO_EFFECT_ON_TRAINING, OPTIONAL
+from clr_jax.core.options import DISTINCT, INCREASING, NO_EFFECT_ON_TRAINING, OPTIONAL
 from clr_jax.data.whole import Interpolation
 from clr_jax.rundir.loggers import LoggerName
 from clr_jax.rundir.results import FeaturesOf
 
 PositiveEpochs = Annotated[float, Gt(0), Le(100_000)]
+Loggers = Annotated[tuple[LoggerName, ...], DISTINCT]
+Features = Annotated[tuple[FeaturesOf, ...], MinLen(1), DISTINCT]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class Run:
   keep_last: Annotated[Count, NO_EFFECT_ON_TRAINING] = 2
   keep_best: Annotated[str, NO_EFFECT_ON_TRAINING] = ''
   imports: Annotated[tuple[str, ...], NO_EFFECT_ON_TRAINING, OPTIONAL] = ()
-  loggers: Annotated[tuple[LoggerName, ...], NO_EFFECT_ON_TRAINING, OPTIONAL] = ('tensorboard',)
+  loggers: Annotated[Loggers, NO_EFFECT_ON_TRAINING, OPTIONAL] = ('tensorboard',)
   steps_per_call: Annotated[Count | None, NO_EFFECT_ON_TRAINING] = None
   shard_optimizer: Annotated[bool, NO_EFFECT_ON_TRAINING] = False
   progress: Annotated[bool, NO_EFFECT_ON_TRAINING] = True
@@ -108,7 +110,7 @@ class Evaluation:
   """
 
   protocols: Annotated[Mapping[str, Mapping[str, object] | None], NO_EFFECT_ON_TRAINING]
-  features: Annotated[tuple[FeaturesOf, ...], MinLen(1), NO_EFFECT_ON_TRAINING] = ('trained',)
+  features: Annotated[Features, NO_EFFECT_ON_TRAINING] = ('trained',)
   data: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
   train_split: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None
   test_split: Annotated[str | None, NO_EFFECT_ON_TRAINING] = None

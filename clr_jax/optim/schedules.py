@@ -7,12 +7,12 @@ base it names; `make` builds them by name from the sizes of a run.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from clr_jax.core.bounds import Count, Epochs, NonNegative, Share
+from clr_jax.core.bounds import Count, Epochs, Milestones, NonNegative, Share
 from clr_jax.core.errors import UserError
 from clr_jax.core.option_texts import described_by
 from clr_jax.core.options import keyword_only, takes_options_of
@@ -195,7 +195,7 @@ def solo_epoch(
 
 
 def step_decay(
-  peak: float, *, milestones: Sequence[Epochs], steps_per_epoch: int = 1, factor: Share = 0.1
+  peak: float, *, milestones: Milestones, steps_per_epoch: int = 1, factor: Share = 0.1
 ) -> Schedule:
   """Multiplies by `factor` at each milestone in epochs (solo-learn's evaluation: 60 and 80).
 
@@ -251,7 +251,7 @@ def _of_run(form: Callable[..., Schedule]) -> Callable[..., Schedule]:
       options: the other keyword arguments of the function.
 
     Raises:
-      UserError: a warm-up longer than the run.
+      UserError: a warm-up longer than the run, or milestones after its end.
     """
     sizes = (
       total_steps,
@@ -262,12 +262,18 @@ def _of_run(form: Callable[..., Schedule]) -> Callable[..., Schedule]:
     )
     taken = keyword_only(form)
     filled_in = {k: v for k, v in zip(SIZES, sizes, strict=True) if k in taken}
+    epochs = f'{total_steps / steps_per_epoch:.3g}'
     if filled_in.keys() & {'warmup_epochs', 'warmup_steps'} and sizes[-1] > total_steps:
-      epochs = f'{total_steps / steps_per_epoch:.3g}'
       raise UserError(
         f'schedule.warmup_epochs={warmup_epochs} exceeds the length of the run in epochs, '
         f'{epochs}: lower it to at most {epochs}, or train for more epochs'
       )
+    for milestone in options.get('milestones', ()):
+      if round(milestone * steps_per_epoch) >= total_steps:
+        raise UserError(
+          f'schedule.milestones: {milestone} has no effect in a run of {epochs} epochs: leave it '
+          f'out, or train for more epochs'
+        )
     return form(peak, **filled_in, **options)
 
   return schedule

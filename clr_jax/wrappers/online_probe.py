@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from clr_jax.core.bounds import NonNegative
+from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Array, Batch, Group, Method, Out, Params, RunInfo, State
 from clr_jax.ops.random import Stream, stream
 from clr_jax.ops.similarity import at_least_float32
@@ -17,8 +20,8 @@ def online_probe(
   info: RunInfo,
   *,
   enabled: bool = True,
-  learning_rate: NonNegative = 0.1,
-  weight_decay: NonNegative = 0.0,
+  learning_rate: Annotated[NonNegative, OnlyWith(enabled=True)] = 0.1,
+  weight_decay: Annotated[NonNegative, OnlyWith(enabled=True)] = 0.0,
 ) -> Method:
   """Trains a linear classifier on the detached features; always the outermost wrapper.
 

@@ -13,7 +13,7 @@ import optax
 from clr_jax.core.bounds import Bins, Count, Score
 from clr_jax.core.errors import UserError
 from clr_jax.core.metrics import Mean, Sum
-from clr_jax.core.options import NO_EFFECT_ON_TRAINING
+from clr_jax.core.options import NO_EFFECT_ON_TRAINING, OnlyWith
 from clr_jax.core.types import Array, Batch, Method, Metrics, Out, Params, RunInfo, State
 from clr_jax.losses import score_statistics
 from clr_jax.losses.scores import ScoreSets
@@ -22,6 +22,7 @@ from clr_jax.ops.similarity import at_least_float32, l2_normalize
 
 PREFIX = 'telemetry/'  # prefix of the metric names
 STEPS = PREFIX + 'steps'  # the number of measured steps
+_ENABLED = OnlyWith(enabled=True)
 
 
 def telemetry(
@@ -29,10 +30,10 @@ def telemetry(
   info: RunInfo,
   *,
   enabled: Annotated[bool, NO_EFFECT_ON_TRAINING] = False,
-  every: Annotated[Count, NO_EFFECT_ON_TRAINING] = 50,
-  bins: Annotated[Bins, NO_EFFECT_ON_TRAINING] = 40,
-  lowest: Annotated[Score, NO_EFFECT_ON_TRAINING] = -1.0,
-  highest: Annotated[Score, NO_EFFECT_ON_TRAINING] = 1.0,
+  every: Annotated[Count, NO_EFFECT_ON_TRAINING, _ENABLED] = 50,
+  bins: Annotated[Bins, NO_EFFECT_ON_TRAINING, _ENABLED] = 40,
+  lowest: Annotated[Score, NO_EFFECT_ON_TRAINING, _ENABLED] = -1.0,
+  highest: Annotated[Score, NO_EFFECT_ON_TRAINING, _ENABLED] = 1.0,
 ) -> Method:
   """Adds metrics `telemetry/...` to the loss of every `every`-th step; nothing else changes.
 

@@ -9,6 +9,7 @@ import pytest
 from annotated_types import Ge, Gt, Interval, Le, Len, Lt, MaxLen, MinLen, MultipleOf, Predicate
 
 from clr_jax.core.annotations import (
+  DISTINCT,
   INCREASING,
   INFINITY_ALLOWED,
   NO_EFFECT_ON_TRAINING,
@@ -90,6 +91,12 @@ CASES = [
     [(0, 1), (1, 1)],
     [(1, 0)],
     '(a number, a number) in increasing order',
+  ),
+  (
+    Annotated[Sequence[float], INCREASING, DISTINCT],
+    [(), (1,), [1, 2.5]],
+    [(1, 1), (1, 1.0), (2, 1)],
+    'a sequence, each a number, in increasing order and without repetitions',
   ),
   (float | tuple[float, ...], [1, (1, 2)], ['1', ('1',)], 'a number, or a sequence, each a number'),
   (

@@ -88,6 +88,9 @@ def test_scaled_lr():
     ('warmup_cosine', {'ends': 1.0}, "'ends': did you mean 'end'\\? it takes peak, .*, end, start"),
     ('simclr', {}, 'num_examples'),
     ('step_decay', {}, 'milestones'),
+    ('step_decay', {'milestones': (9, 4)}, r'milestones=\(9, 4\) is not .* in increasing order'),
+    ('step_decay', {'milestones': (4, 4)}, 'without repetitions'),
+    ('step_decay', {'milestones': (4, 20)}, 'milestones: 20 has no effect in a run of 20 epochs'),
     ('warmup_cosine', {'warmup_epochs': 30}, 'warmup_epochs=30 exceeds .* in epochs, 20: lower'),
     ('supcontrast', {'warmup_epochs': 30}, 'warmup_epochs=30 exceeds .* in epochs, 20: lower'),
     ('solo_epoch', {'warmup_epochs': -1}, 'warmup_epochs=-1 is not allowed'),
@@ -100,7 +103,10 @@ def test_bad_input(name, options, message):
 
 def test_a_warm_up_as_long_as_the_run_is_allowed():
   for name in schedules.names():
-    needed = {'simclr': {'num_examples': 100, 'batch_size': 10}, 'step_decay': {'milestones': ()}}
+    needed = {
+      'simclr': {'num_examples': 100, 'batch_size': 10},
+      'step_decay': {'milestones': (19.9,)},
+    }
     schedules.make(name, **{**RUN, 'warmup_epochs': 20, **needed.get(name, {})})
 
 

@@ -98,6 +98,8 @@ def _programs(
 ) -> Iterator[Program]:
   """Yields the programs; those of one name are equal."""
   state = experiment.abstract_state
+  # First, because it refuses options that do not fit the sizes.
+  own = [*registry.programs(protocol, options, sizes, devices_of(target.of_one_process))]
   for count in (sizes.train, sizes.test):
     traced, size = features.trace(
       *(experiment.method.represent, state.params, state.state, experiment.source, count),
@@ -106,7 +108,7 @@ def _programs(
     # The compiled program is that of a device, with its share of the batch.
     name, calls = f'features of {size:,} images', -(-count // size)
     yield Program(name, traced, calls, flops=None, devices=1)
-  yield from registry.programs(protocol, options, sizes, devices_of(target.of_one_process))
+  yield from own
 
 
 def _row(planned: Program, target: Target, precision: str) -> dict[str, Any]:

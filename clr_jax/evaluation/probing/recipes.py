@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from clr_jax.augment import policies
@@ -12,6 +12,7 @@ from clr_jax.core.bounds import (
   Count,
   EpochCount,
   Epochs,
+  Milestones,
   NonNegative,
   RateFactor,
   Share,
@@ -101,7 +102,7 @@ def make_recipe(
   momentum: BelowOne = 0.9,
   weight_decay: Annotated[NonNegative, SEVERAL] = 1e-4,
   schedule: Literal['cosine', 'tcl', 'step', 'constant'] = 'cosine',
-  milestones: Annotated[Sequence[Epochs], OnlyWith(schedule='step')] = (),
+  milestones: Annotated[Milestones, OnlyWith(schedule='step')] = (),
   factor: Annotated[RateFactor, OnlyWith(schedule='step')] = 0.2,
   warmup_epochs: Annotated[Epochs, OnlyWith(schedule='cosine')] = 1.0,
   head_layers: Literal[1, 2] = 1,

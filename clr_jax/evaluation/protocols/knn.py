@@ -93,9 +93,10 @@ def measure(subject: Subject, **options: Any) -> Iterable[Measurement]:
 
 
 def programs(sizes: Sizes, options: Mapping[str, Any], devices: Sequence[Any]) -> Iterator[Program]:
-  """Yields the program of `knn`; see `protocols`."""
+  """Yields the program of `knn`; see `protocols`. UserError for too many neighbors."""
   options = {name: option.default for name, option in options_of(knn).items()} | {**options}
-  k, num = min(options['k'], sizes.train), (sizes.train, sizes.test)
+  _check_k(options['k'], sizes.train)
+  k, num = options['k'], (sizes.train, sizes.test)
   size, rows, mesh = _layout(*num, 4 * sizes.width, options['block'], devices)
   parts = -(-sizes.test // size)
   whole, split = SingleDeviceSharding(devices[0]), SingleDeviceSharding(devices[0])
@@ -133,9 +134,12 @@ def _layout(
 
 def check(sets: Sets, options: Mapping[str, Any]) -> None:
   """Raises a UserError for more neighbors than training images."""
-  k, most = options.get('k', 1), sets.train.num_examples
+  _check_k(options.get('k', 1), sets.train.num_examples, f' of {sets.train.name}')
+
+
+def _check_k(k: int, most: int, where: str = '') -> None:
   if k > most:
-    raise UserError(f'k={k} is more than the {most} images of {sets.train.name}: lower k')
+    raise UserError(f'k={k} is more than the {most} training images{where}: lower k')
 
 
 def predict(

@@ -71,10 +71,13 @@ def measure(subject: Subject, **options: Any) -> Iterable[Measurement]:
 
 
 def programs(sizes: Sizes, options: Mapping[str, Any], devices: Sequence[Any]) -> Iterator[Program]:
-  """Yields the programs of `linear` for each share of the labels; see `protocols`."""
+  """Yields the programs of `linear` for each share of the labels; see `protocols`.
+
+  Raises:
+    UserError: fewer labels than classes.
+  """
   chosen = settings_of(options)
-  for fraction in np.atleast_1d(options.get('label_fraction', 1.0)).tolist():
-    labels = round(fraction * sizes.train)
+  for labels in _label_counts(options, sizes.train, sizes.classes):
     several = chosen.random or labels < sizes.train
     for program in linear_programs(chosen, labels, sizes, devices):
       yield program._replace(calls=program.calls * (options.get('draws', 1) if several else 1))
@@ -86,11 +89,18 @@ def check(sets: Sets, options: Mapping[str, Any]) -> None:
   train = sets.train
   if not sets.labeled or train.num_classes is None:
     return  # a run without labels is not evaluated at its end
-  for fraction in np.atleast_1d(options.get('label_fraction', 1.0)).tolist():
-    labels = round(fraction * train.num_examples)
-    if fraction < 1 and labels < train.num_classes:
-      raise UserError(
-        f'label_fraction={fraction} is {labels} labels: give one to each of {train.num_classes} '
-        'classes'
-      )
+  for labels in _label_counts(options, train.num_examples, train.num_classes):
     chosen.num_fitted(labels, train.num_classes)
+
+
+def _label_counts(options: Mapping[str, Any], num_examples: int, num_classes: int) -> list[int]:
+  """Numbers of labels, one for each share; UserError for fewer labels than classes."""
+  found = []
+  for fraction in np.atleast_1d(options.get('label_fraction', 1.0)).tolist():
+    found.append(round(fraction * num_examples))
+    if fraction < 1 and found[-1] < num_classes:
+      raise UserError(
+        f'label_fraction={fraction} is {found[-1]} labels: give one to each of {num_classes} '
+        f'classes'
+      )
+  return found

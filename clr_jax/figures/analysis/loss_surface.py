@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from clr_jax.core.config_tree import changed
 from clr_jax.core.errors import UserError
 from clr_jax.core.programs import host_jit
 from clr_jax.core.types import Array, Batch, Params, PyTree, State
 from clr_jax.data import order
 from clr_jax.experiment.build import Experiment, build_experiment
+from clr_jax.experiment.schema import switched_off
 from clr_jax.rundir.checkpoint import Checkpoints
 from clr_jax.rundir.leaves import check_same, describe
 from clr_jax.rundir.paths import refuse_lost_data
@@ -84,7 +84,7 @@ def open_experiment(run: Run, batch_size: int | None) -> tuple[Experiment, int]:
     UserError: images that are lost, or a batch size that does not fit.
   """
   # Excludes the loss of the online probe, and telemetry, which costs time.
-  config = changed(run.config, {'probe.enabled': False, 'telemetry.enabled': False})
+  config = switched_off(run.config, 'probe', 'telemetry')
   refuse_lost_data(config, run.config, run.workdir)
   experiment = build_experiment(config)
   size = min(config.batch_size, MOST_IMAGES) if batch_size is None else batch_size

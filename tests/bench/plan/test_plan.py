@@ -66,6 +66,16 @@ def test_a_missing_compiler_is_named(target, extra, monkeypatch, capsys, nothing
   ('flags', 'says'),
   [
     (['--protocol=knn', '--counts=1,2'], '--counts=1,2: give TRAIN,TEST,CLASSES, whole numbers'),
+    (['--protocol=knn', '--counts=9,9,10'], '--counts=9,9,10: give TRAIN,TEST,CLASSES'),
+    (['--protocol=knn', '--counts=9,9,1'], 'with 2 to TRAIN classes'),
+    (
+      ['--protocol=knn', '--counts=9,9,2'],
+      'eval.protocols.knn.k=10 is more than the 9 training images: lower k',
+    ),
+    (
+      ['--protocol=linear', '--counts=400,9,9'],
+      'eval.protocols.linear.label_fraction=0.01 is 4 labels: give one to each of 9 classes',
+    ),
     (['--counts=9,9,2'], '--counts has no effect without --protocol'),
     (['--protocol=knn', '--max_batch'], '--max_batch and --protocol cannot be combined'),
     (['--protocol=transfer'], "unknown protocol of plan 'transfer'"),
