@@ -107,16 +107,9 @@ def started(tmp_path):
     (['--config.eval.test_split=tset'], ['clr-jax: eval.test_split=tset: digits has no split']),
     (['--config.eval.protocols.knn.k=5,0'], ['clr-jax: eval.protocols.knn.k=0 is not allowed']),
     (['--config.accumulate=16'], ['accumulate=16', '8 devices', 'lower accumulate']),
-    (
-      ['--config.telemetry.bins=9'],
-      ['telemetry.bins=9 has no effect unless telemetry.enabled=True', 'leave bins at 40'],
-    ),
-    (
-      ['--config.probe.learning_rate=0.5', '--config.probe.enabled=False'],
-      ['probe.learning_rate=0.5 has no effect unless probe.enabled=True'],
-    ),
+    (['--config.telemetry.bins=9'], ['bins=9 has no effect unless telemetry.enabled=True', '40']),
+    (['--config.probe.enabled=0', '--config.probe.learning_rate=2'], ['unless probe.enabled=True']),
     (['--config.loggers=csv,csv'], ["loggers=('csv', 'csv') is", 'without repetitions']),
-    (['--config.eval.features=pixels,pixels'], ["features=('pixels', 'pixels') is", 'without rep']),
     (['--config.profile={[]:1}'], ['--config.profile={[]:1} cannot be read']),
     (['--workdir='], ['--workdir=: give the path of a folder']),
     (['--workdir=s3://b/x'], ['s3://b/x', 'only local paths and gs://']),
