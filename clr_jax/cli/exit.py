@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import unicodedata
 from typing import NamedTuple
 
 from clr_jax.core.errors import (
@@ -64,5 +65,10 @@ def report_error(error: BaseException, outcome: Outcome | None = None) -> int:
   if message is None:
     traceback.print_exception(error)
   elif message:
-    print(f'clr-jax: {message}', file=sys.stderr, flush=True)
+    print(f'clr-jax: {_in_one_line(message)}', file=sys.stderr, flush=True)
   return code
+
+
+def _in_one_line(message: str) -> str:
+  """Escapes line breaks and other control characters, such as those of names."""
+  return ''.join(repr(c)[1:-1] if unicodedata.category(c) == 'Cc' else c for c in message)

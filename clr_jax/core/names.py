@@ -37,7 +37,14 @@ def hint(name: Any, names: Iterable[str]) -> str:
   if (new := RENAMED.get(str(name))) in names:
     return f'use {new!r} instead; '
   close = difflib.get_close_matches(str(name), names, 1)
+  if not close:  # such as 'SimCLR' and 'MoCo-v3'
+    plain = {_plain(each): each for each in names}
+    close = [plain[each] for each in difflib.get_close_matches(_plain(str(name)), plain, 1)]
   return f'did you mean {close[0]!r}? ' if close else ''
+
+
+def _plain(name: str) -> str:
+  return name.lower().replace('-', '_')
 
 
 def listed(names: Iterable[str]) -> str:

@@ -33,6 +33,8 @@ def check_path(path: epath.PathLike) -> None:
     raise UserError(
       f'{text} cannot be used: only local paths and gs:// are supported, so give one of them'
     )
+  if re.match('(gs|s3|https?):/', text) and not separator:
+    raise UserError(f'{text} is no path of a bucket: give gs://BUCKET/FOLDER')
   if separator and not rest.partition('/')[0]:
     raise UserError(f'{text} has no bucket: give gs://BUCKET/FOLDER')
   if '\0' in text:

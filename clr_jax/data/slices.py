@@ -21,8 +21,15 @@ _SPLIT = re.compile(
 
 
 def parts_of(split: str) -> list[str]:
-  """The splits that a text joins: 'train[:50%]+unlabelled' -> ['train[:50%]', 'unlabelled']."""
-  return [part.strip() for part in split.split('+')]
+  """The splits that a text joins: 'train[:50%]+unlabelled' -> ['train[:50%]', 'unlabelled'].
+
+  Raises:
+    UserError: one of them is empty.
+  """
+  parts = [part.strip() for part in split.split('+')]
+  if not all(parts):
+    raise _unreadable(split)
+  return parts
 
 
 def base_split(split: str) -> str:
@@ -33,10 +40,14 @@ def base_split(split: str) -> str:
   """
   match = _SPLIT.fullmatch(split.strip())
   if match is None:
-    raise UserError(
-      f"cannot read the split {split!r}: write 'train', 'train[:1000]' or 'train[10%:90%]'"
-    )
+    raise _unreadable(split)
   return match['base']
+
+
+def _unreadable(split: str) -> UserError:
+  return UserError(
+    f"cannot read the split {split!r}: write 'train', 'train[:1000]' or 'train[10%:90%]'"
+  )
 
 
 def _bound(text: str | None, default: int, n: int, split: str) -> int:

@@ -71,8 +71,9 @@ def _held(run: Workdir) -> Iterator[None]:
 def _lock_file(run: Workdir) -> FileLock | Lease:
   path = run.path / _LOCK
   with refuse_no_place(run):
-    if run.path.exists() and not run.path.is_dir():
-      raise UserError(f'{run.path} is a file: give a directory as workdir')
+    if os.path.lexists(run.path) and not run.path.is_dir():
+      kind = 'a file' if run.path.exists() else 'a link to nothing'
+      raise UserError(f'{run.path} is {kind}: give a directory as workdir')
     run.path.mkdir(parents=True, exist_ok=True)
     for name in FOLDERS:
       if (run.path / name).is_dir():

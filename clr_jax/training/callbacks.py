@@ -20,7 +20,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from clr_jax.core import signals
-from clr_jax.core.errors import EXIT_STALLED
+from clr_jax.core.errors import EXIT_STALLED, UserError
 from clr_jax.core.signals import STOPS, Stop
 from clr_jax.core.storage import atomic_write, is_local
 
@@ -140,6 +140,16 @@ class Watchdog:
         faulthandler.dump_traceback(file=sys.stderr)
         self._exit(EXIT_STALLED)
         return
+
+
+def check_profile(steps: tuple[int, int], total_steps: int) -> None:
+  """Raises a UserError for a range of steps, other than (0, 0), that holds no step of the run."""
+  first, last = steps
+  if last and not first < min(last, total_steps):
+    raise UserError(
+      f'profile={tuple(steps)} holds no step of this run of {total_steps} steps: give the first of '
+      f'them and the one after the last, such as ({min(10, total_steps - 1)}, {total_steps})'
+    )
 
 
 class Profiler:

@@ -44,7 +44,7 @@ from clr_jax.rundir.metrics import MetricWriter
 from clr_jax.rundir.paths import with_absolute_paths
 from clr_jax.rundir.workdir import Workdir
 from clr_jax.training.cadence import cadence_of, due, last_step, plan
-from clr_jax.training.callbacks import Interrupt, Profiler, Watchdog
+from clr_jax.training.callbacks import Interrupt, Profiler, Watchdog, check_profile
 from clr_jax.training.dispatch import make_dispatch, steps_per_call
 from clr_jax.training.metric_accumulator import MetricAccumulator
 from clr_jax.training.progress import Progress, header, next_commands
@@ -122,6 +122,7 @@ def prepare(config: Config, directory: str) -> Prepared:
   run = Workdir(directory)
   check_init_from(config, run, experiment)
   check_loggers(_loggers(config))
+  check_profile(config.profile, experiment.info.total_steps)
   sets = runner.check(experiment)
   experiment.check_shapes()
   if mode_of(experiment.source, config.data.mode) == 'streamed':

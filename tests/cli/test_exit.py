@@ -52,6 +52,11 @@ def test_outcomes(error, code, message):
   assert outcome_of(error) == (code, message)
 
 
+def test_a_message_has_one_line(capsys):
+  assert report_error(UserError('no folder a\nb\x1b[1m, 日本')) == 2
+  assert capsys.readouterr().err == 'clr-jax: no folder a\\nb\\x1b[1m, 日本\n'
+
+
 def test_an_unexpected_error_is_shown_with_its_traceback(capsys):
   assert report_error(ValueError('a bug')) == 1
   assert capsys.readouterr().err.endswith('ValueError: a bug\n')

@@ -12,6 +12,7 @@ def test_look_up():
   for name, message in (
     ('larz', "unknown optimizer 'larz': did you mean 'lars'? choose one of sgd, lars"),
     ('q', "unknown optimizer 'q': choose one of sgd, lars"),
+    ('SGD', "unknown optimizer 'SGD': did you mean 'sgd'? choose one of sgd, lars"),
     (None, 'unknown optimizer None: choose one of sgd, lars'),
   ):
     with pytest.raises(UserError) as error:

@@ -61,7 +61,7 @@ def test_shared_images_are_found_in_every_part(files):
   ('split', 'message'),
   [
     ('train+large', 'are 8x8x3 and those of train 4x4x3: set data.image_size'),
-    ('train+', "cannot read the split ''"),
+    ('train+', "cannot read the split 'train\\+'"),
     ('train+lost', 'there is no file'),
   ],
 )

@@ -249,6 +249,15 @@ def test_reading_imports_no_tensorflow(toy_dir):
   assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
 
 
+def test_a_file_in_the_place_of_the_folder(tmp_path, monkeypatch):
+  (tmp_path / 'file').touch()
+  with pytest.raises(UserError, match=r'data.data_dir=.*file is not a folder: correct the path'):
+    load_source('toy', data_dir=f'{tmp_path}/file')
+  monkeypatch.setenv('TFDS_DATA_DIR', '/dev/null')
+  with pytest.raises(UserError, match='TFDS_DATA_DIR=/dev/null is not a folder'):
+    load_source('toy')
+
+
 def test_the_real_fashion_mnist():
   root = os.environ.get('TFDS_DATA_DIR') or os.path.expanduser('~/tensorflow_datasets')
   if not list(Path(root).glob('fashion_mnist/*/features.json')):

@@ -149,6 +149,17 @@ def test_a_lock_of_another_kind_is_refused(tmp_path, kind):
     pass
 
 
+@pytest.mark.parametrize('to', ['nothing', 'link'])
+def test_a_link_to_nothing_is_no_place(tmp_path, to):
+  (tmp_path / 'link').symlink_to(to)
+  with (
+    pytest.raises(UserError, match='link is a link to nothing: give a directory'),
+    lock.hold(Workdir(tmp_path / 'link')),
+  ):
+    pass
+  assert [p.name for p in tmp_path.iterdir()] == ['link']
+
+
 def test_a_full_disk_leaves_no_lock(tmp_path, monkeypatch):
   def full(*args):
     raise OSError(errno.ENOSPC, 'No space left on device')

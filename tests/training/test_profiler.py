@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from clr_jax.core.errors import UserError
 from clr_jax.training import callbacks
-from clr_jax.training.callbacks import Profiler
+from clr_jax.training.callbacks import Profiler, check_profile
 
 
 @pytest.fixture
@@ -44,6 +45,14 @@ def _run(steps, calls, events, fail_at=None, directory='unused'):
 )
 def test_range(events, steps, calls, expected):
   assert _run(steps, calls, events) == expected
+
+
+@pytest.mark.parametrize('steps', [(22, 30), (5, 5), (10**9, 10**9 + 1)])
+def test_a_range_without_a_step_is_refused(steps):
+  with pytest.raises(UserError, match=r'profile=.* holds no step of this run of 22 .* \(10, 22\)'):
+    check_profile(steps, 22)
+  for allowed in ((0, 0), (0, 1), (21, 10**9)):
+    check_profile(allowed, 22)
 
 
 def test_a_failing_run_keeps_its_trace(events):

@@ -14,7 +14,7 @@ from etils import epath
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.locks import one_at_a_time
-from clr_jax.core.storage import files_in, translate_errors
+from clr_jax.core.storage import files_in, is_local, translate_errors
 from clr_jax.data import images as images_lib
 from clr_jax.data import label_store, preparing
 from clr_jax.data.encoded import EncodedSource
@@ -179,9 +179,13 @@ def available(data_dir: str | None) -> list[tuple[str, str]]:
 
 
 def _data_dir(data_dir: str | None) -> epath.Path:
-  """TFDS's own default: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+  """Folder of the data sets, by default TFDS's own: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
   chosen = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-  return epath.Path(chosen).expanduser()
+  path = epath.Path(chosen).expanduser()
+  if is_local(path) and os.path.lexists(path) and not os.path.isdir(path):
+    key = 'data.data_dir' if data_dir else 'TFDS_DATA_DIR'
+    raise UserError(f'{key}={chosen} is not a folder: correct the path')
+  return path
 
 
 def _version_key(version: str) -> tuple[int, ...]:
