@@ -32,6 +32,7 @@ class Difference(NamedTuple):
     ours: mean and 95 % interval of our differences; None without common seeds.
     seeds_needed: seeds with which a difference of the published size (of our own for a claim
       without numbers) would be found with a probability of 0.8; None if that cannot be said.
+    note: why the published numbers are not comparable; '' if they are.
   """
 
   claim: Claim
@@ -39,6 +40,7 @@ class Difference(NamedTuple):
   published: float
   ours: Interval | None
   seeds_needed: int | None
+  note: str = ''
 
   @property
   def verdict(self) -> str:
@@ -49,6 +51,10 @@ class Difference(NamedTuple):
       return 'undecided: one seed'
     if abs(self.ours.mean) <= self.ours.half:
       return 'undecided: the interval contains zero'
+    if not self.ours.half:
+      return 'undecided: no spread between the seeds'
+    if self.note and not self.claim.stated:
+      return f'not comparable: {self.note}'
     expected = 1.0 if self.claim.stated else self.published
     if math.isnan(expected) or not expected:
       return 'different from the baseline'
@@ -67,18 +73,24 @@ def values(entries: Iterable[Entry], cell: Cell) -> Values:
 
 
 def verdict(cell: Cell, ours: Interval | None) -> str:
-  """Conclusion: agreement means within both intervals."""
+  """Conclusion: agreement means within both intervals.
+
+  A published number without an interval is taken for one run: it agrees if it lies in the 95 %
+  prediction interval of our seeds.
+  """
   if cell.elsewhere:
     return f'not trained here: {cell.elsewhere}'
+  reason = f'not comparable: {cell.note}' if cell.note else ''
   if ours is None:
-    return 'not run'
-  if cell.note:
-    return f'not comparable: {cell.note}'
+    return f'not run; {reason}' if reason else 'not run'
+  if reason:
+    return reason
   if math.isnan(cell.published):
     return 'no published number'
   if math.isnan(ours.half):
     return 'no interval: one seed'
-  allowed = ours.half + (0 if math.isnan(cell.half) else cell.half)
+  one_run = math.isnan(cell.half)
+  allowed = ours.half * math.sqrt(ours.n + 1) if one_run else ours.half + cell.half
   return 'agrees' if abs(ours.mean - cell.published) <= allowed else 'does not agree'
 
 
@@ -95,6 +107,7 @@ def differences(
   """
   entries = list(entries)
   numbers = {(cell.row, cell.data): cell.published for cell in published}
+  notes = {(cell.row, cell.data): cell.note for cell in published}
   rows = {cell.row for cell in cells}
   found = []
   for claim in table.differences:
@@ -112,7 +125,17 @@ def differences(
       if len(pairs) > 1:
         sought = float(np.mean(pairs)) if claim.stated and math.isnan(size) else size
         needed = seeds_needed(sought, float(np.std(pairs, ddof=1)))
-      found.append(Difference(claim, cell.data, size, interval(pairs) if pairs else None, needed))
+      given = [notes.get((c.row, c.data), '') for side in sides for c in side]
+      found.append(
+        Difference(
+          claim,
+          cell.data,
+          size,
+          interval(pairs) if pairs else None,
+          needed,
+          ', '.join(dict.fromkeys(filter(None, given))),
+        )
+      )
   return found
 
 

@@ -7,6 +7,7 @@ A line is an `Entry`, a number of a run that belongs to a cell of `configs/table
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import statistics
 import typing
@@ -186,8 +187,10 @@ def check(entries: Iterable[Entry]) -> None:
       )
       if own != right
     ]
-    if not 0 < entry.value < 1:
+    if entry.metric == 'top1' and not 0 < entry.value < 1:
       wrong.append(f'value {entry.value} instead of one between 0 and 1')
+    elif not 0 <= entry.value < math.inf:  # also NaN
+      wrong.append(f'value {entry.value} instead of a finite one of at least 0')
     if wrong:
       raise UserError(
         f'the run of {entry.row} on {entry.data} with seed {entry.seed} is none of {entry.table} '

@@ -172,8 +172,8 @@ def cells(
         found.append(cell)
   if not found:
     raise UserError(
-      f'the document has no number for {listed(rows)} on {listed(data)}: choose others, or give '
-      f'--scale=small'
+      f'the document has no number for {listed(rows)} on {listed(data)}: choose another row or '
+      'another data set'
     )
   return found
 

@@ -47,11 +47,21 @@ def test_differences_are_paired_by_seed():
     ((79.4, 80.6, 79.0, 79.9), 'contradicted'),
     ((80.9, 80.2, 79.9, 80.6), 'undecided: the interval contains zero'),
     ((80.9,), 'undecided: one seed'),
+    (tuple(value + 1 for value in BASE[:2]), 'undecided: no spread between the seeds'),
     ((), 'not run'),
   ],
 )
 def test_only_an_interval_without_zero_decides(ours, verdict):
   assert difference(ours).verdict == verdict
+
+
+def test_a_published_difference_with_an_open_setting_is_not_comparable():
+  rows = tables.cells('sogclr-1', rows=['noise-variance8'], data=['cifar10'])
+  found = entries('sogclr', BASE) + entries('noise-variance8', (60.0, 61.0, 60.5, 59.0))
+  known, published = tables.table('sogclr-1'), tables.cells('sogclr-1')
+  (one,) = comparison.differences(known, rows, published, found)
+  assert one.verdict == f'not comparable: {rows[0].note}' and one.published < -18
+  assert one._replace(note='').verdict == 'confirmed'
 
 
 @pytest.mark.parametrize(('size', 'deviation'), [(1.0, 0.5), (0.5, 1.0), (0.3, 0.9)])
@@ -102,6 +112,11 @@ def test_an_accuracy_agrees_within_both_intervals():
   assert verdict([74.0, 74.1, 74.2]) == 'does not agree'
   assert verdict([74.79]) == 'no interval: one seed'
   assert verdict([]) == 'not run'
+  assert verdict([], cell._replace(note='why')) == 'not run; not comparable: why'
+  # One published run lies in the prediction interval of three, not in their interval.
+  one_run = cell._replace(half=math.nan, published=74.9)
+  assert verdict([74.5, 74.6, 74.7], one_run) == 'agrees'
+  assert verdict([74.5, 74.6, 74.7], one_run._replace(published=75.2)) == 'does not agree'
   assert verdict([74.5, 74.6], cell._replace(note='why')) == 'not comparable: why'
   assert verdict([74.5, 74.6], cell._replace(published=math.nan)) == 'no published number'
 

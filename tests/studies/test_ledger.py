@@ -123,6 +123,13 @@ def test_runs_of_other_cells_protocols_or_configs_are_refused():
       ledger.check([good, good._replace(**change)])
 
 
+def test_a_median_distance_may_be_zero_or_more_than_one():
+  known = next(e for e in ledger.packaged() if e.metric == 'median_distance')
+  ledger.check([known._replace(value=0.0), known._replace(value=1.2)])
+  with pytest.raises(UserError, match='value inf instead of a finite one'):
+    ledger.check([known._replace(value=math.inf)])
+
+
 BROKEN = ('{', '[]', '{"table": "x"}')
 OTHERS = ({'unknown': 1}, {'seed': 'x'}, {'value': math.nan}, {'params': 3})
 
