@@ -94,7 +94,7 @@ def test_runs_are_added_and_pages_made(tiny_tables, tmp_path, capsys):
     (['--seeds=3'], '--seeds, --workdir have no effect without a table: name one'),
     (
       ['ft-9'],
-      'ft-9 is not trained by reproduce: clr-jax export of a run of ft-8, then Detectron2',
+      'ft-9 is not trained by reproduce: Detectron2 from random weights',
     ),
     (['sogclr-1', '--plan=tpu:4'], 'kind of device in --plan'),
     (['sogclr-1', '--rows=real', '--check'], 'the ledger has no full run of real in sogclr-1'),
