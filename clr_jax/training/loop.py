@@ -98,7 +98,7 @@ def train(config: Config, directory: str) -> None:
         _write_overview(run, state)
         state = _loop(experiment, sets, run, checkpoints, start)
       runner.offline(experiment, sets, state, run, identity.config_hash)
-    say(next_commands(directory, time.monotonic() - began))
+    say(next_commands(directory, time.monotonic() - began, labeled=sets.labeled))
 
 
 class Prepared(NamedTuple):

@@ -188,11 +188,8 @@ def header(experiment: Experiment, directory: str, first: int, last: int) -> str
   )
 
 
-def next_commands(directory: str, seconds: float) -> str:
-  """The run time and the commands to continue with."""
-  workdir = f'--workdir={directory}'
-  return f"""\
-{seconds:.0f} s. Next:
-  clr-jax report {workdir} --out=report.html
-  clr-jax evaluate linear {workdir}
-  clr-jax export {workdir} --out=FOLDER"""
+def next_commands(directory: str, seconds: float, *, labeled: bool = True) -> str:
+  """The run time and the commands to continue with; without labels there is no evaluation."""
+  commands = ['report --out=report.html', *['evaluate linear'] * labeled, 'export --out=FOLDER']
+  lines = [f'  clr-jax {command} --workdir={directory}' for command in commands]
+  return '\n'.join([f'{seconds:.0f} s. Next:', *lines])

@@ -194,3 +194,6 @@ def test_a_terminal_shows_the_bar_and_what_is_done(monkeypatch, columns):
 def test_the_commands_that_follow():
   text = next_commands('/runs/a', 61.4)
   assert text.startswith('61 s. Next:') and text.count('--workdir=/runs/a') == 3
+  assert '  clr-jax evaluate linear --workdir=/runs/a\n' in text
+  text = next_commands('/runs/a', 61.4, labeled=False)
+  assert text.count('--workdir=/runs/a') == 2 and 'evaluate' not in text

@@ -8,12 +8,14 @@ import math
 import pathlib
 import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from clr_jax.cli.overrides import Given
 from clr_jax.core.errors import UserError
 
+T = TypeVar('T')
 _PREFIX = 'config.'
 _TOGETHER = '+'
 _MOST_LETTERS = 40  # of a value in the name of a run
@@ -96,11 +98,10 @@ def _split(text: str) -> list[str]:
 def check_axes(axes: Sequence[Axis], fixed: Given) -> None:
   """Raises a UserError for keys or values that are given twice, and for seeds."""
   for keys, values in axes:
-    for value in values:
-      if values.count(value) > 1:
-        raise UserError(
-          f'--grid config.{keys[0]} has the value {_TOGETHER.join(value)!r} twice: leave one out'
-        )
+    if (twice := _repeated(values)) is not None:
+      raise UserError(
+        f'--grid config.{keys[0]} has the value {_TOGETHER.join(twice)!r} twice: leave one out'
+      )
   keys = [key for axis in axes for key in axis.keys]
   for key in keys:
     if key == 'seed':
@@ -109,6 +110,11 @@ def check_axes(axes: Sequence[Axis], fixed: Given) -> None:
       raise UserError(f'--grid config.{key} is given twice: give all of its values in one --grid')
     if key in [name for name, _ in fixed]:
       raise UserError(f'config.{key} is in --grid: leave --config.{key} out')
+
+
+def _repeated(values: Sequence[T]) -> T | None:
+  """The first value that is there again, if any."""
+  return next((value for value, count in Counter(values).items() if count > 1), None)
 
 
 def plan(
@@ -123,8 +129,13 @@ def plan(
     seeds: RNG seeds.
 
   Raises:
-    UserError: too many runs.
+    UserError: too many runs, or config files of the same name.
   """
+  if (twice := _repeated([_short(spec) for spec in specs])) is not None:
+    same = [f'--config={spec}' for spec in specs if _short(spec) == twice]
+    raise UserError(
+      f'{" and ".join(same)} would have the same workdirs: leave one out, or rename its file'
+    )
   count = math.prod([len(specs), len(seeds), *(len(axis.values) for axis in axes)])
   if count > _MOST_RUNS:
     raise UserError(

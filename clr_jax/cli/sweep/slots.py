@@ -118,7 +118,9 @@ def gpu_names(count: int) -> list[str]:
 def _of_gpus(names: Sequence[str], jobs: int | None, per_run: int | None) -> list[Slot]:
   per_run, count = per_run or 1, len(names)
   if per_run > count:
-    raise UserError(f'--devices_per_run={per_run}: there are only {count} GPUs, give at most that')
+    raise UserError(
+      f'--devices_per_run={per_run} is more than the number of GPUs: give at most {count}'
+    )
   most = count // per_run
   if jobs is not None and jobs > most:
     raise UserError(
@@ -133,7 +135,7 @@ def _of_cores(jobs: int | None) -> list[Slot]:
   cores = available_cores()
   jobs = jobs or max(1, len(cores) // _CORES_PER_RUN)
   if jobs > len(cores):
-    raise UserError(f'--jobs={jobs}: there are only {len(cores)} cores, give at most that')
+    raise UserError(f'--jobs={jobs} is more than the number of cores: give at most {len(cores)}')
   if jobs == 1:
     return [Slot()]
   bounds = [i * len(cores) // jobs for i in range(jobs + 1)]

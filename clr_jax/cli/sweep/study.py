@@ -69,7 +69,7 @@ class Study:
     with refuse_no_place(Workdir(self.folder)):
       check_writable(self.folder)
     known: set[str] = set()
-    with activity(f'checking {len(runs)} runs'):
+    with activity(f'checking {len(runs)} run{"s" * (len(runs) > 1)}'):
       for run in runs:
         config = self._configs[run.name]
         shared = {**to_dict(config), 'seed': 0}

@@ -90,6 +90,13 @@ def test_keys_and_values_given_twice_are_refused(grids, fixed, words):
     check_axes([read_axis(text) for text in grids], fixed)
 
 
+def test_config_files_of_the_same_name_are_refused():
+  for other in ('x', 'b/x.py'):
+    with pytest.raises(UserError, match=rf'--config=x and --config={other} would have the same'):
+      plan(['x', 'y', other], [], [], (0,))
+  assert len(plan(['x', 'x:1'], [], [], (0,))) == 2
+
+
 # ---------------------------------------------------------------- the command
 def sweep(*arguments):
   return call('sweep', f'--config={TINY}:simclr', *arguments)

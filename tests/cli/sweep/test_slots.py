@@ -63,7 +63,7 @@ def test_a_tpu_runs_one_after_the_other():
   [
     (Machine('gpu', 4), 5, None, 'at most --jobs=4'),
     (Machine('gpu', 4), 3, 2, 'at most --jobs=2'),
-    (Machine('gpu', 1), None, 2, 'only 1 GPUs'),
+    (Machine('gpu', 1), None, 2, 'number of GPUs: give at most 1'),
     (Machine('tpu', 4), 2, None, 'TPU'),
     (Machine('tpu', 4), None, 2, 'no effect on a TPU'),
     (Machine('cpu', 1), 10**6, None, 'cores'),
