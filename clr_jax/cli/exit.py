@@ -46,6 +46,9 @@ def outcome_of(error: BaseException) -> Outcome:
     return Outcome(error.code if isinstance(error.code, int) else 0, '')
   if isinstance(error, OSError) and error.filename is not None:
     return _of_disk(error)
+  if isinstance(error, ValueError) and (name := _setting_of_jax(error)):
+    reason = f'{name}={os.environ[name]} cannot be read by JAX ({error})'
+    return Outcome(EXIT_BAD_INPUT, f'{reason}: correct it, or unset it')
   return Outcome(EXIT_FAILED, None)
 
 
@@ -57,6 +60,16 @@ def _of_disk(error: OSError) -> Outcome:
     mend = 'free disk space' if error.errno in DISK_FULL else 'check that the disk can be used'
     return Outcome(EXIT_CANNOT_WRITE, f'cannot write or read {place}: {mend}')
   return Outcome(EXIT_FAILED, None)
+
+
+def _setting_of_jax(error: ValueError) -> str | None:
+  """The environment variable that JAX could not read when it was imported, if that failed."""
+  frame = [*traceback.walk_tb(error.__traceback__)][-1:]
+  if not frame or not frame[0][0].f_code.co_filename.endswith('jax/_src/config.py'):
+    return None
+  values = frame[0][0].f_locals
+  name = str(values.get('varname') or values.get('name')).upper()
+  return name if name in os.environ else None
 
 
 def report_error(error: BaseException, outcome: Outcome | None = None) -> int:

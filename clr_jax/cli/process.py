@@ -20,7 +20,7 @@ from clr_jax.core.errors import (
   OtherProcessFailed,
   UserError,
 )
-from clr_jax.core.storage import first_line
+from clr_jax.core.storage import first_line, read_file
 
 # Messages of JAX's collectives and coordination service about a process that does not respond.
 _LOST = re.compile(
@@ -65,10 +65,28 @@ def start_jax(args: argparse.Namespace, *, deterministic: bool) -> None:
 
 
 def set_deterministic(deterministic: bool) -> None:
-  """Makes XLA compile bit-reproducible programs on GPUs; call before JAX starts."""
-  xla_flags = os.environ.get('XLA_FLAGS', '')
+  """Makes XLA compile bit-reproducible programs on GPUs; call before JAX starts.
+
+  Raises:
+    UserError: XLA_FLAGS names a file that cannot be read.
+  """
+  xla_flags = _xla_flags()
   if deterministic and 'xla_gpu_deterministic_ops' not in xla_flags:
     os.environ['XLA_FLAGS'] = f'{xla_flags} --xla_gpu_deterministic_ops=true'.strip()
+
+
+def _xla_flags() -> str:
+  """The flags of XLA_FLAGS, which may name a file of flags instead."""
+  text = os.environ.get('XLA_FLAGS', '').strip()
+  if not text or text.startswith('-'):
+    return text
+  try:
+    return ' '.join(read_file(text).decode().split())
+  except (OSError, ValueError) as error:
+    raise UserError(
+      f'XLA_FLAGS={text} is neither a list of flags, such as --xla_dump_to=DIR, nor a file of them '
+      f'({first_line(error)}): correct it, or unset it'
+    ) from error
 
 
 def run_with_exit_code(run: Callable[[], object]) -> None:

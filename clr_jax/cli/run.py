@@ -24,7 +24,7 @@ def run(arguments: Sequence[str]) -> int | None:
     check_name(commands, arguments[0], 'command')
     command = commands[arguments[0]]
     command.run(*command.parse(arguments[1:]))
-  except (UserError, OSError, KeyboardInterrupt, SystemExit) as error:
+  except (UserError, OSError, ValueError, KeyboardInterrupt, SystemExit) as error:
     outcome = outcome_of(error)
     if outcome.message is None:
       raise

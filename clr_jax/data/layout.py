@@ -116,6 +116,7 @@ def _find_split(root: Path, base: str) -> tuple[str, str, tuple[str, ...]]:
   if train is None or found is None:
     known = [family for family in _FAMILIES if family in splits.values()]
     raise UserError(f'the folder {root} has no split {base!r}: choose one of {listed(known)}')
+  others += [name for name in splits if splits[name] == splits[found] and name != found]
   if loose := _loose_images(root):
     others.append(f'{loose:,} loose images')
   left = (f'left out, beside the splits: {_some(others)}',) if others else ()

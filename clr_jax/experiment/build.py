@@ -234,9 +234,10 @@ def _load_data(config: Config) -> tuple[data.Source, data.Source | None]:
   with about(data__name=options.name, data__test_split=options.test_split):
     test = load(options.test_split, like=source) if options.test_split else None
   if test is not None and test.image_shape != source.image_shape:
+    same = test.image_shape[-1] == source.image_shape[-1]
+    mend = 'set data.image_size' if same else 'convert them to the same number of channels'
     raise UserError(
-      f'test images are {test.image_shape} and training images {source.image_shape}: '
-      f'set data.image_size'
+      f'test images are {test.image_shape} and training images {source.image_shape}: {mend}'
     )
   if test is not None:
     test = pairs.numbered_as(test, source)

@@ -22,7 +22,7 @@ def check_devices() -> None:
     jax.devices()
   except (RuntimeError, AssertionError) as error:  # JAX asserts if the plugin is missing
     asked = os.environ.get('JAX_PLATFORMS', '')
-    reason = f' ({first_line(error)})' if str(error) else ''
+    reason = f' ({first_line(error).partition(". (set")[0]})' if str(error) else ''
     raise UserError(
       f'JAX_PLATFORMS={asked}: JAX finds no such device{reason}: set it to a platform of this '
       f'machine, such as cpu, or unset it'

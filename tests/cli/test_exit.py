@@ -1,12 +1,14 @@
 """Exceptions as messages and exit codes."""
 
 import errno
+import os
 
 import jax
 import pytest
+from jax._src import config
 
 from clr_jax.cli.exit import outcome_of, report_error
-from clr_jax.cli.process import run_with_exit_code
+from clr_jax.cli.process import run_with_exit_code, set_deterministic
 from clr_jax.core import errors
 from clr_jax.core.errors import RunStopped, UserError
 
@@ -52,6 +54,24 @@ def test_outcomes(error, code, message):
   assert outcome_of(error) == (code, message)
 
 
+@pytest.mark.parametrize(
+  'read',
+  [
+    lambda: config.bool_env('JAX_TRIED', True),
+    lambda: config.int_env('JAX_TRIED', 1),
+    lambda: config.enum_state(name='jax_tried', enum_values=['a'], default='a', help=''),
+  ],
+)
+def test_settings_that_jax_cannot_read(monkeypatch, read):
+  monkeypatch.setenv('JAX_TRIED', 'maybe')
+  with pytest.raises(ValueError, match='maybe') as error:
+    read()
+  code, message = outcome_of(error.value)
+  assert code == 2 and message and message.startswith('JAX_TRIED=maybe cannot be read by JAX (')
+  monkeypatch.delenv('JAX_TRIED')
+  assert outcome_of(error.value) == (1, None)
+
+
 def test_a_message_has_one_line(capsys):
   assert report_error(UserError('no folder a\nb\x1b[1m, 日本')) == 2
   assert capsys.readouterr().err == 'clr-jax: no folder a\\nb\\x1b[1m, 日本\n'
@@ -60,6 +80,16 @@ def test_a_message_has_one_line(capsys):
 def test_an_unexpected_error_is_shown_with_its_traceback(capsys):
   assert report_error(ValueError('a bug')) == 1
   assert capsys.readouterr().err.endswith('ValueError: a bug\n')
+
+
+def test_xla_flags_may_name_a_file(monkeypatch, tmp_path):
+  (tmp_path / 'flags').write_text('--xla_a=1\n--xla_b=2\n')
+  monkeypatch.setenv('XLA_FLAGS', f'{tmp_path}/flags')
+  set_deterministic(True)
+  assert os.environ['XLA_FLAGS'] == '--xla_a=1 --xla_b=2 --xla_gpu_deterministic_ops=true'
+  monkeypatch.setenv('XLA_FLAGS', 'xla_a=1')
+  with pytest.raises(UserError, match='XLA_FLAGS=xla_a=1 is neither a list of flags'):
+    set_deterministic(True)
 
 
 def ending(error):

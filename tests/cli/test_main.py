@@ -108,7 +108,7 @@ def started(tmp_path):
     (['--config.eval.protocols.knn.k=5,0'], ['clr-jax: eval.protocols.knn.k=0 is not allowed']),
     (['--config.accumulate=16'], ['accumulate=16', '8 devices', 'lower accumulate']),
     (['--config.telemetry.bins=9'], ['bins=9 has no effect unless telemetry.enabled=True', '40']),
-    (['--config.probe.enabled=0', '--config.probe.learning_rate=2'], ['unless probe.enabled=True']),
+    (['--config.probe.enabled=0', '--config.probe.learning_rate=2'], ['probe.enabled=True']),
     (['--config.loggers=csv,csv'], ["loggers=('csv', 'csv') is", 'without repetitions']),
     (['--config.profile={[]:1}'], ['--config.profile={[]:1} cannot be read']),
     (['--workdir='], ['--workdir=: give the path of a folder']),
@@ -242,7 +242,9 @@ def test_channels_that_are_neither_gray_nor_rgb(refused, tmp_path, channels):
 def test_sets_of_different_shapes(refused, tmp_path):
   name = npz(tmp_path, (9, 9), train_shape=(8, 8))
   arguments = f'--config={TINY}', f'--config.data.name={name}', f'--workdir={tmp_path / "new"}'
-  refused('train', *arguments, words=['(9, 9, 1)', '(8, 8, 1)'])
+  refused('train', *arguments, words=['(9, 9, 1)', '(8, 8, 1)', 'set data.image_size'])
+  npz(tmp_path, (8, 8, 3), train_shape=(8, 8))
+  refused('train', *arguments, words=['(8, 8, 3)', '(8, 8, 1)', 'convert', 'channels'])
 
 
 def test_another_trajectory(refused, started):

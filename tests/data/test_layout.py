@@ -41,6 +41,13 @@ def test_splits_by_their_names_in_any_case(tmp_path, train, other, asked):
   assert 'no image of a' in found[1].notes
 
 
+def test_another_folder_of_the_same_split_is_said(tmp_path):
+  make(tmp_path, 'train/a/1.png', 'Training/a/2.png', 'test/a/1.png', 'testing/a/2.png')
+  for base, other in (('train', 'Training'), ('test', 'testing')):
+    found = read_split(tmp_path, base)
+    assert found.files == ['a/1.png'] and f'left out, beside the splits: {other}' in found.notes
+
+
 @pytest.mark.parametrize('beside', ['labels', 'labels/notes.txt', 'extra/1.png'])
 def test_flat_splits_beside_another_folder_are_no_classes(tmp_path, beside):
   make(tmp_path, 'train/1.png', 'test/2.png')
