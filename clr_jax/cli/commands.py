@@ -11,7 +11,7 @@ import argparse
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from clr_jax import figures
@@ -29,23 +29,15 @@ from clr_jax.experiment.config_files import load
 # ---------------------------------------------------------------- train
 def train(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Trains and evaluates a run, or resumes it."""
+  from clr_jax.cli.configs import load_config
   from clr_jax.cli.process import run_with_exit_code, start_jax
   from clr_jax.ops.sharding import check_devices
   from clr_jax.training import loop
 
-  config = _file_config(args, given)
+  config, notes = load_config(args.config, args.imports, given['config'])
   start_jax(args, deterministic=config.deterministic)
   check_devices()
-  run_with_exit_code(lambda: loop.train(config, args.workdir))
-
-
-def _file_config(args: argparse.Namespace, given: Mapping[str, Given]) -> Config:
-  """Loads the config of --config=FILE with the given values; prints which sections were rebuilt."""
-  from clr_jax.cli.configs import load_config, say
-
-  config, said = load_config(args.config, args.imports, given['config'])
-  say(said)
-  return config
+  run_with_exit_code(lambda: loop.train(config, args.workdir, notes=notes))
 
 
 def file_configs(args: argparse.Namespace) -> dict[str, Keys]:
@@ -96,7 +88,7 @@ def reproduce(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
 # ---------------------------------------------------------------- evaluate
 def evaluate(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Evaluates checkpoints by one protocol and draws its figure."""
-  from clr_jax.cli.configs import stored_config
+  from clr_jax.cli.configs import load_config, stored_config
   from clr_jax.cli.process import run_with_exit_code, start_jax
   from clr_jax.evaluation import registry as protocols
   from clr_jax.ops.sharding import check_devices
@@ -110,12 +102,13 @@ def evaluate(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   protocols.units(args.protocol, options, prefix='--params.')
   if args.config and not args.weights:
     raise UserError('--config has no effect without --weights: leave it out')
-  configs = {
-    directory: _file_config(args, given)
-    if args.config
-    else overrides.apply(stored_config(directory), given['config'], 'config')
-    for directory in args.workdir
-  }
+  notes: list[str] = []
+  if args.config:
+    config, notes = load_config(args.config, args.imports, given['config'])
+    configs = {directory: config for directory in args.workdir}
+  else:
+    own = given['config']
+    configs = {d: overrides.apply(stored_config(d), own, 'config') for d in args.workdir}
   if not any(args.features):
     raise UserError('--features is empty: give some of trained, untrained, pixels')
   drawn = args.protocol in figures.names()  # a protocol's figure has the protocol's name
@@ -127,7 +120,7 @@ def evaluate(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
     figures.check_out(args.out, '.png')
   start_jax(args, deterministic=any(config.deterministic for config in configs.values()))
   check_devices()
-  run_with_exit_code(lambda: _measure(args, configs, options, drawn))
+  run_with_exit_code(lambda: _measure(args, configs, options, drawn, notes))
 
 
 def _measure(
@@ -135,9 +128,11 @@ def _measure(
   configs: Mapping[str, Config],
   options: Mapping[str, Any],
   drawn: bool,
+  notes: Sequence[str],
 ) -> None:
   import jax
 
+  from clr_jax.cli.configs import say
   from clr_jax.evaluation import registry as protocols
   from clr_jax.evaluation import runner
   from clr_jax.figures.drawing.draw import draw_figure
@@ -156,6 +151,7 @@ def _measure(
     several = {'run': directory} if len(configs) > 1 else {}
     records += [{**several, **record} for record in found if record['protocol'] == args.protocol]
   if jax.process_index() == 0:
+    say(notes)
     print(protocols.table(args.protocol)(records), flush=True)
     unkept = [d for d in configs if why_not_kept(Workdir(d))]
     if drawn and unkept:
@@ -276,10 +272,11 @@ def export(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
 # ---------------------------------------------------------------- bench
 def bench(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Measures the training step of a config."""
+  from clr_jax.cli.configs import load_config, say
   from clr_jax.cli.process import run_with_exit_code, start_jax
   from clr_jax.ops.sharding import check_devices
 
-  config = _file_config(args, given)
+  config, notes = load_config(args.config, args.imports, given['config'])
   measure, text = _bench_mode(args, config)
   start_jax(args, deterministic=config.deterministic)
   check_devices()
@@ -290,6 +287,7 @@ def bench(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
     with activity('measuring', enabled=jax.process_index() == 0, at_once=False):
       found = measure()
     if jax.process_index() == 0:
+      say(notes)
       print(json.dumps(found) if args.json else text(found))
 
   run_with_exit_code(run)
@@ -347,6 +345,7 @@ def _bench_input(
 def plan(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
   """Compiles the training step, or a protocol, of a config for hardware that may be absent."""
   from clr_jax.bench.plan import evaluation, report, targets
+  from clr_jax.cli.configs import load_config, say
   from clr_jax.cli.process import run_with_exit_code, set_deterministic
 
   if args.protocol is None and args.counts is not None:
@@ -355,7 +354,7 @@ def plan(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
     raise UserError('--max_batch and --protocol cannot be combined: give one of them')
   target = targets.parse(args.target)
   targets.check_compiler(target)
-  config = _file_config(args, given)
+  config, notes = load_config(args.config, args.imports, given['config'])
   set_deterministic(config.deterministic)
   targets.prepare_process(target)
 
@@ -366,6 +365,7 @@ def plan(args: argparse.Namespace, given: Mapping[str, Given]) -> None:
     else:
       found = evaluation.make(config, target, args.protocol, args.counts)
       text = evaluation.format_report
+    say(notes)
     print(json.dumps(found) if args.json else text(found))
 
   run_with_exit_code(run)

@@ -27,7 +27,8 @@ def load_config(spec: str, modules: Sequence[str], given: Given) -> tuple[Config
     given: values of keys.
 
   Returns:
-    The config, and a sentence for each section that was rebuilt.
+    The config, and a sentence for each section that was rebuilt, to be said once nothing is
+    refused any more.
   """
   imports = user_code.load(modules, chosen=True)
   config, complete = open_file(spec)

@@ -14,16 +14,19 @@ def whole_of(config: Config) -> Whole:
   """How images that differ in size are kept, for the views and the evaluation of a config.
 
   Raises:
-    UserError: the evaluation would cut a larger square than there is, or the canvas has no effect.
+    UserError: the evaluation would cut a larger square than there is, or an option of whole images
+      has no effect.
   """
   canvas, image_size = config.data.get('canvas'), config.data.image_size
-  if canvas is not None and image_size is not None:
-    raise UserError(
-      f'data.canvas={canvas} is for whole images, which data.image_size={image_size} cuts: set one '
-      f'of them to None'
-    )
-  size = config.eval.get('crop') or config.augment.size
-  shorter = config.eval.get('resize') or round(size * 256 / 224)
+  crop, resize = config.eval.get('crop'), config.eval.get('resize')
+  for key, value in {'data.canvas': canvas, 'eval.crop': crop, 'eval.resize': resize}.items():
+    if value is not None and image_size is not None:
+      raise UserError(
+        f'{key}={value} is for whole images, which data.image_size={image_size} cuts: set one of '
+        f'them to None'
+      )
+  size = crop or config.augment.size
+  shorter = resize or round(size * 256 / 224)
   if shorter < size:
     raise UserError(
       f'eval.resize={shorter} is less than the side {size} of the square that is cut out of it: '

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -53,12 +53,13 @@ from clr_jax.training.start import Start, check_init_from, start_or_resume
 _CANNOT_WRITE = (*DISK_FULL, *DISK_FAILED, *NOT_PERMITTED)
 
 
-def train(config: Config, directory: str) -> None:
+def train(config: Config, directory: str, *, notes: Sequence[str] = ()) -> None:
   """Trains a run to its end, evaluates it, and prints a table of results.
 
   Args:
     config: config of the run, see `clr_jax.load_config`.
     directory: a new directory, or that of the same run, which is then resumed.
+    notes: sentences about the config, printed on standard error once it is found to be good.
 
   Raises:
     UserError: bad input, before any work.
@@ -82,6 +83,8 @@ def train(config: Config, directory: str) -> None:
   with _stop_if_nothing_can_be_written(run), hold(run):
     # Open the workdir, which is new or holds this run.
     check_run(run, config, free, defaults)  # before all images are decoded
+    for note in notes:
+      say(note)
     say_lacking(run)
     identity = open_run(run, config, free, experiment.data_facts(), defaults)
     runner.say_data(experiment, sets)

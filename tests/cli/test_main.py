@@ -129,6 +129,7 @@ def started(tmp_path):
       ['--process_id=2', '--num_processes=2', 'from 0 to 1'],
     ),
     (['something'], ['something']),
+    (['--config.method.name=byol', '--config.batch_size=2000'], ['batch_size=2000']),
   ],
 )
 def test_train_refuses(refused, tmp_path, arguments, words):
@@ -365,7 +366,7 @@ def test_results_oldest_first(capsys, started):
 
 def test_a_command_leaves_the_process_as_it_was(capsys, monkeypatch, tmp_path):
   monkeypatch.delenv('XLA_FLAGS', raising=False)
-  monkeypatch.setattr(train, 'train', lambda config, directory: None)
+  monkeypatch.setattr(train, 'train', lambda config, directory, notes: None)
   before = dict(jax.config.values), list(sys.argv), list(sys.path)
   for _ in range(2):
     assert call('train', f'--config={TINY}', '--workdir', tmp_path, '--config.seed=3') == 0
@@ -375,7 +376,7 @@ def test_a_command_leaves_the_process_as_it_was(capsys, monkeypatch, tmp_path):
 
 def test_overrides_reach_the_run(monkeypatch, tmp_path):
   seen = []
-  monkeypatch.setattr(train, 'train', lambda *given: seen.append(given))
+  monkeypatch.setattr(train, 'train', lambda *given, notes: seen.append(given))
   arguments = '--config.seed', '3', '--config.method.temperature=0.25', '--config.stop_at_epoch=0.5'
   assert call('train', '--config', f'{TINY}:simclr', '--workdir', tmp_path, *arguments) == 0
   ((config, directory),) = seen

@@ -155,6 +155,7 @@ def test_settings_that_cannot_work_are_refused(folder):
     return str(error.value)
 
   assert 'data.canvas=64 is for whole images' in refused(data__canvas=64, data__image_size=32)
+  assert 'eval.resize=40 is for whole images' in refused(eval__resize=40, data__image_size=32)
   assert 'eval.resize=20 is less than the side 32' in refused(eval__resize=20)
   assert 'data.canvas=64 is for images that differ' in refused('digits', data__canvas=64)
   config = clr_jax.load_config('sogclr:cifar10', {'eval.crop': 24, 'eval.resize': 30})

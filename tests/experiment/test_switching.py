@@ -3,7 +3,8 @@
 import pytest
 
 import clr_jax
-from clr_jax.cli import commands, overrides
+from clr_jax.cli import overrides
+from clr_jax.cli.configs import load_config
 from clr_jax.core.config_tree import to_dict
 from clr_jax.core.errors import UserError
 from clr_jax.experiment.schema import check_config, section, sections
@@ -64,18 +65,20 @@ def test_any_name_of_a_section_can_follow_any_other(path):
 
 
 def flags(*arguments):
-  args = type('', (), {'config': f'{tiny.__file__}:simclr', 'imports': []})
-  return commands._file_config(args, overrides.split(arguments, ('config',))[1])
+  given = overrides.split(arguments, ('config',))[1]['config']
+  return load_config(f'{tiny.__file__}:simclr', [], given)
 
 
-def test_flags(capsys):
-  config = flags('--config.method.name=byol', '--config.method.momentum=0.9', '--config.seed=3')
+def test_flags():
+  config, notes = flags(
+    '--config.method.name=byol', '--config.method.momentum=0.9', '--config.seed=3'
+  )
   assert (config.method.name, config.method.momentum, config.seed) == ('byol', 0.9, 3)
-  out, err = capsys.readouterr()
-  assert not out and err.startswith('method.name=byol: kept hidden_dim=8') and err.count('\n') == 1
+  (note,) = notes
+  assert note.startswith('method.name=byol: kept hidden_dim=8')
   names = {'model': 'resnet50', 'optimizer': 'adamw', 'schedule': 'solo', 'augment': 'asymmetric'}
-  config = flags(*(f'--config.{path}.name={name}' for path, name in names.items()))
-  assert {path: config[path].name for path in names} == names
+  config, notes = flags(*(f'--config.{path}.name={name}' for path, name in names.items()))
+  assert {path: config[path].name for path in names} == names and len(notes) == 4
   assert config.optimizer.learning_rate == 0.1 and config.augment.size == 8
   with pytest.raises(UserError, match=r'--config.method.temperature: there is no such key'):
     flags('--config.method.name=byol', '--config.method.temperature=0.9')
