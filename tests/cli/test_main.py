@@ -76,10 +76,7 @@ def started(tmp_path):
     (['--config.batch_size=0'], ['batch']),
     (['--config.num_epochs=0'], ['num_epochs']),
     (['--config.num_epochs=abc'], ['num_epochs', 'abc']),
-    (
-      ['--config.stop_at_epoch=True'],
-      ['stop_at_epoch=True cannot be read: give a number'],
-    ),
+    (['--config.stop_at_epoch=True'], ['stop_at_epoch=True cannot be read: give a number']),
     (['--config.model.mean=(0.5,0.5,0.5)'], ['model.mean', '3 values']),
     (['--config.eval.features=("trainde",)'], ['trainde', 'trained']),
     (['--config.eval.protocols.knn.k=0'], ['k=0']),
