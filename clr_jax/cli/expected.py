@@ -16,8 +16,13 @@ from clr_jax.studies.tables import Cell
 
 _HEADER = (
   *('row', 'data', 'images a step', 'steps', 'GiB a device'),
-  *('ms a step, at least', 'minutes, at least', "minutes by the compiler's cycles"),
+  *('ms a step, at least', 'minutes, at least', 'minutes, estimated'),
 )
+
+_ESTIMATE = {
+  'cuda': 'from kernels one after another, each at the peak of products, memory or launches',
+  'tpu': 'by the cycles that the compiler expects, without communication',
+}
 
 
 def format_costs(cells: Sequence[Cell], target_name: str) -> str:
@@ -49,7 +54,8 @@ def format_costs(cells: Sequence[Cell], target_name: str) -> str:
       lines.append((cell.row, cell.data, *('',) * (len(_HEADER) - 3), str(error)))
       continue
     lines.append((cell.row, cell.data, *_numbers(found, epochs)))
-    made = f'\n\nCompiled for {target.name}, nothing was run; clr-jax {found["code_version"]}, '
+    made = f'\n\nEstimated {_ESTIMATE[target.chip.platform]}.' if found['estimated_seconds'] else ''
+    made += f'\n\nCompiled for {target.name}, nothing was run; clr-jax {found["code_version"]}, '
     made += ', '.join(f'{name} {version}' for name, version in found['libraries'].items())
   return aligned(lines) + made
 

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from clr_jax.bench import hlo
+from clr_jax.bench import hardware, hlo
 from clr_jax.bench.plan import bound, parts, targets, work
 
 HERE = pathlib.Path(__file__).parent
@@ -91,6 +91,20 @@ def test_shares(gpu):
   without = {part: row | {'cycles': 0} for part, row in rows.items()}
   assert bound.shares(h200, 'bfloat16', without) == {'crops': 0.5, 'loss': 0.5}
   assert bound.shares(cpu, 'bfloat16', without) == {}
+
+
+def test_kernels_one_after_another_take_the_longest_of_their_rates(gpu):
+  h200, v5e = targets.parse('h200:1'), targets.parse('v5e:1x1')
+  found = bound.one_after_another(h200, 'float32', gpu, sent=0)
+  chip, peak = h200.chip, hardware.peak(h200.chip.kind, 'float32')
+  costs = parts.costs(gpu)
+  least = bound.seconds(h200, 'float32', costs, kept=0, sent=0)
+  total = {key: sum(row[key] for row in costs.values()) for key in ('product_flops', 'bytes')}
+  rates = total['product_flops'] / peak, total['bytes'] / chip.bandwidth
+  assert max(least['bound'], *rates) < found < sum(rates) + least['launches']
+  sent = bound.one_after_another(h200, 'float32', gpu, sent=10**9)
+  assert sent - found == pytest.approx(1e9 / chip.interconnect)
+  assert bound.one_after_another(v5e, 'float32', gpu, sent=0) is None  # it has cycles
 
 
 @pytest.mark.parametrize(

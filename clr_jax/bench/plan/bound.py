@@ -1,9 +1,10 @@
-"""Lower bound of the time of a step, from peak rates of the hardware."""
+"""Times of a step from peak rates of the hardware: a lower bound, and kernel by kernel."""
 
 from __future__ import annotations
 
 from clr_jax.bench import hardware
-from clr_jax.bench.plan.parts import Costs
+from clr_jax.bench.hlo import Module
+from clr_jax.bench.plan.parts import Costs, kernel_costs
 from clr_jax.bench.plan.targets import LAUNCH_SECONDS, Target
 
 
@@ -36,6 +37,30 @@ def seconds(
   if chip.platform == 'cuda':
     found['launches'] = total['kernels'] * LAUNCH_SECONDS
   return found | {'bound': max(found.values())}
+
+
+def one_after_another(target: Target, precision: str, module: Module, *, sent: int) -> float | None:
+  """Seconds of a step on GPUs whose kernels run one after another, each at the peak of one rate.
+
+  A kernel takes the longest of its products, the bytes that it accesses and a launch. Closer than
+  the bound of `seconds`, but real kernels do not reach peak rates either. None on other hardware
+  and if the rates of the target's chips are unknown.
+
+  Args:
+    target, precision, sent: see `seconds`.
+    module: the compiled step.
+  """
+  chip = target.chip
+  peak = hardware.peak(chip.kind, precision)
+  if peak is None or chip.bandwidth is None or chip.interconnect is None:
+    return None
+  if chip.platform != 'cuda':
+    return None
+  total = sent / chip.interconnect
+  for _, counts, times in kernel_costs(module):
+    rates = counts['product_flops'] / peak, counts['bytes'] / chip.bandwidth
+    total += times * max(*rates, counts['kernels'] * LAUNCH_SECONDS)
+  return total
 
 
 def shares(target: Target, precision: str, costs: Costs) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from clr_jax.bench import communication, hlo, scopes
 from clr_jax.bench.hlo import Instruction, Module
@@ -38,6 +38,14 @@ def costs(module: Module) -> Costs:
   of the TPU compiler, 0 elsewhere.
   """
   total: Costs = {part: dict.fromkeys(_COUNTED, 0) for part in PARTS}
+  for part, counts, times in kernel_costs(module):
+    for key, value in counts.items():
+      total[part][key] += times * value
+  return total
+
+
+def kernel_costs(module: Module) -> Iterator[tuple[str, dict[str, int], int]]:
+  """Yields (part, costs as in `costs`, number of calls in a step) of each kernel."""
   found = list(hlo.kernels(module))
   on_tpu = any(kernel.instruction.estimated_cycles for kernel in found)
   for kernel in found:
@@ -51,9 +59,7 @@ def costs(module: Module) -> Costs:
       'bytes': work.traffic(module, op, body),
       'cycles': op.estimated_cycles,
     }
-    for key, value in counts.items():
-      total[part][key] += kernel.times * value
-  return total
+    yield part, counts, kernel.times
 
 
 def part_of(module: Module, op: Instruction, body: work.Body) -> str:

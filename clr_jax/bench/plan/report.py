@@ -75,15 +75,11 @@ def _work(experiment: Experiment, target: Target, text: str) -> dict[str, Any]:
   state = experiment.abstract_state
   kept = sum(map(nbytes_of, jax.tree.leaves((state.params, state.opt_state))))
   precision = str(experiment.config.precision)
-  least = bound.seconds(
-    target,
-    precision,
-    costs,
-    kept=kept,
-    sent=sum(row['ring_bytes'] for row in sent.values()),
-  )
+  ring = sum(row['ring_bytes'] for row in sent.values())
+  least = bound.seconds(target, precision, costs, kept=kept, sent=ring)
   cycles = sum(row['cycles'] for row in costs.values())
   clock = target.chip.clock_hz
+  estimate = bound.one_after_another(target, precision, module, sent=ring)
   return {
     'parts': costs,
     'shares': bound.shares(target, precision, costs),
@@ -92,7 +88,7 @@ def _work(experiment: Experiment, target: Target, text: str) -> dict[str, Any]:
     'least_seconds': least,
     'input': _input(experiment, target),
     'steps_per_epoch': experiment.info.steps_per_epoch,
-    'estimated_seconds': cycles / clock if cycles and clock else None,
+    'estimated_seconds': cycles / clock if cycles and clock else estimate,
   }
 
 
@@ -196,11 +192,11 @@ def _format_times(report: Mapping[str, Any]) -> list[str]:
     f'{report["steps_per_epoch"]} steps: a bound (the largest of {kinds}; at peak rates{launch}), '
     f'not an estimate'
   ]
-  if report['estimated_seconds'] is not None:
-    lines.append(
-      f'compiler       {_ms(report["estimated_seconds"])} a step by its own cycles, without '
-      f'communication'
-    )
+  if (estimate := report['estimated_seconds']) is not None:
+    by_cycles = 'by the cycles that the compiler expects, without communication'
+    by_rates = 'if kernels run one after another, each at the peak of products, memory or launches'
+    on_tpu = report['total']['cycles'] > 0
+    lines.append(f'estimate       {_ms(estimate)} a step {by_cycles if on_tpu else by_rates}')
   return lines
 
 

@@ -237,7 +237,9 @@ def test_absent_hardware_is_compiled_for(target, package):
   assert found['fits'] and found['least_seconds']['bound'] > 0
   assert found['collectives']['all-reduce']['count'] > 0
   assert found['parts'][parts.CONVOLUTIONS]['product_flops'] > 0
-  assert bool(found['estimated_seconds']) == target.startswith('v5e')
+  assert found['estimated_seconds'] > 0
+  if target.startswith('h200'):
+    assert found['estimated_seconds'] >= found['least_seconds']['bound']
 
 
 def test_the_terminal_shows_what_compiles(capsys):
