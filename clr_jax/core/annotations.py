@@ -45,7 +45,7 @@ DISTINCT = Fact('DISTINCT')
 _OF_SEQUENCES = INCREASING, DISTINCT
 
 SEVERAL = Fact('SEVERAL')
-"""A tuple of values means several settings, each measured separately."""
+"""A tuple of different values means several settings, each measured separately."""
 
 NO_EFFECT_ON_TRAINING = Fact('NO_EFFECT_ON_TRAINING')
 """The option does not change the trained parameters, so a run can resume with another value."""
@@ -78,6 +78,8 @@ def check_value(key: str, value: Any, hint: Any) -> None:
       raise UserError(f'{key} is empty: give {describe(hint)}')
     for each in value:
       check_value(key, each, hint)
+    if not _meets(DISTINCT, value):
+      raise UserError(f'{key}={_shown(value)} repeats a value: give each of them once')
   elif not _allows(hint, value):
     raise UserError(
       f'{key}={_shown(value)} is not allowed: {_nearest(hint, value)}give {describe(hint)}'
@@ -184,7 +186,7 @@ def _meets(bound: Any, value: Any) -> bool:
     case Fact('INCREASING'):
       return list(value) == sorted(value)
     case Fact('DISTINCT'):
-      return len(set(value)) == len(value)
+      return all(list(value).count(each) == 1 for each in value)
     case Fact('INFINITY_ALLOWED'):
       return True
   raise TypeError(f'no rule for the bound {bound!r}')

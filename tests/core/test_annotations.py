@@ -141,6 +141,11 @@ def test_sentences():
       'method.t=-1 is not allowed: give a number of at least 0, or several',
     ),
     (
+      (2, 1, 2.0),
+      Annotated[float, Ge(0), SEVERAL],
+      'method.t=(2, 1, 2.0) repeats a value: give each of them once',
+    ),
+    (
       ('a', 'trainde'),
       tuple[Literal['a', 'trained'], ...],
       "method.t=('a', 'trainde') is not allowed: did you mean 'trained'? give a sequence, each one "

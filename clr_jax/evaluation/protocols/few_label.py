@@ -9,7 +9,7 @@ import numpy as np
 
 from clr_jax.core.bounds import Count, Repeats, Seed, Share
 from clr_jax.core.errors import UserError
-from clr_jax.core.options import OneOf, takes_options_of
+from clr_jax.core.options import DISTINCT, OneOf, takes_options_of
 from clr_jax.evaluation.probing.linear_draws import measure_subsets
 from clr_jax.evaluation.probing.linear_settings import settings, settings_of
 from clr_jax.evaluation.probing.recipes import PRESETS
@@ -28,8 +28,8 @@ FITS_CLASSES = True
 def measure(
   subject: Subject,
   *,
-  label_fraction: Share | Sequence[Share] = FRACTIONS,
-  per_class: Count | Sequence[Count] = PER_CLASS,
+  label_fraction: Share | Annotated[Sequence[Share], DISTINCT] = FRACTIONS,
+  per_class: Count | Annotated[Sequence[Count], DISTINCT] = PER_CLASS,
   balanced: bool = True,
   draws: Repeats = 5,
   seed: Seed = 0,

@@ -10,7 +10,7 @@ from annotated_types import MinLen
 
 from clr_jax.core.bounds import Repeats, Seed, Share
 from clr_jax.core.errors import UserError
-from clr_jax.core.options import checked, takes_options_of
+from clr_jax.core.options import DISTINCT, checked, takes_options_of
 from clr_jax.evaluation.probing.features import Features
 from clr_jax.evaluation.probing.linear_draws import measure_subsets
 from clr_jax.evaluation.probing.linear_settings import settings, settings_of
@@ -29,7 +29,7 @@ def linear(
   test: Features,
   features: Kind = 'trained',
   *,
-  label_fraction: Share | Annotated[Sequence[Share], MinLen(1)] = 1.0,
+  label_fraction: Share | Annotated[Sequence[Share], MinLen(1), DISTINCT] = 1.0,
   draws: Repeats = 1,
   seed: Seed = 0,
   **options: Any,

@@ -16,7 +16,7 @@ from annotated_types import Ge, Le, MinLen
 
 from clr_jax.core.bounds import Count, Iterations, Positive, Repeats, Seed
 from clr_jax.core.errors import UserError
-from clr_jax.core.options import SEVERAL, OneOf, takes_options_of
+from clr_jax.core.options import DISTINCT, SEVERAL, OneOf, takes_options_of
 from clr_jax.evaluation import corruptions
 from clr_jax.evaluation.attacks import Classifier, Problem
 from clr_jax.evaluation.attacks.base import correct
@@ -74,8 +74,8 @@ def measure(
     'plb_l2',
   ),
   num_images: Count = 200,
-  epsilons: Sequence[Positive] = (),
-  severities: Annotated[Sequence[Severity], MinLen(1)] = corruptions.SEVERITIES,
+  epsilons: Annotated[Sequence[Positive], DISTINCT] = (),
+  severities: Annotated[Sequence[Severity], MinLen(1), DISTINCT] = corruptions.SEVERITIES,
   head: Logits = 'auto',
   normalize: bool = True,
   batch_size: Count = 100,
