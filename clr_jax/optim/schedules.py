@@ -7,7 +7,7 @@ base it names; `make` builds them by name from the sizes of a run.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -209,6 +209,15 @@ def step_decay(
   return lambda step: peak * jnp.power(factor, sum(_real(step) >= s for s in steps))
 
 
+def check_milestones(milestones: Sequence[float], epochs: float, *, prefix: str = '') -> None:
+  """Raises a UserError for a milestone of `step_decay` after the end; `prefix` precedes the key."""
+  if late := [milestone for milestone in milestones if milestone >= epochs]:
+    raise UserError(
+      f'{prefix}milestones: {late[0]:g} has no effect in a run of {epochs:.3g} epochs: leave it '
+      f'out, or train for more epochs'
+    )
+
+
 def cosine_gamma(gamma_min: float, decay_epochs: int) -> Schedule:
   """SogCLR's gamma by epoch: half a cosine from 1 to `gamma_min` at `decay_epochs`, then constant.
 
@@ -262,18 +271,14 @@ def _of_run(form: Callable[..., Schedule]) -> Callable[..., Schedule]:
     )
     taken = keyword_only(form)
     filled_in = {k: v for k, v in zip(SIZES, sizes, strict=True) if k in taken}
-    epochs = f'{total_steps / steps_per_epoch:.3g}'
+    length = total_steps / steps_per_epoch
     if filled_in.keys() & {'warmup_epochs', 'warmup_steps'} and sizes[-1] > total_steps:
+      epochs = f'{length:.3g}'
       raise UserError(
         f'schedule.warmup_epochs={warmup_epochs} exceeds the length of the run in epochs, '
         f'{epochs}: lower it to at most {epochs}, or train for more epochs'
       )
-    for milestone in options.get('milestones', ()):
-      if round(milestone * steps_per_epoch) >= total_steps:
-        raise UserError(
-          f'schedule.milestones: {milestone} has no effect in a run of {epochs} epochs: leave it '
-          f'out, or train for more epochs'
-        )
+    check_milestones(options.get('milestones', ()), length, prefix='schedule.')
     return form(peak, **filled_in, **options)
 
   return schedule

@@ -319,7 +319,9 @@ def _factors(backbone: Any, layer_decay: float) -> dict[str, float]:
 
 def _schedule(recipe: Recipe, steps_per_epoch: int, total_steps: int):
   """Schedule of the factor of both learning rates."""
-  step = {'milestones': recipe.milestones, 'factor': recipe.factor}
+  # A preset may have milestones after the end of a shorter training.
+  milestones = tuple(m for m in recipe.milestones if m < recipe.epochs)
+  step = {'milestones': milestones, 'factor': recipe.factor}
   return schedules.make(
     _SCHEDULES[recipe.schedule],
     peak=1.0,

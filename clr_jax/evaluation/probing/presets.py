@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clr_jax.core.options import OnlyWith, Option, check, options_of
+from clr_jax.optim.schedules import check_milestones
 
 # All are SGD on frozen features in inference mode. The protocol `linear_augmented` adds augmented
 # training images. Every value may be overridden.
@@ -141,6 +142,8 @@ def with_preset(
   values = {k: v for k, v in values.items() if k in given or _has_effect(k, known, values)}
   check(factory, values, what=what)
   values = {**{k: option.default for k, option in known.items()}, **values}
+  if given.get('milestones') and values.get('epochs') is not None:  # a preset's may be ineffective
+    check_milestones(given['milestones'], values['epochs'], prefix=f'{what}: ')
   return {k: v for k, v in values.items() if _has_effect(k, known, values)}
 
 

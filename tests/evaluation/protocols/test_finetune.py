@@ -257,6 +257,10 @@ class TestRefusals:
       ({'milestones': (3,)}, 'milestones=.* has no effect unless .*schedule=step'),
       ({'preset': 'robustness', 'warmup_epochs': 2.0}, 'has no effect unless schedule=cosine'),
       ({'schedule': 'step'}, 'schedule=step needs milestones'),
+      (
+        {'schedule': 'step', 'milestones': (1, 3), 'epochs': 3},
+        'finetune: milestones: 3 has no effect in a run of 3 epochs',
+      ),
       ({'per_class': 2, 'label_fraction': 0.5}, 'label_fraction or per_class, not both'),
       ({'label_fraction': 0.05}, '6 labels are too few for 10 classes'),
       ({'per_class': 100}, 'per_class=100 must be at most'),
@@ -267,6 +271,12 @@ class TestRefusals:
   def test_options(self, subject, options, words):
     with pytest.raises(UserError, match=words):
       protocols.check(subject.sets, 'finetune', options, ['trained'])
+
+  def test_milestones_of_a_preset_may_lie_after_the_end(self, subject):
+    options = {'preset': 'robustness', 'epochs': 3}
+    protocols.check(subject.sets, 'finetune', options, ['trained'])
+    recipe = make_recipe(subject, 60, **finetune._resolved('robustness', {'epochs': 3}))
+    assert recipe.milestones == (60.0,) and finetuning._schedule(recipe, 10, 30)(29) == 1
 
   def test_a_warm_up_longer_than_the_training(self, subject):
     with pytest.raises(UserError, match=r'warmup_epochs=2\.0 exceeds epochs=1: lower'):
