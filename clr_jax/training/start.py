@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from clr_jax.core.types import TrainState
 from clr_jax.experiment.build import Experiment
 from clr_jax.experiment.initial_weights import with_weights_of
 from clr_jax.rundir.checkpoint import Checkpoints
+from clr_jax.rundir.rows import read_metrics
 from clr_jax.rundir.state_dicts import is_weight_file, load_backbone
 from clr_jax.rundir.weights import check_weights
 from clr_jax.rundir.workdir import Workdir
@@ -57,10 +59,17 @@ def check_init_from(config: Config, run: Workdir, experiment: Experiment) -> Non
 def start_or_resume(experiment: Experiment, run: Workdir, checkpoints: Checkpoints) -> Start:
   """Resumes from the newest checkpoint of the run, else starts at step 0.
 
-  Prints one line when it reads weights.
+  Prints one line when it reads weights, or if checkpoints must have been lost.
   """
   if checkpoints.latest_step() is not None:
     return _resume(experiment, run, checkpoints)
+  if jax.process_index() == 0 and (rows := read_metrics(run)):
+    reached = f'although its metrics reach step {rows[-1]["step"]}'
+    print(
+      f'{run.path} has no checkpoint, {reached}: it starts again at step 0',
+      file=sys.stderr,
+      flush=True,
+    )
   state = experiment.init()
   if experiment.config.init_from:
     state = with_weights_of(experiment.config.init_from, state)

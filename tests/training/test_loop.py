@@ -21,6 +21,7 @@ from clr_jax.rundir.checkpoint import Checkpoints, SaveFailed
 from clr_jax.rundir.rows import read_metrics
 from clr_jax.training import loop
 from clr_jax.training.dispatch import make_dispatch
+from clr_jax.training.start import start_or_resume
 from tests.evaluation.runs import one_device  # noqa: F401  (a fixture)
 
 TINY = pathlib.Path(__file__).parent.parent / 'tiny.py'
@@ -127,6 +128,20 @@ def test_a_finished_run_trains_nothing(trained, monkeypatch, capsys):
 
 @pytest.mark.slow
 @ONE_WORKER
+def test_lost_checkpoints_are_said(tmp_path, capsys):
+  run = workdir.Workdir(tmp_path)
+  fake = types.SimpleNamespace(init=lambda: 'new', config=types.SimpleNamespace(init_from=''))
+  none = types.SimpleNamespace(latest_step=lambda: None)
+  assert start_or_resume(fake, run, none)[:2] == ('new', 0)
+  assert capsys.readouterr() == ('', '')
+  run.metrics.mkdir()
+  (run.metrics / f'{1:020d}-step{0:012d}.jsonl').write_text('{"step": 4}\n{"step": 8}\n')
+  assert start_or_resume(fake, run, none)[:2] == ('new', 0)
+  out, err = capsys.readouterr()
+  assert not out and err.count('\n') == 1
+  assert f'{tmp_path} has no checkpoint, although its metrics reach step 8: it starts again' in err
+
+
 def test_init_from_starts_at_step_0_with_a_fresh_optimizer(trained, tmp_path, monkeypatch):
   started = []
 
