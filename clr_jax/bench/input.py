@@ -25,7 +25,7 @@ from clr_jax.rundir import provenance
 _IMAGES = 512  # images that one core reads, at most
 
 
-def measure(config: Config, *, repeats: int, steps: int) -> dict[str, Any]:
+def measure(config: Config, *, repeats: int = 5, steps: int = 20) -> dict[str, Any]:
   """Measures reading alone: no step runs, and nothing is sent to a device.
 
   Args:

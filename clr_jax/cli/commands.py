@@ -304,11 +304,14 @@ def _bench_mode(
   check_name(torch_reference.COMPILE, args.peer_compile, 'value of --peer_compile')
   if args.peer_compile != 'off' and not args.peer:
     raise UserError(f'--peer_compile={args.peer_compile} has no effect without --peer: add it')
+  timing = {k: n for k in ('repeats', 'steps') if (n := getattr(args, k)) is not None}
   if args.input:
-    return _bench_input(args, config)
+    return _bench_input(args, config, timing)
   if args.collectives is not None:
     if args.peer:
       raise UserError('--peer and --collectives cannot be combined: give one of them')
+    if timing:
+      raise UserError(f'--{next(iter(timing))} has no effect with --collectives: leave it out')
     jax.config.update('jax_platforms', 'cpu')
     jax.config.update('jax_num_cpu_devices', max(communication.DEVICES))
 
@@ -317,7 +320,6 @@ def _bench_mode(
         return communication.measure(config, per_device=args.collectives)
 
     return count, communication.format_table
-  timing = {'repeats': args.repeats, 'steps': args.steps}
   if not args.peer:
     return functools.partial(step.measure, config, **timing), step.format_report
   torch_reference.check(config)
@@ -330,7 +332,7 @@ def _bench_mode(
 
 
 def _bench_input(
-  args: argparse.Namespace, config: Config
+  args: argparse.Namespace, config: Config, timing: Mapping[str, int]
 ) -> tuple[Callable[[], dict[str, Any]], Callable[..., str]]:
   """As `_bench_mode`, for reading images."""
   from clr_jax.bench import input as input_lib
@@ -338,7 +340,6 @@ def _bench_input(
   for flag, given in {'peer': args.peer, 'collectives': args.collectives is not None}.items():
     if given:
       raise UserError(f'--input and --{flag} cannot be combined: give one of them')
-  timing = {'repeats': args.repeats, 'steps': args.steps}
   return functools.partial(input_lib.measure, config, **timing), input_lib.format_report
 
 

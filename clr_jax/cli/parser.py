@@ -312,7 +312,6 @@ def _add_bench(add: Callable[..., Parser]) -> None:
     bench.add_argument(
       f'--{name}',
       type=from_one,
-      default=default,
       metavar='N',
       help=f'{text}; default: {default}',
     )

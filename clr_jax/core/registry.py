@@ -21,6 +21,14 @@ from clr_jax.core.options import check
 F = TypeVar('F', bound=Callable[..., Any])
 
 
+def check_made(made: Any, kind: type, what: str) -> None:
+  """Raises a UserError if a registered function, such as a user's, returned another type."""
+  if not isinstance(made, kind):
+    raise UserError(
+      f'the function of {what} returns a {type(made).__name__}: let it return a {kind.__name__}'
+    )
+
+
 class Registry(Generic[F]):
   """Factories by name; the keyword-only parameters of a factory are its options.
 

@@ -33,6 +33,8 @@ def check_path(path: epath.PathLike) -> None:
     raise UserError(
       f'{text} cannot be used: only local paths and gs:// are supported, so give one of them'
     )
+  if not text.strip():
+    raise UserError('the path of a folder or file is empty: give one')
   if re.match('(gs|s3|https?):/', text) and not separator:
     raise UserError(f'{text} is no path of a bucket: give gs://BUCKET/FOLDER')
   if separator and not rest.partition('/')[0]:

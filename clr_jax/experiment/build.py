@@ -20,6 +20,7 @@ from clr_jax.core.config_tree import Config, to_dict
 from clr_jax.core.errors import UserError, about
 from clr_jax.core.options import keyword_only
 from clr_jax.core.programs import host_jit
+from clr_jax.core.registry import check_made
 from clr_jax.core.types import Array, Batch, Method, RunInfo, Schedule, TrainState
 from clr_jax.data import pairs
 from clr_jax.data.pipeline import RESIDENT_LIMIT, Pipeline, abstract_data, make_pipeline
@@ -246,7 +247,9 @@ def _load_data(config: Config) -> tuple[data.Source, data.Source | None]:
 
 
 def _make_views(options: Config) -> augment.Views:
-  return augment.make(**to_dict(options))
+  views = augment.make(**to_dict(options))
+  check_made(views, augment.Views, f'augmentation {options.name!r}')
+  return views
 
 
 def _run_info(config: Config, source: data.Source, views: augment.Views) -> RunInfo:

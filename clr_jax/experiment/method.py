@@ -13,6 +13,7 @@ from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import listed
 from clr_jax.core.options import build, keyword_only
+from clr_jax.core.registry import check_made
 from clr_jax.core.types import Method, RunInfo
 from clr_jax.plugins import PLUGINS
 from clr_jax.wrappers.accumulate import accumulate
@@ -66,4 +67,6 @@ def _base_method(config: Config, backbone: nn.Module, info: RunInfo, plugins: An
       f'{config.method.name} supports no plug-ins inside its loss: switch '
       f'plugins.{next(iter(plugins))} off or use one of {listed(taking)}'
     )
-  return build(factory, config.method, backbone, info, prefix='method.', **fixed)
+  method = build(factory, config.method, backbone, info, prefix='method.', **fixed)
+  check_made(method, Method, f'method {config.method.name!r}')
+  return method

@@ -183,11 +183,9 @@ def test_train_refuses(refused, tmp_path, arguments, words):
     (['inspect', 'gradients', '--workdir=x', '--params.span=1e300'], ['--params.span=1e+300']),
     (['inspect', 'gradients', '--workdir=x', '--params.etas=abc'], ["--params.etas=('abc',)"]),
     (['inspect', 'curves', '--workdir=x', '--out=s3://x.png'], ['s3://x.png', 'gs://']),
-    (
-      ['evaluate', 'knn', '--workdir=x', '--params.k=5,0'],
-      ['clr-jax: --params.k=0 is not'],
-    ),
+    (['evaluate', 'knn', '--workdir=x', '--params.k=5,0'], ['clr-jax: --params.k=0 is not']),
     (['evaluate', 'transfer', '--workdir=x', '--params.k=5'], ['--params.k has no effect', 'knn']),
+    (['bench', f'--config={TINY}', '--collectives=2', '--steps=9'], ['--steps has no effect with']),
     (['bench', f'--config={TINY}', '--repeats=0'], ['--repeats', 'at least 1']),
     (['--x=1'], ['--x']),
   ],

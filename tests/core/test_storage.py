@@ -42,6 +42,7 @@ def test_a_store_in_one_sentence(error, text):
     ('s3://b/x', 's3://b/x cannot be used: only local paths and gs://'),
     ('file:///x', 'only local paths'),
     ('gs://', 'gs:// has no bucket: give gs://BUCKET'),
+    ('', 'the path of a folder or file is empty'),
     ('gs:/b/x', 'gs:/b/x is no path of a bucket: give gs://BUCKET/FOLDER'),
     ('a\0b', 'contains a null byte'),
   ],

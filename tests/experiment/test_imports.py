@@ -101,6 +101,42 @@ def test_flags(own, monkeypatch, capsys):
   assert config.imports == (f'{own}/my_methods.py',)
 
 
+NOTHING = """
+from clr_jax import augment, data, methods
+
+@methods.register
+def forgot(backbone, info):
+  'A method without a return.'
+
+@augment.register
+def forgot(*, size: int):
+  'Views without a return.'
+
+@data.register
+def forgot(path, **options):
+  'Images without a return.'
+"""
+
+
+@pytest.mark.parametrize(
+  ('key', 'what', 'kind'),
+  [
+    ('method.name', 'method', 'Method'),
+    ('augment.name', 'augmentation', 'Views'),
+    ('data.name', 'data source', 'Source'),
+  ],
+)
+def test_functions_that_return_something_else(own, monkeypatch, capsys, key, what, kind):
+  monkeypatch.chdir(own)
+  (own / 'my_methods.py').write_text(NOTHING)
+  flags = ['--imports=my_methods.py', '--config=quickstart', f'--config.{key}=forgot']
+  assert call('train', *flags, '--workdir=run') == 2
+  said = capsys.readouterr().err
+  assert said.count('\n') == 1
+  assert f"the function of {what} 'forgot' returns a NoneType: let it return a {kind}" in said
+  assert not (own / 'run').exists()
+
+
 def test_a_run_records_the_code_and_refuses_other_code(own, tmp_path):
   config, run = load(f'{own}/my_config.py'), Workdir(tmp_path / 'run')
   free = keys_without_effect(config)

@@ -28,7 +28,7 @@ import numpy as np
 from clr_jax.core.bounds import Count, Pixels
 from clr_jax.core.errors import UserError
 from clr_jax.core.options import check
-from clr_jax.core.registry import ModuleRegistry
+from clr_jax.core.registry import ModuleRegistry, check_made
 from clr_jax.data.base import Source
 from clr_jax.data.joined import JoinedSource
 from clr_jax.data.slices import parts_of
@@ -90,7 +90,9 @@ def load_source(
     options['whole'] = whole
   elif whole is not None and whole.always:
     options['image_size'] = image_size or whole.size
-  return SCHEMES.factory(scheme)(path, name=name, **options)
+  source = SCHEMES.factory(scheme)(path, name=name, **options)
+  check_made(source, Source, f'data source {scheme!r}')
+  return source
 
 
 def _joined(name: str, splits: list[str], options: Mapping[str, Any]) -> Source:
