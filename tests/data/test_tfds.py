@@ -240,6 +240,25 @@ def test_only_a_damaged_record_is_called_so(toy_dir, error, always, kind, words)
     source.load(np.array([4, 2]))
 
 
+@pytest.mark.parametrize('file', ['dataset_info.json', 'features.json'])
+@pytest.mark.parametrize('kind', ['{', '[]', '{}', 'pipe'])
+def test_a_damaged_description(toy_dir, file, kind):
+  path = toy_dir / 'toy' / '1.0.0' / file
+  path.unlink()
+  os.mkfifo(path) if kind == 'pipe' else path.write_text(kind)
+  says = r'the description of toy in .*1\.0\.0 is damaged \(.*\): restore dataset_info.json and'
+  with pytest.raises(UserError, match=says):
+    load_source('toy', data_dir=str(toy_dir))
+
+
+def test_a_pipe_in_the_place_of_a_file_of_examples(toy_dir):
+  (path,) = (toy_dir / 'toy' / '1.0.0').glob('toy-train*')
+  path.unlink()
+  os.mkfifo(path)
+  with pytest.raises(UserError, match=f'{path} is not a regular file: restore it, or remove'):
+    load_source('toy', data_dir=str(toy_dir))
+
+
 def test_reading_imports_no_tensorflow(toy_dir):
   code = (
     'import sys; from clr_jax.data import load_source\n'

@@ -14,7 +14,14 @@ from etils import epath
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.locks import one_at_a_time
-from clr_jax.core.storage import files_in, is_local, translate_errors
+from clr_jax.core.storage import (
+  files_in,
+  first_line,
+  is_file,
+  is_local,
+  read_file,
+  translate_errors,
+)
 from clr_jax.data import images as images_lib
 from clr_jax.data import label_store, preparing
 from clr_jax.data.encoded import EncodedSource
@@ -236,8 +243,6 @@ def _find(name: str, config: str | None, version: str | None, root: epath.Path):
 
 
 def _builder(name: str, root: epath.Path):
-  import tensorflow_datasets as tfds  # 0.4 s to import, for TFDS names only
-
   match = _NAME.fullmatch(name)
   if match is None:
     raise UserError(
@@ -255,7 +260,28 @@ def _builder(name: str, root: epath.Path):
         path = found()
     if path is None:
       raise UserError(f'TFDS prepared {name} but left nothing readable in {root}')
-  return tfds.builder_from_directory(path)
+  return _described(path, name)
+
+
+def _described(path: epath.Path, name: str):
+  """TFDS's builder of a prepared data set; UserError for a damaged description."""
+  import tensorflow_datasets as tfds  # 0.4 s to import, for TFDS names only
+
+  try:
+    for file in ('dataset_info.json', 'features.json'):
+      read_file(path / file)  # TFDS would wait for the end of a pipe
+    builder = tfds.builder_from_directory(path)
+    problem = '' if builder.info.splits else 'it names no split'
+  except (ImportError, MemoryError, PermissionError):
+    raise
+  except Exception as error:  # TFDS raises many types
+    problem = first_line(error)
+  if problem:
+    raise UserError(
+      f'the description of {name} in {path} is damaged ({problem}): restore dataset_info.json and '
+      f'features.json, or remove the folder to have {name} prepared again'
+    )
+  return builder
 
 
 def _feature_keys(info, name: str) -> tuple[str, str | None]:
@@ -287,6 +313,12 @@ def _open(builder, base: str, image_key: str, name: str):
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+  for path in builder.info.splits[base].filepaths:
+    if is_local(path) and os.path.lexists(path) and not is_file(path):
+      raise UserError(
+        f'{path} is not a regular file: restore it, or remove {builder.data_dir} to have {name} '
+        f'prepared again'
+      )
   try:
     # Decoded by us: resizing a JPEG while it is decoded is cheaper, and all sources look alike.
     return builder.as_data_source(base, decoders={image_key: tfds.decode.SkipDecoding()})
