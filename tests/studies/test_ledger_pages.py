@@ -52,7 +52,7 @@ LISTS = {
   *('`inspect`', '`config.plugins.`', 'component', 'target', 'folder or file', 'block', 'option'),
   'pre-training',
 }
-COMPILED_OR_TIMED = {'`clr-jax bench --peer --config=`', 'program', 'part', 'row', 'global batch'}
+COMPILED_OR_TIMED = {'`clr-jax bench --peer --config=`'}
 
 
 def heads_of_tables_outside_of_the_ledger(text):
