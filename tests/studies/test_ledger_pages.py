@@ -45,14 +45,13 @@ def test_every_run_of_the_ledger_is_on_a_page():
 
 
 # First heads of the tables that are not from the ledger: lists without measured numbers, numbers of
-# papers, and what compilers and clocks say, for which their page states command and versions.
+# papers.
 LISTS = {
   *('script', 'section', 'extra', 'method', 'symptom', 'config', 'package', 'item', 'exit code'),
   *('injected fault', '`config.data.name`', '`evaluate`', '`--params.attack` of `robustness`'),
   *('`inspect`', '`config.plugins.`', 'component', 'target', 'folder or file', 'block', 'option'),
   'pre-training',
 }
-COMPILED_OR_TIMED = {'`clr-jax bench --peer --config=`'}
 
 
 def heads_of_tables_outside_of_the_ledger(text):
@@ -66,9 +65,8 @@ def heads_of_tables_outside_of_the_ledger(text):
 @pytest.mark.parametrize('page', ALL_PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_table_of_measurements_is_in_the_ledger(page):
   text = page.read_text()
-  stated = re.search(r'JAX 0\.\d+\.\d+', text) and 'clr-jax ' in text
   for head in heads_of_tables_outside_of_the_ledger(text):
-    assert head in LISTS or (head in COMPILED_OR_TIMED and stated), (
+    assert head in LISTS, (
       f'{page.name}: the table of {head!r} is not from the ledger: put it there (PageTable)'
     )
 
