@@ -33,6 +33,8 @@ def check_path(path: epath.PathLike) -> None:
     raise UserError(
       f'{text} cannot be used: only local paths and gs:// are supported, so give one of them'
     )
+  if text.startswith('~') and os.path.expanduser(text) == text:
+    raise UserError(f'{text} begins with a user who does not exist: give another path')
   if not text.strip():
     raise UserError('the path of a folder or file is empty: give one')
   if re.match('(gs|s3|https?):/', text) and not separator:

@@ -16,6 +16,7 @@ import optax
 from jax.typing import ArrayLike
 
 from clr_jax.core.bounds import BelowOne, Epsilon, Positive, PositiveEpsilon
+from clr_jax.core.errors import UserError
 from clr_jax.core.option_texts import described_by
 from clr_jax.core.options import OnlyWith
 from clr_jax.core.types import Array, PyTree, Schedule
@@ -94,12 +95,17 @@ def sgd(
     momentum: weight of the old velocity; 0.9 in all recipes of the methods here.
     nesterov: take the gradient plus momentum times the new velocity.
 
+  Raises:
+    UserError: nesterov without momentum.
+
   Example:
     >>> tx, params = sgd(0.5, momentum=0.0), {'w': jnp.ones([])}
     >>> updates, _ = tx.update({'w': jnp.ones([])}, tx.init(params), params)
     >>> updates['w'].item()
     -0.5
   """
+  if nesterov and not momentum:
+    raise UserError('nesterov=True has no effect without momentum: set momentum above 0')
   return optax.chain(
     optax.add_decayed_weights(weight_decay, mask),
     optax.trace(momentum, nesterov),

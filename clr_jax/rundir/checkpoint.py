@@ -292,8 +292,8 @@ class Checkpoints:
         f'the newest readable one'
       )
     raise UserError(
-      f'no checkpoint in {self._folder} can be read, tried {", ".join(reasons)}: start a new '
-      f'workdir'
+      f'no checkpoint in {self._folder} can be read, tried {", ".join(reasons)}: train it again in '
+      f'a new workdir'
     )
 
   def _skip(self, steps: Sequence[int], reasons: list[str], used: int) -> None:

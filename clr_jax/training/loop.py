@@ -120,6 +120,11 @@ def prepare(config: Config, directory: str) -> Prepared:
     UserError: anything that cannot work, except another run in the directory (`check_run`).
   """
   check_config(config)
+  if config.keep_best and not config.eval_every:
+    raise UserError(
+      f'keep_best={config.keep_best} compares evaluations during training, and eval_every=0 has '
+      f'none: set eval_every above 0, or keep_best= to nothing'
+    )
   config = with_absolute_paths(config)
   experiment = build_experiment(config)
   run = Workdir(directory)

@@ -112,6 +112,7 @@ def started(tmp_path):
     (['--workdir=s3://b/x'], ['s3://b/x', 'only local paths and gs://']),
     (['--config=nowhere.py'], ['nowhere.py']),  # of an option given twice the last counts
     (['--config.keep_best=nosuch'], ['keep_best', 'nosuch', 'online_knn_top1']),
+    (['--config.keep_best=online_knn_top1', '--config.eval_every=0'], ['set eval_every above 0']),
     (['--config.keep_best=online_probe_top1', '--config.probe.enabled=False'], ['online_knn_top1']),
     (['--config.augment.size=28', '--config.data.image_size=64'], ['28 pixels', '64', 'augment.s']),
     (['--config.eval.protocols.knn.k=2000'], ['clr-jax: eval.protocols.knn.k=2000 is', 'lower k']),

@@ -45,6 +45,7 @@ def test_a_store_in_one_sentence(error, text):
     ('', 'the path of a folder or file is empty'),
     ('gs:/b/x', 'gs:/b/x is no path of a bucket: give gs://BUCKET/FOLDER'),
     ('a\0b', 'contains a null byte'),
+    ('~nobody-of-this-name/x', 'begins with a user who does not exist'),
   ],
 )
 def test_paths_that_are_not_supported(path, text):

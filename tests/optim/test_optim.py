@@ -244,6 +244,7 @@ def test_frozen_group_keeps_parameters_and_state_then_starts_fresh(name):
     ({'name': 'sgd', 'b1': 0.9}, 'momentum, nesterov'),
     ({'name': 'lars', 'form': 'x'}, "'mocov3', 'simclr', 'clipped', 'unclipped'"),
     ({'name': 'sgd', 'momentum': 1.5}, 'momentum'),
+    ({'name': 'sgd', 'momentum': 0.0, 'nesterov': True}, 'nesterov=True has no effect'),
     ({'name': 'lars', 'eps': 0.1}, 'eps=0.1 has no effect unless form=clipped or unclipped'),
     ({'name': 'sgd', 'weight_decay': -1.0}, 'weight_decay'),
     (
