@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clr_jax.bench.plan import report, targets
+from clr_jax.bench.plan.bound import ESTIMATES
 from clr_jax.cli.configs import load_config
 from clr_jax.cli.process import set_deterministic
 from clr_jax.core.errors import UserError
@@ -18,11 +19,6 @@ _HEADER = (
   *('row', 'data', 'images a step', 'steps', 'GiB a device'),
   *('ms a step, at least', 'minutes, at least', 'minutes, estimated'),
 )
-
-_ESTIMATE = {
-  'cuda': 'from kernels one after another, each at the peak of products, memory or launches',
-  'tpu': 'by the cycles that the compiler expects, without communication',
-}
 
 
 def format_costs(cells: Sequence[Cell], target_name: str) -> str:
@@ -54,7 +50,8 @@ def format_costs(cells: Sequence[Cell], target_name: str) -> str:
       lines.append((cell.row, cell.data, *('',) * (len(_HEADER) - 3), str(error)))
       continue
     lines.append((cell.row, cell.data, *_numbers(found, epochs)))
-    made = f'\n\nEstimated {_ESTIMATE[target.chip.platform]}.' if found['estimated_seconds'] else ''
+    estimated = found['estimated_seconds'] is not None
+    made = f'\n\nEstimated: {ESTIMATES[target.chip.platform]}.' if estimated else ''
     made += f'\n\nCompiled for {target.name}, nothing was run; clr-jax {found["code_version"]}, '
     made += ', '.join(f'{name} {version}' for name, version in found['libraries'].items())
   return aligned(lines) + made

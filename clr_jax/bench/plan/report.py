@@ -184,19 +184,17 @@ def _format_times(report: Mapping[str, Any]) -> list[str]:
   least = dict(report['least_seconds'])
   if not least:
     return ['time           no bound: the peak rates of this target are not known']
-  bound = least.pop('bound')
+  limit = least.pop('bound')
   kinds = ', '.join(f'{kind} {_ms(value)}' for kind, value in least.items())
   launch = f', a launch {1e6 * LAUNCH_SECONDS:.0f} us' if 'launches' in least else ''
   lines = [
-    f'at least       {_ms(bound)} a step, {bound * report["steps_per_epoch"]:.1f} s an epoch of '
+    f'at least       {_ms(limit)} a step, {limit * report["steps_per_epoch"]:.1f} s an epoch of '
     f'{report["steps_per_epoch"]} steps: a bound (the largest of {kinds}; at peak rates{launch}), '
     f'not an estimate'
   ]
   if (estimate := report['estimated_seconds']) is not None:
-    by_cycles = 'by the cycles that the compiler expects, without communication'
-    by_rates = 'if kernels run one after another, each at the peak of products, memory or launches'
-    on_tpu = report['total']['cycles'] > 0
-    lines.append(f'estimate       {_ms(estimate)} a step {by_cycles if on_tpu else by_rates}')
+    made_of = bound.ESTIMATES['tpu' if report['total']['cycles'] else 'cuda']
+    lines.append(f'estimate       {_ms(estimate)} a step: {made_of}')
   return lines
 
 

@@ -242,6 +242,14 @@ def test_absent_hardware_is_compiled_for(target, package):
     assert found['estimated_seconds'] >= found['least_seconds']['bound']
 
 
+@pytest.mark.parametrize(('cycles', 'made_of'), [(0, 'one after another'), (7, 'the cycles')])
+def test_times_are_a_bound_and_an_estimate(cycles, made_of):
+  times = {'least_seconds': {'products': 1e-3, 'bound': 1e-3}, 'estimated_seconds': 4e-3}
+  lines = report._format_times({**times, 'steps_per_epoch': 10, 'total': {'cycles': cycles}})
+  assert lines[0].startswith('at least       1.000 ms a step, 0.0 s an epoch of 10 steps')
+  assert lines[1].startswith('estimate       4.000 ms a step: ') and made_of in lines[1]
+
+
 def test_the_terminal_shows_what_compiles(capsys):
   program.compile_for(jax.jit(lambda x: x + 1).trace(1.0), targets.parse('cpu:1'))
   assert capsys.readouterr().err.startswith('compiling for cpu:1 ...\n')
