@@ -7,7 +7,7 @@ from clr_jax.bench.hlo import Module
 from clr_jax.bench.plan.parts import Costs, kernel_costs
 from clr_jax.bench.plan.targets import LAUNCH_SECONDS, Target
 
-# What the estimated time of a step is made of, by platform.
+# Parts of the estimated time of a step, by platform.
 ESTIMATES = {
   'cuda': 'kernels one after another, each at the peak of products, memory or launches',
   'tpu': 'the cycles that the compiler expects, without communication',
