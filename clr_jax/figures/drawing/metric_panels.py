@@ -71,7 +71,7 @@ METRIC_PANELS = (
     'objective',
     {'objective': ''},
     ('curves',),
-    note='minimized value; the loss is a surrogate that only has its gradient',
+    note='minimized; the loss has its gradient only',
   ),
   MetricPanel(
     'Online kNN accuracy',
