@@ -1,38 +1,38 @@
-"""Least time and memory of the rows of a table on hardware that need not be there."""
+"""Time and memory of the rows of a table on hardware that need not be there."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from clr_jax.bench.plan import report, targets
 from clr_jax.bench.plan.bound import ESTIMATES
 from clr_jax.cli.configs import load_config
 from clr_jax.cli.process import set_deterministic
+from clr_jax.core.config_tree import Config
 from clr_jax.core.errors import UserError
+from clr_jax.core.names import listed
 from clr_jax.data.sources.blank import blank_name
+from clr_jax.rundir.codec import now
 from clr_jax.rundir.table import aligned
+from clr_jax.studies import plans
+from clr_jax.studies.ledger import Plan
 from clr_jax.studies.tables import Cell
 
-_HEADER = (
-  *('row', 'data', 'images a step', 'steps', 'GiB a device'),
-  *('ms a step, at least', 'minutes, at least', 'minutes, estimated'),
-)
 
+def plan(cells: Sequence[Cell], target_name: str) -> list[Plan]:
+  """Compiles the training steps of cells for a target, those that differ only in numbers once.
 
-def format_costs(cells: Sequence[Cell], target_name: str) -> str:
-  """Formats a table of steps, memory and least training time of each cell, and a line of notes.
-
-  Every step is compiled for the target, with black images in the place of the data set. Evaluation
-  is not part of the time.
+  Black images stand for the data set. Evaluation is not part of the time. Of a step that cannot be
+  compiled, one line on stderr says why.
 
   Args:
-    cells: rows of a table.
+    cells: cells of tables at one scale.
     target_name: hardware, as in `clr-jax plan --target`.
 
   Raises:
-    UserError: an unknown target, or no compiler for it here.
+    UserError: an unknown target, no compiler for it here, or no step that can be compiled.
   """
   try:
     target = targets.parse(target_name)
@@ -40,39 +40,65 @@ def format_costs(cells: Sequence[Cell], target_name: str) -> str:
     targets.prepare_process(target)
   except UserError as error:  # the option has another name here
     raise UserError(str(error).replace('--target', '--plan')) from error
-  lines: list[tuple[str, ...]] = [_HEADER]
-  made = ''
-  for number, cell in enumerate(cells, 1):
-    print(f'[{number}/{len(cells)}] {cell.row} on {cell.data}', file=sys.stderr, flush=True)
+  steps: dict[str, list[tuple[Cell, Config]]] = {}
+  for cell in {(c.table, c.run, c.data): c for c in cells}.values():
+    config, _ = load_config(cell.spec, (), list(cell.given))
+    steps.setdefault(plans.step_key(config), []).append((cell, config))
+  made, refused = [], ''
+  for number, own in enumerate(steps.values(), 1):
+    cell, config = own[0]
+    print(f'[{number}/{len(steps)}] {cell.row} on {cell.data}', file=sys.stderr, flush=True)
     try:
-      found, epochs = _plan(cell, target)
+      made.append(_compiled(own, config, target))
     except UserError as error:
-      lines.append((cell.row, cell.data, *('',) * (len(_HEADER) - 3), str(error)))
-      continue
-    lines.append((cell.row, cell.data, *_numbers(found, epochs)))
-    estimated = found['estimated_seconds'] is not None
-    made = f'\n\nEstimated: {ESTIMATES[target.chip.platform]}.' if estimated else ''
-    made += f'\n\nCompiled for {target.name}, nothing was run; clr-jax {found["code_version"]}, '
-    made += ', '.join(f'{name} {version}' for name, version in found['libraries'].items())
-  return aligned(lines) + made
+      refused = f'{cell.row} on {cell.data}: {error}'
+      print(refused, file=sys.stderr, flush=True)
+  if not made:
+    raise UserError(refused)
+  return made
 
 
-def _plan(cell: Cell, target: targets.Target) -> tuple[dict[str, Any], float]:
-  """Report of a cell's step, and its number of epochs."""
-  config, _ = load_config(cell.spec, (), list(cell.given))
+def _compiled(own: Sequence[tuple[Cell, Config]], config: Config, target: targets.Target) -> Plan:
   config.data.name = blank_name(config.data.name)
   set_deterministic(config.deterministic)
-  return report.make(config, target), config.num_epochs
+  found = report.make(config, target)
+  epoch, first = found['steps_per_epoch'], own[0][0]
+  arguments = [first.table, f'--rows={first.row}', f'--data={first.data}', f'--plan={target.name}']
+  return Plan(
+    target.name,
+    [[c.table, c.run, c.data, round(float(other.num_epochs) * epoch)] for c, other in own],
+    config.batch_size,
+    found['memory']['peak'],
+    found['least_seconds'].get('bound'),
+    found['estimated_seconds'],
+    shlex.join(['clr-jax', 'reproduce', *arguments]),
+    found['code_version'],
+    found['libraries'],
+    now(),
+  )
 
 
-def _numbers(found: dict[str, Any], epochs: float) -> tuple[str, ...]:
-  steps = round(epochs * found['steps_per_epoch'])
-  least, estimate = found['least_seconds'].get('bound'), found['estimated_seconds']
+def format_costs(cells: Sequence[Cell], made: Sequence[Plan]) -> str:
+  """Formats a table of steps, memory and training time of each cell that has plans, and notes.
+
+  Args:
+    cells: cells of a table.
+    made: plans.
+
+  Returns:
+    '' without plans of these cells.
+  """
+  found = plans.costs(cells, made)
+  if not found:
+    return ''
+  text = aligned(plans.cost_lines(found))
+  used = [cost.plan for _, cost in found]
+  for platform in sorted({targets.parse(own.target).chip.platform for own in used}):
+    if platform in ESTIMATES:
+      text += f'\n\nEstimated: {ESTIMATES[platform]}.'
+  libraries = {name: version for own in used for name, version in own.libraries.items()}
   return (
-    str(found['config']['batch_size']),
-    f'{steps:,}',
-    f'{found["memory"]["peak"] / 2**30:.1f}',
-    f'{1000 * least:.2f}' if least else '',
-    f'{least * steps / 60:.0f}' if least else '',
-    f'{estimate * steps / 60:.0f}' if estimate else '',
+    f'{text}\n\nCompiled, nothing was run; without evaluation; clr-jax '
+    f'{listed(sorted({own.code_version for own in used}))}, '
+    + ', '.join(f'{name} {version}' for name, version in libraries.items())
   )

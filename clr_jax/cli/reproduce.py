@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 import jax
@@ -22,8 +23,8 @@ from clr_jax.core.names import listed
 from clr_jax.core.storage import atomic_write, first_line, read_file
 from clr_jax.rundir.reader import Run
 from clr_jax.rundir.table import aligned
-from clr_jax.studies import comparison, ledger, pages, tables
-from clr_jax.studies.ledger import Entry
+from clr_jax.studies import comparison, ledger, pages, plans, tables
+from clr_jax.studies.ledger import Entry, Plan
 from clr_jax.studies.tables import Cell, Scale
 
 _DIR = 'DIR'  # stands for the folder in the commands of a ledger
@@ -32,13 +33,14 @@ Planned = list[tuple[Cell, PlannedRun]]
 
 def list_tables() -> None:
   """Prints the tables, with the numbers of published and of measured accuracies."""
-  measured = ledger.packaged()
-  lines = [('table', 'rows', 'numbers', 'runs in the ledger', 'what it shows')]
+  measured, hours = ledger.packaged(), plans.hours(ledger.packaged(Plan))
+  lines = [('table', 'rows', 'numbers', 'runs in the ledger', 'hours, estimated', 'what it shows')]
   for name in tables.names():
-    known = tables.table(name)
+    shown = tables.table(name)
     runs = sum(entry.table == name for entry in measured)
     numbers = sum(not math.isnan(cell.published) for cell in tables.cells(name))
-    lines.append((name, str(len(known.rows)), str(numbers), str(runs), known.title))
+    counts = str(len(shown.rows)), str(numbers), str(runs)
+    lines.append((name, *counts, hours.get(name, ''), shown.title))
   print(aligned(lines))
 
 
@@ -74,22 +76,22 @@ def _flags(names: Sequence[str]) -> str:
 
 
 def add_runs(path: str) -> None:
-  """Takes the runs of another ledger into that of the library.
+  """Takes the runs and plans of another ledger into that of the library.
 
   Args:
     path: the other ledger.
 
   Raises:
-    UserError: no such file, or a line that is not a run of a table.
+    UserError: no such file, or a line that is of no run of a table.
   """
   place = epath.Path(path)
   if not place.exists():
     raise UserError(f'--add={path}: there is no such file; give the ledger.jsonl of a --workdir')
   new = ledger.read(place)
   ledger.check(new)
-  known = ledger.packaged()
-  ledger.write(ledger.packaged_path(), ledger.merged(known, new), ledger.packaged_tables())
-  print(f'{len(new)} runs of {path} are in {ledger.packaged_path()}')
+  own = ledger.packaged_path()
+  ledger.write(own, [*ledger.read(own), *new])
+  print(f'{len(new)} lines of {path} are in {own}')
 
 
 def write_pages(paths: Sequence[str]) -> None:
@@ -101,7 +103,7 @@ def write_pages(paths: Sequence[str]) -> None:
   Raises:
     UserError: a file that does not exist or has a damaged mark.
   """
-  entries, page_tables = ledger.packaged(), ledger.packaged_tables()
+  known = ledger.read(ledger.packaged_path())
   texts = {}
   for path in paths:
     try:
@@ -110,7 +112,7 @@ def write_pages(paths: Sequence[str]) -> None:
       raise UserError(
         f'--pages={path} cannot be read ({first_line(error)}): give a Markdown file'
       ) from error
-  new = {path: pages.filled(text, entries, page_tables) for path, text in texts.items()}
+  new = {path: pages.filled(text, known) for path, text in texts.items()}
   for path, text in new.items():
     if text != texts[path]:
       atomic_write(epath.Path(path), text)
@@ -128,7 +130,7 @@ def run(args: argparse.Namespace) -> None:
   if not cells and (args.workdir or args.list or args.plan or args.check):
     raise UserError(f'{args.table} is not trained by reproduce: {shown[0].elsewhere}')
   if args.plan is not None:
-    print(expected.format_costs(cells, args.plan), end='\n\n')
+    _print_plans(cells, args)
   known = _kept(cells, args.scale) if args.check else {}
   seeds = {cell: range(args.seeds or 1) for cell in cells}
   if args.check:
@@ -137,6 +139,8 @@ def run(args: argparse.Namespace) -> None:
       seeds = {cell: own[: args.seeds] for cell, own in seeds.items()}
   runs = _plan(seeds, args.scale)
   if args.list or args.plan is not None:
+    if args.plan is None and (known_costs := _known_costs(cells, args.scale)):
+      print(known_costs, file=sys.stderr)
     for planned in _once(runs):
       print(command(planned.arguments(args.workdir or _DIR, ())))
     return
@@ -144,6 +148,8 @@ def run(args: argparse.Namespace) -> None:
     if args.check:
       raise UserError('--check trains runs again: give a new folder for them, --workdir=DIR')
     _compare(args, shown, ledger.packaged())
+    if known_costs := _known_costs(cells, args.scale):
+      print(f'\nCost of a run, expected\n\n{known_costs}')
     return
   loaded = {own.name: load_config(own.spec, (), own.given) for _, own in runs}
   say(dict.fromkeys(line for _, said in loaded.values() for line in said))
@@ -153,6 +159,23 @@ def run(args: argparse.Namespace) -> None:
   study = Study(args.workdir, _once(runs), configs)
   jax.config.update('jax_platforms', 'cpu')  # the devices are for the runs
   run_with_exit_code(lambda: _train(study, runs, cells, args, known))
+
+
+def _print_plans(cells: Sequence[Cell], args: argparse.Namespace) -> None:
+  """Compiles the steps of cells, prints their cost, and keeps it in the ledger of a workdir."""
+  path = args.workdir and epath.Path(args.workdir) / ledger.NAME
+  if path:
+    ledger.read(path)  # a damaged one is refused before any work
+  made = expected.plan(cells, args.plan)
+  if path and args.scale == 'full':
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ledger.write(path, [*ledger.read(path), *made])
+  print(expected.format_costs(cells, made), end='\n\n')
+
+
+def _known_costs(cells: Sequence[Cell], scale: Scale) -> str:
+  """The cost of cells by the plans that come with the library; '' if it has none."""
+  return expected.format_costs(cells, ledger.packaged(Plan)) if scale == 'full' else ''
 
 
 def _kept(cells: Sequence[Cell], scale: Scale) -> dict[Cell, list[Entry]]:
@@ -211,9 +234,9 @@ def _train(
     for cell, own in runs
     if own.name not in left
   ]
-  entries = ledger.merged(ledger.read(path), [entry for entry in new if entry])
-  if entries:
-    ledger.write(path, entries)
+  if kept := ledger.merged(ledger.read(path), [entry for entry in new if entry]):
+    ledger.write(path, kept)
+  entries = ledger.of_form(kept, Entry)
   if known:
     lines, failed = comparison.check(known, entries)
     print(lines, flush=True)

@@ -95,13 +95,13 @@ def add_reproduce(add: Callable[..., ArgumentParser]) -> None:
   only.add_argument(
     '--plan',
     metavar='TARGET',
-    help='print steps, memory and least time of each row, compiled for a target of clr-jax plan '
-    '(h200:1, v5e:2x2, ...), and its command',
+    help='print steps, memory and time of each row, compiled for a target of clr-jax plan '
+    '(h200:1, v5e:2x2, ...), and its command; with --workdir keep them in its ledger.jsonl',
   )
   only.add_argument(
     '--add',
     metavar='FILE',
-    help="add the runs of FILE, the ledger.jsonl of a --workdir, to the library's",
+    help="add the runs and plans of FILE, the ledger.jsonl of a --workdir, to the library's",
   )
   only.add_argument(
     '--pages',

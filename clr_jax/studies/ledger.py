@@ -1,7 +1,7 @@
 """The ledger: measurements for the tables of documents and pages, with their provenance.
 
-A line is an `Entry`, a number of a run that belongs to a cell of `configs/tables.toml`, or a
-`PageTable`, a table of a page that belongs to none.
+A line is an `Entry`, a number of a run that belongs to a cell of `configs/tables.toml`, a `Plan`,
+the expected cost of such runs, or a `PageTable`, a table of a page that belongs to none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shlex
 import statistics
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from etils import epath
 
@@ -70,6 +70,38 @@ class Entry(NamedTuple):
     return self.table, self.row, self.data, self.scale, self.seed
 
 
+class Plan(NamedTuple):
+  """Cost of a training step on hardware, from the compiled program; nothing was run.
+
+  Attributes:
+    target: hardware, as in `clr-jax plan --target`.
+    runs: (table, run, data, steps) of each run at full scale that trains by such a step; `run` as
+      in `Cell`.
+    images: images a step, on all devices together.
+    memory: bytes a device.
+    least_seconds, estimated_seconds: lower bound and estimate of a step; None without one for the
+      target.
+    command: command that compiles it.
+    code_version, libraries, time: provenance.
+  """
+
+  target: str
+  runs: Sequence[Sequence[str | int]]
+  images: int
+  memory: int
+  least_seconds: float | None
+  estimated_seconds: float | None
+  command: str
+  code_version: str
+  libraries: Mapping[str, str]
+  time: str
+
+  @property
+  def key(self) -> tuple[str | int, ...]:
+    """Its place: a later plan of the same place replaces an earlier one."""
+    return self.target, *self.runs[0][:3]
+
+
 class PageTable(NamedTuple):
   """A table of a page whose numbers belong to no document.
 
@@ -94,8 +126,16 @@ class PageTable(NamedTuple):
   data_checksum: str
   time: str
 
+  @property
+  def key(self) -> tuple[str, ...]:
+    """Its place: its name."""
+    return (self.name,)
 
-_Line = Entry | PageTable
+
+Line = Entry | Plan | PageTable
+_FORMS = {'columns': PageTable, 'target': Plan}  # a field that no other form has
+_ORDER = Entry, Plan, PageTable
+_Form = TypeVar('_Form', bound=Line)
 
 
 def packaged_path() -> epath.Path:
@@ -103,40 +143,34 @@ def packaged_path() -> epath.Path:
   return epath.Path(folder() / NAME)
 
 
-def packaged() -> list[Entry]:
-  """The entries that come with the library."""
-  return read(packaged_path())
+def packaged(form: type[_Form] = Entry) -> list[_Form]:
+  """The lines of one form that come with the library."""
+  return of_form(read(packaged_path()), form)
 
 
-def packaged_tables() -> list[PageTable]:
-  """The tables of pages that come with the library."""
-  return [line for line in _lines(packaged_path()) if isinstance(line, PageTable)]
+def of_form(lines: Iterable[Line], form: type[_Form]) -> list[_Form]:
+  """Those of the lines that have a form."""
+  return [line for line in lines if isinstance(line, form)]
 
 
-def read(path: epath.Path) -> list[Entry]:
-  """Reads the entries of a ledger; one that does not exist has none.
+def read(path: epath.Path) -> list[Line]:
+  """Reads a ledger; one that does not exist has no lines.
 
   Raises:
-    UserError: not a file of text, or a line that is not an entry.
+    UserError: not a file of text, or a line that is not of a ledger.
   """
-  return [line for line in _lines(path) if isinstance(line, Entry)]
-
-
-def _lines(path: epath.Path) -> list[_Line]:
   if not path.exists():
     return []
   try:
-    lines = read_file(path).decode().splitlines()
+    texts = read_file(path).decode().splitlines()
   except (OSError, ValueError) as error:
     raise UserError(
       f'{path} cannot be read ({first_line(error)}): give the ledger.jsonl of a --workdir'
     ) from error
   found = []
-  for number, line in enumerate(lines, 1):
+  for number, text in enumerate(texts, 1):
     try:
-      fields = json.loads(line)
-      form = PageTable if isinstance(fields, dict) and 'columns' in fields else Entry
-      found.append(_parsed(fields, form))
+      found.append(_parsed(json.loads(text)))
     except (TypeError, ValueError, UserError) as error:
       raise UserError(
         f'line {number} of {path} is not an entry of a ledger ({error}): repair or remove it'
@@ -144,9 +178,12 @@ def _lines(path: epath.Path) -> list[_Line]:
   return found
 
 
-def _parsed(fields: Any, form: type[Entry] | type[PageTable]) -> _Line:
+def _parsed(fields: Any) -> Line:
   """The content of a line; raises an error for other fields or types."""
-  if not isinstance(fields, dict) or fields.keys() != set(form._fields):
+  if not isinstance(fields, dict):
+    raise ValueError('it has no fields')
+  form = next((own for name, own in _FORMS.items() if name in fields), Entry)
+  if fields.keys() != set(form._fields):
     raise ValueError('it has other fields')
   line = form(**fields)
   for name, hint in typing.get_type_hints(form).items():
@@ -154,48 +191,54 @@ def _parsed(fields: Any, form: type[Entry] | type[PageTable]) -> _Line:
   return line
 
 
-def write(
-  path: epath.Path, entries: Iterable[Entry], page_tables: Iterable[PageTable] = ()
-) -> None:
-  """Replaces a ledger: entries sorted by place, then tables of pages by name."""
-  lines = [*sorted(entries, key=lambda e: e.key), *sorted(page_tables, key=lambda t: t.name)]
-  atomic_write(path, ''.join(json.dumps(line._asdict()) + '\n' for line in lines))
+def write(path: epath.Path, new: Iterable[Line]) -> None:
+  """Replaces a ledger by these lines, sorted by form and place."""
+  atomic_write(path, ''.join(json.dumps(line._asdict()) + '\n' for line in merged(new)))
 
 
-def merged(*ledgers: Iterable[Entry]) -> list[Entry]:
-  """One entry for each place, that of the last ledger that has it."""
-  found = {entry.key: entry for ledger in ledgers for entry in ledger}
-  return [found[key] for key in sorted(found)]
+def merged(*ledgers: Iterable[_Form]) -> list[_Form]:
+  """One line for each place, that of the last ledger that has it: entries, plans, tables."""
+  found = {(_ORDER.index(type(line)), line.key): line for own in ledgers for line in own}
+  return [found[place] for place in sorted(found)]
 
 
-def check(entries: Iterable[Entry]) -> None:
-  """Checks that entries belong to cells of the tables, measured by the protocols of these.
+def check(new: Iterable[Line]) -> None:
+  """Checks that entries and plans belong to cells of the tables, measured by their protocols.
 
   Raises:
-    UserError: the first entry that does not.
+    UserError: the first line that does not.
   """
-  for entry in entries:
-    scale: Scale = 'small' if entry.scale == 'small' else 'full'
-    (cell,) = cells(entry.table, scale=scale, rows=[entry.row], data=[entry.data])
-    wrong = [
-      f'{name} {own!r} instead of {right!r}'
-      for name, own, right in (
-        ('scale', entry.scale, scale),
-        ('protocol', entry.protocol, cell.protocol),
-        ('metric', entry.metric, cell.metric),
-        ('config', entry.command.partition('--config=')[2].partition(' ')[0], cell.spec),
-      )
-      if own != right
-    ]
-    if entry.metric == 'top1' and not 0 < entry.value < 1:
-      wrong.append(f'value {entry.value} instead of one between 0 and 1')
-    elif not 0 <= entry.value < math.inf:  # also NaN
-      wrong.append(f'value {entry.value} instead of a finite one of at least 0')
-    if wrong:
-      raise UserError(
-        f'the run of {entry.row} on {entry.data} with seed {entry.seed} is none of {entry.table} '
-        f'({listed(wrong)}): leave its line out'
-      )
+  for line in new:
+    if isinstance(line, Entry):
+      _check_entry(line)
+    elif isinstance(line, Plan):
+      for table, run, data, _ in line.runs:
+        if not any((c.run, c.data) == (run, data) for c in cells(str(table))):
+          raise UserError(f'{table} has no run {run} on {data}: leave the plan out')
+
+
+def _check_entry(entry: Entry) -> None:
+  scale: Scale = 'small' if entry.scale == 'small' else 'full'
+  (cell,) = cells(entry.table, scale=scale, rows=[entry.row], data=[entry.data])
+  wrong = [
+    f'{name} {own!r} instead of {right!r}'
+    for name, own, right in (
+      ('scale', entry.scale, scale),
+      ('protocol', entry.protocol, cell.protocol),
+      ('metric', entry.metric, cell.metric),
+      ('config', entry.command.partition('--config=')[2].partition(' ')[0], cell.spec),
+    )
+    if own != right
+  ]
+  if entry.metric == 'top1' and not 0 < entry.value < 1:
+    wrong.append(f'value {entry.value} instead of one between 0 and 1')
+  elif not 0 <= entry.value < math.inf:  # also NaN
+    wrong.append(f'value {entry.value} instead of a finite one of at least 0')
+  if wrong:
+    raise UserError(
+      f'the run of {entry.row} on {entry.data} with seed {entry.seed} is none of {entry.table} '
+      f'({listed(wrong)}): leave its line out'
+    )
 
 
 def entry_of(cell: Cell, scale: Scale, run: Run, command: Sequence[str]) -> Entry | None:

@@ -1,8 +1,8 @@
 """Tables of Markdown pages that are made from the ledger.
 
 A page has a line `<!-- ledger: TABLE small -->`, or with `full`, and later `<!-- end -->`; with
-`page`, TABLE is the name of a `ledger.PageTable`. What is between them is written by `filled` and
-never by hand.
+`page`, TABLE is the name of a `ledger.PageTable`, and `<!-- ledger: all plans -->` is the expected
+cost of all tables. What is between them is written by `filled` and never by hand.
 """
 
 from __future__ import annotations
@@ -13,44 +13,58 @@ from collections.abc import Iterable, Sequence
 
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import check_name
-from clr_jax.studies import comparison, tables
-from clr_jax.studies.ledger import Entry, PageTable
+from clr_jax.studies import comparison, ledger, plans, tables
+from clr_jax.studies.ledger import Entry, Line, PageTable, Plan
 from clr_jax.studies.tables import Scale
 
 _BEGIN = '<!-- ledger: '
-_OPENING = rf'^{_BEGIN}(\S+) (full|small|page) -->\n'
+_OPENING = rf'^{_BEGIN}(\S+) (full|small|page|plans) -->\n'
 _END = '<!-- end -->'
 _WIDTH = 120
 _BLOCK = re.compile(f'({_OPENING})(?:(?!^{_BEGIN}).)*?(^{_END})', re.DOTALL | re.MULTILINE)
 
 
-def filled(text: str, entries: Iterable[Entry], page_tables: Iterable[PageTable] = ()) -> str:
+def filled(text: str, known: Iterable[Line]) -> str:
   """The text of a page with its tables made anew.
 
   Args:
     text: the page.
-    entries, page_tables: the ledger.
+    known: lines of the ledger.
 
   Raises:
     UserError: an unknown table, or a table without an end.
   """
-  entries, known = list(entries), {table.name: table for table in page_tables}
+  known = list(known)
+  page_tables = {table.name: table for table in ledger.of_form(known, PageTable)}
   if len(re.findall(f'^{_BEGIN}', text, re.MULTILINE)) != len(_BLOCK.findall(text)):
     raise UserError(
-      f'a table of the page has another form than "<!-- ledger: TABLE small -->", "full" or "page" '
-      f'in a line of its own, and a later {_END!r}: correct it'
+      f'a table of the page has another form than "<!-- ledger: TABLE small -->", "full", "page" '
+      f'or "plans" in a line of its own, and a later {_END!r}: correct it'
     )
 
   def anew(found: re.Match[str]) -> str:
     opening, name, scale, end = found.groups()
     if scale == 'page':
-      check_name(known, name, 'table of a page')
-      made = f'\n{_markdown([known[name].columns, *known[name].rows])}\n\n'
+      check_name(page_tables, name, 'table of a page')
+      made = f'\n{_markdown([page_tables[name].columns, *page_tables[name].rows])}\n\n'
+    elif scale == 'plans':
+      made = _costs(ledger.of_form(known, Plan))
     else:
-      made = block(name, 'small' if scale == 'small' else 'full', entries)
+      made = block(name, 'small' if scale == 'small' else 'full', ledger.of_form(known, Entry))
     return f'{opening}{made}{end}'
 
   return _BLOCK.sub(anew, text)
+
+
+def _costs(made: Sequence[Plan]) -> str:
+  if not made:
+    return '\nNo plan yet.\n\n'
+  versions = ', '.join(sorted({plan.code_version for plan in made}))
+  text = (
+    f'{len(made)} programs, compiled until {max(plan.time for plan in made)[:10]}, revision '
+    f'{versions}; `clr-jax reproduce TABLE` has the rows.'
+  )
+  return f'\n{_markdown(plans.summary_lines(made))}\n\n{textwrap.fill(text, _WIDTH)}\n\n'
 
 
 def block(name: str, scale: Scale, entries: Iterable[Entry]) -> str:

@@ -65,12 +65,12 @@ def test_runs_are_added_and_pages_made(tiny_tables, tmp_path, capsys):
   page = tmp_path / 'page.md'
   page.write_text('<!-- ledger: tiny full -->\n<!-- end -->\n')
   shown = ledger.PageTable('x', ['a'], [['1']], '', [0], '', {}, '', 1, '', '')
-  ledger.write(ledger.packaged_path(), [], [shown])
+  ledger.write(ledger.packaged_path(), [shown])
   assert not call('reproduce', f'--add={tmp_path}/new.jsonl')
-  assert len(ledger.packaged()) == 1 and ledger.packaged_tables() == [shown]
+  assert len(ledger.packaged()) == 1 and ledger.packaged(ledger.PageTable) == [shown]
   assert not call('reproduce', f'--pages={page}') and not call('reproduce', f'--pages={page}')
   out = capsys.readouterr().out.splitlines()
-  assert out[0].startswith('1 runs of ') and out[1].endswith('written') and out[2].endswith('was')
+  assert out[0].startswith('1 lines of ') and out[1].endswith('written') and out[2].endswith('was')
   assert '| simclr | digits | 80.00 | 80.00 (n=1) |' in page.read_text()
   for arguments, words in (
     (['tiny', f'--pages={page}'], 'leave tiny out'),
@@ -130,8 +130,8 @@ def test_steps_memory_and_command_of_a_row(capsys):
   small = ['--scale=small', '--rows=0', '--plan=cpu:8']
   assert not call('reproduce', 'robustness-2-supervised', *small)
   out = capsys.readouterr().out
-  assert re.search(r'^0 +fashion_mnist +128 +390 +0\.\d\n', out, re.MULTILINE), out
-  assert 'Compiled for cpu:8' in out
+  assert re.search(r'^0 +fashion_mnist +cpu:8 +128 +390 +0\.\d *\n', out, re.MULTILINE), out
+  assert 'Compiled, nothing was run; without evaluation; clr-jax' in out
   assert '\nclr-jax train --config=robustness:fashion_supervised ' in out
   assert call('reproduce', 'robustness-2-supervised', *small[:2], '--plan=cpu') == 2
 

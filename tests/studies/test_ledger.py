@@ -105,8 +105,8 @@ def test_a_ledger_keeps_the_tables_of_pages(tmp_path, monkeypatch):
     *('x', ['a'], [['1 ± 2']], 'clr-jax train', [0, 1]),
     *('0.1.0', {'jax': '0.10.2'}, '1 x cpu', 2, 'abc', '2026-01-01'),
   )
-  ledger.write(ledger.packaged_path(), [entry({})], [shown])
-  assert ledger.packaged() == [entry({})] and ledger.packaged_tables() == [shown]
+  ledger.write(ledger.packaged_path(), [shown, entry({})])
+  assert ledger.packaged() == [entry({})] and ledger.packaged(ledger.PageTable) == [shown]
 
 
 def test_runs_of_other_cells_protocols_or_configs_are_refused():

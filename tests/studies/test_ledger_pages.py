@@ -32,7 +32,7 @@ def runs(row, *values):
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
 def test_tables_of_pages_are_those_of_the_ledger(page):
   text = page.read_text()
-  made = pages.filled(text, ledger.packaged(), ledger.packaged_tables())
+  made = pages.filled(text, ledger.read(ledger.packaged_path()))
   assert made == text, f'run: clr-jax reproduce --pages={page.relative_to(ROOT)}'
 
 
@@ -40,7 +40,7 @@ def test_every_run_of_the_ledger_is_on_a_page():
   shown = ''.join(page.read_text() for page in PAGES)
   for table, scale in {(entry.table, entry.scale) for entry in ledger.packaged()}:
     assert f'<!-- ledger: {table} {scale} -->' in shown, f'{table} at {scale} scale is on no page'
-  for made in ledger.packaged_tables():
+  for made in ledger.packaged(PageTable):
     assert f'<!-- ledger: {made.name} page -->' in shown, f'{made.name} is on no page'
 
 
@@ -72,7 +72,7 @@ def test_every_table_of_measurements_is_in_the_ledger(page):
 
 
 def test_the_methods_of_the_readme_have_the_numbers_of_the_ledger():
-  (made,) = [table for table in ledger.packaged_tables() if table.name == 'methods-digits']
+  (made,) = [table for table in ledger.packaged(PageTable) if table.name == 'methods-digits']
   measured = {row[0]: row[1] for row in made.rows if row[0].startswith('`')}
   rows = re.findall(
     r'^\| (`\w+`) \|[^|]*\| ([^|]*) \|', (ROOT / 'README.md').read_text(), re.MULTILINE
@@ -84,9 +84,9 @@ def test_a_table_of_a_page_is_that_of_the_ledger():
   blank = dict.fromkeys(PageTable._fields, '')
   made = PageTable(**{**blank, 'name': 'x', 'columns': ['a', 'b'], 'rows': [['1', '2 ± 3']]})
   text = '<!-- ledger: x page -->\n<!-- end -->\n'
-  assert '| a | b |\n| --- | --- |\n| 1 | 2 ± 3 |\n' in pages.filled(text, [], [made])
+  assert '| a | b |\n| --- | --- |\n| 1 | 2 ± 3 |\n' in pages.filled(text, [made])
   with pytest.raises(UserError, match="unknown table of a page 'x'"):
-    pages.filled(text, [], [])
+    pages.filled(text, [])
 
 
 def test_a_table_has_rows_differences_and_provenance():

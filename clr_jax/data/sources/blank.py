@@ -124,3 +124,16 @@ def blank_name(name: str) -> str:
   known = _FOLDERS.get(name, name)
   check_name(_FORMS, known, 'data set of blank:NAME')
   return f'blank:{known}'
+
+
+def blank_form(name: str) -> tuple[int | None, int, Mapping[str, int]]:
+  """Side of the images, channels, and number of images of each split, as of `blank_name(name)`.
+
+  Args:
+    name: name of the data set, as in `config.data.name`.
+
+  Raises:
+    UserError: its form is not known here.
+  """
+  form = _FORMS[blank_name(name).partition(':')[2]]
+  return form.side, form.channels, form.sizes
