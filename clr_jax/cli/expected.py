@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from clr_jax.bench.plan import report, targets
 from clr_jax.bench.plan.bound import ESTIMATES
@@ -21,7 +21,7 @@ from clr_jax.studies.ledger import Plan
 from clr_jax.studies.tables import Cell
 
 
-def plan(cells: Sequence[Cell], target_name: str) -> list[Plan]:
+def compiled(cells: Sequence[Cell], target_name: str) -> Iterator[Plan]:
   """Compiles the training steps of cells for a target, those that differ only in numbers once.
 
   Black images stand for the data set. Evaluation is not part of the time. Of a step that cannot be
@@ -30,6 +30,9 @@ def plan(cells: Sequence[Cell], target_name: str) -> list[Plan]:
   Args:
     cells: cells of tables at one scale.
     target_name: hardware, as in `clr-jax plan --target`.
+
+  Yields:
+    The cost of each step.
 
   Raises:
     UserError: an unknown target, no compiler for it here, or no step that can be compiled.
@@ -44,21 +47,20 @@ def plan(cells: Sequence[Cell], target_name: str) -> list[Plan]:
   for cell in {(c.table, c.run, c.data): c for c in cells}.values():
     config, _ = load_config(cell.spec, (), list(cell.given))
     steps.setdefault(plans.step_key(config), []).append((cell, config))
-  made, refused = [], ''
+  refused = []
   for number, own in enumerate(steps.values(), 1):
     cell, config = own[0]
     print(f'[{number}/{len(steps)}] {cell.row} on {cell.data}', file=sys.stderr, flush=True)
     try:
-      made.append(_compiled(own, config, target))
+      yield _compile(own, config, target)
     except UserError as error:
-      refused = f'{cell.row} on {cell.data}: {error}'
-      print(refused, file=sys.stderr, flush=True)
-  if not made:
-    raise UserError(refused)
-  return made
+      refused.append(f'{cell.row} on {cell.data}: {error}')
+      print(refused[-1], file=sys.stderr, flush=True)
+  if len(refused) == len(steps):
+    raise UserError(refused[0])
 
 
-def _compiled(own: Sequence[tuple[Cell, Config]], config: Config, target: targets.Target) -> Plan:
+def _compile(own: Sequence[tuple[Cell, Config]], config: Config, target: targets.Target) -> Plan:
   config.data.name = blank_name(config.data.name)
   set_deterministic(config.deterministic)
   found = report.make(config, target)

@@ -20,7 +20,7 @@ from clr_jax.cli.sweep.slots import find_machine
 from clr_jax.cli.sweep.study import Study
 from clr_jax.core.errors import EXIT_FAILED, RunStopped, UserError
 from clr_jax.core.names import listed
-from clr_jax.core.storage import atomic_write, first_line, read_file
+from clr_jax.core.storage import atomic_write, check_writable, first_line, read_file
 from clr_jax.rundir.reader import Run
 from clr_jax.rundir.table import aligned
 from clr_jax.studies import comparison, ledger, pages, plans, tables
@@ -164,12 +164,16 @@ def run(args: argparse.Namespace) -> None:
 def _print_plans(cells: Sequence[Cell], args: argparse.Namespace) -> None:
   """Compiles the steps of cells, prints their cost, and keeps it in the ledger of a workdir."""
   path = args.workdir and epath.Path(args.workdir) / ledger.NAME
+  if args.scale != 'full':
+    path = None
   if path:
+    check_writable(path.parent)
     ledger.read(path)  # a damaged one is refused before any work
-  made = expected.plan(cells, args.plan)
-  if path and args.scale == 'full':
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ledger.write(path, [*ledger.read(path), *made])
+  made = []
+  for plan in expected.compiled(cells, args.plan):
+    made.append(plan)
+    if path:
+      ledger.write(path, [*ledger.read(path), plan])
   print(expected.format_costs(cells, made), end='\n\n')
 
 

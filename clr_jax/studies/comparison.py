@@ -225,12 +225,19 @@ def cell_lines(cells: Sequence[Cell], entries: Iterable[Entry]) -> list[tuple[st
         '' if ours is None else _text(ours),
         difference if isinstance(difference, str) else f'{difference:+.2f}',
         cell.protocol,
-        f'{np.mean(hours):.2f}' if hours else '',
+        _hours(hours),
         ', '.join(sorted({entry.device for entry in runs})),
         verdict(cell, ours),
       )
     )
   return lines
+
+
+def _hours(of_runs: Sequence[float]) -> str:
+  if not of_runs:
+    return ''
+  mean = float(np.mean(of_runs))
+  return f'{mean:.2f}' if mean >= 0.005 else '< 0.01'
 
 
 def difference_lines(found: Sequence[Difference]) -> list[tuple[str, ...]]:

@@ -153,7 +153,11 @@ def _gib(cost: Cost) -> str:
 
 
 def _number(value: float) -> str:
-  return '' if math.isnan(value) else f'{value:,.0f}' if value >= 1 else f'{value:.1f}'
+  if math.isnan(value):
+    return ''
+  if value < 0.05:
+    return '< 0.1'
+  return f'{value:,.0f}' if value >= 9.95 else f'{value:.1f}'
 
 
 def _range(

@@ -5,8 +5,11 @@ import pathlib
 import re
 
 import pytest
+from etils import epath
 
+from clr_jax.cli import expected
 from clr_jax.studies import ledger, tables
+from clr_jax.studies.ledger import Plan
 from tests import tiny_table
 from tests.cli.calling import call
 
@@ -134,6 +137,30 @@ def test_steps_memory_and_command_of_a_row(capsys):
   assert 'Compiled, nothing was run; without evaluation; clr-jax' in out
   assert '\nclr-jax train --config=robustness:fashion_supervised ' in out
   assert call('reproduce', 'robustness-2-supervised', *small[:2], '--plan=cpu') == 2
+
+
+def test_costs_are_shown_and_kept(tiny_tables, tmp_path, capsys, monkeypatch):
+  place = tmp_path / 'plans'
+  arguments = ['reproduce', 'tiny', '--rows=simclr', '--plan=cpu', f'--workdir={place}']
+  made = Plan(
+    *('h200:1', [['tiny', 'simclr', 'digits', 60]], 64, 2**30, 0.5, 2.0),
+    *('clr-jax reproduce', '0.1.0', {'jax': '1.2'}, '2030-01-02'),
+  )
+  monkeypatch.setattr(expected, 'compiled', lambda cells, target: iter([made]))
+  assert not call(*arguments) and not call(*arguments)
+  assert capsys.readouterr().out.count('simclr  digits  h200:1    64             60 ') == 2
+  assert ledger.read(epath.Path(place / 'ledger.jsonl')) == [made]
+  assert not call('reproduce', f'--add={place}/ledger.jsonl')
+  assert not call('reproduce', 'tiny')
+  assert 'Cost of a run, expected\n\nrow ' in capsys.readouterr().out
+  assert not call('reproduce', 'tiny', '--list')
+  out, err = capsys.readouterr()
+  assert all(line.startswith('clr-jax train ') for line in out.splitlines()) and 'h200:1' in err
+  assert not call('reproduce')
+  assert '< 0.1 (h200:1)' in capsys.readouterr().out
+  (tmp_path / 'file').write_text('')
+  assert call(*arguments[:-1], f'--workdir={tmp_path}/file') == 2
+  assert capsys.readouterr().err.count('\n') == 1
 
 
 @pytest.mark.weekly

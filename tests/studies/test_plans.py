@@ -80,20 +80,20 @@ def test_costs_are_those_of_the_newest_plan():
   (_, gpu), (_, tpu) = found
   assert (gpu.least, gpu.estimate) == (5, 20) and math.isnan(tpu.estimate)
   _, *lines = plans.cost_lines(found)
-  assert lines[0] == ('sogclr', 'cifar10', 'h200:1', '64', '600', '2.0', '5', '20')
-  assert lines[1][2:] == ('v5e:2x2', '64', '600', '1.0', '5', '')
+  assert lines[0] == ('sogclr', 'cifar10', 'h200:1', '64', '600', '2.0', '5.0', '20')
+  assert lines[1][2:] == ('v5e:2x2', '64', '600', '1.0', '5.0', '')
 
 
 def test_tables_are_summed_up():
   second = PLAN._replace(runs=[['sogclr-1', 'moco', 'cifar10', 6000]], memory=2**32)
   assert plans.summary_lines([PLAN, second])[1:] == [
-    ('`sogclr-1`', '`h200:1`', '2', '1.0 to 4.0', '5 to 50', '20 to 200', '4')
+    ('`sogclr-1`', '`h200:1`', '2', '1.0 to 4.0', '5.0 to 50', '20 to 200', '3.7')
   ]
   assert plans.hours([PLAN, second._replace(target='h200:8')]) == {
-    'sogclr-1': '0.3 (h200:1), 3 (h200:8)'
+    'sogclr-1': '0.3 (h200:1), 3.3 (h200:8)'
   }
   text = pages.filled('<!-- ledger: all plans -->\n<!-- end -->\n', [PLAN])
-  assert '| `sogclr-1` | `h200:1` | 1 | 1.0 | 5 | 20 | 0.3 |\n\n1 programs, compiled' in text
+  assert '| `sogclr-1` | `h200:1` | 1 | 1.0 | 5.0 | 20 | 0.3 |\n\n1 programs, compiled' in text
 
 
 def test_plans_are_lines_of_a_ledger(tmp_path):
