@@ -44,31 +44,46 @@ def compiled(cells: Sequence[Cell], target_name: str) -> Iterator[Plan]:
   except UserError as error:  # the option has another name here
     raise UserError(str(error).replace('--target', '--plan')) from error
   steps: dict[str, list[tuple[Cell, Config]]] = {}
-  for cell in {(c.table, c.run, c.data): c for c in cells}.values():
-    config, _ = load_config(cell.spec, (), list(cell.given))
-    steps.setdefault(plans.step_key(config), []).append((cell, config))
   refused = []
+
+  def refuse(cell: Cell, error: UserError) -> None:
+    refused.append(f'{cell.row} on {cell.data}: {error}')
+    print(refused[-1], file=sys.stderr, flush=True)
+
+  for cell in {(c.table, c.run, c.data): c for c in cells}.values():
+    try:
+      config, _ = load_config(cell.spec, (), list(cell.given))
+      steps.setdefault(plans.step_key(config), []).append((cell, config))
+    except UserError as error:
+      refuse(cell, error)
+  made = 0
   for number, own in enumerate(steps.values(), 1):
     cell, config = own[0]
     print(f'[{number}/{len(steps)}] {cell.row} on {cell.data}', file=sys.stderr, flush=True)
     try:
       yield _compile(own, config, target)
+      made += 1
     except UserError as error:
-      refused.append(f'{cell.row} on {cell.data}: {error}')
-      print(refused[-1], file=sys.stderr, flush=True)
-  if len(refused) == len(steps):
-    raise UserError(refused[0])
+      refuse(cell, error)
+  if not made:
+    raise UserError(f'nothing was compiled for {target_name}; see above')
 
 
 def _compile(own: Sequence[tuple[Cell, Config]], config: Config, target: targets.Target) -> Plan:
+  """The cost of runs whose steps cost the same, of which `config`, the first, is compiled."""
   config.data.name = blank_name(config.data.name)
   set_deterministic(config.deterministic)
   found = report.make(config, target)
+  if not found['fits']:
+    raise UserError(
+      f'{found["memory"]["peak"] / 2**30:.1f} GiB do not fit into a device of {target.name}: give '
+      'more devices'
+    )
   epoch, first = found['steps_per_epoch'], own[0][0]
   arguments = [first.table, f'--rows={first.row}', f'--data={first.data}', f'--plan={target.name}']
   return Plan(
     target.name,
-    [[c.table, c.run, c.data, round(float(other.num_epochs) * epoch)] for c, other in own],
+    [(c.table, c.run, c.data, round(float(other.num_epochs) * epoch)) for c, other in own],
     config.batch_size,
     found['memory']['peak'],
     found['least_seconds'].get('bound'),
@@ -95,12 +110,8 @@ def format_costs(cells: Sequence[Cell], made: Sequence[Plan]) -> str:
     return ''
   text = aligned(plans.cost_lines(found))
   used = [cost.plan for _, cost in found]
-  for platform in sorted({targets.parse(own.target).chip.platform for own in used}):
+  for platform in sorted({targets.CHIPS[p.target.partition(':')[0]].platform for p in used}):
     if platform in ESTIMATES:
       text += f'\n\nEstimated: {ESTIMATES[platform]}.'
-  libraries = {name: version for own in used for name, version in own.libraries.items()}
-  return (
-    f'{text}\n\nCompiled, nothing was run; without evaluation; clr-jax '
-    f'{listed(sorted({own.code_version for own in used}))}, '
-    + ', '.join(f'{name} {version}' for name, version in libraries.items())
-  )
+  versions = listed(sorted({plan.code_version for plan in used}))
+  return f'{text}\n\nCompiled by clr-jax {versions}; nothing was run; without evaluation.'

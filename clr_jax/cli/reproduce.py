@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import jax
 from etils import epath
 
+from clr_jax.bench.plan import targets
 from clr_jax.cli import expected
 from clr_jax.cli.configs import load_config, say
 from clr_jax.cli.process import run_with_exit_code
@@ -89,6 +90,8 @@ def add_runs(path: str) -> None:
     raise UserError(f'--add={path}: there is no such file; give the ledger.jsonl of a --workdir')
   new = ledger.read(place)
   ledger.check(new)
+  for plan in ledger.of_form(new, Plan):
+    targets.parse(plan.target)
   own = ledger.packaged_path()
   ledger.write(own, [*ledger.read(own), *new])
   print(f'{len(new)} lines of {path} are in {own}')
@@ -138,9 +141,10 @@ def run(args: argparse.Namespace) -> None:
     if args.seeds is not None:
       seeds = {cell: own[: args.seeds] for cell, own in seeds.items()}
   runs = _plan(seeds, args.scale)
+  costs = expected.format_costs(cells, ledger.packaged(Plan)) if args.scale == 'full' else ''
   if args.list or args.plan is not None:
-    if args.plan is None and (known_costs := _known_costs(cells, args.scale)):
-      print(known_costs, file=sys.stderr)
+    if args.plan is None and costs:
+      print(costs, file=sys.stderr)
     for planned in _once(runs):
       print(command(planned.arguments(args.workdir or _DIR, ())))
     return
@@ -148,8 +152,8 @@ def run(args: argparse.Namespace) -> None:
     if args.check:
       raise UserError('--check trains runs again: give a new folder for them, --workdir=DIR')
     _compare(args, shown, ledger.packaged())
-    if known_costs := _known_costs(cells, args.scale):
-      print(f'\nCost of a run, expected\n\n{known_costs}')
+    if costs:
+      print(f'\nExpected cost of a run\n\n{costs}')
     return
   loaded = {own.name: load_config(own.spec, (), own.given) for _, own in runs}
   say(dict.fromkeys(line for _, said in loaded.values() for line in said))
@@ -163,9 +167,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _print_plans(cells: Sequence[Cell], args: argparse.Namespace) -> None:
   """Compiles the steps of cells, prints their cost, and keeps it in the ledger of a workdir."""
-  path = args.workdir and epath.Path(args.workdir) / ledger.NAME
-  if args.scale != 'full':
-    path = None
+  path = epath.Path(args.workdir) / ledger.NAME if args.workdir and args.scale == 'full' else None
   if path:
     check_writable(path.parent)
     ledger.read(path)  # a damaged one is refused before any work
@@ -175,11 +177,6 @@ def _print_plans(cells: Sequence[Cell], args: argparse.Namespace) -> None:
     if path:
       ledger.write(path, [*ledger.read(path), plan])
   print(expected.format_costs(cells, made), end='\n\n')
-
-
-def _known_costs(cells: Sequence[Cell], scale: Scale) -> str:
-  """The cost of cells by the plans that come with the library; '' if it has none."""
-  return expected.format_costs(cells, ledger.packaged(Plan)) if scale == 'full' else ''
 
 
 def _kept(cells: Sequence[Cell], scale: Scale) -> dict[Cell, list[Entry]]:
@@ -249,7 +246,7 @@ def _train(
       raise RunStopped(f'{failed} of {len(runs)} runs were not reproduced', EXIT_FAILED)
     return
   _compare(args, cells, ledger.merged(ledger.packaged(), entries))
-  print(f'\n{len(entries)} lines in {os.fspath(path)}', flush=True)
+  print(f'\n{len(entries)} runs in {os.fspath(path)}', flush=True)
   study.refuse_failures(codes)
 
 

@@ -96,7 +96,8 @@ def add_reproduce(add: Callable[..., ArgumentParser]) -> None:
     '--plan',
     metavar='TARGET',
     help='print steps, memory and time of each row, compiled for a target of clr-jax plan '
-    '(h200:1, v5e:2x2, ...), and its command; keep them in the ledger.jsonl of --workdir',
+    '(h200:1, v5e:2x2, ...), and its command; with --workdir keep those of --scale=full in its '
+    'ledger.jsonl',
   )
   only.add_argument(
     '--add',

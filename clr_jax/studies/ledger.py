@@ -12,11 +12,13 @@ import shlex
 import statistics
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
+from annotated_types import Ge, MinLen
 from etils import epath
 
 from clr_jax.core.annotations import check_value
+from clr_jax.core.bounds import Count, Positive
 from clr_jax.core.errors import UserError
 from clr_jax.core.names import listed
 from clr_jax.core.storage import atomic_write, first_line, read_file
@@ -75,30 +77,30 @@ class Plan(NamedTuple):
 
   Attributes:
     target: hardware, as in `clr-jax plan --target`.
-    runs: (table, run, data, steps) of each run at full scale that trains by such a step; `run` as
-      in `Cell`.
+    runs: (table, run, data, steps) of each run at full scale whose steps cost the same; `run` as in
+      `Cell`.
     images: images a step, on all devices together.
-    memory: bytes a device.
+    memory: peak bytes a device.
     least_seconds, estimated_seconds: lower bound and estimate of a step; None without one for the
       target.
-    command: command that compiles it.
+    command: command that compiles the step of the first run.
     code_version, libraries, time: provenance.
   """
 
   target: str
-  runs: Sequence[Sequence[str | int]]
-  images: int
-  memory: int
-  least_seconds: float | None
-  estimated_seconds: float | None
+  runs: Annotated[Sequence[tuple[str, str, str, Count]], MinLen(1)]
+  images: Count
+  memory: Annotated[int, Ge(1)]
+  least_seconds: Positive | None
+  estimated_seconds: Positive | None
   command: str
   code_version: str
   libraries: Mapping[str, str]
   time: str
 
   @property
-  def key(self) -> tuple[str | int, ...]:
-    """Its place: a later plan of the same place replaces an earlier one."""
+  def key(self) -> tuple[str, ...]:
+    """Its place in a file."""
     return self.target, *self.runs[0][:3]
 
 
@@ -149,7 +151,7 @@ def packaged(form: type[_Form] = Entry) -> list[_Form]:
 
 
 def of_form(lines: Iterable[Line], form: type[_Form]) -> list[_Form]:
-  """Those of the lines that have a form."""
+  """Those of the lines that are `Entry`, `Plan` or `PageTable`."""
   return [line for line in lines if isinstance(line, form)]
 
 
@@ -173,7 +175,7 @@ def read(path: epath.Path) -> list[Line]:
       found.append(_parsed(json.loads(text)))
     except (TypeError, ValueError, UserError) as error:
       raise UserError(
-        f'line {number} of {path} is not an entry of a ledger ({error}): repair or remove it'
+        f'line {number} of {path} is not one of a ledger ({error}): repair or remove it'
       ) from error
   return found
 
@@ -186,20 +188,38 @@ def _parsed(fields: Any) -> Line:
   if fields.keys() != set(form._fields):
     raise ValueError('it has other fields')
   line = form(**fields)
-  for name, hint in typing.get_type_hints(form).items():
+  for name, hint in typing.get_type_hints(form, include_extras=True).items():
     check_value(name, getattr(line, name), hint)
   return line
 
 
-def write(path: epath.Path, new: Iterable[Line]) -> None:
-  """Replaces a ledger by these lines, sorted by form and place."""
-  atomic_write(path, ''.join(json.dumps(line._asdict()) + '\n' for line in merged(new)))
+def write(path: epath.Path, lines: Iterable[Line]) -> None:
+  """Replaces a ledger by these lines, `merged`.
+
+  Raises:
+    UserError, OSError: see `clr_jax.core.storage.atomic_write`.
+  """
+  atomic_write(path, ''.join(json.dumps(line._asdict()) + '\n' for line in merged(lines)))
 
 
 def merged(*ledgers: Iterable[_Form]) -> list[_Form]:
-  """One line for each place, that of the last ledger that has it: entries, plans, tables."""
-  found = {(_ORDER.index(type(line)), line.key): line for own in ledgers for line in own}
+  """Entries, plans and tables, sorted; of those for the same place or run the last one counts."""
+  given = _current([line for own in ledgers for line in own])
+  found = {(_ORDER.index(type(line)), line.key): line for line in given}
   return [found[place] for place in sorted(found)]
+
+
+def _current(lines: Sequence[_Form]) -> list[_Form]:
+  """The lines, plans with only those of their runs that no later plan for the target has."""
+  last = {(plan.target, *run[:3]): plan for plan in of_form(lines, Plan) for run in plan.runs}
+  kept = []
+  for line in lines:
+    if isinstance(line, Plan):
+      line = line._replace(runs=[r for r in line.runs if last[line.target, *r[:3]] is line])
+      if not line.runs:
+        continue
+    kept.append(line)
+  return kept
 
 
 def check(new: Iterable[Line]) -> None:

@@ -21,6 +21,7 @@ _BEGIN = '<!-- ledger: '
 _OPENING = rf'^{_BEGIN}(\S+) (full|small|page|plans) -->\n'
 _END = '<!-- end -->'
 _WIDTH = 120
+_COMPILERS = 'jax', 'nvidia', 'libtpu'  # starts of the names of packages
 _BLOCK = re.compile(f'({_OPENING})(?:(?!^{_BEGIN}).)*?(^{_END})', re.DOTALL | re.MULTILINE)
 
 
@@ -48,6 +49,7 @@ def filled(text: str, known: Iterable[Line]) -> str:
       check_name(page_tables, name, 'table of a page')
       made = f'\n{_markdown([page_tables[name].columns, *page_tables[name].rows])}\n\n'
     elif scale == 'plans':
+      check_name(('all',), name, 'group of plans of a page')
       made = _costs(ledger.of_form(known, Plan))
     else:
       made = block(name, 'small' if scale == 'small' else 'full', ledger.of_form(known, Entry))
@@ -57,14 +59,29 @@ def filled(text: str, known: Iterable[Line]) -> str:
 
 
 def _costs(made: Sequence[Plan]) -> str:
+  """The cost of each table, and the provenance of the plans."""
   if not made:
     return '\nNo plan yet.\n\n'
-  versions = ', '.join(sorted({plan.code_version for plan in made}))
+  head, *rows = plans.summary_lines(made)
+  shown = [head, *((f'`{name}`', f'`{target}`', *values) for name, target, *values in rows)]
   text = (
-    f'{len(made)} programs, compiled until {max(plan.time for plan in made)[:10]}, revision '
-    f'{versions}; `clr-jax reproduce TABLE` has the rows.'
+    f'Compiled until {max(plan.time for plan in made)[:10]}, {len(made)} programs, revision '
+    f'{_all_of(plan.code_version for plan in made)}, {_libraries(made)}.'
   )
-  return f'\n{_markdown(plans.summary_lines(made))}\n\n{textwrap.fill(text, _WIDTH)}\n\n'
+  return f'\n{_markdown(shown)}\n\n{textwrap.fill(text, _WIDTH)}\n\n'
+
+
+def _libraries(made: Sequence[Plan]) -> str:
+  """The libraries that determine a program, with their versions."""
+  names = sorted({name for plan in made for name in plan.libraries if name.startswith(_COMPILERS)})
+  return ', '.join(
+    f'{name} {_all_of(plan.libraries[name] for plan in made if name in plan.libraries)}'
+    for name in names
+  )
+
+
+def _all_of(values: Iterable[str]) -> str:
+  return ', '.join(sorted(set(values)))
 
 
 def block(name: str, scale: Scale, entries: Iterable[Entry]) -> str:
@@ -104,9 +121,6 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 def _made(name: str, scale: Scale, entries: Sequence[Entry]) -> str:
   """Provenance of the numbers, and the commands that make them again."""
 
-  def all_of(values: Iterable[str]) -> str:
-    return ', '.join(sorted(set(values)))
-
   by_seeds: dict[int, list[str]] = {}
   for row in tables.table(name).rows:
     if seeds := [entry.seed + 1 for entry in entries if entry.row == row]:
@@ -117,9 +131,9 @@ def _made(name: str, scale: Scale, entries: Sequence[Entry]) -> str:
     f'{quantity[0].upper()}{quantity[1:]}; mean ± half of the 95 % interval over n seeds '
     f"(Student's t), differences paired by seed. {len(entries)} runs, "
     f'{sum(entry.seconds for entry in entries) / 60:.0f} minutes of training steps, '
-    f'{all_of(entry.device for entry in entries)} with {cores} core{"s" * (cores > 1)}, JAX '
-    f'{all_of(entry.libraries.get("jax", "?") for entry in entries)}, revision '
-    f'{all_of(entry.code_version for entry in entries)}, until '
+    f'{_all_of(entry.device for entry in entries)} with {cores} core{"s" * (cores > 1)}, JAX '
+    f'{_all_of(entry.libraries.get("jax", "?") for entry in entries)}, revision '
+    f'{_all_of(entry.code_version for entry in entries)}, until '
     f'{max(entry.time for entry in entries)[:10]}:'
   )
   commands = '\n'.join(

@@ -12,14 +12,15 @@ from clr_jax.data.sources.blank import blank_form
 from clr_jax.studies.ledger import Plan
 from clr_jax.studies.tables import Cell, cells, names
 
-# Parts of a config that the program of its training step depends on.
+# Parts of a config that the cost of a training step depends on.
 _STEP = (
-  *('accumulate', 'augment', 'batch_size', 'data', 'method', 'model', 'optimizer', 'plugins'),
-  *('precision', 'probe', 'sam', 'shard_optimizer'),
+  *('accumulate', 'augment', 'batch_size', 'data', 'deterministic', 'method', 'model'),
+  *('optimizer', 'plugins', 'precision', 'probe', 'sam', 'shard_optimizer', 'telemetry'),
 )
+_DATA = 'canvas', 'image_size', 'mode', 'train_split'
 _HEAD = (
   *('row', 'data', 'hardware', 'images a step', 'steps', 'GiB a device'),
-  *('minutes, at least', 'minutes, estimated'),
+  *('minutes, at least', 'minutes, estimated', 'images a second, estimated'),
 )
 _SUMMARY = (
   *('table', 'hardware', 'runs', 'GiB a device', 'minutes a run, at least'),
@@ -53,16 +54,21 @@ class Cost(NamedTuple):
 
 
 def step_key(config: Config) -> str:
-  """A text that is equal for configs whose training steps differ only in the values of numbers.
+  """A text that is equal for configs whose training steps cost about the same.
 
-  Numbers that are zero differ from all others, because options that are 0 are off.
+  Such steps differ only in the values of numbers and in the number of classes. An option that is 0
+  is off, and so differs from others. Options that other values turn off are small parts of a step.
 
   Args:
     config: config of a run.
+
+  Raises:
+    UserError: the form of its data set is not known to `blank_form`.
   """
   options = config.to_dict()
-  options['data'] = options['data'] | {'name': blank_form(config.data.name)}
-  return json.dumps({name: _shape(options[name]) for name in _STEP}, sort_keys=True)
+  data = {name: options['data'][name] for name in _DATA} | {'name': blank_form(config.data.name)}
+  parts = {name: _shape((options | {'data': data})[name]) for name in _STEP}
+  return json.dumps(parts, sort_keys=True)
 
 
 def _shape(value: Any) -> Any:
@@ -74,16 +80,19 @@ def _shape(value: Any) -> Any:
 
 
 def costs(wanted: Iterable[Cell], plans: Iterable[Plan]) -> list[tuple[Cell, Cost]]:
-  """The costs of those cells that have plans, for each kind of hardware that of the newest plan.
+  """The cost of cells on each kind of hardware.
 
   Args:
     wanted: cells at full scale.
-    plans: plans.
+    plans: plans, of which the last for a run and hardware counts.
+
+  Returns:
+    Cells in their order; several times with several kinds of hardware, not at all without a plan.
   """
   known: dict[tuple[str, str, str], dict[str, Cost]] = {}
-  for plan in sorted(plans, key=lambda p: p.time):
+  for plan in plans:
     for table, run, data, steps in plan.runs:
-      known.setdefault((str(table), str(run), str(data)), {})[plan.target] = Cost(plan, int(steps))
+      known.setdefault((table, run, data), {})[plan.target] = Cost(plan, steps)
   return [
     (cell, cost)
     for cell in wanted
@@ -99,6 +108,7 @@ def cost_lines(found: Iterable[tuple[Cell, Cost]]) -> list[tuple[str, ...]]:
       (
         *(cell.row, cell.data, cost.plan.target, f'{cost.plan.images:,}', f'{cost.steps:,}'),
         *(_gib(cost), _number(cost.least), _number(cost.estimate)),
+        _number(cost.plan.images * cost.steps / (60 * cost.estimate)),
       )
       for cell, cost in found
     ),
@@ -106,46 +116,59 @@ def cost_lines(found: Iterable[tuple[Cell, Cost]]) -> list[tuple[str, ...]]:
 
 
 def summary_lines(plans: Iterable[Plan]) -> list[tuple[str, ...]]:
-  """Lines of a table of the cost of each table's runs.
+  """Lines of a table of the cost of each table's runs, one for each kind of hardware.
 
   Args:
     plans: plans.
   """
   lines = [_SUMMARY]
-  for (name, target), own in _by_table(plans).items():
-    lines.append(
-      (
-        *(f'`{name}`', f'`{target}`', str(len(own)), _range(own, lambda c: c.plan.memory, _gib)),
-        _range(own, lambda c: c.least, lambda c: _number(c.least)),
-        _range(own, lambda c: c.estimate, lambda c: _number(c.estimate)),
-        _hours(own),
+  for name, by_target in _by_table(plans).items():
+    for target, own in by_target.items():
+      lines.append(
+        (
+          *(name, target, _share(name, own), _range(own, lambda c: c.plan.memory, _gib)),
+          _range(own, lambda c: c.least, lambda c: _number(c.least)),
+          _range(own, lambda c: c.estimate, lambda c: _number(c.estimate)),
+          _hours(own),
+        )
       )
-    )
   return lines
 
 
 def hours(plans: Iterable[Plan]) -> dict[str, str]:
-  """{table: estimated hours of all of its runs, with the hardware}.
+  """{table: estimated hours of its runs, with the hardware and the share of runs with a plan}.
 
   Args:
     plans: plans.
   """
-  found: dict[str, str] = {}
-  for (name, target), own in _by_table(plans).items():
-    found[name] = ', '.join(filter(None, (found.get(name), f'{_hours(own)} ({target})')))
-  return found
+  return {
+    name: ', '.join(
+      f'{_hours(own)} ({target}, {_share(name, own)} runs)' for target, own in by_target.items()
+    )
+    for name, by_target in _by_table(plans).items()
+  }
 
 
-def _by_table(plans: Iterable[Plan]) -> dict[tuple[str, str], list[Cost]]:
-  """{(table, hardware): cost of each run}, in the order of the tables."""
-  found: dict[tuple[str, str], dict[tuple[str, str], Cost]] = {}
+def _by_table(plans: Iterable[Plan]) -> dict[str, dict[str, list[Cost]]]:
+  """{table: {hardware: cost of each run}}, in the order of the tables."""
+  found: dict[str, dict[str, dict[tuple[str, str], Cost]]] = {}
   for cell, cost in costs((cell for name in names() for cell in cells(name)), plans):
-    found.setdefault((cell.table, cost.plan.target), {})[cell.run, cell.data] = cost
-  return {place: list(runs.values()) for place, runs in found.items()}
+    by_target = found.setdefault(cell.table, {})
+    by_target.setdefault(cost.plan.target, {})[cell.run, cell.data] = cost
+  return {
+    name: {target: list(runs.values()) for target, runs in by_target.items()}
+    for name, by_target in found.items()
+  }
+
+
+def _share(name: str, own: Sequence[Cost]) -> str:
+  """The number of runs with a cost, and of all if some have none."""
+  trained = {(cell.run, cell.data) for cell in cells(name) if not cell.elsewhere}
+  return f'{len(own)}' + (f' of {len(trained)}' if len(own) < len(trained) else '')
 
 
 def _hours(own: Iterable[Cost]) -> str:
-  return _number(sum(cost.estimate for cost in own) / 60)
+  return _number(sum(cost.estimate for cost in own) / 60) or 'no estimate'
 
 
 def _gib(cost: Cost) -> str:

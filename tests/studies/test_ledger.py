@@ -141,5 +141,5 @@ def test_a_damaged_line_is_named(tmp_path, line):
   if isinstance(line, dict):
     line = json.dumps(json.loads(path.read_text()) | line)
   path.write_text(path.read_text() + line + '\n')
-  with pytest.raises(UserError, match=r'line 2 of .* is not an entry of a ledger'):
+  with pytest.raises(UserError, match=r'line 2 of .* is not one of a ledger'):
     ledger.read(path)

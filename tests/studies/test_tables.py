@@ -13,7 +13,8 @@ from clr_jax.studies import comparison, ledger, tables
 
 def test_a_cell_has_its_number_its_config_and_its_flags():
   found = {(c.row, c.data): c for c in tables.cells('sogclr-1')}
-  assert len(found) == 12  # the table of the report, without its dashes
+  published = [cell for cell in found.values() if not math.isnan(cell.published)]
+  assert len(published) == 12  # the table of the report, without its dashes
   assert found['sogclr', 'cifar100'].spec == 'sogclr:cifar100'
   assert found['moco', 'cifar10'].spec == 'sogclr:cifar10-moco'
   assert found['moco', 'cifar10'].published == 89.87
