@@ -151,7 +151,7 @@ def packaged(form: type[_Form] = Entry) -> list[_Form]:
 
 
 def of_form(lines: Iterable[Line], form: type[_Form]) -> list[_Form]:
-  """Those of the lines that are `Entry`, `Plan` or `PageTable`."""
+  """Selects the lines that are `Entry`, `Plan` or `PageTable`."""
   return [line for line in lines if isinstance(line, form)]
 
 
