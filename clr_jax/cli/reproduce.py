@@ -38,7 +38,7 @@ def list_tables() -> None:
   lines = [('table', 'rows', 'numbers', 'runs in the ledger', 'hours, estimated', 'what it shows')]
   for name in tables.names():
     shown = tables.table(name)
-    runs = sum(entry.table == name for entry in measured)
+    runs = len({entry.command for entry in measured if entry.table == name})
     numbers = sum(not math.isnan(cell.published) for cell in tables.cells(name))
     counts = str(len(shown.rows)), str(numbers), str(runs)
     lines.append((name, *counts, hours.get(name, ''), shown.title))
@@ -246,7 +246,7 @@ def _train(
       raise RunStopped(f'{failed} of {len(runs)} runs were not reproduced', EXIT_FAILED)
     return
   _compare(args, cells, ledger.merged(ledger.packaged(), entries))
-  print(f'\n{len(entries)} runs in {os.fspath(path)}', flush=True)
+  print(f'\n{len(entries)} numbers in {os.fspath(path)}', flush=True)
   study.refuse_failures(codes)
 
 

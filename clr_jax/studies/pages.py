@@ -120,17 +120,17 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 
 def _made(name: str, scale: Scale, entries: Sequence[Entry]) -> str:
   """Provenance of the numbers, and the commands that make them again."""
-
   by_seeds: dict[int, list[str]] = {}
   for row in tables.table(name).rows:
     if seeds := [entry.seed + 1 for entry in entries if entry.row == row]:
       by_seeds.setdefault(max(seeds), []).append(row)
   cores = max(entry.cores for entry in entries)
+  runs = {entry.command: entry.seconds for entry in entries}  # one run may have several numbers
   quantity = tables.table(name).quantity
   text = (
     f'{quantity[0].upper()}{quantity[1:]}; mean ± half of the 95 % interval over n seeds '
-    f"(Student's t), differences paired by seed. {len(entries)} runs, "
-    f'{sum(entry.seconds for entry in entries) / 60:.0f} minutes of training steps, '
+    f"(Student's t), differences paired by seed. {len(runs)} run{'s' * (len(runs) > 1)}, "
+    f'{sum(runs.values()) / 60:.0f} minutes of training steps, '
     f'{_all_of(entry.device for entry in entries)} with {cores} core{"s" * (cores > 1)}, JAX '
     f'{_all_of(entry.libraries.get("jax", "?") for entry in entries)}, revision '
     f'{_all_of(entry.code_version for entry in entries)}, until '

@@ -174,7 +174,7 @@ def test_rows_are_trained_once_and_compared(tiny_tables, tmp_path, capsys):
     *(('simclr', 0), ('simclr', 1), ('sogclr', 0), ('sogclr', 1))
   ]
   assert all(0.1 < e['value'] <= 1 and e['seconds'] > 0 for e in kept)
-  assert out.count('(n=2)') == 3 and '4 runs in' in out
+  assert out.count('(n=2)') == 3 and '4 numbers in' in out
   assert not call(*arguments)  # nothing is left to train
   again, err = capsys.readouterr()
   assert again == out and 'finished in' not in err
