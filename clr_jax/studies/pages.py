@@ -68,7 +68,7 @@ def _costs(made: Sequence[Plan]) -> str:
     f'Compiled until {max(plan.time for plan in made)[:10]}, {len(made)} programs, revision '
     f'{_all_of(plan.code_version for plan in made)}, {_libraries(made)}.'
   )
-  return f'\n{_markdown(shown)}\n\n{textwrap.fill(text, _WIDTH)}\n\n'
+  return f'\n{_markdown(shown)}\n\n{textwrap.fill(text, _WIDTH, break_on_hyphens=False)}\n\n'
 
 
 def _libraries(made: Sequence[Plan]) -> str:

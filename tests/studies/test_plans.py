@@ -32,6 +32,14 @@ def all_runs():
   return {(cell.table, cell.run, cell.data): cell for cell in cells}
 
 
+def num_images(data):
+  """The number of training images of a run, from the form of its data set."""
+  form = blank.blank_name(data.name).partition(':')[2]
+  given = {'name': 'x', 'data_dir': None, 'image_size': 8, 'channels': None, 'limit': None}
+  parts = data.train_split.split('+')
+  return sum(blank.load(form, split=part, **given).num_examples for part in parts)
+
+
 def checked(plan, runs):
   """Checks that runs of a plan cost what its first run does, and have as many steps as it says."""
   cells = all_runs()
@@ -40,12 +48,7 @@ def checked(plan, runs):
     config = config_of(cells[tuple(place)])
     assert plans.step_key(config) == first, f'{place} has another step than {plan.runs[0]}'
     assert config.batch_size == plan.images
-    selected = blank.load(
-      blank.blank_name(config.data.name).partition(':')[2],
-      **{'name': 'x', 'split': config.data.train_split, 'data_dir': None, 'image_size': 8},
-      **{'channels': None, 'limit': None},
-    )
-    epoch = selected.num_examples // config.batch_size
+    epoch = num_images(config.data) // config.batch_size
     assert steps == round(config.num_epochs * epoch), place
 
 
