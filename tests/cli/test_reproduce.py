@@ -180,7 +180,7 @@ def test_rows_are_trained_once_and_compared(tiny_tables, tmp_path, capsys):
   assert again == out and 'finished in' not in err
   (tiny_tables / 'ledger.jsonl').write_text((tmp_path / 'runs/ledger.jsonl').read_text())
   assert not call('reproduce', 'tiny')  # from the ledger alone
-  assert capsys.readouterr().out.strip() == out[: out.index('\n4 lines')].strip()
+  assert capsys.readouterr().out.strip() == out[: out.index('\n4 numbers')].strip()
   again = f'--workdir={tmp_path}/again'
   assert not call('reproduce', 'tiny', '--check', '--rows=simclr', '--seeds=1', again)
   assert capsys.readouterr().out.count(' equal') == 1
