@@ -42,7 +42,7 @@ LEFT_OUT = {
   r'clr-jax inspect trajectory': 'needs runs on CIFAR-10: tests/figures/test_trajectory.py',
   r'.*--summary': 'needs the runs of a sweep: tests/cli/sweep/test_studies.py',
   r'.*--add=': "changes the library's ledger: tests/studies/test_ledger.py",
-  r'.*--plan=h200': "needs the GPU's compiler: tests/cli/test_reproduce.py plans for CPUs",
+  r'.*--plan=h100': "needs the GPU's compiler: tests/cli/test_reproduce.py plans for CPUs",
   r'launch/|sbatch |clr-jax train \.\.\.': 'starts processes: tests/processes/test_launch.py',
   r'python launch/compare': 'trains all methods: tests/processes/test_launch.py',
   r'python -c|python tools/': 'needs PyTorch and Detectron2, whose script it is',
