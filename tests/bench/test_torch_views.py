@@ -25,13 +25,14 @@ def test_views_are_images(name, channels):
   options = to_dict(section('augment', name=name, size=8))
   if options.get('blur_p', 1.0) == 0:
     options |= {'blur_p': 1.0, 'solarize_p': 0.5}
-  images = torch.rand(6, channels, 12, 12, generator=torch.Generator().manual_seed(0))
+  torch.manual_seed(0)
+  images = torch.rand(6, channels, 12, 12)
   for together in (False, True):
     made = views.make(options, 2, together=together)[0](images)
     assert len(made) == 2 and (name == 'none' or not made[0].equal(made[1]))
     for view in made:
       assert view.shape == (6, channels, 8, 8) and view.dtype == torch.float32
-      assert view.min() >= 0 and view.max() <= 1.0001 and view.std() > 0.01
+      assert view.min() >= -1e-4 and view.max() <= 1.0001 and view.std() > 0.01
 
 
 def test_presets_have_a_policy_for_each_view():
