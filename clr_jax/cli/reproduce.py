@@ -91,7 +91,10 @@ def add_runs(path: str) -> None:
   new = ledger.read(place)
   ledger.check(new)
   for plan in ledger.of_form(new, Plan):
-    targets.parse(plan.target)
+    try:
+      targets.parse(plan.target)
+    except UserError as error:
+      raise UserError(f'{path} has a plan that no listing could show: {error}') from error
   own = ledger.packaged_path()
   ledger.write(own, [*ledger.read(own), *new])
   print(f'{len(new)} lines of {path} are in {own}')

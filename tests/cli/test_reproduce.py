@@ -158,6 +158,11 @@ def test_costs_are_shown_and_kept(tiny_tables, tmp_path, capsys, monkeypatch):
   assert all(line.startswith('clr-jax train ') for line in out.splitlines()) and 'h200:1' in err
   assert not call('reproduce')
   assert '< 0.1 (h200:1, 1 of 2 runs)' in capsys.readouterr().out
+  ledger.write(epath.Path(place / 'ledger.jsonl'), [made._replace(target='zzz')])
+  assert call('reproduce', f'--add={place}/ledger.jsonl') == 2
+  err = capsys.readouterr().err
+  assert err.count('\n') == 1 and 'has a plan that no listing could show' in err
+  assert ledger.packaged(Plan) == [made]
   (tmp_path / 'file').write_text('')
   assert call(*arguments[:-1], f'--workdir={tmp_path}/file') == 2
   assert capsys.readouterr().err.count('\n') == 1
